@@ -1,0 +1,27 @@
+//! The pure heart of creditsync: what a record, a change set, a state tree and
+//! a conversation between two nodes *are*, without any input or output.
+//!
+//! Every other crate imports this one; it imports none of them, and neither
+//! tokio, quinn, sled, files nor a clock. Hostile bytes are parsed here and
+//! nowhere else. The bytes are described in `protocol/SPEC.md`, for someone who
+//! writes a second implementation.
+//!
+//! Read in this order: [`id`], [`hash`], [`value`], [`schema`], [`record`],
+//! [`change`], [`tree`], [`message`], [`session`].
+
+pub mod change;
+pub mod codec;
+pub mod encoding;
+pub mod federation;
+pub mod frame;
+pub mod hash;
+pub mod id;
+pub mod message;
+pub mod page;
+pub mod record;
+pub mod schema;
+pub mod session;
+pub mod sign;
+pub mod tree;
+pub mod uscc;
+pub mod value;
