@@ -1,1 +1,112 @@
-//! To come.
+//! Frames: a 32-bit big-endian length and as many bytes, on every stream.
+
+/// Largest frame body. A change set of 8 MiB and its header fit twice, so
+/// nothing honest is ever near it.
+pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A frame that no honest peer sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The length in front is above [`FRAME_BYTES_MAX`].
+    #[error("a frame of {0} bytes is above the limit of {FRAME_BYTES_MAX}")]
+    TooLong(usize),
+    /// The stream ended inside a frame.
+    #[error("the stream ended inside a frame")]
+    Truncated,
+}
+
+/// Puts the length in front of `body`.
+///
+/// # Panics
+/// If `body` is above [`FRAME_BYTES_MAX`]: messages are limited far below.
+pub fn encode(body: &[u8]) -> Vec<u8> {
+    assert!(body.len() <= FRAME_BYTES_MAX, "a message of {} bytes was built", body.len());
+    let mut frame = Vec::with_capacity(4 + body.len());
+    frame.extend_from_slice(&(body.len() as u32).to_be_bytes());
+    frame.extend_from_slice(body);
+    frame
+}
+
+/// Cuts a stream of bytes into frames. It holds at most one frame and what was
+/// pushed behind it.
+#[derive(Debug, Default)]
+pub struct FrameDecoder {
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+impl FrameDecoder {
+    /// An empty decoder.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes bytes as they arrived.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.start == self.buffer.len() {
+            self.buffer.clear();
+            self.start = 0;
+        } else if self.start > 64 * 1024 {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole frame's body, or `None` until more bytes are pushed.
+    pub fn pop(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
+        let rest = &self.buffer[self.start..];
+        let Some((length, rest)) = rest.split_first_chunk::<4>() else {
+            return Ok(None);
+        };
+        let length = u32::from_be_bytes(*length) as usize;
+        if length > FRAME_BYTES_MAX {
+            return Err(FrameError::TooLong(length));
+        }
+        let Some(body) = rest.get(..length) else {
+            return Ok(None);
+        };
+        let body = body.to_vec();
+        self.start += 4 + length;
+        Ok(Some(body))
+    }
+
+    /// Ends the stream: it must not end inside a frame.
+    pub fn finish(&self) -> Result<(), FrameError> {
+        if self.start == self.buffer.len() { Ok(()) } else { Err(FrameError::Truncated) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_come_out_whole_however_they_arrive() {
+        let bodies: [&[u8]; 3] = [b"", b"one", &[7; 5000]];
+        let stream: Vec<u8> = bodies.iter().flat_map(|body| encode(body)).collect();
+        for step in [1, 3, 4, 1000, stream.len()] {
+            let mut decoder = FrameDecoder::new();
+            let mut seen = Vec::new();
+            for chunk in stream.chunks(step) {
+                decoder.push(chunk);
+                while let Some(body) = decoder.pop().unwrap() {
+                    seen.push(body);
+                }
+            }
+            assert_eq!(seen, bodies);
+            assert_eq!(decoder.finish(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_length_above_the_limit_and_a_cut_stream_are_refused() {
+        let mut decoder = FrameDecoder::new();
+        decoder.push(&u32::MAX.to_be_bytes());
+        assert_eq!(decoder.pop(), Err(FrameError::TooLong(u32::MAX as usize)));
+        let mut decoder = FrameDecoder::new();
+        decoder.push(&encode(b"body")[..6]);
+        assert_eq!(decoder.pop(), Ok(None));
+        assert_eq!(decoder.finish(), Err(FrameError::Truncated));
+    }
+}

@@ -1,1 +1,404 @@
-//! To come.
+//! Pages of the state tree: their bytes, their hashes, and where they end.
+//!
+//! A leaf holds records in key order and lies and travels compressed; an inner
+//! page holds references to its children. Which keys share a page follows from
+//! the keys alone ([`ends_page`]), so equal content gives equal pages whatever
+//! the history. `SPEC.md`, section "State tree".
+
+use crate::{
+    encoding::{DecodeError, Reader, Writer},
+    hash::{Hash, Purpose},
+    record::{KEY_BYTES_MAX, RECORD_BYTES_MAX, entry_digest, key_hash},
+};
+
+/// A run without a natural end is cut after so many entries.
+pub const PAGE_ENTRIES_MAX: usize = 256;
+/// Low zero bits of a key's hash that end a page, for each level: 64 entries a
+/// page on average.
+pub const BITS_PER_LEVEL: u32 = 6;
+/// Levels a tree may have. A level holds a 64th of the one below, so ten levels
+/// hold more records than there are.
+pub const LEVELS_MAX: u8 = 10;
+/// Bytes of an uncompressed leaf: 256 of the largest records and their keys.
+pub const LEAF_BYTES_MAX: usize = 2 + PAGE_ENTRIES_MAX * (2 + KEY_BYTES_MAX + 4 + RECORD_BYTES_MAX);
+/// Bytes of an inner page: 256 children with the longest keys.
+pub const INNER_BYTES_MAX: usize = 2 + PAGE_ENTRIES_MAX * (2 + KEY_BYTES_MAX + 32 + 8 + 1);
+
+/// Whether a page of `level` ends behind an entry whose last key's hash has
+/// `low_zero_bits`, or that is the page's `count`-th.
+pub fn ends_page(level: u8, low_zero_bits: u32, count: usize) -> bool {
+    low_zero_bits >= BITS_PER_LEVEL * (u32::from(level) + 1) || count >= PAGE_ENTRIES_MAX
+}
+
+/// A reference to a page, as its parent holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageRef {
+    /// The first key below the page.
+    pub first_key: Vec<u8>,
+    /// The page's hash.
+    pub hash: Hash,
+    /// Records below the page.
+    pub records: u64,
+    /// Low zero bits of the hash of the last key below the page, at most 255.
+    /// Not covered by the page's hash: never taken from a peer.
+    pub last_zeros: u8,
+}
+
+/// A page that was made, ready to be stored or sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadePage {
+    /// The reference that its parent will hold.
+    pub page: PageRef,
+    /// 0 for a leaf.
+    pub level: u8,
+    /// The bytes as they lie on disk and travel.
+    pub body: Vec<u8>,
+}
+
+/// A decoded leaf: the raw bytes and where its entries lie in them.
+#[derive(Debug, Clone)]
+pub struct Leaf {
+    raw: Vec<u8>,
+    spans: Vec<Span>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    key: u32,
+    value: u32,
+    end: u32,
+}
+
+impl Leaf {
+    /// Reads a leaf's bytes: lengths, order and count are checked, the hash is
+    /// not; see [`Leaf::describe`].
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let raw = crate::codec::decompress(body, LEAF_BYTES_MAX)?;
+        let mut input = Reader::new(&raw);
+        let count = usize::from(input.u16()?);
+        if count == 0 || count > PAGE_ENTRIES_MAX {
+            return Err(DecodeError::Invalid("a leaf has 1 to 256 entries"));
+        }
+        let at = |input: &Reader<'_>| (raw.len() - input.remaining()) as u32;
+        let mut spans: Vec<Span> = Vec::with_capacity(count);
+        let mut previous: &[u8] = &[];
+        for index in 0..count {
+            let key_bytes = usize::from(input.u16()?);
+            if key_bytes > KEY_BYTES_MAX {
+                return Err(DecodeError::TooLong { what: "a key", limit: KEY_BYTES_MAX });
+            }
+            let key_at = at(&input);
+            let key = input.raw(key_bytes)?;
+            if index > 0 && key <= previous {
+                return Err(DecodeError::Invalid("a leaf's keys are not in ascending order"));
+            }
+            previous = key;
+            let value_bytes = input.u32()? as usize;
+            if value_bytes > RECORD_BYTES_MAX {
+                return Err(DecodeError::TooLong { what: "a record", limit: RECORD_BYTES_MAX });
+            }
+            let value = at(&input);
+            input.raw(value_bytes)?;
+            spans.push(Span { key: key_at, value, end: at(&input) });
+        }
+        input.finish()?;
+        Ok(Self { raw, spans })
+    }
+
+    /// Entries in the leaf, at least one.
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Never: a leaf without entries does not exist.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// Key and value at `index`.
+    pub fn entry(&self, index: usize) -> (&[u8], &[u8]) {
+        let span = self.spans[index];
+        // The key's bytes end four bytes, the value's length, before the value.
+        (
+            &self.raw[span.key as usize..span.value as usize - 4],
+            &self.raw[span.value as usize..span.end as usize],
+        )
+    }
+
+    /// The entries in key order.
+    pub fn entries(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        (0..self.len()).map(|index| self.entry(index))
+    }
+
+    /// The value under `key`.
+    pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        let index = self
+            .spans
+            .binary_search_by(|span| self.raw[span.key as usize..span.value as usize - 4].cmp(key));
+        index.ok().map(|index| self.entry(index).1)
+    }
+
+    /// The first key.
+    pub fn first_key(&self) -> &[u8] {
+        self.entry(0).0
+    }
+
+    /// The last key.
+    pub fn last_key(&self) -> &[u8] {
+        self.entry(self.len() - 1).0
+    }
+
+    /// Hashes all entries anew and says what the parent should hold, and
+    /// whether the leaf ends where the keys say.
+    pub fn describe(&self) -> (PageRef, Shape) {
+        let mut hasher = PageHasher::new(0);
+        let mut shape = Shape::Open;
+        let mut last_zeros = 0;
+        for (index, (key, value)) in self.entries().enumerate() {
+            if shape == Shape::Closed {
+                shape = Shape::Broken;
+            }
+            let key_hash = key_hash(key);
+            last_zeros = key_hash.low_zero_bits();
+            if shape == Shape::Open && ends_page(0, last_zeros, index + 1) {
+                shape = Shape::Closed;
+            }
+            hasher.entry(&entry_digest(&key_hash, value));
+        }
+        let page = PageRef {
+            first_key: self.first_key().to_vec(),
+            hash: hasher.finish(),
+            records: self.len() as u64,
+            last_zeros: clamp_zeros(last_zeros),
+        };
+        (page, shape)
+    }
+}
+
+/// How a page's end relates to the rule for ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// It ends where the rule says.
+    Closed,
+    /// It ends earlier: only the last page of a level may.
+    Open,
+    /// It goes on behind an end.
+    Broken,
+}
+
+/// Fills one leaf entry by entry.
+#[derive(Debug)]
+pub struct LeafBuilder {
+    raw: Writer,
+    digests: Vec<u8>,
+    first_key: Vec<u8>,
+    count: usize,
+    last_zeros: u32,
+}
+
+impl Default for LeafBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl LeafBuilder {
+    /// An empty leaf.
+    pub fn new() -> Self {
+        Self {
+            raw: Self::fresh_raw(),
+            digests: Vec::with_capacity(64 * 32),
+            first_key: Vec::new(),
+            count: 0,
+            last_zeros: 0,
+        }
+    }
+
+    fn fresh_raw() -> Writer {
+        let mut raw = Writer::after(Vec::with_capacity(32 * 1024));
+        raw.u16(0);
+        raw
+    }
+
+    /// Whether nothing was pushed since the last page was made.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Appends an entry, whose key is above all before. Answers whether the
+    /// leaf ends here.
+    pub fn push(&mut self, key: &[u8], value: &[u8]) -> bool {
+        if self.count == 0 {
+            self.first_key = key.to_vec();
+        }
+        self.count += 1;
+        self.raw.u16(u16::try_from(key.len()).expect("a key has at most 1024 bytes"));
+        self.raw.raw(key);
+        self.raw.bytes(value);
+        let key_hash = key_hash(key);
+        self.last_zeros = key_hash.low_zero_bits();
+        self.digests.extend_from_slice(entry_digest(&key_hash, value).as_bytes());
+        ends_page(0, self.last_zeros, self.count)
+    }
+
+    /// Makes the page and starts the next one.
+    pub fn make(&mut self) -> MadePage {
+        let raw = std::mem::replace(&mut self.raw, Self::fresh_raw());
+        let mut raw = raw.into_bytes();
+        raw[..2].copy_from_slice(&(self.count as u16).to_be_bytes());
+        let mut hasher = PageHasher::new(0);
+        hasher.entries(&self.digests);
+        let page = PageRef {
+            first_key: std::mem::take(&mut self.first_key),
+            hash: hasher.finish(),
+            records: self.count as u64,
+            last_zeros: clamp_zeros(self.last_zeros),
+        };
+        self.digests.clear();
+        self.count = 0;
+        MadePage { page, level: 0, body: crate::codec::compress(&raw) }
+    }
+}
+
+fn clamp_zeros(zeros: u32) -> u8 {
+    u8::try_from(zeros).unwrap_or(u8::MAX)
+}
+
+/// Reads an inner page's bytes: lengths, order and count are checked, the hash
+/// is not; see [`inner_hash`].
+pub fn decode_inner(body: &[u8]) -> Result<Vec<PageRef>, DecodeError> {
+    if body.len() > INNER_BYTES_MAX {
+        return Err(DecodeError::TooLong { what: "an inner page", limit: INNER_BYTES_MAX });
+    }
+    let mut input = Reader::new(body);
+    let count = usize::from(input.u16()?);
+    if count == 0 || count > PAGE_ENTRIES_MAX {
+        return Err(DecodeError::Invalid("an inner page has 1 to 256 children"));
+    }
+    let mut children: Vec<PageRef> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let key_bytes = usize::from(input.u16()?);
+        if key_bytes > KEY_BYTES_MAX {
+            return Err(DecodeError::TooLong { what: "a key", limit: KEY_BYTES_MAX });
+        }
+        let first_key = input.raw(key_bytes)?.to_vec();
+        if children.last().is_some_and(|last| last.first_key >= first_key) {
+            return Err(DecodeError::Invalid("an inner page's keys are not in ascending order"));
+        }
+        let hash = Hash(input.array()?);
+        let records = input.u64()?;
+        if records == 0 {
+            return Err(DecodeError::Invalid("an inner page has a child without records"));
+        }
+        children.push(PageRef { first_key, hash, records, last_zeros: input.u8()? });
+    }
+    input.finish()?;
+    Ok(children)
+}
+
+/// The hash of an inner page of `level` with these children.
+pub fn inner_hash(level: u8, children: &[PageRef]) -> Hash {
+    let mut hasher = PageHasher::new(level);
+    for child in children {
+        hasher.child(child);
+    }
+    hasher.finish()
+}
+
+/// Makes an inner page of `level`.
+pub fn make_inner(level: u8, children: &[PageRef]) -> MadePage {
+    let mut out = Writer::new();
+    out.u16(u16::try_from(children.len()).expect("a page has at most 256 children"));
+    for child in children {
+        out.u16(u16::try_from(child.first_key.len()).expect("a key has at most 1024 bytes"));
+        out.raw(&child.first_key);
+        out.raw(child.hash.as_bytes());
+        out.u64(child.records);
+        out.u8(child.last_zeros);
+    }
+    let page = PageRef {
+        first_key: children.first().map(|child| child.first_key.clone()).unwrap_or_default(),
+        hash: inner_hash(level, children),
+        records: children.iter().map(|child| child.records).sum(),
+        last_zeros: children.last().map_or(0, |child| child.last_zeros),
+    };
+    MadePage { page, level, body: out.into_bytes() }
+}
+
+/// Collects what a page's hash covers: its level, then its entries.
+struct PageHasher(Vec<u8>);
+
+impl PageHasher {
+    fn new(level: u8) -> Self {
+        let mut bytes = Vec::with_capacity(1 + 64 * 72);
+        bytes.push(level);
+        Self(bytes)
+    }
+
+    fn entry(&mut self, digest: &Hash) {
+        self.0.extend_from_slice(digest.as_bytes());
+    }
+
+    fn entries(&mut self, digests: &[u8]) {
+        self.0.extend_from_slice(digests);
+    }
+
+    fn child(&mut self, child: &PageRef) {
+        self.0.extend_from_slice(child.hash.as_bytes());
+        self.0.extend_from_slice(&child.records.to_be_bytes());
+        self.0.extend_from_slice(key_hash(&child.first_key).as_bytes());
+    }
+
+    fn finish(self) -> Hash {
+        Purpose::Page.hash(&[&self.0])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(count: u32) -> MadePage {
+        let mut builder = LeafBuilder::new();
+        for number in 0..count {
+            builder.push(&number.to_be_bytes(), b"value");
+        }
+        builder.make()
+    }
+
+    #[test]
+    fn a_leaf_reads_back_and_hashes_the_same() {
+        let made = filled(9);
+        let leaf = Leaf::decode(&made.body).unwrap();
+        assert_eq!(leaf.describe().0, made.page);
+        assert_eq!(leaf.get(&3u32.to_be_bytes()), Some(&b"value"[..]));
+        assert_eq!(leaf.get(b"absent"), None);
+        assert_eq!(leaf.len(), 9);
+        assert_eq!(leaf.last_key(), 8u32.to_be_bytes());
+    }
+
+    #[test]
+    fn keys_out_of_order_and_empty_pages_are_refused() {
+        let mut builder = LeafBuilder::new();
+        builder.push(b"b", b"1");
+        builder.push(b"a", b"1");
+        assert!(Leaf::decode(&builder.make().body).is_err());
+        assert!(Leaf::decode(&LeafBuilder::new().make().body).is_err());
+        let child = filled(1).page;
+        assert!(decode_inner(&make_inner(1, &[child.clone(), child]).body).is_err());
+        assert!(decode_inner(&make_inner(1, &[]).body).is_err());
+    }
+
+    #[test]
+    fn the_hash_of_an_inner_page_covers_counts_and_first_keys() {
+        let child = filled(3).page;
+        let hash = inner_hash(1, std::slice::from_ref(&child));
+        let mut other = child.clone();
+        other.records += 1;
+        assert_ne!(inner_hash(1, &[other]), hash);
+        let mut other = child.clone();
+        other.first_key.push(0);
+        assert_ne!(inner_hash(1, &[other]), hash);
+        assert_ne!(inner_hash(2, &[child]), hash);
+    }
+}

@@ -1,1 +1,396 @@
-//! To come.
+//! The state tree: the Merkle search tree over a partition's records.
+//!
+//! [`update`] applies a sorted batch of changes to a tree whose pages somebody
+//! else keeps, and touches only the pages whose content changes. [`TreeBuilder`]
+//! makes the inner pages above leaves that arrive in key order. Both end at the
+//! same pages for the same content. The store commits what they answer; nothing
+//! here reads or writes anything.
+
+use crate::{
+    change::Change,
+    encoding::DecodeError,
+    hash::{Hash, Purpose},
+    page::{
+        LEVELS_MAX, Leaf, LeafBuilder, MadePage, PageRef, Shape, decode_inner, ends_page,
+        make_inner,
+    },
+};
+
+/// The root of a partition without records.
+pub fn empty_root() -> Hash {
+    Purpose::Page.hash(&[])
+}
+
+/// What a tree amounts to: enough to sign it, and to update it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Summary {
+    /// The root page's hash, or [`empty_root`].
+    pub root: Hash,
+    /// Records in the tree.
+    pub records: u64,
+    /// Pages of each level, leaves first. The last level has one page, the
+    /// root. An empty tree has no level.
+    pub pages: Vec<u64>,
+}
+
+impl Summary {
+    /// A tree without records.
+    pub fn empty() -> Self {
+        Self { root: empty_root(), records: 0, pages: Vec::new() }
+    }
+}
+
+/// Read access to the pages of a tree.
+pub trait Pages {
+    /// Why a page could not be read.
+    type Error: From<DecodeError>;
+
+    /// The last page of `level` whose first key is not above `key`, or else
+    /// the first page of the level: the page where `key` is or would be.
+    /// Answers the page's first key and its bytes.
+    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, Self::Error>;
+
+    /// The first key of the page behind the one that begins with `first_key`.
+    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, Self::Error>;
+}
+
+/// What a batch of changes does to the pages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Update {
+    /// Pages that are gone: level and first key. Never one that is also
+    /// written.
+    pub removed: Vec<(u8, Vec<u8>)>,
+    /// Pages to write, in place of one with the same level and first key.
+    pub written: Vec<MadePage>,
+    /// The tree afterwards.
+    pub summary: Summary,
+}
+
+/// Applies `changes`, sorted by key without repetition, to the tree `before`.
+///
+/// Deleting a key that is not there changes nothing.
+pub fn update<P: Pages>(
+    pages: &mut P,
+    before: &Summary,
+    changes: &[Change],
+) -> Result<Update, P::Error> {
+    let mut update = Update { removed: Vec::new(), written: Vec::new(), summary: Summary::empty() };
+    let level_pages = |level: u8| before.pages.get(usize::from(level)).copied().unwrap_or(0);
+
+    let mut touched = rewrite_leaves(pages, changes)?;
+    let mut level = 0;
+    loop {
+        let count = level_pages(level) - touched.consumed.len() as u64 + touched.made.len() as u64;
+        let rewrote: Vec<PageRef> = touched.made.iter().map(|made| made.page.clone()).collect();
+        let removed = touched.only_removed();
+        if count > 0 {
+            update.summary.pages.push(count);
+        }
+        if count <= 1 {
+            // This level's page, if any, is the root: what was above is gone.
+            for above in level + 1..before.pages.len() as u8 {
+                remove_level(pages, above, &mut update)?;
+            }
+            let root = match rewrote.first() {
+                Some(page) => Some(page.clone()),
+                None if count == 1 => Some(only_page(pages, level)?),
+                None => None,
+            };
+            if let Some(root) = root {
+                update.summary.root = root.hash;
+                update.summary.records = root.records;
+            }
+            finish_level(&mut update, level, removed, touched.made);
+            return Ok(update);
+        }
+        if touched.consumed.is_empty() && touched.made.is_empty() {
+            // Nothing changed here, so nothing changes above.
+            update.summary = before.clone();
+            return Ok(update);
+        }
+        if level + 1 >= LEVELS_MAX {
+            return Err(DecodeError::Invalid("the tree is higher than any data can make it").into());
+        }
+        let mut edits: Vec<(Vec<u8>, Option<PageRef>)> = removed
+            .iter()
+            .map(|key| (key.clone(), None))
+            .chain(rewrote.into_iter().map(|page| (page.first_key.clone(), Some(page))))
+            .collect();
+        edits.sort_by(|a, b| a.0.cmp(&b.0));
+        let above = rewrite_inner(pages, level + 1, &edits)?;
+        finish_level(&mut update, level, removed, touched.made);
+        touched = above;
+        level += 1;
+    }
+}
+
+fn finish_level(update: &mut Update, level: u8, removed: Vec<Vec<u8>>, made: Vec<MadePage>) {
+    update.removed.extend(removed.into_iter().map(|key| (level, key)));
+    update.written.extend(made);
+}
+
+fn remove_level<P: Pages>(pages: &mut P, level: u8, update: &mut Update) -> Result<(), P::Error> {
+    let mut next = pages.seek(level, &[])?.map(|(key, _)| key);
+    while let Some(key) = next {
+        next = pages.next_key(level, &key)?;
+        update.removed.push((level, key));
+    }
+    Ok(())
+}
+
+/// The reference to the only page of a level.
+fn only_page<P: Pages>(pages: &mut P, level: u8) -> Result<PageRef, P::Error> {
+    let (_, body) =
+        pages.seek(level, &[])?.ok_or(DecodeError::Invalid("a tree's root page is missing"))?;
+    if level == 0 {
+        return Ok(Leaf::decode(&body)?.describe().0);
+    }
+    Ok(make_inner(level, &decode_inner(&body)?).page)
+}
+
+/// Pages of one level before and after.
+#[derive(Default)]
+struct Touched {
+    /// First keys of the old pages that were taken apart, in key order.
+    consumed: Vec<Vec<u8>>,
+    /// The pages that take their place, in key order.
+    made: Vec<MadePage>,
+}
+
+impl Touched {
+    /// First keys of old pages that no new page has.
+    fn only_removed(&self) -> Vec<Vec<u8>> {
+        let mut made = self.made.iter().map(|made| &made.page.first_key).peekable();
+        self.consumed
+            .iter()
+            .filter(|key| {
+                while made.next_if(|first| *first < *key).is_some() {}
+                made.peek() != Some(key)
+            })
+            .cloned()
+            .collect()
+    }
+}
+
+fn rewrite_leaves<P: Pages>(pages: &mut P, changes: &[Change]) -> Result<Touched, P::Error> {
+    let mut touched = Touched::default();
+    let mut builder = LeafBuilder::new();
+    let mut changes = changes.iter().peekable();
+    let push = |builder: &mut LeafBuilder, touched: &mut Touched, key: &[u8], value: &[u8]| {
+        if builder.push(key, value) {
+            touched.made.push(builder.make());
+        }
+    };
+    while let Some(first) = changes.peek() {
+        let mut old = pages.seek(0, first.key())?;
+        loop {
+            let mut bound = None;
+            if let Some((first_key, body)) = old.take() {
+                let leaf = Leaf::decode(&body)?;
+                bound = pages.next_key(0, &first_key)?;
+                touched.consumed.push(first_key);
+                for (key, value) in leaf.entries() {
+                    let mut replaced = false;
+                    while let Some(change) = changes.next_if(|change| change.key() <= key) {
+                        replaced |= change.key() == key;
+                        if let Change::Put { key, value } = change {
+                            push(&mut builder, &mut touched, key, value);
+                        }
+                    }
+                    if !replaced {
+                        push(&mut builder, &mut touched, key, value);
+                    }
+                }
+            }
+            let before_next =
+                |change: &&Change| bound.as_deref().is_none_or(|bound| change.key() < bound);
+            while let Some(change) = changes.next_if(before_next) {
+                if let Change::Put { key, value } = change {
+                    push(&mut builder, &mut touched, key, value);
+                }
+            }
+            // With nothing pending, the next old page begins where a new one
+            // would: from there on, old and new are the same.
+            match bound {
+                Some(bound) if !builder.is_empty() => old = pages.seek(0, &bound)?,
+                _ => break,
+            }
+        }
+        if !builder.is_empty() {
+            touched.made.push(builder.make());
+        }
+    }
+    Ok(touched)
+}
+
+fn rewrite_inner<P: Pages>(
+    pages: &mut P,
+    level: u8,
+    edits: &[(Vec<u8>, Option<PageRef>)],
+) -> Result<Touched, P::Error> {
+    let mut touched = Touched::default();
+    let mut pending: Vec<PageRef> = Vec::new();
+    let mut edits = edits.iter().peekable();
+    let push = |pending: &mut Vec<PageRef>, touched: &mut Touched, child: &PageRef| {
+        pending.push(child.clone());
+        if ends_page(level, u32::from(child.last_zeros), pending.len()) {
+            touched.made.push(make_inner(level, pending));
+            pending.clear();
+        }
+    };
+    while let Some((first, _)) = edits.peek() {
+        let mut old = pages.seek(level, first)?;
+        loop {
+            let mut bound = None;
+            if let Some((first_key, body)) = old.take() {
+                let children = decode_inner(&body)?;
+                bound = pages.next_key(level, &first_key)?;
+                touched.consumed.push(first_key);
+                for child in &children {
+                    let mut replaced = false;
+                    while let Some((key, edit)) = edits.next_if(|(key, _)| *key <= child.first_key)
+                    {
+                        replaced |= *key == child.first_key;
+                        if let Some(new) = edit {
+                            push(&mut pending, &mut touched, new);
+                        }
+                    }
+                    if !replaced {
+                        push(&mut pending, &mut touched, child);
+                    }
+                }
+            }
+            let before_next = |(key, _): &&(Vec<u8>, Option<PageRef>)| {
+                bound.as_deref().is_none_or(|bound| key.as_slice() < bound)
+            };
+            while let Some((_, edit)) = edits.next_if(before_next) {
+                if let Some(new) = edit {
+                    push(&mut pending, &mut touched, new);
+                }
+            }
+            match bound {
+                Some(bound) if !pending.is_empty() => old = pages.seek(level, &bound)?,
+                _ => break,
+            }
+        }
+        if !pending.is_empty() {
+            touched.made.push(make_inner(level, &pending));
+            pending.clear();
+        }
+    }
+    Ok(touched)
+}
+
+/// A tree that a peer delivers, or that was found on the disk, breaks a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ShapeError {
+    /// A page does not begin behind the end of the one before.
+    #[error("the pages are not in key order")]
+    Order,
+    /// A page ends where its keys say that it does not.
+    #[error("a page does not end where its keys say")]
+    Ends,
+    /// More levels than any data can make.
+    #[error("the tree is too high")]
+    Height,
+}
+
+/// Makes the inner pages above leaves that arrive in key order.
+///
+/// It holds one unfinished page a level.
+#[derive(Debug, Default)]
+pub struct TreeBuilder {
+    /// For each level, its pages that have no parent yet.
+    open: Vec<Vec<PageRef>>,
+    pages: Vec<u64>,
+    records: u64,
+    last_key: Option<Vec<u8>>,
+    last_shape: Option<Shape>,
+}
+
+impl TreeBuilder {
+    /// A builder without leaves.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next leaf; inner pages that are complete go to `made`.
+    pub fn push(
+        &mut self,
+        leaf: &Leaf,
+        page: PageRef,
+        shape: Shape,
+        made: &mut Vec<MadePage>,
+    ) -> Result<(), ShapeError> {
+        if self.last_key.as_deref().is_some_and(|last| last >= page.first_key.as_slice()) {
+            return Err(ShapeError::Order);
+        }
+        // Only the very last leaf may be open, and none may be broken.
+        if shape == Shape::Broken || self.last_shape == Some(Shape::Open) {
+            return Err(ShapeError::Ends);
+        }
+        self.last_key = Some(leaf.last_key().to_vec());
+        self.last_shape = Some(shape);
+        self.records += page.records;
+        self.add(0, page, made)
+    }
+
+    /// Counts a page of `level` and puts it under its parent, which is closed
+    /// only when the next page arrives: until then it may turn out that this
+    /// one is the root.
+    fn add(
+        &mut self,
+        level: u8,
+        page: PageRef,
+        made: &mut Vec<MadePage>,
+    ) -> Result<(), ShapeError> {
+        let index = usize::from(level);
+        if level >= LEVELS_MAX {
+            return Err(ShapeError::Height);
+        }
+        if self.pages.len() == index {
+            self.pages.push(0);
+            self.open.push(Vec::new());
+        }
+        let siblings = &self.open[index];
+        if siblings
+            .last()
+            .is_some_and(|last| ends_page(level + 1, u32::from(last.last_zeros), siblings.len()))
+        {
+            self.close(level, made)?;
+        }
+        self.pages[index] += 1;
+        self.open[index].push(page);
+        Ok(())
+    }
+
+    /// Makes the parent of the pages that are open at `level`.
+    fn close(&mut self, level: u8, made: &mut Vec<MadePage>) -> Result<(), ShapeError> {
+        let children = std::mem::take(&mut self.open[usize::from(level)]);
+        let parent = make_inner(level + 1, &children);
+        let page = parent.page.clone();
+        made.push(parent);
+        self.add(level + 1, page, made)
+    }
+
+    /// Ends the tree: the last inner pages go to `made`.
+    pub fn finish(mut self, made: &mut Vec<MadePage>) -> Result<Summary, ShapeError> {
+        for level in 0..LEVELS_MAX {
+            let index = usize::from(level);
+            match self.pages.get(index) {
+                None => return Ok(Summary::empty()),
+                Some(1) => {
+                    let root = self.open[index].pop().ok_or(ShapeError::Height)?;
+                    let (pages, records) = (self.pages, self.records);
+                    return Ok(Summary { root: root.hash, records, pages });
+                }
+                Some(_) => self.close(level, made)?,
+            }
+        }
+        Err(ShapeError::Height)
+    }
+}
+
+#[cfg(test)]
+#[path = "tree_tests.rs"]
+mod tests;

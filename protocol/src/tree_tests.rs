@@ -1,0 +1,179 @@
+//! Properties of the state tree: any history of changes ends at the pages that
+//! a rebuild from the final content gives.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Pages in memory.
+#[derive(Default, Clone, PartialEq, Debug)]
+struct Memory(BTreeMap<(u8, Vec<u8>), Vec<u8>>);
+
+impl Pages for Memory {
+    type Error = DecodeError;
+
+    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, DecodeError> {
+        let in_level = |(found, _): &(&(u8, Vec<u8>), &Vec<u8>)| found.0 == level;
+        let before = self.0.range(..=(level, key.to_vec())).next_back().filter(in_level);
+        let page = before.or_else(|| self.0.range((level, vec![])..).next().filter(in_level));
+        Ok(page.map(|((_, first), body)| (first.clone(), body.clone())))
+    }
+
+    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, DecodeError> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let mut behind = self.0.range((Excluded((level, first_key.to_vec())), Unbounded));
+        Ok(behind.next().filter(|((found, _), _)| *found == level).map(|((_, key), _)| key.clone()))
+    }
+}
+
+impl Memory {
+    fn apply(&mut self, summary: &Summary, changes: &[Change]) -> Summary {
+        let update = update(self, summary, changes).unwrap();
+        for (level, key) in update.removed {
+            assert!(self.0.remove(&(level, key)).is_some(), "removed what was not there");
+        }
+        for made in update.written {
+            self.0.insert((made.level, made.page.first_key), made.body);
+        }
+        update.summary
+    }
+
+    fn rebuilt(content: &BTreeMap<Vec<u8>, Vec<u8>>) -> (Self, Summary) {
+        let (mut pages, mut builder, mut leaf) =
+            (Self::default(), TreeBuilder::new(), LeafBuilder::new());
+        let mut made = Vec::new();
+        let mut leaves = Vec::new();
+        for (key, value) in content {
+            if leaf.push(key, value) {
+                leaves.push(leaf.make());
+            }
+        }
+        if !leaf.is_empty() {
+            leaves.push(leaf.make());
+        }
+        for page in leaves {
+            let decoded = Leaf::decode(&page.body).unwrap();
+            let (reference, shape) = decoded.describe();
+            assert_eq!(reference, page.page);
+            builder.push(&decoded, reference, shape, &mut made).unwrap();
+            pages.0.insert((0, page.page.first_key), page.body);
+        }
+        let summary = builder.finish(&mut made).unwrap();
+        for page in made {
+            pages.0.insert((page.level, page.page.first_key), page.body);
+        }
+        (pages, summary)
+    }
+}
+
+fn key(number: u32) -> Vec<u8> {
+    format!("9141{number:06}").into_bytes()
+}
+
+fn put(number: u32, value: u8) -> Change {
+    Change::Put { key: key(number), value: vec![value; usize::from(value % 5) + 1] }
+}
+
+/// Applies batches and compares with a rebuild after each.
+fn check(batches: Vec<BTreeMap<u32, Option<u8>>>) {
+    let (mut pages, mut summary) = (Memory::default(), Summary::empty());
+    let mut content = BTreeMap::new();
+    for batch in batches {
+        let mut changes: Vec<Change> = Vec::new();
+        for (number, value) in &batch {
+            match value {
+                Some(value) => changes.push(put(*number, *value)),
+                None => changes.push(Change::Delete { key: key(*number) }),
+            }
+        }
+        for change in &changes {
+            match change {
+                Change::Put { key, value } => content.insert(key.clone(), value.clone()),
+                Change::Delete { key } => content.remove(key),
+            };
+        }
+        summary = pages.apply(&summary, &changes);
+        let (expected_pages, expected) = Memory::rebuilt(&content);
+        assert_eq!(summary, expected);
+        assert_eq!(summary.records, content.len() as u64);
+        assert!(pages == expected_pages, "the pages differ from a rebuild");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_history_ends_at_the_rebuilt_tree(
+        batches in prop::collection::vec(
+            prop::collection::btree_map(0u32..3000, prop::option::weighted(0.6, any::<u8>()), 0..400),
+            1..8,
+        )
+    ) {
+        check(batches);
+    }
+}
+
+#[test]
+fn a_tree_grows_to_three_levels_and_shrinks_to_nothing() {
+    let all: BTreeMap<u32, Option<u8>> = (0..9000).map(|n| (n, Some((n % 251) as u8))).collect();
+    let half = (0..9000).step_by(2).map(|n| (n, None)).collect();
+    let most = (0..8990).map(|n| (n, None)).collect();
+    let rest = (8990..9000).map(|n| (n, None)).collect();
+    let again = (100..130).map(|n| (n, Some(1))).collect();
+    let (_, summary) = Memory::rebuilt(&(0..9000).map(|n| (key(n), vec![1])).collect());
+    assert!(summary.pages.len() >= 3, "{:?}", summary.pages);
+    check(vec![all, half, most, rest, again]);
+}
+
+#[test]
+fn runs_without_a_natural_end_are_cut_by_count() {
+    let plain: Vec<u32> = (0..4000)
+        .filter(|n| crate::record::key_hash(&key(*n)).low_zero_bits() < 6)
+        .take(1000)
+        .collect();
+    let all: BTreeMap<u32, Option<u8>> = plain.iter().map(|n| (*n, Some(1))).collect();
+    let (_, summary) = Memory::rebuilt(&plain.iter().map(|n| (key(*n), vec![1])).collect());
+    assert_eq!(summary.pages[0], 4, "256 + 256 + 256 + 232");
+    // Dropping the first shifts every cut behind it.
+    check(vec![all, BTreeMap::from([(plain[0], None)]), BTreeMap::from([(plain[0], Some(2))])]);
+}
+
+#[test]
+fn one_change_touches_one_page_a_level() {
+    let content: BTreeMap<_, _> = (0..20_000).map(|n| (key(n), vec![1])).collect();
+    let (mut pages, summary) = Memory::rebuilt(&content);
+    let update = update(&mut pages, &summary, &[put(777, 9)]).unwrap();
+    assert_eq!(update.written.len(), summary.pages.len());
+    assert!(update.removed.is_empty());
+}
+
+#[test]
+fn leaves_in_disorder_or_with_a_wrong_end_are_refused() {
+    let (pages, _) = Memory::rebuilt(&(0..400).map(|n| (key(n), vec![1])).collect());
+    let leaves: Vec<Leaf> = pages
+        .0
+        .iter()
+        .filter(|((level, _), _)| *level == 0)
+        .map(|(_, body)| Leaf::decode(body).unwrap())
+        .collect();
+    let push = |order: &[usize]| {
+        let mut builder = TreeBuilder::new();
+        order.iter().try_for_each(|index| {
+            let (page, shape) = leaves[*index].describe();
+            builder.push(&leaves[*index], page, shape, &mut Vec::new())
+        })
+    };
+    assert_eq!(push(&[0, 1]), Ok(()));
+    assert_eq!(push(&[1, 0]), Err(ShapeError::Order));
+    let mut whole = LeafBuilder::new();
+    for leaf in &leaves[..2] {
+        for (key, value) in leaf.entries() {
+            whole.push(key, value);
+        }
+    }
+    let merged = Leaf::decode(&whole.make().body).unwrap();
+    let (page, shape) = merged.describe();
+    assert_eq!(TreeBuilder::new().push(&merged, page, shape, &mut vec![]), Err(ShapeError::Ends));
+}
