@@ -1,1 +1,384 @@
-//! To come.
+//! What nodes say to each other. `SPEC.md`, section "Messages".
+//!
+//! These are the shapes on the wire, encoded by [`crate::codec`] into frames.
+//! Each stream begins with [`Open`], which says what it is for. Only codes cross
+//! the wire when something is wrong, never a text that somebody might log.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    change::{ChangeSet, Position, SignedHeader},
+    encoding::DecodeError,
+    hash::Hash,
+    id::{NodeId, PartitionId},
+};
+
+/// The version of this protocol; also in the ALPN name.
+pub const PROTOCOL_VERSION: u16 = 1;
+/// Most heads in one hello or announcement.
+pub const HEADS_MAX: usize = 10_000;
+/// Most pages in one request.
+pub const PAGES_MAX: usize = 256;
+/// Bytes of a page in one part: a page may be larger than a frame.
+pub const PAGE_PART_BYTES_MAX: usize = 1024 * 1024;
+/// Longest build text in a hello.
+pub const BUILD_BYTES_MAX: usize = 64;
+
+/// The first frame of every stream, from the side that opened it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Open {
+    /// The one control stream, opened by the member.
+    Control(Hello),
+    /// The opener follows a partition, from behind what it has.
+    Follow {
+        /// The partition.
+        partition: PartitionId,
+        /// The opener's head.
+        have: Option<Position>,
+    },
+    /// The opener asks for pages of a partition's state tree.
+    Tree {
+        /// The partition.
+        partition: PartitionId,
+    },
+}
+
+/// Who speaks, and what they hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Protocol versions that the speaker knows, best first.
+    pub versions: Vec<u16>,
+    /// The program's version, for people.
+    pub build: String,
+    /// The speaker's clock in milliseconds since 1970, for people.
+    pub now_ms: i64,
+    /// Heads of the partitions that concern the listener.
+    pub heads: Vec<Announced>,
+}
+
+/// A partition's head as a peer claims it. Nothing is believed of it before a
+/// signed header arrives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announced {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Its newest change set.
+    pub position: Position,
+    /// The state root there.
+    pub root: Hash,
+    /// The records there.
+    pub records: u64,
+}
+
+/// Later frames of the control stream, both ways.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Control {
+    /// The hub's answer to the member's hello.
+    Hello(Hello),
+    /// Heads that moved.
+    Announce(Vec<Announced>),
+    /// Nothing happened, and the speaker is alive.
+    Heartbeat {
+        /// The speaker's clock in milliseconds since 1970.
+        now_ms: i64,
+    },
+}
+
+impl Open {
+    /// Decodes and checks the limits that the shape does not express.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let open = crate::codec::decode(bytes)?;
+        if let Open::Control(hello) = &open {
+            hello.check()?;
+        }
+        Ok(open)
+    }
+}
+
+impl Control {
+    /// Decodes and checks the limits that the shape does not express.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let control = crate::codec::decode(bytes)?;
+        match &control {
+            Control::Hello(hello) => hello.check()?,
+            Control::Announce(heads) => check_heads(heads)?,
+            Control::Heartbeat { .. } => {}
+        }
+        Ok(control)
+    }
+}
+
+impl Hello {
+    fn check(&self) -> Result<(), DecodeError> {
+        if self.build.len() > BUILD_BYTES_MAX || self.versions.len() > 16 {
+            return Err(DecodeError::TooLong { what: "a hello", limit: BUILD_BYTES_MAX });
+        }
+        check_heads(&self.heads)
+    }
+}
+
+fn check_heads(heads: &[Announced]) -> Result<(), DecodeError> {
+    if heads.len() > HEADS_MAX {
+        return Err(DecodeError::TooLong { what: "a list of heads", limit: HEADS_MAX });
+    }
+    Ok(())
+}
+
+/// Frames of a follow stream from the follower, behind [`Open::Follow`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FollowRequest {
+    /// Everything up to here is durable at the follower.
+    Ack {
+        /// The newest durable change set.
+        position: Position,
+        /// The root that the follower computed itself.
+        root: Hash,
+    },
+}
+
+/// Frames of a follow stream from the provider.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FollowReply {
+    /// The next change set.
+    ChangeSet {
+        /// [`SignedHeader::encode`].
+        header: Vec<u8>,
+        /// The compressed body.
+        body: Vec<u8>,
+    },
+    /// The change sets behind the follower's head are not kept: take pages.
+    TakePages,
+    /// The provider's signed header at the follower's sequence number, whose
+    /// hash is another one.
+    Fork {
+        /// [`SignedHeader::encode`].
+        header: Vec<u8>,
+    },
+}
+
+impl FollowReply {
+    /// The frame that carries `set`.
+    pub fn change_set(set: &ChangeSet) -> Self {
+        FollowReply::ChangeSet { header: set.header.encode(), body: set.body.clone() }
+    }
+}
+
+/// Frames of a tree stream from the follower, behind [`Open::Tree`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TreeRequest {
+    /// The pages of `level` that hold `keys`, in this order.
+    Pages {
+        /// 0 for leaves.
+        level: u8,
+        /// At most [`PAGES_MAX`]; an empty key means the first page.
+        keys: Vec<Vec<u8>>,
+    },
+}
+
+impl TreeRequest {
+    /// Decodes and checks the limits that the shape does not express.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let request = crate::codec::decode(bytes)?;
+        let TreeRequest::Pages { keys, .. } = &request;
+        if keys.len() > PAGES_MAX {
+            return Err(DecodeError::TooLong { what: "a page request", limit: PAGES_MAX });
+        }
+        if keys.iter().any(|key| key.len() > crate::record::KEY_BYTES_MAX) {
+            return Err(DecodeError::TooLong {
+                what: "a key",
+                limit: crate::record::KEY_BYTES_MAX,
+            });
+        }
+        Ok(request)
+    }
+}
+
+/// Frames of a tree stream from the provider.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TreeReply {
+    /// The head whose tree this stream shows, for as long as it lasts.
+    Head {
+        /// [`SignedHeader::encode`].
+        header: Vec<u8>,
+        /// Levels of the tree; none if it is empty.
+        levels: u8,
+    },
+    /// A part of the next requested page.
+    Part {
+        /// At most [`PAGE_PART_BYTES_MAX`].
+        bytes: Vec<u8>,
+        /// Another part of the same page follows.
+        more: bool,
+    },
+}
+
+/// Reads a header that travels inside a message.
+pub fn decode_header(bytes: &[u8]) -> Result<SignedHeader, DecodeError> {
+    SignedHeader::decode(bytes)
+}
+
+/// A member's request to join, the only frame of an enrolment stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinRequest {
+    /// The token's public id.
+    pub token_id: [u8; 8],
+    /// The token's secret.
+    pub secret: [u8; 32],
+    /// Who joins; the token says the same.
+    pub node: NodeId,
+    /// A PKCS#10 request for the node's certificate, DER.
+    pub csr: Vec<u8>,
+    /// The public signing key.
+    pub signing_key: [u8; 32],
+    /// Its signature over [`possession_bytes`].
+    pub possession: Vec<u8>,
+}
+
+/// What a joining node signs to show that it has the private key.
+pub fn possession_bytes(token_id: &[u8; 8], node: &NodeId) -> Vec<u8> {
+    [&token_id[..], node.as_str().as_bytes()].concat()
+}
+
+/// The hub's answers to a [`JoinRequest`], in this order: one `Accepted`, the
+/// change sets of `_federation`, one `Done`. Or one `Refused`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JoinReply {
+    /// The certificate and its chain.
+    Accepted {
+        /// Leaf and issuing certificates, DER.
+        chain: Vec<Vec<u8>>,
+        /// The root certificate, DER; the token says which it must be.
+        root: Vec<u8>,
+    },
+    /// The next change set of `_federation`.
+    ChangeSet {
+        /// [`SignedHeader::encode`].
+        header: Vec<u8>,
+        /// The compressed body.
+        body: Vec<u8>,
+    },
+    /// That was all.
+    Done,
+    /// Nothing was changed.
+    Refused(JoinRefused),
+}
+
+/// Why a hub refuses a join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum JoinRefused {
+    /// No such token, or a wrong secret.
+    #[error("the hub does not know this token, or it was altered")]
+    UnknownToken,
+    /// The token was used.
+    #[error("this token was used already; a token works once")]
+    Used,
+    /// The token's time is over.
+    #[error("this token has expired")]
+    Expired,
+    /// The request is not what the token was made for.
+    #[error("the request does not fit the token")]
+    Mismatch,
+    /// The hub cannot do it now.
+    #[error("the hub could not complete the join; its log says why")]
+    Failed,
+}
+
+/// Why a stream or a connection was closed; the QUIC error code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[repr(u32)]
+pub enum CloseCode {
+    /// Nothing is wrong.
+    #[error("closed")]
+    Normal = 0,
+    /// The peer goes down; it will be back.
+    #[error("the peer is shutting down")]
+    Shutdown = 1,
+    /// A frame or message that the protocol does not allow.
+    #[error("a malformed message")]
+    Malformed = 2,
+    /// A message that does not belong here.
+    #[error("an unexpected message")]
+    Unexpected = 3,
+    /// The peer may not have, or may not write, this partition.
+    #[error("not entitled")]
+    NotEntitled = 4,
+    /// No such partition.
+    #[error("unknown partition")]
+    UnknownPartition = 5,
+    /// A signature or a hash is wrong.
+    #[error("a signature or a hash does not verify")]
+    Forged = 6,
+    /// A state root is wrong.
+    #[error("a state root does not match")]
+    RootMismatch = 7,
+    /// Two signed histories.
+    #[error("the partition has two histories")]
+    Fork = 8,
+    /// The partition is not served now; ask again later.
+    #[error("not available now")]
+    Unavailable = 9,
+    /// A newer connection of the same node took over.
+    #[error("replaced by a newer connection of the same node")]
+    Replaced = 10,
+    /// The node is not a member, or no longer.
+    #[error("not a member of this federation")]
+    NotAMember = 11,
+    /// No common protocol version.
+    #[error("no common protocol version")]
+    Version = 12,
+    /// Nothing was heard for too long.
+    #[error("nothing was heard for too long")]
+    Silent = 13,
+}
+
+impl CloseCode {
+    /// The number on the wire.
+    pub fn as_u32(self) -> u32 {
+        self as u32
+    }
+
+    /// Reads a number; unknown ones are `None`.
+    pub fn from_u64(code: u64) -> Option<Self> {
+        use CloseCode::*;
+        [
+            Normal,
+            Shutdown,
+            Malformed,
+            Unexpected,
+            NotEntitled,
+            UnknownPartition,
+            Forged,
+            RootMismatch,
+            Fork,
+            Unavailable,
+            Replaced,
+            NotAMember,
+            Version,
+            Silent,
+        ]
+        .into_iter()
+        .find(|known| u64::from(known.as_u32()) == code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_read_back() {
+        for code in 0..14 {
+            assert_eq!(CloseCode::from_u64(code).map(|c| u64::from(c.as_u32())), Some(code));
+        }
+        assert_eq!(CloseCode::from_u64(14), None);
+    }
+
+    #[test]
+    fn limits_that_the_shape_does_not_express_are_checked() {
+        let request = TreeRequest::Pages { level: 0, keys: vec![vec![]; PAGES_MAX + 1] };
+        assert!(TreeRequest::decode(&crate::codec::encode(&request)).is_err());
+        let hello = Hello { versions: vec![1], build: "x".repeat(65), now_ms: 0, heads: vec![] };
+        assert!(Open::decode(&crate::codec::encode(&Open::Control(hello.clone()))).is_err());
+        assert!(Control::decode(&crate::codec::encode(&Control::Hello(hello))).is_err());
+    }
+}

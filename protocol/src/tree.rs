@@ -40,6 +40,9 @@ impl Summary {
     }
 }
 
+/// A page's first key and its bytes.
+pub type FoundPage = (Vec<u8>, Vec<u8>);
+
 /// Read access to the pages of a tree.
 pub trait Pages {
     /// Why a page could not be read.
@@ -47,8 +50,7 @@ pub trait Pages {
 
     /// The last page of `level` whose first key is not above `key`, or else
     /// the first page of the level: the page where `key` is or would be.
-    /// Answers the page's first key and its bytes.
-    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, Self::Error>;
+    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, Self::Error>;
 
     /// The first key of the page behind the one that begins with `first_key`.
     fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, Self::Error>;

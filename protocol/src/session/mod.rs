@@ -1,0 +1,57 @@
+//! The conversation between two nodes as state machines without input or
+//! output.
+//!
+//! Each takes what happened (`handle_*`) and answers what to do (`poll_*`); the
+//! driver in the daemon moves bytes, reads and writes the store, and passes the
+//! time in. The simulation in `tests/` drives the same machines.
+//!
+//! - [`link`]: the control stream: who the peer is, what it has, what to follow;
+//! - [`provider`]: one followed partition, at the side that has it;
+//! - [`follower`]: the same, at the side that wants it;
+//! - [`fetch`]: an empty or far-behind replica takes the pages of a tree.
+
+pub mod backoff;
+pub mod entitle;
+pub mod fetch;
+pub mod follower;
+pub mod link;
+pub mod provider;
+
+use crate::{change::ChangeSetError, encoding::DecodeError, message::CloseCode};
+
+/// The peer broke the protocol. It costs the peer its stream or connection,
+/// and is never our own fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerMisbehaved {
+    /// Bytes that do not decode.
+    #[error("it sent a malformed message: {0}")]
+    Malformed(#[from] DecodeError),
+    /// A message out of place.
+    #[error("it sent {0} where the protocol has no place for it")]
+    Unexpected(&'static str),
+    /// A partition that it does not own, or that we may not have.
+    #[error("it spoke of partition {0}, which is not its to speak of")]
+    NotEntitled(String),
+    /// A change set that its origin did not sign.
+    #[error("it sent a change set that does not verify: {0}")]
+    Forged(#[from] ChangeSetError),
+    /// A page whose hash is not the one its parent holds.
+    #[error("it sent a page of another tree: {0}")]
+    WrongPage(&'static str),
+    /// No protocol version in common.
+    #[error("it knows none of our protocol versions")]
+    Version,
+}
+
+impl PeerMisbehaved {
+    /// What the peer is told.
+    pub fn code(&self) -> CloseCode {
+        match self {
+            PeerMisbehaved::Malformed(_) => CloseCode::Malformed,
+            PeerMisbehaved::Unexpected(_) => CloseCode::Unexpected,
+            PeerMisbehaved::NotEntitled(_) => CloseCode::NotEntitled,
+            PeerMisbehaved::Forged(_) | PeerMisbehaved::WrongPage(_) => CloseCode::Forged,
+            PeerMisbehaved::Version => CloseCode::Version,
+        }
+    }
+}
