@@ -1,1 +1,3 @@
+//! The `creditsync` program.
+
 fn main() {}

@@ -1,0 +1,276 @@
+//! Key and certificate files: private ones that only their owner reads, public
+//! ones that are replaced in one step.
+//!
+//! Used by [`crate::authority`], [`crate::verify`] and the daemon's command
+//! line. Invariant: a file written here is whole or absent, whatever fails
+//! half-way, and a private file has mode 0600 from its first moment.
+
+use std::{
+    fmt::Write as _,
+    fs::{self, File, OpenOptions},
+    io::{ErrorKind, Read as _, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use protocol::sign::SigningKey;
+use zeroize::Zeroizing;
+
+use crate::CertError;
+
+/// Longest key or certificate file that is read: a chain of RSA-4096
+/// certificates has about 8 KiB, so this only stops a wrong file.
+pub const FILE_BYTES_MAX: u64 = 1 << 20;
+
+const SIGNING_KEY_PREFIX: &str = "creditsync-signing-key-1 ";
+
+/// Creates the private file `path` with mode 0600.
+///
+/// Refuses to overwrite, because a key that is lost cannot be made again. The
+/// file and its directory are on disk when this returns.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CertError> {
+    if path.symlink_metadata().is_ok() {
+        return Err(CertError::Exists(path.to_owned()));
+    }
+    let temporary = write_temporary(path, bytes, 0o600)?;
+    // A link fails where a rename would silently replace a file that somebody
+    // else created since the check above.
+    let linked = fs::hard_link(&temporary, path);
+    let removed = fs::remove_file(&temporary);
+    linked.map_err(|source| match source.kind() {
+        ErrorKind::AlreadyExists => CertError::Exists(path.to_owned()),
+        _ => CertError::File { action: "create", path: path.to_owned(), source },
+    })?;
+    removed.map_err(CertError::file("remove", &temporary))?;
+    sync_directory(path)
+}
+
+/// Reads the private file `path`; refuses one that group or others can touch.
+pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, CertError> {
+    let (file, mode) = open(path)?;
+    if mode & 0o077 != 0 {
+        return Err(CertError::NotPrivate { path: path.to_owned(), mode });
+    }
+    read_limited(file, path).map(Zeroizing::new)
+}
+
+/// Writes the public file `path` with mode 0644, replacing in one step what was
+/// there. The file and its directory are on disk when this returns.
+pub fn write_public(path: &Path, bytes: &[u8]) -> Result<(), CertError> {
+    let temporary = write_temporary(path, bytes, 0o644)?;
+    fs::rename(&temporary, path).map_err(|source| {
+        // The first error is the one to report.
+        let _ = fs::remove_file(&temporary);
+        CertError::File { action: "write", path: path.to_owned(), source }
+    })?;
+    sync_directory(path)
+}
+
+/// Reads the public file `path`.
+pub fn read_public(path: &Path) -> Result<Vec<u8>, CertError> {
+    let (file, _) = open(path)?;
+    read_limited(file, path)
+}
+
+/// Draws a new signing key for change sets from the system's random source.
+pub fn generate_signing_key() -> SigningKey {
+    let mut seed = Zeroizing::new([0; 32]);
+    // The one thing that a daemon cannot do without: the kernel's source fails
+    // only where the call itself does not exist.
+    getrandom::fill(seed.as_mut()).expect("every supported kernel has a random source");
+    SigningKey::from_seed(&seed)
+}
+
+/// Writes a signing key as one line of text into a private file.
+pub fn save_signing_key(path: &Path, key: &SigningKey) -> Result<(), CertError> {
+    // Enough for the whole line, so that growing leaves no copy behind.
+    let mut text = Zeroizing::new(String::with_capacity(128));
+    text.push_str(SIGNING_KEY_PREFIX);
+    for byte in key.seed().iter() {
+        // Writing into a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text.push('\n');
+    write_private(path, text.as_bytes())
+}
+
+/// Reads back what [`save_signing_key`] wrote.
+pub fn load_signing_key(path: &Path) -> Result<SigningKey, CertError> {
+    let wrong = || {
+        CertError::content(
+            path,
+            format!(
+                "not a signing key: one line, '{SIGNING_KEY_PREFIX}' and 64 hexadecimal digits, \
+                 is expected; restore the file from a backup"
+            ),
+        )
+    };
+    let bytes = read_private(path)?;
+    let hex = std::str::from_utf8(&bytes)
+        .ok()
+        .and_then(|text| text.trim_end().strip_prefix(SIGNING_KEY_PREFIX))
+        .filter(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+        .ok_or_else(wrong)?;
+    let mut seed = Zeroizing::new([0; 32]);
+    for (index, byte) in seed.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&hex[2 * index..2 * index + 2], 16).map_err(|_| wrong())?;
+    }
+    Ok(SigningKey::from_seed(&seed))
+}
+
+/// Writes and syncs a new file beside `path`.
+fn write_temporary(path: &Path, bytes: &[u8], mode: u32) -> Result<PathBuf, CertError> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(CertError::crypto("draw random bytes"))?;
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{:016x}.tmp", u64::from_ne_bytes(random)));
+    let temporary = path.with_file_name(name);
+
+    let write = || {
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        // The umask only takes away from the mode given above.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(|source| {
+        // The first error is the one to report.
+        let _ = fs::remove_file(&temporary);
+        CertError::File { action: "write", path: path.to_owned(), source }
+    })?;
+    Ok(temporary)
+}
+
+/// Makes the new name in `path`'s directory durable.
+fn sync_directory(path: &Path) -> Result<(), CertError> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(CertError::file("sync", directory))
+}
+
+/// The open file and its permission bits, which belong to the same file even if
+/// the name is replaced meanwhile.
+fn open(path: &Path) -> Result<(File, u32), CertError> {
+    let file = File::open(path).map_err(CertError::file("read", path))?;
+    let metadata = file.metadata().map_err(CertError::file("read", path))?;
+    Ok((file, metadata.mode() & 0o7777))
+}
+
+fn read_limited(file: File, path: &Path) -> Result<Vec<u8>, CertError> {
+    // One buffer of the final size: growing would leave copies of a key in
+    // memory that nobody wipes.
+    let length = file.metadata().map_err(CertError::file("read", path))?.len();
+    let mut bytes = Vec::with_capacity(length.min(FILE_BYTES_MAX) as usize + 1);
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(CertError::file("read", path))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(CertError::content(path, "larger than 1 MiB, so no key or certificate file"));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_private_file_is_0600_and_is_never_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        write_private(&path, b"first").unwrap();
+        assert_eq!(mode(&path), 0o600);
+        let error = write_private(&path, b"second").unwrap_err();
+        assert!(matches!(&error, CertError::Exists(p) if *p == path), "{error}");
+        assert_eq!(read_private(&path).unwrap().as_slice(), b"first");
+        assert_eq!(names(directory.path()), ["key"], "no temporary file is left");
+    }
+
+    #[test]
+    fn a_private_file_that_others_can_read_is_refused_with_the_remedy() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        write_private(&path, b"bytes").unwrap();
+        for open_mode in [0o640, 0o604, 0o620, 0o601] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(open_mode)).unwrap();
+            let message = read_private(&path).unwrap_err().to_string();
+            assert!(message.contains(&format!("chmod 600 {}", path.display())), "{message}");
+            assert!(message.contains(&format!("{open_mode:03o}")), "{message}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+        assert_eq!(read_private(&path).unwrap().as_slice(), b"bytes");
+    }
+
+    #[test]
+    fn a_public_file_is_0644_and_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("chain.pem");
+        write_public(&path, b"first").unwrap();
+        write_public(&path, b"second").unwrap();
+        assert_eq!(mode(&path), 0o644);
+        assert_eq!(read_public(&path).unwrap(), b"second");
+        assert_eq!(names(directory.path()), ["chain.pem"]);
+    }
+
+    #[test]
+    fn a_missing_directory_or_file_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("absent").join("key");
+        for error in [
+            write_private(&path, b"").unwrap_err(),
+            write_public(&path, b"").unwrap_err(),
+            read_private(&path).unwrap_err(),
+            read_public(&path).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_endless_file_is_refused() {
+        assert!(read_public(Path::new("/dev/zero")).is_err());
+    }
+
+    #[test]
+    fn a_signing_key_reads_back_and_a_damaged_one_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("signing.key");
+        let key = generate_signing_key();
+        save_signing_key(&path, &key).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(load_signing_key(&path).unwrap().public(), key.public());
+        assert_ne!(generate_signing_key().public(), key.public());
+
+        let text = fs::read_to_string(&path).unwrap();
+        for damaged in [
+            "",
+            &text[1..],
+            &text[..text.len() - 2],
+            &text.replace("key-1", "key-2"),
+            &format!("{SIGNING_KEY_PREFIX}{}", "+f".repeat(32)),
+        ] {
+            fs::write(&path, damaged).unwrap();
+            let message = load_signing_key(&path).unwrap_err().to_string();
+            assert!(message.contains("not a signing key"), "{message}");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The `creditsync.toml` of a new node, with its comments.
+//!
+//! A value that differs from its default is written live, so that reading the
+//! text gives back exactly the settings it was made from.
+
+use crate::{
+    resolve::{LogConfig, NodeConfig},
+    settings::{
+        CACHE_MB, DISK_RESERVE_MB, Fallback, HEARTBEAT_S, HOLD_DELETES_MIN, HOLD_DELETES_PERCENT,
+        IMPORT_MEMORY_MB, LIFETIME_HOURS, Number, RETRY_MAX_S, STABLE_S,
+    },
+};
+
+/// Where English comments wrap.
+const COLUMNS: usize = 88;
+
+/// See [`NodeConfig::render_new`].
+pub(crate) fn node_config(config: &NodeConfig) -> String {
+    let mut out = Text(String::new());
+    out.comment(
+        "creditsync 节点配置。以 # 开头的设置为默认值，去掉 # 即可修改；修改后重启生效。",
+        "The settings of a creditsync node. Settings behind a # are the defaults: take the # away \
+         to change one, then restart the daemon.",
+    );
+    out.blank();
+    out.comment("联盟名称，由中心节点确定。", "The federation, named by its hub.");
+    out.line("federation", &quoted(config.federation.as_str()), true);
+    out.comment(
+        "本节点编号，通常为行政区划代码；写在证书中，不可更改。",
+        "This node's id, usually a division code. It stands in the certificate: do not change it.",
+    );
+    out.line("node", &quoted(config.node.as_str()), true);
+    out.comment("显示名称，可任意填写。", "The name that people read; anything will do.");
+    out.line("name", &quoted(&config.name), true);
+    listen(&mut out, config);
+    upstream(&mut out, config);
+
+    out.table("store", "数据库", "The database");
+    out.number(&CACHE_MB, Some(config.store.cache_mb));
+    out.number(&DISK_RESERVE_MB, config.store.disk_reserve_mb);
+    out.table("sync", "同步", "Replication");
+    out.number(&HEARTBEAT_S, Some(config.sync.heartbeat_s));
+    out.number(&RETRY_MAX_S, Some(config.sync.retry_max_s));
+    out.table("import", "导入", "Imports");
+    out.number(&IMPORT_MEMORY_MB, Some(config.import.memory_mb));
+    out.number(&HOLD_DELETES_PERCENT, Some(config.import.hold_deletes_percent));
+    out.number(&HOLD_DELETES_MIN, Some(config.import.hold_deletes_min));
+    out.table(
+        "inbox",
+        "收件目录：放入 inbox/数据集/ 的文件自动导入",
+        "The folder inbox/DATASET/, whose files are imported by themselves",
+    );
+    out.comment("是否启用。默认 true。", "Whether it is watched. Default true.");
+    out.line("enabled", &config.inbox.enabled.to_string(), !config.inbox.enabled);
+    out.number(&STABLE_S, Some(config.inbox.stable_s));
+    out.table("certificates", "证书（仅中心节点使用）", "Certificates (used by a hub only)");
+    out.number(&LIFETIME_HOURS, Some(config.certificates.lifetime_hours));
+    log(&mut out, &config.log);
+    out.0
+}
+
+fn listen(out: &mut Text, config: &NodeConfig) {
+    out.blank();
+    out.comment(
+        "中心节点：监听的 IP 和端口（UDP），以及写入邀请令牌的地址。",
+        "A hub: the IP and port (UDP) to listen on, and the addresses that invitations carry.",
+    );
+    let live = config.listen.is_some();
+    out.header("listen", live);
+    let address = config.listen.map_or("0.0.0.0:7443".to_owned(), |address| address.to_string());
+    out.line("address", &quoted(&address), live);
+    if config.advertise.is_empty() {
+        out.line("advertise", "[\"credit.example.org:7443\"]", false);
+    } else {
+        out.line("advertise", &list(&config.advertise), true);
+    }
+}
+
+fn upstream(out: &mut Text, config: &NodeConfig) {
+    out.blank();
+    out.comment(
+        "成员节点：中心节点的编号和地址，按顺序尝试。由 creditsync join 写入。",
+        "A member: its hub's id and addresses, tried in order. Written by creditsync join.",
+    );
+    out.header("upstream", config.upstream.is_some());
+    match &config.upstream {
+        Some(upstream) => {
+            out.line("hub", &quoted(upstream.hub.as_str()), true);
+            out.line("addresses", &list(&upstream.addresses), true);
+        }
+        None => {
+            out.line("hub", "\"410100\"", false);
+            out.line("addresses", "[\"credit.example.org:7443\"]", false);
+        }
+    }
+}
+
+fn log(out: &mut Text, log: &LogConfig) {
+    let default = LogConfig::default();
+    out.table("log", "日志，输出到标准错误", "The log, on standard error");
+    out.comment(
+        "级别：off、error、warn、info、debug、trace。默认 info。",
+        "Level: off, error, warn, info, debug or trace, also per target: \"warn,creditsync=debug\". \
+         Default info.",
+    );
+    out.line("level", &quoted(&log.level), log.level != default.level);
+    out.comment("格式：text 或 json。默认 text。", "Format: text or json. Default text.");
+    out.line("format", &quoted(log.format.as_str()), log.format != default.format);
+}
+
+/// The text so far.
+struct Text(String);
+
+impl Text {
+    fn push(&mut self, line: &str) {
+        self.0.push_str(line);
+        self.0.push('\n');
+    }
+
+    fn blank(&mut self) {
+        self.push("");
+    }
+
+    fn comment(&mut self, zh: &str, en: &str) {
+        self.push(&format!("# {zh}"));
+        let mut line = String::from("#");
+        for word in en.split(' ') {
+            if line.len() + 1 + word.len() > COLUMNS {
+                self.push(&line);
+                line = String::from("#");
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
+        self.push(&line);
+    }
+
+    fn header(&mut self, table: &str, live: bool) {
+        let mark = if live { "" } else { "# " };
+        self.push(&format!("{mark}[{table}]"));
+    }
+
+    /// A table whose header is live even if it is empty, so that taking the
+    /// `#` from one line is enough to change it.
+    fn table(&mut self, table: &str, zh: &str, en: &str) {
+        self.blank();
+        self.comment(&format!("{zh}。"), &format!("{en}."));
+        self.header(table, true);
+    }
+
+    fn line(&mut self, key: &str, value: &str, live: bool) {
+        let mark = if live { "" } else { "# " };
+        self.push(&format!("{mark}{key} = {value}"));
+    }
+
+    fn number(&mut self, setting: &Number, value: Option<u64>) {
+        let Number { key, default, min, max, unit: [unit_en, unit_zh], meaning, .. } = setting;
+        let (default_en, default_zh, shown) = match *default {
+            Fallback::Is(number) => {
+                (number.to_string(), number.to_string(), value.unwrap_or(number))
+            }
+            Fallback::Derived { example } => (
+                "derived from the file system's size".to_owned(),
+                "按文件系统大小推算".to_owned(),
+                value.unwrap_or(example),
+            ),
+        };
+        self.comment(
+            &format!("{}。单位：{unit_zh}；范围：{min} 至 {max}；默认：{default_zh}。", meaning[1]),
+            &format!("{}. In {unit_en}, {min} to {max}; default: {default_en}.", meaning[0]),
+        );
+        self.line(key, &shown.to_string(), value != setting.fixed());
+    }
+}
+
+/// A TOML string.
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+/// A TOML list of strings on one line.
+fn list(items: &[String]) -> String {
+    format!("[{}]", items.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", "))
+}

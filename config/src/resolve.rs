@@ -1,0 +1,486 @@
+//! A node's settings as the daemon uses them.
+//!
+//! A [`NodeConfig`] that came out of [`NodeConfig::parse`] is within every
+//! limit; nobody checks it again. Its ranges and defaults are those of the
+//! settings table, which also makes the comments of a new file.
+
+use std::{net::SocketAddr, str::FromStr};
+
+use protocol::id::{FederationId, NameError, NodeId};
+
+use crate::{
+    document::{ConfigError, ConfigErrors, Document},
+    raw::{RawConfig, RawListen, RawLog, RawUpstream},
+    settings::{
+        CACHE_MB, DISK_RESERVE_MB, HEARTBEAT_S, HOLD_DELETES_MIN, HOLD_DELETES_PERCENT,
+        IMPORT_MEMORY_MB, LIFETIME_HOURS, Number, RETRY_MAX_S, STABLE_S,
+    },
+};
+
+/// Longest display name in bytes: some eighty Chinese characters, one line of
+/// a page.
+pub const DISPLAY_NAME_BYTES_MAX: usize = 256;
+/// Most addresses of one node. They are tried one after the other and all go
+/// into a token that people paste.
+pub const ADDRESSES_MAX: usize = 8;
+/// Longest host name in bytes (RFC 1035, section 2.3.4, as text).
+pub const HOST_BYTES_MAX: usize = 253;
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Everything a node is told by its `creditsync.toml`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// The trust domain.
+    pub federation: FederationId,
+    /// The daemon's identity in it.
+    pub node: NodeId,
+    /// The name that people read; the node's id where none was given.
+    pub name: String,
+    /// Where a hub listens (UDP). Port 0 lets the system choose, for trials.
+    pub listen: Option<SocketAddr>,
+    /// HOST:PORT, the addresses that `invite` puts into tokens. Empty unless
+    /// the node listens.
+    pub advertise: Vec<String>,
+    /// Whom a member dials.
+    pub upstream: Option<Upstream>,
+    /// The database.
+    pub store: StoreConfig,
+    /// Replication.
+    pub sync: SyncConfig,
+    /// Imports.
+    pub import: ImportConfig,
+    /// The delivery folder.
+    pub inbox: InboxConfig,
+    /// Certificates that a hub issues.
+    pub certificates: CertificateConfig,
+    /// What the daemon writes to standard error.
+    pub log: LogConfig,
+}
+
+/// The hub of a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Its node id.
+    pub hub: NodeId,
+    /// HOST:PORT, tried in order; never empty.
+    pub addresses: Vec<String>,
+}
+
+/// `[store]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// Memory for the database's cache, in MiB.
+    pub cache_mb: u64,
+    /// Free space, in MiB, below which writes are refused; derived from the
+    /// size of the file system if `None`.
+    pub disk_reserve_mb: Option<u64>,
+}
+
+/// `[sync]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncConfig {
+    /// Seconds between two heartbeats. At most 25, because a replica is in sync
+    /// only with a heartbeat under 30 seconds old.
+    pub heartbeat_s: u64,
+    /// Longest wait before the hub is dialled again, in seconds.
+    pub retry_max_s: u64,
+}
+
+/// `[import]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportConfig {
+    /// Memory for sorting a delivery, in MiB.
+    pub memory_mb: u64,
+    /// A full file is held if it would delete more than this percentage of a
+    /// partition's records, and more than `hold_deletes_min`.
+    pub hold_deletes_percent: u64,
+    /// Records that a full file may always delete.
+    pub hold_deletes_min: u64,
+}
+
+/// `[inbox]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboxConfig {
+    /// Whether the folder is watched.
+    pub enabled: bool,
+    /// Seconds for which a file's size has to stay the same before it is taken.
+    pub stable_s: u64,
+}
+
+/// `[certificates]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateConfig {
+    /// Life of the node certificates that a hub issues, in hours.
+    pub lifetime_hours: u64,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A level, or levels per target: `info`, `warn,creditsync=debug`.
+    pub level: String,
+    /// Lines for people or for machines.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogFormat {
+    /// As the file spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+    }
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { cache_mb: default_of(&CACHE_MB), disk_reserve_mb: DISK_RESERVE_MB.fixed() }
+    }
+}
+
+impl Default for SyncConfig {
+    fn default() -> Self {
+        Self { heartbeat_s: default_of(&HEARTBEAT_S), retry_max_s: default_of(&RETRY_MAX_S) }
+    }
+}
+
+impl Default for ImportConfig {
+    fn default() -> Self {
+        Self {
+            memory_mb: default_of(&IMPORT_MEMORY_MB),
+            hold_deletes_percent: default_of(&HOLD_DELETES_PERCENT),
+            hold_deletes_min: default_of(&HOLD_DELETES_MIN),
+        }
+    }
+}
+
+impl Default for InboxConfig {
+    fn default() -> Self {
+        Self { enabled: true, stable_s: default_of(&STABLE_S) }
+    }
+}
+
+impl Default for CertificateConfig {
+    fn default() -> Self {
+        Self { lifetime_hours: default_of(&LIFETIME_HOURS) }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::default() }
+    }
+}
+
+impl NodeConfig {
+    /// Reads a `creditsync.toml`. Syntax errors come alone, everything else is
+    /// reported at once.
+    pub fn parse(text: &str) -> Result<Self, ConfigErrors> {
+        let document = Document::parse(text)?;
+        let mut errors = Vec::new();
+        let raw = document.read::<RawConfig>(&mut errors);
+        match raw {
+            Some(raw) => resolve(raw, Check { document: &document, errors }),
+            None => Err(ConfigErrors::in_order(errors)),
+        }
+    }
+
+    /// The commented file that `init` and `join` write: what makes this node
+    /// itself is set, every default stands as a comment with its unit and
+    /// meaning in Chinese and English. Reading it gives the same settings.
+    pub fn render_new(&self) -> String {
+        crate::render::node_config(self)
+    }
+
+    /// `hub` (it listens), `member` (it dials a hub) or `both`.
+    pub fn role(&self) -> &'static str {
+        match (&self.listen, &self.upstream) {
+            (Some(_), Some(_)) => "both",
+            (Some(_), None) => "hub",
+            // `parse` refuses a file with neither.
+            (None, _) => "member",
+        }
+    }
+}
+
+/// Checks a HOST:PORT that others are to dial: a host name, an IPv4 address or
+/// a bracketed IPv6 address, and a port from 1. The error says what to write.
+pub fn check_address(text: &str) -> Result<(), String> {
+    let example = "write HOST:PORT, for example credit.example.org:7443";
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err(format!("'{text}' has no port; {example}"));
+    };
+    if !port.bytes().all(|b| b.is_ascii_digit()) || port.parse::<u16>().unwrap_or(0) == 0 {
+        return Err(format!("'{text}' does not end in a port from 1 to 65535; {example}"));
+    }
+    if let Ok(address) = SocketAddr::from_str(text) {
+        if address.ip().is_unspecified() {
+            return Err(format!(
+                "'{text}' stands for every address of a machine and cannot be dialled; write the \
+                 one that the other side reaches"
+            ));
+        }
+        return Ok(());
+    }
+    let host_ok = (1..=HOST_BYTES_MAX).contains(&host.len())
+        && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+        // Digits and points alone would be an IPv4 address, and it is none.
+        && host.bytes().any(|b| b.is_ascii_alphabetic());
+    if host_ok {
+        Ok(())
+    } else {
+        Err(format!("'{text}' has no host name or IP address before its port; {example}"))
+    }
+}
+
+/// The default of a setting that is not derived.
+fn default_of(setting: &Number) -> u64 {
+    setting.fixed().unwrap_or(setting.min)
+}
+
+fn resolve(raw: RawConfig, mut check: Check<'_, '_>) -> Result<NodeConfig, ConfigErrors> {
+    let federation =
+        check.id("federation", raw.federation, FederationId::new, "the federation's name");
+    let node = check.id("node", raw.node, NodeId::new, "the node's id, such as 410122");
+    let name = check.name(raw.name, node.as_ref());
+    let upstream_broken = check.errors.iter().any(|error| error.place == "upstream");
+    if raw.listen.is_none() && raw.upstream.is_none() && !upstream_broken {
+        check.missing(
+            "listen",
+            "a hub needs a table [listen], a member a table [upstream], and here is neither; \
+             'creditsync init' and 'creditsync join' write them",
+        );
+    }
+    let (listen, advertise) = raw.listen.map_or((None, Vec::new()), |raw| check.listen(raw));
+    let upstream = raw.upstream.and_then(|raw| check.upstream(raw, node.as_ref()));
+    let store = StoreConfig {
+        cache_mb: check.number(&CACHE_MB, raw.store.cache_mb),
+        disk_reserve_mb: raw
+            .store
+            .disk_reserve_mb
+            .and_then(|value| check.in_range(&DISK_RESERVE_MB, value)),
+    };
+    let sync = SyncConfig {
+        heartbeat_s: check.number(&HEARTBEAT_S, raw.sync.heartbeat_s),
+        retry_max_s: check.number(&RETRY_MAX_S, raw.sync.retry_max_s),
+    };
+    let import = ImportConfig {
+        memory_mb: check.number(&IMPORT_MEMORY_MB, raw.import.memory_mb),
+        hold_deletes_percent: check.number(&HOLD_DELETES_PERCENT, raw.import.hold_deletes_percent),
+        hold_deletes_min: check.number(&HOLD_DELETES_MIN, raw.import.hold_deletes_min),
+    };
+    let inbox = InboxConfig {
+        enabled: raw.inbox.enabled.unwrap_or(true),
+        stable_s: check.number(&STABLE_S, raw.inbox.stable_s),
+    };
+    let certificates = CertificateConfig {
+        lifetime_hours: check.number(&LIFETIME_HOURS, raw.certificates.lifetime_hours),
+    };
+    let log = check.log(raw.log);
+    match (federation, node) {
+        (Some(federation), Some(node)) if check.errors.is_empty() => Ok(NodeConfig {
+            federation,
+            node,
+            name,
+            listen,
+            advertise,
+            upstream,
+            store,
+            sync,
+            import,
+            inbox,
+            certificates,
+            log,
+        }),
+        _ => Err(ConfigErrors::in_order(check.errors)),
+    }
+}
+
+/// Collects mistakes. Its methods answer something usable in any case, so that
+/// the rest of the file is looked at too.
+struct Check<'a, 't> {
+    document: &'a Document<'t>,
+    errors: Vec<ConfigError>,
+}
+
+impl Check<'_, '_> {
+    fn wrong(&mut self, place: &str, problem: impl Into<String>) {
+        let error = self.document.error(place, problem);
+        self.errors.push(error);
+    }
+
+    /// As [`Check::wrong`], unless the key is there and was already reported
+    /// for its type.
+    fn missing(&mut self, place: &str, problem: &str) {
+        let section = place.split_once('.').map_or(place, |(section, _)| section);
+        let reported =
+            self.errors.iter().any(|error| error.place == place || error.place == section);
+        if !reported {
+            self.wrong(place, problem);
+        }
+    }
+
+    fn id<T>(
+        &mut self,
+        place: &str,
+        text: Option<String>,
+        new: fn(&str) -> Result<T, NameError>,
+        what: &str,
+    ) -> Option<T> {
+        let Some(text) = text else {
+            self.missing(place, &format!("is missing; write {what}"));
+            return None;
+        };
+        new(&text).map_err(|error| self.wrong(place, error.to_string())).ok()
+    }
+
+    fn name(&mut self, name: Option<String>, node: Option<&NodeId>) -> String {
+        let name = name.unwrap_or_else(|| node.map_or(String::new(), NodeId::to_string));
+        if name.trim().is_empty() && node.is_some() {
+            self.wrong("name", "is empty; write the name that people read, or delete the line");
+        } else if name.len() > DISPLAY_NAME_BYTES_MAX {
+            self.wrong(
+                "name",
+                format!(
+                    "has {} bytes of UTF-8; write at most {DISPLAY_NAME_BYTES_MAX}",
+                    name.len()
+                ),
+            );
+        } else if name.chars().any(char::is_control) {
+            self.wrong("name", "has a control character; write it on one line");
+        }
+        name
+    }
+
+    fn listen(&mut self, raw: RawListen) -> (Option<SocketAddr>, Vec<String>) {
+        let address = match raw.address {
+            None => {
+                self.missing(
+                    "listen.address",
+                    "is missing; write IP:PORT, for example \"0.0.0.0:7443\"",
+                );
+                None
+            }
+            Some(text) => match SocketAddr::from_str(&text) {
+                Ok(address) => Some(address),
+                Err(_) => {
+                    self.wrong(
+                        "listen.address",
+                        format!(
+                            "'{text}' is not IP:PORT; write for example \"0.0.0.0:7443\", or \
+                             \"[::]:7443\" for IPv6 too"
+                        ),
+                    );
+                    None
+                }
+            },
+        };
+        self.addresses("listen.advertise", &raw.advertise);
+        (address, raw.advertise)
+    }
+
+    fn upstream(&mut self, raw: RawUpstream, node: Option<&NodeId>) -> Option<Upstream> {
+        let hub = self.id("upstream.hub", raw.hub, NodeId::new, "the hub's node id");
+        if hub.is_some() && hub.as_ref() == node {
+            self.wrong("upstream.hub", "is this node itself; write the id of the node to dial");
+        }
+        match &raw.addresses {
+            None => self.missing(
+                "upstream.addresses",
+                "is missing; write where the hub listens, for example [\"credit.example.org:7443\"]",
+            ),
+            Some(addresses) if addresses.is_empty() => {
+                // Its entries may have been taken out for their type.
+                self.missing(
+                    "upstream.addresses",
+                    "is empty; write where the hub listens, for example \
+                     [\"credit.example.org:7443\"]",
+                );
+            }
+            Some(addresses) => self.addresses("upstream.addresses", addresses),
+        }
+        Some(Upstream { hub: hub?, addresses: raw.addresses? })
+    }
+
+    fn addresses(&mut self, place: &str, addresses: &[String]) {
+        if addresses.len() > ADDRESSES_MAX {
+            self.wrong(
+                place,
+                format!("has {} addresses; write at most {ADDRESSES_MAX}", addresses.len()),
+            );
+        }
+        for (index, address) in addresses.iter().enumerate() {
+            if let Err(problem) = check_address(address) {
+                self.wrong(place, problem);
+            } else if addresses[..index].contains(address) {
+                self.wrong(place, format!("'{address}' stands twice; delete one"));
+            }
+        }
+    }
+
+    fn number(&mut self, setting: &Number, value: Option<i64>) -> u64 {
+        value.and_then(|value| self.in_range(setting, value)).unwrap_or_else(|| default_of(setting))
+    }
+
+    fn in_range(&mut self, setting: &Number, value: i64) -> Option<u64> {
+        let good =
+            u64::try_from(value).ok().filter(|value| (setting.min..=setting.max).contains(value));
+        if good.is_none() {
+            let default = match setting.fixed() {
+                Some(default) => format!("for the default of {default}"),
+                None => "to have it derived".to_owned(),
+            };
+            self.wrong(
+                &setting.place(),
+                format!(
+                    "{value} is outside {} to {} {}; write a number of that range, or delete the \
+                     line {default}",
+                    setting.min, setting.max, setting.unit[0]
+                ),
+            );
+        }
+        good
+    }
+
+    fn log(&mut self, raw: RawLog) -> LogConfig {
+        let default = LogConfig::default();
+        let level = raw.level.unwrap_or(default.level);
+        for directive in level.split(',') {
+            // A bare word that is no level would name a target, and silence
+            // everything else: nearly always a typing mistake.
+            let word = directive.rsplit('=').next().unwrap_or(directive).trim();
+            if !LEVELS.contains(&word.to_ascii_lowercase().as_str()) {
+                self.wrong(
+                    "log.level",
+                    format!(
+                        "'{directive}' is no level; write {}, or several such as \
+                         \"warn,creditsync=debug\"",
+                        LEVELS.join(", ")
+                    ),
+                );
+            }
+        }
+        let format = match raw.format.as_deref() {
+            None => default.format,
+            Some("text") => LogFormat::Text,
+            Some("json") => LogFormat::Json,
+            Some(other) => {
+                self.wrong("log.format", format!("'{other}' is not known; write text or json"));
+                default.format
+            }
+        };
+        LogConfig { level, format }
+    }
+}

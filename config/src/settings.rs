@@ -1,0 +1,168 @@
+//! The numbers that can be set: default, range, unit and meaning in one place.
+//!
+//! [`crate::resolve`] checks against this table and [`crate::render`] prints
+//! it, so a file's comments cannot drift from what the daemon accepts.
+
+/// What holds where a setting is not written down.
+#[derive(Clone, Copy)]
+pub(crate) enum Fallback {
+    /// This number.
+    Is(u64),
+    /// It is derived from the machine. The example is what a new file shows: a
+    /// sensible number, because somebody will just take the `#` away.
+    Derived { example: u64 },
+}
+
+/// One numeric setting.
+pub(crate) struct Number {
+    /// The table it stands in.
+    pub(crate) table: &'static str,
+    /// Its key there.
+    pub(crate) key: &'static str,
+    /// What holds without it.
+    pub(crate) default: Fallback,
+    /// Smallest value.
+    pub(crate) min: u64,
+    /// Largest value.
+    pub(crate) max: u64,
+    /// In English and in Chinese.
+    pub(crate) unit: [&'static str; 2],
+    /// In English and in Chinese, without a full stop.
+    pub(crate) meaning: [&'static str; 2],
+}
+
+const MIB: [&str; 2] = ["MiB", "MiB"];
+const SECONDS: [&str; 2] = ["seconds", "秒"];
+
+/// Upper bound: 64 GiB, more than the machines this runs on have.
+pub(crate) const CACHE_MB: Number = Number {
+    table: "store",
+    key: "cache_mb",
+    default: Fallback::Is(64),
+    min: 8,
+    max: 65_536,
+    unit: MIB,
+    meaning: ["Memory for the database's cache", "数据库缓存占用的内存"],
+};
+
+/// Upper bound: 16 TiB, ext4's largest file.
+pub(crate) const DISK_RESERVE_MB: Number = Number {
+    table: "store",
+    key: "disk_reserve_mb",
+    default: Fallback::Derived { example: 1024 },
+    min: 0,
+    max: 16 * 1024 * 1024,
+    unit: MIB,
+    meaning: [
+        "Free disk space below which nothing is written any more; reading goes on",
+        "磁盘剩余空间低于此值时停止写入，仍可读取",
+    ],
+};
+
+/// Upper bound: a replica counts as in sync only with a heartbeat under 30
+/// seconds old, and one has to have time to arrive.
+pub(crate) const HEARTBEAT_S: Number = Number {
+    table: "sync",
+    key: "heartbeat_s",
+    default: Fallback::Is(10),
+    min: 1,
+    max: 25,
+    unit: SECONDS,
+    meaning: ["Time between two heartbeats to a peer", "向对端发送心跳的间隔"],
+};
+
+/// Upper bound: an hour, so that a mended line is noticed the same morning.
+pub(crate) const RETRY_MAX_S: Number = Number {
+    table: "sync",
+    key: "retry_max_s",
+    default: Fallback::Is(60),
+    min: 1,
+    max: 3600,
+    unit: SECONDS,
+    meaning: ["Longest wait before dialling the hub again", "重新连接中心节点前的最长等待时间"],
+};
+
+/// Lower bound: one change set's limit, 8 MiB.
+pub(crate) const IMPORT_MEMORY_MB: Number = Number {
+    table: "import",
+    key: "memory_mb",
+    default: Fallback::Is(64),
+    min: 8,
+    max: 4096,
+    unit: MIB,
+    meaning: [
+        "Memory for sorting a delivery; what exceeds it is sorted on disk",
+        "导入排序使用的内存，超出部分在磁盘上排序",
+    ],
+};
+
+/// 100 never holds a file, except one that suddenly is empty.
+pub(crate) const HOLD_DELETES_PERCENT: Number = Number {
+    table: "import",
+    key: "hold_deletes_percent",
+    default: Fallback::Is(20),
+    min: 0,
+    max: 100,
+    unit: ["percent", "%"],
+    meaning: [
+        "A full file that would delete more than this share of the records waits for approval",
+        "全量文件将删除的记录超过此比例时，等待人工批准",
+    ],
+};
+
+/// Upper bound: far above any partition's records.
+pub(crate) const HOLD_DELETES_MIN: Number = Number {
+    table: "import",
+    key: "hold_deletes_min",
+    default: Fallback::Is(100),
+    min: 0,
+    max: 1_000_000_000,
+    unit: ["records", "条"],
+    meaning: [
+        "A full file that deletes this many records or fewer is never held",
+        "删除条数不超过此值的全量文件不会被暂缓",
+    ],
+};
+
+/// Upper bound: an hour; a slower copy should be renamed in.
+pub(crate) const STABLE_S: Number = Number {
+    table: "inbox",
+    key: "stable_s",
+    default: Fallback::Is(5),
+    min: 1,
+    max: 3600,
+    unit: SECONDS,
+    meaning: [
+        "How long a file's size has to stay the same before it is taken",
+        "文件大小保持不变多久后开始导入",
+    ],
+};
+
+/// Upper bound: a year, the life of the CA that issues them.
+pub(crate) const LIFETIME_HOURS: Number = Number {
+    table: "certificates",
+    key: "lifetime_hours",
+    default: Fallback::Is(720),
+    min: 1,
+    max: 8760,
+    unit: ["hours", "小时"],
+    meaning: [
+        "Life of the node certificates that this hub issues; renewed at two thirds of it",
+        "本中心节点签发的节点证书的有效期，过三分之二时自动更新",
+    ],
+};
+
+impl Number {
+    /// The key's path.
+    pub(crate) fn place(&self) -> String {
+        format!("{}.{}", self.table, self.key)
+    }
+
+    /// The default, unless it is derived.
+    pub(crate) const fn fixed(&self) -> Option<u64> {
+        match self.default {
+            Fallback::Is(number) => Some(number),
+            Fallback::Derived { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! `creditsync.toml`: what is read, what is refused and with which words.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use config::{
+    CertificateConfig, ConfigErrors, ImportConfig, InboxConfig, LogConfig, LogFormat, NodeConfig,
+    StoreConfig, SyncConfig, Upstream, check_address,
+};
+use protocol::id::{FederationId, NodeId};
+
+fn plain(node: &str) -> NodeConfig {
+    NodeConfig {
+        federation: FederationId::new("zhengzhou").unwrap(),
+        node: NodeId::new(node).unwrap(),
+        name: "中牟县 \"试\\点\"".to_owned(),
+        listen: None,
+        advertise: vec![],
+        upstream: None,
+        store: StoreConfig::default(),
+        sync: SyncConfig::default(),
+        import: ImportConfig::default(),
+        inbox: InboxConfig::default(),
+        certificates: CertificateConfig::default(),
+        log: LogConfig::default(),
+    }
+}
+
+fn hub() -> NodeConfig {
+    NodeConfig {
+        listen: Some("[::]:7443".parse().unwrap()),
+        advertise: vec!["credit.example.org:7443".to_owned(), "[2001:db8::1]:7443".to_owned()],
+        ..plain("410100")
+    }
+}
+
+fn member() -> NodeConfig {
+    NodeConfig {
+        upstream: Some(Upstream {
+            hub: NodeId::new("410100").unwrap(),
+            addresses: vec!["192.0.2.1:7443".to_owned()],
+        }),
+        ..plain("410122")
+    }
+}
+
+fn lines(text: &str) -> Vec<String> {
+    let errors: ConfigErrors = NodeConfig::parse(text).unwrap_err();
+    errors.to_string().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_new_file_reads_back_as_the_settings_it_was_made_from() {
+    let node = NodeId::new("410101").unwrap();
+    let middle = NodeConfig { node, upstream: member().upstream, ..hub() };
+    let tuned = NodeConfig {
+        store: StoreConfig { cache_mb: 8, disk_reserve_mb: Some(0) },
+        sync: SyncConfig { heartbeat_s: 25, retry_max_s: 1 },
+        import: ImportConfig { memory_mb: 4096, hold_deletes_percent: 0, hold_deletes_min: 0 },
+        inbox: InboxConfig { enabled: false, stable_s: 3600 },
+        certificates: CertificateConfig { lifetime_hours: 1 },
+        log: LogConfig { level: "warn,creditsync=debug".to_owned(), format: LogFormat::Json },
+        ..middle.clone()
+    };
+    for (config, role) in [(hub(), "hub"), (member(), "member"), (middle, "both"), (tuned, "both")]
+    {
+        let text = config.render_new();
+        assert_eq!(NodeConfig::parse(&text).as_ref(), Ok(&config), "{text}");
+        assert_eq!(config.role(), role);
+    }
+}
+
+#[test]
+fn only_what_makes_the_node_itself_is_live_in_a_new_file() {
+    let live: Vec<String> = member()
+        .render_new()
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#') && !line.starts_with('['))
+        .map(|line| line.split(" = ").next().unwrap().to_owned())
+        .collect();
+    assert_eq!(live, ["federation", "node", "name", "hub", "addresses"]);
+}
+
+#[test]
+fn every_commented_default_of_a_new_file_is_a_valid_setting() {
+    let text = member().render_new();
+    let uncommented: String = text
+        .lines()
+        // Keys that begin with "ad" are those of the hub's table, which belongs to
+        // another kind of node.
+        .map(|line| match line.strip_prefix("# ") {
+            Some(setting)
+                if setting
+                    .split(" = ")
+                    .next()
+                    .is_some_and(|key| !key.contains(' ') && setting.contains(" = "))
+                    && !setting.starts_with("ad") =>
+            {
+                format!("{setting}\n")
+            }
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let expected = NodeConfig {
+        store: StoreConfig { disk_reserve_mb: Some(1024), ..StoreConfig::default() },
+        ..member()
+    };
+    assert_ne!(uncommented, text);
+    assert_eq!(NodeConfig::parse(&uncommented), Ok(expected), "{uncommented}");
+}
+
+#[test]
+fn the_examples_are_valid() {
+    let hub = NodeConfig::parse(include_str!("../examples/hub.toml")).unwrap();
+    assert_eq!((hub.role(), hub.store.cache_mb, hub.log.format), ("hub", 256, LogFormat::Json));
+    let member = NodeConfig::parse(include_str!("../examples/member.toml")).unwrap();
+    assert_eq!((member.role(), member.name.as_str()), ("member", "中牟县"));
+    assert_eq!(member.store, StoreConfig::default());
+}
+
+#[test]
+fn a_byte_order_mark_and_windows_line_ends_are_accepted() {
+    let text = format!("\u{feff}{}", member().render_new().replace('\n', "\r\n"));
+    assert_eq!(NodeConfig::parse(&text), Ok(member()));
+}
+
+#[test]
+fn every_mistake_is_reported_at_once_with_its_place() {
+    let text = r#"
+federation = "Zheng Zhou"
+node = 410122
+nmae = "x"
+
+[listen]
+address = "0.0.0.0"
+advertise = ["0.0.0.0:7443", "a b:1"]
+
+[upstream]
+hub = "410100"
+addresses = ["credit.example.org"]
+timeout = 5
+
+[store]
+cache_mb = 4
+disk_reserve_mb = -1
+
+[sync]
+heartbeat_s = 30
+retry_max_s = "long"
+
+[import]
+hold_deletes_percent = 101
+
+[log]
+level = "infos"
+format = "xml"
+
+[telemetry]
+"#;
+    let lines = lines(text);
+    let places: Vec<&str> = lines.iter().map(|line| line.split(": ").nth(1).unwrap()).collect();
+    assert_eq!(
+        places,
+        [
+            "federation",
+            "node",
+            "nmae",
+            "listen.address",
+            "listen.advertise",
+            "listen.advertise",
+            "upstream.addresses",
+            "upstream.timeout",
+            "store.cache_mb",
+            "store.disk_reserve_mb",
+            "sync.heartbeat_s",
+            "sync.retry_max_s",
+            "import.hold_deletes_percent",
+            "log.level",
+            "log.format",
+            "telemetry",
+        ],
+        "{lines:#?}"
+    );
+    for (index, expected) in [
+        (1, "line 3, column 8: node: wrong type: integer '410122', expected a string"),
+        (
+            7,
+            "line 13, column 1: upstream.timeout: unknown key; known here: hub, addresses; \
+             correct or delete it",
+        ),
+        (
+            8,
+            "line 16, column 1: store.cache_mb: 4 is outside 8 to 65536 MiB; write a number of \
+             that range, or delete the line for the default of 64",
+        ),
+        (
+            11,
+            "line 21, column 15: sync.retry_max_s: wrong type: string \"long\", expected a whole \
+             number",
+        ),
+    ] {
+        assert_eq!(lines[index], expected);
+    }
+}
+
+#[test]
+fn a_file_without_anything_says_what_is_missing() {
+    let lines = lines("");
+    assert_eq!(lines.len(), 3, "{lines:#?}");
+    assert!(lines[0].starts_with("federation: is missing"));
+    assert!(lines[1].starts_with("node: is missing"));
+    assert!(lines[2].starts_with("listen: a hub needs a table [listen]"));
+}
+
+#[test]
+fn a_mistake_is_reported_once() {
+    let text = "federation = 'f'\nnode = 'n'\nupstream = 5\n";
+    assert_eq!(
+        lines(text),
+        ["line 3, column 12: upstream: wrong type: integer '5', expected a table"]
+    );
+    let text = "federation = 'f'\nnode = 'n'\n[upstream]\nhub = 'h'\naddresses = [5]\n";
+    assert_eq!(
+        lines(text),
+        ["line 5, column 14: upstream.addresses: wrong type: integer '5', expected a string"]
+    );
+    let text = "federation = 'f'\nnode = 'n'\n[upstream]\n";
+    let lines = lines(text);
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+}
+
+#[test]
+fn a_syntax_error_names_its_line() {
+    let lines = lines("federation = \"f\"\nnode = 41 0122\n");
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].starts_with("line 2, column "), "{lines:?}");
+    assert!(lines[0].contains("this is not TOML"), "{lines:?}");
+}
+
+#[test]
+fn a_node_does_not_dial_itself() {
+    let text = member().render_new().replace("hub = \"410100\"", "hub = \"410122\"");
+    assert!(lines(&text)[0].contains("upstream.hub: is this node itself"));
+}
+
+#[test]
+fn the_node_id_stands_in_for_a_missing_name() {
+    let text = "federation = 'f'\nnode = '410100'\n[listen]\naddress = '127.0.0.1:0'\n";
+    let config = NodeConfig::parse(text).unwrap();
+    assert_eq!(config.name, "410100");
+    assert_eq!(
+        config,
+        NodeConfig {
+            federation: FederationId::new("f").unwrap(),
+            listen: Some("127.0.0.1:0".parse().unwrap()),
+            name: "410100".to_owned(),
+            ..plain("410100")
+        }
+    );
+}
+
+#[test]
+fn addresses_are_those_that_can_be_dialled() {
+    for good in ["a:1", "credit.example.org:65535", "192.0.2.1:7443", "[2001:db8::1]:7443"] {
+        assert_eq!(check_address(good), Ok(()), "{good}");
+    }
+    for bad in [
+        "",
+        "a",
+        "a:",
+        ":1",
+        "a:0",
+        "a:65536",
+        "a:+1",
+        "a b:1",
+        "http://a:1",
+        "2001:db8::1:7443x",
+        "2001:db8::1:7443",
+        "0.0.0.0:1",
+        "[::]:1",
+        "1.2.3:4",
+        "999.1.1.1:4",
+    ] {
+        assert!(check_address(bad).is_err(), "{bad}");
+    }
+}

@@ -1,0 +1,372 @@
+//! sled, opened with explicit bounds; batches made durable; large values cut
+//! into chunks; checksums on what is read.
+//!
+//! On Linux sled's flush is `sync_file_range`, which syncs neither metadata nor
+//! the drive's cache, so each commit also calls `fdatasync` on a descriptor of
+//! its own. Values above about 128 KB become files that sled never syncs, so no
+//! value exceeds [`CHUNK_BYTES_MAX`].
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use protocol::{
+    change::{ChangeSet, SignedHeader},
+    hash::Purpose,
+    tree::FoundPage,
+};
+
+use super::{Options, StoreError, keys};
+
+/// Largest value that sled gets. Larger ones are cut.
+pub const CHUNK_BYTES_MAX: usize = 60 * 1024;
+/// The newest format of the database that this program writes and knows.
+const FORMAT_VERSION: u32 = 1;
+/// sled's unit of allocation. With the default of 512 KiB, values of 64 KiB
+/// would be moved out of the file.
+const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
+const MIB: u64 = 1024 * 1024;
+/// Least reserve: sled may begin two segments before it notices.
+const RESERVE_LEAST_MB: u64 = 24;
+/// Largest derived reserve; on a large disk 5 % would be absurd.
+const RESERVE_MOST_MB: u64 = 1024;
+
+/// The open database.
+pub struct Disk {
+    tree: sled::Tree,
+    // Closed after the tree; its lock keeps other processes out.
+    db: sled::Db,
+    data: File,
+    path: PathBuf,
+    reserve_mb: u64,
+    /// Calls of `fdatasync`.
+    pub syncs: AtomicU64,
+    /// Bytes of keys and values given to sled.
+    pub bytes_written: AtomicU64,
+}
+
+impl Disk {
+    /// Opens the database under `path`, or makes one.
+    pub fn open(path: &Path, options: &Options) -> Result<Self, StoreError> {
+        let file_error = |problem: std::io::Error| StoreError::File {
+            path: path.to_owned(),
+            problem: problem.to_string(),
+        };
+        std::fs::create_dir_all(path).map_err(file_error)?;
+        let reserve_mb = match options.disk_reserve_mb {
+            Some(reserve) => reserve,
+            None => (total_mb(path)? / 20).clamp(RESERVE_LEAST_MB, RESERVE_MOST_MB),
+        };
+        let database = path.join("sled");
+        let db = sled::Config::new()
+            .path(&database)
+            .cache_capacity(options.cache_mb * MIB)
+            .segment_size(SEGMENT_BYTES)
+            .flush_every_ms(None)
+            .open()?;
+        let tree = db.open_tree("creditsync")?;
+        let data = File::open(database.join("db")).map_err(file_error)?;
+        let disk = Self {
+            tree,
+            db,
+            data,
+            path: path.to_owned(),
+            reserve_mb,
+            syncs: AtomicU64::new(0),
+            bytes_written: AtomicU64::new(0),
+        };
+        disk.check_format()?;
+        Ok(disk)
+    }
+
+    fn check_format(&self) -> Result<(), StoreError> {
+        match self.tree.get(keys::FORMAT)? {
+            None => {
+                self.tree.insert(keys::FORMAT, &FORMAT_VERSION.to_be_bytes())?;
+                self.make_durable()
+            }
+            Some(bytes) => {
+                let found = bytes.as_ref().try_into().map(u32::from_be_bytes).unwrap_or(u32::MAX);
+                if found == FORMAT_VERSION {
+                    Ok(())
+                } else {
+                    Err(StoreError::Format { found, known: FORMAT_VERSION })
+                }
+            }
+        }
+    }
+
+    /// Refuses a write of about `bytes` if it would eat into the reserve. sled
+    /// cannot recover from a full disk, so this is asked before each batch.
+    pub fn check_room(&self, bytes: usize) -> Result<(), StoreError> {
+        let stat = rustix::fs::statvfs(&self.path).map_err(|error| StoreError::File {
+            path: self.path.clone(),
+            problem: error.to_string(),
+        })?;
+        let free_mb = stat.f_bavail.saturating_mul(stat.f_frsize) / MIB;
+        // sled writes whole nodes: a batch costs more than its own bytes.
+        let needed_mb = self.reserve_mb + 3 * bytes as u64 / MIB;
+        if free_mb < needed_mb {
+            return Err(StoreError::DiskFull { path: self.path.clone(), free_mb, needed_mb });
+        }
+        Ok(())
+    }
+
+    /// Applies a batch atomically; it is durable after [`Disk::make_durable`].
+    pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        self.bytes_written.fetch_add(batch.bytes as u64, Ordering::Relaxed);
+        Ok(self.tree.apply_batch(batch.inner)?)
+    }
+
+    /// Waits until everything applied is on the disk.
+    pub fn make_durable(&self) -> Result<(), StoreError> {
+        self.db.flush()?;
+        self.data.sync_data().map_err(|error| StoreError::Database(error.to_string()))?;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A small value.
+    pub fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, StoreError> {
+        Ok(self.tree.get(key)?)
+    }
+
+    /// Small values whose keys begin with `prefix`: what follows the prefix,
+    /// and the value.
+    pub fn scan(
+        &self,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<(Vec<u8>, sled::IVec), StoreError>> {
+        let skip = prefix.len();
+        self.tree.scan_prefix(prefix).map(move |item| {
+            let (key, value) = item?;
+            Ok((key[skip..].to_vec(), value))
+        })
+    }
+
+    /// The whole of a chunked value, its checksum compared.
+    pub fn get_chunked(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.tree.get(key)? {
+            Some(first) => self.assemble(key, &first, || Ok(self.tree.get(key)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The last chunked value whose key is at most `key`, among keys that begin
+    /// with `prefix`.
+    pub fn last_at_or_before(
+        &self,
+        prefix: &[u8],
+        key: &[u8],
+    ) -> Result<Option<FoundPage>, StoreError> {
+        self.found(self.tree.range(prefix..=key).next_back(), prefix)
+    }
+
+    /// The first chunked value whose key is at least `key`, among keys that
+    /// begin with `prefix`.
+    pub fn first_at_or_behind(
+        &self,
+        prefix: &[u8],
+        key: &[u8],
+    ) -> Result<Option<FoundPage>, StoreError> {
+        self.found(self.tree.range(key..).next(), prefix)
+    }
+
+    /// The first key behind `key` that begins with `prefix`.
+    pub fn key_behind(&self, prefix: &[u8], key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        match self.tree.range::<&[u8], _>((Excluded(key), Unbounded)).next() {
+            Some(item) => {
+                let (key, _) = item?;
+                Ok(key.starts_with(prefix).then(|| key.to_vec()))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The last key before `key` that begins with `prefix`.
+    pub fn key_before(&self, prefix: &[u8], key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.tree.range(prefix..key).next_back() {
+            Some(item) => Ok(Some(item?.0.to_vec())),
+            None => Ok(None),
+        }
+    }
+
+    fn found(
+        &self,
+        item: Option<sled::Result<(sled::IVec, sled::IVec)>>,
+        prefix: &[u8],
+    ) -> Result<Option<FoundPage>, StoreError> {
+        let Some(item) = item else {
+            return Ok(None);
+        };
+        let (key, first) = item?;
+        if !key.starts_with(prefix) {
+            return Ok(None);
+        }
+        let value = self.assemble(&key, &first, || Ok(self.tree.get(&key)?))?;
+        Ok(value.map(|value| (key.to_vec(), value)))
+    }
+
+    /// Puts a chunked value together. Its chunks are read one by one while the
+    /// writer may be replacing them, so a mismatch is looked at again; a value
+    /// in one piece cannot be torn.
+    fn assemble(
+        &self,
+        key: &[u8],
+        first: &[u8],
+        again: impl Fn() -> Result<Option<sled::IVec>, StoreError>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        if let Some(value) = self.assemble_once(key, first)? {
+            return Ok(Some(value));
+        }
+        for _ in 0..100 {
+            let Some(first) = again()? else {
+                return Ok(None);
+            };
+            if let Some(value) = self.assemble_once(key, &first)? {
+                return Ok(Some(value));
+            }
+            std::thread::yield_now();
+        }
+        let place = format!("key {}", hex(&key[..key.len().min(24)]));
+        Err(StoreError::Damaged { place, problem: "its checksum does not fit".into() })
+    }
+
+    fn assemble_once(&self, key: &[u8], first: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some((envelope, piece)) = first.split_first_chunk::<ENVELOPE_BYTES>() else {
+            return Ok(None);
+        };
+        let chunks = u16::from_be_bytes([envelope[0], envelope[1]]);
+        let mut value = piece.to_vec();
+        for index in 1..chunks {
+            match self.tree.get(keys::chunk(key, index))? {
+                Some(piece) => value.extend_from_slice(&piece),
+                None => return Ok(None),
+            }
+        }
+        Ok((checksum(&value) == envelope[2..]).then_some(value))
+    }
+
+    /// The signed header with this number.
+    pub fn log_header(&self, number: u32, seq: u64) -> Result<Option<SignedHeader>, StoreError> {
+        let Some(bytes) = self.get(&keys::log_header(number, seq))? else {
+            return Ok(None);
+        };
+        SignedHeader::decode(&bytes).map(Some).map_err(|error| StoreError::Damaged {
+            place: format!("the log at number {seq}"),
+            problem: error.to_string(),
+        })
+    }
+
+    /// The change set with this number, if its body is kept.
+    pub fn log_change_set(&self, number: u32, seq: u64) -> Result<Option<ChangeSet>, StoreError> {
+        let Some(header) = self.log_header(number, seq)? else {
+            return Ok(None);
+        };
+        let body = self.get_chunked(&keys::log_body(number, seq))?;
+        Ok(body.map(|body| ChangeSet { header, body }))
+    }
+
+    /// Forgets what snapshots of an earlier run had saved.
+    pub fn drop_snapshots(&self) -> Result<(), StoreError> {
+        while self.delete_some(keys::SNAPSHOTS, 500)? {}
+        Ok(())
+    }
+
+    /// Deletes up to `count` chunked values whose keys begin with `prefix`;
+    /// answers whether there may be more.
+    pub fn delete_some(&self, prefix: &[u8], count: usize) -> Result<bool, StoreError> {
+        let mut batch = Batch::default();
+        let mut deleted = 0;
+        for item in self.tree.scan_prefix(prefix).take(count) {
+            let (key, first) = item?;
+            batch.remove_chunked(&key, chunks_of(&first));
+            deleted += 1;
+        }
+        self.apply(batch)?;
+        Ok(deleted == count)
+    }
+
+    /// How many chunks the value under `key` has; zero if there is none.
+    pub fn chunks(&self, key: &[u8]) -> Result<u16, StoreError> {
+        Ok(self.tree.get(key)?.map_or(0, |first| chunks_of(&first)))
+    }
+}
+
+/// In front of a chunked value: its number of chunks and 8 bytes of checksum.
+const ENVELOPE_BYTES: usize = 2 + 8;
+
+fn chunks_of(first: &[u8]) -> u16 {
+    first.first_chunk::<2>().map_or(1, |bytes| u16::from_be_bytes(*bytes))
+}
+
+fn checksum(value: &[u8]) -> [u8; 8] {
+    let hash = Purpose::Checksum.hash(&[value]);
+    std::array::from_fn(|index| hash.0[index])
+}
+
+fn total_mb(path: &Path) -> Result<u64, StoreError> {
+    let stat = rustix::fs::statvfs(path)
+        .map_err(|error| StoreError::File { path: path.to_owned(), problem: error.to_string() })?;
+    Ok(stat.f_blocks.saturating_mul(stat.f_frsize) / MIB)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes that happen together or not at all.
+#[derive(Default)]
+pub struct Batch {
+    inner: sled::Batch,
+    bytes: usize,
+}
+
+impl Batch {
+    /// Writes a small value.
+    pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        debug_assert!(value.len() <= CHUNK_BYTES_MAX + ENVELOPE_BYTES);
+        self.bytes += key.len() + value.len();
+        self.inner.insert(key, value);
+    }
+
+    /// Deletes a small value.
+    pub fn remove(&mut self, key: Vec<u8>) {
+        self.inner.remove(key);
+    }
+
+    /// Writes a value of any size in chunks. `before` is how many chunks the
+    /// value has now, so that no stale one stays.
+    pub fn put_chunked(&mut self, key: &[u8], value: &[u8], before: u16) {
+        let mut pieces = value.chunks(CHUNK_BYTES_MAX);
+        let count = value.len().div_ceil(CHUNK_BYTES_MAX).max(1) as u16;
+        let first = pieces.next().unwrap_or_default();
+        let mut head = Vec::with_capacity(ENVELOPE_BYTES + first.len());
+        head.extend_from_slice(&count.to_be_bytes());
+        head.extend_from_slice(&checksum(value));
+        head.extend_from_slice(first);
+        self.put(key.to_vec(), head);
+        for (index, piece) in (1u16..).zip(pieces) {
+            self.put(keys::chunk(key, index), piece.to_vec());
+        }
+        for index in count..before {
+            self.remove(keys::chunk(key, index));
+        }
+    }
+
+    /// Deletes a chunked value that has `chunks` chunks.
+    pub fn remove_chunked(&mut self, key: &[u8], chunks: u16) {
+        self.remove(key.to_vec());
+        for index in 1..chunks {
+            self.remove(keys::chunk(key, index));
+        }
+    }
+
+    /// Bytes written by this batch.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}

@@ -1,0 +1,148 @@
+//! What can go wrong with the store. `StoreError` is this folder's boundary.
+
+use std::path::PathBuf;
+
+use protocol::{
+    change::Position, encoding::DecodeError, hash::Hash, id::PartitionId, tree::ShapeError,
+};
+
+/// A read or write that did not happen.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// sled or the operating system reported an error.
+    #[error("the database reported: {0}")]
+    Database(String),
+    /// A file beside the database could not be read or written.
+    #[error("{path}: {problem}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        problem: String,
+    },
+    /// The database holds less than was acknowledged.
+    #[error(
+        "the database at {path} is damaged: it holds {partition} up to number {found}, but number \
+         {expected} was acknowledged. Nothing was changed. Restore a backup, or move the store \
+         directory aside and let the node fetch its data from its peer"
+    )]
+    Behind {
+        /// The store's directory.
+        path: PathBuf,
+        /// The partition.
+        partition: String,
+        /// Newest number in the database.
+        found: u64,
+        /// Number in the sidecar.
+        expected: u64,
+    },
+    /// Stored bytes do not decode or fail their checksum.
+    #[error("stored data of {place} is damaged: {problem}")]
+    Damaged {
+        /// Partition or table.
+        place: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Written by a newer program.
+    #[error(
+        "the database has format {found}; this program knows formats up to {known}. Install a newer creditsync"
+    )]
+    Format {
+        /// The format found.
+        found: u32,
+        /// The newest one known.
+        known: u32,
+    },
+    /// Too little room on the disk.
+    #[error(
+        "the disk is nearly full: {free_mb} MiB are free at {path} and {needed_mb} MiB are needed. \
+         Nothing was written; make room and try again"
+    )]
+    DiskFull {
+        /// The store's directory.
+        path: PathBuf,
+        /// Free space in MiB.
+        free_mb: u64,
+        /// Reserve and the batch, in MiB.
+        needed_mb: u64,
+    },
+    /// A change set that does not follow the replica's head.
+    #[error("{partition}: number {offered} does not follow the head, which is number {head}")]
+    Gap {
+        /// The partition.
+        partition: PartitionId,
+        /// The replica's number.
+        head: u64,
+        /// The number offered.
+        offered: u64,
+    },
+    /// A validly signed header whose predecessor is not ours, or that differs
+    /// from ours at the same number.
+    #[error("{partition} has two histories at number {}", ours.seq)]
+    Fork {
+        /// The partition.
+        partition: PartitionId,
+        /// This replica's position.
+        ours: Position,
+    },
+    /// The replica computes another state than the origin signed.
+    #[error(
+        "{partition} number {seq}: the computed root is {computed}, the signed one is {signed}"
+    )]
+    RootMismatch {
+        /// The partition.
+        partition: PartitionId,
+        /// The change set's number.
+        seq: u64,
+        /// As signed.
+        signed: Hash,
+        /// As computed here.
+        computed: Hash,
+    },
+    /// The change set names a `_federation` head that this node does not have
+    /// yet, or an older one than its predecessor.
+    #[error("{partition} refers to number {needed} of _federation; this node is at {have}")]
+    Federation {
+        /// The partition.
+        partition: PartitionId,
+        /// As the change set says.
+        needed: u64,
+        /// As this node has it.
+        have: u64,
+    },
+    /// A peer's tree breaks the shape that its keys give.
+    #[error("{partition}: the delivered tree is malformed: {problem}")]
+    Shape {
+        /// The partition.
+        partition: PartitionId,
+        /// The rule.
+        problem: ShapeError,
+    },
+    /// The partition waits for a person.
+    #[error("{partition} is quarantined: {reason}")]
+    Quarantined {
+        /// The partition.
+        partition: PartitionId,
+        /// Why.
+        reason: String,
+    },
+    /// The snapshot was closed because nobody read from it.
+    #[error("the snapshot expired")]
+    SnapshotExpired,
+    /// The store is shutting down.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl From<sled::Error> for StoreError {
+    fn from(error: sled::Error) -> Self {
+        StoreError::Database(error.to_string())
+    }
+}
+
+impl From<DecodeError> for StoreError {
+    fn from(error: DecodeError) -> Self {
+        StoreError::Damaged { place: "a page".into(), problem: error.to_string() }
+    }
+}

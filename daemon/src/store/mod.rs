@@ -1,0 +1,340 @@
+//! Where records, histories and heads are kept: sled, and the rules that make
+//! it safe to trust.
+//!
+//! One writer thread ([`writer`]) behind a bounded queue is the only code that
+//! writes records; one batch moves pages, log and head together, is made
+//! durable, and only then answered. Readers run beside it. Nothing outside of
+//! this folder knows sled, and this folder knows nothing of files that counties
+//! deliver, of the network or of people.
+//!
+//! - [`keys`]: what lies under which key;
+//! - [`disk`]: sled opened, batches made durable, values cut into chunks;
+//! - [`pages`]: the state tree's pages, live and through a snapshot;
+//! - [`writer`]: commits, stagings, chores;
+//! - [`staging`]: a tree that a peer delivers, until it is whole;
+//! - [`heads`]: the sidecar `HEADS`, by which a truncated database is noticed.
+
+mod disk;
+mod error;
+mod heads;
+mod keys;
+mod pages;
+mod staging;
+mod state;
+mod writer;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, atomic::Ordering},
+};
+
+use protocol::{
+    change::{Change, ChangeSet, Position, SignedHeader, VerifiedChangeSet},
+    id::{NodeId, PartitionId},
+    sign::SigningKey,
+};
+use tokio::sync::{broadcast, oneshot};
+
+use self::{
+    disk::Disk,
+    state::Shared,
+    writer::Job,
+};
+pub use self::{
+    error::StoreError,
+    pages::{LivePages, Snapshot},
+    staging::Staging,
+    state::{Ack, Counters, Head, OwnChanges},
+};
+
+/// Jobs that may wait for the writer. Each holds at most one change set, so
+/// this bounds the memory of a burst.
+const JOBS_WAITING_MAX: usize = 32;
+/// Head movements that a slow listener may fall behind before it has to look at
+/// all heads again.
+const HEAD_EVENTS_MAX: usize = 1024;
+
+/// How to open a store.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Memory that sled may use for its cache, in MiB.
+    pub cache_mb: u64,
+    /// Free space in MiB below which writes are refused; `None` derives it from
+    /// the size of the file system.
+    pub disk_reserve_mb: Option<u64>,
+}
+
+/// An open store. Cheap to clone; the last clone closes it.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+    handle: Arc<Handle>,
+}
+
+/// The threads behind a store. Dropping it ends them, after what they were
+/// given is durable.
+struct Handle {
+    jobs: Option<tokio::sync::mpsc::Sender<Job>>,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.jobs = None;
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(|e| e.into_inner()));
+        for thread in threads {
+            // A panic there was already reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The answer to a job, to be awaited or waited for.
+#[must_use = "a commit has happened only when this answers"]
+pub struct Pending<T>(oneshot::Receiver<Result<T, StoreError>>);
+
+impl<T> Pending<T> {
+    /// Waits on a thread of its own; never call it from asynchronous code.
+    pub fn wait(self) -> Result<T, StoreError> {
+        self.0.blocking_recv().unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Waits.
+    pub async fn answer(self) -> Result<T, StoreError> {
+        self.0.await.unwrap_or(Err(StoreError::Closed))
+    }
+}
+
+impl Store {
+    /// Opens the store at `path`, or makes one.
+    ///
+    /// # Errors
+    /// If the files are damaged, or older than what was last acknowledged.
+    pub fn open(path: &Path, options: &Options) -> Result<Self, StoreError> {
+        let disk = Disk::open(path, options)?;
+        let partitions = state::load_partitions(&disk)?;
+        heads::check(path, &partitions)?;
+        disk.drop_snapshots()?;
+        let (events, _) = broadcast::channel(HEAD_EVENTS_MAX);
+        let shared = Arc::new(Shared::new(disk, partitions, events, path.to_owned()));
+        let (jobs, queue) = tokio::sync::mpsc::channel(JOBS_WAITING_MAX);
+        let threads = vec![writer::spawn(shared.clone(), queue)?, heads::spawn(shared.clone())?];
+        let handle = Arc::new(Handle { jobs: Some(jobs), threads: Mutex::new(threads) });
+        Ok(Self { shared, handle })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &PathBuf {
+        &self.shared.path
+    }
+
+    /// The head of a partition, if it has one.
+    pub fn head(&self, partition: &PartitionId) -> Option<Arc<Head>> {
+        self.shared.partition(partition)?.head()
+    }
+
+    /// All partitions that have a head, in order.
+    pub fn heads(&self) -> BTreeMap<PartitionId, Arc<Head>> {
+        let partitions = self.shared.partitions();
+        partitions.iter().filter_map(|(id, state)| Some((id.clone(), state.head()?))).collect()
+    }
+
+    /// Hears of each durable commit.
+    pub fn subscribe(&self) -> broadcast::Receiver<PartitionId> {
+        self.shared.events.subscribe()
+    }
+
+    /// Who acknowledged how much of a partition.
+    pub fn acks(&self, partition: &PartitionId) -> BTreeMap<NodeId, Ack> {
+        self.shared.partition(partition).map(|state| state.acks()).unwrap_or_default()
+    }
+
+    /// Why a partition is quarantined, if it is.
+    pub fn quarantine_reason(&self, partition: &PartitionId) -> Option<String> {
+        self.shared.partition(partition)?.quarantine()
+    }
+
+    /// What the store has done since it was opened.
+    pub fn counters(&self) -> Counters {
+        self.shared.counters()
+    }
+
+    /// Whether sled reported an error that only a restart can clear.
+    pub fn has_failed(&self) -> bool {
+        self.shared.failed.load(Ordering::Relaxed)
+    }
+
+    /// Commits changes, sorted by key, to a partition that this node owns: the
+    /// next change set is made, signed with `key`, and durable when this
+    /// answers.
+    pub async fn commit_own(
+        &self,
+        changes: OwnChanges,
+        key: Arc<SigningKey>,
+    ) -> Result<Arc<Head>, StoreError> {
+        self.submit(|reply| Job::Own { changes, key, reply }).await?.answer().await
+    }
+
+    /// As [`Store::commit_own`], from a thread that may block; several may be
+    /// pending at once and are committed in order.
+    pub fn commit_own_later(
+        &self,
+        changes: OwnChanges,
+        key: Arc<SigningKey>,
+    ) -> Result<Pending<Arc<Head>>, StoreError> {
+        self.submit_blocking(|reply| Job::Own { changes, key, reply })
+    }
+
+    /// Commits a change set of another origin: it must follow the head, and its
+    /// root must be what this replica computes. One that the log already holds
+    /// is answered like a fresh one.
+    pub async fn commit_replica(&self, set: VerifiedChangeSet) -> Result<Arc<Head>, StoreError> {
+        self.submit(|reply| Job::Replica { set: Box::new(set), reply }).await?.answer().await
+    }
+
+    /// Notes what a peer holds. Not flushed: it is learned again at the next
+    /// hello.
+    pub async fn record_ack(
+        &self,
+        partition: &PartitionId,
+        node: &NodeId,
+        position: Position,
+    ) -> Result<(), StoreError> {
+        let Some(state) = self.shared.partition(partition) else {
+            return Ok(());
+        };
+        let ack = Ack { seq: position.seq, at_ms: state::now_ms() };
+        if !state.note_ack(node, ack) {
+            return Ok(());
+        }
+        let number = state.number;
+        let node = node.clone();
+        self.send(Job::Ack { number, node, ack }).await
+    }
+
+    /// Stops taking change sets of a partition until a person decides.
+    pub async fn quarantine(
+        &self,
+        partition: &PartitionId,
+        reason: String,
+    ) -> Result<(), StoreError> {
+        let partition = partition.clone();
+        self.submit(|reply| Job::Quarantine { partition, reason, reply }).await?.answer().await
+    }
+
+    /// The signed header with this number, if the log holds it.
+    pub fn header_at(
+        &self,
+        partition: &PartitionId,
+        seq: u64,
+    ) -> Result<Option<SignedHeader>, StoreError> {
+        match self.shared.partition(partition) {
+            Some(state) => self.shared.disk.log_header(state.number, seq),
+            None => Ok(None),
+        }
+    }
+
+    /// Consecutive change sets from number `from` on, at most `count_max` and
+    /// about `bytes_max`, but at least one. `None` if the log does not hold the
+    /// first one's body.
+    pub fn change_sets(
+        &self,
+        partition: &PartitionId,
+        from: u64,
+        count_max: usize,
+        bytes_max: usize,
+    ) -> Result<Option<Vec<ChangeSet>>, StoreError> {
+        let Some(state) = self.shared.partition(partition) else {
+            return Ok(None);
+        };
+        let head = state.head().map_or(0, |head| head.seq());
+        let mut sets = Vec::new();
+        let mut bytes = 0;
+        for seq in from..=head {
+            if sets.len() >= count_max || (bytes >= bytes_max && !sets.is_empty()) {
+                break;
+            }
+            let Some(set) = self.shared.disk.log_change_set(state.number, seq)? else {
+                break;
+            };
+            bytes += set.body.len();
+            sets.push(set);
+        }
+        Ok((!sets.is_empty()).then_some(sets))
+    }
+
+    /// The record under `key`.
+    pub fn get(&self, partition: &PartitionId, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(mut pages) = self.live_pages(partition) else {
+            return Ok(None);
+        };
+        pages.get(key)
+    }
+
+    /// The pages of a partition as they are at each single read. For its own
+    /// partition an importer is the only writer, so what lies behind the last
+    /// key that it committed stands still.
+    pub fn live_pages(&self, partition: &PartitionId) -> Option<LivePages> {
+        let state = self.shared.partition(partition)?;
+        state.head()?;
+        Some(LivePages::new(self.shared.clone(), state))
+    }
+
+    /// The pages of a partition as they are now, whatever is committed later.
+    pub async fn snapshot(&self, partition: &PartitionId) -> Result<Option<Snapshot>, StoreError> {
+        let partition = partition.clone();
+        self.submit(|reply| Job::OpenSnapshot { partition, reply }).await?.answer().await
+    }
+
+    /// As [`Store::snapshot`], from a thread that may block.
+    pub fn snapshot_blocking(
+        &self,
+        partition: &PartitionId,
+    ) -> Result<Option<Snapshot>, StoreError> {
+        let partition = partition.clone();
+        self.submit_blocking(|reply| Job::OpenSnapshot { partition, reply })?.wait()
+    }
+
+    /// Begins, or takes up again, the staging of a peer's tree under `header`,
+    /// whose signature was verified.
+    pub async fn begin_staging(&self, header: SignedHeader) -> Result<Staging, StoreError> {
+        let partition = header.header().partition.clone();
+        let stage =
+            self.submit(|reply| Job::BeginStaging { partition, reply }).await?.answer().await?;
+        Ok(Staging::new(self.clone(), header, stage))
+    }
+
+    async fn submit<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
+    ) -> Result<Pending<T>, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(job(reply)).await?;
+        Ok(Pending(answer))
+    }
+
+    async fn send(&self, job: Job) -> Result<(), StoreError> {
+        let jobs = self.handle.jobs.as_ref().ok_or(StoreError::Closed)?;
+        jobs.send(job).await.map_err(|_| StoreError::Closed)
+    }
+
+    fn submit_blocking<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
+    ) -> Result<Pending<T>, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let jobs = self.handle.jobs.as_ref().ok_or(StoreError::Closed)?;
+        jobs.blocking_send(job(reply)).map_err(|_| StoreError::Closed)?;
+        Ok(Pending(answer))
+    }
+}
+
+/// Changes as the tree and the log take them: sorted, within the limits of one
+/// change set.
+pub(crate) fn body_of(changes: &[Change]) -> Vec<u8> {
+    protocol::change::encode_changes(changes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,297 @@
+//! Reading the state tree's pages: live, or as they were when a snapshot was
+//! opened.
+//!
+//! sled has no snapshots. While one is open the writer saves each page, before
+//! it replaces it, under the snapshot's number, in the same batch. A snapshot
+//! reads the live page first and then looks whether it was saved since: if not,
+//! the live one had not changed.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicI64, Ordering},
+};
+
+use protocol::{
+    page::Leaf,
+    tree::{FoundPage, Pages},
+};
+
+use super::{
+    StoreError, keys,
+    state::{Head, PartitionState, Shared, lock, now_ms},
+};
+
+/// A snapshot that nobody reads for so long is closed: each one makes the
+/// writer save pages.
+pub(super) const SNAPSHOT_IDLE_MS_MAX: i64 = 60_000;
+
+/// In front of a saved page's bytes.
+pub(super) const PAGE_SAVED: u8 = 1;
+/// Saved in place of a page that did not exist.
+pub(super) const PAGE_WAS_NOT: u8 = 0;
+
+/// Pages of one generation as they are at each single read.
+pub struct LivePages {
+    shared: Arc<Shared>,
+    state: Arc<PartitionState>,
+}
+
+impl LivePages {
+    pub(super) fn new(shared: Arc<Shared>, state: Arc<PartitionState>) -> Self {
+        Self { shared, state }
+    }
+
+    /// The record under `key`.
+    pub fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(match self.seek(0, key)? {
+            Some((_, body)) => Leaf::decode(&body)?.get(key).map(<[u8]>::to_vec),
+            None => None,
+        })
+    }
+
+    fn generation(&self) -> u32 {
+        self.state.head().map_or(0, |head| head.generation)
+    }
+}
+
+impl Pages for LivePages {
+    type Error = StoreError;
+
+    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
+        GenerationPages {
+            shared: &self.shared,
+            number: self.state.number,
+            generation: self.generation(),
+        }
+        .seek(level, key)
+    }
+
+    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        GenerationPages {
+            shared: &self.shared,
+            number: self.state.number,
+            generation: self.generation(),
+        }
+        .next_key(level, first_key)
+    }
+}
+
+/// Pages of one generation; what the writer updates.
+pub(super) struct GenerationPages<'a> {
+    pub shared: &'a Shared,
+    pub number: u32,
+    pub generation: u32,
+}
+
+impl GenerationPages<'_> {
+    fn level_prefix(&self, level: u8) -> Vec<u8> {
+        keys::page(self.number, self.generation, level, &[])
+    }
+}
+
+impl Pages for GenerationPages<'_> {
+    type Error = StoreError;
+
+    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
+        let prefix = self.level_prefix(level);
+        let wanted = [&prefix, key].concat();
+        let disk = &self.shared.disk;
+        let found = match disk.last_at_or_before(&prefix, &wanted)? {
+            Some(found) => Some(found),
+            None => disk.first_at_or_behind(&prefix, &prefix)?,
+        };
+        Ok(found.map(|(key, body)| (key[prefix.len()..].to_vec(), body)))
+    }
+
+    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let prefix = self.level_prefix(level);
+        let behind = self.shared.disk.key_behind(&prefix, &[&prefix, first_key].concat())?;
+        Ok(behind.map(|key| key[prefix.len()..].to_vec()))
+    }
+}
+
+/// What the writer has to know of an open snapshot.
+pub(super) struct OpenSnapshot {
+    pub id: u64,
+    pub number: u32,
+    pub generation: u32,
+    used_ms: AtomicI64,
+    pub closed: AtomicBool,
+}
+
+impl OpenSnapshot {
+    pub fn new(id: u64, number: u32, generation: u32) -> Self {
+        Self {
+            id,
+            number,
+            generation,
+            used_ms: AtomicI64::new(now_ms()),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether nobody has read for too long.
+    pub fn is_idle(&self, now: i64) -> bool {
+        now - self.used_ms.load(Ordering::Relaxed) > SNAPSHOT_IDLE_MS_MAX
+    }
+}
+
+/// A partition as it was when this was opened. Dropping it lets the writer
+/// forget what it saved.
+pub struct Snapshot {
+    shared: Arc<Shared>,
+    open: Arc<OpenSnapshot>,
+    head: Arc<Head>,
+}
+
+impl Snapshot {
+    pub(super) fn new(shared: Arc<Shared>, open: Arc<OpenSnapshot>, head: Arc<Head>) -> Self {
+        Self { shared, open, head }
+    }
+
+    /// The head whose tree this shows.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// All leaves in key order. A leaf at a time is in memory.
+    pub fn leaves(&mut self) -> impl Iterator<Item = Result<Leaf, StoreError>> {
+        let mut next: Option<Vec<u8>> = Some(Vec::new());
+        std::iter::from_fn(move || {
+            let from = next.take()?;
+            let step = (|| {
+                let Some((first_key, body)) = self.at_or_behind(0, &from)? else {
+                    return Ok(None);
+                };
+                let leaf = Leaf::decode(&body)?;
+                // The least key behind the page's own first key.
+                next = Some([&first_key[..], &[0]].concat());
+                Ok(Some(leaf))
+            })();
+            step.transpose()
+        })
+    }
+
+    fn check_open(&self) -> Result<(), StoreError> {
+        if self.open.closed.load(Ordering::Acquire) {
+            return Err(StoreError::SnapshotExpired);
+        }
+        self.open.used_ms.store(now_ms(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn level_prefix(&self, level: u8) -> Vec<u8> {
+        keys::page(self.open.number, self.open.generation, level, &[])
+    }
+
+    /// The first page whose first key is at least `key`.
+    fn at_or_behind(&self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
+        let mut from = key.to_vec();
+        loop {
+            let (live, saved) = self.look(level, |prefix| {
+                self.shared.disk.first_at_or_behind(prefix, &[prefix, &from].concat())
+            })?;
+            match nearer(live, saved, |live, saved| live < saved) {
+                Nearest::Page(page) => return Ok(page),
+                Nearest::WasNot(key) => from = [&key[..], &[0]].concat(),
+            }
+        }
+    }
+
+    /// Looks at the live pages first, then at the saved ones, and only then
+    /// whether the snapshot is still open: one that was closed before may have
+    /// lost what it had saved.
+    fn look(
+        &self,
+        level: u8,
+        find: impl Fn(&[u8]) -> Result<Option<FoundPage>, StoreError>,
+    ) -> Result<(Option<FoundPage>, Option<FoundPage>), StoreError> {
+        let prefix = self.level_prefix(level);
+        let saved_prefix = keys::saved_page(self.open.id, &prefix);
+        let under = |prefix: &[u8]| {
+            Ok::<_, StoreError>(
+                find(prefix)?.map(|(key, body)| (key[prefix.len()..].to_vec(), body)),
+            )
+        };
+        let found = (under(&prefix)?, under(&saved_prefix)?);
+        self.check_open()?;
+        Ok(found)
+    }
+
+    /// The last page whose first key is at most `key`.
+    fn at_or_before(&self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
+        let mut from = key.to_vec();
+        loop {
+            let (live, saved) = self.look(level, |prefix| {
+                self.shared.disk.last_at_or_before(prefix, &[prefix, &from].concat())
+            })?;
+            match nearer(live, saved, |live, saved| live > saved) {
+                Nearest::Page(page) => return Ok(page),
+                Nearest::WasNot(key) => match self.key_below(level, &key)? {
+                    Some(below) => from = below,
+                    None => return Ok(None),
+                },
+            }
+        }
+    }
+
+    /// The greatest first key below `key`, live or saved.
+    fn key_below(&self, level: u8, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let prefix = self.level_prefix(level);
+        let saved_prefix = keys::saved_page(self.open.id, &prefix);
+        let below = |prefix: &[u8]| {
+            let found = self.shared.disk.key_before(prefix, &[prefix, key].concat())?;
+            Ok::<_, StoreError>(found.map(|key| key[prefix.len()..].to_vec()))
+        };
+        Ok(below(&prefix)?.max(below(&saved_prefix)?))
+    }
+}
+
+/// What the live and the saved pages come to.
+enum Nearest {
+    Page(Option<FoundPage>),
+    /// There is a live page with this key, but the snapshot had none.
+    WasNot(Vec<u8>),
+}
+
+/// The nearer of the two; a saved page hides the live one with its key.
+fn nearer(
+    live: Option<FoundPage>,
+    saved: Option<FoundPage>,
+    live_is_nearer: impl Fn(&[u8], &[u8]) -> bool,
+) -> Nearest {
+    let Some((saved_key, saved)) = saved else {
+        return Nearest::Page(live);
+    };
+    match live {
+        Some((key, body)) if live_is_nearer(&key, &saved_key) => Nearest::Page(Some((key, body))),
+        _ => match saved.split_first() {
+            Some((&PAGE_SAVED, body)) => Nearest::Page(Some((saved_key, body.to_vec()))),
+            _ => Nearest::WasNot(saved_key),
+        },
+    }
+}
+
+impl Pages for Snapshot {
+    type Error = StoreError;
+
+    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
+        match self.at_or_before(level, key)? {
+            Some(found) => Ok(Some(found)),
+            None => self.at_or_behind(level, &[]),
+        }
+    }
+
+    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let behind = [first_key, &[0]].concat();
+        Ok(self.at_or_behind(level, &behind)?.map(|(key, _)| key))
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        // The writer deletes what it saved when it next has nothing to do.
+        self.open.closed.store(true, Ordering::Release);
+        drop(lock(&self.shared.snapshots));
+    }
+}

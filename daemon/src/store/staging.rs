@@ -1,0 +1,161 @@
+//! A peer's tree on its way into the store.
+//!
+//! Leaves are written into a generation of pages that nobody reads yet. What
+//! was written before an interruption is found again by its hash and not
+//! fetched twice. The head moves to the new generation only when the tree above
+//! the leaves, built here, has the signed root.
+
+use protocol::{
+    change::SignedHeader,
+    id::PartitionId,
+    page::{Leaf, MadePage, PageRef},
+    session::fetch::FetchedLeaf,
+    tree::TreeBuilder,
+};
+use tokio::sync::oneshot;
+
+use std::sync::Arc;
+
+use super::{Head, Store, StoreError, keys, writer::Job};
+
+/// Leaves that are written in one batch, about 2 MB.
+const LEAVES_PER_BATCH: usize = 256;
+
+/// Where a staging writes.
+#[derive(Debug, Clone)]
+pub(super) struct Stage {
+    pub partition: PartitionId,
+    pub number: u32,
+    /// The generation that is filled.
+    pub generation: u32,
+    /// The generation that readers see, if any.
+    pub current: Option<u32>,
+}
+
+/// Leaves to write into a staged generation, and stale ones to delete.
+#[derive(Debug, Default)]
+pub(super) struct StagedLeaves {
+    pub written: Vec<(Vec<u8>, Vec<u8>)>,
+    pub removed: Vec<Vec<u8>>,
+}
+
+/// A staged tree, leaf by leaf. Dropping it keeps what was written for the
+/// next attempt.
+pub struct Staging {
+    store: Store,
+    header: SignedHeader,
+    stage: Stage,
+    builder: TreeBuilder,
+    inner: Vec<MadePage>,
+    pending: StagedLeaves,
+    /// The key of the page that was staged last.
+    last: Option<Vec<u8>>,
+}
+
+impl Staging {
+    pub(super) fn new(store: Store, header: SignedHeader, stage: Stage) -> Self {
+        Self {
+            store,
+            header,
+            stage,
+            builder: TreeBuilder::new(),
+            inner: Vec::new(),
+            pending: StagedLeaves::default(),
+            last: None,
+        }
+    }
+
+    /// Which of these leaves are here already, from an interrupted staging or
+    /// in the current state.
+    pub fn resolve(&self, leaves: &[PageRef]) -> Result<Vec<bool>, StoreError> {
+        leaves.iter().map(|page| Ok(self.held(page)?.is_some())).collect()
+    }
+
+    /// A leaf that is here with the right hash; `true` if it lies in the staged
+    /// generation.
+    fn held(&self, page: &PageRef) -> Result<Option<(Leaf, Vec<u8>, bool)>, StoreError> {
+        let disk = &self.store.shared.disk;
+        for generation in [Some(self.stage.generation), self.stage.current].into_iter().flatten() {
+            let key = keys::page(self.stage.number, generation, 0, &page.first_key);
+            if let Some(body) = disk.get_chunked(&key)? {
+                let leaf = Leaf::decode(&body)?;
+                if leaf.describe().0.hash == page.hash {
+                    return Ok(Some((leaf, body, generation == self.stage.generation)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the next leaf in key order.
+    pub async fn stage(&mut self, fetched: FetchedLeaf) -> Result<(), StoreError> {
+        let (page, shape, leaf, body) = match fetched {
+            FetchedLeaf::Arrived { page, shape, leaf, body } => (page, shape, leaf, Some(body)),
+            FetchedLeaf::Held(page) => {
+                let (leaf, body, staged) =
+                    self.held(&page)?.ok_or_else(|| StoreError::Damaged {
+                        place: self.stage.partition.to_string(),
+                        problem: "a staged page disappeared".into(),
+                    })?;
+                let (page, shape) = leaf.describe();
+                (page, shape, leaf, (!staged).then_some(body))
+            }
+        };
+        let key = keys::page(self.stage.number, self.stage.generation, 0, &page.first_key);
+        self.remove_stale(Some(&key))?;
+        self.last = Some(key.clone());
+        self.builder.push(&leaf, page, shape, &mut self.inner).map_err(|problem| {
+            StoreError::Shape { partition: self.stage.partition.clone(), problem }
+        })?;
+        if let Some(body) = body {
+            self.pending.written.push((key, body));
+        }
+        if self.pending.written.len() + self.pending.removed.len() >= LEAVES_PER_BATCH {
+            self.write_pending().await?;
+        }
+        Ok(())
+    }
+
+    /// Notes staged leaves behind the last one and before `key` (or up to the
+    /// end) for deletion: they belong to an older head.
+    fn remove_stale(&mut self, key: Option<&[u8]>) -> Result<(), StoreError> {
+        let prefix = keys::page(self.stage.number, self.stage.generation, 0, &[]);
+        let disk = &self.store.shared.disk;
+        let mut at = self.last.clone().unwrap_or_else(|| prefix.clone());
+        while let Some(behind) = disk.key_behind(&prefix, &at)? {
+            if key.is_some_and(|key| behind.as_slice() >= key) {
+                break;
+            }
+            self.pending.removed.push(behind.clone());
+            at = behind;
+        }
+        Ok(())
+    }
+
+    async fn write_pending(&mut self) -> Result<(), StoreError> {
+        let leaves = std::mem::take(&mut self.pending);
+        self.submit(|reply| Job::StageLeaves { leaves, reply }).await
+    }
+
+    /// Ends the tree: if its root is the signed one, it is the partition's
+    /// state, durable when this answers.
+    pub async fn finish(mut self) -> Result<Arc<Head>, StoreError> {
+        self.remove_stale(None)?;
+        self.write_pending().await?;
+        let builder = std::mem::take(&mut self.builder);
+        let summary = builder.finish(&mut self.inner).map_err(|problem| StoreError::Shape {
+            partition: self.stage.partition.clone(),
+            problem,
+        })?;
+        let inner = std::mem::take(&mut self.inner);
+        let (stage, header) = (self.stage.clone(), Box::new(self.header.clone()));
+        self.submit(|reply| Job::FinishStaging { stage, header, summary, inner, reply }).await
+    }
+
+    async fn submit<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
+    ) -> Result<T, StoreError> {
+        self.store.submit(job).await?.answer().await
+    }
+}

@@ -1,0 +1,614 @@
+//! The writer thread: the only code that writes records.
+//!
+//! It takes jobs in order. Each change set becomes one batch: pages, log entry
+//! and head together, and before them whatever an open snapshot still needs.
+//! Jobs that are waiting anyway share one flush; every answer is sent behind it.
+//! When nothing waits it does chores: deleting old generations and what closed
+//! snapshots had saved.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
+
+use protocol::{
+    change::{Change, Header, Position, SignedHeader, VerifiedChangeSet, changes_hash},
+    hash::Hash,
+    id::{NodeId, PartitionId},
+    page::MadePage,
+    sign::SigningKey,
+    tree::{self, Summary, Update},
+};
+use tokio::sync::{
+    mpsc::{Receiver, error::TryRecvError},
+    oneshot,
+};
+
+use super::{
+    StoreError, body_of,
+    disk::Batch,
+    keys,
+    pages::{GenerationPages, OpenSnapshot, PAGE_SAVED, PAGE_WAS_NOT, Snapshot},
+    staging::{Stage, StagedLeaves},
+    state::{Ack, Head, OwnChanges, PartitionState, Shared, lock, now_ms},
+};
+
+/// Jobs that share one flush. More would make the first wait for the last.
+const JOBS_PER_FLUSH_MAX: usize = 8;
+/// Values deleted in one chore: a batch of 500 keeps readers waiting under a
+/// few milliseconds.
+const CHORE_DELETES: usize = 500;
+
+type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the writer is asked to do.
+pub(super) enum Job {
+    /// The next change set of an own partition.
+    Own { changes: OwnChanges, key: Arc<SigningKey>, reply: Reply<Arc<Head>> },
+    /// The next change set of another origin's partition.
+    Replica { set: Box<VerifiedChangeSet>, reply: Reply<Arc<Head>> },
+    /// What a peer holds.
+    Ack { number: u32, node: NodeId, ack: Ack },
+    /// Take no more change sets of a partition.
+    Quarantine { partition: PartitionId, reason: String, reply: Reply<()> },
+    /// Keep a partition readable as it is now.
+    OpenSnapshot { partition: PartitionId, reply: Reply<Option<Snapshot>> },
+    /// Begin or continue a generation next to the current one.
+    BeginStaging { partition: PartitionId, reply: Reply<Stage> },
+    /// Write leaves of a staged generation; durable with the next flush.
+    StageLeaves { leaves: StagedLeaves, reply: Reply<()> },
+    /// Make the staged generation the current one.
+    FinishStaging {
+        stage: Stage,
+        header: Box<SignedHeader>,
+        summary: Summary,
+        inner: Vec<MadePage>,
+        reply: Reply<Arc<Head>>,
+    },
+}
+
+/// Starts the writer; it ends when all senders of jobs are gone.
+pub(super) fn spawn(
+    shared: Arc<Shared>,
+    jobs: Receiver<Job>,
+) -> Result<std::thread::JoinHandle<()>, StoreError> {
+    let path = shared.path.clone();
+    std::thread::Builder::new()
+        .name("store-writer".into())
+        .spawn(move || Writer::new(shared).run(jobs))
+        .map_err(|error| StoreError::File { path, problem: error.to_string() })
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    /// Heads that are applied but not yet flushed and published.
+    unpublished: HashMap<PartitionId, Arc<Head>>,
+    /// Answers that wait for the flush.
+    waiting: Vec<Box<dyn FnOnce(Option<StoreError>) + Send>>,
+    next_number: u32,
+    next_snapshot: u64,
+    /// Prefixes whose values are to be deleted.
+    chores: Vec<Vec<u8>>,
+}
+
+impl Writer {
+    fn new(shared: Arc<Shared>) -> Self {
+        let partitions = shared.partitions();
+        let next_number = partitions.values().map(|state| state.number + 1).max().unwrap_or(0);
+        let mut writer = Self {
+            shared,
+            unpublished: HashMap::new(),
+            waiting: Vec::new(),
+            next_number,
+            next_snapshot: 1,
+            chores: Vec::new(),
+        };
+        for state in partitions.values() {
+            if let Some(head) = state.head() {
+                writer.drop_generations_before(state.number, head.generation);
+            }
+        }
+        writer
+    }
+
+    fn run(mut self, mut jobs: Receiver<Job>) {
+        loop {
+            let job = match jobs.try_recv() {
+                Ok(job) => job,
+                Err(TryRecvError::Disconnected) => break,
+                Err(TryRecvError::Empty) => {
+                    if self.chore() {
+                        continue;
+                    }
+                    match jobs.blocking_recv() {
+                        Some(job) => job,
+                        None => break,
+                    }
+                }
+            };
+            self.handle(job);
+            let mut shared_flush = 1;
+            while shared_flush < JOBS_PER_FLUSH_MAX
+                && let Ok(job) = jobs.try_recv()
+            {
+                self.handle(job);
+                shared_flush += 1;
+            }
+            self.flush();
+        }
+        if let Err(error) = self.shared.disk.make_durable() {
+            tracing::error!(%error, "the last flush of the store failed");
+        }
+        self.shared.touch_sidecar(|state| state.closing = true);
+    }
+
+    fn handle(&mut self, job: Job) {
+        match job {
+            Job::Own { changes, key, reply } => {
+                let result = self.commit_own(changes, &key);
+                self.answer_after_flush(reply, result);
+            }
+            Job::Replica { set, reply } => {
+                let result = self.commit_replica(&set);
+                self.answer_after_flush(reply, result);
+            }
+            Job::Ack { number, node, ack } => {
+                let mut batch = Batch::default();
+                batch.put(keys::ack(number, &node), protocol::codec::encode(&ack));
+                if let Err(error) = self.shared.disk.apply(batch) {
+                    tracing::warn!(%error, "an acknowledgement could not be noted");
+                }
+            }
+            Job::Quarantine { partition, reason, reply } => {
+                let result = self.quarantine(&partition, reason);
+                self.answer_after_flush(reply, result);
+            }
+            Job::OpenSnapshot { partition, reply } => {
+                // A snapshot shows what is durable and published.
+                self.flush();
+                let _ = reply.send(Ok(self.open_snapshot(&partition)));
+            }
+            Job::BeginStaging { partition, reply } => {
+                let result = self.begin_staging(&partition);
+                let _ = reply.send(result);
+            }
+            Job::StageLeaves { leaves, reply } => {
+                let result = self.stage_leaves(leaves);
+                let _ = reply.send(result);
+            }
+            Job::FinishStaging { stage, header, summary, inner, reply } => {
+                let result = self.finish_staging(stage, *header, summary, inner);
+                self.answer_after_flush(reply, result);
+            }
+        }
+    }
+
+    /// Sends an error at once and a success behind the flush.
+    fn answer_after_flush<T: Send + 'static>(
+        &mut self,
+        reply: Reply<T>,
+        result: Result<T, StoreError>,
+    ) {
+        match result {
+            Err(error) => {
+                let _ = reply.send(Err(error));
+            }
+            Ok(value) => self.waiting.push(Box::new(move |failed| {
+                let _ = reply.send(failed.map_or(Ok(value), Err));
+            })),
+        }
+    }
+
+    /// Makes durable what was applied, publishes the heads, answers.
+    fn flush(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let failed = self.shared.disk.make_durable().err();
+        match &failed {
+            None => {
+                for (partition, head) in self.unpublished.drain() {
+                    if let Some(state) = self.shared.partition(&partition) {
+                        state.publish(head);
+                    }
+                    // Nobody may be listening.
+                    let _ = self.shared.events.send(partition);
+                }
+                self.shared.touch_sidecar(|state| state.dirty = true);
+            }
+            Some(error) => {
+                // sled does not recover from a failed write; reads go on.
+                tracing::error!(%error, "the store could not write; restart the node once the disk is well");
+                self.shared.failed.store(true, Ordering::Relaxed);
+                self.unpublished.clear();
+            }
+        }
+        for answer in self.waiting.drain(..) {
+            answer(failed.clone());
+        }
+    }
+
+    /// The head that the next job builds upon.
+    fn head(&self, partition: &PartitionId) -> Option<Arc<Head>> {
+        self.unpublished
+            .get(partition)
+            .cloned()
+            .or_else(|| self.shared.partition(partition).and_then(|state| state.head()))
+    }
+
+    /// The partition's state; a new partition gets its number in `batch`.
+    fn partition(&mut self, partition: &PartitionId, batch: &mut Batch) -> Arc<PartitionState> {
+        if let Some(state) = self.shared.partition(partition) {
+            return state;
+        }
+        let state = Arc::new(PartitionState::new(self.next_number));
+        self.next_number += 1;
+        batch.put(keys::number(partition), state.number.to_be_bytes().to_vec());
+        self.shared.add_partition(partition.clone(), state.clone());
+        state
+    }
+
+    /// The newest head of `_federation` that this node holds.
+    fn federation_head(&self, partition: &PartitionId) -> Option<(PartitionId, Arc<Head>)> {
+        let partitions = self.shared.partitions();
+        partitions
+            .keys()
+            .filter(|id| id.federation == partition.federation && id.dataset.is_system())
+            .find_map(|id| Some((id.clone(), self.head(id)?)))
+    }
+
+    fn commit_own(&mut self, own: OwnChanges, key: &SigningKey) -> Result<Arc<Head>, StoreError> {
+        let body = body_of(&own.changes);
+        self.shared.disk.check_room(body.len())?;
+        self.refuse_quarantined(&own.partition)?;
+        let federation_head = if own.partition.dataset.is_system() {
+            None
+        } else {
+            self.federation_head(&own.partition).map(|(_, head)| head.position())
+        };
+        let mut batch = Batch::default();
+        let state = self.partition(&own.partition, &mut batch);
+        let before = self.head(&own.partition);
+        let update = self.update_tree(&state, before.as_deref(), &own.changes)?;
+        let header = Header {
+            partition: own.partition,
+            seq: before.as_ref().map_or(1, |head| head.seq() + 1),
+            previous: before.as_ref().map_or(Hash::ZERO, |head| head.signed.hash()),
+            federation_head,
+            origin_time_ms: now_ms(),
+            schema_version: own.schema_version,
+            change_count: own.changes.len() as u32,
+            changes_hash: changes_hash(&body),
+            root: update.summary.root,
+            records: update.summary.records,
+            key_id: key.public().id(),
+        };
+        let signed = SignedHeader::sign(header, key);
+        let body = own.keep_body.then(|| protocol::codec::compress(&body));
+        self.commit(batch, &state, before.as_deref(), signed, body.as_deref(), update)
+    }
+
+    fn commit_replica(&mut self, set: &VerifiedChangeSet) -> Result<Arc<Head>, StoreError> {
+        let header = set.header().header();
+        let partition = &header.partition;
+        self.shared.disk.check_room(set.body().len())?;
+        self.refuse_quarantined(partition)?;
+        let before = self.head(partition);
+        let ours = before.as_ref().map(|head| head.position());
+        if let (Some(ours), Some(head)) = (ours, &before)
+            && header.seq <= ours.seq
+        {
+            // Already here: a lost acknowledgement is repeated, a different
+            // history is not.
+            let number = self.shared.partition(partition).map_or(0, |state| state.number);
+            return match self.shared.disk.log_header(number, header.seq)? {
+                Some(known) if known.hash() != set.header().hash() => {
+                    Err(StoreError::Fork { partition: partition.clone(), ours })
+                }
+                _ => Ok(head.clone()),
+            };
+        }
+        let head_seq = ours.map_or(0, |ours| ours.seq);
+        if header.seq != head_seq + 1 {
+            return Err(StoreError::Gap {
+                partition: partition.clone(),
+                head: head_seq,
+                offered: header.seq,
+            });
+        }
+        if let Some(ours) = ours
+            && header.previous != ours.hash
+        {
+            return Err(StoreError::Fork { partition: partition.clone(), ours });
+        }
+        self.check_federation_head(partition, header.federation_head, before.as_deref())?;
+        let mut batch = Batch::default();
+        let state = self.partition(partition, &mut batch);
+        let update = self.update_tree(&state, before.as_deref(), set.changes())?;
+        self.check_root(set.header(), &update.summary)?;
+        let body = Some(set.body());
+        self.commit(batch, &state, before.as_deref(), set.header().clone(), body, update)
+    }
+
+    /// A change set may not refer to a `_federation` that this node has not
+    /// seen: its signer might have been revoked there. Nor to an older one than
+    /// its predecessor did.
+    fn check_federation_head(
+        &self,
+        partition: &PartitionId,
+        named: Option<Position>,
+        before: Option<&Head>,
+    ) -> Result<(), StoreError> {
+        let Some(named) = named else {
+            return Ok(());
+        };
+        let behind = |have: u64| StoreError::Federation {
+            partition: partition.clone(),
+            needed: named.seq,
+            have,
+        };
+        let (federation, head) = self.federation_head(partition).ok_or_else(|| behind(0))?;
+        let earlier = before.and_then(|head| head.signed.header().federation_head);
+        if named.seq > head.seq() || earlier.is_some_and(|earlier| earlier.seq > named.seq) {
+            return Err(behind(head.seq()));
+        }
+        let number = self.shared.partition(&federation).map_or(0, |state| state.number);
+        match self.shared.disk.log_header(number, named.seq)? {
+            Some(known) if known.hash() != named.hash => Err(behind(head.seq())),
+            _ => Ok(()),
+        }
+    }
+
+    fn refuse_quarantined(&self, partition: &PartitionId) -> Result<(), StoreError> {
+        match self.shared.partition(partition).and_then(|state| state.quarantine()) {
+            Some(reason) => Err(StoreError::Quarantined { partition: partition.clone(), reason }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_root(&self, signed: &SignedHeader, summary: &Summary) -> Result<(), StoreError> {
+        let header = signed.header();
+        if (header.root, header.records) == (summary.root, summary.records) {
+            return Ok(());
+        }
+        Err(StoreError::RootMismatch {
+            partition: header.partition.clone(),
+            seq: header.seq,
+            signed: header.root,
+            computed: summary.root,
+        })
+    }
+
+    fn update_tree(
+        &self,
+        state: &PartitionState,
+        before: Option<&Head>,
+        changes: &[Change],
+    ) -> Result<Update, StoreError> {
+        let summary = before.map_or_else(Summary::empty, |head| head.summary.clone());
+        let generation = before.map_or(0, |head| head.generation);
+        let mut pages = GenerationPages { shared: &self.shared, number: state.number, generation };
+        tree::update(&mut pages, &summary, changes)
+    }
+
+    /// Writes pages, log and head in one batch.
+    fn commit(
+        &mut self,
+        mut batch: Batch,
+        state: &PartitionState,
+        before: Option<&Head>,
+        signed: SignedHeader,
+        body: Option<&[u8]>,
+        update: Update,
+    ) -> Result<Arc<Head>, StoreError> {
+        let number = state.number;
+        let generation = before.map_or(0, |head| head.generation);
+        for (level, first_key) in &update.removed {
+            let key = keys::page(number, generation, *level, first_key);
+            self.save_for_snapshots(&mut batch, number, generation, &key)?;
+            batch.remove_chunked(&key, self.shared.disk.chunks(&key)?);
+        }
+        for made in &update.written {
+            let key = keys::page(number, generation, made.level, &made.page.first_key);
+            self.save_for_snapshots(&mut batch, number, generation, &key)?;
+            batch.put_chunked(&key, &made.body, self.shared.disk.chunks(&key)?);
+        }
+        self.shared.pages_written.fetch_add(update.written.len() as u64, Ordering::Relaxed);
+        self.finish_commit(batch, number, generation, signed, body, update.summary)
+    }
+
+    /// Adds log entry and head to a batch that holds the pages, and applies it.
+    fn finish_commit(
+        &mut self,
+        mut batch: Batch,
+        number: u32,
+        generation: u32,
+        signed: SignedHeader,
+        body: Option<&[u8]>,
+        summary: Summary,
+    ) -> Result<Arc<Head>, StoreError> {
+        let seq = signed.header().seq;
+        let partition = signed.header().partition.clone();
+        batch.put(keys::log_header(number, seq), signed.encode());
+        if let Some(body) = body {
+            batch.put_chunked(&keys::log_body(number, seq), body, 0);
+        }
+        let head = Arc::new(Head { signed, summary, generation, updated_ms: now_ms() });
+        batch.put(keys::head(number), head.encode());
+        self.shared.disk.apply(batch)?;
+        self.shared.commits.fetch_add(1, Ordering::Relaxed);
+        self.unpublished.insert(partition, head.clone());
+        Ok(head)
+    }
+
+    /// Adds the page under `key`, as it is, to what each open snapshot of its
+    /// generation keeps, unless it has it already.
+    fn save_for_snapshots(
+        &self,
+        batch: &mut Batch,
+        number: u32,
+        generation: u32,
+        key: &[u8],
+    ) -> Result<(), StoreError> {
+        for open in self.open_snapshots(number) {
+            if open.generation != generation {
+                continue;
+            }
+            let saved = keys::saved_page(open.id, key);
+            if self.shared.disk.get(&saved)?.is_some() {
+                continue;
+            }
+            let value = match self.shared.disk.get_chunked(key)? {
+                Some(body) => [&[PAGE_SAVED], &body[..]].concat(),
+                None => vec![PAGE_WAS_NOT],
+            };
+            batch.put_chunked(&saved, &value, 0);
+        }
+        Ok(())
+    }
+
+    fn open_snapshots(&self, number: u32) -> Vec<Arc<OpenSnapshot>> {
+        lock(&self.shared.snapshots)
+            .iter()
+            .filter(|open| open.number == number && !open.closed.load(Ordering::Acquire))
+            .cloned()
+            .collect()
+    }
+
+    fn open_snapshot(&mut self, partition: &PartitionId) -> Option<Snapshot> {
+        let state = self.shared.partition(partition)?;
+        let head = state.head()?;
+        let open = Arc::new(OpenSnapshot::new(self.next_snapshot, state.number, head.generation));
+        self.next_snapshot += 1;
+        lock(&self.shared.snapshots).push(open.clone());
+        Some(Snapshot::new(self.shared.clone(), open, head))
+    }
+
+    fn quarantine(&mut self, partition: &PartitionId, reason: String) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        let state = self.partition(partition, &mut batch);
+        batch.put(keys::quarantine(state.number), reason.clone().into_bytes());
+        self.shared.disk.apply(batch)?;
+        state.set_quarantine(reason);
+        Ok(())
+    }
+
+    fn begin_staging(&mut self, partition: &PartitionId) -> Result<Stage, StoreError> {
+        self.shared.disk.check_room(0)?;
+        self.refuse_quarantined(partition)?;
+        let mut batch = Batch::default();
+        let state = self.partition(partition, &mut batch);
+        let current = self.head(partition).map(|head| head.generation);
+        let staged = self.shared.disk.get(&keys::staging(state.number))?;
+        let staged =
+            staged.and_then(|bytes| Some(u32::from_be_bytes(bytes.as_ref().try_into().ok()?)));
+        let next = current.map_or(0, |current| current + 1);
+        let generation = match staged {
+            Some(generation) if generation >= next => generation,
+            _ => next,
+        };
+        batch.put(keys::staging(state.number), generation.to_be_bytes().to_vec());
+        self.shared.disk.apply(batch)?;
+        Ok(Stage { partition: partition.clone(), number: state.number, generation, current })
+    }
+
+    fn stage_leaves(&mut self, leaves: StagedLeaves) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for key in &leaves.removed {
+            batch.remove_chunked(key, self.shared.disk.chunks(key)?);
+        }
+        for (key, body) in &leaves.written {
+            batch.put_chunked(key, body, self.shared.disk.chunks(key)?);
+        }
+        self.shared.disk.check_room(batch.bytes())?;
+        self.shared.pages_written.fetch_add(leaves.written.len() as u64, Ordering::Relaxed);
+        self.shared.disk.apply(batch)
+    }
+
+    fn finish_staging(
+        &mut self,
+        stage: Stage,
+        header: SignedHeader,
+        summary: Summary,
+        inner: Vec<MadePage>,
+    ) -> Result<Arc<Head>, StoreError> {
+        self.refuse_quarantined(&stage.partition)?;
+        let before = self.head(&stage.partition);
+        let described = header.header();
+        if let Some(head) = &before
+            && head.seq() >= described.seq
+        {
+            return Err(StoreError::Gap {
+                partition: stage.partition,
+                head: head.seq(),
+                offered: described.seq,
+            });
+        }
+        self.check_federation_head(&stage.partition, described.federation_head, before.as_deref())?;
+        self.check_root(&header, &summary)?;
+        let mut batch = Batch::default();
+        for made in &inner {
+            let key = keys::page(stage.number, stage.generation, made.level, &made.page.first_key);
+            batch.put_chunked(&key, &made.body, self.shared.disk.chunks(&key)?);
+        }
+        batch.remove(keys::staging(stage.number));
+        self.shared.disk.check_room(batch.bytes())?;
+        let head =
+            self.finish_commit(batch, stage.number, stage.generation, header, None, summary)?;
+        self.drop_generations_before(stage.number, stage.generation);
+        Ok(head)
+    }
+
+    fn drop_generations_before(&mut self, number: u32, generation: u32) {
+        // Generations are few: one a bootstrap, and the ones before are gone.
+        let first = generation.saturating_sub(8);
+        self.chores.extend((first..generation).map(|old| keys::generation(number, old)));
+    }
+
+    /// Does one small piece of tidying; answers whether there was any.
+    fn chore(&mut self) -> bool {
+        if self.shared.failed.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.close_snapshots();
+        let Some(prefix) = self.chores.first().cloned() else {
+            return false;
+        };
+        if self.is_read_by_a_snapshot(&prefix) {
+            return false;
+        }
+        match self.shared.disk.delete_some(&prefix, CHORE_DELETES) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.chores.remove(0);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "old pages could not be deleted; they are tried again at the next start");
+                self.chores.remove(0);
+            }
+        }
+        true
+    }
+
+    fn is_read_by_a_snapshot(&self, prefix: &[u8]) -> bool {
+        lock(&self.shared.snapshots)
+            .iter()
+            .any(|open| keys::generation(open.number, open.generation) == prefix)
+    }
+
+    /// Forgets snapshots that were dropped, and closes those that nobody reads.
+    fn close_snapshots(&mut self) {
+        let now = now_ms();
+        let chores = &mut self.chores;
+        lock(&self.shared.snapshots).retain(|open| {
+            if open.is_idle(now) {
+                open.closed.store(true, Ordering::Release);
+            }
+            let closed = open.closed.load(Ordering::Acquire);
+            if closed {
+                chores.push(keys::snapshot(open.id));
+            }
+            !closed
+        });
+    }
+}
