@@ -1,6 +1,11 @@
 //! The daemon's library: everything between the command line and the disk.
 //!
 //! Import directions: `cli → app → {ingest, sync, admin} → store`, and
-//! `sync → net`. ARCHITECTURE.md shows the way of a record through them.
+//! `sync → net`; `membership` stands between them and the store.
+//! ARCHITECTURE.md shows the way of a record through them.
 
+pub mod ingest;
+pub mod membership;
+pub mod net;
 pub mod store;
+pub mod sync;

@@ -127,6 +127,19 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
+    /// A peer holds more of this node's own history than the node itself.
+    #[error(
+        "{partition} is at number {have} here, but a peer holds it up to number {awaited}: this node \
+         was restored from an older state. Nothing is written until it has taken its own history back"
+    )]
+    AwaitsOwnHistory {
+        /// The partition.
+        partition: PartitionId,
+        /// This node's number.
+        have: u64,
+        /// The peer's number.
+        awaited: u64,
+    },
     /// The snapshot was closed because nobody read from it.
     #[error("the snapshot expired")]
     SnapshotExpired,

@@ -90,6 +90,20 @@ impl Drop for Handle {
     }
 }
 
+/// A large first load under way; see [`Store::begin_load`].
+pub struct Load {
+    shared: Arc<Shared>,
+    partition: PartitionId,
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        state::lock(&self.shared.loading).remove(&self.partition);
+        // Nobody may be listening.
+        let _ = self.shared.events.send(self.partition.clone());
+    }
+}
+
 /// The answer to a job, to be awaited or waited for.
 #[must_use = "a commit has happened only when this answers"]
 pub struct Pending<T>(oneshot::Receiver<Result<T, StoreError>>);
@@ -221,6 +235,24 @@ impl Store {
     ) -> Result<(), StoreError> {
         let partition = partition.clone();
         self.submit(|reply| Job::Quarantine { partition, reason, reply }).await?.answer().await
+    }
+
+    /// Says that a large first load of a partition begins: its head is announced
+    /// to peers when the answer is dropped.
+    pub fn begin_load(&self, partition: &PartitionId) -> Load {
+        state::lock(&self.shared.loading).insert(partition.clone());
+        Load { shared: self.shared.clone(), partition: partition.clone() }
+    }
+
+    /// Whether a large first load of the partition is under way.
+    pub fn is_loading(&self, partition: &PartitionId) -> bool {
+        state::lock(&self.shared.loading).contains(partition)
+    }
+
+    /// Refuses writes to an own partition until its head has reached `seq`,
+    /// which a peer says it holds.
+    pub fn await_own_history(&self, partition: &PartitionId, seq: u64) {
+        state::lock(&self.shared.awaited).insert(partition.clone(), seq);
     }
 
     /// The signed header with this number, if the log holds it.

@@ -1,7 +1,7 @@
 //! What the store knows in memory: heads, acknowledgements, counters.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, RwLock,
@@ -185,6 +185,11 @@ pub(super) struct Shared {
     partitions: RwLock<BTreeMap<PartitionId, Arc<PartitionState>>>,
     pub events: broadcast::Sender<PartitionId>,
     pub snapshots: Mutex<Vec<Arc<OpenSnapshot>>>,
+    /// Partitions whose large first load is under way.
+    pub loading: Mutex<BTreeSet<PartitionId>>,
+    /// Own partitions that a peer holds up to a higher number: nothing is
+    /// written before they are taken back.
+    pub awaited: Mutex<BTreeMap<PartitionId, u64>>,
     pub failed: AtomicBool,
     pub commits: AtomicU64,
     pub pages_written: AtomicU64,
@@ -212,6 +217,8 @@ impl Shared {
             partitions: RwLock::new(partitions),
             events,
             snapshots: Mutex::default(),
+            loading: Mutex::default(),
+            awaited: Mutex::default(),
             failed: AtomicBool::new(false),
             commits: AtomicU64::new(0),
             pages_written: AtomicU64::new(0),

@@ -261,6 +261,7 @@ impl Writer {
         let body = body_of(&own.changes);
         self.shared.disk.check_room(body.len())?;
         self.refuse_quarantined(&own.partition)?;
+        self.refuse_awaiting(&own.partition)?;
         let federation_head = if own.partition.dataset.is_system() {
             None
         } else {
@@ -357,6 +358,17 @@ impl Writer {
             Some(known) if known.hash() != named.hash => Err(behind(head.seq())),
             _ => Ok(()),
         }
+    }
+
+    fn refuse_awaiting(&self, partition: &PartitionId) -> Result<(), StoreError> {
+        let Some(awaited) = lock(&self.shared.awaited).get(partition).copied() else {
+            return Ok(());
+        };
+        let have = self.head(partition).map_or(0, |head| head.seq());
+        if have < awaited {
+            return Err(StoreError::AwaitsOwnHistory { partition: partition.clone(), have, awaited });
+        }
+        Ok(())
     }
 
     fn refuse_quarantined(&self, partition: &PartitionId) -> Result<(), StoreError> {

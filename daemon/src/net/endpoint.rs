@@ -1,0 +1,342 @@
+//! Listening and dialling.
+
+use std::{
+    any::Any,
+    net::{Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use certs::{
+    identity::Identity,
+    verify::{ALPN_JOIN, Credentials, VerifiedPeer, verified_peer},
+};
+use protocol::{
+    id::{FederationId, NodeId},
+    message::CloseCode,
+};
+use quinn::{
+    ConnectionError, VarInt,
+    crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig},
+};
+use rustls::pki_types::CertificateDer;
+
+use super::{FrameReceiver, FrameSender, NetError};
+
+/// A connection without a packet for so long is dead; the status promises that
+/// a silent peer shows within 30 seconds.
+const IDLE_MAX: Duration = Duration::from_secs(25);
+/// The dialling side keeps the path open: shorter than the 30 seconds after
+/// which common firewalls forget a UDP flow.
+const KEEP_ALIVE: Duration = Duration::from_secs(8);
+/// A handshake that takes longer is given up.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// Streams that a peer may have open: one a partition, and some to spare.
+const STREAMS_MAX: u32 = 1024;
+/// Bytes that one stream may have on their way: 300 ms at 100 Mbit/s.
+const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+/// The same for all streams of a connection; this much memory a peer can take.
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// Handshakes that run at once. More are refused until one ends, so a flood
+/// costs bounded memory.
+const HANDSHAKES_MAX: usize = 256;
+
+fn transport(keep_alive: Option<Duration>) -> Arc<quinn::TransportConfig> {
+    let mut transport = quinn::TransportConfig::default();
+    transport
+        .max_idle_timeout(Some(IDLE_MAX.try_into().expect("25 seconds fit QUIC's number")))
+        .max_concurrent_bidi_streams(STREAMS_MAX.into())
+        .max_concurrent_uni_streams(0u32.into())
+        .stream_receive_window(STREAM_WINDOW.into())
+        .receive_window(CONNECTION_WINDOW.into())
+        .send_window(u64::from(CONNECTION_WINDOW))
+        .datagram_receive_buffer_size(None)
+        .keep_alive_interval(keep_alive);
+    Arc::new(transport)
+}
+
+/// A listening socket.
+pub struct Listener {
+    endpoint: quinn::Endpoint,
+    federation: FederationId,
+    handshakes: Arc<tokio::sync::Semaphore>,
+}
+
+/// A finished incoming handshake.
+pub enum Accepted {
+    /// A verified node.
+    Peer(Connection),
+    /// Somebody without a certificate who wants to join: only good for one
+    /// enrolment stream.
+    Joining(Connection),
+}
+
+impl Listener {
+    /// Binds `address` and is ready to accept.
+    pub fn bind(address: SocketAddr, credentials: &Credentials) -> Result<Self, NetError> {
+        let tls = certs::verify::server_config(credentials)?;
+        let crypto = QuicServerConfig::try_from(tls)
+            .map_err(|error| NetError::Tls(error.to_string()))?;
+        let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+        config.transport_config(transport(None));
+        let endpoint = quinn::Endpoint::server(config, address).map_err(|problem| {
+            NetError::Socket { address: address.to_string(), problem: problem.to_string() }
+        })?;
+        Ok(Self {
+            endpoint,
+            federation: credentials.identity.federation.clone(),
+            handshakes: Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX)),
+        })
+    }
+
+    /// The address that it is bound to.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.endpoint.local_addr().ok()
+    }
+
+    /// Waits for a handshake to begin, and hands it out as a future to be run
+    /// on its own; `None` when the listener is closed.
+    pub async fn accept(
+        &self,
+    ) -> Option<(SocketAddr, impl Future<Output = Result<Accepted, NetError>> + Send + 'static)> {
+        loop {
+            let incoming = self.endpoint.accept().await?;
+            let address = incoming.remote_address();
+            let Ok(permit) = self.handshakes.clone().try_acquire_owned() else {
+                incoming.refuse();
+                continue;
+            };
+            let federation = self.federation.clone();
+            return Some((address, async move {
+                let _permit = permit;
+                let connecting = incoming.accept().map_err(net_error)?;
+                let connection = tokio::time::timeout(HANDSHAKE_MAX, connecting)
+                    .await
+                    .map_err(|_| NetError::NoAnswer)?
+                    .map_err(net_error)?;
+                let alpn = alpn_of(&connection);
+                if alpn.as_deref() == Some(ALPN_JOIN) {
+                    return Ok(Accepted::Joining(Connection { quic: connection, peer: None }));
+                }
+                verify(connection, alpn, &federation).map(Accepted::Peer)
+            }));
+        }
+    }
+
+    /// Closes every connection and waits until the peers were told.
+    pub async fn close(&self) {
+        self.endpoint.close(VarInt::from_u32(CloseCode::Shutdown.as_u32()), b"");
+        // Bounded: a peer that is gone does not answer.
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.endpoint.wait_idle()).await;
+    }
+}
+
+/// A socket to dial from.
+pub struct Dialer {
+    endpoint: quinn::Endpoint,
+}
+
+impl Dialer {
+    /// Binds a free port.
+    pub fn bind() -> Result<Self, NetError> {
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        let v4 = SocketAddr::from(([0, 0, 0, 0], 0));
+        // Machines without IPv6 refuse the first.
+        let endpoint = quinn::Endpoint::client(any).or_else(|_| quinn::Endpoint::client(v4));
+        let endpoint = endpoint.map_err(|problem| NetError::Socket {
+            address: v4.to_string(),
+            problem: problem.to_string(),
+        })?;
+        Ok(Self { endpoint })
+    }
+
+    /// Connects to `hub` at `address` (HOST:PORT) with this node's credentials.
+    pub async fn dial(
+        &self,
+        address: &str,
+        hub: &Identity,
+        credentials: &Credentials,
+    ) -> Result<Connection, NetError> {
+        let tls = certs::verify::client_config(credentials)?;
+        let connection = self.connect(address, hub, tls).await?;
+        let alpn = alpn_of(&connection);
+        let connection = verify(connection, alpn, &hub.federation)?;
+        match &connection.peer {
+            Some(peer) if peer.identity() == hub => Ok(connection),
+            _ => Err(NetError::Tls(format!("the peer is not {hub}"))),
+        }
+    }
+
+    /// Connects to a hub to join it: it is verified against the token's root,
+    /// and we have no certificate yet.
+    pub async fn dial_to_join(
+        &self,
+        address: &str,
+        hub: &Identity,
+        root: &certs::enrol::RootOfTrust,
+    ) -> Result<Connection, NetError> {
+        let tls = certs::verify::join_client_config(root)?;
+        let quic = self.connect(address, hub, tls).await?;
+        Ok(Connection { quic, peer: None })
+    }
+
+    async fn connect(
+        &self,
+        address: &str,
+        hub: &Identity,
+        tls: rustls::ClientConfig,
+    ) -> Result<quinn::Connection, NetError> {
+        let crypto = QuicClientConfig::try_from(tls)
+            .map_err(|error| NetError::Tls(error.to_string()))?;
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(transport(Some(KEEP_ALIVE)));
+        let unresolved = |problem: String| NetError::Resolve { address: address.to_owned(), problem };
+        let resolved: Vec<SocketAddr> = tokio::net::lookup_host(address)
+            .await
+            .map_err(|error| unresolved(error.to_string()))?
+            .collect();
+        let mut last = unresolved("it has no address".into());
+        for resolved in resolved {
+            let resolved = self.reachable_form(resolved);
+            let connecting = self
+                .endpoint
+                .connect_with(config.clone(), resolved, &hub.dns_name())
+                .map_err(|error| NetError::Transport(error.to_string()))?;
+            match tokio::time::timeout(HANDSHAKE_MAX, connecting).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) => last = net_error(error),
+                Err(_) => last = NetError::NoAnswer,
+            }
+        }
+        Err(last)
+    }
+
+    /// An IPv6 socket reaches IPv4 addresses in their mapped form.
+    fn reachable_form(&self, address: SocketAddr) -> SocketAddr {
+        let from_v6 = self.endpoint.local_addr().is_ok_and(|local| local.is_ipv6());
+        match address {
+            SocketAddr::V4(v4) if from_v6 => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
+            other => other,
+        }
+    }
+
+    /// Tells all peers, and waits until they were told.
+    pub async fn close(&self) {
+        self.endpoint.close(VarInt::from_u32(CloseCode::Shutdown.as_u32()), b"");
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.endpoint.wait_idle()).await;
+    }
+}
+
+fn alpn_of(connection: &quinn::Connection) -> Option<Vec<u8>> {
+    let data = connection.handshake_data()?.downcast::<HandshakeData>().ok()?;
+    data.protocol
+}
+
+fn verify(
+    connection: quinn::Connection,
+    alpn: Option<Vec<u8>>,
+    federation: &FederationId,
+) -> Result<Connection, NetError> {
+    let chain: Option<Box<Vec<CertificateDer<'static>>>> =
+        connection.peer_identity().and_then(|identity: Box<dyn Any>| identity.downcast().ok());
+    let chain = chain.as_ref().map(|chain| chain.as_slice());
+    match verified_peer(alpn.as_deref(), chain, federation) {
+        Ok(peer) => Ok(Connection { quic: connection, peer: Some(Arc::new(peer)) }),
+        Err(refused) => {
+            connection.close(VarInt::from_u32(CloseCode::NotAMember.as_u32()), b"");
+            Err(refused.into())
+        }
+    }
+}
+
+/// A live connection. Clones are the same connection.
+#[derive(Clone)]
+pub struct Connection {
+    quic: quinn::Connection,
+    peer: Option<Arc<VerifiedPeer>>,
+}
+
+impl Connection {
+    /// The verified peer; `None` only while somebody joins.
+    pub fn peer(&self) -> Option<&VerifiedPeer> {
+        self.peer.as_deref()
+    }
+
+    /// The verified peer's name.
+    pub fn peer_node(&self) -> Option<&NodeId> {
+        self.peer.as_ref().map(|peer| &peer.identity().node)
+    }
+
+    /// The peer's address.
+    pub fn address(&self) -> SocketAddr {
+        let address = self.quic.remote_address();
+        SocketAddr::new(address.ip().to_canonical(), address.port())
+    }
+
+    /// The smoothed round-trip time.
+    pub fn rtt(&self) -> Duration {
+        self.quic.rtt()
+    }
+
+    /// UDP payload bytes sent and received so far.
+    pub fn bytes(&self) -> (u64, u64) {
+        let stats = self.quic.stats();
+        (stats.udp_tx.bytes, stats.udp_rx.bytes)
+    }
+
+    /// Tells apart connections of the same peer.
+    pub fn id(&self) -> usize {
+        self.quic.stable_id()
+    }
+
+    /// Opens a stream. The peer hears of it with its first frame.
+    pub async fn open_stream(&self) -> Result<(FrameSender, FrameReceiver), NetError> {
+        let (send, receive) = self.quic.open_bi().await.map_err(net_error)?;
+        Ok((FrameSender::new(send), FrameReceiver::new(receive)))
+    }
+
+    /// Waits for a stream that the peer opens.
+    pub async fn accept_stream(&self) -> Result<(FrameSender, FrameReceiver), NetError> {
+        let (send, receive) = self.quic.accept_bi().await.map_err(net_error)?;
+        Ok((FrameSender::new(send), FrameReceiver::new(receive)))
+    }
+
+    /// Closes the connection with a code that the peer sees.
+    pub fn close(&self, code: CloseCode) {
+        self.quic.close(VarInt::from_u32(code.as_u32()), b"");
+    }
+
+    /// Waits until the connection is closed, by whomever, and says why.
+    pub async fn closed(&self) -> NetError {
+        net_error(self.quic.closed().await)
+    }
+}
+
+pub(super) fn net_error(error: ConnectionError) -> NetError {
+    match error {
+        ConnectionError::ApplicationClosed(close) => {
+            NetError::Closed(CloseCode::from_u64(close.error_code.into_inner()))
+        }
+        ConnectionError::LocallyClosed => NetError::Closed(None),
+        ConnectionError::TimedOut => NetError::NoAnswer,
+        ConnectionError::TransportError(error) => tls_text(error.code.into(), error.reason, true),
+        ConnectionError::ConnectionClosed(close) => {
+            let reason = String::from_utf8_lossy(&close.reason).into_owned();
+            tls_text(close.error_code.into(), reason, false)
+        }
+        other => NetError::Transport(other.to_string()),
+    }
+}
+
+/// QUIC carries TLS alerts as codes 0x100 to 0x1ff. Our own alert comes with
+/// the reason in `reason`; the peer's is explained from its number.
+fn tls_text(code: u64, reason: String, ours: bool) -> NetError {
+    let Some(alert) = code.checked_sub(0x100).and_then(|alert| u8::try_from(alert).ok()) else {
+        return NetError::Transport(if reason.is_empty() { format!("QUIC error {code}") } else { reason });
+    };
+    let received = rustls::Error::AlertReceived(alert.into());
+    if ours {
+        return NetError::Tls(reason);
+    }
+    NetError::Tls(certs::verify::explain_tls(&received).unwrap_or_else(|| received.to_string()))
+}

@@ -1,0 +1,67 @@
+//! QUIC with mutual TLS: endpoints, connections and framed streams.
+//!
+//! The only place that knows quinn. A [`Connection`] exists only after its
+//! handshake is finished and its peer is verified, so nobody behind this folder
+//! asks who is speaking. What is said on the streams is `sync`'s business.
+
+mod endpoint;
+mod stream;
+
+pub use self::{
+    endpoint::{Accepted, Connection, Dialer, Listener},
+    stream::{FrameReceiver, FrameSender},
+};
+
+use protocol::{frame::FrameError, message::CloseCode};
+
+/// Why a connection or stream did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// A socket could not be made.
+    #[error("cannot use {address}: {problem}")]
+    Socket {
+        /// The local address.
+        address: String,
+        /// What the system said.
+        problem: String,
+    },
+    /// A name did not resolve.
+    #[error("{address} does not resolve: {problem}. Check the address in creditsync.toml")]
+    Resolve {
+        /// HOST:PORT.
+        address: String,
+        /// What the resolver said.
+        problem: String,
+    },
+    /// Nobody answered.
+    #[error("no answer. Check that the peer runs, and that a firewall lets UDP through")]
+    NoAnswer,
+    /// The handshake failed; the text is for people.
+    #[error("the secure handshake failed: {0}")]
+    Tls(String),
+    /// The peer's certificate is not one to talk to.
+    #[error(transparent)]
+    Refused(#[from] certs::verify::PeerRefused),
+    /// The peer closed, with a reason if it gave one.
+    #[error("{}", .0.map_or("the connection was closed".to_owned(), |code| code.to_string()))]
+    Closed(Option<CloseCode>),
+    /// The peer sent a frame that no honest peer sends.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// Anything else that QUIC reports.
+    #[error("{0}")]
+    Transport(String),
+    /// A certificate or key of this node cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] certs::CertError),
+}
+
+impl NetError {
+    /// The code that the peer closed with.
+    pub fn code(&self) -> Option<CloseCode> {
+        match self {
+            NetError::Closed(code) => *code,
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! One connection: hello, the control stream, and a task a stream.
+
+use std::{sync::Arc, time::Duration};
+
+use protocol::{
+    id::{NodeId, PartitionId},
+    message::{Announced, CloseCode, Control, Hello, Open, PROTOCOL_VERSION},
+    session::{
+        PeerMisbehaved,
+        entitle::Ends,
+        link::{FollowEnd, Link, LinkAction, Timing},
+    },
+};
+use tokio::sync::{broadcast::error::RecvError, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::{Context, follow, provide, random};
+use crate::{
+    net::{Connection, FrameReceiver, FrameSender, NetError},
+    store::StoreError,
+};
+
+/// The hello has to arrive within this time, and a stream's first frame too.
+pub(super) const FIRST_FRAME_MAX: Duration = Duration::from_secs(10);
+/// Ends of follow streams that may wait to be handled.
+const ENDS_WAITING_MAX: usize = 64;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionEnd {
+    /// The network or the peer ended it.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The peer broke the protocol.
+    #[error(transparent)]
+    Misbehaved(#[from] PeerMisbehaved),
+    /// Our own store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Nothing was heard for too long.
+    #[error("nothing was heard for too long")]
+    Silent,
+    /// This node goes down.
+    #[error("this node is shutting down")]
+    Shutdown,
+    /// The peer is not a member, or no longer.
+    #[error("{0} is not a member of this federation")]
+    NotAMember(NodeId),
+}
+
+impl ConnectionEnd {
+    fn code(&self) -> CloseCode {
+        match self {
+            ConnectionEnd::Net(_) => CloseCode::Normal,
+            ConnectionEnd::Misbehaved(problem) => problem.code(),
+            ConnectionEnd::Store(_) => CloseCode::Unavailable,
+            ConnectionEnd::Silent => CloseCode::Silent,
+            ConnectionEnd::Shutdown => CloseCode::Shutdown,
+            ConnectionEnd::NotAMember(_) => CloseCode::NotAMember,
+        }
+    }
+}
+
+/// Which side opened the connection, and with it the control stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// We dialled.
+    Dialled,
+    /// We were dialled.
+    Accepted,
+}
+
+/// Serves a connection until it ends. `connected` is called when the peer's
+/// hello has arrived.
+///
+/// Dropping this future ends all that belongs to the connection.
+pub async fn serve(
+    context: Arc<Context>,
+    connection: Connection,
+    side: Side,
+    shutdown: CancellationToken,
+    connected: impl FnOnce() + Send,
+) -> ConnectionEnd {
+    let Some(peer) = connection.peer_node().cloned() else {
+        return ConnectionEnd::Net(NetError::Closed(None));
+    };
+    let tasks = CancellationToken::new();
+    let _ends_with_us = tasks.clone().drop_guard();
+    let end = tokio::select! {
+        end = run(&context, &connection, &peer, side, &tasks, connected) => match end {
+            Ok(never) => match never {},
+            Err(end) => end,
+        },
+        () = shutdown.cancelled() => ConnectionEnd::Shutdown,
+    };
+    if let ConnectionEnd::Misbehaved(problem) = &end {
+        tracing::warn!(%peer, %problem, "the peer broke the protocol; its connection is closed");
+        context.peers.update(&peer, |state| state.misbehaved += 1);
+    }
+    connection.close(end.code());
+    context.peers.disconnected(&peer, &connection, end.to_string());
+    end
+}
+
+/// A value that does not exist: a connection only ends with a reason.
+enum Never {}
+
+async fn run(
+    context: &Arc<Context>,
+    connection: &Connection,
+    peer: &NodeId,
+    side: Side,
+    tasks: &CancellationToken,
+    connected: impl FnOnce(),
+) -> Result<Never, ConnectionEnd> {
+    if context.membership.is_hub() && context.membership.current()?.active_member(peer).is_none() {
+        return Err(ConnectionEnd::NotAMember(peer.clone()));
+    }
+    let ends = Ends {
+        federation: context.federation().clone(),
+        hub: context.membership.hub().clone(),
+        me: context.me().clone(),
+        peer: peer.clone(),
+    };
+    // Heads that move from here on arrive as events.
+    let mut events = context.store.subscribe();
+    let local = announced_heads(context, &ends);
+    let ours = hello(local.clone());
+    let (mut sender, mut receiver, theirs) =
+        tokio::time::timeout(FIRST_FRAME_MAX, exchange_hellos(connection, side, ours))
+            .await
+            .map_err(|_| NetError::NoAnswer)??;
+    let timing = Timing { heartbeat: context.heartbeat };
+    let their_heads = theirs.heads.clone();
+    let mut link = Link::new(ends.clone(), timing, local, theirs, context.now())?;
+    context.peers.connected(peer, connection);
+    note_heads(context, peer, &their_heads);
+    tracing::info!(%peer, address = %connection.address(), "connected");
+    connected();
+
+    let streams = Arc::new(provide::Streams::new(context.clone(), connection.clone(), ends.clone()));
+    let (end_sender, mut follow_ends) = mpsc::channel::<FollowReport>(ENDS_WAITING_MAX);
+    loop {
+        while let Some(action) = link.poll_action() {
+            match action {
+                LinkAction::Send(message) => sender.send(&message).await?,
+                LinkAction::Follow(partition) => {
+                    let offered = link.peer_head(&partition).map_or(0, |head| head.position.seq);
+                    let follow = follow::Follow {
+                        context: context.clone(),
+                        connection: connection.clone(),
+                        peer: peer.clone(),
+                        partition,
+                        offered,
+                        progress: end_sender.clone(),
+                    };
+                    tokio::spawn(tasks.clone().run_until_cancelled_owned(follow.run()));
+                }
+                LinkAction::PeerHolds(head) => peer_holds(context, peer, head).await?,
+                LinkAction::Silent => return Err(ConnectionEnd::Silent),
+            }
+        }
+        let sleep = link.poll_timeout().saturating_sub(context.now());
+        tokio::select! {
+            frame = receiver.receive() => {
+                let frame = frame?.ok_or(NetError::Closed(None))?;
+                let message = Control::decode(&frame).map_err(PeerMisbehaved::from)?;
+                context.peers.heard(peer);
+                if let Control::Announce(heads) = &message {
+                    note_heads(context, peer, heads);
+                }
+                link.handle_message(message, context.now())?;
+            }
+            event = events.recv() => match event {
+                Ok(partition) => announce(context, &mut link, &partition),
+                Err(RecvError::Lagged(_)) => {
+                    for partition in context.store.heads().into_keys() {
+                        announce(context, &mut link, &partition);
+                    }
+                }
+                Err(RecvError::Closed) => return Err(StoreError::Closed.into()),
+            },
+            stream = connection.accept_stream() => {
+                let (sender, receiver) = stream?;
+                let serving = streams.clone().serve(sender, receiver);
+                tokio::spawn(tasks.clone().run_until_cancelled_owned(serving));
+            }
+            Some(report) = follow_ends.recv() => match report {
+                FollowReport::Progress(partition) => link.handle_follow_progress(&partition),
+                FollowReport::Ended(partition, end) => {
+                    link.handle_follow_end(&partition, end, random(), context.now());
+                }
+            },
+            () = tokio::time::sleep(sleep) => {
+                link.handle_timeout(context.now());
+                if link.heartbeat_due(context.now()) {
+                    sender.send(&Control::Heartbeat { now_ms: now_ms() }).await?;
+                }
+            }
+        }
+        if context.membership.is_hub() && context.membership.current()?.active_member(peer).is_none() {
+            return Err(ConnectionEnd::NotAMember(peer.clone()));
+        }
+    }
+}
+
+/// What a follow task tells its connection.
+pub(super) enum FollowReport {
+    /// Something was committed.
+    Progress(PartitionId),
+    /// The stream ended.
+    Ended(PartitionId, FollowEnd),
+}
+
+/// The member opens the control stream with its hello, the hub answers.
+async fn exchange_hellos(
+    connection: &Connection,
+    side: Side,
+    ours: Hello,
+) -> Result<(FrameSender, FrameReceiver, Hello), ConnectionEnd> {
+    let next = async |receiver: &mut FrameReceiver| {
+        Ok::<_, ConnectionEnd>(receiver.receive().await?.ok_or(NetError::Closed(None))?)
+    };
+    match side {
+        Side::Dialled => {
+            let (mut sender, mut receiver) = connection.open_stream().await?;
+            sender.send(&Open::Control(ours)).await?;
+            let frame = next(&mut receiver).await?;
+            match Control::decode(&frame).map_err(PeerMisbehaved::from)? {
+                Control::Hello(theirs) => Ok((sender, receiver, theirs)),
+                _ => Err(PeerMisbehaved::Unexpected("something else than a hello").into()),
+            }
+        }
+        Side::Accepted => {
+            let (mut sender, mut receiver) = connection.accept_stream().await?;
+            let frame = next(&mut receiver).await?;
+            match Open::decode(&frame).map_err(PeerMisbehaved::from)? {
+                Open::Control(theirs) => {
+                    sender.send(&Control::Hello(ours)).await?;
+                    Ok((sender, receiver, theirs))
+                }
+                _ => Err(PeerMisbehaved::Unexpected("something else than a hello").into()),
+            }
+        }
+    }
+}
+
+fn hello(heads: Vec<Announced>) -> Hello {
+    Hello {
+        versions: vec![PROTOCOL_VERSION],
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+        now_ms: now_ms(),
+        heads,
+    }
+}
+
+/// The wall clock in milliseconds since 1970, for people on the other side.
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    i64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Heads that concern both ends. A partition whose first load is under way is
+/// told when the load is done: followers would take the same pages again and
+/// again.
+fn announced_heads(context: &Context, ends: &Ends) -> Vec<Announced> {
+    let heads = context.store.heads();
+    heads
+        .iter()
+        .filter(|(partition, _)| ends.concerns_both(partition) && !context.store.is_loading(partition))
+        .map(|(_, head)| head.announced())
+        .collect()
+}
+
+fn announce(context: &Context, link: &mut Link, partition: &PartitionId) {
+    if let Some(head) = context.store.head(partition)
+        && !context.store.is_loading(partition)
+    {
+        link.handle_local_head(head.announced(), context.now());
+    }
+}
+
+/// Shows the peer's claims in the status.
+fn note_heads(context: &Context, peer: &NodeId, heads: &[Announced]) {
+    context.peers.update(peer, |state| {
+        for head in heads {
+            if state.heads.len() < protocol::message::HEADS_MAX {
+                state.heads.insert(head.partition.clone(), head.clone());
+            }
+        }
+    });
+}
+
+/// The peer holds our own partition up to `head`. It counts as acknowledged if
+/// it is our own history; if it is more than we have, nothing is written until
+/// we have taken it back.
+async fn peer_holds(context: &Context, peer: &NodeId, head: Announced) -> Result<(), ConnectionEnd> {
+    let ours = context.store.head(&head.partition).map_or(0, |head| head.seq());
+    if head.position.seq > ours {
+        tracing::warn!(
+            partition = %head.partition, %peer, theirs = head.position.seq, ours,
+            "the peer holds more of our own history than we do; it is taken back before anything is written"
+        );
+        context.store.await_own_history(&head.partition, head.position.seq);
+        return Ok(());
+    }
+    let known = context.store.header_at(&head.partition, head.position.seq)?;
+    if known.is_some_and(|known| known.hash() == head.position.hash) {
+        context.store.record_ack(&head.partition, peer, head.position).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! Following a partition: change sets as they come, or the pages of a tree when
+//! too much is missing.
+
+use std::sync::Arc;
+
+use protocol::{
+    id::{NodeId, PartitionId},
+    message::{CloseCode, FollowReply, TreeReply},
+    session::{
+        PeerMisbehaved,
+        fetch::{FetchAction, TreeFetch},
+        follower::{Follower, FollowerAction},
+        link::FollowEnd,
+    },
+};
+use tokio::sync::mpsc;
+
+use super::{Context, connection::FollowReport};
+use crate::{
+    net::{Connection, NetError},
+    store::{Staging, StoreError},
+};
+
+/// One partition followed over one connection.
+pub(super) struct Follow {
+    pub context: Arc<Context>,
+    pub connection: Connection,
+    pub peer: NodeId,
+    pub partition: PartitionId,
+    /// The number that the peer had announced.
+    pub offered: u64,
+    pub progress: mpsc::Sender<FollowReport>,
+}
+
+/// Why a follow stream ended early.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error(transparent)]
+    Misbehaved(#[from] PeerMisbehaved),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the provider shows another signed history at number {0}")]
+    Fork(u64),
+}
+
+impl Follow {
+    /// Follows until the stream ends, and reports how.
+    pub async fn run(self) {
+        let end = match self.follow().await {
+            Ok(end) => {
+                self.context.peers.update(&self.peer, |state| {
+                    state.troubles.remove(&self.partition);
+                });
+                end
+            }
+            Err(trouble) => self.handle_trouble(trouble).await,
+        };
+        let report = FollowReport::Ended(self.partition.clone(), end);
+        // The connection may be gone.
+        let _ = self.progress.send(report).await;
+    }
+
+    async fn handle_trouble(&self, trouble: Trouble) -> FollowEnd {
+        let (partition, peer) = (&self.partition, &self.peer);
+        self.context.peers.update(peer, |state| {
+            state.fetching.remove(partition);
+            state.troubles.insert(partition.clone(), trouble.to_string());
+        });
+        match &trouble {
+            Trouble::Misbehaved(problem) => {
+                self.context.peers.update(peer, |state| state.misbehaved += 1);
+                tracing::warn!(%partition, %peer, %problem, "the peer sent something wrong; nothing of it was kept");
+            }
+            Trouble::Fork(_) | Trouble::Store(StoreError::Fork { .. }) => {
+                tracing::error!(%partition, %peer, reason = %trouble, "the partition is quarantined: it has two signed histories, and nothing is overwritten");
+                if let Err(error) = self.context.store.quarantine(partition, trouble.to_string()).await {
+                    tracing::error!(%partition, %error, "the quarantine could not be noted");
+                }
+                return FollowEnd::Quarantined;
+            }
+            Trouble::Store(StoreError::Quarantined { .. }) => return FollowEnd::Quarantined,
+            Trouble::Store(StoreError::RootMismatch { .. } | StoreError::Shape { .. }) => {
+                tracing::error!(%partition, %peer, reason = %trouble, "the change set was refused");
+            }
+            Trouble::Store(StoreError::Federation { .. }) => {
+                // _federation is on its way.
+                tracing::debug!(%partition, %peer, reason = %trouble, "waiting for _federation");
+            }
+            Trouble::Store(error) => tracing::warn!(%partition, %peer, %error, "could not be committed; tried again later"),
+            Trouble::Net(error) => tracing::debug!(%partition, %peer, %error, "the stream ended"),
+        }
+        FollowEnd::Retry
+    }
+
+    async fn follow(&self) -> Result<FollowEnd, Trouble> {
+        let store = &self.context.store;
+        if let Some(reason) = store.quarantine_reason(&self.partition) {
+            return Err(StoreError::Quarantined { partition: self.partition.clone(), reason }.into());
+        }
+        let have = store.head(&self.partition).map(|head| head.position());
+        let mut follower = Follower::new(self.partition.clone(), have);
+        let (mut sender, mut receiver) = self.connection.open_stream().await?;
+        sender.send(&follower.open()).await?;
+        loop {
+            while let Some(action) = follower.poll_action() {
+                match action {
+                    FollowerAction::Commit(set) => {
+                        let (position, root) = (set.header().position(), set.header().header().root);
+                        store.commit_replica(*set).await?;
+                        follower.handle_committed(position, root);
+                        let _ = self.progress.try_send(FollowReport::Progress(self.partition.clone()));
+                    }
+                    FollowerAction::Send(message) => sender.send(&message).await?,
+                    FollowerAction::TakePages => {
+                        sender.finish();
+                        self.take_pages().await?;
+                        return Ok(FollowEnd::Again);
+                    }
+                    FollowerAction::Fork(header) => return Err(Trouble::Fork(header.header().seq)),
+                }
+            }
+            if self.own_history_is_back() {
+                sender.finish();
+                sender.drained().await;
+                return Ok(FollowEnd::Done);
+            }
+            let Some(frame) = receiver.receive().await? else {
+                return Ok(FollowEnd::Retry);
+            };
+            let reply: FollowReply =
+                protocol::codec::decode(&frame).map_err(PeerMisbehaved::from)?;
+            let keys = self.context.membership.current()?;
+            if let Err(problem) = follower.handle_message(reply, &*keys) {
+                sender.reset(problem.code());
+                receiver.stop(problem.code());
+                return Err(problem.into());
+            }
+        }
+    }
+
+    /// Our own partition is followed only to get back what the peer had.
+    fn own_history_is_back(&self) -> bool {
+        self.partition.origin == *self.context.me()
+            && self.context.store.head(&self.partition).is_some_and(|head| head.seq() >= self.offered)
+    }
+
+    async fn take_pages(&self) -> Result<(), Trouble> {
+        let (partition, peer) = (&self.partition, &self.peer);
+        self.context.peers.update(peer, |state| {
+            state.fetching.insert(partition.clone());
+        });
+        tracing::info!(%partition, %peer, "fetching the whole state");
+        let have = self.context.store.head(partition).map(|head| head.position());
+        let mut fetch = TreeFetch::new(partition.clone(), have);
+        let mut staging: Option<Staging> = None;
+        let (mut sender, mut receiver) = self.connection.open_stream().await?;
+        sender.send(&fetch.open()).await?;
+        loop {
+            while let Some(action) = fetch.poll_action() {
+                match (action, &mut staging) {
+                    (FetchAction::Send(request), _) => sender.send(&request).await?,
+                    (FetchAction::Begin(header), _) => {
+                        staging = Some(self.context.store.begin_staging(*header).await?);
+                    }
+                    (FetchAction::Resolve(leaves), Some(staging)) => {
+                        fetch.handle_resolved(&staging.resolve(&leaves)?);
+                    }
+                    (FetchAction::Stage(leaf), Some(staging)) => staging.stage(leaf).await?,
+                    (FetchAction::Finish, slot) => {
+                        let staging = slot.take().ok_or(StoreError::Closed)?;
+                        let head = staging.finish().await?;
+                        sender.finish();
+                        self.context.peers.update(peer, |state| {
+                            state.fetching.remove(partition);
+                        });
+                        tracing::info!(%partition, %peer, seq = head.seq(), records = head.summary.records, "the whole state is here");
+                        return Ok(());
+                    }
+                    // The machine always begins before it resolves or stages.
+                    (FetchAction::Resolve(_) | FetchAction::Stage(_), None) => {
+                        return Err(StoreError::Closed.into());
+                    }
+                }
+            }
+            let Some(frame) = receiver.receive().await? else {
+                return Err(NetError::Closed(Some(CloseCode::Unavailable)).into());
+            };
+            let reply: TreeReply = protocol::codec::decode(&frame).map_err(PeerMisbehaved::from)?;
+            let keys = self.context.membership.current()?;
+            if let Err(problem) = fetch.handle_message(reply, &*keys) {
+                sender.reset(problem.code());
+                receiver.stop(problem.code());
+                return Err(problem.into());
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Replication: drives the protocol's sessions over connections and the store.
+//!
+//! The machines that decide live in `protocol::session` and are simulated; what
+//! is here moves bytes, reads and commits.
+//!
+//! - [`peers`]: who is connected, for the status and for taking over;
+//! - [`connection`]: one connection's control stream and its tasks;
+//! - [`follow`]: a partition that the peer has and we want;
+//! - [`provide`]: a partition that we have and the peer wants;
+//! - [`dial`]: a member keeps its connection to the hub.
+
+mod connection;
+mod dial;
+mod follow;
+pub mod peers;
+mod provide;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use protocol::id::{FederationId, NodeId};
+
+pub use self::{connection::serve, dial::keep_connected};
+use self::peers::Peers;
+use crate::{membership::Membership, store::Store};
+
+/// What every task of replication needs.
+pub struct Context {
+    /// The store.
+    pub store: Store,
+    /// Members, keys and schemas.
+    pub membership: Arc<Membership>,
+    /// Who is connected.
+    pub peers: Peers,
+    /// Time between heartbeats.
+    pub heartbeat: Duration,
+    /// Longest wait between two attempts to connect.
+    pub retry_longest: Duration,
+    started: Instant,
+}
+
+impl Context {
+    /// A context whose clock starts now.
+    pub fn new(
+        store: Store,
+        membership: Arc<Membership>,
+        heartbeat: Duration,
+        retry_longest: Duration,
+    ) -> Self {
+        let peers = Peers::default();
+        Self { store, membership, peers, heartbeat, retry_longest, started: Instant::now() }
+    }
+
+    /// The clock that the sessions see: it only goes forward.
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn me(&self) -> &NodeId {
+        self.membership.me()
+    }
+
+    fn federation(&self) -> &FederationId {
+        &self.membership.anchor().federation
+    }
+}
+
+/// An even number for jitter.
+fn random() -> u32 {
+    // Without randomness the wait is the shortest one, which is harmless.
+    getrandom::u32().unwrap_or(0)
+}

@@ -1,0 +1,130 @@
+//! Who is connected, since when, and what they claim to hold.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard},
+    time::{Duration, Instant, SystemTime},
+};
+
+use protocol::{
+    id::{NodeId, PartitionId},
+    message::{Announced, CloseCode},
+};
+
+use crate::net::Connection;
+
+/// A peer as the status shows it.
+#[derive(Debug, Clone, Default)]
+pub struct PeerState {
+    /// Whether its hello was received and it is still there.
+    pub connected: bool,
+    /// Its address.
+    pub address: Option<String>,
+    /// Since when it is connected, or not.
+    pub since: Option<SystemTime>,
+    /// When it was last heard.
+    pub last_contact: Option<SystemTime>,
+    /// When it was last heard, by the clock that only goes forward.
+    pub last_heard: Option<Instant>,
+    /// The round-trip time.
+    pub rtt: Option<Duration>,
+    /// The end of its certificate, in seconds since 1970.
+    pub certificate_not_after: Option<i64>,
+    /// Why it is not connected.
+    pub reason: Option<String>,
+    /// What it claims to hold of the partitions that concern both.
+    pub heads: BTreeMap<PartitionId, Announced>,
+    /// Partitions that cannot be followed now, and why.
+    pub troubles: BTreeMap<PartitionId, String>,
+    /// Partitions that are being taken page by page.
+    pub fetching: std::collections::BTreeSet<PartitionId>,
+    /// How often it broke the protocol.
+    pub misbehaved: u64,
+}
+
+/// All peers of this node.
+#[derive(Default)]
+pub struct Peers {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    states: BTreeMap<NodeId, PeerState>,
+    connections: BTreeMap<NodeId, Connection>,
+}
+
+impl Peers {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Everything done under the lock is an assignment.
+        self.inner.lock().unwrap_or_else(|error| error.into_inner())
+    }
+
+    /// All peers that were ever heard of.
+    pub fn all(&self) -> BTreeMap<NodeId, PeerState> {
+        let inner = self.lock();
+        let mut states = inner.states.clone();
+        for (node, connection) in &inner.connections {
+            if let Some(state) = states.get_mut(node) {
+                state.rtt = Some(connection.rtt());
+            }
+        }
+        states
+    }
+
+    /// Changes what is known of a peer.
+    pub fn update(&self, node: &NodeId, change: impl FnOnce(&mut PeerState)) {
+        change(self.lock().states.entry(node.clone()).or_default());
+    }
+
+    /// A connection's hello has arrived: it replaces an older one of the same
+    /// node, which is closed.
+    pub(super) fn connected(&self, node: &NodeId, connection: &Connection) {
+        let older = {
+            let mut inner = self.lock();
+            let now = SystemTime::now();
+            let state = inner.states.entry(node.clone()).or_default();
+            state.connected = true;
+            state.address = Some(connection.address().to_string());
+            state.since = Some(now);
+            state.last_contact = Some(now);
+            state.last_heard = Some(Instant::now());
+            state.certificate_not_after =
+                connection.peer().map(|peer| peer.not_after().unix_timestamp());
+            state.reason = None;
+            state.heads.clear();
+            state.troubles.clear();
+            state.fetching.clear();
+            inner.connections.insert(node.clone(), connection.clone())
+        };
+        if let Some(older) = older
+            && older.id() != connection.id()
+        {
+            older.close(CloseCode::Replaced);
+        }
+    }
+
+    /// A connection is gone. One that was replaced changes nothing.
+    pub(super) fn disconnected(&self, node: &NodeId, connection: &Connection, reason: String) {
+        let mut inner = self.lock();
+        if inner.connections.get(node).is_none_or(|known| known.id() != connection.id()) {
+            return;
+        }
+        inner.connections.remove(node);
+        if let Some(state) = inner.states.get_mut(node) {
+            state.connected = false;
+            state.since = Some(SystemTime::now());
+            state.reason = Some(reason);
+            state.rtt = None;
+            state.fetching.clear();
+        }
+    }
+
+    /// The peer was heard.
+    pub(super) fn heard(&self, node: &NodeId) {
+        self.update(node, |state| {
+            state.last_contact = Some(SystemTime::now());
+            state.last_heard = Some(Instant::now());
+        });
+    }
+}

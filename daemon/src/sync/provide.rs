@@ -1,0 +1,203 @@
+//! Providing partitions: answers the streams that a peer opens.
+
+use std::sync::Arc;
+
+use protocol::{
+    change::Position,
+    id::PartitionId,
+    message::{CloseCode, FollowRequest, Open, PAGE_PART_BYTES_MAX, TreeReply, TreeRequest},
+    session::{
+        PeerMisbehaved,
+        entitle::Ends,
+        provider::{Provider, ProviderAction, WINDOW_BYTES},
+    },
+    tree::Pages as _,
+};
+use tokio::sync::{Semaphore, broadcast::error::RecvError};
+
+use super::{Context, connection::FIRST_FRAME_MAX};
+use crate::{
+    net::{Connection, FrameReceiver, FrameSender, NetError},
+    store::StoreError,
+};
+
+/// Trees that one peer may read at once: each holds a snapshot, for which the
+/// writer saves pages.
+const TREES_MAX: usize = 4;
+
+/// Answers the streams of one connection.
+pub(super) struct Streams {
+    context: Arc<Context>,
+    connection: Connection,
+    ends: Ends,
+    trees: Semaphore,
+}
+
+/// Why a stream was given up.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error(transparent)]
+    Misbehaved(#[from] PeerMisbehaved),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("partition {0} is unknown here")]
+    UnknownPartition(PartitionId),
+}
+
+impl Trouble {
+    fn code(&self) -> CloseCode {
+        match self {
+            Trouble::Net(_) => CloseCode::Normal,
+            Trouble::Misbehaved(problem) => problem.code(),
+            Trouble::Store(_) => CloseCode::Unavailable,
+            Trouble::UnknownPartition(_) => CloseCode::UnknownPartition,
+        }
+    }
+}
+
+impl Streams {
+    pub fn new(context: Arc<Context>, connection: Connection, ends: Ends) -> Self {
+        Self { context, connection, ends, trees: Semaphore::new(TREES_MAX) }
+    }
+
+    /// Serves one stream to its end.
+    pub async fn serve(self: Arc<Self>, mut sender: FrameSender, mut receiver: FrameReceiver) {
+        let peer = &self.ends.peer;
+        match self.answer(&mut sender, &mut receiver).await {
+            Ok(()) => sender.finish(),
+            Err(trouble) => {
+                sender.reset(trouble.code());
+                receiver.stop(trouble.code());
+                match trouble {
+                    Trouble::Misbehaved(problem) => {
+                        self.context.peers.update(peer, |state| state.misbehaved += 1);
+                        tracing::warn!(%peer, %problem, "the peer broke the protocol; its stream is closed");
+                    }
+                    Trouble::Store(error) => tracing::warn!(%peer, %error, "a partition could not be read"),
+                    trouble => tracing::debug!(%peer, %trouble, "a stream ended"),
+                }
+            }
+        }
+    }
+
+    async fn answer(
+        &self,
+        sender: &mut FrameSender,
+        receiver: &mut FrameReceiver,
+    ) -> Result<(), Trouble> {
+        let first = tokio::time::timeout(FIRST_FRAME_MAX, receiver.receive())
+            .await
+            .map_err(|_| NetError::NoAnswer)??;
+        let Some(first) = first else {
+            return Ok(());
+        };
+        match Open::decode(&first).map_err(PeerMisbehaved::from)? {
+            Open::Control(_) => Err(PeerMisbehaved::Unexpected("a second control stream").into()),
+            Open::Follow { partition, have } => {
+                self.check_entitled(&partition)?;
+                self.provide(partition, have, sender, receiver).await
+            }
+            Open::Tree { partition } => {
+                self.check_entitled(&partition)?;
+                self.show_tree(partition, sender, receiver).await
+            }
+        }
+    }
+
+    fn check_entitled(&self, partition: &PartitionId) -> Result<(), Trouble> {
+        if self.ends.may_follow(&self.ends.peer, partition) {
+            Ok(())
+        } else {
+            Err(PeerMisbehaved::NotEntitled(partition.to_string()).into())
+        }
+    }
+
+    async fn provide(
+        &self,
+        partition: PartitionId,
+        have: Option<Position>,
+        sender: &mut FrameSender,
+        receiver: &mut FrameReceiver,
+    ) -> Result<(), Trouble> {
+        let store = &self.context.store;
+        let mut events = store.subscribe();
+        let head = store.head(&partition);
+        let head = head.ok_or_else(|| Trouble::UnknownPartition(partition.clone()))?;
+        let mine = match have {
+            Some(have) => store.header_at(&partition, have.seq)?,
+            None => None,
+        };
+        let mut provider = Provider::new(have, head.position(), mine.as_ref());
+        loop {
+            while let Some(action) = provider.poll_action() {
+                match action {
+                    ProviderAction::Read { from, count_max } => {
+                        let sets = store.change_sets(&partition, from, count_max, WINDOW_BYTES)?;
+                        provider.handle_read(sets);
+                    }
+                    ProviderAction::Send(reply) => sender.send(&reply).await?,
+                    ProviderAction::Acked(position) => {
+                        store.record_ack(&partition, &self.ends.peer, position).await?;
+                    }
+                    ProviderAction::Finish => {
+                        sender.finish();
+                        sender.drained().await;
+                        return Ok(());
+                    }
+                }
+            }
+            tokio::select! {
+                frame = receiver.receive() => {
+                    let Some(frame) = frame? else {
+                        return Ok(());
+                    };
+                    let request: FollowRequest =
+                        protocol::codec::decode(&frame).map_err(PeerMisbehaved::from)?;
+                    provider.handle_message(request)?;
+                }
+                event = events.recv() => match event {
+                    Ok(moved) if moved != partition => {}
+                    Ok(_) | Err(RecvError::Lagged(_)) => {
+                        provider.handle_head(store.head(&partition).map_or(0, |head| head.seq()));
+                    }
+                    Err(RecvError::Closed) => return Err(StoreError::Closed.into()),
+                },
+            }
+        }
+    }
+
+    async fn show_tree(
+        &self,
+        partition: PartitionId,
+        sender: &mut FrameSender,
+        receiver: &mut FrameReceiver,
+    ) -> Result<(), Trouble> {
+        let Ok(_permit) = self.trees.try_acquire() else {
+            return Err(PeerMisbehaved::Unexpected("one more tree stream").into());
+        };
+        let snapshot = self.context.store.snapshot(&partition).await?;
+        let mut snapshot = snapshot.ok_or_else(|| Trouble::UnknownPartition(partition.clone()))?;
+        let head = snapshot.head();
+        let levels = head.summary.pages.len() as u8;
+        sender.send(&TreeReply::Head { header: head.signed.encode(), levels }).await?;
+        tracing::debug!(%partition, peer = %self.ends.peer, address = %self.connection.address(), "showing the tree");
+        while let Some(frame) = receiver.receive().await? {
+            let TreeRequest::Pages { level, keys } =
+                TreeRequest::decode(&frame).map_err(PeerMisbehaved::from)?;
+            for key in keys {
+                let page = snapshot.seek(level, &key)?;
+                let Some((_, body)) = page.filter(|(first, _)| key.is_empty() || *first == key) else {
+                    return Err(PeerMisbehaved::Unexpected("a request for a page that is not in the tree").into());
+                };
+                let mut parts = body.chunks(PAGE_PART_BYTES_MAX).peekable();
+                while let Some(part) = parts.next() {
+                    let (bytes, more) = (part.to_vec(), parts.peek().is_some());
+                    sender.send(&TreeReply::Part { bytes, more }).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
