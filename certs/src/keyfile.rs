@@ -9,7 +9,9 @@ use std::{
     fmt::Write as _,
     fs::{self, File, OpenOptions},
     io::{ErrorKind, Read as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{
+        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -45,6 +47,21 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CertError> {
     sync_directory(path)
 }
 
+/// Writes the private file `path` with mode 0600, replacing in one step what
+/// was there. Not for keys: see [`write_private`].
+pub fn replace_private(path: &Path, bytes: &[u8]) -> Result<(), CertError> {
+    replace(path, bytes, 0o600)
+}
+
+/// Makes a directory that only its owner may enter, with its parents.
+pub fn create_private_dir(path: &Path) -> Result<(), CertError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(CertError::file("create", path))
+}
+
 /// Reads the private file `path`; refuses one that group or others can touch.
 pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, CertError> {
     let (file, mode) = open(path)?;
@@ -57,7 +74,11 @@ pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, CertError> {
 /// Writes the public file `path` with mode 0644, replacing in one step what was
 /// there. The file and its directory are on disk when this returns.
 pub fn write_public(path: &Path, bytes: &[u8]) -> Result<(), CertError> {
-    let temporary = write_temporary(path, bytes, 0o644)?;
+    replace(path, bytes, 0o644)
+}
+
+fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), CertError> {
+    let temporary = write_temporary(path, bytes, mode)?;
     fs::rename(&temporary, path).map_err(|source| {
         // The first error is the one to report.
         let _ = fs::remove_file(&temporary);

@@ -4,8 +4,12 @@
 //! `sync → net`; `membership` stands between them and the store.
 //! ARCHITECTURE.md shows the way of a record through them.
 
+pub mod admin;
+pub mod app;
+pub mod cli;
 pub mod ingest;
 pub mod membership;
 pub mod net;
 pub mod store;
 pub mod sync;
+pub mod telemetry;

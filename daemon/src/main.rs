@@ -1,3 +1,5 @@
 //! The `creditsync` program.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    daemon::cli::main()
+}

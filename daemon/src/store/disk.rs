@@ -9,7 +9,10 @@
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use protocol::{
@@ -41,6 +44,12 @@ pub struct Disk {
     data: File,
     path: PathBuf,
     reserve_mb: u64,
+    /// Held for writing while a batch is applied. Single reads of sled do not
+    /// see half of a batch, but its iterators do, and a page is found with one.
+    gate: RwLock<()>,
+    /// Lets a test see what happens when sled reports an error.
+    #[cfg(test)]
+    pub broken: std::sync::atomic::AtomicBool,
     /// Calls of `fdatasync`.
     pub syncs: AtomicU64,
     /// Bytes of keys and values given to sled.
@@ -68,12 +77,19 @@ impl Disk {
             .open()?;
         let tree = db.open_tree("creditsync")?;
         let data = File::open(database.join("db")).map_err(file_error)?;
+        // The file's own name has to survive a power cut, too.
+        for directory in [&database, path] {
+            File::open(directory).and_then(|open| open.sync_all()).map_err(file_error)?;
+        }
         let disk = Self {
             tree,
             db,
             data,
             path: path.to_owned(),
             reserve_mb,
+            gate: RwLock::new(()),
+            #[cfg(test)]
+            broken: Default::default(),
             syncs: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
         };
@@ -116,12 +132,30 @@ impl Disk {
 
     /// Applies a batch atomically; it is durable after [`Disk::make_durable`].
     pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        #[cfg(test)]
+        self.fail_if_broken()?;
         self.bytes_written.fetch_add(batch.bytes as u64, Ordering::Relaxed);
+        let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         Ok(self.tree.apply_batch(batch.inner)?)
+    }
+
+    /// Keeps batches out while something is read in several steps.
+    fn between_batches(&self) -> RwLockReadGuard<'_, ()> {
+        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    fn fail_if_broken(&self) -> Result<(), StoreError> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(StoreError::Database("broken by a test".into()));
+        }
+        Ok(())
     }
 
     /// Waits until everything applied is on the disk.
     pub fn make_durable(&self) -> Result<(), StoreError> {
+        #[cfg(test)]
+        self.fail_if_broken()?;
         self.db.flush()?;
         self.data.sync_data().map_err(|error| StoreError::Database(error.to_string()))?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
@@ -148,9 +182,17 @@ impl Disk {
 
     /// The whole of a chunked value, its checksum compared.
     pub fn get_chunked(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.tree.get(key)? {
-            Some(first) => self.assemble(key, &first, || Ok(self.tree.get(key)?)),
-            None => Ok(None),
+        let _still = self.between_batches();
+        self.tree.get(key)?.map(|first| self.assemble(key, &first)).transpose()
+    }
+
+    /// The last chunked value whose key is at most `key`, or else the first
+    /// one, among keys that begin with `prefix`.
+    pub fn seek(&self, prefix: &[u8], key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
+        let _still = self.between_batches();
+        match self.tree.range(prefix..=key).next_back() {
+            Some(item) => self.found(Some(item), prefix),
+            None => self.found(self.tree.range(prefix..).next(), prefix),
         }
     }
 
@@ -161,6 +203,7 @@ impl Disk {
         prefix: &[u8],
         key: &[u8],
     ) -> Result<Option<FoundPage>, StoreError> {
+        let _still = self.between_batches();
         self.found(self.tree.range(prefix..=key).next_back(), prefix)
     }
 
@@ -171,12 +214,14 @@ impl Disk {
         prefix: &[u8],
         key: &[u8],
     ) -> Result<Option<FoundPage>, StoreError> {
+        let _still = self.between_batches();
         self.found(self.tree.range(key..).next(), prefix)
     }
 
     /// The first key behind `key` that begins with `prefix`.
     pub fn key_behind(&self, prefix: &[u8], key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         use std::ops::Bound::{Excluded, Unbounded};
+        let _still = self.between_batches();
         match self.tree.range::<&[u8], _>((Excluded(key), Unbounded)).next() {
             Some(item) => {
                 let (key, _) = item?;
@@ -186,8 +231,15 @@ impl Disk {
         }
     }
 
+    /// The first key that begins with `prefix`.
+    pub fn first_key(&self, prefix: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let _still = self.between_batches();
+        Ok(self.tree.scan_prefix(prefix).keys().next().transpose()?.map(|key| key.to_vec()))
+    }
+
     /// The last key before `key` that begins with `prefix`.
     pub fn key_before(&self, prefix: &[u8], key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let _still = self.between_batches();
         match self.tree.range(prefix..key).next_back() {
             Some(item) => Ok(Some(item?.0.to_vec())),
             None => Ok(None),
@@ -206,48 +258,28 @@ impl Disk {
         if !key.starts_with(prefix) {
             return Ok(None);
         }
-        let value = self.assemble(&key, &first, || Ok(self.tree.get(&key)?))?;
-        Ok(value.map(|value| (key.to_vec(), value)))
+        let value = self.assemble(&key, &first)?;
+        Ok(Some((key.to_vec(), value)))
     }
 
-    /// Puts a chunked value together. Its chunks are read one by one while the
-    /// writer may be replacing them, so a mismatch is looked at again; a value
-    /// in one piece cannot be torn.
-    fn assemble(
-        &self,
-        key: &[u8],
-        first: &[u8],
-        again: impl Fn() -> Result<Option<sled::IVec>, StoreError>,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
-        if let Some(value) = self.assemble_once(key, first)? {
-            return Ok(Some(value));
-        }
-        for _ in 0..100 {
-            let Some(first) = again()? else {
-                return Ok(None);
-            };
-            if let Some(value) = self.assemble_once(key, &first)? {
-                return Ok(Some(value));
-            }
-            std::thread::yield_now();
-        }
-        let place = format!("key {}", hex(&key[..key.len().min(24)]));
-        Err(StoreError::Damaged { place, problem: "its checksum does not fit".into() })
-    }
-
-    fn assemble_once(&self, key: &[u8], first: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some((envelope, piece)) = first.split_first_chunk::<ENVELOPE_BYTES>() else {
-            return Ok(None);
+    /// Puts a chunked value together and compares its checksum.
+    fn assemble(&self, key: &[u8], first: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let damaged = |problem: &str| {
+            let place = format!("key {}", hex(&key[..key.len().min(24)]));
+            StoreError::Damaged { place, problem: problem.into() }
         };
-        let chunks = u16::from_be_bytes([envelope[0], envelope[1]]);
+        let (envelope, piece) = first
+            .split_first_chunk::<ENVELOPE_BYTES>()
+            .ok_or_else(|| damaged("it is shorter than its envelope"))?;
         let mut value = piece.to_vec();
-        for index in 1..chunks {
-            match self.tree.get(keys::chunk(key, index))? {
-                Some(piece) => value.extend_from_slice(&piece),
-                None => return Ok(None),
-            }
+        for index in 1..chunks_of(first) {
+            let piece = self.tree.get(keys::chunk(key, index))?;
+            value.extend_from_slice(&piece.ok_or_else(|| damaged("a part of it is missing"))?);
         }
-        Ok((checksum(&value) == envelope[2..]).then_some(value))
+        if checksum(&value) != envelope[2..] {
+            return Err(damaged("its checksum does not fit"));
+        }
+        Ok(value)
     }
 
     /// The signed header with this number.

@@ -140,6 +140,21 @@ pub enum StoreError {
         /// The peer's number.
         awaited: u64,
     },
+    /// Changes that no peer would accept from this node.
+    #[error("{partition}: the changes cannot be committed: {problem}")]
+    Changes {
+        /// The partition.
+        partition: PartitionId,
+        /// The limit or rule.
+        problem: &'static str,
+    },
+    /// The staged tree was overtaken: a newer staging of the partition has
+    /// begun, or a commit replaced a page that was to be kept. Begin again.
+    #[error("{0}: the staging was overtaken")]
+    Overtaken(PartitionId),
+    /// More snapshots are open than the writer can serve.
+    #[error("{0} snapshots are open already")]
+    SnapshotsOpen(usize),
     /// The snapshot was closed because nobody read from it.
     #[error("the snapshot expired")]
     SnapshotExpired,

@@ -23,26 +23,27 @@ const FILE: &str = "HEADS";
 /// Heads that move within this time share one write of the file.
 const WRITE_EVERY: Duration = Duration::from_millis(500);
 
-/// Compares the sidecar with what the database holds.
+/// Compares the sidecar with what the database holds; answers whether it says
+/// anything at all, or has to be written anew.
 pub(super) fn check(
     path: &Path,
     partitions: &BTreeMap<PartitionId, Arc<PartitionState>>,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let file = path.join(FILE);
-    let text = match std::fs::read_to_string(&file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+    let text = match std::fs::read(&file) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(StoreError::File { path: file, problem: error.to_string() }),
     };
     let Some((lines, checksum)) = split_checksum(&text) else {
         // It is replaced atomically, so this is damage from elsewhere. The
         // database itself is checked by its own means.
         tracing::warn!(file = %file.display(), "the sidecar is unreadable and is written anew");
-        return Ok(());
+        return Ok(false);
     };
     if Purpose::Checksum.hash(&[lines.as_bytes()]).to_string() != checksum {
         tracing::warn!(file = %file.display(), "the sidecar's checksum is wrong; it is written anew");
-        return Ok(());
+        return Ok(false);
     }
     for line in lines.lines() {
         let mut words = line.split(' ');
@@ -62,7 +63,7 @@ pub(super) fn check(
             });
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 fn split_checksum(text: &str) -> Option<(&str, &str)> {

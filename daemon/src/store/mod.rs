@@ -128,12 +128,16 @@ impl Store {
     pub fn open(path: &Path, options: &Options) -> Result<Self, StoreError> {
         let disk = Disk::open(path, options)?;
         let partitions = state::load_partitions(&disk)?;
-        heads::check(path, &partitions)?;
+        let has_sidecar = heads::check(path, &partitions)?;
         disk.drop_snapshots()?;
         let (events, _) = broadcast::channel(HEAD_EVENTS_MAX);
         let shared = Arc::new(Shared::new(disk, partitions, events, path.to_owned()));
         let (jobs, queue) = tokio::sync::mpsc::channel(JOBS_WAITING_MAX);
-        let threads = vec![writer::spawn(shared.clone(), queue)?, heads::spawn(shared.clone())?];
+        if !has_sidecar {
+            shared.touch_sidecar(|state| state.dirty = true);
+        }
+        let writer = writer::spawn(shared.clone(), queue, jobs.downgrade())?;
+        let threads = vec![writer, heads::spawn(shared.clone())?];
         let handle = Arc::new(Handle { jobs: Some(jobs), threads: Mutex::new(threads) });
         Ok(Self { shared, handle })
     }

@@ -6,24 +6,29 @@
 //! reads the live page first and then looks whether it was saved since: if not,
 //! the live one had not changed.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicI64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::Instant,
 };
 
 use protocol::{
     page::Leaf,
     tree::{FoundPage, Pages},
 };
+use tokio::sync::mpsc::WeakSender;
 
 use super::{
     StoreError, keys,
-    state::{Head, PartitionState, Shared, lock, now_ms},
+    state::{Head, PartitionState, Shared},
+    writer::Job,
 };
 
 /// A snapshot that nobody reads for so long is closed: each one makes the
 /// writer save pages.
-pub(super) const SNAPSHOT_IDLE_MS_MAX: i64 = 60_000;
+const SNAPSHOT_IDLE_MS_MAX: i64 = 60_000;
 
 /// In front of a saved page's bytes.
 pub(super) const PAGE_SAVED: u8 = 1;
@@ -49,8 +54,26 @@ impl LivePages {
         })
     }
 
-    fn generation(&self) -> u32 {
-        self.state.head().map_or(0, |head| head.generation)
+    /// Reads from the generation that is current both before and after: an old
+    /// one is deleted once the head has left it.
+    fn read<T>(
+        &self,
+        read: impl Fn(&mut GenerationPages<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let generation = || self.state.head().map_or(0, |head| head.generation);
+        let mut current = generation();
+        loop {
+            let answer = read(&mut GenerationPages {
+                shared: &self.shared,
+                number: self.state.number,
+                generation: current,
+            });
+            let now = generation();
+            if now == current {
+                return answer;
+            }
+            current = now;
+        }
     }
 }
 
@@ -58,21 +81,11 @@ impl Pages for LivePages {
     type Error = StoreError;
 
     fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
-        GenerationPages {
-            shared: &self.shared,
-            number: self.state.number,
-            generation: self.generation(),
-        }
-        .seek(level, key)
+        self.read(|pages| pages.seek(level, key))
     }
 
     fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        GenerationPages {
-            shared: &self.shared,
-            number: self.state.number,
-            generation: self.generation(),
-        }
-        .next_key(level, first_key)
+        self.read(|pages| pages.next_key(level, first_key))
     }
 }
 
@@ -94,12 +107,7 @@ impl Pages for GenerationPages<'_> {
 
     fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
         let prefix = self.level_prefix(level);
-        let wanted = [&prefix, key].concat();
-        let disk = &self.shared.disk;
-        let found = match disk.last_at_or_before(&prefix, &wanted)? {
-            Some(found) => Some(found),
-            None => disk.first_at_or_behind(&prefix, &prefix)?,
-        };
+        let found = self.shared.disk.seek(&prefix, &[&prefix, key].concat())?;
         Ok(found.map(|(key, body)| (key[prefix.len()..].to_vec(), body)))
     }
 
@@ -115,7 +123,9 @@ pub(super) struct OpenSnapshot {
     pub id: u64,
     pub number: u32,
     pub generation: u32,
-    used_ms: AtomicI64,
+    opened: Instant,
+    /// When it was last read, in milliseconds since it was opened.
+    pub used_ms: AtomicI64,
     pub closed: AtomicBool,
 }
 
@@ -125,28 +135,41 @@ impl OpenSnapshot {
             id,
             number,
             generation,
-            used_ms: AtomicI64::new(now_ms()),
+            opened: Instant::now(),
+            used_ms: AtomicI64::new(0),
             closed: AtomicBool::new(false),
         }
     }
 
+    fn age_ms(&self) -> i64 {
+        i64::try_from(self.opened.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
     /// Whether nobody has read for too long.
-    pub fn is_idle(&self, now: i64) -> bool {
-        now - self.used_ms.load(Ordering::Relaxed) > SNAPSHOT_IDLE_MS_MAX
+    pub fn is_idle(&self) -> bool {
+        self.age_ms() - self.used_ms.load(Ordering::Relaxed) > SNAPSHOT_IDLE_MS_MAX
     }
 }
 
 /// A partition as it was when this was opened. Dropping it lets the writer
-/// forget what it saved.
+/// forget what it saved. While it lives the database's files stay open, even if
+/// the store was dropped.
 pub struct Snapshot {
     shared: Arc<Shared>,
     open: Arc<OpenSnapshot>,
+    /// To tell the writer, if it is still there.
+    jobs: WeakSender<Job>,
     head: Arc<Head>,
 }
 
 impl Snapshot {
-    pub(super) fn new(shared: Arc<Shared>, open: Arc<OpenSnapshot>, head: Arc<Head>) -> Self {
-        Self { shared, open, head }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        open: Arc<OpenSnapshot>,
+        jobs: WeakSender<Job>,
+        head: Arc<Head>,
+    ) -> Self {
+        Self { shared, open, jobs, head }
     }
 
     /// The head whose tree this shows.
@@ -176,7 +199,7 @@ impl Snapshot {
         if self.open.closed.load(Ordering::Acquire) {
             return Err(StoreError::SnapshotExpired);
         }
-        self.open.used_ms.store(now_ms(), Ordering::Relaxed);
+        self.open.used_ms.store(self.open.age_ms(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -243,7 +266,9 @@ impl Snapshot {
             let found = self.shared.disk.key_before(prefix, &[prefix, key].concat())?;
             Ok::<_, StoreError>(found.map(|key| key[prefix.len()..].to_vec()))
         };
-        Ok(below(&prefix)?.max(below(&saved_prefix)?))
+        let found = below(&prefix)?.max(below(&saved_prefix)?);
+        self.check_open()?;
+        Ok(found)
     }
 }
 
@@ -290,8 +315,10 @@ impl Pages for Snapshot {
 
 impl Drop for Snapshot {
     fn drop(&mut self) {
-        // The writer deletes what it saved when it next has nothing to do.
         self.open.closed.store(true, Ordering::Release);
-        drop(lock(&self.shared.snapshots));
+        // A full queue means that the writer is awake anyway.
+        if let Some(jobs) = self.jobs.upgrade() {
+            let _ = jobs.try_send(Job::Tidy { reply: None });
+        }
     }
 }

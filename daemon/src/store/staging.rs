@@ -18,13 +18,17 @@ use std::sync::Arc;
 
 use super::{Head, Store, StoreError, keys, writer::Job};
 
-/// Leaves that are written in one batch, about 2 MB.
+/// Leaves that are written or deleted in one batch, about 2 MB.
 const LEAVES_PER_BATCH: usize = 256;
+/// Bytes that end a batch earlier: one leaf may have 16 MiB.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// Where a staging writes.
 #[derive(Debug, Clone)]
 pub(super) struct Stage {
     pub partition: PartitionId,
+    /// Tells this staging from earlier ones, whose writes are refused.
+    pub ticket: u64,
     pub number: u32,
     /// The generation that is filled.
     pub generation: u32,
@@ -37,6 +41,13 @@ pub(super) struct Stage {
 pub(super) struct StagedLeaves {
     pub written: Vec<(Vec<u8>, Vec<u8>)>,
     pub removed: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl StagedLeaves {
+    fn fill_a_batch(&self) -> bool {
+        self.written.len() + self.removed.len() >= LEAVES_PER_BATCH || self.bytes >= BATCH_BYTES
+    }
 }
 
 /// A staged tree, leaf by leaf. Dropping it keeps what was written for the
@@ -68,7 +79,16 @@ impl Staging {
     /// Which of these leaves are here already, from an interrupted staging or
     /// in the current state.
     pub fn resolve(&self, leaves: &[PageRef]) -> Result<Vec<bool>, StoreError> {
-        leaves.iter().map(|page| Ok(self.held(page)?.is_some())).collect()
+        let held = leaves.iter().map(|page| match self.held(page) {
+            Ok(held) => Ok(held.is_some()),
+            // It is fetched again, which heals it.
+            Err(error @ StoreError::Damaged { .. }) => {
+                tracing::warn!(partition = %self.stage.partition, %error, "a page is fetched again");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        });
+        held.collect()
     }
 
     /// A leaf that is here with the right hash; `true` if it lies in the staged
@@ -92,25 +112,24 @@ impl Staging {
         let (page, shape, leaf, body) = match fetched {
             FetchedLeaf::Arrived { page, shape, leaf, body } => (page, shape, leaf, Some(body)),
             FetchedLeaf::Held(page) => {
-                let (leaf, body, staged) =
-                    self.held(&page)?.ok_or_else(|| StoreError::Damaged {
-                        place: self.stage.partition.to_string(),
-                        problem: "a staged page disappeared".into(),
-                    })?;
+                let (leaf, body, staged) = self
+                    .held(&page)?
+                    .ok_or_else(|| StoreError::Overtaken(self.stage.partition.clone()))?;
                 let (page, shape) = leaf.describe();
                 (page, shape, leaf, (!staged).then_some(body))
             }
         };
         let key = keys::page(self.stage.number, self.stage.generation, 0, &page.first_key);
-        self.remove_stale(Some(&key))?;
+        self.remove_stale(Some(&key)).await?;
         self.last = Some(key.clone());
         self.builder.push(&leaf, page, shape, &mut self.inner).map_err(|problem| {
             StoreError::Shape { partition: self.stage.partition.clone(), problem }
         })?;
         if let Some(body) = body {
+            self.pending.bytes += body.len();
             self.pending.written.push((key, body));
         }
-        if self.pending.written.len() + self.pending.removed.len() >= LEAVES_PER_BATCH {
+        if self.pending.fill_a_batch() {
             self.write_pending().await?;
         }
         Ok(())
@@ -118,29 +137,39 @@ impl Staging {
 
     /// Notes staged leaves behind the last one and before `key` (or up to the
     /// end) for deletion: they belong to an older head.
-    fn remove_stale(&mut self, key: Option<&[u8]>) -> Result<(), StoreError> {
+    async fn remove_stale(&mut self, key: Option<&[u8]>) -> Result<(), StoreError> {
         let prefix = keys::page(self.stage.number, self.stage.generation, 0, &[]);
-        let disk = &self.store.shared.disk;
-        let mut at = self.last.clone().unwrap_or_else(|| prefix.clone());
-        while let Some(behind) = disk.key_behind(&prefix, &at)? {
-            if key.is_some_and(|key| behind.as_slice() >= key) {
+        let mut next = match &self.last {
+            Some(last) => self.key_behind(&prefix, last)?,
+            None => self.store.shared.disk.first_key(&prefix)?,
+        };
+        while let Some(stale) = next {
+            if key.is_some_and(|key| stale.as_slice() >= key) {
                 break;
             }
-            self.pending.removed.push(behind.clone());
-            at = behind;
+            next = self.key_behind(&prefix, &stale)?;
+            self.pending.removed.push(stale);
+            if self.pending.fill_a_batch() {
+                self.write_pending().await?;
+            }
         }
         Ok(())
     }
 
+    fn key_behind(&self, prefix: &[u8], key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store.shared.disk.key_behind(prefix, key)
+    }
+
     async fn write_pending(&mut self) -> Result<(), StoreError> {
         let leaves = std::mem::take(&mut self.pending);
-        self.submit(|reply| Job::StageLeaves { leaves, reply }).await
+        let stage = self.stage.clone();
+        self.submit(|reply| Job::StageLeaves { stage, leaves, reply }).await
     }
 
     /// Ends the tree: if its root is the signed one, it is the partition's
     /// state, durable when this answers.
     pub async fn finish(mut self) -> Result<Arc<Head>, StoreError> {
-        self.remove_stale(None)?;
+        self.remove_stale(None).await?;
         self.write_pending().await?;
         let builder = std::mem::take(&mut self.builder);
         let summary = builder.finish(&mut self.inner).map_err(|problem| StoreError::Shape {

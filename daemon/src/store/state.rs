@@ -13,7 +13,7 @@ use std::{
 use protocol::{
     change::{Change, Position, SignedHeader},
     hash::Hash,
-    id::{NodeId, PartitionId},
+    id::{FederationId, NodeId, PartitionId},
     message::Announced,
     tree::Summary,
 };
@@ -232,6 +232,13 @@ impl Shared {
 
     pub fn partitions(&self) -> BTreeMap<PartitionId, Arc<PartitionState>> {
         self.partitions.read().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// The partitions that hold what a federation says of itself.
+    pub fn federation_partitions(&self, federation: &FederationId) -> Vec<PartitionId> {
+        let partitions = self.partitions.read().unwrap_or_else(|e| e.into_inner());
+        let is_it = |id: &&PartitionId| id.federation == *federation && id.dataset.is_system();
+        partitions.keys().filter(is_it).cloned().collect()
     }
 
     pub fn add_partition(&self, partition: PartitionId, state: Arc<PartitionState>) {

@@ -12,15 +12,19 @@ use std::{
 };
 
 use protocol::{
-    change::{Change, Header, Position, SignedHeader, VerifiedChangeSet, changes_hash},
+    change::{
+        BODY_BYTES_MAX, CHANGES_MAX, Change, Header, Position, SignedHeader, VerifiedChangeSet,
+        changes_hash,
+    },
     hash::Hash,
     id::{NodeId, PartitionId},
     page::MadePage,
+    record::{KEY_BYTES_MAX, RECORD_BYTES_MAX},
     sign::SigningKey,
     tree::{self, Summary, Update},
 };
 use tokio::sync::{
-    mpsc::{Receiver, error::TryRecvError},
+    mpsc::{Receiver, WeakSender, error::TryRecvError},
     oneshot,
 };
 
@@ -38,6 +42,10 @@ const JOBS_PER_FLUSH_MAX: usize = 8;
 /// Values deleted in one chore: a batch of 500 keeps readers waiting under a
 /// few milliseconds.
 const CHORE_DELETES: usize = 500;
+/// Flushes after which a chore is due although jobs are waiting.
+const FLUSHES_PER_CHORE: u32 = 16;
+/// Snapshots that may be open: each makes the writer save pages.
+const SNAPSHOTS_MAX: usize = 64;
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -56,7 +64,7 @@ pub(super) enum Job {
     /// Begin or continue a generation next to the current one.
     BeginStaging { partition: PartitionId, reply: Reply<Stage> },
     /// Write leaves of a staged generation; durable with the next flush.
-    StageLeaves { leaves: StagedLeaves, reply: Reply<()> },
+    StageLeaves { stage: Stage, leaves: StagedLeaves, reply: Reply<()> },
     /// Make the staged generation the current one.
     FinishStaging {
         stage: Stage,
@@ -65,42 +73,65 @@ pub(super) enum Job {
         inner: Vec<MadePage>,
         reply: Reply<Arc<Head>>,
     },
+    /// Look for chores. Whoever asks for an answer gets it when all are done.
+    Tidy { reply: Option<Reply<()>> },
 }
 
 /// Starts the writer; it ends when all senders of jobs are gone.
 pub(super) fn spawn(
     shared: Arc<Shared>,
     jobs: Receiver<Job>,
+    sender: WeakSender<Job>,
 ) -> Result<std::thread::JoinHandle<()>, StoreError> {
     let path = shared.path.clone();
     std::thread::Builder::new()
         .name("store-writer".into())
-        .spawn(move || Writer::new(shared).run(jobs))
+        .spawn(move || {
+            let _closing = CloseSidecar(shared.clone());
+            Writer::new(shared, sender).run(jobs);
+        })
         .map_err(|error| StoreError::File { path, problem: error.to_string() })
+}
+
+/// Ends the sidecar's thread when the writer ends, be it by a panic.
+struct CloseSidecar(Arc<Shared>);
+
+impl Drop for CloseSidecar {
+    fn drop(&mut self) {
+        self.0.touch_sidecar(|state| state.closing = true);
+    }
 }
 
 struct Writer {
     shared: Arc<Shared>,
+    /// For snapshots, which tell the writer that they were dropped.
+    sender: WeakSender<Job>,
     /// Heads that are applied but not yet flushed and published.
     unpublished: HashMap<PartitionId, Arc<Head>>,
     /// Answers that wait for the flush.
     waiting: Vec<Box<dyn FnOnce(Option<StoreError>) + Send>>,
     next_number: u32,
     next_snapshot: u64,
+    /// The ticket of each partition's newest staging.
+    stagings: HashMap<u32, u64>,
+    next_ticket: u64,
     /// Prefixes whose values are to be deleted.
     chores: Vec<Vec<u8>>,
 }
 
 impl Writer {
-    fn new(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<Shared>, sender: WeakSender<Job>) -> Self {
         let partitions = shared.partitions();
         let next_number = partitions.values().map(|state| state.number + 1).max().unwrap_or(0);
         let mut writer = Self {
             shared,
+            sender,
             unpublished: HashMap::new(),
             waiting: Vec::new(),
             next_number,
             next_snapshot: 1,
+            stagings: HashMap::new(),
+            next_ticket: 1,
             chores: Vec::new(),
         };
         for state in partitions.values() {
@@ -112,7 +143,12 @@ impl Writer {
     }
 
     fn run(mut self, mut jobs: Receiver<Job>) {
+        let mut flushes = 0u32;
         loop {
+            flushes = flushes.wrapping_add(1);
+            if flushes.is_multiple_of(FLUSHES_PER_CHORE) {
+                self.chore();
+            }
             let job = match jobs.try_recv() {
                 Ok(job) => job,
                 Err(TryRecvError::Disconnected) => break,
@@ -139,48 +175,77 @@ impl Writer {
         if let Err(error) = self.shared.disk.make_durable() {
             tracing::error!(%error, "the last flush of the store failed");
         }
-        self.shared.touch_sidecar(|state| state.closing = true);
     }
 
     fn handle(&mut self, job: Job) {
         match job {
             Job::Own { changes, key, reply } => {
-                let result = self.commit_own(changes, &key);
+                let result = self.well().and_then(|()| self.commit_own(changes, &key));
                 self.answer_after_flush(reply, result);
             }
             Job::Replica { set, reply } => {
-                let result = self.commit_replica(&set);
+                let result = self.well().and_then(|()| self.commit_replica(&set));
                 self.answer_after_flush(reply, result);
             }
             Job::Ack { number, node, ack } => {
                 let mut batch = Batch::default();
                 batch.put(keys::ack(number, &node), protocol::codec::encode(&ack));
-                if let Err(error) = self.shared.disk.apply(batch) {
+                if let Err(error) = self.well().and_then(|()| self.apply(batch)) {
                     tracing::warn!(%error, "an acknowledgement could not be noted");
                 }
             }
             Job::Quarantine { partition, reason, reply } => {
-                let result = self.quarantine(&partition, reason);
+                let result = self.well().and_then(|()| self.quarantine(&partition, reason));
                 self.answer_after_flush(reply, result);
             }
             Job::OpenSnapshot { partition, reply } => {
                 // A snapshot shows what is durable and published.
                 self.flush();
-                let _ = reply.send(Ok(self.open_snapshot(&partition)));
-            }
-            Job::BeginStaging { partition, reply } => {
-                let result = self.begin_staging(&partition);
+                let result = self.well().and_then(|()| self.open_snapshot(&partition));
                 let _ = reply.send(result);
             }
-            Job::StageLeaves { leaves, reply } => {
-                let result = self.stage_leaves(leaves);
+            Job::BeginStaging { partition, reply } => {
+                let result = self.well().and_then(|()| self.begin_staging(&partition));
+                let _ = reply.send(result);
+            }
+            Job::StageLeaves { stage, leaves, reply } => {
+                let result = self.well().and_then(|()| self.stage_leaves(&stage, leaves));
                 let _ = reply.send(result);
             }
             Job::FinishStaging { stage, header, summary, inner, reply } => {
-                let result = self.finish_staging(stage, *header, summary, inner);
+                let result = self
+                    .well()
+                    .and_then(|()| self.finish_staging(stage, *header, summary, inner));
                 self.answer_after_flush(reply, result);
             }
+            Job::Tidy { reply: None } => {}
+            Job::Tidy { reply: Some(reply) } => {
+                while self.chore() {}
+                let _ = reply.send(Ok(()));
+            }
         }
+    }
+
+    /// Refuses everything once sled has reported an error: what it still shows
+    /// may not be what is durable, so nothing may be built upon it.
+    fn well(&self) -> Result<(), StoreError> {
+        if self.shared.failed.load(Ordering::Relaxed) {
+            return Err(StoreError::Database(
+                "an earlier write failed; restart the node once the disk is well".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Applies a batch. An error leaves open what of it took place.
+    fn apply(&mut self, batch: Batch) -> Result<(), StoreError> {
+        self.shared.disk.apply(batch).inspect_err(|error| self.fail(error))
+    }
+
+    fn fail(&self, error: &StoreError) {
+        // sled does not recover from a failed write; reads go on.
+        tracing::error!(%error, "the store could not write; restart the node once the disk is well");
+        self.shared.failed.store(true, Ordering::Relaxed);
     }
 
     /// Sends an error at once and a success behind the flush.
@@ -204,7 +269,10 @@ impl Writer {
         if self.waiting.is_empty() {
             return;
         }
-        let failed = self.shared.disk.make_durable().err();
+        let durable = self.well().and_then(|()| {
+            self.shared.disk.make_durable().inspect_err(|error| self.fail(error))
+        });
+        let failed = durable.err();
         match &failed {
             None => {
                 for (partition, head) in self.unpublished.drain() {
@@ -216,12 +284,7 @@ impl Writer {
                 }
                 self.shared.touch_sidecar(|state| state.dirty = true);
             }
-            Some(error) => {
-                // sled does not recover from a failed write; reads go on.
-                tracing::error!(%error, "the store could not write; restart the node once the disk is well");
-                self.shared.failed.store(true, Ordering::Relaxed);
-                self.unpublished.clear();
-            }
+            Some(_) => self.unpublished.clear(),
         }
         for answer in self.waiting.drain(..) {
             answer(failed.clone());
@@ -236,40 +299,48 @@ impl Writer {
             .or_else(|| self.shared.partition(partition).and_then(|state| state.head()))
     }
 
-    /// The partition's state; a new partition gets its number in `batch`.
-    fn partition(&mut self, partition: &PartitionId, batch: &mut Batch) -> Arc<PartitionState> {
-        if let Some(state) = self.shared.partition(partition) {
-            return state;
+    /// The partition's state, or the one that it would get.
+    fn partition(&self, partition: &PartitionId) -> Arc<PartitionState> {
+        let known = self.shared.partition(partition);
+        known.unwrap_or_else(|| Arc::new(PartitionState::new(self.next_number)))
+    }
+
+    /// Applies a batch of one partition. A new partition gets its number with
+    /// it: what is refused before never uses one.
+    fn apply_to(
+        &mut self,
+        partition: &PartitionId,
+        state: &Arc<PartitionState>,
+        mut batch: Batch,
+    ) -> Result<(), StoreError> {
+        let is_new = self.shared.partition(partition).is_none();
+        if is_new {
+            batch.put(keys::number(partition), state.number.to_be_bytes().to_vec());
         }
-        let state = Arc::new(PartitionState::new(self.next_number));
-        self.next_number += 1;
-        batch.put(keys::number(partition), state.number.to_be_bytes().to_vec());
-        self.shared.add_partition(partition.clone(), state.clone());
-        state
+        self.apply(batch)?;
+        if is_new {
+            self.next_number = state.number + 1;
+            self.shared.add_partition(partition.clone(), state.clone());
+        }
+        Ok(())
     }
 
     /// The newest head of `_federation` that this node holds.
     fn federation_head(&self, partition: &PartitionId) -> Option<(PartitionId, Arc<Head>)> {
-        let partitions = self.shared.partitions();
-        partitions
-            .keys()
-            .filter(|id| id.federation == partition.federation && id.dataset.is_system())
-            .find_map(|id| Some((id.clone(), self.head(id)?)))
+        let found = self.shared.federation_partitions(&partition.federation);
+        found.into_iter().find_map(|id| self.head(&id).map(|head| (id, head)))
     }
 
     fn commit_own(&mut self, own: OwnChanges, key: &SigningKey) -> Result<Arc<Head>, StoreError> {
         let body = body_of(&own.changes);
+        check_limits(&own.changes, &body)
+            .map_err(|problem| StoreError::Changes { partition: own.partition.clone(), problem })?;
         self.shared.disk.check_room(body.len())?;
         self.refuse_quarantined(&own.partition)?;
         self.refuse_awaiting(&own.partition)?;
-        let federation_head = if own.partition.dataset.is_system() {
-            None
-        } else {
-            self.federation_head(&own.partition).map(|(_, head)| head.position())
-        };
-        let mut batch = Batch::default();
-        let state = self.partition(&own.partition, &mut batch);
         let before = self.head(&own.partition);
+        let federation_head = self.federation_head_for(&own.partition, before.as_deref())?;
+        let state = self.partition(&own.partition);
         let update = self.update_tree(&state, before.as_deref(), &own.changes)?;
         let header = Header {
             partition: own.partition,
@@ -286,7 +357,27 @@ impl Writer {
         };
         let signed = SignedHeader::sign(header, key);
         let body = own.keep_body.then(|| protocol::codec::compress(&body));
-        self.commit(batch, &state, before.as_deref(), signed, body.as_deref(), update)
+        self.commit(&state, before.as_deref(), signed, body.as_deref(), update)
+    }
+
+    /// The `_federation` head that an own change set names. Without one, or with
+    /// an older one than its predecessor's, no replica would take it.
+    fn federation_head_for(
+        &self,
+        partition: &PartitionId,
+        before: Option<&Head>,
+    ) -> Result<Option<Position>, StoreError> {
+        if partition.dataset.is_system() {
+            return Ok(None);
+        }
+        let named = self.federation_head(partition).map(|(_, head)| head.position());
+        let earlier = before.and_then(|head| head.signed.header().federation_head);
+        let (have, needed) =
+            (named.map_or(0, |named| named.seq), earlier.map_or(1, |earlier| earlier.seq));
+        if have < needed {
+            return Err(StoreError::Federation { partition: partition.clone(), needed, have });
+        }
+        Ok(named)
     }
 
     fn commit_replica(&mut self, set: &VerifiedChangeSet) -> Result<Arc<Head>, StoreError> {
@@ -323,12 +414,11 @@ impl Writer {
             return Err(StoreError::Fork { partition: partition.clone(), ours });
         }
         self.check_federation_head(partition, header.federation_head, before.as_deref())?;
-        let mut batch = Batch::default();
-        let state = self.partition(partition, &mut batch);
+        let state = self.partition(partition);
         let update = self.update_tree(&state, before.as_deref(), set.changes())?;
         self.check_root(set.header(), &update.summary)?;
         let body = Some(set.body());
-        self.commit(batch, &state, before.as_deref(), set.header().clone(), body, update)
+        self.commit(&state, before.as_deref(), set.header().clone(), body, update)
     }
 
     /// A change set may not refer to a `_federation` that this node has not
@@ -406,8 +496,7 @@ impl Writer {
     /// Writes pages, log and head in one batch.
     fn commit(
         &mut self,
-        mut batch: Batch,
-        state: &PartitionState,
+        state: &Arc<PartitionState>,
         before: Option<&Head>,
         signed: SignedHeader,
         body: Option<&[u8]>,
@@ -415,6 +504,7 @@ impl Writer {
     ) -> Result<Arc<Head>, StoreError> {
         let number = state.number;
         let generation = before.map_or(0, |head| head.generation);
+        let mut batch = Batch::default();
         for (level, first_key) in &update.removed {
             let key = keys::page(number, generation, *level, first_key);
             self.save_for_snapshots(&mut batch, number, generation, &key)?;
@@ -425,21 +515,23 @@ impl Writer {
             self.save_for_snapshots(&mut batch, number, generation, &key)?;
             batch.put_chunked(&key, &made.body, self.shared.disk.chunks(&key)?);
         }
+        let head = self.finish_commit(batch, state, generation, signed, body, update.summary)?;
         self.shared.pages_written.fetch_add(update.written.len() as u64, Ordering::Relaxed);
-        self.finish_commit(batch, number, generation, signed, body, update.summary)
+        Ok(head)
     }
 
-    /// Adds log entry and head to a batch that holds the pages, and applies it.
+    /// Adds log entry and head to a batch that holds the pages, and applies it
+    /// if there is room.
     fn finish_commit(
         &mut self,
         mut batch: Batch,
-        number: u32,
+        state: &Arc<PartitionState>,
         generation: u32,
         signed: SignedHeader,
         body: Option<&[u8]>,
         summary: Summary,
     ) -> Result<Arc<Head>, StoreError> {
-        let seq = signed.header().seq;
+        let (number, seq) = (state.number, signed.header().seq);
         let partition = signed.header().partition.clone();
         batch.put(keys::log_header(number, seq), signed.encode());
         if let Some(body) = body {
@@ -447,7 +539,8 @@ impl Writer {
         }
         let head = Arc::new(Head { signed, summary, generation, updated_ms: now_ms() });
         batch.put(keys::head(number), head.encode());
-        self.shared.disk.apply(batch)?;
+        self.shared.disk.check_room(batch.bytes())?;
+        self.apply_to(&partition, state, batch)?;
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
         self.unpublished.insert(partition, head.clone());
         Ok(head)
@@ -487,20 +580,29 @@ impl Writer {
             .collect()
     }
 
-    fn open_snapshot(&mut self, partition: &PartitionId) -> Option<Snapshot> {
-        let state = self.shared.partition(partition)?;
-        let head = state.head()?;
+    fn open_snapshot(&mut self, partition: &PartitionId) -> Result<Option<Snapshot>, StoreError> {
+        let Some(state) = self.shared.partition(partition) else {
+            return Ok(None);
+        };
+        let Some(head) = state.head() else {
+            return Ok(None);
+        };
+        self.close_snapshots();
+        let count = lock(&self.shared.snapshots).len();
+        if count >= SNAPSHOTS_MAX {
+            return Err(StoreError::SnapshotsOpen(count));
+        }
         let open = Arc::new(OpenSnapshot::new(self.next_snapshot, state.number, head.generation));
         self.next_snapshot += 1;
         lock(&self.shared.snapshots).push(open.clone());
-        Some(Snapshot::new(self.shared.clone(), open, head))
+        Ok(Some(Snapshot::new(self.shared.clone(), open, self.sender.clone(), head)))
     }
 
     fn quarantine(&mut self, partition: &PartitionId, reason: String) -> Result<(), StoreError> {
         let mut batch = Batch::default();
-        let state = self.partition(partition, &mut batch);
+        let state = self.partition(partition);
         batch.put(keys::quarantine(state.number), reason.clone().into_bytes());
-        self.shared.disk.apply(batch)?;
+        self.apply_to(partition, &state, batch)?;
         state.set_quarantine(reason);
         Ok(())
     }
@@ -509,7 +611,7 @@ impl Writer {
         self.shared.disk.check_room(0)?;
         self.refuse_quarantined(partition)?;
         let mut batch = Batch::default();
-        let state = self.partition(partition, &mut batch);
+        let state = self.partition(partition);
         let current = self.head(partition).map(|head| head.generation);
         let staged = self.shared.disk.get(&keys::staging(state.number))?;
         let staged =
@@ -520,11 +622,24 @@ impl Writer {
             _ => next,
         };
         batch.put(keys::staging(state.number), generation.to_be_bytes().to_vec());
-        self.shared.disk.apply(batch)?;
-        Ok(Stage { partition: partition.clone(), number: state.number, generation, current })
+        self.apply_to(partition, &state, batch)?;
+        let (number, ticket) = (state.number, self.next_ticket);
+        self.next_ticket += 1;
+        self.stagings.insert(number, ticket);
+        Ok(Stage { partition: partition.clone(), ticket, number, generation, current })
     }
 
-    fn stage_leaves(&mut self, leaves: StagedLeaves) -> Result<(), StoreError> {
+    /// Two stagings of one partition fill the same generation, so only the
+    /// newest may write.
+    fn refuse_overtaken(&self, stage: &Stage) -> Result<(), StoreError> {
+        if self.stagings.get(&stage.number) == Some(&stage.ticket) {
+            return Ok(());
+        }
+        Err(StoreError::Overtaken(stage.partition.clone()))
+    }
+
+    fn stage_leaves(&mut self, stage: &Stage, leaves: StagedLeaves) -> Result<(), StoreError> {
+        self.refuse_overtaken(stage)?;
         let mut batch = Batch::default();
         for key in &leaves.removed {
             batch.remove_chunked(key, self.shared.disk.chunks(key)?);
@@ -533,8 +648,10 @@ impl Writer {
             batch.put_chunked(key, body, self.shared.disk.chunks(key)?);
         }
         self.shared.disk.check_room(batch.bytes())?;
-        self.shared.pages_written.fetch_add(leaves.written.len() as u64, Ordering::Relaxed);
-        self.shared.disk.apply(batch)
+        let pages = leaves.written.len() as u64;
+        self.apply(batch)?;
+        self.shared.pages_written.fetch_add(pages, Ordering::Relaxed);
+        Ok(())
     }
 
     fn finish_staging(
@@ -544,6 +661,7 @@ impl Writer {
         summary: Summary,
         inner: Vec<MadePage>,
     ) -> Result<Arc<Head>, StoreError> {
+        self.refuse_overtaken(&stage)?;
         self.refuse_quarantined(&stage.partition)?;
         let before = self.head(&stage.partition);
         let described = header.header();
@@ -564,9 +682,10 @@ impl Writer {
             batch.put_chunked(&key, &made.body, self.shared.disk.chunks(&key)?);
         }
         batch.remove(keys::staging(stage.number));
-        self.shared.disk.check_room(batch.bytes())?;
-        let head =
-            self.finish_commit(batch, stage.number, stage.generation, header, None, summary)?;
+        let state = self.partition(&stage.partition);
+        let head = self.finish_commit(batch, &state, stage.generation, header, None, summary)?;
+        self.shared.pages_written.fetch_add(inner.len() as u64, Ordering::Relaxed);
+        self.stagings.remove(&stage.number);
         self.drop_generations_before(stage.number, stage.generation);
         Ok(head)
     }
@@ -583,21 +702,17 @@ impl Writer {
             return false;
         }
         self.close_snapshots();
-        let Some(prefix) = self.chores.first().cloned() else {
+        let due = self.chores.iter().position(|prefix| !self.is_read_by_a_snapshot(prefix));
+        let Some(index) = due else {
             return false;
         };
-        if self.is_read_by_a_snapshot(&prefix) {
-            return false;
-        }
-        match self.shared.disk.delete_some(&prefix, CHORE_DELETES) {
+        match self.shared.disk.delete_some(&self.chores[index], CHORE_DELETES) {
             Ok(true) => {}
             Ok(false) => {
-                self.chores.remove(0);
+                self.chores.swap_remove(index);
             }
-            Err(error) => {
-                tracing::warn!(%error, "old pages could not be deleted; they are tried again at the next start");
-                self.chores.remove(0);
-            }
+            // The next start takes them up again.
+            Err(error) => self.fail(&error),
         }
         true
     }
@@ -610,10 +725,9 @@ impl Writer {
 
     /// Forgets snapshots that were dropped, and closes those that nobody reads.
     fn close_snapshots(&mut self) {
-        let now = now_ms();
         let chores = &mut self.chores;
         lock(&self.shared.snapshots).retain(|open| {
-            if open.is_idle(now) {
+            if open.is_idle() {
                 open.closed.store(true, Ordering::Release);
             }
             let closed = open.closed.load(Ordering::Acquire);
@@ -623,4 +737,22 @@ impl Writer {
             !closed
         });
     }
+}
+
+/// What every replica will ask of a change set.
+fn check_limits(changes: &[Change], body: &[u8]) -> Result<(), &'static str> {
+    if changes.len() > CHANGES_MAX || body.len() > BODY_BYTES_MAX {
+        return Err("they are more than one change set holds");
+    }
+    if !changes.is_sorted_by(|a, b| a.key() < b.key()) {
+        return Err("they are not in ascending order of keys");
+    }
+    let too_long = |change: &Change| match change {
+        Change::Put { key, value } => key.len() > KEY_BYTES_MAX || value.len() > RECORD_BYTES_MAX,
+        Change::Delete { key } => key.len() > KEY_BYTES_MAX,
+    };
+    if changes.iter().any(too_long) {
+        return Err("a key or a record is too long");
+    }
+    Ok(())
 }

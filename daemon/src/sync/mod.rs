@@ -22,7 +22,10 @@ use std::{
 
 use protocol::id::{FederationId, NodeId};
 
-pub use self::{connection::serve, dial::keep_connected};
+pub use self::{
+    connection::{ConnectionEnd, Side, serve},
+    dial::keep_connected,
+};
 use self::peers::Peers;
 use crate::{membership::Membership, store::Store};
 

@@ -198,6 +198,11 @@ impl Link {
             FollowEnd::Quarantined => Follow::Quarantined,
             FollowEnd::Done => {
                 self.followed.remove(partition);
+                // What the peer holds could not be judged without the history
+                // that was just taken back.
+                if let Some(head) = self.peer_heads.get(partition) {
+                    self.actions.push_back(LinkAction::PeerHolds(head.clone()));
+                }
                 return;
             }
         };

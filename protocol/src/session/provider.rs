@@ -15,7 +15,8 @@ use crate::{
 
 /// Change sets on their way: enough to keep both disks busy at once.
 pub const WINDOW_CHANGE_SETS: usize = 16;
-/// Bytes on their way: two change sets of the largest kind.
+/// Bytes on their way from which no more is sent: two change sets of the
+/// largest kind.
 pub const WINDOW_BYTES: usize = 16 * 1024 * 1024;
 
 /// What the driver does for a provider.
@@ -97,7 +98,8 @@ impl Provider {
         };
         for set in sets {
             let header = set.header.header();
-            if self.finished || header.seq != self.next {
+            // What does not fit on the way is read again once there is room.
+            if self.finished || header.seq != self.next || self.bytes_in_flight() >= WINDOW_BYTES {
                 return;
             }
             self.next += 1;
@@ -122,18 +124,21 @@ impl Provider {
         Err(PeerMisbehaved::Unexpected("an acknowledgement of what it was not sent"))
     }
 
+    fn bytes_in_flight(&self) -> usize {
+        self.in_flight.iter().map(|(_, _, bytes)| bytes).sum()
+    }
+
     /// What to do next; `None` until something happens.
     pub fn poll_action(&mut self) -> Option<ProviderAction> {
         if let Some(action) = self.actions.pop_front() {
             return Some(action);
         }
-        let on_their_way: usize = self.in_flight.iter().map(|(_, _, bytes)| bytes).sum();
         let room = WINDOW_CHANGE_SETS.saturating_sub(self.in_flight.len());
         if self.finished
             || self.reading
             || self.next > self.head
             || room == 0
-            || on_their_way >= WINDOW_BYTES
+            || self.bytes_in_flight() >= WINDOW_BYTES
         {
             return None;
         }

@@ -1,0 +1,131 @@
+//! The local interface: how other commands speak to a running daemon.
+//!
+//! A Unix socket in the node's directory, one JSON object a line: one
+//! [`Request`], then any number of [`Reply`]s, the last of which is
+//! [`Reply::Done`] or [`Reply::Failed`]. The socket's file is its protection:
+//! only its owner may open it. What a request does is the handler's business.
+
+mod client;
+mod server;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    client::ask,
+    server::{Handler, Server},
+};
+use crate::ingest::Progress;
+
+/// Longest request line: the largest is a dataset's schema file.
+pub const REQUEST_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What a command asks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "command")]
+pub enum Request {
+    /// `status`
+    Status,
+    /// `import`
+    Import {
+        /// The dataset.
+        dataset: String,
+        /// The file, as an absolute path.
+        path: String,
+        /// The file is the whole partition.
+        full: bool,
+        /// `auto` or an encoding's name.
+        encoding: String,
+    },
+    /// `export`
+    Export {
+        /// `dataset` or `dataset/origin`.
+        target: String,
+        /// `csv` or `jsonl`.
+        format: ExportFormat,
+    },
+    /// `get`
+    Get {
+        /// The dataset.
+        dataset: String,
+        /// One text a key field.
+        key: Vec<String>,
+    },
+    /// `verify`
+    Verify {
+        /// One partition, or all.
+        partition: Option<String>,
+        /// Read and hash every record.
+        deep: bool,
+    },
+    /// `dataset list`
+    DatasetList,
+    /// `dataset show`
+    DatasetShow {
+        /// The dataset.
+        dataset: String,
+    },
+    /// `dataset apply`
+    DatasetApply {
+        /// The schema file's text.
+        text: String,
+    },
+    /// `node list`
+    NodeList,
+    /// `delivery list`
+    DeliveryList,
+    /// `delivery show`
+    DeliveryShow {
+        /// The delivery.
+        id: String,
+    },
+    /// `delivery approve`
+    DeliveryApprove {
+        /// The delivery.
+        id: String,
+    },
+    /// `delivery discard`
+    DeliveryDiscard {
+        /// The delivery.
+        id: String,
+    },
+    /// `invite`
+    Invite {
+        /// Who is invited.
+        node: String,
+        /// Its display name.
+        name: Option<String>,
+        /// Seconds until the token expires.
+        ttl_s: u64,
+        /// The hub's address as the member reaches it.
+        address: Option<String>,
+    },
+}
+
+/// What an export looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ExportFormat {
+    /// UTF-8 without BOM, a header of field names.
+    Csv,
+    /// One JSON object a line.
+    Jsonl,
+}
+
+/// What a command is answered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// How far an import has come.
+    Progress(Progress),
+    /// A piece of an export.
+    Chunk(String),
+    /// The answer; 3 if something needs a person, else 0.
+    Done {
+        /// The answer as `--json` prints it.
+        value: serde_json::Value,
+        /// Whether something needs a person.
+        attention: bool,
+    },
+    /// It did not work; the text is for the user.
+    Failed(String),
+}

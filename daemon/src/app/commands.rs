@@ -1,0 +1,278 @@
+//! What a request does. The daemon calls this for commands that come over its
+//! socket; without a daemon the command calls it itself.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use protocol::{
+    federation::Entry,
+    id::{DatasetId, NodeId, PartitionId},
+    record::encode_key,
+    schema::Schema,
+    value::Value,
+};
+use serde_json::{Value as Json, json};
+
+use super::{export, node::Node, status, verify};
+use crate::{
+    admin::{Handler, Reply, Request},
+    ingest::{
+        ImportRequest,
+        deliveries::import_or_hold,
+        import::rejects_path,
+        report::ImportReport,
+        validate,
+    },
+};
+
+/// A JSON answer, and whether something needs a person.
+type Answer = (Json, bool);
+/// Where everything but the last reply goes.
+type Heed<'a> = &'a dyn Fn(Reply) -> anyhow::Result<()>;
+
+impl Handler for Node {
+    fn handle(&self, request: Request, reply: Heed<'_>) -> Reply {
+        match self.execute(request, reply) {
+            Ok((value, attention)) => Reply::Done { value, attention },
+            Err(error) => Reply::Failed(format!("{error:#}")),
+        }
+    }
+}
+
+impl Node {
+    /// Does what a request asks. Blocks.
+    pub fn execute(&self, request: Request, reply: Heed<'_>) -> anyhow::Result<Answer> {
+        match request {
+            Request::Status => Ok((status::status(self)?, false)),
+            Request::Import { dataset, path, full, encoding } => {
+                self.import(&dataset, path.into(), full, &encoding, reply)
+            }
+            Request::Export { target, format } => {
+                export::export(self, &target, format, &|chunk| reply(Reply::Chunk(chunk)))
+            }
+            Request::Get { dataset, key } => self.get(&dataset, &key),
+            Request::Verify { partition, deep } => verify::verify(self, partition.as_deref(), deep),
+            Request::DatasetList => self.dataset_list(),
+            Request::DatasetShow { dataset } => self.dataset_show(&dataset),
+            Request::DatasetApply { text } => self.dataset_apply(&text),
+            Request::NodeList => self.node_list(),
+            Request::DeliveryList => {
+                Ok((json!({ "deliveries": self.deliveries.list()? }), false))
+            }
+            Request::DeliveryShow { id } => {
+                let held = self.deliveries.get(&id)?.with_context(|| no_delivery(&id))?;
+                Ok((serde_json::to_value(held)?, false))
+            }
+            Request::DeliveryApprove { id } => self.delivery_approve(&id, reply),
+            Request::DeliveryDiscard { id } => {
+                let held = self.deliveries.get(&id)?.with_context(|| no_delivery(&id))?;
+                self.deliveries.remove(&id)?;
+                Ok((serde_json::to_value(held)?, false))
+            }
+            Request::Invite { node, name, ttl_s, address } => {
+                let token = self.invite(&node, name, ttl_s, address)?;
+                let expires = super::rfc3339(token.expires_unix);
+                Ok((json!({ "node": node, "token": token.to_text(), "expires": expires }), false))
+            }
+        }
+    }
+
+    fn import(
+        &self,
+        dataset: &str,
+        path: PathBuf,
+        full: bool,
+        encoding: &str,
+        reply: Heed<'_>,
+    ) -> anyhow::Result<Answer> {
+        let dataset = DatasetId::new(dataset)?;
+        let request = ImportRequest {
+            rejects: rejects_path(&self.dir.rejects(), &dataset),
+            dataset,
+            path,
+            full,
+            encoding: encoding.parse().map_err(|error| anyhow::anyhow!("--encoding {encoding}: {error}"))?,
+            approved: false,
+        };
+        self.run_import(&request, reply)
+    }
+
+    fn run_import(&self, request: &ImportRequest, reply: Heed<'_>) -> anyhow::Result<Answer> {
+        let progress = |progress| {
+            // A command that went away does not stop its import.
+            let _ = reply(Reply::Progress(progress));
+        };
+        let report = import_or_hold(&self.importer, &self.deliveries, request, &progress)?;
+        log_import(request, &report);
+        let attention = report.rejected > 0 || report.held.is_some();
+        Ok((serde_json::to_value(report)?, attention))
+    }
+
+    fn delivery_approve(&self, id: &str, reply: Heed<'_>) -> anyhow::Result<Answer> {
+        let held = self.deliveries.get(id)?.with_context(|| no_delivery(id))?;
+        let rejects = rejects_path(&self.dir.rejects(), &held.dataset);
+        let request = self.deliveries.request(&held, rejects);
+        let answer = self.run_import(&request, reply)?;
+        // Only now: an approval that fails can be given again.
+        self.deliveries.remove(id)?;
+        Ok(answer)
+    }
+
+    fn get(&self, dataset: &str, texts: &[String]) -> anyhow::Result<Answer> {
+        let registry = self.membership.current()?;
+        let dataset = DatasetId::new(dataset)?;
+        let schema = self.schema(&dataset)?;
+        let names: Vec<&str> =
+            schema.key().iter().map(|&index| schema.fields()[index].name.as_str()).collect();
+        let required = schema.key().iter().filter(|&&index| schema.fields()[index].required).count();
+        if texts.len() > names.len() || texts.len() < required {
+            bail!("{dataset} has {} key fields: {}", names.len(), names.join(", "));
+        }
+        let key = if dataset.is_system() {
+            let mut values: Vec<Value> = texts.iter().map(|text| Value::text(text.as_str())).collect();
+            values.resize(names.len(), Value::Null);
+            encode_key(&values)?
+        } else {
+            validate::key_of(&schema, texts.iter().map(String::as_str))
+                .with_context(|| format!("'{}' cannot be a key of {dataset}", texts.join(" ")))?
+        };
+        let mut records = Vec::new();
+        for (partition, head) in self.heads(Some(&dataset)) {
+            if let Some(value) = self.store.get(&partition, &key)? {
+                records.push(json!({
+                    "origin": partition.origin,
+                    "partition": partition.to_string(),
+                    "seq": head.seq(),
+                    "record": export::record_json(&registry, &schema, &value)?,
+                }));
+            }
+        }
+        if records.is_empty() {
+            bail!("no origin has a record of {dataset} with the key {}", texts.join(" "));
+        }
+        Ok((Json::Array(records), false))
+    }
+
+    /// The newest schema of a dataset, or an error that names those there are.
+    pub(super) fn schema(&self, dataset: &DatasetId) -> anyhow::Result<Schema> {
+        let registry = self.membership.current()?;
+        if let Some(schema) = registry.schema(dataset) {
+            return Ok(schema.clone());
+        }
+        let known: Vec<&str> = registry.datasets().map(|schema| schema.dataset().as_str()).collect();
+        bail!("there is no dataset '{dataset}'; the catalogue has: {}", known.join(", "))
+    }
+
+    fn dataset_list(&self) -> anyhow::Result<Answer> {
+        let registry = self.membership.current()?;
+        let list: Vec<Json> = registry
+            .datasets()
+            .map(|schema| {
+                let heads = self.heads(Some(schema.dataset()));
+                let records: u64 = heads.values().map(|head| head.summary.records).sum();
+                json!({
+                    "dataset": schema.dataset(),
+                    "version": schema.version(),
+                    "title_zh": schema.raw().title_zh,
+                    "title_en": schema.raw().title_en,
+                    "fields": schema.fields().len(),
+                    "partitions": heads.len(),
+                    "records": records,
+                })
+            })
+            .collect();
+        Ok((json!({ "datasets": list }), false))
+    }
+
+    fn dataset_show(&self, dataset: &str) -> anyhow::Result<Answer> {
+        let schema = self.schema(&DatasetId::new(dataset)?)?;
+        Ok((serde_json::to_value(schema.raw())?, false))
+    }
+
+    fn dataset_apply(&self, text: &str) -> anyhow::Result<Answer> {
+        let schema = config::catalogue::parse_schema(text).context("the schema file is not valid")?;
+        let dataset = schema.dataset().clone();
+        if dataset.is_system() {
+            bail!("{dataset} is the system's own dataset");
+        }
+        let registry = self.membership.current()?;
+        let known = registry.schema(&dataset);
+        if known == Some(&schema) {
+            return Ok((json!({ "dataset": dataset, "version": schema.version(), "changed": false }), false));
+        }
+        let next = known.map_or(1, |known| known.version() + 1);
+        if schema.version() != next {
+            bail!("{dataset}: the file says version {}; the next version is {next}", schema.version());
+        }
+        if let Some(known) = known
+            && key_shape(known) != key_shape(&schema)
+        {
+            bail!(
+                "{dataset}: the key fields and their types cannot change, because stored records are \
+                 found by them. Make a dataset of another name"
+            );
+        }
+        let head = self.commit_federation(vec![Entry::Schema(schema.clone()).put()?])?;
+        let seq = head.seq();
+        Ok((json!({ "dataset": dataset, "version": schema.version(), "changed": true, "federation_seq": seq }), false))
+    }
+
+    fn node_list(&self) -> anyhow::Result<Answer> {
+        let registry = self.membership.current()?;
+        let peers = self.sync.peers.all();
+        let connected = |node: &NodeId| {
+            if node == self.membership.me() {
+                return Json::Null;
+            }
+            peers.get(node).map_or(Json::Null, |peer| json!(peer.connected))
+        };
+        let nodes: Vec<Json> = registry
+            .members()
+            .iter()
+            .map(|(node, known)| {
+                json!({
+                    "node": node,
+                    "name": known.member.name,
+                    "role": known.member.role,
+                    "removed": known.member.removed,
+                    "signing_keys": known.member.signing_keys,
+                    "connected": connected(node),
+                })
+            })
+            .collect();
+        Ok((json!({ "nodes": nodes }), false))
+    }
+
+    /// The partition that a text names in this federation.
+    pub(super) fn parse_partition(&self, text: &str) -> anyhow::Result<PartitionId> {
+        Ok(PartitionId::parse(&self.identity.federation, text)?)
+    }
+}
+
+fn no_delivery(id: &str) -> String {
+    format!("there is no held delivery '{id}'; 'creditsync delivery list' shows them")
+}
+
+fn key_shape(schema: &Schema) -> Vec<(&str, &str)> {
+    let field = |&index: &usize| {
+        let field = &schema.fields()[index];
+        (field.name.as_str(), field.kind.as_str())
+    };
+    schema.key().iter().map(field).collect()
+}
+
+fn log_import(request: &ImportRequest, report: &ImportReport) {
+    tracing::info!(
+        dataset = %request.dataset,
+        rows = report.rows,
+        inserted = report.inserted,
+        updated = report.updated,
+        deleted = report.deleted,
+        unchanged = report.unchanged,
+        rejected = report.rejected,
+        duplicates = report.duplicates,
+        seq = report.seq,
+        held = report.held.as_deref(),
+        "imported a file"
+    );
+}

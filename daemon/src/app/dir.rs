@@ -1,0 +1,129 @@
+//! A node's directory: what lies where, and the lock that keeps a second
+//! daemon out.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read as _, Seek as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use rustix::fs::{FlockOperation, flock};
+
+/// A node's directory.
+#[derive(Debug, Clone)]
+pub struct NodeDir(PathBuf);
+
+impl NodeDir {
+    /// The directory at `path`, which need not exist yet.
+    pub fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The configuration; a directory with this file is a node.
+    pub fn config(&self) -> PathBuf {
+        self.0.join("creditsync.toml")
+    }
+
+    /// Certificates and the anchor.
+    pub fn certs(&self) -> PathBuf {
+        self.0.join("certs")
+    }
+
+    /// The signed root of trust.
+    pub fn anchor(&self) -> PathBuf {
+        self.certs().join("anchor")
+    }
+
+    /// Private keys and invitations.
+    pub fn keys(&self) -> PathBuf {
+        self.0.join("keys")
+    }
+
+    /// The key that signs change sets.
+    pub fn signing_key(&self) -> PathBuf {
+        self.keys().join("signing.key")
+    }
+
+    /// The database.
+    pub fn store(&self) -> PathBuf {
+        self.0.join("store")
+    }
+
+    /// Where counties drop files.
+    pub fn inbox(&self) -> PathBuf {
+        self.0.join("inbox")
+    }
+
+    /// Descriptions of rejected rows.
+    pub fn rejects(&self) -> PathBuf {
+        self.0.join("rejects")
+    }
+
+    /// Deliveries that wait for a person.
+    pub fn deliveries(&self) -> PathBuf {
+        self.0.join("deliveries")
+    }
+
+    /// The lock, the socket and temporary files.
+    pub fn run(&self) -> PathBuf {
+        self.0.join("run")
+    }
+
+    /// The local socket.
+    pub fn socket(&self) -> PathBuf {
+        self.run().join("admin.sock")
+    }
+
+    /// Whether a node was made here.
+    pub fn is_node(&self) -> bool {
+        self.config().exists()
+    }
+
+    /// Makes the directories.
+    pub fn create(&self) -> anyhow::Result<()> {
+        for dir in [self.store(), self.inbox(), self.rejects(), self.deliveries(), self.run()] {
+            std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Takes the directory for this process until the answer is dropped.
+    pub fn lock(&self) -> anyhow::Result<DirLock> {
+        let path = self.run().join("lock");
+        std::fs::create_dir_all(self.run()).with_context(|| format!("make {}", self.run().display()))?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("open {}", path.display()))?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            bail!(
+                "{} is in use by another creditsync (process {}). Stop it first, or use --dir",
+                self.0.display(),
+                holder.trim()
+            );
+        }
+        // Only for the message above.
+        let _ = file.set_len(0).and_then(|()| file.rewind());
+        let _ = write!(file, "{}", std::process::id());
+        Ok(DirLock { _file: file })
+    }
+}
+
+/// The lock on a node's directory.
+#[derive(Debug)]
+pub struct DirLock {
+    _file: File,
+}

@@ -1,0 +1,34 @@
+//! Puts the node together: opens it, makes one, joins one, runs one, and does
+//! what commands ask.
+//!
+//! - [`dir`]: what lies where in a node's directory;
+//! - [`node`]: the opened node;
+//! - [`init`], [`invite`], [`join`]: how nodes come to be;
+//! - [`daemon`]: the node running;
+//! - [`commands`]: what a request does, in the daemon or without one, with
+//!   [`status`], [`verify`] and [`export`] for the larger answers.
+
+pub mod commands;
+pub mod daemon;
+pub mod dir;
+mod export;
+pub mod init;
+mod invite;
+pub mod join;
+pub mod node;
+mod status;
+mod verify;
+
+/// A time as JSON answers print it: RFC 3339, UTC, whole seconds.
+pub(crate) fn rfc3339(unix_seconds: i64) -> String {
+    use time::format_description::well_known::Rfc3339;
+    time::OffsetDateTime::from_unix_timestamp(unix_seconds)
+        .ok()
+        .and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_default()
+}
+
+/// The wall clock in seconds since 1970.
+pub(crate) fn now_unix() -> i64 {
+    time::OffsetDateTime::now_utc().unix_timestamp()
+}

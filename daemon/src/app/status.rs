@@ -1,0 +1,185 @@
+//! What `status --json` answers. The field names are a contract.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use protocol::{
+    id::{NodeId, PartitionId},
+    session::link::SILENCE_MAX,
+};
+use serde_json::{Value as Json, json};
+
+use super::{node::Node, rfc3339};
+use crate::{
+    store::Head,
+    sync::peers::PeerState,
+};
+
+/// The node, its peers and its partitions.
+pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
+    let peers = peers(node)?;
+    let held: BTreeSet<_> =
+        node.deliveries.list().unwrap_or_default().into_iter().map(|held| held.dataset).collect();
+    let mut partitions = Vec::new();
+    for (partition, head) in node.heads(None) {
+        let is_held = partition.origin == *node.membership.me() && held.contains(&partition.dataset);
+        partitions.push(partition_json(node, &partition, &head, is_held));
+    }
+    Ok(json!({
+        "node": node.identity.node,
+        "federation": node.identity.federation,
+        "role": node.config.role(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_s": node.started.map(|started| started.elapsed().as_secs()),
+        "peers": peers,
+        "partitions": partitions,
+    }))
+}
+
+/// The nodes that this one talks to: all members at the hub, the hub at a
+/// member.
+fn peers(node: &Node) -> anyhow::Result<Vec<Json>> {
+    let known = node.sync.peers.all();
+    let registry = node.membership.current()?;
+    let names: Vec<NodeId> = if node.is_hub() {
+        let members = registry.members().iter().filter(|(_, known)| !known.member.removed);
+        members.map(|(name, _)| name.clone()).filter(|name| name != node.membership.me()).collect()
+    } else {
+        vec![node.membership.hub().clone()]
+    };
+    let peer = |name: &NodeId| {
+        let state = known.get(name).cloned().unwrap_or_default();
+        json!({
+            "node": name,
+            "connected": state.connected,
+            "address": state.address,
+            "since": state.since.map(time_text),
+            "last_contact": state.last_contact.map(time_text),
+            "rtt_ms": state.rtt.map(|rtt| (rtt.as_secs_f64() * 1_000_000.0).round() / 1000.0),
+            "certificate_not_after": state.certificate_not_after.map(rfc3339),
+            "reason": state.reason,
+            "misbehaved": state.misbehaved,
+        })
+    };
+    Ok(names.iter().map(peer).collect())
+}
+
+fn partition_json(node: &Node, partition: &PartitionId, head: &Head, is_held: bool) -> Json {
+    let standing = if partition.origin == *node.membership.me() {
+        origin_standing(node, partition, head, is_held)
+    } else {
+        replica_standing(node, partition, head)
+    };
+    let acked: Vec<Json> = node
+        .store
+        .acks(partition)
+        .iter()
+        .map(|(name, ack)| json!({ "node": name, "seq": ack.seq, "at": rfc3339(ack.at_ms / 1000) }))
+        .collect();
+    json!({
+        "partition": partition.to_string(),
+        "dataset": partition.dataset,
+        "origin": partition.origin,
+        "audience": partition.audience.as_str(),
+        "seq": head.seq(),
+        "records": head.summary.records,
+        "head": head.signed.hash().to_string(),
+        "root": head.root().to_string(),
+        "state": standing.state,
+        "behind_change_sets": standing.behind,
+        "lag_s": standing.lag_s,
+        "reason": standing.reason,
+        "updated_at": rfc3339(head.updated_ms / 1000),
+        "acked": acked,
+    })
+}
+
+/// How a partition stands.
+#[derive(Default)]
+struct Standing {
+    state: &'static str,
+    behind: Option<u64>,
+    lag_s: Option<u64>,
+    reason: Option<String>,
+}
+
+/// At its origin a partition is never behind itself; what counts is how far the
+/// hub has followed.
+fn origin_standing(node: &Node, partition: &PartitionId, head: &Head, is_held: bool) -> Standing {
+    let hub = node.membership.hub();
+    let acked = node.store.acks(partition).get(hub).copied();
+    let behind = if node.is_hub() {
+        Some(0)
+    } else {
+        Some(head.seq().saturating_sub(acked.map_or(0, |ack| ack.seq)))
+    };
+    let (state, reason) = match node.store.quarantine_reason(partition) {
+        Some(reason) => ("quarantined", Some(reason)),
+        None if is_held => {
+            ("held", Some("a delivery waits for approval: creditsync delivery list".to_owned()))
+        }
+        None => ("origin", None),
+    };
+    let lag_s = match behind {
+        Some(0) => Some(0),
+        _ => seconds_since_ms(head.updated_ms),
+    };
+    Standing { state, behind, lag_s, reason }
+}
+
+/// A replica is in sync only while its peer is there, was heard lately, and has
+/// the same head.
+fn replica_standing(node: &Node, partition: &PartitionId, head: &Head) -> Standing {
+    let provider = if node.is_hub() { &partition.origin } else { node.membership.hub() };
+    let peer: PeerState = node.sync.peers.all().remove(provider).unwrap_or_default();
+    let theirs = peer.heads.get(partition);
+    let behind = theirs.map(|theirs| theirs.position.seq.saturating_sub(head.seq()));
+    let silent = peer.last_heard.is_none_or(|heard| heard.elapsed() >= SILENCE_MAX);
+    let lag_s = peer.last_contact.map(|contact| elapsed_since(contact).as_secs());
+    let not_in_sync = |state, reason: String| Standing { state, behind, lag_s, reason: Some(reason) };
+    if let Some(reason) = node.store.quarantine_reason(partition) {
+        return not_in_sync("quarantined", reason);
+    }
+    if !peer.connected || silent {
+        let reason = match peer.reason {
+            Some(reason) => format!("offline: {reason}"),
+            None => "offline".to_owned(),
+        };
+        return not_in_sync("behind", reason);
+    }
+    if let Some(trouble) = peer.troubles.get(partition) {
+        return not_in_sync("behind", trouble.clone());
+    }
+    if peer.fetching.contains(partition) {
+        return not_in_sync("syncing", "fetching the whole state".to_owned());
+    }
+    match theirs {
+        None => not_in_sync("behind", format!("{provider} has not said what it holds")),
+        Some(theirs) if theirs.position == head.position() => {
+            Standing { state: "in_sync", behind: Some(0), lag_s: Some(0), reason: None }
+        }
+        Some(theirs) if theirs.position.seq > head.seq() => {
+            not_in_sync("syncing", "change sets are on their way".to_owned())
+        }
+        Some(theirs) if theirs.position.seq < head.seq() => {
+            not_in_sync("behind", format!("{provider} holds less than this node"))
+        }
+        Some(_) => not_in_sync("behind", format!("{provider} holds another history")),
+    }
+}
+
+fn time_text(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    rfc3339(i64::try_from(since.as_secs()).unwrap_or_default())
+}
+
+fn elapsed_since(time: SystemTime) -> Duration {
+    SystemTime::now().duration_since(time).unwrap_or_default()
+}
+
+fn seconds_since_ms(then_ms: i64) -> Option<u64> {
+    let now_ms = super::now_unix().saturating_mul(1000);
+    u64::try_from(now_ms.saturating_sub(then_ms) / 1000).ok()
+}

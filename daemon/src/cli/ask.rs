@@ -1,0 +1,95 @@
+//! Doing a request: by the running daemon, or here if none runs.
+
+use std::{
+    io::IsTerminal as _,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value as Json;
+
+use crate::{
+    admin::{self, Reply, Request},
+    app::{dir::NodeDir, node::Node},
+    ingest::Progress,
+    telemetry,
+};
+
+/// Without a terminal, a line of progress is printed this often.
+const PLAIN_PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+/// Does a request that has no pieces.
+pub(super) fn ask(dir: &NodeDir, request: &Request) -> anyhow::Result<(Json, bool)> {
+    ask_with(dir, request, &mut |_| Ok(()))
+}
+
+/// Does a request; pieces of an export go to `chunk`, progress is shown.
+pub(super) fn ask_with(
+    dir: &NodeDir,
+    request: &Request,
+    chunk: &mut dyn FnMut(String) -> anyhow::Result<()>,
+) -> anyhow::Result<(Json, bool)> {
+    let mut shown = ShownProgress::new();
+    let mut heed = |reply: Reply| match reply {
+        Reply::Progress(progress) => {
+            shown.show(progress);
+            Ok(())
+        }
+        Reply::Chunk(text) => chunk(text),
+        Reply::Done { .. } | Reply::Failed(_) => Ok(()),
+    };
+    if let Some(answer) = admin::ask(&dir.socket(), request, &mut heed)? {
+        return Ok(answer);
+    }
+    telemetry::init_for_command();
+    let node = Node::open(dir)?;
+    let heed = std::cell::RefCell::new(heed);
+    node.execute(request.clone(), &|reply| (heed.borrow_mut())(reply))
+}
+
+/// Progress of an import: a bar on a terminal, plain lines elsewhere.
+struct ShownProgress {
+    bar: Option<ProgressBar>,
+    terminal: bool,
+    last_line: Instant,
+}
+
+impl ShownProgress {
+    fn new() -> Self {
+        Self { bar: None, terminal: std::io::stderr().is_terminal(), last_line: Instant::now() }
+    }
+
+    fn show(&mut self, progress: Progress) {
+        let Progress { bytes_read, bytes_total, rows, compared } = progress;
+        let stage = if compared > 0 {
+            format!("compared {compared} of {rows} rows")
+        } else {
+            format!("read {rows} rows")
+        };
+        if self.terminal {
+            let bar = self.bar.get_or_insert_with(|| {
+                let bar = ProgressBar::new(0);
+                if let Ok(style) =
+                    ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {elapsed} {msg}")
+                {
+                    bar.set_style(style);
+                }
+                bar
+            });
+            bar.set_length(bytes_total);
+            bar.set_position(bytes_read);
+            bar.set_message(stage);
+        } else if self.last_line.elapsed() >= PLAIN_PROGRESS_EVERY {
+            self.last_line = Instant::now();
+            eprintln!("{bytes_read} of {bytes_total} bytes, {stage}");
+        }
+    }
+}
+
+impl Drop for ShownProgress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

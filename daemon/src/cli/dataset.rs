@@ -1,0 +1,81 @@
+//! `dataset`: the catalogue.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Subcommand;
+
+use super::{Done, ask::ask, print_json, print_table, rows_of, text_of};
+use crate::{admin::Request, app::dir::NodeDir};
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples: creditsync dataset list\n          creditsync dataset show enterprise\n          creditsync dataset apply my-dataset.toml    (at the hub)")]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+    /// Print a JSON document
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// All datasets / 列出
+    List,
+    /// One dataset's fields / 查看字段
+    Show {
+        /// The dataset
+        #[arg(value_name = "ID")]
+        dataset: String,
+    },
+    /// Publish a new dataset, or a new version of one, to the federation / 发布
+    Apply {
+        /// The schema file
+        #[arg(value_name = "FILE.toml")]
+        file: PathBuf,
+    },
+}
+
+pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
+    let request = match &arguments.action {
+        Action::List => Request::DatasetList,
+        Action::Show { dataset } => Request::DatasetShow { dataset: dataset.clone() },
+        Action::Apply { file } => {
+            let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+            Request::DatasetApply { text }
+        }
+    };
+    let (answer, _) = ask(dir, &request)?;
+    if arguments.json {
+        print_json(&answer)?;
+        return Ok(Done::Well);
+    }
+    match arguments.action {
+        Action::List => {
+            let fields = ["dataset", "version", "fields", "partitions", "records", "title_zh", "title_en"];
+            let heading = ["DATASET", "VERSION", "FIELDS", "PARTITIONS", "RECORDS", "标题", "TITLE"];
+            print_table(&heading, &rows_of(&answer["datasets"], &fields));
+        }
+        Action::Show { .. } => {
+            println!("{} version {}: {} / {}", text_of(&answer["dataset"]), text_of(&answer["version"]), text_of(&answer["title_zh"]), text_of(&answer["title_en"]));
+            let key: Vec<String> = answer["key"].as_array().into_iter().flatten().map(text_of).collect();
+            println!("key / 主键: {}\n", key.join(", "));
+            let fields = ["name", "type", "required", "personal", "title_zh", "title_en"];
+            let mut rows = rows_of(&answer["field"], &fields);
+            for row in &mut rows {
+                // What is not said is not so.
+                for cell in &mut row[2..4] {
+                    if cell == "-" {
+                        "no".clone_into(cell);
+                    }
+                }
+            }
+            print_table(&["FIELD", "TYPE", "REQUIRED", "PERSONAL", "标题", "TITLE"], &rows);
+        }
+        Action::Apply { .. } => {
+            let what = if answer["changed"] == true { "published" } else { "unchanged" };
+            println!("{} version {}: {what}", text_of(&answer["dataset"]), text_of(&answer["version"]));
+        }
+    }
+    Ok(Done::Well)
+}

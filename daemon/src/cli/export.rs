@@ -1,0 +1,75 @@
+//! `export`: a partition or a dataset as CSV or JSON lines.
+
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+
+use super::{Done, ask::ask_with};
+use crate::{
+    admin::{ExportFormat, Request},
+    app::dir::NodeDir,
+};
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples: creditsync export enterprise/410122 -o 410122.csv\n          creditsync export enterprise --format jsonl\nA whole dataset gets a leading _origin column. Personal fields are not masked: protect the file.")]
+pub(super) struct Arguments {
+    /// A partition (dataset/origin) or a whole dataset / 分区或数据集
+    #[arg(value_name = "PARTITION|DATASET")]
+    target: String,
+    /// csv or jsonl
+    #[arg(long, value_enum, default_value = "csv")]
+    format: ExportFormat,
+    /// Write to a file instead of standard output / 输出文件
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
+    let Arguments { target, format, output } = arguments;
+    let request = Request::Export { target, format };
+    let (answer, _) = match output {
+        Some(path) => to_file(dir, &request, &path)?,
+        None => {
+            let mut out = std::io::stdout().lock();
+            let answer = ask_with(dir, &request, &mut |chunk| write_chunk(&mut out, &chunk))?;
+            out.flush().context("write to standard output")?;
+            answer
+        }
+    };
+    eprintln!("{} records", super::text_of(&answer["records"]));
+    Ok(Done::Well)
+}
+
+/// The file appears whole or not at all, and only its owner reads it.
+fn to_file(dir: &NodeDir, request: &Request, path: &Path) -> anyhow::Result<(serde_json::Value, bool)> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut name = path.file_name().context("-o names no file")?.to_owned();
+    name.push(".part");
+    let temporary = path.with_file_name(name);
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
+    let file = file.with_context(|| format!("write {}", temporary.display()))?;
+    let mut out = BufWriter::new(file);
+    let written = ask_with(dir, request, &mut |chunk| write_chunk(&mut out, &chunk)).and_then(|answer| {
+        let file = out.into_inner().map_err(|error| error.into_error())?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        Ok(answer)
+    });
+    if written.is_err() {
+        // The first error is the one to report.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written.with_context(|| format!("export to {}", path.display()))
+}
+
+fn write_chunk(out: &mut dyn Write, chunk: &str) -> anyhow::Result<()> {
+    match out.write_all(chunk.as_bytes()) {
+        // The reader has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        other => other.context("write the export"),
+    }
+}

@@ -1,0 +1,76 @@
+//! `import`: one file into this node's own partition.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde_json::Value as Json;
+
+use super::{Done, ask::ask_with, print_json, text_of};
+use crate::{admin::Request, app::dir::NodeDir};
+
+#[derive(clap::Args)]
+#[command(after_help = "Example: creditsync import enterprise 2024-05.csv\nExit code 3 means that rows were rejected, or that the delivery waits for approval.")]
+pub(super) struct Arguments {
+    /// The dataset, for example enterprise / 数据集
+    dataset: String,
+    /// The CSV file / CSV 文件
+    file: PathBuf,
+    /// The file is the whole partition: what it lacks is deleted / 全量文件：文件中没有的记录将被删除
+    #[arg(long)]
+    full: bool,
+    /// auto, utf-8, gbk, gb18030 or utf-16 / 文件编码
+    #[arg(long, default_value = "auto")]
+    encoding: String,
+    /// Print a JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
+    let Arguments { dataset, file, full, encoding, json } = arguments;
+    // The daemon has another working directory.
+    let path = absolute(&file)?;
+    let request = Request::Import { dataset, path, full, encoding };
+    let (report, attention) = ask_with(dir, &request, &mut |_| Ok(()))?;
+    if json {
+        print_json(&report)?;
+    } else {
+        print_report(&report);
+    }
+    Ok(Done::from_attention(attention))
+}
+
+fn absolute(file: &Path) -> anyhow::Result<String> {
+    let path = std::path::absolute(file).with_context(|| format!("find {}", file.display()))?;
+    let path = path.into_os_string().into_string();
+    path.map_err(|path| anyhow::anyhow!("the file's name is not UTF-8: {}", path.display()))
+}
+
+/// The report for people, in Chinese and English.
+pub(super) fn print_report(report: &Json) {
+    let count = |name: &str| text_of(&report[name]);
+    if let Some(held) = report["held"].as_str() {
+        println!("held / 待审批: {held}");
+        println!("  creditsync delivery show {held}");
+        println!("  creditsync delivery approve {held}");
+    }
+    for (name, zh) in [
+        ("rows", "总行数"),
+        ("inserted", "新增"),
+        ("updated", "更新"),
+        ("deleted", "删除"),
+        ("unchanged", "未变"),
+        ("duplicates", "重复"),
+        ("rejected", "拒绝"),
+        ("warnings", "警告"),
+    ] {
+        println!("{:>10} {name} / {zh}", count(name));
+    }
+    println!("{:>10} change sets / 变更集, now at number / 当前序号 {}", count("change_sets"), count("seq"));
+    if let Some(seconds) = report["seconds"].as_f64() {
+        println!("{seconds:>10.2} seconds / 秒");
+    }
+    if let Some(rejects) = report["rejects_file"].as_str() {
+        println!("rejected rows and warnings / 拒绝与警告明细: {rejects}");
+    }
+}

@@ -1,0 +1,187 @@
+//! The command line: arguments in, answers out.
+//!
+//! Standard output carries only the answer, everything else goes to standard
+//! error. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but something
+//! needs a person. The names of commands, options and JSON fields are a
+//! contract.
+
+mod ask;
+mod dataset;
+mod delivery;
+mod demo;
+mod export;
+mod get;
+mod import;
+mod invite;
+mod node;
+mod setup;
+mod status;
+mod verify;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+use crate::app::dir::NodeDir;
+
+/// Where a node lies unless somebody says otherwise.
+const DEFAULT_DIR: &str = "/var/lib/creditsync";
+/// Something needs a person.
+const EXIT_ATTENTION: u8 = 3;
+
+/// Keeps a city's credit datasets equal at counties and the municipal centre.
+#[derive(Parser)]
+#[command(
+    name = "creditsync",
+    version,
+    about = "Keeps a city's credit datasets equal at the counties and the municipal centre, and proves it.\n市、县两级信用数据同步：两端数据一致，并可验证。",
+    after_help = "Try it: creditsync demo\n试用：creditsync demo",
+    max_term_width = 100
+)]
+struct Arguments {
+    /// The node's directory / 节点目录
+    ///
+    /// Without it: CREDITSYNC_DIR, else /var/lib/creditsync (the demo: a
+    /// temporary directory).
+    #[arg(long, global = true, env = "CREDITSYNC_DIR", value_name = "DIR")]
+    dir: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show a whole federation on this machine, with synthetic data / 在本机演示整个联盟（合成数据）
+    Demo(demo::Arguments),
+    /// Make this directory a hub / 创建市级中心节点
+    Init(setup::InitArguments),
+    /// Print a one-time token with which a node joins / 生成一次性加入令牌
+    Invite(invite::Arguments),
+    /// Make this directory a member, with a token / 用令牌加入联盟
+    Join(setup::JoinArguments),
+    /// Run the node in the foreground / 在前台运行节点
+    Run(setup::RunArguments),
+    /// Show the node, its peers and its partitions / 查看状态
+    Status(status::Arguments),
+    /// List, show or change datasets / 数据集目录
+    Dataset(dataset::Arguments),
+    /// Import a CSV file / 导入 CSV 文件
+    Import(import::Arguments),
+    /// Deliveries that wait for a person / 待审批的交付
+    Delivery(delivery::Arguments),
+    /// Write a partition or a dataset as CSV or JSON lines / 导出
+    Export(export::Arguments),
+    /// Look up one record at all its origins / 按主键查询
+    Get(get::Arguments),
+    /// Check signatures, roots and peers / 校验
+    Verify(verify::Arguments),
+    /// The federation's nodes / 联盟成员
+    Node(node::Arguments),
+}
+
+/// Parses the arguments, does the command, and answers the exit code.
+pub fn main() -> ExitCode {
+    restore_sigpipe();
+    let arguments = Arguments::parse();
+    let given = arguments.dir;
+    let dir = NodeDir::new(given.as_deref().unwrap_or(Path::new(DEFAULT_DIR)));
+    let done = match arguments.command {
+        Command::Demo(arguments) => demo::run(arguments, given),
+        Command::Init(arguments) => setup::init(&dir, arguments),
+        Command::Invite(arguments) => invite::run(&dir, arguments),
+        Command::Join(arguments) => setup::join(&dir, arguments),
+        Command::Run(arguments) => setup::run(&dir, arguments),
+        Command::Status(arguments) => status::run(&dir, arguments),
+        Command::Dataset(arguments) => dataset::run(&dir, arguments),
+        Command::Import(arguments) => import::run(&dir, arguments),
+        Command::Delivery(arguments) => delivery::run(&dir, arguments),
+        Command::Export(arguments) => export::run(&dir, arguments),
+        Command::Get(arguments) => get::run(&dir, arguments),
+        Command::Verify(arguments) => verify::run(&dir, arguments),
+        Command::Node(arguments) => node::run(&dir, arguments),
+    };
+    match done {
+        Ok(Done::Well) => ExitCode::SUCCESS,
+        Ok(Done::Attention) => ExitCode::from(EXIT_ATTENTION),
+        Err(error) => {
+            eprintln!("creditsync: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How a command that did not fail ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Done {
+    /// All is well.
+    Well,
+    /// Something needs a person.
+    Attention,
+}
+
+impl Done {
+    fn from_attention(attention: bool) -> Self {
+        if attention { Done::Attention } else { Done::Well }
+    }
+}
+
+/// `creditsync export … | head` must end quietly, not with a panic about a
+/// broken pipe: writing to standard output is then an error that ends us.
+fn restore_sigpipe() {
+    let default_hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let text = info.payload().downcast_ref::<String>().map(String::as_str).unwrap_or_default();
+        if text.contains("Broken pipe") {
+            std::process::exit(0);
+        }
+        default_hook(info);
+    }));
+}
+
+/// Prints a JSON document for `--json`.
+fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// A JSON field as text for a table; `-` for null.
+fn text_of(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::Null => "-".to_owned(),
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Bool(true) => "yes".to_owned(),
+        serde_json::Value::Bool(false) => "no".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Prints rows under a heading, columns aligned. Chinese characters take two
+/// cells.
+fn print_table(heading: &[&str], rows: &[Vec<String>]) {
+    let cells = |text: &str| -> usize { text.chars().map(|c| if c as u32 >= 0x1100 { 2 } else { 1 }).sum() };
+    let mut widths: Vec<usize> = heading.iter().map(|text| cells(text)).collect();
+    for row in rows {
+        for (width, text) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cells(text));
+        }
+    }
+    let line = |row: &[String]| {
+        let mut out = String::new();
+        for (text, width) in row.iter().zip(&widths) {
+            out.push_str(text);
+            out.push_str(&" ".repeat(width - cells(text) + 2));
+        }
+        println!("{}", out.trim_end());
+    };
+    line(&heading.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+    rows.iter().for_each(|row| line(row));
+}
+
+/// The rows of a JSON array, with these fields as columns.
+fn rows_of(list: &serde_json::Value, fields: &[&str]) -> Vec<Vec<String>> {
+    let items = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    items.iter().map(|item| fields.iter().map(|field| text_of(&item[*field])).collect()).collect()
+}

@@ -1,0 +1,98 @@
+//! `init`, `join` and `run`: how a node comes to be, and its life.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::SocketAddr,
+};
+
+use anyhow::{Context as _, bail};
+use protocol::id::{FederationId, NodeId};
+
+use super::Done;
+use crate::{
+    app::{self, dir::NodeDir, init::NewHub, node::load_config},
+    telemetry,
+};
+
+#[derive(clap::Args)]
+#[command(after_help = "Example: creditsync --dir /srv/hub init --federation zhengzhou --node 410100 --listen 0.0.0.0:7443 --name 郑州市信用中心")]
+pub(super) struct InitArguments {
+    /// The federation's name: a-z, 0-9 and '-' / 联盟名称
+    #[arg(long)]
+    federation: FederationId,
+    /// The hub's name, usually its division code / 节点标识（通常为行政区划代码）
+    #[arg(long, value_name = "ID")]
+    node: NodeId,
+    /// Where to listen, IP:PORT (UDP) / 监听地址
+    #[arg(long, value_name = "ADDR")]
+    listen: SocketAddr,
+    /// A name for people / 显示名称
+    #[arg(long)]
+    name: Option<String>,
+}
+
+pub(super) fn init(dir: &NodeDir, arguments: InitArguments) -> anyhow::Result<Done> {
+    telemetry::init_for_command();
+    let name = arguments.name.unwrap_or_else(|| arguments.node.to_string());
+    let InitArguments { federation, node, listen, .. } = arguments;
+    let hub = NewHub { federation, node, name, listen };
+    app::init::init(dir, &hub)?;
+    eprintln!("hub {} of federation {} is ready in {}", hub.node, hub.federation, dir.path().display());
+    eprintln!("next: creditsync --dir {0} run    and    creditsync --dir {0} invite ID", dir.path().display());
+    eprintln!("keep {} safe: it is the root of all trust", dir.keys().join("root.key").display());
+    Ok(Done::Well)
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "Example: creditsync --dir /var/lib/creditsync join creditsync-join-1.AbC…\nWith '-' the token is read from standard input.")]
+pub(super) struct JoinArguments {
+    /// The token that the hub printed; white space in it does not matter / 市级中心给出的令牌
+    #[arg(required = true, num_args = 1.., value_name = "TOKEN")]
+    token: Vec<String>,
+}
+
+pub(super) fn join(dir: &NodeDir, arguments: JoinArguments) -> anyhow::Result<Done> {
+    telemetry::init_for_command();
+    let mut token = arguments.token.concat();
+    if token == "-" {
+        token.clear();
+        let limit = 256 * 1024;
+        std::io::stdin().take(limit).read_to_string(&mut token).context("read the token")?;
+    }
+    let config = runtime()?.block_on(app::join::join(dir, &token))?;
+    let hub = config.upstream.map(|upstream| upstream.hub.to_string()).unwrap_or_default();
+    eprintln!("{} ({}) joined federation {} at hub {hub}", config.node, config.name, config.federation);
+    eprintln!("next: creditsync --dir {0} run    then drop files into {1}/DATASET/", dir.path().display(), dir.inbox().display());
+    Ok(Done::Well)
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "Prints 'ready' once it listens. Stop it with Ctrl-C or SIGTERM.\nExample: creditsync --dir /srv/hub run")]
+pub(super) struct RunArguments {}
+
+pub(super) fn run(dir: &NodeDir, _: RunArguments) -> anyhow::Result<Done> {
+    let config = load_config(dir)?;
+    telemetry::init(&config.log);
+    if config.listen.is_some() && config.upstream.is_some() {
+        bail!(
+            "{}: [listen] and [upstream] together make a middle tier, which this version cannot run; \
+             remove one of them",
+            dir.config().display()
+        );
+    }
+    let ready = || {
+        println!("ready");
+        // Whoever started us waits for this line.
+        let _ = std::io::stdout().flush();
+    };
+    runtime()?.block_on(app::daemon::run(dir, ready))?;
+    Ok(Done::Well)
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)))
+        .enable_all()
+        .build()
+        .context("start the runtime")
+}

@@ -1,0 +1,464 @@
+//! Leads a delivered file through decoding, checking, sorting, comparing and
+//! committing.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use protocol::{
+    change::Change,
+    federation::Registry,
+    id::{DatasetId, PartitionId},
+    schema::Schema,
+    sign::SigningKey,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    cut::{ChangeSpool, Cutter},
+    decode::{CsvFile, Encoding, FileError, Row},
+    diff::{Comparer, Cursor, Outcome},
+    map::{HeaderError, Mapping},
+    report::{ImportReport, RejectsFile},
+    spool::{Sorted, Sorter, SpoolError},
+    validate::{Severity, Validator},
+};
+use crate::{
+    membership::Membership,
+    store::{Store, StoreError},
+};
+
+/// Rows between two looks at the clock and at whether to stop.
+const ROWS_PER_PROGRESS: u64 = 4096;
+
+/// A file to be imported.
+#[derive(Debug, Clone)]
+pub struct ImportRequest {
+    /// The dataset.
+    pub dataset: DatasetId,
+    /// The file.
+    pub path: PathBuf,
+    /// The file is the whole partition: what it lacks is deleted.
+    pub full: bool,
+    /// How its bytes are to be read.
+    pub encoding: Encoding,
+    /// A person approved what would otherwise be held.
+    pub approved: bool,
+    /// Where rejected rows are described, if there are any.
+    pub rejects: PathBuf,
+}
+
+/// How far an import has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Progress {
+    /// Bytes of the file that were read.
+    pub bytes_read: u64,
+    /// Bytes of the file.
+    pub bytes_total: u64,
+    /// Rows that were read.
+    pub rows: u64,
+    /// Rows that were compared with the stored records.
+    pub compared: u64,
+}
+
+/// When a full delivery is held.
+#[derive(Debug, Clone, Copy)]
+pub struct HoldRule {
+    /// More deletions than this share of the stored records, in percent …
+    pub percent: u64,
+    /// … and more than this many.
+    pub at_least: u64,
+}
+
+/// Why a full delivery waits for a person.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
+pub enum HoldReason {
+    /// It would delete too much.
+    #[error("it would delete {deletes} of {stored} records / 将删除 {stored} 条记录中的 {deletes} 条")]
+    Deletes {
+        /// Records that would go.
+        deletes: u64,
+        /// Records that there are.
+        stored: u64,
+    },
+    /// It has no rows at all.
+    #[error("the file has no rows, and {stored} records are stored / 文件没有数据行，而库中有 {stored} 条记录")]
+    Empty {
+        /// Records that there are.
+        stored: u64,
+    },
+    /// Rows whose key could not be read might be among the ones to delete.
+    #[error(
+        "{unreadable} rows have no readable key, and {deletes} records would be deleted that may be theirs / \
+         有 {unreadable} 行无法读出主键，将删除的 {deletes} 条记录可能与之对应"
+    )]
+    Unreadable {
+        /// Rows without a key.
+        unreadable: u64,
+        /// Records that would go.
+        deletes: u64,
+    },
+}
+
+/// An import that did not happen, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// No such dataset in the catalogue.
+    #[error("there is no dataset '{dataset}'; the catalogue has: {known} / 没有名为 '{dataset}' 的数据集")]
+    UnknownDataset {
+        /// As asked for.
+        dataset: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// The file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The header does not fit the dataset.
+    #[error("{path}: {problem}")]
+    Header {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        problem: HeaderError,
+    },
+    /// Temporary files cannot be written.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The report cannot be written.
+    #[error("{path}: {source}")]
+    Report {
+        /// The report.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A full delivery that a person has to approve.
+    #[error("held: {0}")]
+    Held(HoldReason),
+    /// The daemon is shutting down.
+    #[error("the import was stopped; what it had committed stays, and the same file can be delivered again")]
+    Stopped,
+}
+
+/// Imports files into this node's own partitions.
+pub struct Importer {
+    store: Store,
+    membership: Arc<Membership>,
+    key: Arc<SigningKey>,
+    spool_dir: PathBuf,
+    memory_bytes: usize,
+    hold: HoldRule,
+    /// One import a partition at a time.
+    locks: Mutex<HashMap<PartitionId, Arc<Mutex<()>>>>,
+    stop: CancellationToken,
+}
+
+impl Importer {
+    /// An importer that sorts in `memory_bytes` and spills to `spool_dir`.
+    pub fn new(
+        store: Store,
+        membership: Arc<Membership>,
+        key: Arc<SigningKey>,
+        spool_dir: PathBuf,
+        memory_bytes: usize,
+        hold: HoldRule,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { store, membership, key, spool_dir, memory_bytes, hold, locks: Mutex::default(), stop }
+    }
+
+    /// Imports one file. Blocks: call it on a thread of its own.
+    ///
+    /// Everything that the report counts is durable when this answers. After an
+    /// error, what was committed before it stays, and delivering the file again
+    /// does the rest.
+    pub fn import(
+        &self,
+        request: &ImportRequest,
+        progress: &dyn Fn(Progress),
+    ) -> Result<ImportReport, ImportError> {
+        let started = Instant::now();
+        let registry = self.membership.current()?;
+        let schema = self.schema(&registry, &request.dataset)?;
+        let mut rejects = RejectsFile::new(request.rejects.clone());
+        let mut report = ImportReport::default();
+        let wrong_report = |source| ImportError::Report {
+            path: request.rejects.display().to_string(),
+            source,
+        };
+
+        let file = CsvFile::open(&request.path, request.encoding)?;
+        let mapping = Mapping::new(file.header(), &schema).map_err(|problem| {
+            ImportError::Header { path: request.path.display().to_string(), problem }
+        })?;
+        let read = self.read(file, &schema, &mapping, &mut rejects, &mut report, progress)?;
+
+        let partition = self.membership.own_partition(&request.dataset);
+        let lock = self.lock_of(&partition);
+        // A panic in another import left nothing half-done here.
+        let _one_at_a_time = lock.lock().unwrap_or_else(|error| error.into_inner());
+        // An upsert keeps what the file has no column for; a full file says all.
+        let kept = if request.full { &[] } else { mapping.missing() };
+        let comparer = Comparer::new(&registry, &schema, kept);
+        let job = Job { importer: self, partition, schema: &schema, comparer, progress };
+        let outcome = job.apply(request, read, &mut rejects, &mut report);
+
+        let path = rejects.finish().map_err(wrong_report)?;
+        report.rejects_file = path.map(|path| path.display().to_string());
+        report.seconds = started.elapsed().as_secs_f64();
+        match outcome {
+            Ok(()) => {
+                debug_assert!(report.adds_up(), "{report:?}");
+                Ok(report)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn schema(&self, registry: &Registry, dataset: &DatasetId) -> Result<Schema, ImportError> {
+        if !dataset.is_system()
+            && let Some(schema) = registry.schema(dataset)
+        {
+            return Ok(schema.clone());
+        }
+        let known: Vec<&str> = registry.datasets().map(|schema| schema.dataset().as_str()).collect();
+        Err(ImportError::UnknownDataset { dataset: dataset.to_string(), known: known.join(", ") })
+    }
+
+    fn lock_of(&self, partition: &PartitionId) -> Arc<Mutex<()>> {
+        let mut locks = self.locks.lock().unwrap_or_else(|error| error.into_inner());
+        locks.entry(partition.clone()).or_default().clone()
+    }
+
+    fn check_stop(&self) -> Result<(), ImportError> {
+        if self.stop.is_cancelled() { Err(ImportError::Stopped) } else { Ok(()) }
+    }
+
+    /// Reads the whole file into sorted records.
+    fn read(
+        &self,
+        mut file: CsvFile,
+        schema: &Schema,
+        mapping: &Mapping,
+        rejects: &mut RejectsFile,
+        report: &mut ImportReport,
+        progress: &dyn Fn(Progress),
+    ) -> Result<ReadFile, ImportError> {
+        let wrong_report =
+            |source| ImportError::Report { path: "the rejects file".into(), source };
+        let mut validator = Validator::new(schema, mapping);
+        let mut sorter = Sorter::new(&self.spool_dir, self.memory_bytes);
+        let mut unreadable = 0;
+        let bytes_total = file.bytes_total();
+        loop {
+            if report.rows % ROWS_PER_PROGRESS == 0 {
+                self.check_stop()?;
+                let (bytes_read, rows) = (file.bytes_read(), report.rows);
+                progress(Progress { bytes_read, bytes_total, rows, compared: 0 });
+            }
+            let Some(row) = file.next_row()? else { break };
+            report.rows += 1;
+            match row {
+                Row::Malformed { line, problem } => {
+                    report.rejected += 1;
+                    unreadable += 1;
+                    rejects.push_malformed(line, &problem).map_err(wrong_report)?;
+                }
+                Row::Fields { line, fields } => {
+                    let checked = validator.row(fields.iter());
+                    for issue in &checked.issues {
+                        rejects.push(line, issue).map_err(wrong_report)?;
+                    }
+                    if checked.record.is_none() {
+                        report.rejected += 1;
+                    } else {
+                        let warnings =
+                            checked.issues.iter().filter(|issue| issue.severity == Severity::Warning);
+                        report.warnings += warnings.count() as u64;
+                    }
+                    match &checked.key {
+                        Some(key) => sorter.push(key, line, checked.record.as_deref())?,
+                        None => unreadable += 1,
+                    }
+                }
+            }
+        }
+        let (bytes_read, rows) = (file.bytes_read(), report.rows);
+        progress(Progress { bytes_read, bytes_total, rows, compared: 0 });
+        Ok(ReadFile { sorted: sorter.finish()?, unreadable, bytes_total })
+    }
+}
+
+/// A file in key order.
+struct ReadFile {
+    sorted: Sorted,
+    /// Rejected rows whose key is not known.
+    unreadable: u64,
+    bytes_total: u64,
+}
+
+/// Comparing and committing for one import.
+struct Job<'a> {
+    importer: &'a Importer,
+    partition: PartitionId,
+    schema: &'a Schema,
+    comparer: Comparer<'a>,
+    progress: &'a dyn Fn(Progress),
+}
+
+impl Job<'_> {
+    fn apply(
+        &self,
+        request: &ImportRequest,
+        mut read: ReadFile,
+        rejects: &mut RejectsFile,
+        report: &mut ImportReport,
+    ) -> Result<(), ImportError> {
+        let store = &self.importer.store;
+        let stored = store.head(&self.partition).map_or(0, |head| head.summary.records);
+        let key = self.importer.key.clone();
+        let mut cutter = Cutter::new(store, key, self.partition.clone(), self.schema.version());
+        if request.full && stored > 0 {
+            // Nothing is committed before it is known how much would go.
+            let mut spool = ChangeSpool::new(&self.importer.spool_dir)?;
+            self.compare(&mut read, true, rejects, report, &mut |change| Ok(spool.push(&change)?))?;
+            if !request.approved
+                && let Some(reason) = self.hold_reason(report, stored, read.unreadable)
+            {
+                return Err(ImportError::Held(reason));
+            }
+            spool.replay(|change| {
+                self.importer.check_stop()?;
+                Ok::<_, ImportError>(cutter.push(change)?)
+            })?;
+        } else {
+            self.compare(&mut read, false, rejects, report, &mut |change| Ok(cutter.push(change)?))?;
+        }
+        cutter.finish()?;
+        report.change_sets = cutter.change_sets;
+        report.seq = cutter.seq;
+        Ok(())
+    }
+
+    fn hold_reason(&self, report: &ImportReport, stored: u64, unreadable: u64) -> Option<HoldReason> {
+        let (rule, deletes) = (self.importer.hold, report.deleted);
+        if report.rows == 0 {
+            return Some(HoldReason::Empty { stored });
+        }
+        if unreadable > 0 && deletes > 0 {
+            return Some(HoldReason::Unreadable { unreadable, deletes });
+        }
+        let many = deletes > rule.at_least && deletes.saturating_mul(100) > stored.saturating_mul(rule.percent);
+        many.then_some(HoldReason::Deletes { deletes, stored })
+    }
+
+    /// Walks the sorted file beside the stored records and hands the
+    /// differences to `change`, in key order.
+    fn compare(
+        &self,
+        read: &mut ReadFile,
+        full: bool,
+        rejects: &mut RejectsFile,
+        report: &mut ImportReport,
+        change: &mut dyn FnMut(Change) -> Result<(), ImportError>,
+    ) -> Result<(), ImportError> {
+        let wrong_report =
+            |source| ImportError::Report { path: "the rejects file".into(), source };
+        let mut cursor = Cursor::new(self.stored_pages());
+        let mut compared = 0;
+        // The least key that may still have to be deleted.
+        let mut from: Option<Vec<u8>> = None;
+        while let Some(row) = read.sorted.next()? {
+            compared += 1;
+            if compared % ROWS_PER_PROGRESS == 0 {
+                self.importer.check_stop()?;
+                let (bytes, rows) = (read.bytes_total, report.rows);
+                (self.progress)(Progress { bytes_read: bytes, bytes_total: bytes, rows, compared });
+            }
+            report.duplicates += row.duplicate_count;
+            if row.differing {
+                report.warnings += 1;
+            }
+            for line in &row.duplicates {
+                rejects.push_duplicate(*line, row.line, row.differing).map_err(wrong_report)?;
+            }
+            if full {
+                self.delete_between(&mut cursor, from.as_deref(), Some(&row.key), report, change)?;
+                // The least key behind this one.
+                from = Some([&row.key[..], &[0]].concat());
+            }
+            let Some(record) = row.record else {
+                // Only rejected rows have this key: what is stored stays.
+                continue;
+            };
+            let stored = cursor.get(&row.key)?;
+            match self.comparer.compare(row.key, record, stored)? {
+                Outcome::Unchanged => report.unchanged += 1,
+                Outcome::Inserted(put) => {
+                    report.inserted += 1;
+                    change(put)?;
+                }
+                Outcome::Updated(put) => {
+                    report.updated += 1;
+                    change(put)?;
+                }
+            }
+        }
+        if full {
+            self.delete_between(&mut cursor, from.as_deref(), None, report, change)?;
+        }
+        Ok(())
+    }
+
+    /// The stored pages; none where there is nothing to look up.
+    fn stored_pages(&self) -> Option<crate::store::LivePages> {
+        let head = self.importer.store.head(&self.partition)?;
+        (head.summary.records > 0).then(|| self.importer.store.live_pages(&self.partition)).flatten()
+    }
+
+    fn delete_between(
+        &self,
+        cursor: &mut Cursor,
+        from: Option<&[u8]>,
+        to: Option<&[u8]>,
+        report: &mut ImportReport,
+        change: &mut dyn FnMut(Change) -> Result<(), ImportError>,
+    ) -> Result<(), ImportError> {
+        let mut failed = None;
+        cursor.keys_between(from, to, &mut |key| {
+            report.deleted += 1;
+            if failed.is_none() {
+                failed = change(Change::Delete { key: key.to_vec() }).err();
+            }
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+/// A name for a rejects file in `dir` that no other import of this process
+/// uses.
+pub fn rejects_path(dir: &Path, dataset: &DatasetId) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(1);
+    let now = time::OffsetDateTime::now_utc();
+    let stamp = format!(
+        "{:04}{:02}{:02}-{:02}{:02}{:02}",
+        now.year(),
+        u8::from(now.month()),
+        now.day(),
+        now.hour(),
+        now.minute(),
+        now.second()
+    );
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    dir.join(format!("{dataset}-{stamp}-{count}.rejects.csv"))
+}

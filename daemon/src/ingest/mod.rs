@@ -1,0 +1,24 @@
+//! From a delivered file to signed change sets.
+//!
+//! A file passes through these modules in this order: [`decode`] turns bytes
+//! into rows of text, [`map`] says which column is which field, [`validate`]
+//! makes a record of a row or says why not, [`spool`] sorts records by key
+//! with bounded memory, [`diff`] compares them with what is stored, [`cut`]
+//! makes change sets of the differences, and [`report`] counts and writes down
+//! what was rejected. [`import`] leads a file through all of them.
+//!
+//! Invariant: a problem of one row never stops the file, and memory never
+//! depends on the file's size.
+
+mod cut;
+pub mod decode;
+pub mod deliveries;
+mod diff;
+pub mod import;
+pub mod inbox;
+pub mod map;
+pub mod report;
+pub mod spool;
+pub mod validate;
+
+pub use import::{ImportError, ImportRequest, Importer, Progress};

@@ -1,0 +1,196 @@
+//! Large values, and disks that are nearly full.
+
+use std::process::Command;
+
+use super::*;
+
+fn noise(random: &mut Random, bytes: usize) -> Vec<u8> {
+    (0..bytes.div_ceil(8)).flat_map(|_| random.next().to_be_bytes()).take(bytes).collect()
+}
+
+#[test]
+fn the_largest_records_and_keys_lie_in_chunks() {
+    let mut random = Random::new();
+    let (directory, store) = fresh();
+    let mut content = Content::new();
+    // Keys that end no page, so that 256 of the largest records share one leaf.
+    let long_key = |number: u64| [&[b'k'; 1016][..], &number.to_be_bytes()].concat();
+    let plain: Vec<Vec<u8>> = (0..)
+        .map(long_key)
+        .filter(|key| protocol::record::key_hash(key).low_zero_bits() < 6)
+        .take(256)
+        .collect();
+    for keys in plain.chunks(64) {
+        let changes: Vec<Change> = keys
+            .iter()
+            .map(|key| Change::Put { key: key.clone(), value: noise(&mut random, 64 * 1024) })
+            .collect();
+        apply(&mut content, &changes);
+        commit(&store, &enterprise(), changes);
+    }
+    let (pages, summary) = Memory::built(&content);
+    assert_eq!(summary.pages, [1]);
+    assert!(pages.0.values().next().unwrap().len() > 16 * 1024 * 1024);
+    assert_holds(&store, &enterprise(), &content);
+    assert!(keys_of(&store, b"c").len() > 256);
+
+    // An open snapshot saves the whole page, and gives it back.
+    let mut snapshot = store.snapshot_blocking(&enterprise()).unwrap().unwrap();
+    let small: Vec<Change> =
+        plain.iter().map(|key| Change::Put { key: key.clone(), value: b"small".to_vec() }).collect();
+    let old = content.clone();
+    apply(&mut content, &small);
+    commit(&store, &enterprise(), small);
+    Memory::built(&old).0.assert_same(&mut snapshot);
+    drop(snapshot);
+    assert_holds(&store, &enterprise(), &content);
+    let heads = store.heads();
+    drop(store);
+    let store = open(directory.path());
+    assert_eq!(store.heads(), heads);
+    assert_holds(&store, &enterprise(), &content);
+    let pages = keys_of(&store, b"p");
+    let in_pieces = pages.iter().filter(|key| store.shared.disk.chunks(key).unwrap() > 1);
+    assert_eq!(in_pieces.count(), 0, "small records need no chunks any more");
+    let bodies = keys_of(&store, b"b");
+    let log_chunks: usize =
+        bodies.iter().map(|key| usize::from(store.shared.disk.chunks(key).unwrap()) - 1).sum();
+    assert_eq!(keys_of(&store, b"c").len(), log_chunks);
+}
+
+#[test]
+fn values_of_all_sizes_replace_each_other() {
+    let mut random = Random::new();
+    let (_directory, store) = fresh();
+    let mut content = Content::new();
+    for _ in 0..40 {
+        let (number, bytes) = (random.below(5), random.below(64 * 1024 + 1) as usize);
+        let bytes = if random.below(3) == 0 { bytes / 2000 } else { bytes };
+        let changes = vec![put(number, noise(&mut random, bytes))];
+        apply(&mut content, &changes);
+        commit(&store, &enterprise(), changes);
+        assert_holds(&store, &enterprise(), &content);
+    }
+}
+
+#[test]
+fn a_damaged_page_is_noticed_when_it_is_read() {
+    let (_directory, store) = fresh();
+    commit(&store, &enterprise(), puts(0..500, "x"));
+    let page = keys_of(&store, b"p").pop().unwrap();
+    let page = if page[9] == 0 { page } else { keys_of(&store, b"p").swap_remove(1) };
+    let mut bytes = store.shared.disk.get(&page).unwrap().unwrap().to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    let mut batch = super::super::disk::Batch::default();
+    batch.put(page.clone(), bytes);
+    store.shared.disk.apply(batch).unwrap();
+    let damaged = store.get(&enterprise(), &page[10..]);
+    assert!(matches!(damaged, Err(StoreError::Damaged { .. })), "{damaged:?}");
+}
+
+#[test]
+fn a_reserve_beyond_the_free_space_refuses_writes_but_not_reads() {
+    let (directory, store) = fresh();
+    let content: Content = (0..500).map(|number| (key(number), b"x".to_vec())).collect();
+    let head = commit(&store, &enterprise(), puts(0..500, "x"));
+    drop(store);
+    let reserve = Options { disk_reserve_mb: Some(u64::MAX / 4), ..options() };
+    let store = Store::open(directory.path(), &reserve).unwrap();
+    for refused in [
+        try_commit(&store, &enterprise(), puts(0..5, "y")).map(drop),
+        wait(store.begin_staging(head.signed.clone())).map(drop),
+    ] {
+        assert!(matches!(refused, Err(StoreError::DiskFull { .. })), "{refused:?}");
+    }
+    assert!(!store.has_failed());
+    assert_eq!(store.head(&enterprise()), Some(head));
+    assert_holds(&store, &enterprise(), &content);
+    // What a person decides is small, and taken.
+    wait(store.quarantine(&enterprise(), "full".into())).unwrap();
+}
+
+/// A small file system of its own.
+struct Mount(tempfile::TempDir);
+
+impl Mount {
+    fn new(size_mb: u64) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let size = format!("size={size_mb}m");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(directory.path()).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(directory)),
+            _ => {
+                println!("skipped: a tmpfs cannot be mounted here");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).output();
+    }
+}
+
+/// Fills a small disk with commits of one kind until one is refused.
+fn fill(size_mb: u64, ballast_mb: usize, mut changes: impl FnMut(u64) -> Vec<Change>) {
+    let Some(mount) = Mount::new(size_mb) else { return };
+    let path = mount.0.path().join("store");
+    let ballast = mount.0.path().join("ballast");
+    std::fs::write(&ballast, vec![1; ballast_mb << 20]).unwrap();
+    // The reserve that a store derives by itself.
+    let options = Options { cache_mb: 16, disk_reserve_mb: None };
+    let store = Store::open(&path, &options).unwrap();
+    commit(&store, &federation(), vec![put(1, "hub")]);
+    let mut content = Content::new();
+    let mut full_at = |store: &Store, content: &mut Content| {
+        for round in 0..100_000 {
+            let changes = changes(round);
+            match try_commit(store, &enterprise(), changes.clone()) {
+                Ok(_) => apply(content, &changes),
+                Err(StoreError::DiskFull { .. }) => {
+                    println!("full after {round} rounds");
+                    return;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        panic!("it never became full");
+    };
+    full_at(&store, &mut content);
+    assert!(!store.has_failed());
+    assert_holds(&store, &enterprise(), &content);
+    let heads = store.heads();
+    drop(store);
+    let store = Store::open(&path, &options).unwrap();
+    assert_eq!(store.heads(), heads);
+    assert_holds(&store, &enterprise(), &content);
+    std::fs::remove_file(&ballast).unwrap();
+    full_at(&store, &mut content);
+    assert!(!store.has_failed());
+    assert_holds(&store, &enterprise(), &content);
+}
+
+#[test]
+fn a_disk_fills_up_with_small_commits() {
+    let mut random = Random::new();
+    fill(96, 24, |_| {
+        (0..50).map(|index| put(index * 1000 + random.below(1000), noise(&mut random, 400))).collect()
+    });
+}
+
+#[test]
+fn a_disk_fills_up_with_large_commits() {
+    let mut random = Random::new();
+    fill(128, 24, |round| {
+        (0..110).map(|index| put(round * 110 + index, noise(&mut random, 64 * 1024))).collect()
+    });
+}
+
+#[test]
+fn a_disk_fills_up_with_scattered_updates() {
+    let mut random = Random::new();
+    fill(160, 16, |_| random.changes(30_000, 3000, 10));
+}

@@ -1,0 +1,263 @@
+//! Staging: a tree of a peer becomes this replica's state, or leaves no trace.
+
+use protocol::{page::PageRef, session::fetch::FetchedLeaf, tree::Pages as _};
+
+use super::*;
+use crate::store::Staging;
+
+/// A leaf as a peer describes and sends it.
+type Delivery = Vec<(PageRef, Vec<u8>)>;
+
+fn delivery(store: &Store) -> (SignedHeader, Delivery) {
+    let mut snapshot = store.snapshot_blocking(&enterprise()).unwrap().unwrap();
+    let firsts: Vec<Vec<u8>> =
+        snapshot.leaves().map(|leaf| leaf.unwrap().first_key().to_vec()).collect();
+    let mut leaves = Vec::new();
+    for first in firsts {
+        let (_, body) = snapshot.seek(0, &first).unwrap().unwrap();
+        leaves.push((Leaf::decode(&body).unwrap().describe().0, body));
+    }
+    (snapshot.head().signed.clone(), leaves)
+}
+
+/// Stages leaves as the session does: asks which are held, sends the others.
+/// Answers how many were held.
+fn feed(staging: &mut Staging, leaves: &[(PageRef, Vec<u8>)]) -> usize {
+    let mut count = 0;
+    for leaves in leaves.chunks(32) {
+        let pages: Vec<PageRef> = leaves.iter().map(|(page, _)| page.clone()).collect();
+        let held = staging.resolve(&pages).unwrap();
+        for ((page, body), held) in leaves.iter().zip(held) {
+            count += usize::from(held);
+            let fetched = if held { FetchedLeaf::Held(page.clone()) } else { arrived(body) };
+            wait(staging.stage(fetched)).unwrap();
+        }
+    }
+    count
+}
+
+fn arrived(body: &[u8]) -> FetchedLeaf {
+    let leaf = Leaf::decode(body).unwrap();
+    let (page, shape) = leaf.describe();
+    FetchedLeaf::Arrived { page, shape, leaf, body: body.to_vec() }
+}
+
+fn begin(store: &Store, header: &SignedHeader) -> Staging {
+    wait(store.begin_staging(header.clone())).unwrap()
+}
+
+fn grown(store: &Store, content: &mut Content, rounds: u64) {
+    let mut random = Random::new();
+    random.0 += content.len() as u64;
+    for round in 0..rounds {
+        let changes = random.changes(20_000, 6000, if round == 0 { 0 } else { 30 });
+        apply(content, &changes);
+        commit(store, &enterprise(), changes);
+    }
+}
+
+fn empty_replica(origin: &Store) -> (tempfile::TempDir, Store) {
+    let directory = tempfile::tempdir().unwrap();
+    let replica = open(directory.path());
+    follow(origin, &replica, &federation());
+    (directory, replica)
+}
+
+/// Same head, same records, and further change sets follow.
+fn assert_same_and_follows(origin: &Store, replica: &Store, content: &mut Content) {
+    let (ours, theirs) = (replica.head(&enterprise()).unwrap(), origin.head(&enterprise()).unwrap());
+    assert_eq!((&ours.signed, &ours.summary), (&theirs.signed, &theirs.summary));
+    assert_holds(replica, &enterprise(), content);
+    let generation = super::super::keys::generation(1, ours.generation);
+    assert!(keys_of(replica, b"p").iter().skip(1).all(|key| key.starts_with(&generation)));
+    assert!(keys_of(replica, b"g").is_empty(), "the staging is over");
+    let changes = Random::new().changes(25_000, 2000, 40);
+    apply(content, &changes);
+    commit(origin, &enterprise(), changes);
+    follow(origin, replica, &enterprise());
+    assert_holds(replica, &enterprise(), content);
+}
+
+#[test]
+fn an_empty_replica_takes_a_whole_tree() {
+    let (_a, origin) = fresh();
+    let mut content = Content::new();
+    grown(&origin, &mut content, 4);
+    let (b, replica) = empty_replica(&origin);
+    let (header, leaves) = delivery(&origin);
+    let mut staging = begin(&replica, &header);
+    assert_eq!(feed(&mut staging, &leaves), 0);
+    assert_eq!(replica.head(&enterprise()), None, "nothing is visible before the end");
+    assert!(replica.live_pages(&enterprise()).is_none());
+    let head = wait(staging.finish()).unwrap();
+    assert_eq!(replica.head(&enterprise()), Some(head));
+    drop(replica);
+    let replica = open(b.path());
+    assert_same_and_follows(&origin, &replica, &mut content);
+}
+
+#[test]
+fn an_empty_tree_is_a_tree() {
+    let (_a, origin) = fresh();
+    commit(&origin, &enterprise(), puts(0..10, "x"));
+    commit(&origin, &enterprise(), (0..10).map(delete).collect());
+    let (_b, replica) = empty_replica(&origin);
+    let (header, leaves) = delivery(&origin);
+    assert!(leaves.is_empty());
+    wait(begin(&replica, &header).finish()).unwrap();
+    assert_same_and_follows(&origin, &replica, &mut Content::new());
+}
+
+#[test]
+fn a_replica_that_is_far_behind_keeps_the_pages_that_still_fit() {
+    let (_a, origin) = fresh();
+    let mut content = Content::new();
+    grown(&origin, &mut content, 3);
+    let (_b, replica) = replica_of(&origin);
+    let old = content.clone();
+    let changes = Random::new().changes(5000, 900, 30);
+    apply(&mut content, &changes);
+    commit(&origin, &enterprise(), changes);
+    let (header, leaves) = delivery(&origin);
+    let mut snapshot = replica.snapshot_blocking(&enterprise()).unwrap().unwrap();
+    let mut staging = begin(&replica, &header);
+    let held = feed(&mut staging, &leaves);
+    assert!(held > leaves.len() / 2 && held < leaves.len(), "{held} of {}", leaves.len());
+    assert_holds_without_tidying(&replica, &old);
+    let before = replica.head(&enterprise()).unwrap().generation;
+    assert_eq!(wait(staging.finish()).unwrap().generation, before + 1);
+    // A snapshot of the old generation still reads it.
+    tidy(&replica);
+    Memory::built(&old).0.assert_same(&mut snapshot);
+    drop(snapshot);
+    assert_same_and_follows(&origin, &replica, &mut content);
+}
+
+fn assert_holds_without_tidying(store: &Store, content: &Content) {
+    Memory::built(content).0.assert_same(&mut store.live_pages(&enterprise()).unwrap());
+}
+
+#[test]
+fn an_interrupted_staging_is_taken_up_again_against_a_newer_head() {
+    let (_a, origin) = fresh();
+    let mut content = Content::new();
+    grown(&origin, &mut content, 3);
+    let (b, mut replica) = empty_replica(&origin);
+    let (header, leaves) = delivery(&origin);
+    // The first attempt gets to the end but for its last leaves. What it had
+    // not written yet is lost.
+    let mut staging = begin(&replica, &header);
+    feed(&mut staging, &leaves[..leaves.len() - 5]);
+    drop(staging);
+    let lost = leaves.len() % 256;
+    // Meanwhile a stretch of keys vanishes, and so do the last ones.
+    let mut changes: Vec<Change> = (3000..9000).map(delete).collect();
+    changes.extend((19_000..20_000).map(delete));
+    apply(&mut content, &changes);
+    commit(&origin, &enterprise(), changes);
+    for reopen in [false, true] {
+        if reopen {
+            drop(replica);
+            replica = open(b.path());
+        }
+        let (header, leaves) = delivery(&origin);
+        let mut staging = begin(&replica, &header);
+        let half = if reopen { leaves.len() } else { leaves.len() / 2 };
+        let held = feed(&mut staging, &leaves[..half]);
+        assert!(held + lost + 10 >= half, "{held} of {half}");
+        assert_eq!(replica.head(&enterprise()), None);
+        if reopen {
+            wait(staging.finish()).unwrap();
+        }
+    }
+    assert_same_and_follows(&origin, &replica, &mut content);
+}
+
+#[test]
+fn a_tree_with_another_root_than_the_signed_one_is_refused() {
+    let (_a, origin) = fresh();
+    let mut content = Content::new();
+    grown(&origin, &mut content, 2);
+    let (header, leaves) = delivery(&origin);
+    let (_b, replica) = empty_replica(&origin);
+    let (_c, other) = fresh();
+    commit(&other, &enterprise(), puts(0..700, "other"));
+    let (_, other_leaves) = delivery(&other);
+
+    let mut staging = begin(&replica, &header);
+    feed(&mut staging, &leaves[..leaves.len() - 1]);
+    let refused = wait(staging.finish());
+    assert!(matches!(refused, Err(StoreError::RootMismatch { .. })), "{refused:?}");
+    let mut staging = begin(&replica, &header);
+    feed(&mut staging, &other_leaves);
+    let refused = wait(staging.finish());
+    assert!(matches!(refused, Err(StoreError::RootMismatch { .. })), "{refused:?}");
+    let mut staging = begin(&replica, &header);
+    wait(staging.stage(arrived(&leaves[1].1))).unwrap();
+    let refused = wait(staging.stage(arrived(&leaves[0].1)));
+    assert!(matches!(refused, Err(StoreError::Shape { .. })), "{refused:?}");
+    drop(staging);
+    assert_eq!(replica.head(&enterprise()), None);
+    assert!(replica.live_pages(&enterprise()).is_none());
+    // What these attempts left behind does no harm.
+    let mut staging = begin(&replica, &header);
+    feed(&mut staging, &leaves);
+    wait(staging.finish()).unwrap();
+    assert_same_and_follows(&origin, &replica, &mut content);
+}
+
+#[test]
+fn only_the_newest_staging_of_a_partition_writes() {
+    let (_a, origin) = fresh();
+    let mut content = Content::new();
+    grown(&origin, &mut content, 2);
+    let (_b, replica) = empty_replica(&origin);
+    let (old_header, old_leaves) = delivery(&origin);
+    grown(&origin, &mut content, 2);
+    let (header, leaves) = delivery(&origin);
+    let mut overtaken = begin(&replica, &old_header);
+    feed(&mut overtaken, &old_leaves[..old_leaves.len() / 2]);
+    let mut staging = begin(&replica, &header);
+    feed(&mut staging, &leaves[..leaves.len() / 3]);
+    let stage = |staging: &mut Staging, leaves: &Delivery| {
+        leaves.iter().try_for_each(|(_, body)| wait(staging.stage(arrived(body))))
+    };
+    let refused = stage(&mut overtaken, &old_leaves[old_leaves.len() / 2..].to_vec());
+    let refused = refused.and_then(|()| wait(overtaken.finish()).map(drop));
+    assert!(matches!(refused, Err(StoreError::Overtaken(_))), "{refused:?}");
+    feed(&mut staging, &leaves[leaves.len() / 3..]);
+    wait(staging.finish()).unwrap();
+    assert_same_and_follows(&origin, &replica, &mut content);
+}
+
+#[test]
+fn a_staging_that_commits_have_passed_is_refused() {
+    let (_a, origin) = fresh();
+    commit(&origin, &enterprise(), puts(0..700, "x"));
+    let (header, leaves) = delivery(&origin);
+    let (_b, replica) = empty_replica(&origin);
+    let mut staging = begin(&replica, &header);
+    feed(&mut staging, &leaves);
+    follow(&origin, &replica, &enterprise());
+    let refused = wait(staging.finish());
+    assert!(matches!(refused, Err(StoreError::Gap { head: 1, offered: 1, .. })), "{refused:?}");
+    let content = (0..700).map(|n| (key(n), b"x".to_vec())).collect();
+    assert_holds(&replica, &enterprise(), &content);
+}
+
+#[test]
+fn a_staged_tree_may_not_name_an_unknown_federation_head() {
+    let (_a, origin) = fresh();
+    let (_b, replica) = empty_replica(&origin);
+    commit(&origin, &federation(), vec![put(2, "member")]);
+    commit(&origin, &enterprise(), puts(0..700, "x"));
+    let (header, leaves) = delivery(&origin);
+    let mut staging = begin(&replica, &header);
+    feed(&mut staging, &leaves);
+    let refused = wait(staging.finish());
+    assert!(matches!(refused, Err(StoreError::Federation { needed: 2, have: 1, .. })), "{refused:?}");
+    follow(&origin, &replica, &federation());
+    let mut staging = begin(&replica, &header);
+    feed(&mut staging, &leaves);
+    wait(staging.finish()).unwrap();
+}
