@@ -58,6 +58,8 @@ fn peers(node: &Node) -> anyhow::Result<Vec<Json>> {
             "since": state.since.map(time_text),
             "last_contact": state.last_contact.map(time_text),
             "rtt_ms": state.rtt.map(|rtt| (rtt.as_secs_f64() * 1_000_000.0).round() / 1000.0),
+            "bytes_sent": state.bytes.map(|(sent, _)| sent),
+            "bytes_received": state.bytes.map(|(_, received)| received),
             "certificate_not_after": state.certificate_not_after.map(rfc3339),
             "reason": state.reason,
             "misbehaved": state.misbehaved,

@@ -13,6 +13,7 @@ use std::{
         PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use protocol::{
@@ -31,10 +32,14 @@ const FORMAT_VERSION: u32 = 1;
 /// would be moved out of the file.
 const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
 const MIB: u64 = 1024 * 1024;
-/// Least reserve: sled may begin two segments before it notices.
+/// Least reserve: three segments. On a tmpfs, sled met the full disk with a
+/// reserve of none while writing, and with half a segment when it was opened
+/// again; one whole segment sufficed.
 const RESERVE_LEAST_MB: u64 = 24;
 /// Largest derived reserve; on a large disk 5 % would be absurd.
 const RESERVE_MOST_MB: u64 = 1024;
+/// How long a locked database is tried again.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The open database.
 pub struct Disk {
@@ -69,12 +74,12 @@ impl Disk {
             None => (total_mb(path)? / 20).clamp(RESERVE_LEAST_MB, RESERVE_MOST_MB),
         };
         let database = path.join("sled");
-        let db = sled::Config::new()
+        let config = sled::Config::new()
             .path(&database)
             .cache_capacity(options.cache_mb * MIB)
             .segment_size(SEGMENT_BYTES)
-            .flush_every_ms(None)
-            .open()?;
+            .flush_every_ms(None);
+        let db = open_unlocked(&config)?;
         let tree = db.open_tree("creditsync")?;
         let data = File::open(database.join("db")).map_err(file_error)?;
         // The file's own name has to survive a power cut, too.
@@ -325,6 +330,24 @@ impl Disk {
     /// How many chunks the value under `key` has; zero if there is none.
     pub fn chunks(&self, key: &[u8]) -> Result<u16, StoreError> {
         Ok(self.tree.get(key)?.map_or(0, |first| chunks_of(&first)))
+    }
+}
+
+/// Opens sled, whose lock may outlive its owner for a moment: a thread of
+/// sled's pool lets go of the file a little after the database was closed, and a
+/// process that was just forked holds it until it runs its own program.
+fn open_unlocked(config: &sled::Config) -> Result<sled::Db, StoreError> {
+    let began = Instant::now();
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(error))
+                if error.to_string().contains("could not acquire lock")
+                    && began.elapsed() < LOCK_PATIENCE =>
+            {
+                std::thread::sleep(LOCK_PATIENCE / 100);
+            }
+            answer => return Ok(answer?),
+        }
     }
 }
 

@@ -145,19 +145,21 @@ fn fill(size_mb: u64, ballast_mb: usize, mut changes: impl FnMut(u64) -> Vec<Cha
     let store = Store::open(&path, &options).unwrap();
     commit(&store, &federation(), vec![put(1, "hub")]);
     let mut content = Content::new();
+    let mut round = 0;
     let mut full_at = |store: &Store, content: &mut Content| {
-        for round in 0..100_000 {
+        let began = round;
+        loop {
+            round += 1;
+            assert!(round < 100_000, "it never became full");
             let changes = changes(round);
             match try_commit(store, &enterprise(), changes.clone()) {
                 Ok(_) => apply(content, &changes),
-                Err(StoreError::DiskFull { .. }) => {
-                    println!("full after {round} rounds");
-                    return;
-                }
+                Err(StoreError::DiskFull { .. }) => break,
                 Err(error) => panic!("{error}"),
             }
         }
-        panic!("it never became full");
+        println!("full after {} rounds", round - began);
+        assert!(round > began + 1, "nothing was written at all");
     };
     full_at(&store, &mut content);
     assert!(!store.has_failed());
@@ -177,14 +179,16 @@ fn fill(size_mb: u64, ballast_mb: usize, mut changes: impl FnMut(u64) -> Vec<Cha
 fn a_disk_fills_up_with_small_commits() {
     let mut random = Random::new();
     fill(96, 24, |_| {
-        (0..50).map(|index| put(index * 1000 + random.below(1000), noise(&mut random, 400))).collect()
+        (0..50)
+            .map(|index| put(index * 1000 + random.below(1000), noise(&mut random, 400)))
+            .collect()
     });
 }
 
 #[test]
 fn a_disk_fills_up_with_large_commits() {
     let mut random = Random::new();
-    fill(128, 24, |round| {
+    fill(160, 64, |round| {
         (0..110).map(|index| put(round * 110 + index, noise(&mut random, 64 * 1024))).collect()
     });
 }
@@ -192,5 +196,9 @@ fn a_disk_fills_up_with_large_commits() {
 #[test]
 fn a_disk_fills_up_with_scattered_updates() {
     let mut random = Random::new();
-    fill(160, 16, |_| random.changes(30_000, 3000, 10));
+    fill(96, 16, |_| {
+        let numbers: std::collections::BTreeSet<u64> =
+            (0..3000).map(|_| random.below(30_000)).collect();
+        numbers.into_iter().map(|number| put(number, noise(&mut random, 64))).collect()
+    });
 }

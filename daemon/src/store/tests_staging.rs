@@ -261,3 +261,32 @@ fn a_staged_tree_may_not_name_an_unknown_federation_head() {
     feed(&mut staging, &leaves);
     wait(staging.finish()).unwrap();
 }
+
+#[test]
+fn a_point_read_never_misses_a_record_while_generations_switch() {
+    let (_a, origin) = fresh();
+    commit(&origin, &enterprise(), puts(0..3000, "x"));
+    let (_b, replica) = replica_of(&origin);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut random = Random::new();
+            while !done.load(std::sync::atomic::Ordering::Acquire) {
+                let number = random.below(3000);
+                assert!(replica.get(&enterprise(), &key(number)).unwrap().is_some(), "{number}");
+            }
+        });
+        for round in 0..40 {
+            if reader.is_finished() {
+                break;
+            }
+            commit(&origin, &enterprise(), vec![put(round * 70, "y")]);
+            let (header, leaves) = delivery(&origin);
+            let mut staging = begin(&replica, &header);
+            feed(&mut staging, &leaves);
+            wait(staging.finish()).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Release);
+    });
+    assert_tidy(&replica);
+}

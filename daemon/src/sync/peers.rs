@@ -28,6 +28,8 @@ pub struct PeerState {
     pub last_heard: Option<Instant>,
     /// The round-trip time.
     pub rtt: Option<Duration>,
+    /// Bytes of UDP payload sent and received on this connection.
+    pub bytes: Option<(u64, u64)>,
     /// The end of its certificate, in seconds since 1970.
     pub certificate_not_after: Option<i64>,
     /// Why it is not connected.
@@ -67,6 +69,7 @@ impl Peers {
         for (node, connection) in &inner.connections {
             if let Some(state) = states.get_mut(node) {
                 state.rtt = Some(connection.rtt());
+                state.bytes = Some(connection.bytes());
             }
         }
         states
