@@ -84,7 +84,7 @@ enum Command {
 
 /// Parses the arguments, does the command, and answers the exit code.
 pub fn main() -> ExitCode {
-    restore_sigpipe();
+    end_quietly_on_a_closed_pipe();
     let arguments = Arguments::parse();
     let given = arguments.dir;
     let dir = NodeDir::new(given.as_deref().unwrap_or(Path::new(DEFAULT_DIR)));
@@ -128,9 +128,9 @@ impl Done {
     }
 }
 
-/// `creditsync export … | head` must end quietly, not with a panic about a
-/// broken pipe: writing to standard output is then an error that ends us.
-fn restore_sigpipe() {
+/// `creditsync status | head` must end quietly, not with a panic: Rust ignores
+/// SIGPIPE, so `println!` panics when the reader has gone.
+fn end_quietly_on_a_closed_pipe() {
     let default_hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         let text = info.payload().downcast_ref::<String>().map(String::as_str).unwrap_or_default();

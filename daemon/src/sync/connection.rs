@@ -304,9 +304,16 @@ async fn peer_holds(context: &Context, peer: &NodeId, head: Announced) -> Result
         context.store.await_own_history(&head.partition, head.position.seq);
         return Ok(());
     }
-    let known = context.store.header_at(&head.partition, head.position.seq)?;
-    if known.is_some_and(|known| known.hash() == head.position.hash) {
-        context.store.record_ack(&head.partition, peer, head.position).await?;
+    match context.store.header_at(&head.partition, head.position.seq)? {
+        Some(known) if known.hash() == head.position.hash => {
+            context.store.record_ack(&head.partition, peer, head.position).await?;
+        }
+        Some(_) => tracing::error!(
+            partition = %head.partition, %peer, seq = head.position.seq,
+            "the peer holds another history of our own partition; was this node restored, or does a second one use its identity?"
+        ),
+        // Older than our log.
+        None => {}
     }
     Ok(())
 }
