@@ -16,6 +16,10 @@ pub const MESSAGE_BYTES_MAX: usize = crate::frame::FRAME_BYTES_MAX;
 /// small items is several times its bytes.
 const DECODE_MEMORY_MAX: usize = 4 * MESSAGE_BYTES_MAX;
 
+/// zstd's window may have 8 MiB at most, as RFC 8878 recommends: a frame of a
+/// few bytes could else make us reserve 128 MiB. [`compress`] uses 512 KiB.
+const WINDOW_LOG_MAX: u32 = 23;
+
 fn configuration() -> impl bincode::config::Config {
     bincode::config::standard().with_big_endian().with_limit::<DECODE_MEMORY_MAX>()
 }
@@ -82,7 +86,8 @@ pub fn decompress(packed: &[u8], limit: usize) -> Result<Vec<u8>, DecodeError> {
         return exactly(raw, length);
     }
     let mut raw = Vec::new();
-    let stream = zstd::stream::read::Decoder::with_buffer(packed).map_err(wrong)?;
+    let mut stream = zstd::stream::read::Decoder::with_buffer(packed).map_err(wrong)?;
+    stream.window_log_max(WINDOW_LOG_MAX).map_err(wrong)?;
     stream.take(length as u64 + 1).read_to_end(&mut raw).map_err(wrong)?;
     exactly(raw, length)
 }
@@ -112,6 +117,25 @@ mod tests {
         }
         assert!(matches!(decompress(&compress(&[0; 100]), 99), Err(DecodeError::TooLong { .. })));
         assert!(decompress(&[0, 0], 10).is_err());
+    }
+
+    #[test]
+    fn a_window_above_the_limit_is_refused() {
+        // 16 blocks of 128 KiB of one repeated byte, and a window of 2^log.
+        let bomb = |log: u8| {
+            let mut packed = 0x20_0000u32.to_be_bytes().to_vec();
+            packed.extend_from_slice(&[0x28, 0xb5, 0x2f, 0xfd, 0x00, (log - 10) << 3]);
+            for block in 0..16 {
+                let head = (0x2_0000 << 3) | (1 << 1) | u32::from(block == 15);
+                packed.extend_from_slice(&head.to_le_bytes()[..3]);
+                packed.push(7);
+            }
+            packed
+        };
+        assert_eq!(decompress(&bomb(23), 1 << 24), Ok(vec![7; 0x20_0000]));
+        for log in [24, 27] {
+            assert!(decompress(&bomb(log), 1 << 24).is_err(), "{log}");
+        }
     }
 
     #[test]

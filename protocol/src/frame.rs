@@ -1,5 +1,7 @@
 //! Frames: a 32-bit big-endian length and as many bytes, on every stream.
 
+use crate::encoding::DecodeError;
+
 /// Largest frame body. A change set of 8 MiB and its header fit twice, so
 /// nothing honest is ever near it.
 pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -7,12 +9,27 @@ pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A frame that no honest peer sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// The length in front is above [`FRAME_BYTES_MAX`].
-    #[error("a frame of {0} bytes is above the limit of {FRAME_BYTES_MAX}")]
-    TooLong(usize),
+    /// The length in front is above the stream's limit.
+    #[error("a frame of {bytes} bytes is above the limit of {limit}")]
+    TooLong {
+        /// The length in front.
+        bytes: usize,
+        /// The stream's limit.
+        limit: usize,
+    },
     /// The stream ended inside a frame.
     #[error("the stream ended inside a frame")]
     Truncated,
+}
+
+impl FrameError {
+    /// The same as a fault of decoding, which is what it is to a session.
+    pub fn as_decode_error(self) -> DecodeError {
+        match self {
+            FrameError::TooLong { limit, .. } => DecodeError::TooLong { what: "a frame", limit },
+            FrameError::Truncated => DecodeError::Truncated,
+        }
+    }
 }
 
 /// Puts the length in front of `body`.
@@ -29,16 +46,29 @@ pub fn encode(body: &[u8]) -> Vec<u8> {
 
 /// Cuts a stream of bytes into frames. It holds at most one frame and what was
 /// pushed behind it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FrameDecoder {
     buffer: Vec<u8>,
     start: usize,
+    limit: usize,
+}
+
+impl Default for FrameDecoder {
+    fn default() -> Self {
+        Self { buffer: Vec::new(), start: 0, limit: FRAME_BYTES_MAX }
+    }
 }
 
 impl FrameDecoder {
     /// An empty decoder.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Frames above `bytes` are refused from now on: a stream on which only
+    /// short messages come must not make us hold long ones.
+    pub fn limit(&mut self, bytes: usize) {
+        self.limit = bytes.min(FRAME_BYTES_MAX);
     }
 
     /// Takes bytes as they arrived.
@@ -60,8 +90,8 @@ impl FrameDecoder {
             return Ok(None);
         };
         let length = u32::from_be_bytes(*length) as usize;
-        if length > FRAME_BYTES_MAX {
-            return Err(FrameError::TooLong(length));
+        if length > self.limit {
+            return Err(FrameError::TooLong { bytes: length, limit: self.limit });
         }
         let Some(body) = rest.get(..length) else {
             return Ok(None);
@@ -103,7 +133,13 @@ mod tests {
     fn a_length_above_the_limit_and_a_cut_stream_are_refused() {
         let mut decoder = FrameDecoder::new();
         decoder.push(&u32::MAX.to_be_bytes());
-        assert_eq!(decoder.pop(), Err(FrameError::TooLong(u32::MAX as usize)));
+        let too_long = |bytes, limit| Err(FrameError::TooLong { bytes, limit });
+        assert_eq!(decoder.pop(), too_long(u32::MAX as usize, FRAME_BYTES_MAX));
+        let mut decoder = FrameDecoder::new();
+        decoder.limit(3);
+        decoder.push(&[encode(b"one"), encode(b"four")].concat());
+        assert_eq!(decoder.pop(), Ok(Some(b"one".to_vec())));
+        assert_eq!(decoder.pop(), too_long(4, 3));
         let mut decoder = FrameDecoder::new();
         decoder.push(&encode(b"body")[..6]);
         assert_eq!(decoder.pop(), Ok(None));

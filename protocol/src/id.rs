@@ -195,10 +195,12 @@ impl PartitionId {
         format!("{}/{}/{}/{}", self.federation, self.dataset, self.origin, self.audience.as_str())
     }
 
-    /// Reads [`PartitionId::full_name`] back.
+    /// Reads [`PartitionId::full_name`] back; unlike in [`PartitionId::parse`]
+    /// no part may be left out, so that a partition has one spelling on the wire.
     pub fn parse_full(text: &str) -> Result<Self, NameError> {
         let (federation, rest) = text
             .split_once('/')
+            .filter(|(_, rest)| rest.split('/').count() == 3)
             .ok_or_else(|| NameError::Partition(text.chars().take(200).collect()))?;
         Self::parse(&FederationId::new(federation)?, rest)
     }
@@ -263,5 +265,6 @@ mod tests {
         for bad in ["enterprise", "a/b/c/d", "a//b", "/a"] {
             assert!(PartitionId::parse(&federation, bad).is_err(), "{bad}");
         }
+        assert!(PartitionId::parse_full("zhengzhou/enterprise/410122").is_err());
     }
 }

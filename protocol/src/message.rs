@@ -21,6 +21,12 @@ pub const HEADS_MAX: usize = 10_000;
 pub const PAGES_MAX: usize = 256;
 /// Bytes of a page in one part: a page may be larger than a frame.
 pub const PAGE_PART_BYTES_MAX: usize = 1024 * 1024;
+/// Largest frame of the side that asks on a follow or tree stream: so many keys
+/// of the largest kind, and what lies around them.
+pub const ASKING_FRAME_BYTES_MAX: usize = PAGES_MAX * (crate::record::KEY_BYTES_MAX + 3) + 1024;
+/// Largest frame of a [`JoinRequest`], which comes from somebody unknown: a
+/// certificate request has about 400 bytes.
+pub const JOIN_REQUEST_BYTES_MAX: usize = 16 * 1024;
 /// Longest build text in a hello.
 pub const BUILD_BYTES_MAX: usize = 64;
 
@@ -212,6 +218,23 @@ pub enum TreeReply {
     },
 }
 
+impl TreeReply {
+    /// Decodes and checks the limits that the shape does not express. A part
+    /// without bytes is refused, or a page could go on forever.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let reply = crate::codec::decode(bytes)?;
+        match &reply {
+            TreeReply::Part { bytes, .. } if bytes.is_empty() => {
+                Err(DecodeError::Invalid("a part of a page is empty"))
+            }
+            TreeReply::Part { bytes, .. } if bytes.len() > PAGE_PART_BYTES_MAX => {
+                Err(DecodeError::TooLong { what: "a part of a page", limit: PAGE_PART_BYTES_MAX })
+            }
+            _ => Ok(reply),
+        }
+    }
+}
+
 /// Reads a header that travels inside a message.
 pub fn decode_header(bytes: &[u8]) -> Result<SignedHeader, DecodeError> {
     SignedHeader::decode(bytes)
@@ -380,5 +403,13 @@ mod tests {
         let hello = Hello { versions: vec![1], build: "x".repeat(65), now_ms: 0, heads: vec![] };
         assert!(Open::decode(&crate::codec::encode(&Open::Control(hello.clone()))).is_err());
         assert!(Control::decode(&crate::codec::encode(&Control::Hello(hello))).is_err());
+        for bytes in [vec![], vec![0; PAGE_PART_BYTES_MAX + 1]] {
+            let part = TreeReply::Part { bytes, more: true };
+            assert!(TreeReply::decode(&crate::codec::encode(&part)).is_err());
+        }
+        let keys = vec![vec![0xff; crate::record::KEY_BYTES_MAX]; PAGES_MAX];
+        let largest = crate::codec::encode(&TreeRequest::Pages { level: 9, keys });
+        assert!(TreeRequest::decode(&largest).is_ok());
+        assert!(largest.len() <= ASKING_FRAME_BYTES_MAX);
     }
 }

@@ -132,10 +132,18 @@ impl Leaf {
 
     /// The value under `key`.
     pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        let index = self
-            .spans
-            .binary_search_by(|span| self.raw[span.key as usize..span.value as usize - 4].cmp(key));
-        index.ok().map(|index| self.entry(index).1)
+        self.search(key).ok().map(|index| self.entry(index).1)
+    }
+
+    /// The index of the first entry whose key is not below `key`, or the number
+    /// of entries.
+    pub fn lower_bound(&self, key: &[u8]) -> usize {
+        self.search(key).unwrap_or_else(|index| index)
+    }
+
+    fn search(&self, key: &[u8]) -> Result<usize, usize> {
+        self.spans
+            .binary_search_by(|span| self.raw[span.key as usize..span.value as usize - 4].cmp(key))
     }
 
     /// The first key.
@@ -373,6 +381,10 @@ mod tests {
         assert_eq!(leaf.describe().0, made.page);
         assert_eq!(leaf.get(&3u32.to_be_bytes()), Some(&b"value"[..]));
         assert_eq!(leaf.get(b"absent"), None);
+        assert_eq!(leaf.lower_bound(&[]), 0);
+        assert_eq!(leaf.lower_bound(&3u32.to_be_bytes()), 3);
+        assert_eq!(leaf.lower_bound(&[0, 0, 0, 3, 0]), 4);
+        assert_eq!(leaf.lower_bound(&9u32.to_be_bytes()), 9);
         assert_eq!(leaf.len(), 9);
         assert_eq!(leaf.last_key(), 8u32.to_be_bytes());
     }

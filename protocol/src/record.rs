@@ -40,7 +40,13 @@ pub struct Record {
 impl Record {
     /// The canonical bytes.
     pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
-        let mut out = Writer::new();
+        let texts = self.values.iter().map(|value| match value {
+            Value::Text(text) => text.len(),
+            _ => 0,
+        });
+        // A tag and a length, or a number, for each value beside its text.
+        let bytes = 6 + 16 * self.values.len() + texts.sum::<usize>();
+        let mut out = Writer::after(Vec::with_capacity(bytes));
         out.u32(self.schema_version);
         out.u16(u16::try_from(self.values.len()).expect("a schema has at most 128 fields"));
         for value in &self.values {
@@ -113,18 +119,30 @@ pub fn encode_key<'a>(fields: impl IntoIterator<Item = &'a Value>) -> Result<Vec
     Ok(out)
 }
 
-/// Reads the fields of a key back.
+/// Reads the fields of a key back; only what [`encode_key`] writes is one.
 pub fn decode_key(bytes: &[u8]) -> Result<Vec<Value>, DecodeError> {
+    if bytes.len() > KEY_BYTES_MAX {
+        return Err(DecodeError::TooLong { what: "a key", limit: KEY_BYTES_MAX });
+    }
     let mut input = Reader::new(bytes);
     let mut fields = Vec::new();
     while input.remaining() > 0 {
         fields.push(match input.u8()? {
             0 => Value::Null,
-            1 => Value::Text(read_escaped(&mut input)?),
+            1 => match read_escaped(&mut input)? {
+                text if text.is_empty() => {
+                    return Err(DecodeError::Invalid("an empty text in a key has to be null"));
+                }
+                text => Value::Text(text),
+            },
             2 => Value::Integer((input.u64()? ^ (1 << 63)) as i64),
-            3 => Decimal::parse(&read_escaped(&mut input)?)
-                .map(Value::Decimal)
-                .ok_or(DecodeError::Invalid("a key holds a malformed decimal"))?,
+            3 => {
+                let text = read_escaped(&mut input)?;
+                Decimal::parse(&text)
+                    .filter(|decimal| decimal.as_str() == text)
+                    .map(Value::Decimal)
+                    .ok_or(DecodeError::Invalid("a key holds a malformed decimal"))?
+            }
             4 => Date::new(input.u16()?, input.u8()?, input.u8()?)
                 .map(Value::Date)
                 .ok_or(DecodeError::Invalid("a key holds a date outside the calendar"))?,

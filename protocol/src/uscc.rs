@@ -3,6 +3,17 @@
 
 /// The 31 characters of a code: digits and capitals without I, O, S, V, Z.
 const ALPHABET: &[u8; 31] = b"0123456789ABCDEFGHJKLMNPQRTUWXY";
+/// The place of each byte in [`ALPHABET`], or [`NOT_IN_ALPHABET`].
+const VALUES: [u8; 256] = {
+    let mut values = [NOT_IN_ALPHABET; 256];
+    let mut index = 0;
+    while index < ALPHABET.len() {
+        values[ALPHABET[index] as usize] = index as u8;
+        index += 1;
+    }
+    values
+};
+const NOT_IN_ALPHABET: u8 = u8::MAX;
 /// The registering authorities that GB 32100-2015 and its first amendment list.
 const AUTHORITIES: &[u8] = b"123456789ANY";
 
@@ -48,7 +59,11 @@ pub fn judge(code: &str) -> Result<Quality, Impossible> {
         // Positions 1 and 2 are authority and category, 3 to 8 the division.
         let digit_expected = (2..8).contains(&index);
         let known = u8::try_from(character).is_ok_and(|byte| {
-            if digit_expected { byte.is_ascii_digit() } else { ALPHABET.contains(&byte) }
+            if digit_expected {
+                byte.is_ascii_digit()
+            } else {
+                VALUES[usize::from(byte)] != NOT_IN_ALPHABET
+            }
         });
         if !known {
             return Err(Impossible::Character(character, index + 1));
@@ -73,7 +88,10 @@ pub fn check_character(first_17: &[u8]) -> char {
     let mut weight = 1;
     let mut sum = 0;
     for byte in first_17 {
-        let value = ALPHABET.iter().position(|known| known == byte).unwrap_or(0);
+        let value = match VALUES[usize::from(*byte)] {
+            NOT_IN_ALPHABET => 0,
+            value => usize::from(value),
+        };
         sum += value * weight;
         weight = weight * 3 % 31;
     }

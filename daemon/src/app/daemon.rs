@@ -5,7 +5,8 @@ use std::{sync::Arc, time::{Duration, Instant}};
 
 use anyhow::Context as _;
 use certs::verify::Credentials;
-use tokio::task::JoinSet;
+use protocol::message::CloseCode;
+use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{dir::NodeDir, invite, node::Node};
@@ -106,6 +107,7 @@ async fn wait(node: &Node, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
 async fn accept(node: Arc<Node>, listener: Listener) {
     let shutdown: CancellationToken = node.shutdown.clone();
     let mut connections = JoinSet::new();
+    let joining = Arc::new(Semaphore::new(invite::JOINING_MAX));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -116,7 +118,7 @@ async fn accept(node: Arc<Node>, listener: Listener) {
         let Some((address, handshake)) = accepted else {
             break;
         };
-        let node = node.clone();
+        let (node, joining) = (node.clone(), joining.clone());
         connections.spawn(async move {
             match handshake.await {
                 Ok(Accepted::Peer(connection)) => {
@@ -127,7 +129,10 @@ async fn accept(node: Arc<Node>, listener: Listener) {
                         tracing::info!(%peer, %address, reason = %end, "disconnected");
                     }
                 }
-                Ok(Accepted::Joining(connection)) => invite::serve_join(node, connection).await,
+                Ok(Accepted::Joining(connection)) => match joining.try_acquire() {
+                    Ok(_permit) => invite::serve_join(node, connection).await,
+                    Err(_) => connection.close(CloseCode::Unavailable),
+                },
                 Err(error) => tracing::warn!(%address, %error, "a connection was refused"),
             }
         });

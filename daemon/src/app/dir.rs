@@ -2,9 +2,9 @@
 //! daemon out.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{DirBuilder, File, OpenOptions},
     io::{Read as _, Seek as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -86,10 +86,21 @@ impl NodeDir {
         self.config().exists()
     }
 
-    /// Makes the directories.
+    /// Makes the directories. Only the owner may look into those that hold
+    /// records; others may be let into the inbox to drop files.
     pub fn create(&self) -> anyhow::Result<()> {
-        for dir in [self.store(), self.inbox(), self.rejects(), self.deliveries(), self.run()] {
-            std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+        for (dir, mode) in [
+            (self.store(), 0o700),
+            (self.inbox(), 0o770),
+            (self.rejects(), 0o700),
+            (self.deliveries(), 0o700),
+            (self.run(), 0o700),
+        ] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(mode)
+                .create(&dir)
+                .with_context(|| format!("make {}", dir.display()))?;
         }
         Ok(())
     }
@@ -97,7 +108,7 @@ impl NodeDir {
     /// Takes the directory for this process until the answer is dropped.
     pub fn lock(&self) -> anyhow::Result<DirLock> {
         let path = self.run().join("lock");
-        std::fs::create_dir_all(self.run()).with_context(|| format!("make {}", self.run().display()))?;
+        self.create()?;
         let mut file = OpenOptions::new()
             .create(true)
             .truncate(false)

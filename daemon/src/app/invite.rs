@@ -18,7 +18,9 @@ use protocol::{
     federation::{Entry, Member, Role},
     hash::Hash,
     id::NodeId,
-    message::{CloseCode, JoinRefused, JoinReply, JoinRequest, possession_bytes},
+    message::{
+        CloseCode, JOIN_REQUEST_BYTES_MAX, JoinRefused, JoinReply, JoinRequest, possession_bytes,
+    },
     sign::{PublicKey, SignaturePurpose},
 };
 use serde::{Deserialize, Serialize};
@@ -32,6 +34,9 @@ const INVITES_OPEN_MAX: usize = 1000;
 /// Used and expired invitations are kept for so long, so that a late use is
 /// told apart from a forged token.
 const INVITES_KEPT_S: i64 = 90 * 24 * 3600;
+/// Nodes that may be joining at once. Who joins is not known yet, and may fill
+/// its connection's window: 512 MiB in all, for 30 seconds.
+pub(super) const JOINING_MAX: usize = 32;
 /// A joining node has this long for everything.
 const JOIN_MAX: Duration = Duration::from_secs(30);
 
@@ -237,6 +242,7 @@ pub(super) async fn serve_join(node: Arc<Node>, connection: Connection) {
 
 async fn answer_join(node: Arc<Node>, connection: &Connection) -> anyhow::Result<()> {
     let (mut sender, mut receiver): (FrameSender, FrameReceiver) = connection.accept_stream().await?;
+    receiver.limit(JOIN_REQUEST_BYTES_MAX);
     let frame = receiver.receive().await?.context("the stream ended before the request")?;
     let request: JoinRequest = protocol::codec::decode(&frame)?;
     let enrolling = node.clone();

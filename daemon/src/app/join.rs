@@ -4,6 +4,8 @@
 //! token; what it sends of `_federation` must contain the head that the token
 //! names.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, bail};
 use certs::{
     authority::{NodeKey, ROOT_CERT_FILE, save_chain},
@@ -29,6 +31,8 @@ use crate::{
     net::{Connection, Dialer},
 };
 
+/// The hub has this long for each answer: more than it gives a whole join.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// Change sets that a hub may send: `_federation` is small.
 const CHANGE_SETS_MAX: u64 = 1_000_000;
 
@@ -55,7 +59,9 @@ pub async fn join(dir: &NodeDir, text: &str) -> anyhow::Result<NodeConfig> {
     sender.send(&request).await?;
     sender.finish();
     let mut next = async || -> anyhow::Result<JoinReply> {
-        let frame = receiver.receive().await?.context("the hub ended the conversation early")?;
+        let frame = tokio::time::timeout(ANSWER_MAX, receiver.receive()).await;
+        let frame = frame.context("the hub does not answer")??;
+        let frame = frame.context("the hub ended the conversation early")?;
         Ok(protocol::codec::decode(&frame)?)
     };
     let (chain, root) = match next().await? {

@@ -112,6 +112,17 @@ impl<'a> Cutter<'a> {
     }
 }
 
+impl Drop for Cutter<'_> {
+    /// After an error some change sets are still on their way. Whoever imports
+    /// into this partition next must find it standing still.
+    fn drop(&mut self) {
+        for pending in self.pending.drain(..) {
+            // The import answers with the error that came first.
+            let _ = pending.wait();
+        }
+    }
+}
+
 /// Changes set aside in an unlinked file.
 pub(super) struct ChangeSpool {
     file: BufWriter<File>,
@@ -121,7 +132,8 @@ pub(super) struct ChangeSpool {
 impl ChangeSpool {
     pub fn new(dir: &Path) -> Result<Self, SpoolError> {
         let shown = dir.display().to_string();
-        let file = super::spool::unlinked(dir).map_err(|source| super::spool::fault(dir, source))?;
+        let file =
+            super::spool::unlinked(dir).map_err(|source| super::spool::fault(dir, source))?;
         Ok(Self { file: BufWriter::new(file), dir: shown })
     }
 

@@ -51,7 +51,8 @@ const UTF16_CHUNK: usize = 64 * 1024;
 const SAMPLE_BYTES: u64 = 1 << 20;
 
 /// How a file's bytes are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "&'static str")]
 pub enum Encoding {
     /// Find out.
     #[default]
@@ -62,6 +63,32 @@ pub enum Encoding {
     Gb18030,
     /// UTF-16; little-endian unless the file says otherwise.
     Utf16,
+}
+
+impl Encoding {
+    /// The name that [`Encoding::from_str`] reads back.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Encoding::Auto => "auto",
+            Encoding::Utf8 => "utf-8",
+            Encoding::Gb18030 => "gb18030",
+            Encoding::Utf16 => "utf-16",
+        }
+    }
+}
+
+impl From<Encoding> for &'static str {
+    fn from(encoding: Encoding) -> Self {
+        encoding.as_str()
+    }
+}
+
+impl TryFrom<String> for Encoding {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
 }
 
 impl FromStr for Encoding {

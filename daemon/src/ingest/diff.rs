@@ -2,15 +2,15 @@
 
 use protocol::{
     change::Change,
-    id::DatasetId,
     federation::Registry,
     page::Leaf,
-    record::Record,
-    schema::Schema,
+    record::{Record, RecordError},
+    schema::{Field, Schema},
     tree::Pages as _,
     value::Value,
 };
 
+use super::validate::value_of;
 use crate::store::{LivePages, StoreError};
 
 /// Looks records up by ascending keys, a leaf at a time.
@@ -24,7 +24,6 @@ pub(super) struct Cursor {
 
 struct Position {
     leaf: Leaf,
-    first_key: Vec<u8>,
     /// The first key of the next leaf, if there is one.
     next: Option<Vec<u8>>,
 }
@@ -37,11 +36,17 @@ impl Cursor {
 
     /// The record under `key`, which is above all keys asked for before.
     pub fn get(&mut self, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
+        self.move_to(key)?;
+        Ok(self.at.as_ref().and_then(|at| at.leaf.get(key)))
+    }
+
+    /// Loads the leaf where `key` is or would be.
+    fn move_to(&mut self, key: &[u8]) -> Result<(), StoreError> {
         let inside = |at: &Position| at.next.as_deref().is_none_or(|next| key < next);
         if !self.at.as_ref().is_some_and(inside) {
             self.at = self.load(key)?;
         }
-        Ok(self.at.as_ref().and_then(|at| at.leaf.get(key)))
+        Ok(())
     }
 
     fn load(&mut self, key: &[u8]) -> Result<Option<Position>, StoreError> {
@@ -52,46 +57,51 @@ impl Cursor {
             return Ok(None);
         };
         let next = pages.next_key(0, &first_key)?;
-        Ok(Some(Position { leaf: Leaf::decode(&body)?, first_key, next }))
+        Ok(Some(Position { leaf: Leaf::decode(&body)?, next }))
     }
 
     /// Calls `visit` with all stored keys from `from` (inclusive, or the very
-    /// first) up to `to` (exclusive, or the very last).
-    pub fn keys_between(
+    /// first) up to `to` (exclusive, or the very last). `from` is above all
+    /// keys asked for before.
+    pub fn keys_between<E: From<StoreError>>(
         &mut self,
         from: Option<&[u8]>,
         to: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8]),
-    ) -> Result<(), StoreError> {
-        let start = from.unwrap_or_default();
-        self.get(start)?;
-        loop {
-            let Some(at) = &self.at else {
-                return Ok(());
-            };
-            for (key, _) in at.leaf.entries() {
-                if key >= start && to.is_none_or(|to| key < to) {
-                    visit(key);
+        visit: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut start = from.unwrap_or_default().to_vec();
+        self.move_to(&start)?;
+        while let Some(at) = &self.at {
+            for index in at.leaf.lower_bound(&start)..at.leaf.len() {
+                let (key, _) = at.leaf.entry(index);
+                if to.is_some_and(|to| key >= to) {
+                    return Ok(());
                 }
+                visit(key)?;
             }
-            let Some(next) = at.next.clone().filter(|next| to.is_none_or(|to| next.as_slice() < to))
-            else {
-                return Ok(());
+            let Some(next) = at.next.clone() else {
+                break;
             };
-            self.at = self.load(&next)?;
-            if self.at.as_ref().is_none_or(|at| at.first_key != next) {
-                return Ok(());
+            // A leaf begins with a record, so this one has nothing below `to`.
+            if to.is_some_and(|to| next.as_slice() >= to) {
+                break;
             }
+            self.at = self.load(&next)?;
+            start = next;
         }
+        Ok(())
     }
 }
 
 /// What a delivered record is to the stored one.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum Difference {
     Inserted(Change),
     Updated(Change),
     Unchanged,
+    /// Together with the stored values of missing columns it is above a
+    /// record's limit.
+    TooLong(RecordError),
 }
 
 /// Compares delivered records with stored ones under a dataset's schemas.
@@ -113,49 +123,57 @@ impl<'a> Comparer<'a> {
         key: Vec<u8>,
         delivered: Vec<u8>,
         stored: Option<&[u8]>,
-    ) -> Result<Outcome, StoreError> {
+    ) -> Result<Difference, StoreError> {
         let Some(stored) = stored else {
-            return Ok(Outcome::Inserted(Change::Put { key, value: delivered }));
+            return Ok(Difference::Inserted(Change::Put { key, value: delivered }));
         };
         if stored == delivered {
-            return Ok(Outcome::Unchanged);
+            return Ok(Difference::Unchanged);
         }
         let same_version = stored.get(..4) == delivered.get(..4);
         if same_version && self.kept.is_empty() {
-            return Ok(Outcome::Updated(Change::Put { key, value: delivered }));
+            return Ok(Difference::Updated(Change::Put { key, value: delivered }));
         }
         let mut new = Record::decode(&delivered)?;
-        let old = self.as_current(Record::decode(stored)?);
+        let old = self.as_current(Record::decode(stored)?)?;
         for &index in &self.kept {
-            new.values[index] = old[index].clone();
+            new.values[index] = old.get(index).cloned().unwrap_or(Value::Null);
         }
         if new.values == old {
-            return Ok(Outcome::Unchanged);
+            return Ok(Difference::Unchanged);
         }
-        let value = new.encode().map_err(|error| StoreError::Damaged {
-            place: format!("a record of {}", self.schema.dataset()),
-            problem: format!("{error} once the stored values of missing columns are kept"),
-        })?;
-        Ok(Outcome::Updated(Change::Put { key, value }))
+        Ok(match new.encode() {
+            Ok(value) => Difference::Updated(Change::Put { key, value }),
+            Err(error) => Difference::TooLong(error),
+        })
     }
 
     /// A stored record's values in the order of the current schema, by field
-    /// name; fields that its version did not have are null.
-    fn as_current(&self, stored: Record) -> Vec<Value> {
-        let dataset: &DatasetId = self.schema.dataset();
+    /// name; fields that its version did not have are null. Where a field has
+    /// another type now, its value is read anew, and null if that fails.
+    fn as_current(&self, stored: Record) -> Result<Vec<Value>, StoreError> {
+        let dataset = self.schema.dataset();
         if stored.schema_version == self.schema.version() {
-            return stored.values;
+            return Ok(stored.values);
         }
-        let Some(old) = self.registry.schema_version(dataset, stored.schema_version) else {
-            return vec![Value::Null; self.schema.fields().len()];
+        let version = stored.schema_version;
+        let Some(old) = self.registry.schema_version(dataset, version) else {
+            return Err(StoreError::Damaged {
+                place: format!("a record of {dataset}"),
+                problem: format!(
+                    "it was written under version {version} of the schema, which is unknown here"
+                ),
+            });
         };
-        self.schema
-            .fields()
-            .iter()
-            .map(|field| {
-                let index = old.fields().iter().position(|known| known.name == field.name);
-                index.and_then(|index| stored.values.get(index)).cloned().unwrap_or(Value::Null)
-            })
-            .collect()
+        let value_of = |(index, field): (usize, &Field)| {
+            let known = old.fields().iter().position(|known| known.name == field.name)?;
+            let value = stored.values.get(known)?;
+            if old.fields()[known].kind == field.kind || *value == Value::Null {
+                return Some(value.clone());
+            }
+            value_of(self.schema, index, &value.canonical_text())
+        };
+        let fields = self.schema.fields().iter().enumerate();
+        Ok(fields.map(|field| value_of(field).unwrap_or(Value::Null)).collect())
     }
 }

@@ -23,11 +23,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     cut::{ChangeSpool, Cutter},
     decode::{CsvFile, Encoding, FileError, Row},
-    diff::{Comparer, Cursor, Outcome},
+    deliveries::DeliveryError,
+    diff::{Comparer, Cursor, Difference},
     map::{HeaderError, Mapping},
     report::{ImportReport, RejectsFile},
     spool::{Sorted, Sorter, SpoolError},
-    validate::{Severity, Validator},
+    validate::{Severity, Validator, row_issue},
 };
 use crate::{
     membership::Membership,
@@ -78,9 +79,12 @@ pub struct HoldRule {
 
 /// Why a full delivery waits for a person.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "rule", rename_all = "snake_case")]
 pub enum HoldReason {
     /// It would delete too much.
-    #[error("it would delete {deletes} of {stored} records / 将删除 {stored} 条记录中的 {deletes} 条")]
+    #[error(
+        "it would delete {deletes} of {stored} records / 将删除 {stored} 条记录中的 {deletes} 条"
+    )]
     Deletes {
         /// Records that would go.
         deletes: u64,
@@ -88,7 +92,9 @@ pub enum HoldReason {
         stored: u64,
     },
     /// It has no rows at all.
-    #[error("the file has no rows, and {stored} records are stored / 文件没有数据行，而库中有 {stored} 条记录")]
+    #[error(
+        "the file has no rows, and {stored} records are stored / 文件没有数据行，而库中有 {stored} 条记录"
+    )]
     Empty {
         /// Records that there are.
         stored: u64,
@@ -110,7 +116,9 @@ pub enum HoldReason {
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// No such dataset in the catalogue.
-    #[error("there is no dataset '{dataset}'; the catalogue has: {known} / 没有名为 '{dataset}' 的数据集")]
+    #[error(
+        "there is no dataset '{dataset}'; the catalogue has: {known} / 没有名为 '{dataset}' 的数据集"
+    )]
     UnknownDataset {
         /// As asked for.
         dataset: String,
@@ -145,8 +153,13 @@ pub enum ImportError {
     /// A full delivery that a person has to approve.
     #[error("held: {0}")]
     Held(HoldReason),
+    /// It had to be held, and could not be kept.
+    #[error(transparent)]
+    Delivery(#[from] DeliveryError),
     /// The daemon is shutting down.
-    #[error("the import was stopped; what it had committed stays, and the same file can be delivered again")]
+    #[error(
+        "the import was stopped; what it had committed stays, and the same file can be delivered again"
+    )]
     Stopped,
 }
 
@@ -174,7 +187,16 @@ impl Importer {
         hold: HoldRule,
         stop: CancellationToken,
     ) -> Self {
-        Self { store, membership, key, spool_dir, memory_bytes, hold, locks: Mutex::default(), stop }
+        Self {
+            store,
+            membership,
+            key,
+            spool_dir,
+            memory_bytes,
+            hold,
+            locks: Mutex::default(),
+            stop,
+        }
     }
 
     /// Imports one file. Blocks: call it on a thread of its own.
@@ -187,15 +209,24 @@ impl Importer {
         request: &ImportRequest,
         progress: &dyn Fn(Progress),
     ) -> Result<ImportReport, ImportError> {
+        match self.import_unless_held(request, progress)? {
+            Outcome::Imported(report) => Ok(report),
+            Outcome::Held { reason, .. } => Err(ImportError::Held(reason)),
+        }
+    }
+
+    /// As [`Importer::import`], with the counts of a delivery that is to be
+    /// held.
+    pub(super) fn import_unless_held(
+        &self,
+        request: &ImportRequest,
+        progress: &dyn Fn(Progress),
+    ) -> Result<Outcome, ImportError> {
         let started = Instant::now();
         let registry = self.membership.current()?;
         let schema = self.schema(&registry, &request.dataset)?;
-        let mut rejects = RejectsFile::new(request.rejects.clone());
+        let mut rejects = Rejects(RejectsFile::new(request.rejects.clone()), &request.rejects);
         let mut report = ImportReport::default();
-        let wrong_report = |source| ImportError::Report {
-            path: request.rejects.display().to_string(),
-            source,
-        };
 
         let file = CsvFile::open(&request.path, request.encoding)?;
         let mapping = Mapping::new(file.header(), &schema).map_err(|problem| {
@@ -211,18 +242,15 @@ impl Importer {
         let kept = if request.full { &[] } else { mapping.missing() };
         let comparer = Comparer::new(&registry, &schema, kept);
         let job = Job { importer: self, partition, schema: &schema, comparer, progress };
-        let outcome = job.apply(request, read, &mut rejects, &mut report);
+        let hold = job.apply(request, read, &mut rejects, &mut report)?;
 
-        let path = rejects.finish().map_err(wrong_report)?;
-        report.rejects_file = path.map(|path| path.display().to_string());
+        report.rejects_file = rejects.finish()?.map(|path| path.display().to_string());
         report.seconds = started.elapsed().as_secs_f64();
-        match outcome {
-            Ok(()) => {
-                debug_assert!(report.adds_up(), "{report:?}");
-                Ok(report)
-            }
-            Err(error) => Err(error),
-        }
+        debug_assert!(report.adds_up(), "{report:?}");
+        Ok(match hold {
+            None => Outcome::Imported(report),
+            Some(reason) => Outcome::Held { reason, would: report },
+        })
     }
 
     fn schema(&self, registry: &Registry, dataset: &DatasetId) -> Result<Schema, ImportError> {
@@ -231,7 +259,8 @@ impl Importer {
         {
             return Ok(schema.clone());
         }
-        let known: Vec<&str> = registry.datasets().map(|schema| schema.dataset().as_str()).collect();
+        let known: Vec<&str> =
+            registry.datasets().map(|schema| schema.dataset().as_str()).collect();
         Err(ImportError::UnknownDataset { dataset: dataset.to_string(), known: known.join(", ") })
     }
 
@@ -250,18 +279,16 @@ impl Importer {
         mut file: CsvFile,
         schema: &Schema,
         mapping: &Mapping,
-        rejects: &mut RejectsFile,
+        rejects: &mut Rejects<'_>,
         report: &mut ImportReport,
         progress: &dyn Fn(Progress),
     ) -> Result<ReadFile, ImportError> {
-        let wrong_report =
-            |source| ImportError::Report { path: "the rejects file".into(), source };
         let mut validator = Validator::new(schema, mapping);
         let mut sorter = Sorter::new(&self.spool_dir, self.memory_bytes);
         let mut unreadable = 0;
         let bytes_total = file.bytes_total();
         loop {
-            if report.rows % ROWS_PER_PROGRESS == 0 {
+            if report.rows.is_multiple_of(ROWS_PER_PROGRESS) {
                 self.check_stop()?;
                 let (bytes_read, rows) = (file.bytes_read(), report.rows);
                 progress(Progress { bytes_read, bytes_total, rows, compared: 0 });
@@ -272,18 +299,20 @@ impl Importer {
                 Row::Malformed { line, problem } => {
                     report.rejected += 1;
                     unreadable += 1;
-                    rejects.push_malformed(line, &problem).map_err(wrong_report)?;
+                    rejects.write(|file| file.push_malformed(line, &problem))?;
                 }
                 Row::Fields { line, fields } => {
                     let checked = validator.row(fields.iter());
                     for issue in &checked.issues {
-                        rejects.push(line, issue).map_err(wrong_report)?;
+                        rejects.write(|file| file.push(line, issue))?;
                     }
                     if checked.record.is_none() {
                         report.rejected += 1;
                     } else {
-                        let warnings =
-                            checked.issues.iter().filter(|issue| issue.severity == Severity::Warning);
+                        let warnings = checked
+                            .issues
+                            .iter()
+                            .filter(|issue| issue.severity == Severity::Warning);
                         report.warnings += warnings.count() as u64;
                     }
                     match &checked.key {
@@ -296,6 +325,39 @@ impl Importer {
         let (bytes_read, rows) = (file.bytes_read(), report.rows);
         progress(Progress { bytes_read, bytes_total, rows, compared: 0 });
         Ok(ReadFile { sorted: sorter.finish()?, unreadable, bytes_total })
+    }
+}
+
+/// What came of a file.
+pub(super) enum Outcome {
+    /// It went in.
+    Imported(ImportReport),
+    /// Nothing was changed; a person has to decide.
+    Held {
+        /// Why.
+        reason: HoldReason,
+        /// What it would do: no change set was made.
+        would: ImportReport,
+    },
+}
+
+/// The rejects file, and its path for errors.
+struct Rejects<'a>(RejectsFile, &'a Path);
+
+impl Rejects<'_> {
+    fn write(
+        &mut self,
+        write: impl FnOnce(&mut RejectsFile) -> std::io::Result<()>,
+    ) -> Result<(), ImportError> {
+        write(&mut self.0).map_err(|source| Self::failed(self.1, source))
+    }
+
+    fn finish(self) -> Result<Option<PathBuf>, ImportError> {
+        self.0.finish().map_err(|source| Self::failed(self.1, source))
+    }
+
+    fn failed(path: &Path, source: std::io::Error) -> ImportError {
+        ImportError::Report { path: path.display().to_string(), source }
     }
 }
 
@@ -317,17 +379,19 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// Commits what differs, or says why a person has to decide first.
     fn apply(
         &self,
         request: &ImportRequest,
         mut read: ReadFile,
-        rejects: &mut RejectsFile,
+        rejects: &mut Rejects<'_>,
         report: &mut ImportReport,
-    ) -> Result<(), ImportError> {
+    ) -> Result<Option<HoldReason>, ImportError> {
         let store = &self.importer.store;
         let stored = store.head(&self.partition).map_or(0, |head| head.summary.records);
         let key = self.importer.key.clone();
         let mut cutter = Cutter::new(store, key, self.partition.clone(), self.schema.version());
+        report.seq = cutter.seq;
         if request.full && stored > 0 {
             // Nothing is committed before it is known how much would go.
             let mut spool = ChangeSpool::new(&self.importer.spool_dir)?;
@@ -335,22 +399,33 @@ impl Job<'_> {
             if !request.approved
                 && let Some(reason) = self.hold_reason(report, stored, read.unreadable)
             {
-                return Err(ImportError::Held(reason));
+                return Ok(Some(reason));
             }
             spool.replay(|change| {
                 self.importer.check_stop()?;
                 Ok::<_, ImportError>(cutter.push(change)?)
             })?;
         } else {
-            self.compare(&mut read, false, rejects, report, &mut |change| Ok(cutter.push(change)?))?;
+            self.compare(
+                &mut read,
+                false,
+                rejects,
+                report,
+                &mut |change| Ok(cutter.push(change)?),
+            )?;
         }
         cutter.finish()?;
         report.change_sets = cutter.change_sets;
         report.seq = cutter.seq;
-        Ok(())
+        Ok(None)
     }
 
-    fn hold_reason(&self, report: &ImportReport, stored: u64, unreadable: u64) -> Option<HoldReason> {
+    fn hold_reason(
+        &self,
+        report: &ImportReport,
+        stored: u64,
+        unreadable: u64,
+    ) -> Option<HoldReason> {
         let (rule, deletes) = (self.importer.hold, report.deleted);
         if report.rows == 0 {
             return Some(HoldReason::Empty { stored });
@@ -358,7 +433,8 @@ impl Job<'_> {
         if unreadable > 0 && deletes > 0 {
             return Some(HoldReason::Unreadable { unreadable, deletes });
         }
-        let many = deletes > rule.at_least && deletes.saturating_mul(100) > stored.saturating_mul(rule.percent);
+        let many = deletes > rule.at_least
+            && deletes.saturating_mul(100) > stored.saturating_mul(rule.percent);
         many.then_some(HoldReason::Deletes { deletes, stored })
     }
 
@@ -368,19 +444,17 @@ impl Job<'_> {
         &self,
         read: &mut ReadFile,
         full: bool,
-        rejects: &mut RejectsFile,
+        rejects: &mut Rejects<'_>,
         report: &mut ImportReport,
         change: &mut dyn FnMut(Change) -> Result<(), ImportError>,
     ) -> Result<(), ImportError> {
-        let wrong_report =
-            |source| ImportError::Report { path: "the rejects file".into(), source };
         let mut cursor = Cursor::new(self.stored_pages());
-        let mut compared = 0;
+        let mut compared = 0u64;
         // The least key that may still have to be deleted.
         let mut from: Option<Vec<u8>> = None;
         while let Some(row) = read.sorted.next()? {
             compared += 1;
-            if compared % ROWS_PER_PROGRESS == 0 {
+            if compared.is_multiple_of(ROWS_PER_PROGRESS) {
                 self.importer.check_stop()?;
                 let (bytes, rows) = (read.bytes_total, report.rows);
                 (self.progress)(Progress { bytes_read: bytes, bytes_total: bytes, rows, compared });
@@ -390,7 +464,7 @@ impl Job<'_> {
                 report.warnings += 1;
             }
             for line in &row.duplicates {
-                rejects.push_duplicate(*line, row.line, row.differing).map_err(wrong_report)?;
+                rejects.write(|file| file.push_duplicate(*line, row.line, row.differing))?;
             }
             if full {
                 self.delete_between(&mut cursor, from.as_deref(), Some(&row.key), report, change)?;
@@ -403,14 +477,18 @@ impl Job<'_> {
             };
             let stored = cursor.get(&row.key)?;
             match self.comparer.compare(row.key, record, stored)? {
-                Outcome::Unchanged => report.unchanged += 1,
-                Outcome::Inserted(put) => {
+                Difference::Unchanged => report.unchanged += 1,
+                Difference::Inserted(put) => {
                     report.inserted += 1;
                     change(put)?;
                 }
-                Outcome::Updated(put) => {
+                Difference::Updated(put) => {
                     report.updated += 1;
                     change(put)?;
+                }
+                Difference::TooLong(error) => {
+                    report.rejected += 1;
+                    rejects.write(|file| file.push(row.line, &row_issue(error)))?;
                 }
             }
         }
@@ -423,7 +501,9 @@ impl Job<'_> {
     /// The stored pages; none where there is nothing to look up.
     fn stored_pages(&self) -> Option<crate::store::LivePages> {
         let head = self.importer.store.head(&self.partition)?;
-        (head.summary.records > 0).then(|| self.importer.store.live_pages(&self.partition)).flatten()
+        (head.summary.records > 0)
+            .then(|| self.importer.store.live_pages(&self.partition))
+            .flatten()
     }
 
     fn delete_between(
@@ -434,14 +514,13 @@ impl Job<'_> {
         report: &mut ImportReport,
         change: &mut dyn FnMut(Change) -> Result<(), ImportError>,
     ) -> Result<(), ImportError> {
-        let mut failed = None;
         cursor.keys_between(from, to, &mut |key| {
             report.deleted += 1;
-            if failed.is_none() {
-                failed = change(Change::Delete { key: key.to_vec() }).err();
+            if report.deleted.is_multiple_of(ROWS_PER_PROGRESS) {
+                self.importer.check_stop()?;
             }
-        })?;
-        failed.map_or(Ok(()), Err)
+            change(Change::Delete { key: key.to_vec() })
+        })
     }
 }
 
@@ -449,8 +528,14 @@ impl Job<'_> {
 /// uses.
 pub fn rejects_path(dir: &Path, dataset: &DatasetId) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(1);
-    let now = time::OffsetDateTime::now_utc();
-    let stamp = format!(
+    let stamp = stamp(time::OffsetDateTime::now_utc());
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    dir.join(format!("{dataset}-{stamp}-{count}.rejects.csv"))
+}
+
+/// A time for file names: sortable, to the second.
+pub(super) fn stamp(now: time::OffsetDateTime) -> String {
+    format!(
         "{:04}{:02}{:02}-{:02}{:02}{:02}",
         now.year(),
         u8::from(now.month()),
@@ -458,7 +543,5 @@ pub fn rejects_path(dir: &Path, dataset: &DatasetId) -> PathBuf {
         now.hour(),
         now.minute(),
         now.second()
-    );
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    dir.join(format!("{dataset}-{stamp}-{count}.rejects.csv"))
+    )
 }

@@ -5,7 +5,9 @@
 //! makes a record of a row or says why not, [`spool`] sorts records by key
 //! with bounded memory, [`diff`] compares them with what is stored, [`cut`]
 //! makes change sets of the differences, and [`report`] counts and writes down
-//! what was rejected. [`import`] leads a file through all of them.
+//! what was rejected. [`import`] leads a file through all of them. In front of
+//! it, [`inbox`] takes files from folders; behind it, [`deliveries`] keeps those
+//! that a person has to approve.
 //!
 //! Invariant: a problem of one row never stops the file, and memory never
 //! depends on the file's size.
@@ -20,5 +22,8 @@ pub mod map;
 pub mod report;
 pub mod spool;
 pub mod validate;
+
+#[cfg(test)]
+mod tests;
 
 pub use import::{ImportError, ImportRequest, Importer, Progress};

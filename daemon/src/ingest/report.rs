@@ -35,7 +35,8 @@ pub struct ImportReport {
     pub updated: u64,
     /// Records that a full delivery no longer has.
     pub deleted: u64,
-    /// Rows that equal the stored record.
+    /// Rows that changed nothing: they equal the stored record, or the whole
+    /// delivery is held.
     pub unchanged: u64,
     /// Rows that were not imported.
     pub rejected: u64,
@@ -56,6 +57,19 @@ pub struct ImportReport {
 }
 
 impl ImportReport {
+    /// What a held delivery did: nothing. Its good rows changed nothing, so the
+    /// report adds up like any other; what it would do is told by the delivery.
+    pub(super) fn held(would: &Self, id: String) -> Self {
+        Self {
+            inserted: 0,
+            updated: 0,
+            deleted: 0,
+            unchanged: would.inserted + would.updated + would.unchanged,
+            held: Some(id),
+            ..would.clone()
+        }
+    }
+
     /// Whether every row is accounted for exactly once.
     pub fn adds_up(&self) -> bool {
         self.rows == self.inserted + self.updated + self.unchanged + self.rejected + self.duplicates

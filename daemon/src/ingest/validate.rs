@@ -315,8 +315,16 @@ pub fn key_of<'a>(schema: &Schema, texts: impl IntoIterator<Item = &'a str>) -> 
     Validator::with_columns(schema, schema.key().to_vec()).row(texts).key
 }
 
+/// The value that a text makes in a field of `schema`, by the rules of that
+/// field. None where it makes none.
+pub(super) fn value_of(schema: &Schema, field: usize, text: &str) -> Option<Value> {
+    let mut validator = Validator::with_columns(schema, vec![field]);
+    let mut value = Value::Null;
+    validator.fields.swap_remove(field).fill(text, &mut value, &mut Vec::new()).then_some(value)
+}
+
 /// A record's own limits, as an issue of the whole row.
-fn row_issue(error: RecordError) -> RowIssue {
+pub(super) fn row_issue(error: RecordError) -> RowIssue {
     RowIssue {
         severity: Severity::Reject,
         field: String::new(),

@@ -102,6 +102,14 @@ impl Listener {
         loop {
             let incoming = self.endpoint.accept().await?;
             let address = incoming.remote_address();
+            // Under load a dialler first has to show that its address is its own
+            // (RFC 9000, 8.1.2), so that forged ones cannot take all places.
+            let busy = self.handshakes.available_permits() < HANDSHAKES_MAX / 2;
+            if busy && incoming.may_retry() {
+                // An error means that it was retried before, which was asked.
+                let _ = incoming.retry();
+                continue;
+            }
             let Ok(permit) = self.handshakes.clone().try_acquire_owned() else {
                 incoming.refuse();
                 continue;

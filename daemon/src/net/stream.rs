@@ -61,6 +61,11 @@ impl FrameReceiver {
         Self { stream, decoder: FrameDecoder::new(), buffer: vec![0; READ_BYTES] }
     }
 
+    /// Frames above `bytes` are refused from now on.
+    pub fn limit(&mut self, bytes: usize) {
+        self.decoder.limit(bytes);
+    }
+
     /// The next frame's body; `None` when the peer has finished. May be
     /// dropped half-way: what has arrived is kept.
     pub async fn receive(&mut self) -> Result<Option<Vec<u8>>, NetError> {

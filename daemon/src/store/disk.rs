@@ -49,12 +49,12 @@ pub struct Disk {
     data: File,
     path: PathBuf,
     reserve_mb: u64,
-    /// Held for writing while a batch is applied. Single reads of sled do not
-    /// see half of a batch, but its iterators do, and a page is found with one.
+    /// Held for writing while a batch is applied. sled keeps batches out of
+    /// each single read, but a page may take several: one for each chunk.
     gate: RwLock<()>,
     /// Lets a test see what happens when sled reports an error.
     #[cfg(test)]
-    pub broken: std::sync::atomic::AtomicBool,
+    pub broken: Broken,
     /// Calls of `fdatasync`.
     pub syncs: AtomicU64,
     /// Bytes of keys and values given to sled.
@@ -138,7 +138,7 @@ impl Disk {
     /// Applies a batch atomically; it is durable after [`Disk::make_durable`].
     pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         #[cfg(test)]
-        self.fail_if_broken()?;
+        fail_if(&self.broken.apply)?;
         self.bytes_written.fetch_add(batch.bytes as u64, Ordering::Relaxed);
         let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         Ok(self.tree.apply_batch(batch.inner)?)
@@ -149,18 +149,10 @@ impl Disk {
         self.gate.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[cfg(test)]
-    fn fail_if_broken(&self) -> Result<(), StoreError> {
-        if self.broken.load(Ordering::Relaxed) {
-            return Err(StoreError::Database("broken by a test".into()));
-        }
-        Ok(())
-    }
-
     /// Waits until everything applied is on the disk.
     pub fn make_durable(&self) -> Result<(), StoreError> {
         #[cfg(test)]
-        self.fail_if_broken()?;
+        fail_if(&self.broken.sync)?;
         self.db.flush()?;
         self.data.sync_data().map_err(|error| StoreError::Database(error.to_string()))?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
@@ -331,6 +323,22 @@ impl Disk {
     pub fn chunks(&self, key: &[u8]) -> Result<u16, StoreError> {
         Ok(self.tree.get(key)?.map_or(0, |first| chunks_of(&first)))
     }
+}
+
+/// What a test makes fail.
+#[cfg(test)]
+#[derive(Default)]
+pub struct Broken {
+    pub apply: std::sync::atomic::AtomicBool,
+    pub sync: std::sync::atomic::AtomicBool,
+}
+
+#[cfg(test)]
+fn fail_if(broken: &std::sync::atomic::AtomicBool) -> Result<(), StoreError> {
+    if broken.load(Ordering::Relaxed) {
+        return Err(StoreError::Database("broken by a test".into()));
+    }
+    Ok(())
 }
 
 /// Opens sled, whose lock may outlive its owner for a moment: a thread of

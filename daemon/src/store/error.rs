@@ -82,7 +82,7 @@ pub enum StoreError {
     #[error("{partition} has two histories at number {}", ours.seq)]
     Fork {
         /// The partition.
-        partition: PartitionId,
+        partition: Box<PartitionId>,
         /// This replica's position.
         ours: Position,
     },
@@ -92,7 +92,7 @@ pub enum StoreError {
     )]
     RootMismatch {
         /// The partition.
-        partition: PartitionId,
+        partition: Box<PartitionId>,
         /// The change set's number.
         seq: u64,
         /// As signed.

@@ -36,11 +36,7 @@ use protocol::{
 };
 use tokio::sync::{broadcast, oneshot};
 
-use self::{
-    disk::Disk,
-    state::Shared,
-    writer::Job,
-};
+use self::{disk::Disk, state::Shared, writer::Job};
 pub use self::{
     error::StoreError,
     pages::{LivePages, Snapshot},

@@ -36,8 +36,7 @@ type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// One key signs for everybody here: whose signature counts is not the store's
 /// question.
-static KEY: LazyLock<Arc<SigningKey>> =
-    LazyLock::new(|| Arc::new(SigningKey::from_seed(&[7; 32])));
+static KEY: LazyLock<Arc<SigningKey>> = LazyLock::new(|| Arc::new(SigningKey::from_seed(&[7; 32])));
 
 struct Everybody;
 

@@ -40,7 +40,11 @@ fn any_history_ends_at_the_rebuilt_tree_and_survives_reopening() {
             assert_holds(&store, &enterprise(), &content);
         }
     }
-    commit(&store, &enterprise(), content.keys().map(|k| Change::Delete { key: k.clone() }).collect());
+    commit(
+        &store,
+        &enterprise(),
+        content.keys().map(|k| Change::Delete { key: k.clone() }).collect(),
+    );
     assert_holds(&store, &enterprise(), &Content::new());
     assert_eq!(store.head(&enterprise()).unwrap().root(), protocol::tree::empty_root());
 }
@@ -77,13 +81,23 @@ fn changes_that_no_replica_would_take_are_not_signed() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     let refused = try_commit(&store, &enterprise(), puts(0..3, "x"));
-    assert!(matches!(refused, Err(StoreError::Federation { needed: 1, have: 0, .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(StoreError::Federation { needed: 1, have: 0, .. })),
+        "{refused:?}"
+    );
     commit(&store, &federation(), vec![put(1, "hub")]);
     let long_key = vec![Change::Delete { key: vec![1; 1025] }];
     let long_value = vec![put(1, vec![0; 64 * 1024 + 1])];
     let many = puts(0..10_001, "x");
     let large = (0..130).map(|number| put(number, vec![0; 64 * 1024])).collect();
-    for changes in [vec![put(2, "x"), put(1, "x")], vec![put(1, "x"), delete(1)], long_key, long_value, many, large] {
+    for changes in [
+        vec![put(2, "x"), put(1, "x")],
+        vec![put(1, "x"), delete(1)],
+        long_key,
+        long_value,
+        many,
+        large,
+    ] {
         let refused = try_commit(&store, &enterprise(), changes);
         assert!(matches!(refused, Err(StoreError::Changes { .. })), "{refused:?}");
     }
@@ -138,12 +152,12 @@ fn nothing_is_built_upon_a_write_that_failed() {
     apply(&mut content, &first);
     let head = commit(&store, &enterprise(), first);
     let mut events = store.subscribe();
-    store.shared.disk.broken.store(true, Ordering::Relaxed);
+    store.shared.disk.broken.apply.store(true, Ordering::Relaxed);
     let refused = try_commit(&store, &enterprise(), puts(0..100, "y"));
     assert!(matches!(refused, Err(StoreError::Database(_))), "{refused:?}");
     assert!(store.has_failed());
     // Even if sled seems to be well again: what it shows may not be durable.
-    store.shared.disk.broken.store(false, Ordering::Relaxed);
+    store.shared.disk.broken.apply.store(false, Ordering::Relaxed);
     for refused in [
         try_commit(&store, &enterprise(), puts(0..100, "y")).map(drop),
         wait(store.quarantine(&enterprise(), "because".into())),
@@ -162,15 +176,38 @@ fn nothing_is_built_upon_a_write_that_failed() {
 }
 
 #[test]
+fn a_commit_that_was_not_synced_is_neither_answered_nor_shown() {
+    let (directory, store) = fresh();
+    let head = commit(&store, &enterprise(), puts(0..500, "x"));
+    let mut events = store.subscribe();
+    store.shared.disk.broken.sync.store(true, Ordering::Relaxed);
+    let refused = try_commit(&store, &enterprise(), puts(0..100, "y"));
+    assert!(matches!(refused, Err(StoreError::Database(_))), "{refused:?}");
+    assert_eq!(store.head(&enterprise()), Some(head));
+    assert!(events.try_recv().is_err());
+    assert!(store.has_failed());
+    drop(store);
+    let sidecar = std::fs::read_to_string(directory.path().join("HEADS")).unwrap();
+    assert!(sidecar.contains(&format!("{} 1 ", enterprise().full_name())), "{sidecar}");
+    // The batch may be there or not; it is there as a whole.
+    let store = open(directory.path());
+    let value = if store.head(&enterprise()).unwrap().seq() == 2 { "y" } else { "x" };
+    let mut content: Content = (0..500).map(|number| (key(number), b"x".to_vec())).collect();
+    apply(&mut content, &puts(0..100, value));
+    assert_holds(&store, &enterprise(), &content);
+}
+
+#[test]
 fn commits_that_share_a_failed_flush_are_all_refused() {
     let (directory, store) = fresh();
     commit(&store, &enterprise(), puts(0..5, "x"));
     // While the writer is at a large commit, the others gather behind it.
-    let large = store.commit_own_later(own(&federation(), puts(0..8000, "x")), KEY.clone()).unwrap();
+    let large =
+        store.commit_own_later(own(&federation(), puts(0..8000, "x")), KEY.clone()).unwrap();
     let pending: Vec<_> = (0..6)
         .map(|number| {
             if number == 3 {
-                store.shared.disk.broken.store(true, Ordering::Relaxed);
+                store.shared.disk.broken.apply.store(true, Ordering::Relaxed);
             }
             store.commit_own_later(own(&enterprise(), vec![put(number, "y")]), KEY.clone()).unwrap()
         })

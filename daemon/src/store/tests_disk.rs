@@ -1,6 +1,9 @@
 //! Large values, and disks that are nearly full.
 
-use std::process::Command;
+use std::{
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use super::*;
 
@@ -36,8 +39,10 @@ fn the_largest_records_and_keys_lie_in_chunks() {
 
     // An open snapshot saves the whole page, and gives it back.
     let mut snapshot = store.snapshot_blocking(&enterprise()).unwrap().unwrap();
-    let small: Vec<Change> =
-        plain.iter().map(|key| Change::Put { key: key.clone(), value: b"small".to_vec() }).collect();
+    let small: Vec<Change> = plain
+        .iter()
+        .map(|key| Change::Put { key: key.clone(), value: b"small".to_vec() })
+        .collect();
     let old = content.clone();
     apply(&mut content, &small);
     commit(&store, &enterprise(), small);
@@ -71,6 +76,38 @@ fn values_of_all_sizes_replace_each_other() {
         commit(&store, &enterprise(), changes);
         assert_holds(&store, &enterprise(), &content);
     }
+}
+
+#[test]
+fn a_value_in_many_chunks_is_never_read_half_replaced() {
+    let mut random = Random::new();
+    let (_directory, store) = fresh();
+    let disk = &store.shared.disk;
+    let values = [noise(&mut random, 1_200_000), noise(&mut random, 900_000), vec![1; 100]];
+    let write = |value: &[u8]| {
+        let mut batch = super::super::disk::Batch::default();
+        batch.put_chunked(b"p value", value, disk.chunks(b"p value").unwrap());
+        disk.apply(batch).unwrap();
+    };
+    write(&values[0]);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    let value = disk.get_chunked(b"p value").unwrap().unwrap();
+                    assert!(values.contains(&value));
+                }
+            });
+        }
+        for round in 0..400 {
+            write(&values[round % 3]);
+        }
+        done.store(true, Ordering::Release);
+    });
+    write(&[]);
+    assert_eq!(disk.get_chunked(b"p value").unwrap(), Some(vec![]));
+    assert_eq!(keys_of(&store, b"c"), Vec::<Vec<u8>>::new());
 }
 
 #[test]
@@ -116,8 +153,10 @@ impl Mount {
     fn new(size_mb: u64) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let size = format!("size={size_mb}m");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(directory.path()).output();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(directory.path())
+            .output();
         match mounted {
             Ok(output) if output.status.success() => Some(Self(directory)),
             _ => {
@@ -172,6 +211,34 @@ fn fill(size_mb: u64, ballast_mb: usize, mut changes: impl FnMut(u64) -> Vec<Cha
     std::fs::remove_file(&ballast).unwrap();
     full_at(&store, &mut content);
     assert!(!store.has_failed());
+    assert_holds(&store, &enterprise(), &content);
+}
+
+#[test]
+fn room_is_asked_for_the_pages_and_not_only_for_the_changes() {
+    let Some(mount) = Mount::new(128) else { return };
+    let mut random = Random::new();
+    let path = mount.0.path().join("store");
+    let store = open(&path);
+    commit(&store, &federation(), vec![put(1, "hub")]);
+    let mut content = Content::new();
+    for stretch in 0..4 {
+        let numbers = stretch * 5000..(stretch + 1) * 5000;
+        let changes: Vec<Change> = numbers.map(|n| put(n, noise(&mut random, 400))).collect();
+        apply(&mut content, &changes);
+        commit(&store, &enterprise(), changes);
+    }
+    drop(store);
+    let stat = rustix::fs::statvfs(mount.0.path()).unwrap();
+    let free_mb = (stat.f_bavail * stat.f_frsize) >> 20;
+    // Room for the few bytes that change, but not for the pages around them.
+    let reserve = Options { disk_reserve_mb: Some(free_mb - 15), ..options() };
+    let store = Store::open(&path, &reserve).unwrap();
+    let refused = try_commit(&store, &enterprise(), puts((0..20_000).step_by(16), "small"));
+    assert!(matches!(refused, Err(StoreError::DiskFull { .. })), "{refused:?}");
+    assert_holds(&store, &enterprise(), &content);
+    apply(&mut content, &[put(5, "small")]);
+    commit(&store, &enterprise(), vec![put(5, "small")]);
     assert_holds(&store, &enterprise(), &content);
 }
 

@@ -61,8 +61,13 @@ fn a_sidecar_that_is_missing_or_altered_is_written_anew() {
     let mut altered = good.clone();
     let digit = altered.windows(3).position(|three| three == b" 1 ").unwrap() + 1;
     altered[digit] = b'9';
-    let spoilt =
-        [None, Some(vec![]), Some(good[..good.len() / 2].to_vec()), Some(altered), Some(vec![0xff; 50])];
+    let spoilt = [
+        None,
+        Some(vec![]),
+        Some(good[..good.len() / 2].to_vec()),
+        Some(altered),
+        Some(vec![0xff; 50]),
+    ];
     for spoilt in spoilt {
         match &spoilt {
             None => std::fs::remove_file(&file).unwrap(),

@@ -20,7 +20,8 @@ fn a_replica_comes_to_the_same_head() {
     let (_a, origin, content) = origin();
     let (b, replica) = replica_of(&origin);
     let same = |replica: &Store| {
-        let (ours, theirs) = (replica.head(&enterprise()).unwrap(), origin.head(&enterprise()).unwrap());
+        let (ours, theirs) =
+            (replica.head(&enterprise()).unwrap(), origin.head(&enterprise()).unwrap());
         assert_eq!((&ours.signed, &ours.summary), (&theirs.signed, &theirs.summary));
         assert_holds(replica, &enterprise(), &content);
         let sets = |store: &Store| store.change_sets(&enterprise(), 1, 9, usize::MAX).unwrap();
@@ -142,14 +143,21 @@ fn the_named_federation_head_must_be_known_and_not_older_than_before() {
     refused(naming(2, hash(3)), 2, 3);
     try_replicate(&replica, fourth).unwrap();
     // Older than its predecessor's.
-    let fifth = Header { seq: 5, previous: replica.head(&enterprise()).unwrap().signed.hash(), ..header.clone() };
+    let fifth = Header {
+        seq: 5,
+        previous: replica.head(&enterprise()).unwrap().signed.hash(),
+        ..header.clone()
+    };
     let older = Some(Position { seq: 2, hash: hash(2) });
     refused(signed(Header { federation_head: older, ..fifth.clone() }, &[]), 2, 3);
     try_replicate(&replica, signed(fifth, &[])).unwrap();
     // Nothing of _federation at all.
     let empty = tempfile::tempdir().unwrap();
     let unknown = try_replicate(&open(empty.path()), verified(&origin, &enterprise(), 1));
-    assert!(matches!(unknown, Err(StoreError::Federation { needed: 1, have: 0, .. })), "{unknown:?}");
+    assert!(
+        matches!(unknown, Err(StoreError::Federation { needed: 1, have: 0, .. })),
+        "{unknown:?}"
+    );
 }
 
 /// A replica that knows `_federation` up to a number, and `enterprise` up to 3.
@@ -177,7 +185,8 @@ fn a_quarantine_stops_one_partition_and_outlives_a_restart() {
         assert_eq!(replica.quarantine_reason(&federation()), None);
         let refused = try_replicate(replica, verified(&origin, &enterprise(), 4)).map(drop);
         let own = try_commit(replica, &enterprise(), puts(0..1, "x")).map(drop);
-        let staging = wait(replica.begin_staging(origin.head(&enterprise()).unwrap().signed.clone()));
+        let staging =
+            wait(replica.begin_staging(origin.head(&enterprise()).unwrap().signed.clone()));
         for refused in [refused, own, staging.map(drop)] {
             assert!(matches!(refused, Err(StoreError::Quarantined { .. })), "{refused:?}");
         }
@@ -202,7 +211,10 @@ fn an_origin_that_a_peer_is_ahead_of_writes_nothing_before_it_has_caught_up() {
     commit(&origin, &enterprise(), puts(0..10, "c"));
     restored.await_own_history(&enterprise(), 4);
     let refused = try_commit(&restored, &enterprise(), puts(0..1, "x"));
-    assert!(matches!(refused, Err(StoreError::AwaitsOwnHistory { have: 3, awaited: 4, .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(StoreError::AwaitsOwnHistory { have: 3, awaited: 4, .. })),
+        "{refused:?}"
+    );
     follow(&origin, &restored, &enterprise());
     commit(&restored, &enterprise(), puts(0..1, "x"));
     assert_eq!(restored.head(&enterprise()).unwrap().seq(), 5);

@@ -42,7 +42,11 @@ fn each_snapshot_keeps_its_own_content() {
             open.remove(1);
         }
     }
-    commit(&store, &enterprise(), content.keys().map(|k| Change::Delete { key: k.clone() }).collect());
+    commit(
+        &store,
+        &enterprise(),
+        content.keys().map(|k| Change::Delete { key: k.clone() }).collect(),
+    );
     assert!(keys_of(&store, b"s").len() > 100);
     for (mut snapshot, then) in open {
         assert!(read(&mut snapshot).unwrap() == then);
@@ -127,11 +131,8 @@ fn a_point_read_never_misses_a_record_while_pages_split_and_merge() {
         let _end = SetOnDrop(&done);
         for round in 0..150 {
             let odd = (1..4000).step_by(2);
-            let changes = if round % 2 == 0 {
-                puts(odd, "goes")
-            } else {
-                odd.map(delete).collect()
-            };
+            let changes =
+                if round % 2 == 0 { puts(odd, "goes") } else { odd.map(delete).collect() };
             commit(&store, &enterprise(), changes);
         }
     });

@@ -213,9 +213,8 @@ impl Writer {
                 let _ = reply.send(result);
             }
             Job::FinishStaging { stage, header, summary, inner, reply } => {
-                let result = self
-                    .well()
-                    .and_then(|()| self.finish_staging(stage, *header, summary, inner));
+                let result =
+                    self.well().and_then(|()| self.finish_staging(stage, *header, summary, inner));
                 self.answer_after_flush(reply, result);
             }
             Job::Tidy { reply: None } => {}
@@ -269,9 +268,9 @@ impl Writer {
         if self.waiting.is_empty() {
             return;
         }
-        let durable = self.well().and_then(|()| {
-            self.shared.disk.make_durable().inspect_err(|error| self.fail(error))
-        });
+        let durable = self
+            .well()
+            .and_then(|()| self.shared.disk.make_durable().inspect_err(|error| self.fail(error)));
         let failed = durable.err();
         match &failed {
             None => {
@@ -395,7 +394,7 @@ impl Writer {
             let number = self.shared.partition(partition).map_or(0, |state| state.number);
             return match self.shared.disk.log_header(number, header.seq)? {
                 Some(known) if known.hash() != set.header().hash() => {
-                    Err(StoreError::Fork { partition: partition.clone(), ours })
+                    Err(StoreError::Fork { partition: Box::new(partition.clone()), ours })
                 }
                 _ => Ok(head.clone()),
             };
@@ -411,7 +410,7 @@ impl Writer {
         if let Some(ours) = ours
             && header.previous != ours.hash
         {
-            return Err(StoreError::Fork { partition: partition.clone(), ours });
+            return Err(StoreError::Fork { partition: Box::new(partition.clone()), ours });
         }
         self.check_federation_head(partition, header.federation_head, before.as_deref())?;
         let state = self.partition(partition);
@@ -456,7 +455,11 @@ impl Writer {
         };
         let have = self.head(partition).map_or(0, |head| head.seq());
         if have < awaited {
-            return Err(StoreError::AwaitsOwnHistory { partition: partition.clone(), have, awaited });
+            return Err(StoreError::AwaitsOwnHistory {
+                partition: partition.clone(),
+                have,
+                awaited,
+            });
         }
         Ok(())
     }
@@ -474,7 +477,7 @@ impl Writer {
             return Ok(());
         }
         Err(StoreError::RootMismatch {
-            partition: header.partition.clone(),
+            partition: Box::new(header.partition.clone()),
             seq: header.seq,
             signed: header.root,
             computed: summary.root,
@@ -504,15 +507,16 @@ impl Writer {
     ) -> Result<Arc<Head>, StoreError> {
         let number = state.number;
         let generation = before.map_or(0, |head| head.generation);
+        let open = self.open_snapshots(number, generation);
         let mut batch = Batch::default();
         for (level, first_key) in &update.removed {
             let key = keys::page(number, generation, *level, first_key);
-            self.save_for_snapshots(&mut batch, number, generation, &key)?;
+            self.save_for_snapshots(&mut batch, &open, &key)?;
             batch.remove_chunked(&key, self.shared.disk.chunks(&key)?);
         }
         for made in &update.written {
             let key = keys::page(number, generation, made.level, &made.page.first_key);
-            self.save_for_snapshots(&mut batch, number, generation, &key)?;
+            self.save_for_snapshots(&mut batch, &open, &key)?;
             batch.put_chunked(&key, &made.body, self.shared.disk.chunks(&key)?);
         }
         let head = self.finish_commit(batch, state, generation, signed, body, update.summary)?;
@@ -546,19 +550,15 @@ impl Writer {
         Ok(head)
     }
 
-    /// Adds the page under `key`, as it is, to what each open snapshot of its
-    /// generation keeps, unless it has it already.
+    /// Adds the page under `key`, as it is, to what each of these snapshots
+    /// keeps, unless it has it already.
     fn save_for_snapshots(
         &self,
         batch: &mut Batch,
-        number: u32,
-        generation: u32,
+        snapshots: &[Arc<OpenSnapshot>],
         key: &[u8],
     ) -> Result<(), StoreError> {
-        for open in self.open_snapshots(number) {
-            if open.generation != generation {
-                continue;
-            }
+        for open in snapshots {
             let saved = keys::saved_page(open.id, key);
             if self.shared.disk.get(&saved)?.is_some() {
                 continue;
@@ -572,12 +572,13 @@ impl Writer {
         Ok(())
     }
 
-    fn open_snapshots(&self, number: u32) -> Vec<Arc<OpenSnapshot>> {
-        lock(&self.shared.snapshots)
-            .iter()
-            .filter(|open| open.number == number && !open.closed.load(Ordering::Acquire))
-            .cloned()
-            .collect()
+    fn open_snapshots(&self, number: u32, generation: u32) -> Vec<Arc<OpenSnapshot>> {
+        let snapshots = lock(&self.shared.snapshots);
+        let of_it = |open: &&Arc<OpenSnapshot>| {
+            (open.number, open.generation) == (number, generation)
+                && !open.closed.load(Ordering::Acquire)
+        };
+        snapshots.iter().filter(of_it).cloned().collect()
     }
 
     fn open_snapshot(&mut self, partition: &PartitionId) -> Result<Option<Snapshot>, StoreError> {

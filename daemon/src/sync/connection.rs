@@ -30,7 +30,7 @@ const ENDS_WAITING_MAX: usize = 64;
 pub enum ConnectionEnd {
     /// The network or the peer ended it.
     #[error(transparent)]
-    Net(#[from] NetError),
+    Net(NetError),
     /// The peer broke the protocol.
     #[error(transparent)]
     Misbehaved(#[from] PeerMisbehaved),
@@ -46,6 +46,15 @@ pub enum ConnectionEnd {
     /// The peer is not a member, or no longer.
     #[error("{0} is not a member of this federation")]
     NotAMember(NodeId),
+}
+
+impl From<NetError> for ConnectionEnd {
+    fn from(error: NetError) -> Self {
+        match error {
+            NetError::Frame(error) => PeerMisbehaved::from(error.as_decode_error()).into(),
+            error => ConnectionEnd::Net(error),
+        }
+    }
 }
 
 impl ConnectionEnd {

@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 
 use super::{Context, connection::FollowReport};
 use crate::{
-    net::{Connection, NetError},
-    store::{Staging, StoreError},
+    net::{Connection, FrameReceiver, FrameSender, NetError},
+    store::{Head, Staging, StoreError},
 };
 
 /// One partition followed over one connection.
@@ -36,13 +36,37 @@ pub(super) struct Follow {
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
     #[error(transparent)]
-    Net(#[from] NetError),
+    Net(NetError),
     #[error(transparent)]
     Misbehaved(#[from] PeerMisbehaved),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the provider shows another signed history at number {0}")]
     Fork(u64),
+}
+
+impl From<NetError> for Trouble {
+    fn from(error: NetError) -> Self {
+        match error {
+            NetError::Frame(error) => PeerMisbehaved::from(error.as_decode_error()).into(),
+            error => Trouble::Net(error),
+        }
+    }
+}
+
+impl Trouble {
+    /// What the provider is told of its stream.
+    fn code(&self) -> CloseCode {
+        match self {
+            Trouble::Net(_) => CloseCode::Normal,
+            Trouble::Misbehaved(problem) => problem.code(),
+            Trouble::Fork(_) | Trouble::Store(StoreError::Fork { .. }) => CloseCode::Fork,
+            Trouble::Store(StoreError::RootMismatch { .. } | StoreError::Shape { .. }) => {
+                CloseCode::RootMismatch
+            }
+            Trouble::Store(_) => CloseCode::Unavailable,
+        }
+    }
 }
 
 impl Follow {
@@ -82,6 +106,7 @@ impl Follow {
             }
             Trouble::Store(StoreError::Quarantined { .. }) => return FollowEnd::Quarantined,
             Trouble::Store(StoreError::RootMismatch { .. } | StoreError::Shape { .. }) => {
+                self.context.peers.update(peer, |state| state.misbehaved += 1);
                 tracing::error!(%partition, %peer, reason = %trouble, "the change set was refused");
             }
             Trouble::Store(StoreError::Federation { .. }) => {
@@ -100,8 +125,19 @@ impl Follow {
             return Err(StoreError::Quarantined { partition: self.partition.clone(), reason }.into());
         }
         let have = store.head(&self.partition).map(|head| head.position());
-        let mut follower = Follower::new(self.partition.clone(), have);
+        let follower = Follower::new(self.partition.clone(), have);
         let (mut sender, mut receiver) = self.connection.open_stream().await?;
+        let outcome = self.follow_on(follower, &mut sender, &mut receiver).await;
+        tell_trouble(outcome, sender, receiver)
+    }
+
+    async fn follow_on(
+        &self,
+        mut follower: Follower,
+        sender: &mut FrameSender,
+        receiver: &mut FrameReceiver,
+    ) -> Result<FollowEnd, Trouble> {
+        let store = &self.context.store;
         sender.send(&follower.open()).await?;
         loop {
             while let Some(action) = follower.poll_action() {
@@ -131,12 +167,7 @@ impl Follow {
             };
             let reply: FollowReply =
                 protocol::codec::decode(&frame).map_err(PeerMisbehaved::from)?;
-            let keys = self.context.membership.current()?;
-            if let Err(problem) = follower.handle_message(reply, &*keys) {
-                sender.reset(problem.code());
-                receiver.stop(problem.code());
-                return Err(problem.into());
-            }
+            follower.handle_message(reply, &*self.context.membership.current()?)?;
         }
     }
 
@@ -153,9 +184,24 @@ impl Follow {
         });
         tracing::info!(%partition, %peer, "fetching the whole state");
         let have = self.context.store.head(partition).map(|head| head.position());
-        let mut fetch = TreeFetch::new(partition.clone(), have);
-        let mut staging: Option<Staging> = None;
+        let fetch = TreeFetch::new(partition.clone(), have);
         let (mut sender, mut receiver) = self.connection.open_stream().await?;
+        let outcome = self.fetch_on(fetch, &mut sender, &mut receiver).await;
+        let head = tell_trouble(outcome, sender, receiver)?;
+        self.context.peers.update(peer, |state| {
+            state.fetching.remove(partition);
+        });
+        tracing::info!(%partition, %peer, seq = head.seq(), records = head.summary.records, "the whole state is here");
+        Ok(())
+    }
+
+    async fn fetch_on(
+        &self,
+        mut fetch: TreeFetch,
+        sender: &mut FrameSender,
+        receiver: &mut FrameReceiver,
+    ) -> Result<Arc<Head>, Trouble> {
+        let mut staging: Option<Staging> = None;
         sender.send(&fetch.open()).await?;
         loop {
             while let Some(action) = fetch.poll_action() {
@@ -172,11 +218,7 @@ impl Follow {
                         let staging = slot.take().ok_or(StoreError::Closed)?;
                         let head = staging.finish().await?;
                         sender.finish();
-                        self.context.peers.update(peer, |state| {
-                            state.fetching.remove(partition);
-                        });
-                        tracing::info!(%partition, %peer, seq = head.seq(), records = head.summary.records, "the whole state is here");
-                        return Ok(());
+                        return Ok(head);
                     }
                     // The machine always begins before it resolves or stages.
                     (FetchAction::Resolve(_) | FetchAction::Stage(_), None) => {
@@ -187,13 +229,21 @@ impl Follow {
             let Some(frame) = receiver.receive().await? else {
                 return Err(NetError::Closed(Some(CloseCode::Unavailable)).into());
             };
-            let reply: TreeReply = protocol::codec::decode(&frame).map_err(PeerMisbehaved::from)?;
-            let keys = self.context.membership.current()?;
-            if let Err(problem) = fetch.handle_message(reply, &*keys) {
-                sender.reset(problem.code());
-                receiver.stop(problem.code());
-                return Err(problem.into());
-            }
+            let reply = TreeReply::decode(&frame).map_err(PeerMisbehaved::from)?;
+            fetch.handle_message(reply, &*self.context.membership.current()?)?;
         }
     }
+}
+
+/// Gives both halves of a stream up where it ended early, and says why.
+fn tell_trouble<T>(
+    outcome: Result<T, Trouble>,
+    mut sender: FrameSender,
+    mut receiver: FrameReceiver,
+) -> Result<T, Trouble> {
+    if let Err(trouble) = &outcome {
+        sender.reset(trouble.code());
+        receiver.stop(trouble.code());
+    }
+    outcome
 }

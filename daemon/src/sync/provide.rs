@@ -5,7 +5,10 @@ use std::sync::Arc;
 use protocol::{
     change::Position,
     id::PartitionId,
-    message::{CloseCode, FollowRequest, Open, PAGE_PART_BYTES_MAX, TreeReply, TreeRequest},
+    message::{
+        ASKING_FRAME_BYTES_MAX, CloseCode, FollowRequest, Open, PAGE_PART_BYTES_MAX, TreeReply,
+        TreeRequest,
+    },
     session::{
         PeerMisbehaved,
         entitle::Ends,
@@ -37,13 +40,22 @@ pub(super) struct Streams {
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
     #[error(transparent)]
-    Net(#[from] NetError),
+    Net(NetError),
     #[error(transparent)]
     Misbehaved(#[from] PeerMisbehaved),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("partition {0} is unknown here")]
     UnknownPartition(PartitionId),
+}
+
+impl From<NetError> for Trouble {
+    fn from(error: NetError) -> Self {
+        match error {
+            NetError::Frame(error) => PeerMisbehaved::from(error.as_decode_error()).into(),
+            error => Trouble::Net(error),
+        }
+    }
 }
 
 impl Trouble {
@@ -87,6 +99,7 @@ impl Streams {
         sender: &mut FrameSender,
         receiver: &mut FrameReceiver,
     ) -> Result<(), Trouble> {
+        receiver.limit(ASKING_FRAME_BYTES_MAX);
         let first = tokio::time::timeout(FIRST_FRAME_MAX, receiver.receive())
             .await
             .map_err(|_| NetError::NoAnswer)??;

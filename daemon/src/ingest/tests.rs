@@ -1,0 +1,295 @@
+//! Files as they are delivered, against a real store and a simple reference.
+
+#[path = "tests_deliveries.rs"]
+mod deliveries;
+#[path = "tests_import.rs"]
+mod import;
+#[path = "tests_inbox.rs"]
+mod inbox;
+
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use certs::enrol::Anchor;
+use protocol::{
+    federation::Entry,
+    id::{DatasetId, FederationId, NodeId, PartitionId},
+    page::Leaf,
+    record::Record,
+    schema::{Field, FieldType, RawSchema, Schema},
+    sign::SigningKey,
+    tree::Pages as _,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    ImportError, ImportRequest, Importer,
+    decode::Encoding,
+    deliveries::{Deliveries, import_or_hold},
+    import::HoldRule,
+    report::ImportReport,
+};
+use crate::{
+    membership::Membership,
+    store::{Options, OwnChanges, Store},
+};
+
+/// Records by their first field, each as its values' texts.
+type Content = BTreeMap<String, Vec<String>>;
+
+/// A hub with a dataset `list`, and files for it.
+struct World {
+    dir: tempfile::TempDir,
+    store: Store,
+    membership: Arc<Membership>,
+    importer: Arc<Importer>,
+    deliveries: Arc<Deliveries>,
+    stop: CancellationToken,
+    files: Cell<u32>,
+}
+
+fn dataset() -> DatasetId {
+    DatasetId::new("list").unwrap()
+}
+
+fn field(name: &str, kind: FieldType, required: bool) -> Field {
+    Field {
+        name: name.into(),
+        title_zh: format!("栏{name}"),
+        title_en: format!("the {name}"),
+        aliases: vec![],
+        kind,
+        required,
+        personal: false,
+        length_max: None,
+        values: vec![],
+        strict: false,
+        scale_max: None,
+        legacy_codes: false,
+    }
+}
+
+/// `code` (the key), `name`, both required, then `note` and `amount`.
+fn raw_schema(version: u32) -> RawSchema {
+    RawSchema {
+        dataset: "list".into(),
+        version,
+        title_zh: "名单".into(),
+        title_en: "a list".into(),
+        source: String::new(),
+        key: vec!["code".into()],
+        fields: vec![
+            field("code", FieldType::Code, true),
+            field("name", FieldType::Text, true),
+            field("note", FieldType::Text, false),
+            field("amount", FieldType::Integer, false),
+        ],
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with_memory(1 << 20)
+    }
+
+    fn with_memory(memory_bytes: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["store", "spool", "rejects", "files"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let options = Options { cache_mb: 16, disk_reserve_mb: Some(1) };
+        let store = Store::open(&dir.path().join("store"), &options).unwrap();
+        let key = Arc::new(SigningKey::from_seed(&[7; 32]));
+        let hub = NodeId::new("410100").unwrap();
+        let anchor = Anchor {
+            federation: FederationId::new("zhengzhou").unwrap(),
+            hub: hub.clone(),
+            hub_key: key.public(),
+            epoch: 1,
+            signature: vec![],
+        };
+        let membership = Arc::new(Membership::new(store.clone(), anchor, hub));
+        let stop = CancellationToken::new();
+        let importer = Arc::new(Importer::new(
+            store.clone(),
+            membership.clone(),
+            key,
+            dir.path().join("spool"),
+            memory_bytes,
+            HoldRule { percent: 20, at_least: 100 },
+            stop.clone(),
+        ));
+        let deliveries = Arc::new(Deliveries::new(dir.path().join("deliveries")));
+        let files = Cell::new(0);
+        let world = Self { dir, store, membership, importer, deliveries, stop, files };
+        world.apply_schema(raw_schema(1));
+        world
+    }
+
+    fn apply_schema(&self, raw: RawSchema) {
+        let changes = OwnChanges {
+            partition: self.membership.partition().clone(),
+            changes: vec![Entry::Schema(Schema::check(raw).unwrap()).put().unwrap()],
+            schema_version: 1,
+            keep_body: true,
+        };
+        let key = Arc::new(SigningKey::from_seed(&[7; 32]));
+        self.store.commit_own_later(changes, key).unwrap().wait().unwrap();
+    }
+
+    fn partition(&self) -> PartitionId {
+        self.membership.own_partition(&dataset())
+    }
+
+    fn seq(&self) -> u64 {
+        self.store.head(&self.partition()).map_or(0, |head| head.seq())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn file(&self, text: &str) -> PathBuf {
+        self.files.set(self.files.get() + 1);
+        let path = self.path(&format!("files/{}.csv", self.files.get()));
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn request(&self, path: &Path, full: bool) -> ImportRequest {
+        self.files.set(self.files.get() + 1);
+        ImportRequest {
+            dataset: dataset(),
+            path: path.to_owned(),
+            full,
+            encoding: Encoding::Auto,
+            approved: false,
+            rejects: self.path(&format!("rejects/{}.csv", self.files.get())),
+        }
+    }
+
+    fn try_import(&self, text: &str, full: bool) -> Result<ImportReport, ImportError> {
+        self.importer.import(&self.request(&self.file(text), full), &|_| {})
+    }
+
+    fn import(&self, text: &str, full: bool) -> ImportReport {
+        let report = self.try_import(text, full).unwrap();
+        assert!(report.adds_up(), "{report:?}");
+        assert_eq!(report.seq, self.seq());
+        report
+    }
+
+    /// As an administrator does, who is asked.
+    fn import_or_hold(&self, text: &str, full: bool) -> ImportReport {
+        let request = self.request(&self.file(text), full);
+        let report = import_or_hold(&self.importer, &self.deliveries, &request, &|_| {}).unwrap();
+        assert!(report.adds_up(), "{report:?}");
+        report
+    }
+
+    fn content(&self) -> Content {
+        let mut content = Content::new();
+        let Some(mut pages) = self.store.live_pages(&self.partition()) else {
+            return content;
+        };
+        let mut page = pages.seek(0, &[]).unwrap();
+        while let Some((first_key, body)) = page {
+            for (_, value) in Leaf::decode(&body).unwrap().entries() {
+                let record = Record::decode(value).unwrap();
+                let mut texts =
+                    record.values.iter().map(|value| value.canonical_text().into_owned());
+                content.insert(texts.next().unwrap(), texts.collect());
+            }
+            let next = pages.next_key(0, &first_key).unwrap();
+            page = next.and_then(|next| pages.seek(0, &next).unwrap());
+        }
+        let records = self.store.head(&self.partition()).unwrap().summary.records;
+        assert_eq!(content.len() as u64, records);
+        content
+    }
+}
+
+/// The numbers of a report that tests compare as a whole.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    inserted: u64,
+    updated: u64,
+    deleted: u64,
+    unchanged: u64,
+    rejected: u64,
+    duplicates: u64,
+    warnings: u64,
+    change_sets: u64,
+}
+
+fn counts(report: &ImportReport) -> Counts {
+    Counts {
+        inserted: report.inserted,
+        updated: report.updated,
+        deleted: report.deleted,
+        unchanged: report.unchanged,
+        rejected: report.rejected,
+        duplicates: report.duplicates,
+        warnings: report.warnings,
+        change_sets: report.change_sets,
+    }
+}
+
+/// A file with these rows under the four columns.
+fn csv(rows: impl IntoIterator<Item = String>) -> String {
+    let mut text = String::from("code,name,note,amount\n");
+    for row in rows {
+        text.push_str(&row);
+        text.push('\n');
+    }
+    text
+}
+
+fn row(number: u64, name: &str) -> String {
+    format!("c{number:07},{name},note {number},{number}")
+}
+
+fn rows(numbers: impl IntoIterator<Item = u64>, name: &str) -> String {
+    csv(numbers.into_iter().map(|number| row(number, name)))
+}
+
+fn content_of(numbers: impl IntoIterator<Item = u64>, name: &str) -> Content {
+    let values = |number: u64| vec![name.into(), format!("note {number}"), number.to_string()];
+    numbers.into_iter().map(|number| (format!("c{number:07}"), values(number))).collect()
+}
+
+/// A generator of the splitmix family; prints its seed, and takes another one
+/// from `CREDITSYNC_SEED`.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Self {
+        let seed = std::env::var("CREDITSYNC_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or(20_260_101);
+        println!("CREDITSYNC_SEED={seed}");
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn shuffle<T>(&mut self, items: &mut [T]) {
+        for index in (1..items.len()).rev() {
+            items.swap(index, self.below(index as u64 + 1) as usize);
+        }
+    }
+}

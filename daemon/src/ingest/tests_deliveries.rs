@@ -1,0 +1,162 @@
+//! Deliveries that wait for a person.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::*;
+use crate::ingest::{
+    deliveries::{DeliveryError, Held},
+    import::HoldReason,
+};
+
+/// 600 records, and a file that lacks half of them and changes some others.
+fn with_held() -> (World, Held) {
+    let world = World::new();
+    world.import(&rows(0..600, "a"), true);
+    let report = world.import_or_hold(&(rows(300..600, "a") + &row(600, "a") + "\nc1,,,"), true);
+    let held = world.deliveries.get(report.held.as_deref().unwrap()).unwrap().unwrap();
+    (world, held)
+}
+
+fn ids(world: &World) -> Vec<String> {
+    world.deliveries.list().unwrap().into_iter().map(|held| held.id).collect()
+}
+
+#[test]
+fn a_held_file_changes_nothing_and_its_report_says_so() {
+    let world = World::new();
+    world.import(&rows(0..600, "a"), true);
+    let report = world.import_or_hold(&(rows(300..610, "a") + "c1,,,"), true);
+    assert_eq!(counts(&report), Counts { unchanged: 310, rejected: 1, ..Counts::default() });
+    assert_eq!((report.rows, report.seq), (311, 1));
+    assert!(report.rejects_file.is_some());
+    assert_eq!(world.content(), content_of(0..600, "a"));
+
+    let id = report.held.unwrap();
+    let held = world.deliveries.get(&id).unwrap().unwrap();
+    assert_eq!(held.reason, HoldReason::Deletes { deletes: 300, stored: 600 });
+    assert!(held.explanation.contains("300 of 600"), "{}", held.explanation);
+    let would =
+        Counts { inserted: 10, deleted: 300, unchanged: 300, rejected: 1, ..Counts::default() };
+    assert_eq!(counts(&held.would), would);
+    assert_eq!((held.full, held.encoding, &held.dataset), (true, Encoding::Auto, &dataset()));
+    assert!(held.received.ends_with('Z') && held.received.len() == 20, "{}", held.received);
+    assert!(id.starts_with("list-20") && id.ends_with("-1"), "{id}");
+    assert_eq!(world.deliveries.list().unwrap(), [held]);
+}
+
+#[test]
+fn approving_applies_the_copy_and_forgets_it() {
+    let (world, held) = with_held();
+    // What became of the original does not matter.
+    fs::remove_dir_all(world.path("files")).unwrap();
+    let request = world.deliveries.request(&held, world.path("rejects/approved.csv"));
+    let report = import_or_hold(&world.importer, &world.deliveries, &request, &|_| {}).unwrap();
+    let expected = Counts { deleted: 300, change_sets: 1, ..counts(&held.would) };
+    assert_eq!(counts(&report), expected);
+    assert_eq!(world.content(), content_of(300..601, "a"));
+    assert_eq!(ids(&world), [""; 0]);
+    // The command line removes what it approved, too.
+    world.deliveries.remove(&held.id).unwrap();
+    assert_eq!(fs::read_dir(world.path("deliveries")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_copy_is_the_same_bytes_and_for_its_owner_only() {
+    let (world, held) = with_held();
+    let data = world.deliveries.data_path(&held);
+    let original = world.path(&format!("files/{}", held.file));
+    assert_eq!(fs::read(&data).unwrap(), fs::read(original).unwrap());
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let dir = data.parent().unwrap();
+    assert_eq!((mode(dir), mode(&data), mode(&dir.join("delivery.json"))), (0o700, 0o600, 0o600));
+}
+
+#[test]
+fn only_the_newest_of_a_dataset_waits() {
+    let (world, first) = with_held();
+    let second = world.import_or_hold(&rows(301..600, "a"), true).held.unwrap();
+    assert_ne!(first.id, second);
+    assert_eq!(ids(&world), [second.as_str()]);
+    assert_eq!(world.deliveries.get(&first.id).unwrap(), None);
+
+    // Neither rows that are added nor a file that fails say anything about it.
+    world.import_or_hold(&rows(0..10, "b"), false);
+    let request = world.request(&world.path("files/absent.csv"), true);
+    import_or_hold(&world.importer, &world.deliveries, &request, &|_| {}).unwrap_err();
+    assert_eq!(ids(&world), [second.as_str()]);
+
+    // A full file that goes in does.
+    world.import_or_hold(&rows(0..600, "c"), true);
+    assert_eq!(ids(&world), [""; 0]);
+}
+
+#[test]
+fn a_delivery_that_is_held_while_another_is_approved_stays() {
+    let (world, held) = with_held();
+    let newer = std::cell::OnceCell::new();
+    let request = world.deliveries.request(&held, world.path("rejects/approved.csv"));
+    import_or_hold(&world.importer, &world.deliveries, &request, &|progress| {
+        if progress.bytes_read > 0 {
+            newer.get_or_init(|| world.import_or_hold(&csv([]), true).held.unwrap());
+        }
+    })
+    .unwrap();
+    assert_eq!(ids(&world), [newer.into_inner().unwrap()]);
+}
+
+#[test]
+fn no_id_leaves_the_directory() {
+    let (world, held) = with_held();
+    for id in ["", ".", "..", "../list", "a/b", "/etc", "a\0b", "A", ".hidden", &"a".repeat(129)] {
+        assert!(matches!(world.deliveries.get(id), Err(DeliveryError::Id(_))), "{id}");
+        assert!(matches!(world.deliveries.remove(id), Err(DeliveryError::Id(_))), "{id}");
+    }
+    assert_eq!(world.deliveries.get("list-20260101-000000-1").unwrap(), None);
+    assert_eq!(ids(&world), [held.id]);
+}
+
+#[test]
+fn half_a_delivery_is_not_listed_and_a_damaged_one_hides_no_other() {
+    let (world, held) = with_held();
+    let half = world.path("deliveries/.list-20260101-000000-1");
+    fs::create_dir(&half).unwrap();
+    fs::write(half.join("data.csv"), "code").unwrap();
+    let damaged = world.path("deliveries/list-20260101-000000-2");
+    fs::create_dir(&damaged).unwrap();
+    fs::write(damaged.join("delivery.json"), "{}").unwrap();
+    let newer = world.path("deliveries/list-20260101-000000-3");
+    fs::create_dir(&newer).unwrap();
+    let mut json: serde_json::Value = serde_json::to_value(&held).unwrap();
+    json["version"] = 2.into();
+    fs::write(newer.join("delivery.json"), json.to_string()).unwrap();
+
+    assert_eq!(ids(&world), [held.id.as_str()]);
+    for id in ["list-20260101-000000-2", "list-20260101-000000-3"] {
+        let found = world.deliveries.get(id);
+        assert!(matches!(found, Err(DeliveryError::Malformed { .. })), "{found:?}");
+    }
+    world.import_or_hold(&rows(301..600, "a"), true);
+    assert!(!half.exists(), "a later delivery clears what a crash left");
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_judged_is_not_kept() {
+    let (world, held) = with_held();
+    let path = world.file(&rows(300..600, "a"));
+    let request = world.request(&path, true);
+    let error = import_or_hold(&world.importer, &world.deliveries, &request, &|_| {
+        fs::write(&path, "something else").unwrap();
+    })
+    .unwrap_err();
+    assert!(matches!(error, ImportError::Delivery(DeliveryError::Changed { .. })), "{error:?}");
+    assert_eq!(ids(&world), [held.id], "the earlier one still waits");
+    assert_eq!(world.content(), content_of(0..600, "a"));
+}
+
+#[test]
+fn nothing_is_listed_where_nothing_was_ever_held() {
+    let world = World::new();
+    assert_eq!(world.deliveries.list().unwrap(), []);
+    world.import_or_hold(&rows(0..10, "a"), true);
+    assert!(!world.path("deliveries").exists());
+}

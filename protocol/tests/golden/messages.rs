@@ -1,0 +1,100 @@
+//! Frames of every message.
+
+use protocol::{
+    change::{ChangeSet, Position},
+    frame,
+    hash::Hash,
+    id::NodeId,
+    message::{
+        Announced, Control, FollowReply, FollowRequest, Hello, JoinRefused, JoinReply, JoinRequest,
+        Open, TreeReply, TreeRequest,
+    },
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::parts::{county_key, partition, signed_header};
+use crate::Vectors;
+
+/// Adds the frame of a message, which has to decode to the same message.
+fn add_frame<T>(vectors: &mut Vectors, name: &str, message: T)
+where
+    T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    let body = protocol::codec::encode(&message);
+    assert_eq!(protocol::codec::decode::<T>(&body).as_ref(), Ok(&message), "{name}");
+    vectors.bytes(&format!("frame.{name}"), &frame::encode(&body));
+}
+
+fn hello() -> Hello {
+    Hello {
+        versions: vec![1, 300],
+        build: "0.1.0".into(),
+        now_ms: 1_700_000_000_000,
+        heads: vec![announced()],
+    }
+}
+
+fn announced() -> Announced {
+    Announced {
+        partition: partition("zhengzhou/enterprise/410122/*"),
+        position: Position { seq: 250, hash: Hash([0x44; 32]) },
+        root: Hash([0x55; 32]),
+        records: 70_000,
+    }
+}
+
+fn position() -> Position {
+    Position { seq: 251, hash: Hash([0x66; 32]) }
+}
+
+pub fn add(vectors: &mut Vectors) {
+    let county = || partition("zhengzhou/enterprise/410122/*");
+    add_frame(vectors, "open.control", Open::Control(hello()));
+    let follow = |have| Open::Follow { partition: county(), have };
+    add_frame(vectors, "open.follow.from_start", follow(None));
+    add_frame(vectors, "open.follow.from_251", follow(Some(position())));
+    add_frame(vectors, "open.tree", Open::Tree { partition: county() });
+
+    add_frame(vectors, "control.hello", Control::Hello(Hello { heads: vec![], ..hello() }));
+    add_frame(vectors, "control.announce", Control::Announce(vec![announced(), announced()]));
+    add_frame(vectors, "control.heartbeat", Control::Heartbeat { now_ms: 1_700_000_000_000 });
+    add_frame(vectors, "control.heartbeat.negative", Control::Heartbeat { now_ms: -2 });
+
+    let ack = FollowRequest::Ack { position: position(), root: Hash([0x77; 32]) };
+    add_frame(vectors, "follow.ack", ack);
+    let header = signed_header();
+    let set = ChangeSet { header: header.clone(), body: vec![0xab; 300] };
+    add_frame(vectors, "follow.change_set", FollowReply::change_set(&set));
+    add_frame(vectors, "follow.take_pages", FollowReply::TakePages);
+    add_frame(vectors, "follow.fork", FollowReply::Fork { header: header.encode() });
+
+    let pages = TreeRequest::Pages { level: 1, keys: vec![vec![], b"key".to_vec()] };
+    add_frame(vectors, "tree.pages", pages);
+    add_frame(vectors, "tree.head", TreeReply::Head { header: header.encode(), levels: 3 });
+    add_frame(vectors, "tree.part", TreeReply::Part { bytes: vec![1, 2, 3], more: true });
+
+    let possession = vec![0x88; 64];
+    let request = JoinRequest {
+        token_id: [5; 8],
+        secret: [6; 32],
+        node: NodeId::new("410122").unwrap(),
+        csr: vec![0x30, 0x00],
+        signing_key: *county_key().public().as_bytes(),
+        possession,
+    };
+    add_frame(vectors, "join.request", request);
+    let chain = vec![vec![0x30, 0x01], vec![0x30, 0x02]];
+    add_frame(vectors, "join.accepted", JoinReply::Accepted { chain, root: vec![0x30, 0x03] });
+    let change_set = JoinReply::ChangeSet { header: header.encode(), body: vec![0xab; 4] };
+    add_frame(vectors, "join.change_set", change_set);
+    add_frame(vectors, "join.done", JoinReply::Done);
+    for (name, refused) in [
+        ("unknown_token", JoinRefused::UnknownToken),
+        ("used", JoinRefused::Used),
+        ("expired", JoinRefused::Expired),
+        ("mismatch", JoinRefused::Mismatch),
+        ("failed", JoinRefused::Failed),
+    ] {
+        add_frame(vectors, &format!("join.refused.{name}"), JoinReply::Refused(refused));
+    }
+}

@@ -1,0 +1,221 @@
+//! Hashes, values, keys, records, pages, change sets, signatures and records of
+//! `_federation`.
+
+use protocol::{
+    change::{
+        Change, Header, KeyRing, Position, SignedHeader, changes_hash, decode_changes,
+        encode_changes,
+    },
+    federation::{Entry, Member, Role},
+    hash::{Hash, Purpose},
+    id::{NodeId, PartitionId},
+    page::{LeafBuilder, decode_inner, inner_hash, make_inner},
+    record::{Record, decode_key, encode_key, entry_digest, key_hash},
+    sign::{PublicKey, SignaturePurpose, SigningKey},
+    value::{Date, Decimal, Value},
+};
+
+use crate::Vectors;
+
+pub fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}
+
+/// The key with the seed 01 01 … 01: the hub's.
+pub fn hub_key() -> SigningKey {
+    SigningKey::from_seed(&[1; 32])
+}
+
+/// The key with the seed 02 02 … 02: the county's.
+pub fn county_key() -> SigningKey {
+    SigningKey::from_seed(&[2; 32])
+}
+
+pub fn partition(text: &str) -> PartitionId {
+    PartitionId::parse_full(text).unwrap()
+}
+
+pub fn add(vectors: &mut Vectors) {
+    add_hashes(vectors);
+    add_values(vectors);
+    add_pages(vectors);
+    add_change_set(vectors);
+    add_federation(vectors);
+}
+
+/// Each purpose hashes the three bytes `abc`.
+fn add_hashes(vectors: &mut Vectors) {
+    for (name, purpose) in [
+        ("key", Purpose::Key),
+        ("value", Purpose::Value),
+        ("entry", Purpose::Entry),
+        ("page", Purpose::Page),
+        ("changes", Purpose::Changes),
+        ("header", Purpose::Header),
+        ("key_id", Purpose::KeyId),
+        ("token_secret", Purpose::TokenSecret),
+        ("checksum", Purpose::Checksum),
+    ] {
+        vectors.bytes(&format!("hash.{name}"), purpose.hash(&[b"a", b"bc"]).as_bytes());
+    }
+}
+
+/// A value of every kind, and extremes.
+fn values() -> Vec<(&'static str, Value)> {
+    let decimal = |text| Value::Decimal(Decimal::parse(text).unwrap());
+    vec![
+        ("null", Value::Null),
+        ("text", Value::text("县")),
+        ("text_with_zero", Value::text("a\0b")),
+        ("integer", Value::Integer(15800)),
+        ("integer_negative", Value::Integer(-1)),
+        ("decimal", decimal("+0015800.50")),
+        ("decimal_negative", decimal("-.5")),
+        ("date", Value::Date(Date::new(2019, 3, 1).unwrap())),
+    ]
+}
+
+fn add_values(vectors: &mut Vectors) {
+    for (name, value) in values() {
+        let record = Record { schema_version: 1, values: vec![value.clone()] };
+        let bytes = record.encode().unwrap();
+        assert_eq!(Record::decode(&bytes), Ok(record));
+        vectors.bytes(&format!("record.{name}"), &bytes);
+        let key = encode_key([&value]).unwrap();
+        assert_eq!(decode_key(&key), Ok(vec![value]));
+        vectors.bytes(&format!("key.{name}"), &key);
+    }
+    let all: Vec<Value> = values().into_iter().map(|(_, value)| value).collect();
+    let record = Record { schema_version: 3, values: all.clone() }.encode().unwrap();
+    let key = encode_key(&all).unwrap();
+    vectors.bytes("record.all", &record);
+    vectors.bytes("key.all", &key);
+    vectors.bytes("key.all.hash", key_hash(&key).as_bytes());
+    vectors.bytes("entry.all.digest", entry_digest(&key_hash(&key), &record).as_bytes());
+}
+
+/// A leaf of three short entries, and an inner page of level 1 above two
+/// children that do not exist.
+fn add_pages(vectors: &mut Vectors) {
+    let mut builder = LeafBuilder::new();
+    for (key, value) in [("a", "1"), ("b", ""), ("bc", "three")] {
+        builder.push(key.as_bytes(), value.as_bytes());
+    }
+    let leaf = builder.make();
+    let raw = protocol::codec::decompress(&leaf.body, 1024).unwrap();
+    vectors.bytes("leaf.raw", &raw);
+    vectors.bytes("leaf.hash", leaf.page.hash.as_bytes());
+
+    let mut second = leaf.page.clone();
+    second.first_key = b"c".to_vec();
+    second.records = 258;
+    second.last_zeros = 13;
+    let children = [leaf.page, second];
+    let inner = make_inner(1, &children);
+    assert_eq!(decode_inner(&inner.body).as_deref(), Ok(&children[..]));
+    assert_eq!(inner.page.hash, inner_hash(1, &children));
+    vectors.bytes("inner.body", &inner.body);
+    vectors.bytes("inner.hash", inner.page.hash.as_bytes());
+    vectors.bytes("inner.hash_at_level_2", inner_hash(2, &children).as_bytes());
+}
+
+pub fn changes() -> Vec<Change> {
+    vec![
+        Change::Put { key: b"a".to_vec(), value: b"1".to_vec() },
+        Change::Delete { key: b"b".to_vec() },
+        Change::Put { key: b"c".to_vec(), value: vec![] },
+    ]
+}
+
+/// The header whose bytes are pinned, signed by the county.
+pub fn signed_header() -> SignedHeader {
+    let body = encode_changes(&changes());
+    let header = Header {
+        partition: partition("zhengzhou/enterprise/410122/*"),
+        seq: 2,
+        previous: Hash([0x11; 32]),
+        federation_head: Some(Position { seq: 9, hash: Hash([0x22; 32]) }),
+        origin_time_ms: 1_700_000_000_000,
+        schema_version: 1,
+        change_count: 3,
+        changes_hash: changes_hash(&body),
+        root: Hash([0x33; 32]),
+        records: 70_000,
+        key_id: county_key().public().id(),
+    };
+    SignedHeader::sign(header, &county_key())
+}
+
+/// The first header of `_federation`, signed by the hub.
+fn first_federation_header() -> SignedHeader {
+    let header = Header {
+        partition: partition("zhengzhou/_federation/410100/*"),
+        seq: 1,
+        previous: Hash::ZERO,
+        federation_head: None,
+        origin_time_ms: -1,
+        schema_version: 1,
+        change_count: 0,
+        changes_hash: changes_hash(b""),
+        root: protocol::tree::empty_root(),
+        records: 0,
+        key_id: hub_key().public().id(),
+    };
+    SignedHeader::sign(header, &hub_key())
+}
+
+struct Both;
+
+impl KeyRing for Both {
+    fn key(&self, _: &NodeId, id: &Hash) -> Option<PublicKey> {
+        [hub_key().public(), county_key().public()].into_iter().find(|key| key.id() == *id)
+    }
+}
+
+fn add_change_set(vectors: &mut Vectors) {
+    for (name, key) in [("hub", hub_key()), ("county", county_key())] {
+        vectors.bytes(&format!("signing.{name}.seed"), &*key.seed());
+        vectors.bytes(&format!("signing.{name}.public"), key.public().as_bytes());
+        vectors.bytes(&format!("signing.{name}.key_id"), key.public().id().as_bytes());
+    }
+    let proof = protocol::message::possession_bytes(&[5; 8], &NodeId::new("410122").unwrap());
+    let proof = county_key().sign(SignaturePurpose::Possession, &proof);
+    vectors.bytes("signing.county.possession", &proof);
+
+    let body = encode_changes(&changes());
+    assert_eq!(decode_changes(&body), Ok(changes()));
+    vectors.bytes("changes.body", &body);
+    vectors.bytes("changes.hash", changes_hash(&body).as_bytes());
+    for (name, signed) in [("header", signed_header()), ("header.first", first_federation_header())]
+    {
+        let bytes = signed.encode();
+        let (signature, header) = bytes.split_at(64);
+        assert_eq!(SignedHeader::decode(&bytes).as_ref(), Ok(&signed));
+        assert_eq!(signed.verify(&Both), Ok(()));
+        vectors.bytes(&format!("{name}.bytes"), header);
+        vectors.bytes(&format!("{name}.hash"), signed.hash().as_bytes());
+        vectors.bytes(&format!("{name}.signature"), signature);
+    }
+}
+
+fn add_federation(vectors: &mut Vectors) {
+    let member = Member {
+        name: "中牟县".into(),
+        role: Role::Member,
+        signing_keys: vec![Hash(*county_key().public().as_bytes()).to_string()],
+        removed: false,
+    };
+    let schema = {
+        let mut raw = protocol::federation::schema().raw().clone();
+        raw.dataset = "list".into();
+        raw.version = 12;
+        protocol::schema::Schema::check(raw).unwrap()
+    };
+    let member = Entry::Member(NodeId::new("410122").unwrap(), member);
+    for (name, entry) in [("member", member), ("schema", Entry::Schema(schema))] {
+        let Change::Put { key, value } = entry.put().unwrap() else { panic!("it is a put") };
+        assert_eq!(Entry::read(&value), Ok(Some(entry)));
+        vectors.bytes(&format!("federation.{name}.key"), &key);
+        vectors.bytes(&format!("federation.{name}.record"), &value);
+    }
+}

@@ -1,0 +1,111 @@
+//! Roots of generated trees.
+//!
+//! The rule that a second implementation follows: record number `i` has the key
+//! of one text field, `i` in decimal, filled with zeros to 18 digits; its value
+//! is a record of schema version 1 with that text and the integer `i`.
+
+use protocol::{
+    change::Change,
+    encoding::DecodeError,
+    page::{Leaf, LeafBuilder},
+    record::{Record, encode_key, key_hash},
+    tree::{FoundPage, Pages, Summary, TreeBuilder, update},
+    value::Value,
+};
+
+use crate::Vectors;
+
+/// The generated record's key and value.
+fn record(number: u64) -> (Vec<u8>, Vec<u8>) {
+    let code = Value::text(format!("{number:018}"));
+    let key = encode_key([&code]).unwrap();
+    let values = vec![code, Value::Integer(number as i64)];
+    (key, Record { schema_version: 1, values }.encode().unwrap())
+}
+
+/// The tree of these numbers, made from its leaves upwards.
+fn tree_of(numbers: impl Iterator<Item = u64>) -> Summary {
+    let (mut builder, mut leaf, mut inner) = (TreeBuilder::new(), LeafBuilder::new(), Vec::new());
+    let mut close = |leaf: &mut LeafBuilder| {
+        let leaf = Leaf::decode(&leaf.make().body).unwrap();
+        let (page, shape) = leaf.describe();
+        builder.push(&leaf, page, shape, &mut inner).unwrap();
+    };
+    for number in numbers {
+        let (key, value) = record(number);
+        if leaf.push(&key, &value) {
+            close(&mut leaf);
+        }
+    }
+    if !leaf.is_empty() {
+        close(&mut leaf);
+    }
+    builder.finish(&mut Vec::new()).unwrap()
+}
+
+/// Numbers whose keys' hashes end no leaf, so that leaves are cut by count.
+fn without_ends() -> impl Iterator<Item = u64> {
+    (0..).filter(|number| key_hash(&record(*number).0).low_zero_bits() < 6)
+}
+
+pub fn add(vectors: &mut Vectors) {
+    let (key, value) = record(7);
+    vectors.bytes("tree.record_7.key", &key);
+    vectors.bytes("tree.record_7.value", &value);
+    for count in [0, 1, 64, 1000, 10_000] {
+        let summary = tree_of(0..count);
+        assert_eq!(summary, built_by_changes(count), "one history gives what another gives");
+        add_tree(vectors, &format!("tree.{count}"), &summary);
+    }
+    add_tree(vectors, "tree.600_without_ends", &tree_of(without_ends().take(600)));
+}
+
+fn add_tree(vectors: &mut Vectors, name: &str, summary: &Summary) {
+    vectors.bytes(&format!("{name}.root"), summary.root.as_bytes());
+    vectors.text(&format!("{name}.pages"), format!("{:?}", summary.pages));
+}
+
+/// The same tree by change sets: all numbers and some more, then those deleted.
+fn built_by_changes(count: u64) -> Summary {
+    let put = |number| {
+        let (key, value) = record(number);
+        Change::Put { key, value }
+    };
+    let delete = |number| Change::Delete { key: record(number).0 };
+    let mut memory = Memory::default();
+    let mut summary = Summary::empty();
+    for changes in [
+        (0..count + 500).map(put).collect::<Vec<_>>(),
+        (count..count + 500).map(delete).collect(),
+    ] {
+        let update = update(&mut memory, &summary, &changes).unwrap();
+        for (level, key) in update.removed {
+            memory.0.remove(&(level, key));
+        }
+        for made in update.written {
+            memory.0.insert((made.level, made.page.first_key), made.body);
+        }
+        summary = update.summary;
+    }
+    summary
+}
+
+/// Pages in memory.
+#[derive(Default)]
+struct Memory(std::collections::BTreeMap<(u8, Vec<u8>), Vec<u8>>);
+
+impl Pages for Memory {
+    type Error = DecodeError;
+
+    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, DecodeError> {
+        let of_level = || self.0.iter().filter(|((found, _), _)| *found == level);
+        let before = of_level().take_while(|((_, first), _)| first.as_slice() <= key).last();
+        let page = before.or_else(|| of_level().next());
+        Ok(page.map(|((_, first), body)| (first.clone(), body.clone())))
+    }
+
+    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, DecodeError> {
+        let mut of_level = self.0.keys().filter(|(found, _)| *found == level);
+        Ok(of_level.find(|(_, first)| first.as_slice() > first_key).map(|(_, first)| first.clone()))
+    }
+}

@@ -1,0 +1,151 @@
+//! Who takes part: one hub and up to three members with fixed names and keys,
+//! their partitions, and the keys of records that are written.
+
+use std::sync::OnceLock;
+
+use protocol::{
+    change::Change,
+    federation::{self, Entry, Member, Role},
+    hash::Hash,
+    id::{DatasetId, FederationId, NodeId, PartitionId},
+    record::key_hash,
+    schema::Schema,
+    session::entitle::Ends,
+    sign::SigningKey,
+};
+
+use super::rng::Rng;
+
+/// The hub's index among the nodes; all others are members.
+pub const HUB: usize = 0;
+/// Datasets in which nodes keep partitions of their own.
+pub const DATASETS: [&str; 2] = ["enterprise", "penalty"];
+
+/// Names and signing keys of all nodes, also of those that join later.
+#[derive(Debug)]
+pub struct Cast {
+    /// The one federation.
+    pub federation: FederationId,
+    /// The hub, then the members.
+    pub nodes: Vec<NodeId>,
+    keys: Vec<SigningKey>,
+}
+
+fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse().expect("the names of the simulation are well formed")
+}
+
+impl Cast {
+    /// A hub and so many members.
+    pub fn new(members: usize) -> Self {
+        let names = std::iter::once("hub".to_owned()).chain((1..=members).map(|n| format!("m{n}")));
+        Self {
+            federation: name("zhengzhou"),
+            nodes: names.map(|text| name(&text)).collect(),
+            keys: (0..=members).map(|n| SigningKey::from_seed(&[n as u8 + 1; 32])).collect(),
+        }
+    }
+
+    /// A node's signing key.
+    pub fn key(&self, node: usize) -> &SigningKey {
+        &self.keys[node]
+    }
+
+    /// The node of that name.
+    pub fn index(&self, node: &NodeId) -> usize {
+        self.nodes.iter().position(|known| known == node).expect("only nodes of the cast speak")
+    }
+
+    /// The partition of `dataset` whose origin is `node`.
+    pub fn partition(&self, node: usize, dataset: &str) -> PartitionId {
+        PartitionId::own(&self.federation, &name::<DatasetId>(dataset), &self.nodes[node])
+    }
+
+    /// The federation's own partition.
+    pub fn system(&self) -> PartitionId {
+        self.partition(HUB, protocol::id::FEDERATION_DATASET)
+    }
+
+    /// Every partition that `node` may write.
+    pub fn own_partitions(&self, node: usize) -> Vec<PartitionId> {
+        let system = (node == HUB).then(|| self.system());
+        let data = DATASETS.iter().map(|dataset| self.partition(node, dataset));
+        system.into_iter().chain(data).collect()
+    }
+
+    /// The two ends of a connection as `me` sees them.
+    pub fn ends(&self, me: usize, peer: usize) -> Ends {
+        Ends {
+            federation: self.federation.clone(),
+            hub: self.nodes[HUB].clone(),
+            me: self.nodes[me].clone(),
+            peer: self.nodes[peer].clone(),
+        }
+    }
+
+    /// The change that makes `node` a member.
+    pub fn member_entry(&self, node: usize) -> Change {
+        let member = Member {
+            name: format!("node {node}"),
+            role: if node == HUB { Role::Hub } else { Role::Member },
+            signing_keys: vec![Hash(*self.keys[node].public().as_bytes()).to_string()],
+            removed: false,
+        };
+        put(Entry::Member(self.nodes[node].clone(), member))
+    }
+}
+
+/// The change that registers a version of a dataset's schema.
+pub fn schema_entry(version: u32) -> Change {
+    let mut raw = federation::schema().raw().clone();
+    raw.dataset = DATASETS[0].into();
+    raw.version = version;
+    put(Entry::Schema(Schema::check(raw).expect("a renamed built-in schema is well formed")))
+}
+
+fn put(entry: Entry) -> Change {
+    entry.put().expect("a small entry is below every limit")
+}
+
+/// The keys of all records: most are ordinary, but a quarter ends a leaf and
+/// some end inner pages of the first level. So a hundred records make a tree of
+/// three levels, which would otherwise take tens of thousands.
+fn universe() -> &'static [Vec<u8>] {
+    static KEYS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    KEYS.get_or_init(|| {
+        let mut room = [100, 40, 12];
+        let mut keys = Vec::new();
+        for number in 0u32.. {
+            // Spread over the key space whatever the number.
+            let key = number.wrapping_mul(0x9e37_79b1).to_be_bytes().to_vec();
+            let kind = (key_hash(&key).low_zero_bits() / 6).min(2) as usize;
+            if room[kind] > 0 {
+                room[kind] -= 1;
+                keys.push(key);
+            }
+            if room == [0; 3] {
+                break;
+            }
+        }
+        keys.sort();
+        keys
+    })
+}
+
+/// Up to `count` changes of different records, sorted by key, or one where
+/// `count` is 0.
+pub fn random_changes(rng: &mut Rng, count: usize) -> Vec<Change> {
+    let keys = universe();
+    let mut picked: Vec<&Vec<u8>> =
+        (0..count.max(1)).map(|_| &keys[rng.index(keys.len())]).collect();
+    picked.sort();
+    picked.dedup();
+    let change = |key: &Vec<u8>| {
+        if rng.chance(25) {
+            Change::Delete { key: key.clone() }
+        } else {
+            Change::Put { key: key.clone(), value: rng.u64().to_be_bytes().to_vec() }
+        }
+    };
+    picked.into_iter().map(change).collect()
+}

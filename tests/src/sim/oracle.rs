@@ -1,0 +1,230 @@
+//! What an all-knowing observer checks while a run goes on.
+//!
+//! It sees each change set when its origin signs it and each durable state when
+//! it becomes durable, and so can tell at once when a session claims something
+//! that is not so. Every check panics: the run's seed is printed then.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::{
+    change::{Position, SignedHeader},
+    hash::{Hash, Purpose},
+    id::PartitionId,
+};
+
+use super::store::{Partition, Records};
+
+/// One change set as its origin signed it.
+#[derive(Debug, Clone, Copy)]
+struct Signed {
+    previous: Hash,
+    seq: u64,
+    root: Hash,
+    content: Hash,
+}
+
+/// The observer.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    /// Everything that was ever signed, by header hash.
+    signed: BTreeMap<Hash, Signed>,
+    numbers: BTreeMap<(PartitionId, u64), BTreeSet<Hash>>,
+    /// Newest durable positions of each node.
+    heads: BTreeMap<(usize, PartitionId), Position>,
+    /// Every position that was ever durable somewhere.
+    durable: BTreeSet<(usize, PartitionId, u64, Hash)>,
+    /// Partitions whose origin may have signed two histories that live on.
+    careless: BTreeSet<PartitionId>,
+    /// What happened, to see that a run exercises something.
+    pub tally: Tally,
+}
+
+/// How often things happened in a run.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Change sets signed.
+    pub signed: u64,
+    /// Change sets committed at a replica.
+    pub committed: u64,
+    /// Bootstraps finished.
+    pub bootstraps: u64,
+    /// Leaves that a bootstrap did not ask for.
+    pub leaves_held: u64,
+    /// Acknowledgements that reached an origin.
+    pub acked: u64,
+    /// Commits that failed and were tried again.
+    pub retried: u64,
+    /// An origin took its history back.
+    pub taken_back: u64,
+    /// Forks found.
+    pub forks: u64,
+    /// Origins that could not tell whether they forked their history.
+    pub doubts: u64,
+    /// Connections closed because a newer one took over.
+    pub replaced: u64,
+    /// Connections closed because nothing was heard.
+    pub silent: u64,
+}
+
+impl Tally {
+    /// Whether something never happened: many runs together meet everything.
+    pub fn lacks_something(&self) -> bool {
+        let Self { signed, committed, bootstraps, leaves_held, acked, .. } = *self;
+        let Self { retried, taken_back, forks, replaced, silent, .. } = *self;
+        [signed, committed, bootstraps, leaves_held, acked]
+            .into_iter()
+            .chain([retried, taken_back, forks, replaced, silent])
+            .any(|count| count == 0)
+    }
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.signed += other.signed;
+        self.committed += other.committed;
+        self.bootstraps += other.bootstraps;
+        self.leaves_held += other.leaves_held;
+        self.acked += other.acked;
+        self.retried += other.retried;
+        self.taken_back += other.taken_back;
+        self.forks += other.forks;
+        self.doubts += other.doubts;
+        self.replaced += other.replaced;
+        self.silent += other.silent;
+    }
+}
+
+fn content(records: &Records) -> Hash {
+    Purpose::Checksum.hash_with(|hasher| {
+        for (key, value) in records {
+            hasher.update(&(key.len() as u64).to_be_bytes());
+            hasher.update(key);
+            hasher.update(&(value.len() as u64).to_be_bytes());
+            hasher.update(value);
+        }
+    })
+}
+
+impl Oracle {
+    /// An origin signed and committed a change set.
+    pub fn signed(&mut self, node: usize, state: &Partition) {
+        let head = state.head.as_ref().expect("a partition that was written has a head");
+        let header = head.header();
+        self.tally.signed += 1;
+        let signed = Signed {
+            previous: header.previous,
+            seq: header.seq,
+            root: header.root,
+            content: content(&state.records),
+        };
+        self.signed.insert(head.hash(), signed);
+        self.numbers.entry((header.partition.clone(), header.seq)).or_default().insert(head.hash());
+        self.moved(node, state);
+    }
+
+    /// A partition of `node` moved to what `state` holds.
+    pub fn moved(&mut self, node: usize, state: &Partition) {
+        let head = state.head.as_ref().expect("a partition that moved has a head");
+        let (partition, at) = (head.header().partition.clone(), head.position());
+        let signed = self.signed.get(&at.hash).expect("only what the origin signed is committed");
+        assert_eq!(signed.seq, at.seq, "{partition}: a number that was not signed");
+        assert_eq!(signed.root, state.tree.summary.root, "{partition}: another root");
+        assert_eq!(signed.content, content(&state.records), "{partition}: other records");
+        if let Some(known) = head.header().federation_head {
+            let mut own = self.heads.iter().filter(|((of, _), _)| *of == node);
+            let federation = own.find(|((_, of), _)| of.dataset.is_system());
+            assert!(
+                federation.is_some_and(|(_, at)| at.seq >= known.seq),
+                "{partition} at node {node} is ahead of the keys and schemas that it rests on"
+            );
+        }
+        if let Some(before) = self.heads.insert((node, partition.clone()), at) {
+            assert!(before.seq < at.seq, "{partition} at node {node} went back to {}", at.seq);
+            assert!(
+                self.descends(at, before),
+                "node {node} overwrote {partition} {} with another history",
+                before.seq
+            );
+        }
+        self.durable.insert((node, partition, at.seq, at.hash));
+    }
+
+    /// Whether the history of `newer` contains `older`.
+    fn descends(&self, newer: Position, older: Position) -> bool {
+        let mut at = newer;
+        while at.seq > older.seq {
+            let Some(signed) = self.signed.get(&at.hash) else {
+                return false;
+            };
+            at = Position { seq: at.seq - 1, hash: signed.previous };
+        }
+        at == older
+    }
+
+    /// A peer said, or is believed to have said, that it holds `at`.
+    ///
+    /// A bootstrap skips positions: below what was durable is durable, too.
+    pub fn claimed(&self, holder: usize, partition: &PartitionId, at: Position) {
+        let durable = self
+            .durable
+            .range((holder, partition.clone(), at.seq, Hash::ZERO)..)
+            .take_while(|(node, of, ..)| (*node, of) == (holder, partition))
+            .any(|&(_, _, seq, hash)| self.descends(Position { seq, hash }, at));
+        assert!(durable, "node {holder} never held {partition} {}", at.seq);
+    }
+
+    /// An acknowledgement reached the provider.
+    pub fn acked(&mut self, holder: usize, partition: &PartitionId, at: Position) {
+        self.tally.acked += 1;
+        assert!(
+            self.durable.contains(&(holder, partition.clone(), at.seq, at.hash)),
+            "node {holder} acknowledged {partition} {} before it was durable",
+            at.seq
+        );
+    }
+
+    /// A node starts from an old backup; `careless` if it does not know that.
+    pub fn restored(
+        &mut self,
+        node: usize,
+        careless: bool,
+        own: &[PartitionId],
+        heads: impl Iterator<Item = (PartitionId, Position)>,
+    ) {
+        self.heads.retain(|(of, _), _| *of != node);
+        self.heads.extend(heads.map(|(partition, at)| ((node, partition), at)));
+        if careless {
+            self.careless.extend(own.iter().cloned());
+        }
+    }
+
+    /// A node quarantines a partition because it saw `theirs` beside `ours`.
+    pub fn forked(&mut self, ours: Option<Position>, theirs: &SignedHeader) {
+        let partition = &theirs.header().partition;
+        self.tally.forks += 1;
+        let ours = ours.expect("a fork is seen at a position that the replica has");
+        let numbers = &self.numbers[&(partition.clone(), ours.seq)];
+        assert!(
+            ours.hash != theirs.hash()
+                && numbers.contains(&ours.hash)
+                && numbers.contains(&theirs.hash()),
+            "{partition}: a fork without two signed headers"
+        );
+        assert!(
+            self.careless.contains(partition),
+            "{partition}: an origin that waits for its history back cannot fork it"
+        );
+    }
+
+    /// An origin quarantines its own partition because it cannot tell whether
+    /// the hub's history contains what it has.
+    pub fn doubted(&mut self, partition: &PartitionId) {
+        self.tally.doubts += 1;
+        assert!(self.careless.contains(partition), "{partition}: nothing gave reason to doubt");
+    }
+
+    /// Whether a partition's origin may have signed two histories that live on.
+    pub fn may_be_forked(&self, partition: &PartitionId) -> bool {
+        self.careless.contains(partition)
+    }
+}

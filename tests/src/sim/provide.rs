@@ -1,0 +1,174 @@
+//! The streams of a node that has something: change sets, and pages.
+
+use std::{collections::VecDeque, rc::Rc};
+
+use protocol::{
+    change::{Position, SignedHeader},
+    codec,
+    id::PartitionId,
+    message::{CloseCode, FollowReply, FollowRequest, PAGE_PART_BYTES_MAX, TreeReply, TreeRequest},
+    session::{
+        PeerMisbehaved,
+        provider::{Provider, ProviderAction, WINDOW_CHANGE_SETS},
+    },
+};
+
+use super::{
+    follow::Io,
+    net::{StreamId, Wire},
+    store::Store,
+    tree::Tree,
+};
+
+/// One stream that this node answers.
+#[derive(Debug)]
+pub enum Providing {
+    /// A followed partition.
+    Changes {
+        /// What is provided.
+        partition: PartitionId,
+        /// The machine.
+        provider: Provider,
+        /// What the store was asked for.
+        reading: Option<(u64, usize)>,
+        /// Numbers on their way, counted apart from the machine.
+        unacked: VecDeque<u64>,
+    },
+    /// A tree, as it was when the stream was opened.
+    Pages {
+        /// The snapshot.
+        tree: Rc<Tree>,
+    },
+}
+
+impl Providing {
+    /// Answers a follower at `have`, or says why not.
+    pub fn changes(
+        store: &Store,
+        partition: PartitionId,
+        have: Option<Position>,
+    ) -> Result<Self, CloseCode> {
+        let state = store.partition(&partition).ok_or(CloseCode::UnknownPartition)?;
+        if state.quarantined {
+            return Err(CloseCode::Fork);
+        }
+        let head = state.position().ok_or(CloseCode::UnknownPartition)?;
+        let mine = have.and_then(|have| state.header(have.seq));
+        let provider = Provider::new(have, head, mine);
+        Ok(Providing::Changes { partition, provider, reading: None, unacked: VecDeque::new() })
+    }
+
+    /// Answers somebody who wants pages; also says what to send first.
+    pub fn pages(store: &Store, partition: &PartitionId) -> Result<(Self, TreeReply), CloseCode> {
+        let state = store.partition(partition).ok_or(CloseCode::UnknownPartition)?;
+        let head = state.head.as_ref().ok_or(CloseCode::UnknownPartition)?;
+        if state.quarantined {
+            return Err(CloseCode::Fork);
+        }
+        let first = tree_head(head, &state.tree);
+        Ok((Providing::Pages { tree: Rc::clone(&state.tree) }, first))
+    }
+
+    /// The peer said something. Answers what the protocol forbids.
+    pub fn handle_message(
+        &mut self,
+        bytes: &[u8],
+        io: &mut Io<'_>,
+        stream: StreamId,
+    ) -> Result<(), PeerMisbehaved> {
+        match self {
+            Providing::Changes { provider, .. } => {
+                let request: FollowRequest = codec::decode(bytes)?;
+                provider.handle_message(request)
+            }
+            Providing::Pages { tree } => {
+                for reply in serve(tree, &TreeRequest::decode(bytes)?)? {
+                    io.send(stream, codec::encode(&reply));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A partition moved.
+    pub fn handle_head(&mut self, moved: &PartitionId, seq: u64) {
+        if let Providing::Changes { partition, provider, .. } = self
+            && partition == moved
+        {
+            provider.handle_head(seq);
+        }
+    }
+
+    /// What was asked of the store was read.
+    pub fn handle_stored(&mut self, store: &Store) {
+        if let Providing::Changes { partition, provider, reading, .. } = self
+            && let Some((from, count_max)) = reading.take()
+        {
+            let state = store.partition(partition).expect("a provided partition exists");
+            provider.handle_read(state.read(from, count_max));
+        }
+    }
+
+    /// Goes on as far as it gets. Answers whether the stream is finished.
+    pub fn step(&mut self, io: &mut Io<'_>, stream: StreamId) -> bool {
+        let Providing::Changes { partition, provider, reading, unacked } = self else {
+            return false;
+        };
+        while let Some(action) = provider.poll_action() {
+            match action {
+                ProviderAction::Read { from, count_max } => {
+                    *reading = Some((from, count_max));
+                    io.ask_store(stream);
+                }
+                ProviderAction::Send(reply) => {
+                    io.send(stream, codec::encode(&reply));
+                    if let FollowReply::ChangeSet { header, .. } = &reply {
+                        let header = SignedHeader::decode(header).expect("it was just encoded");
+                        unacked.push_back(header.position().seq);
+                        assert!(
+                            unacked.len() <= WINDOW_CHANGE_SETS,
+                            "{partition}: {} change sets are on their way",
+                            unacked.len()
+                        );
+                    }
+                }
+                ProviderAction::Acked(at) => {
+                    let peer = io.net.peer(io.conn, io.me);
+                    io.oracle.acked(peer, partition, at);
+                    io.store.note_peer(peer, partition, at);
+                    while unacked.front().is_some_and(|seq| *seq <= at.seq) {
+                        unacked.pop_front();
+                    }
+                }
+                ProviderAction::Finish => {
+                    io.net.send(io.conn, io.me, stream, Wire::Finished);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
+
+/// The first message of a tree stream.
+pub fn tree_head(head: &SignedHeader, tree: &Tree) -> TreeReply {
+    TreeReply::Head { header: head.encode(), levels: tree.levels() }
+}
+
+/// Answers a request for pages.
+pub fn serve(tree: &Tree, request: &TreeRequest) -> Result<Vec<TreeReply>, PeerMisbehaved> {
+    let TreeRequest::Pages { level, keys } = request;
+    let mut replies = Vec::new();
+    for key in keys {
+        let page =
+            tree.page(*level, key).ok_or(PeerMisbehaved::Unexpected("a level that is not"))?;
+        let parts = page.body.chunks(PAGE_PART_BYTES_MAX);
+        let last = parts.len() - 1;
+        replies.extend(
+            parts
+                .enumerate()
+                .map(|(index, part)| TreeReply::Part { bytes: part.to_vec(), more: index < last }),
+        );
+    }
+    Ok(replies)
+}

@@ -1,0 +1,352 @@
+//! The reference model of a node's durable state.
+//!
+//! It keeps whole maps where the real store keeps pages, and has one rule:
+//! [`Store::commit`] and [`Store::finish_pages`] are the only ways in which a
+//! partition moves, and both check everything that the real ones check.
+
+use std::{collections::BTreeMap, rc::Rc};
+
+use protocol::{
+    change::{
+        Change, ChangeSet, Header, Position, SignedHeader, VerifiedChangeSet, changes_hash,
+        encode_changes,
+    },
+    federation::Registry,
+    hash::Hash,
+    id::{NodeId, PartitionId},
+    message::{Announced, CloseCode},
+    page::{Leaf, PageRef},
+    session::fetch::FetchedLeaf,
+    sign::{PublicKey, SigningKey},
+};
+
+use super::{
+    cast::{Cast, HUB},
+    tree::Tree,
+};
+
+/// Why a partition did not move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitError {
+    /// Its number does not follow the head's.
+    NotNext,
+    /// Its predecessor is another one.
+    OtherPast,
+    /// The origin knew a newer `_federation` than this node.
+    FederationBehind,
+    /// The tree is not the one that was signed.
+    Root,
+}
+
+impl CommitError {
+    /// What the peer is told.
+    pub fn code(self) -> CloseCode {
+        match self {
+            CommitError::NotNext | CommitError::FederationBehind => CloseCode::Unavailable,
+            CommitError::OtherPast => CloseCode::Forged,
+            CommitError::Root => CloseCode::RootMismatch,
+        }
+    }
+}
+
+/// A change set in the log; the body may not be kept.
+#[derive(Debug, Clone)]
+struct Logged {
+    header: SignedHeader,
+    body: Option<Vec<u8>>,
+}
+
+/// The records of a partition.
+pub type Records = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// One partition.
+#[derive(Debug, Clone, Default)]
+pub struct Partition {
+    /// The newest change set.
+    pub head: Option<SignedHeader>,
+    /// What it holds.
+    pub records: Records,
+    /// The same as pages.
+    pub tree: Rc<Tree>,
+    /// A person has to decide; nothing moves.
+    pub quarantined: bool,
+    log: BTreeMap<u64, Logged>,
+    /// Leaves of an unfinished bootstrap, by first key.
+    staged: BTreeMap<Vec<u8>, (Hash, Vec<u8>)>,
+}
+
+impl Partition {
+    /// Where the head stands.
+    pub fn position(&self) -> Option<Position> {
+        self.head.as_ref().map(SignedHeader::position)
+    }
+
+    fn seq(&self) -> u64 {
+        self.position().map_or(0, |position| position.seq)
+    }
+
+    /// The header at `seq`, if it is kept.
+    pub fn header(&self, seq: u64) -> Option<&SignedHeader> {
+        self.log.get(&seq).map(|logged| &logged.header)
+    }
+
+    /// Change sets from `from` on, at most `count_max`, or `None` if the first
+    /// is not kept.
+    pub fn read(&self, from: u64, count_max: usize) -> Option<Vec<ChangeSet>> {
+        let kept = (from..).map_while(|seq| {
+            let logged = self.log.get(&seq)?;
+            Some(ChangeSet { header: logged.header.clone(), body: logged.body.clone()? })
+        });
+        let sets: Vec<ChangeSet> = kept.take(count_max).collect();
+        (!sets.is_empty()).then_some(sets)
+    }
+
+    /// The body of a leaf that is held, in the tree or from an unfinished
+    /// bootstrap. A root's first key is not known: it is found by its hash.
+    fn held_leaf(&self, page: &PageRef) -> Option<&[u8]> {
+        let staged =
+            self.staged.iter().map(|(key, (hash, body))| (key.as_slice(), hash, body.as_slice()));
+        let own = self
+            .tree
+            .level(0)
+            .map(|made| (made.page.first_key.as_slice(), &made.page.hash, made.body.as_slice()));
+        staged
+            .chain(own)
+            .find(|(key, hash, _)| {
+                **hash == page.hash && (page.first_key.is_empty() || *key == page.first_key)
+            })
+            .map(|(_, _, body)| body)
+    }
+}
+
+/// Everything that survives a crash.
+#[derive(Debug, Clone)]
+pub struct Store {
+    hub: NodeId,
+    hub_key: PublicKey,
+    system: PartitionId,
+    partitions: BTreeMap<PartitionId, Partition>,
+    /// What peers are known to hold of this node's partitions.
+    known: BTreeMap<(usize, PartitionId), Position>,
+    /// Who may sign, as `_federation` says.
+    pub registry: Rc<Registry>,
+    /// An old backup of this node: nothing of its own is written before a peer
+    /// has said what it holds.
+    pub restored: bool,
+}
+
+impl Store {
+    /// A store that knows the anchor alone.
+    pub fn new(cast: &Cast) -> Self {
+        let hub = cast.nodes[HUB].clone();
+        Self {
+            registry: Rc::new(Registry::new(hub.clone(), cast.key(HUB).public())),
+            hub,
+            hub_key: cast.key(HUB).public(),
+            system: cast.system(),
+            partitions: BTreeMap::new(),
+            known: BTreeMap::new(),
+            restored: false,
+        }
+    }
+
+    /// A new store with a copy of `_federation`, as a joining node gets it.
+    pub fn only(&self, cast: &Cast, system: &PartitionId) -> Self {
+        let mut copy = Self::new(cast);
+        let state = self.partition(system).cloned().unwrap_or_default();
+        copy.partitions.insert(system.clone(), state);
+        copy.load_registry(system);
+        copy
+    }
+
+    /// A partition, if anything was ever committed or staged in it.
+    pub fn partition(&self, partition: &PartitionId) -> Option<&Partition> {
+        self.partitions.get(partition)
+    }
+
+    /// Where a partition's head stands.
+    pub fn position(&self, partition: &PartitionId) -> Option<Position> {
+        self.partition(partition)?.position()
+    }
+
+    /// A partition's head as it is announced.
+    pub fn announced(&self, partition: &PartitionId) -> Option<Announced> {
+        let head = self.partition(partition)?.head.as_ref()?;
+        Some(Announced {
+            partition: partition.clone(),
+            position: head.position(),
+            root: head.header().root,
+            records: head.header().records,
+        })
+    }
+
+    /// All heads.
+    pub fn heads(&self) -> impl Iterator<Item = Announced> {
+        self.partitions.keys().filter_map(|partition| self.announced(partition))
+    }
+
+    /// Stops a partition for good.
+    pub fn quarantine(&mut self, partition: &PartitionId) {
+        self.partitions.entry(partition.clone()).or_default().quarantined = true;
+    }
+
+    /// Notes what `peer` holds of one of this node's partitions, if it is of
+    /// this history.
+    pub fn note_peer(&mut self, peer: usize, partition: &PartitionId, at: Position) {
+        let ours = self.partition(partition).and_then(|mine| mine.header(at.seq));
+        if ours.is_some_and(|header| header.hash() == at.hash) {
+            let known = self.known.entry((peer, partition.clone())).or_insert(at);
+            if known.seq < at.seq {
+                *known = at;
+            }
+        }
+    }
+
+    /// What `peer` is known to hold.
+    pub fn known(&self, peer: usize, partition: &PartitionId) -> Option<Position> {
+        self.known.get(&(peer, partition.clone())).copied()
+    }
+
+    /// Signs `changes` as the next change set of an own partition. Its root is
+    /// made from all records anew, not from the pages that the commit updates.
+    pub fn sign(
+        &self,
+        partition: &PartitionId,
+        changes: &[Change],
+        key: &SigningKey,
+        now_ms: i64,
+    ) -> ChangeSet {
+        let empty = Partition::default();
+        let before = self.partition(partition).unwrap_or(&empty);
+        let mut records = before.records.clone();
+        apply(&mut records, changes);
+        let summary = Tree::build(&records).summary;
+        let body = encode_changes(changes);
+        let header = Header {
+            partition: partition.clone(),
+            seq: before.seq() + 1,
+            previous: before.position().map_or(Hash::ZERO, |position| position.hash),
+            federation_head: if partition.dataset.is_system() {
+                None
+            } else {
+                self.position(&self.system)
+            },
+            origin_time_ms: now_ms,
+            schema_version: 1,
+            change_count: changes.len() as u32,
+            changes_hash: changes_hash(&body),
+            root: summary.root,
+            records: summary.records,
+            key_id: key.public().id(),
+        };
+        let body = protocol::codec::compress(&body);
+        ChangeSet { header: SignedHeader::sign(header, key), body }
+    }
+
+    /// Appends a change set: all of it, or nothing.
+    pub fn commit(&mut self, set: &VerifiedChangeSet) -> Result<Position, CommitError> {
+        let header = set.header().header();
+        self.check_federation(set.header())?;
+        let partition = self.partitions.entry(header.partition.clone()).or_default();
+        if partition.quarantined || header.seq != partition.seq() + 1 {
+            return Err(CommitError::NotNext);
+        }
+        if header.previous != partition.position().map_or(Hash::ZERO, |head| head.hash) {
+            return Err(CommitError::OtherPast);
+        }
+        let tree = partition.tree.updated(set.changes());
+        if (tree.summary.root, tree.summary.records) != (header.root, header.records) {
+            return Err(CommitError::Root);
+        }
+        partition.tree = Rc::new(tree);
+        apply(&mut partition.records, set.changes());
+        let logged = Logged { header: set.header().clone(), body: Some(set.body().to_vec()) };
+        partition.log.insert(header.seq, logged);
+        partition.head = Some(set.header().clone());
+        self.load_registry(&header.partition);
+        Ok(set.header().position())
+    }
+
+    fn check_federation(&self, head: &SignedHeader) -> Result<(), CommitError> {
+        let mine = self.position(&self.system).map_or(0, |position| position.seq);
+        let theirs = head.header().federation_head.map_or(0, |position| position.seq);
+        if theirs > mine { Err(CommitError::FederationBehind) } else { Ok(()) }
+    }
+
+    fn load_registry(&mut self, moved: &PartitionId) {
+        if *moved != self.system {
+            return;
+        }
+        let mut registry = Registry::new(self.hub.clone(), self.hub_key);
+        for value in self.partitions[moved].records.values() {
+            registry.insert(value).expect("the hub writes well-formed entries");
+        }
+        self.registry = Rc::new(registry);
+    }
+
+    /// Keeps only the headers of a partition's log, as a first load does.
+    pub fn drop_bodies(&mut self, partition: &PartitionId) {
+        if let Some(partition) = self.partitions.get_mut(partition) {
+            partition.log.values_mut().for_each(|logged| logged.body = None);
+        }
+    }
+
+    /// Which of these leaves are held.
+    pub fn held(&self, partition: &PartitionId, pages: &[PageRef]) -> Vec<bool> {
+        let own = self.partition(partition);
+        pages.iter().map(|page| own.is_some_and(|own| own.held_leaf(page).is_some())).collect()
+    }
+
+    /// Keeps a fetched leaf until the bootstrap is finished.
+    pub fn stage(&mut self, partition: &PartitionId, leaf: &FetchedLeaf) {
+        if let FetchedLeaf::Arrived { page, body, .. } = leaf {
+            let staged = &mut self.partitions.entry(partition.clone()).or_default().staged;
+            staged.insert(page.first_key.clone(), (page.hash, body.clone()));
+        }
+    }
+
+    /// Makes the tree of `head`, whose leaves are all held, the partition's.
+    pub fn finish_pages(
+        &mut self,
+        head: &SignedHeader,
+        leaves: &[PageRef],
+    ) -> Result<Position, CommitError> {
+        let header = head.header();
+        self.check_federation(head)?;
+        let partition = self.partitions.entry(header.partition.clone()).or_default();
+        if partition.quarantined || header.seq <= partition.seq() {
+            return Err(CommitError::NotNext);
+        }
+        let mut records = Records::new();
+        for page in leaves {
+            // A second connection may have finished its bootstrap meanwhile,
+            // and with it have cleared what was staged.
+            let body = partition.held_leaf(page).ok_or(CommitError::NotNext)?;
+            let leaf = Leaf::decode(body).expect("only leaves that decode are staged");
+            records.extend(leaf.entries().map(|(key, value)| (key.to_vec(), value.to_vec())));
+        }
+        let tree = Tree::build(&records);
+        if (tree.summary.root, tree.summary.records) != (header.root, header.records) {
+            return Err(CommitError::Root);
+        }
+        let log = [(header.seq, Logged { header: head.clone(), body: None })].into();
+        *partition = Partition {
+            head: Some(head.clone()),
+            records,
+            tree: Rc::new(tree),
+            log,
+            ..Partition::default()
+        };
+        self.load_registry(&header.partition);
+        Ok(head.position())
+    }
+}
+
+fn apply(records: &mut Records, changes: &[Change]) {
+    for change in changes {
+        match change {
+            Change::Put { key, value } => records.insert(key.clone(), value.clone()),
+            Change::Delete { key } => records.remove(key),
+        };
+    }
+}

@@ -1,0 +1,92 @@
+//! A partition's pages in memory. A snapshot is a clone.
+
+use std::collections::BTreeMap;
+
+use protocol::{
+    change::Change,
+    encoding::DecodeError,
+    page::{Leaf, LeafBuilder, MadePage},
+    tree::{FoundPage, Pages, Summary, TreeBuilder, update},
+};
+
+use super::store::Records;
+
+/// All pages of one tree.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    pages: BTreeMap<(u8, Vec<u8>), MadePage>,
+    /// Root, records and height.
+    pub summary: Summary,
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self { pages: BTreeMap::new(), summary: Summary::empty() }
+    }
+}
+
+impl Tree {
+    /// The tree of `records`, made from nothing.
+    pub fn build(records: &Records) -> Self {
+        let (mut builder, mut leaf) = (TreeBuilder::new(), LeafBuilder::new());
+        let mut made = Vec::new();
+        let mut left = records.len();
+        for (key, value) in records {
+            left -= 1;
+            if leaf.push(key, value) || left == 0 {
+                let page = leaf.make();
+                let decoded = Leaf::decode(&page.body).expect("a page that was made decodes");
+                let (described, shape) = decoded.describe();
+                builder.push(&decoded, described, shape, &mut made).expect("records are in order");
+                made.push(page);
+            }
+        }
+        let summary = builder.finish(&mut made).expect("a small tree is not too high");
+        Self { pages: made.into_iter().map(located).collect(), summary }
+    }
+
+    /// The tree after `changes`, by way of an update.
+    pub fn updated(&self, changes: &[Change]) -> Self {
+        let before = self.summary.clone();
+        let update = update(&mut &*self, &before, changes).expect("pages of the model decode");
+        let mut pages = self.pages.clone();
+        for removed in update.removed {
+            pages.remove(&removed);
+        }
+        pages.extend(update.written.into_iter().map(located));
+        Self { pages, summary: update.summary }
+    }
+
+    /// Levels from the leaves to the root.
+    pub fn levels(&self) -> u8 {
+        self.summary.pages.len() as u8
+    }
+
+    /// The pages of one level in key order.
+    pub fn level(&self, level: u8) -> impl Iterator<Item = &MadePage> {
+        self.pages.range((level, Vec::new())..(level + 1, Vec::new())).map(|(_, page)| page)
+    }
+
+    /// The page of `level` where `key` is or would be.
+    pub fn page(&self, level: u8, key: &[u8]) -> Option<&MadePage> {
+        let below = self.pages.range((level, Vec::new())..=(level, key.to_vec())).next_back();
+        below.map(|(_, page)| page).or_else(|| self.level(level).next())
+    }
+}
+
+fn located(made: MadePage) -> ((u8, Vec<u8>), MadePage) {
+    ((made.level, made.page.first_key.clone()), made)
+}
+
+impl Pages for &Tree {
+    type Error = DecodeError;
+
+    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, DecodeError> {
+        Ok(self.page(level, key).map(|made| (made.page.first_key.clone(), made.body.clone())))
+    }
+
+    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, DecodeError> {
+        let mut behind = self.level(level).map(|made| &made.page.first_key);
+        Ok(behind.find(|key| key.as_slice() > first_key).cloned())
+    }
+}

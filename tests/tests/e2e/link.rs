@@ -1,0 +1,71 @@
+//! Bad networks between a county and the hub.
+
+use std::{path::PathBuf, time::Duration};
+
+use harness::{
+    federation::Federation,
+    node::{Node, wait_for},
+    relay::{Relay, Weather},
+    table::Table,
+};
+
+/// A connection that hears nothing is given up after 25 seconds; then it is
+/// dialled again.
+const HEAL_MAX: Duration = Duration::from_secs(120);
+
+fn behind_relay(weather: Weather) -> (Federation, Relay) {
+    let mut federation = Federation::hub_only();
+    let relay = Relay::start(federation.address(), weather);
+    let dir: PathBuf = federation.dir().join("410122");
+    federation.add_county_in("410122", &dir, relay.address());
+    federation.wait_connected();
+    (federation, relay)
+}
+
+#[test]
+fn a_county_behind_a_lossy_link_converges() {
+    let weather = Weather { loss_percent: 5, delay: Duration::from_millis(20), seed: 0x5eed };
+    let (federation, relay) = behind_relay(weather);
+    let mut table = Table::synthetic(1, 0..12_000, "一");
+    let county = &federation.counties[0];
+    county.import("enterprise", &table.write(federation.dir(), "first.csv"));
+    federation.wait_converged_for(HEAL_MAX);
+    for batch in 0..10 {
+        let delivery = Table::synthetic(1, batch * 900..batch * 900 + 300, "二");
+        county.import("enterprise", &delivery.write(federation.dir(), "next.csv"));
+        table.put_all(&delivery);
+    }
+    federation.wait_converged_for(HEAL_MAX);
+    assert_eq!(federation.hub.export("enterprise/410122"), table.to_export());
+    let (passed, lost) = relay.counts();
+    println!("{passed} packets passed, {lost} were lost");
+    assert!(lost > 0, "the link lost nothing: the test tested nothing");
+    federation.finish();
+}
+
+#[test]
+fn a_cut_link_heals_by_itself() {
+    let weather = Weather { loss_percent: 0, delay: Duration::from_millis(2), seed: 1 };
+    let (federation, relay) = behind_relay(weather);
+    let county = &federation.counties[0];
+    let mut table = Table::synthetic(1, 0..500, "一");
+    county.import("enterprise", &table.write(federation.dir(), "first.csv"));
+    federation.wait_converged();
+
+    relay.cut(true);
+    let changed = Table::synthetic(1, 100..200, "断线期间");
+    county.import("enterprise", &changed.write(federation.dir(), "changed.csv"));
+    table.put_all(&changed);
+    let sees_nobody = |node: &Node| node.status()["peers"][0]["connected"] == false;
+    wait_for("both sides have noticed", HEAL_MAX, || {
+        sees_nobody(county) && sees_nobody(&federation.hub)
+    });
+    let own = county.partition("enterprise/410122").unwrap();
+    assert_eq!(own["behind_change_sets"], 1, "{own:#}");
+    assert_eq!(federation.hub.partition("enterprise/410122").unwrap()["state"], "behind");
+
+    relay.cut(false);
+    federation.wait_converged_for(HEAL_MAX);
+    assert_eq!(federation.hub.export("enterprise/410122"), table.to_export());
+    federation.finish();
+}

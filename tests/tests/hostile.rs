@@ -1,0 +1,34 @@
+//! A real hub against peers that break every rule that they can reach.
+//!
+//! A hostile client speaks QUIC by itself ([`peer`]), with certificates and
+//! signing keys of its own choosing, so that it can send what no build of
+//! creditsync would. After each attack [`world`] looks whether the hub answered
+//! with the code that `protocol/SPEC.md` promises, counted it, kept nothing of
+//! it, and still takes an honest county's row. Each test has a federation of its
+//! own.
+//!
+//! Not here: bytes that never reach a connection (the fuzz targets), and what
+//! the state machines do among themselves (the simulation).
+
+#[path = "hostile/control.rs"]
+mod control;
+#[path = "hostile/enrolment.rs"]
+mod enrolment;
+#[path = "hostile/flood.rs"]
+mod flood;
+#[path = "hostile/forge.rs"]
+mod forge;
+#[path = "hostile/handshake.rs"]
+mod handshake;
+#[path = "hostile/hub.rs"]
+mod hub;
+#[path = "hostile/peer.rs"]
+mod peer;
+#[path = "hostile/provider.rs"]
+mod provider;
+#[path = "hostile/streams.rs"]
+mod streams;
+#[path = "hostile/tree.rs"]
+mod tree;
+#[path = "hostile/world.rs"]
+mod world;

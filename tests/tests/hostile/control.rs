@@ -1,0 +1,135 @@
+//! A member that breaks the rules of the control stream loses its connection.
+
+use harness::federation::HUB;
+use protocol::{
+    codec,
+    id::PartitionId,
+    message::{CloseCode, Control, Hello, Open},
+};
+
+use crate::{
+    peer::{End, Peer},
+    world::{HONEST, HOSTILE, World, claim, hello, partition},
+};
+
+/// What a frame of control may not be, by the code that it is answered with.
+fn first_frames() -> Vec<(&'static str, Vec<u8>, CloseCode)> {
+    let claiming = |partition: PartitionId| hello(vec![claim(partition)]);
+    let open = |hello: Hello| codec::encode(&Open::Control(hello));
+    let foreign = PartitionId::parse_full(&format!("other-city/enterprise/{HOSTILE}/*")).unwrap();
+    let own = claim(partition(&format!("enterprise/{HOSTILE}")));
+    let many = hello(vec![own; 10_001]);
+    let versions = Hello { versions: vec![99, 2], ..hello(vec![]) };
+    let follow =
+        Open::Follow { partition: partition(&format!("_federation/{HUB}")), have: None };
+    let mut left_over = open(hello(vec![]));
+    left_over.push(0);
+    vec![
+        ("no common version", open(versions), CloseCode::Version),
+        (
+            "another county's partition",
+            open(claiming(partition(&format!("enterprise/{HONEST}")))),
+            CloseCode::NotEntitled,
+        ),
+        (
+            "a view for somebody else",
+            open(claiming(partition(&format!("enterprise/{HOSTILE}/{HONEST}")))),
+            CloseCode::NotEntitled,
+        ),
+        ("another federation", open(claiming(foreign)), CloseCode::NotEntitled),
+        ("10 001 heads", open(many), CloseCode::Malformed),
+        (
+            "a build text of 65 bytes",
+            open(Hello { build: "x".repeat(65), ..hello(vec![]) }),
+            CloseCode::Malformed,
+        ),
+        ("a follow request", codec::encode(&follow), CloseCode::Unexpected),
+        (
+            "a heartbeat",
+            codec::encode(&Control::Heartbeat { now_ms: 0 }),
+            CloseCode::Malformed,
+        ),
+        ("an empty frame", vec![], CloseCode::Malformed),
+        ("an unknown kind", vec![250], CloseCode::Malformed),
+        ("bytes behind the hello", left_over, CloseCode::Malformed),
+        ("noise", (0..200u8).map(|n| n.wrapping_mul(151) ^ 0x5a).collect(), CloseCode::Malformed),
+        // A list of 2^60 versions in ten bytes.
+        (
+            "an endless list",
+            vec![0, 253, 0x10, 0, 0, 0, 0, 0, 0, 0],
+            CloseCode::Malformed,
+        ),
+    ]
+}
+
+#[test]
+fn a_first_frame_that_is_no_honest_hello_costs_the_connection() {
+    let mut world = World::new();
+    for (what, body, code) in first_frames() {
+        world.attack(what, End::Code(code), 1, async |world| {
+            let peer = world.connect().await;
+            let mut stream = peer.open().await;
+            stream.send_body(&body).await;
+            peer.closed().await
+        });
+    }
+    for (what, bytes, finish) in [
+        ("a length of 4 GiB", &[0xff; 4][..], false),
+        ("a length of 16 MiB and 1", &[1, 0, 0, 1], false),
+        ("a frame that is cut off", &[0, 0, 0, 9, 1, 2, 3], true),
+        ("a length that is cut off", &[0, 0], true),
+    ] {
+        world.attack(what, End::Code(CloseCode::Malformed), 1, async |world| {
+            let peer = world.connect().await;
+            let mut stream = peer.open().await;
+            stream.send_raw(bytes).await;
+            if finish {
+                stream.finish();
+            }
+            peer.closed().await
+        });
+    }
+    world.finish();
+}
+
+#[test]
+fn a_later_frame_that_has_no_place_costs_the_connection() {
+    let mut world = World::new();
+    let stranger = claim(partition(&format!("enterprise/{HONEST}")));
+    let own = claim(partition(&format!("enterprise/{HOSTILE}")));
+    for (what, body, code) in [
+        ("a second hello", codec::encode(&Control::Hello(hello(vec![]))), CloseCode::Unexpected),
+        (
+            "an announcement of another county's",
+            codec::encode(&Control::Announce(vec![stranger])),
+            CloseCode::NotEntitled,
+        ),
+        (
+            "an announcement of 10 001 heads",
+            codec::encode(&Control::Announce(vec![own; 10_001])),
+            CloseCode::Malformed,
+        ),
+        ("noise", vec![9; 99], CloseCode::Malformed),
+    ] {
+        world.attack(what, End::Code(code), 1, async |world| {
+            let peer = world.connect().await;
+            let (mut control, _) = peer.say_hello(hello(vec![])).await;
+            control.send_body(&body).await;
+            peer.closed().await
+        });
+    }
+    world.attack("the control stream ends", End::Code(CloseCode::Normal), 0, async |world| {
+        let peer = world.connect().await;
+        let (mut control, _) = peer.say_hello(hello(vec![])).await;
+        control.finish();
+        peer.closed().await
+    });
+    world.attack("a second connection", End::Code(CloseCode::Replaced), 0, async |world| {
+        let first: Peer = world.connect().await;
+        let (_control, _) = first.say_hello(hello(vec![])).await;
+        let second = world.connect().await;
+        let (_control, _) = second.say_hello(hello(vec![])).await;
+        first.closed().await
+    });
+    world.finish();
+}

@@ -1,0 +1,175 @@
+//! Much of what costs a hub little each: datagrams, handshakes, connections and
+//! streams that never get anywhere. Everything is bounded, and an honest county
+//! goes on working, also one that connects in the middle of it.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+use certs::verify::ALPN_JOIN;
+use harness::{federation::HUB, node::wait_until, sim::rng::Rng};
+use protocol::message::{CloseCode, Open};
+
+use crate::{
+    peer::{Dial, End, Peer, Stream},
+    world::{HOSTILE, World, hello},
+};
+
+/// More than the hub's limit of handshakes at once.
+const HALF_OPEN: usize = 400;
+/// More than the nodes that the hub lets join at once.
+const JOINING: usize = 60;
+/// The hub's memory may grow by so much under all of this: its connections'
+/// windows are what an attacker can fill.
+const GROWTH_MAX_MB: u64 = 400;
+
+fn socket() -> UdpSocket {
+    UdpSocket::bind(("127.0.0.1", 0)).unwrap()
+}
+
+/// First datagrams of handshakes, sent from an address each that never answers.
+fn half_open(world: &World, count: usize) {
+    let sink = socket();
+    sink.set_read_timeout(Some(Duration::from_secs(4))).unwrap();
+    let target = sink.local_addr().unwrap();
+    let config = world.dial().config();
+    let connecting = world.block_on(async {
+        let mut endpoint = quinn::Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        endpoint.set_default_client_config(config);
+        let name = world.dial().hub.dns_name();
+        let connecting: Vec<_> =
+            (0..count).map(|_| endpoint.connect(target, &name).unwrap()).collect();
+        (endpoint, connecting)
+    });
+    let mut seen = std::collections::BTreeMap::new();
+    let mut datagram = [0; 2048];
+    while let Ok(length) = sink.recv(&mut datagram) {
+        let datagram = &datagram[..length];
+        // A long header: flags, version, and the length of the destination id.
+        let id_bytes = usize::from(datagram[5]);
+        let socket = seen.entry(datagram[6..6 + id_bytes].to_vec()).or_insert_with(socket);
+        socket.send_to(datagram, world.federation.address()).unwrap();
+        // Some datagrams of the last one are still missing, which is no matter.
+        if seen.len() >= count {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), count, "all handshakes begin");
+    drop(connecting);
+}
+
+/// Resident memory of the hub in MiB.
+fn resident_mb(world: &World) -> u64 {
+    let lock = world.federation.hub.dir().join("run/lock");
+    let id = std::fs::read_to_string(lock).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", id.trim())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+#[test]
+fn datagrams_and_half_open_handshakes_do_not_keep_honest_nodes_out() {
+    let mut world = World::new();
+    let mut rng = Rng::new(7);
+    let (hub, noise) = (world.federation.address(), socket());
+    for length in (0..2000).map(|n| n % 1400) {
+        let mut bytes: Vec<u8> = (0..length).map(|_| rng.u64() as u8).collect();
+        if let Some(first) = bytes.first_mut() {
+            // Half of them look like a long header of QUIC version 1.
+            *first |= if length % 2 == 0 { 0xc0 } else { 0 };
+        }
+        if length % 4 == 0 && bytes.len() > 5 {
+            bytes[1..5].copy_from_slice(&1u32.to_be_bytes());
+        }
+        let _ = noise.send_to(&bytes, hub);
+    }
+    world.check_service();
+    let before = resident_mb(&world);
+    half_open(&world, HALF_OPEN);
+    world.check_service();
+    // One that has to shake hands anew, while all those are open.
+    world.federation.counties[0].restart();
+    wait_until("the county is back", || {
+        let status = world.federation.counties[0].status();
+        status["peers"][0]["connected"] == true
+    });
+    world.check_service();
+    let after = resident_mb(&world);
+    assert!(after < before + GROWTH_MAX_MB, "{before} MiB before, {after} MiB after");
+    world.finish();
+}
+
+#[test]
+fn joins_and_streams_that_stall_are_bounded() {
+    let mut world = World::new();
+    let before = resident_mb(&world);
+    // Unknown clients that begin a request of 16 MiB, or send none at all.
+    let dial = Dial { anonymous: true, alpn: ALPN_JOIN, ..world.dial() };
+    let (joins, turned_away) = world.block_on(async {
+        let mut joins: Vec<(Peer, Stream)> = Vec::new();
+        let mut turned_away = 0;
+        while joins.len() + turned_away < JOINING {
+            let peer = dial.connect().await.unwrap();
+            // Who is turned away hears of it within a round trip.
+            let closed = tokio::time::timeout(Duration::from_millis(100), peer.closed());
+            match closed.await {
+                Ok(end) => {
+                    assert_eq!(end, End::Code(CloseCode::Unavailable));
+                    turned_away += 1;
+                }
+                Err(_) => {
+                    let mut stream = peer.open().await;
+                    stream.send_raw(&[0]).await;
+                    joins.push((peer, stream));
+                }
+            }
+        }
+        (joins, turned_away)
+    });
+    assert_eq!(turned_away, JOINING - 32, "more joined at once than may");
+    world.check_service();
+
+    // A member with as many streams as it may have, each with half a frame.
+    let streams = world.block_on(async {
+        let peer = world.connect().await;
+        let (control, _) = peer.say_hello(hello(vec![])).await;
+        let mut streams = Vec::new();
+        for _ in 0..1000 {
+            let mut stream = peer.open().await;
+            stream.send_raw(&200_000u32.to_be_bytes()).await;
+            stream.send_raw(&[0; 20_000]).await;
+            streams.push(stream);
+        }
+        (peer, control, streams)
+    });
+    world.check_service();
+    let after = resident_mb(&world);
+    assert!(after < before + GROWTH_MAX_MB, "{before} MiB before, {after} MiB after");
+
+    // What does not go on is given up, and its place is free again.
+    let (peer, _control, mut streams) = streams;
+    world.block_on(async {
+        assert_eq!(streams[0].end().await, End::Code(CloseCode::Normal));
+        drop(streams);
+        let mut stream = peer.open().await;
+        let partition = crate::world::partition(&format!("_federation/{HUB}"));
+        stream.send(&Open::Follow { partition, have: None }).await;
+        assert!(stream.receive_body().await.is_ok());
+    });
+    drop(joins);
+    assert_eq!(world.misbehaved(), 0, "{HOSTILE} was slow, which is no crime");
+    world.finish();
+}
+
+#[test]
+fn a_connection_without_a_word_is_closed() {
+    let world = World::new();
+    let (silent, first_word) = world.block_on(async {
+        let silent = world.connect().await;
+        let (_control, theirs) = world.connect().await.say_hello(hello(vec![])).await;
+        (silent.closed().await, theirs.heads.len())
+    });
+    assert_eq!((silent, first_word), (End::Code(CloseCode::Normal), 1));
+    world.finish();
+}
