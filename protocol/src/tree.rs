@@ -95,7 +95,7 @@ pub fn update<P: Pages>(
             }
             let root = match rewrote.first() {
                 Some(page) => Some(page.clone()),
-                None if count == 1 => Some(only_page(pages, level)?),
+                None if count == 1 => Some(only_page(pages, level, &removed)?),
                 None => None,
             };
             if let Some(root) = root {
@@ -140,10 +140,14 @@ fn remove_level<P: Pages>(pages: &mut P, level: u8, update: &mut Update) -> Resu
     Ok(())
 }
 
-/// The reference to the only page of a level.
-fn only_page<P: Pages>(pages: &mut P, level: u8) -> Result<PageRef, P::Error> {
-    let (_, body) =
-        pages.seek(level, &[])?.ok_or(DecodeError::Invalid("a tree's root page is missing"))?;
+/// The reference to the only page of a level that is not `removed`.
+fn only_page<P: Pages>(pages: &mut P, level: u8, removed: &[Vec<u8>]) -> Result<PageRef, P::Error> {
+    let missing = || DecodeError::Invalid("a tree's root page is missing");
+    let (mut key, mut body) = pages.seek(level, &[])?.ok_or_else(missing)?;
+    while removed.contains(&key) {
+        let next = pages.next_key(level, &key)?.ok_or_else(missing)?;
+        (key, body) = pages.seek(level, &next)?.ok_or_else(missing)?;
+    }
     if level == 0 {
         return Ok(Leaf::decode(&body)?.describe().0);
     }

@@ -177,3 +177,22 @@ fn leaves_in_disorder_or_with_a_wrong_end_are_refused() {
     let (page, shape) = merged.describe();
     assert_eq!(TreeBuilder::new().push(&merged, page, shape, &mut vec![]), Err(ShapeError::Ends));
 }
+
+#[test]
+fn deleting_every_page_but_one_leaves_that_one_as_the_root() {
+    let all: BTreeMap<u32, Option<u8>> = (0..400).map(|n| (n, Some(1))).collect();
+    let content: BTreeMap<_, _> = (0..400).map(|n| (key(n), vec![1])).collect();
+    let (pages, summary) = Memory::rebuilt(&content);
+    assert!(summary.pages[0] >= 3, "{:?}", summary.pages);
+    let leaves: Vec<Leaf> = pages
+        .0
+        .iter()
+        .filter(|((level, _), _)| *level == 0)
+        .map(|(_, body)| Leaf::decode(body).unwrap())
+        .collect();
+    for keep in 0..leaves.len() {
+        let kept: Vec<&[u8]> = leaves[keep].entries().map(|(key, _)| key).collect();
+        let gone = (0..400).filter(|n| !kept.contains(&key(*n).as_slice())).map(|n| (n, None));
+        check(vec![all.clone(), gone.collect()]);
+    }
+}

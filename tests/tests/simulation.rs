@@ -255,12 +255,12 @@ fn a_replica_takes_over_no_page_that_its_head_does_not_bind() {
 /// The same keys and counts, but other values or other children.
 fn altered(page: &MadePage) -> MadePage {
     if page.level > 0 {
-        let mut children = decode_inner(&page.body).unwrap();
+        let mut children = decode_inner(&page.body).expect("it was made");
         children[0].hash = Hash([9; 32]);
         return make_inner(page.level, &children);
     }
     let mut builder = LeafBuilder::new();
-    for (key, _) in Leaf::decode(&page.body).unwrap().entries() {
+    for (key, _) in Leaf::decode(&page.body).expect("it was made").entries() {
         builder.push(key, b"another value");
     }
     builder.make()

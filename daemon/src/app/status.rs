@@ -151,6 +151,9 @@ fn replica_standing(node: &Node, partition: &PartitionId, head: &Head) -> Standi
         };
         return not_in_sync("behind", reason);
     }
+    if theirs.is_some_and(|theirs| theirs.position == head.position()) {
+        return Standing { state: "in_sync", behind: Some(0), lag_s: Some(0), reason: None };
+    }
     if let Some(trouble) = peer.troubles.get(partition) {
         return not_in_sync("behind", trouble.clone());
     }

@@ -252,7 +252,9 @@ impl Store {
     /// Refuses writes to an own partition until its head has reached `seq`,
     /// which a peer says it holds.
     pub fn await_own_history(&self, partition: &PartitionId, seq: u64) {
-        state::lock(&self.shared.awaited).insert(partition.clone(), seq);
+        let mut awaited = state::lock(&self.shared.awaited);
+        let highest = awaited.entry(partition.clone()).or_default();
+        *highest = seq.max(*highest);
     }
 
     /// The signed header with this number, if the log holds it.

@@ -114,14 +114,19 @@ fn a_value_in_many_chunks_is_never_read_half_replaced() {
 fn a_damaged_page_is_noticed_when_it_is_read() {
     let (_directory, store) = fresh();
     commit(&store, &enterprise(), puts(0..500, "x"));
-    let page = keys_of(&store, b"p").pop().unwrap();
-    let page = if page[9] == 0 { page } else { keys_of(&store, b"p").swap_remove(1) };
-    let mut bytes = store.shared.disk.get(&page).unwrap().unwrap().to_vec();
-    *bytes.last_mut().unwrap() ^= 1;
+    // A leaf of `enterprise`, which is the second partition.
+    let prefix = super::super::keys::page(1, 0, 0, &[]);
+    let page = keys_of(&store, &prefix).swap_remove(1);
+    let first_key = page[prefix.len()..].to_vec();
+    // A page that decodes, under the checksum of another one.
+    let mut other = LeafBuilder::new();
+    other.push(&first_key, b"not what was written");
+    let mut bytes = store.shared.disk.get(&page).unwrap().unwrap()[..10].to_vec();
+    bytes.extend(other.make().body);
     let mut batch = super::super::disk::Batch::default();
-    batch.put(page.clone(), bytes);
+    batch.put(page, bytes);
     store.shared.disk.apply(batch).unwrap();
-    let damaged = store.get(&enterprise(), &page[10..]);
+    let damaged = store.get(&enterprise(), &first_key);
     assert!(matches!(damaged, Err(StoreError::Damaged { .. })), "{damaged:?}");
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use protocol::{
+    change::Position,
     id::{NodeId, PartitionId},
     message::{CloseCode, FollowReply, TreeReply},
     session::{
@@ -43,6 +44,11 @@ enum Trouble {
     Store(#[from] StoreError),
     #[error("the provider shows another signed history at number {0}")]
     Fork(u64),
+    #[error(
+        "the peer holds more of this node's own history, but no longer the part behind number {0}, so \
+         it cannot be told whether the two agree; nothing was overwritten"
+    )]
+    InDoubt(u64),
 }
 
 impl From<NetError> for Trouble {
@@ -60,7 +66,9 @@ impl Trouble {
         match self {
             Trouble::Net(_) => CloseCode::Normal,
             Trouble::Misbehaved(problem) => problem.code(),
-            Trouble::Fork(_) | Trouble::Store(StoreError::Fork { .. }) => CloseCode::Fork,
+            Trouble::Fork(_) | Trouble::InDoubt(_) | Trouble::Store(StoreError::Fork { .. }) => {
+                CloseCode::Fork
+            }
             Trouble::Store(StoreError::RootMismatch { .. } | StoreError::Shape { .. }) => {
                 CloseCode::RootMismatch
             }
@@ -74,9 +82,7 @@ impl Follow {
     pub async fn run(self) {
         let end = match self.follow().await {
             Ok(end) => {
-                self.context.peers.update(&self.peer, |state| {
-                    state.troubles.remove(&self.partition);
-                });
+                self.no_trouble();
                 end
             }
             Err(trouble) => self.handle_trouble(trouble).await,
@@ -86,9 +92,15 @@ impl Follow {
         let _ = self.progress.send(report).await;
     }
 
+    fn no_trouble(&self) {
+        self.context.peers.update_through(&self.peer, &self.connection, |state| {
+            state.troubles.remove(&self.partition);
+        });
+    }
+
     async fn handle_trouble(&self, trouble: Trouble) -> FollowEnd {
         let (partition, peer) = (&self.partition, &self.peer);
-        self.context.peers.update(peer, |state| {
+        self.context.peers.update_through(peer, &self.connection, |state| {
             state.fetching.remove(partition);
             state.troubles.insert(partition.clone(), trouble.to_string());
         });
@@ -97,8 +109,8 @@ impl Follow {
                 self.context.peers.update(peer, |state| state.misbehaved += 1);
                 tracing::warn!(%partition, %peer, %problem, "the peer sent something wrong; nothing of it was kept");
             }
-            Trouble::Fork(_) | Trouble::Store(StoreError::Fork { .. }) => {
-                tracing::error!(%partition, %peer, reason = %trouble, "the partition is quarantined: it has two signed histories, and nothing is overwritten");
+            Trouble::Fork(_) | Trouble::InDoubt(_) | Trouble::Store(StoreError::Fork { .. }) => {
+                tracing::error!(%partition, %peer, reason = %trouble, "the partition is quarantined: it has, or may have, two signed histories, and nothing is overwritten");
                 if let Err(error) = self.context.store.quarantine(partition, trouble.to_string()).await {
                     tracing::error!(%partition, %error, "the quarantine could not be noted");
                 }
@@ -146,12 +158,19 @@ impl Follow {
                         let (position, root) = (set.header().position(), set.header().header().root);
                         store.commit_replica(*set).await?;
                         follower.handle_committed(position, root);
+                        // What was wrong before is not any more.
+                        self.no_trouble();
                         let _ = self.progress.try_send(FollowReport::Progress(self.partition.clone()));
                     }
                     FollowerAction::Send(message) => sender.send(&message).await?,
                     FollowerAction::TakePages => {
                         sender.finish();
-                        self.take_pages().await?;
+                        let have = store.head(&self.partition).map(|head| head.position());
+                        self.refuse_to_overwrite_own(have)?;
+                        // Another connection's stream may have caught up meanwhile.
+                        if have == follower.have() {
+                            self.take_pages().await?;
+                        }
                         return Ok(FollowEnd::Again);
                     }
                     FollowerAction::Fork(header) => return Err(Trouble::Fork(header.header().seq)),
@@ -171,6 +190,16 @@ impl Follow {
         }
     }
 
+    /// Our own signed history is only replaced by pages where there is none: the
+    /// peer no longer has the headers that would show whether ours is part of
+    /// its history.
+    fn refuse_to_overwrite_own(&self, have: Option<Position>) -> Result<(), Trouble> {
+        match have {
+            Some(have) if self.partition.origin == *self.context.me() => Err(Trouble::InDoubt(have.seq)),
+            _ => Ok(()),
+        }
+    }
+
     /// Our own partition is followed only to get back what the peer had.
     fn own_history_is_back(&self) -> bool {
         self.partition.origin == *self.context.me()
@@ -179,7 +208,7 @@ impl Follow {
 
     async fn take_pages(&self) -> Result<(), Trouble> {
         let (partition, peer) = (&self.partition, &self.peer);
-        self.context.peers.update(peer, |state| {
+        self.context.peers.update_through(peer, &self.connection, |state| {
             state.fetching.insert(partition.clone());
         });
         tracing::info!(%partition, %peer, "fetching the whole state");
@@ -188,7 +217,7 @@ impl Follow {
         let (mut sender, mut receiver) = self.connection.open_stream().await?;
         let outcome = self.fetch_on(fetch, &mut sender, &mut receiver).await;
         let head = tell_trouble(outcome, sender, receiver)?;
-        self.context.peers.update(peer, |state| {
+        self.context.peers.update_through(peer, &self.connection, |state| {
             state.fetching.remove(partition);
         });
         tracing::info!(%partition, %peer, seq = head.seq(), records = head.summary.records, "the whole state is here");

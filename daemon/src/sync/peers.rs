@@ -80,6 +80,22 @@ impl Peers {
         change(self.lock().states.entry(node.clone()).or_default());
     }
 
+    /// Changes what is known of a peer through one connection. Nothing once that
+    /// was replaced: its last tasks must not speak about the newer one.
+    pub(super) fn update_through(
+        &self,
+        node: &NodeId,
+        connection: &Connection,
+        change: impl FnOnce(&mut PeerState),
+    ) {
+        let mut inner = self.lock();
+        let is_current =
+            inner.connections.get(node).is_some_and(|known| known.id() == connection.id());
+        if is_current && let Some(state) = inner.states.get_mut(node) {
+            change(state);
+        }
+    }
+
     /// A connection's hello has arrived: it replaces an older one of the same
     /// node, which is closed.
     pub(super) fn connected(&self, node: &NodeId, connection: &Connection) {

@@ -46,6 +46,11 @@ impl Follower {
         Self { partition, have, next, committing: 0, actions: VecDeque::new() }
     }
 
+    /// Where the replica is, as far as this stream has brought it.
+    pub fn have(&self) -> Option<Position> {
+        self.have
+    }
+
     /// The first frame of the stream.
     pub fn open(&self) -> Open {
         Open::Follow { partition: self.partition.clone(), have: self.have }

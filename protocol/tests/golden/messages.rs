@@ -12,8 +12,8 @@ use protocol::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::parts::{county_key, partition, signed_header};
 use crate::Vectors;
+use crate::parts::{county_key, partition, signed_header};
 
 /// Adds the frame of a message, which has to decode to the same message.
 fn add_frame<T>(vectors: &mut Vectors, name: &str, message: T)

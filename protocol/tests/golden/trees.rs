@@ -74,10 +74,9 @@ fn built_by_changes(count: u64) -> Summary {
     let delete = |number| Change::Delete { key: record(number).0 };
     let mut memory = Memory::default();
     let mut summary = Summary::empty();
-    for changes in [
-        (0..count + 500).map(put).collect::<Vec<_>>(),
-        (count..count + 500).map(delete).collect(),
-    ] {
+    for changes in
+        [(0..count + 500).map(put).collect::<Vec<_>>(), (count..count + 500).map(delete).collect()]
+    {
         let update = update(&mut memory, &summary, &changes).unwrap();
         for (level, key) in update.removed {
             memory.0.remove(&(level, key));

@@ -1,0 +1,246 @@
+//! The corpus: files that valid encoders make, and nasty ones, by target.
+//!
+//! A file's name says which it is: `valid-…` decodes, everything else must not.
+//! Failures that were found once are added by hand as `found-…`.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use harness::table::{ENTERPRISE_TITLES, csv_text, synthetic_row};
+use protocol::{
+    codec,
+    page::{LeafBuilder, make_inner},
+    record::{Record, encode_key},
+    value::{Date, Decimal, Value},
+};
+
+/// Files by name.
+pub type Files = Vec<(String, Vec<u8>)>;
+
+fn directory(target: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
+}
+
+/// The committed files of a target, in the order of their names.
+pub fn read(target: &str) -> Files {
+    let Ok(entries) = fs::read_dir(directory(target)) else {
+        return Vec::new();
+    };
+    let mut files: Files = entries
+        .map(|entry| entry.unwrap())
+        .map(|entry| {
+            (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// Writes what [`generated`] made.
+pub fn write(generated: &BTreeMap<&'static str, Files>) {
+    for (target, files) in generated {
+        fs::create_dir_all(directory(target)).unwrap();
+        for (name, bytes) in files {
+            fs::write(directory(target).join(name), bytes).unwrap();
+        }
+    }
+}
+
+/// One `name = hex` of the golden vectors.
+fn golden() -> BTreeMap<String, Vec<u8>> {
+    let path = harness::node::workspace().join("protocol/tests/golden/v1.txt");
+    let text = fs::read_to_string(path).unwrap();
+    let hex = |text: &str| -> Option<Vec<u8>> {
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
+    };
+    text.lines()
+        .filter_map(|line| line.split_once(" = "))
+        .filter_map(|(name, value)| Some((name.to_owned(), hex(value)?)))
+        .collect()
+}
+
+#[derive(Default)]
+struct Made(BTreeMap<&'static str, Files>);
+
+impl Made {
+    fn add(&mut self, target: &'static str, name: &str, bytes: impl Into<Vec<u8>>) {
+        self.0.entry(target).or_default().push((name.to_owned(), bytes.into()));
+    }
+}
+
+/// The whole corpus.
+pub fn generated() -> BTreeMap<&'static str, Files> {
+    let mut made = Made::default();
+    add_messages(&mut made, &golden());
+    add_records(&mut made);
+    add_pages(&mut made);
+    add_tokens(&mut made);
+    add_csv(&mut made);
+    made.0
+}
+
+/// Frames of the golden vectors by target, without their length.
+fn add_messages(made: &mut Made, golden: &BTreeMap<String, Vec<u8>>) {
+    for (target, prefix) in [
+        ("open", "frame.open."),
+        ("control", "frame.control."),
+        ("follow_request", "frame.follow.ack"),
+        ("follow_reply", "frame.follow."),
+        ("tree_request", "frame.tree.pages"),
+        ("tree_reply", "frame.tree."),
+        ("join_request", "frame.join.request"),
+        ("join_reply", "frame.join."),
+    ] {
+        for (name, frame) in golden.iter().filter(|(name, _)| name.starts_with(prefix)) {
+            let asks = ["ack", "pages", "request"].iter().any(|end| name.ends_with(end))
+                && !name.ends_with("take_pages");
+            if asks == (target.ends_with("request")) {
+                made.add(target, &format!("valid-{}", &name["frame.".len()..]), &frame[4..]);
+            }
+        }
+        made.add(target, "empty", []);
+        made.add(target, "unknown-kind", [200]);
+        made.add(target, "endless-list", [0, 253, 0x10, 0, 0, 0, 0, 0, 0, 0]);
+        made.add(target, "long-text", [1, 252, 0xff, 0xff, 0xff, 0xff, b'a', b'/']);
+        let some = golden.iter().find(|(name, _)| name.starts_with(prefix)).unwrap().1;
+        made.add(target, "left-over", [&some[4..], &[0]].concat());
+        made.add(target, "cut", &some[4..some.len() - 1]);
+    }
+    let frames: Vec<u8> = golden
+        .iter()
+        .filter(|(name, _)| name.starts_with("frame.") && !name.contains("join"))
+        .flat_map(|(_, frame)| frame.clone())
+        .collect();
+    made.add("frame", "valid-many", frames.clone());
+    made.add("frame", "valid-empty-frames", [0; 12]);
+    made.add("frame", "too-long", [1, 0, 0, 1, 0]);
+    made.add("frame", "longest-of-32-bits", [0xff; 4]);
+    made.add("frame", "cut", &frames[..frames.len() - 1]);
+    for name in ["header", "header.first"] {
+        let bytes = |part: &str| golden[&format!("{name}.{part}")].clone();
+        let signed = [bytes("signature"), bytes("bytes")].concat();
+        made.add("header", &format!("cut-{name}"), &signed[..signed.len() - 1]);
+        made.add("header", &format!("valid-{name}"), signed);
+    }
+    made.add("header", "too-long", [1; 1025]);
+    made.add("changes", "valid-three", golden["changes.body"].clone());
+    made.add("changes", "valid-none", []);
+    made.add("changes", "twice-the-same-key", [2, 0, 0, 0, 1, 7, 2, 0, 0, 0, 1, 7]);
+    made.add("changes", "long-key", [2, 0, 0, 4, 1]);
+    made.add("changes", "endless-record", [1, 0, 0, 0, 1, 7, 0xff, 0xff, 0xff, 0xff]);
+    let many: Vec<u8> = (0..=10_000u32).flat_map(|n| [2, 0, 0, 0, 4].into_iter().chain(n.to_be_bytes())).collect();
+    made.add("changes", "one-too-many", many);
+    let mut anchor = hex_of_anchor();
+    made.add("anchor", "valid-anchor", anchor.clone());
+    made.add("anchor", "cut", &anchor[..20]);
+    anchor[0] = 2;
+    made.add("anchor", "version-2", anchor);
+}
+
+fn add_records(made: &mut Made) {
+    let decimal = |text| Value::Decimal(Decimal::parse(text).unwrap());
+    let values = vec![
+        Value::text("合成企业\0一号"),
+        Value::Null,
+        Value::Integer(i64::MIN),
+        decimal("-15800.5"),
+        Value::Date(Date::new(2019, 3, 1).unwrap()),
+    ];
+    let record = Record { schema_version: 2, values: values.clone() };
+    made.add("record", "valid-all-kinds", record.encode().unwrap());
+    made.add("record", "valid-no-fields", [0, 0, 0, 1, 0, 0]);
+    made.add("record", "too-many-fields", [[0, 0, 0, 1, 0xff, 0xff].as_slice(), &[0; 200]].concat());
+    made.add("record", "empty-text", [0, 0, 0, 1, 0, 1, 1, 0, 0, 0, 0]);
+    made.add("record", "endless-text", [0, 0, 0, 1, 0, 1, 1, 0xff, 0xff, 0xff, 0xff]);
+    made.add("record", "sloppy-decimal", b"\0\0\0\x01\0\x01\x03\0\0\0\x041.50".as_slice());
+    made.add("record", "no-such-day", [0, 0, 0, 1, 0, 1, 4, 7, 231, 2, 29]);
+    made.add("record", "not-utf-8", [0, 0, 0, 1, 0, 1, 1, 0, 0, 0, 1, 0xff]);
+    made.add("key", "valid-all-kinds", encode_key(&values).unwrap());
+    made.add("key", "valid-nothing", []);
+    made.add("key", "text-without-end", [1, b'a']);
+    made.add("key", "wrong-escape", [1, 0, 7, 0, 0]);
+    made.add("key", "empty-text", [1, 0, 0]);
+    made.add("key", "sloppy-decimal", b"\x031.50\0\0".as_slice());
+    made.add("key", "too-long", [0; 1025]);
+}
+
+fn add_pages(made: &mut Made) {
+    let mut builder = LeafBuilder::new();
+    for number in 0..60u32 {
+        builder.push(&number.to_be_bytes(), format!("value {number}").as_bytes());
+    }
+    let leaf = builder.make();
+    made.add("leaf", "valid-sixty", leaf.body.clone());
+    made.add("leaf", "cut", &leaf.body[..leaf.body.len() / 2]);
+    made.add("leaf", "no-entries", codec::compress(&[0, 0]));
+    made.add("leaf", "too-many-entries", codec::compress(&[1, 1]));
+    made.add("leaf", "twice-the-same-key", codec::compress(&[0, 2, 0, 1, 7, 0, 0, 0, 0, 0, 1, 7, 0, 0, 0, 0]));
+    made.add("leaf", "endless-value", codec::compress(&[0, 1, 0, 1, 7, 0xff, 0xff, 0xff, 0xff]));
+    made.add("leaf", "bomb", codec::compress(&vec![0; 16 << 20]));
+    let mut second = leaf.page.clone();
+    second.first_key = vec![0xff; 1024];
+    second.records = 1 << 60;
+    made.add("inner", "valid-two", make_inner(1, &[leaf.page.clone(), second]).body);
+    made.add("inner", "no-children", [0, 0]);
+    made.add("inner", "too-many-children", [1, 1]);
+    made.add("inner", "in-disorder", make_inner(1, &[leaf.page.clone(), leaf.page.clone()]).body);
+    let mut empty = leaf.page;
+    empty.records = 0;
+    made.add("inner", "a-child-without-records", make_inner(1, &[empty]).body);
+    let text = b"creditsync ".repeat(100);
+    made.add("compressed", "valid-text", codec::compress(&text));
+    made.add("compressed", "valid-nothing", codec::compress(&[]));
+    made.add("compressed", "valid-large", codec::compress(&vec![7; 3 << 20]));
+    let bomb = codec::compress(&vec![0; 64 << 20]);
+    made.add("compressed", "bomb", bomb.clone());
+    for (name, length) in [("too-short-a-claim", 99u32), ("too-long-a-claim", 8 << 20)] {
+        made.add("compressed", name, [&length.to_be_bytes()[..], &bomb[4..]].concat());
+    }
+    made.add("compressed", "no-frame", [0, 0, 0, 9]);
+    // 128 MiB of window in a frame of one block.
+    made.add("compressed", "wide-window", [0, 0x20, 0, 0, 0x28, 0xb5, 0x2f, 0xfd, 0, 17 << 3, 3, 0, 16, 7]);
+}
+
+const GOLDEN_TOKEN: &str = include_str!("../../../certs/tests/golden.rs");
+
+/// A constant of the golden test of `certs`, its line breaks taken out.
+fn constant(name: &str) -> String {
+    let (_, rest) = GOLDEN_TOKEN.split_once(&format!("const {name}: &str = ")).unwrap();
+    let (text, _) = rest.split_once(';').unwrap();
+    text.chars().filter(|c| !c.is_whitespace() && *c != '\\' && *c != '"').collect()
+}
+
+fn hex_of_anchor() -> Vec<u8> {
+    let text = constant("ANCHOR");
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}
+
+fn add_tokens(made: &mut Made) {
+    let token = constant("TOKEN");
+    made.add("token", "valid-wrapped", format!(" {}\r\n{}\u{200b}", &token[..70], &token[70..]));
+    made.add("token", "valid-token", token.clone());
+    made.add("token", "cut", &token.as_bytes()[..200]);
+    made.add("token", "version-2", token.replacen("join-1.", "join-2.", 1));
+    made.add("token", "prefix-only", "creditsync-join-1.");
+    made.add("token", "altered", token.replacen('A', "B", 1));
+}
+
+fn add_csv(made: &mut Made) {
+    let rows: Vec<Vec<String>> = (0..5).map(|row| synthetic_row(1, row, "模糊")).collect();
+    let text = csv_text(&ENTERPRISE_TITLES, &rows);
+    let (gbk, _, _) = encoding_rs::GB18030.encode(&text);
+    let utf16: Vec<u8> = format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    made.add("csv", "valid-utf-8", text.clone());
+    made.add("csv", "valid-gbk", gbk.into_owned());
+    made.add("csv", "valid-utf-16", utf16.clone());
+    made.add("csv", "valid-cut-utf-16", &utf16[..utf16.len() - 1]);
+    made.add("csv", "valid-quotes", text.replace(',', "\",\"").replace('\n', "\"\r\n\"").replacen("", "\"", 1));
+    made.add("csv", "valid-open-quote", format!("{text}\"{}", "x,\n".repeat(300)));
+    made.add("csv", "valid-many-columns", format!("{text}{}\n", ",".repeat(5000)));
+    made.add("csv", "valid-numbers-and-days", "名称,统一社会信用代码,成立日期\n甲,９１,2019年13月45日\n乙,+,99999999\n丙,,0000-0-0\n");
+    made.add("csv", "empty", "");
+    made.add("csv", "other-header", "a,b,c\n1,2,3\n");
+    made.add("csv", "twice-the-same-column", "name,uscc,name\n1,2,3\n");
+    made.add("csv", "zeros", [0; 500]);
+    made.add("csv", "workbook", b"PK\x03\x04xl/workbook.xml".as_slice());
+    made.add("csv", "quote-only", "\"");
+}

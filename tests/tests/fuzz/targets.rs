@@ -1,0 +1,290 @@
+//! The decoders, and what has to hold of whatever they decode.
+
+use std::sync::OnceLock;
+
+use certs::enrol::{Anchor, Token};
+use daemon::ingest::{
+    decode::{CsvFile, Encoding, ROW_BYTES_MAX, Row},
+    map::Mapping,
+    validate::Validator,
+};
+use protocol::{
+    change::{BODY_BYTES_MAX, CHANGES_MAX, SignedHeader, decode_changes, encode_changes},
+    codec,
+    frame::{FRAME_BYTES_MAX, FrameDecoder},
+    message::{
+        BUILD_BYTES_MAX, Control, FollowReply, FollowRequest, HEADS_MAX, Hello, JoinReply,
+        JoinRequest, Open, PAGE_PART_BYTES_MAX, PAGES_MAX, TreeReply, TreeRequest,
+    },
+    page::{Leaf, PAGE_ENTRIES_MAX, decode_inner, make_inner},
+    record::{KEY_BYTES_MAX, RECORD_BYTES_MAX, Record, decode_key, encode_key},
+    schema::{FIELDS_MAX, Schema},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// A decoder under test.
+pub struct Target {
+    /// Also the name of its corpus' directory.
+    pub name: &'static str,
+    /// Decodes and checks; says whether the input decoded.
+    pub run: fn(&[u8]) -> bool,
+    /// Memory that an input may cost: so many bytes, and a multiple of its own.
+    base: usize,
+    factor: usize,
+}
+
+impl Target {
+    pub fn memory_max(&self, input_bytes: usize) -> usize {
+        self.base + self.factor * input_bytes
+    }
+}
+
+const fn target(
+    name: &'static str,
+    run: fn(&[u8]) -> bool,
+    base: usize,
+    factor: usize,
+) -> Target {
+    Target { name, run, base, factor }
+}
+
+const KB: usize = 1024;
+const MB: usize = 1024 * KB;
+/// What a claimed length may reserve before its bytes are there: the codec takes
+/// claims up to 1 MiB at their word, and a growing buffer doubles.
+const UNPACKED: usize = 2 * MB;
+/// zstd makes at most so much of a byte, and a growing buffer holds it twice.
+const ZSTD_FACTOR: usize = 3 * 40_000;
+
+pub const TARGETS: &[Target] = &[
+    target("frame", frame, 8 * KB, 8),
+    // Lists in messages hold a few times their bytes.
+    target("open", |b| message(b, Open::decode, check_open), 64 * KB, 64),
+    target("control", |b| message(b, Control::decode, check_control), 64 * KB, 64),
+    target("follow_request", |b| message(b, codec::decode::<FollowRequest>, |_| {}), 8 * KB, 16),
+    target("follow_reply", |b| message(b, codec::decode::<FollowReply>, |_| {}), 8 * KB, 16),
+    target("tree_request", |b| message(b, TreeRequest::decode, check_tree_request), 64 * KB, 64),
+    target("tree_reply", |b| message(b, TreeReply::decode, check_tree_reply), 8 * KB, 16),
+    target("join_request", |b| message(b, codec::decode::<JoinRequest>, |_| {}), 8 * KB, 16),
+    target("join_reply", |b| message(b, codec::decode::<JoinReply>, |_| {}), 64 * KB, 64),
+    target("header", header, 8 * KB, 8),
+    target("changes", changes, 8 * KB, 64),
+    target("leaf", leaf, UNPACKED + 64 * KB, ZSTD_FACTOR),
+    target("inner", inner, 64 * KB, 32),
+    target("record", record, 64 * KB, 32),
+    target("key", key, 8 * KB, 64),
+    target("compressed", compressed, UNPACKED, ZSTD_FACTOR),
+    target("token", token, 64 * KB, 16),
+    target("anchor", anchor, 8 * KB, 8),
+    target("csv", csv, 3 * MB, 64),
+];
+
+fn frame(bytes: &[u8]) -> bool {
+    let mut decoder = FrameDecoder::new();
+    let mut bodies = Vec::new();
+    // However the bytes are cut, the same frames come out.
+    for step in [1, 7, bytes.len().max(1)] {
+        let mut seen = Vec::new();
+        decoder = FrameDecoder::new();
+        'stream: for chunk in bytes.chunks(step) {
+            decoder.push(chunk);
+            loop {
+                match decoder.pop() {
+                    Ok(Some(body)) => seen.push(body),
+                    Ok(None) => break,
+                    Err(_) => break 'stream,
+                }
+            }
+        }
+        assert!(seen.iter().all(|body| body.len() <= FRAME_BYTES_MAX));
+        assert!(seen.iter().map(Vec::len).sum::<usize>() <= bytes.len());
+        assert!(step == 1 || seen == bodies, "cut at {step}");
+        bodies = seen;
+    }
+    let whole = decoder.finish().is_ok() && decoder.pop() == Ok(None);
+    if whole {
+        let again: Vec<u8> = bodies.iter().flat_map(|b| protocol::frame::encode(b)).collect();
+        assert_eq!(again, bytes);
+    }
+    whole
+}
+
+/// Messages are not canonical: an integer may be written longer than it has to
+/// be. What was decoded has to come back from its own bytes, which are no more.
+fn message<T, E>(bytes: &[u8], decode: fn(&[u8]) -> Result<T, E>, check: fn(&T)) -> bool
+where
+    T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+    E: std::fmt::Debug,
+{
+    let Ok(decoded) = decode(bytes) else {
+        return false;
+    };
+    check(&decoded);
+    let again = codec::encode(&decoded);
+    assert!(again.len() <= bytes.len());
+    assert_eq!(decode(&again).expect("our own bytes decode"), decoded);
+    true
+}
+
+fn check_hello(hello: &Hello) {
+    assert!(hello.heads.len() <= HEADS_MAX && hello.build.len() <= BUILD_BYTES_MAX);
+    assert!(hello.versions.len() <= 16);
+}
+
+fn check_open(open: &Open) {
+    if let Open::Control(hello) = open {
+        check_hello(hello);
+    }
+}
+
+fn check_control(control: &Control) {
+    match control {
+        Control::Hello(hello) => check_hello(hello),
+        Control::Announce(heads) => assert!(heads.len() <= HEADS_MAX),
+        Control::Heartbeat { .. } => {}
+    }
+}
+
+fn check_tree_request(TreeRequest::Pages { keys, .. }: &TreeRequest) {
+    assert!(keys.len() <= PAGES_MAX && keys.iter().all(|key| key.len() <= KEY_BYTES_MAX));
+}
+
+fn check_tree_reply(reply: &TreeReply) {
+    if let TreeReply::Part { bytes, .. } = reply {
+        assert!((1..=PAGE_PART_BYTES_MAX).contains(&bytes.len()));
+    }
+}
+
+fn header(bytes: &[u8]) -> bool {
+    let Ok(header) = SignedHeader::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(header.encode(), bytes);
+    assert_eq!((header.header().seq == 1), header.header().previous.0 == [0; 32]);
+    true
+}
+
+fn changes(bytes: &[u8]) -> bool {
+    let Ok(changes) = decode_changes(bytes) else {
+        return false;
+    };
+    assert!(changes.len() <= CHANGES_MAX && bytes.len() <= BODY_BYTES_MAX);
+    assert!(changes.iter().all(|change| change.key().len() <= KEY_BYTES_MAX));
+    assert!(changes.is_sorted_by(|a, b| a.key() < b.key()));
+    assert_eq!(encode_changes(&changes), bytes);
+    true
+}
+
+fn leaf(bytes: &[u8]) -> bool {
+    let Ok(leaf) = Leaf::decode(bytes) else {
+        return false;
+    };
+    assert!((1..=PAGE_ENTRIES_MAX).contains(&leaf.len()));
+    assert!(leaf.entries().is_sorted_by(|a, b| a.0 < b.0));
+    let mut builder = protocol::page::LeafBuilder::new();
+    for (key, value) in leaf.entries() {
+        assert!(key.len() <= KEY_BYTES_MAX && value.len() <= RECORD_BYTES_MAX);
+        assert_eq!(leaf.get(key), Some(value));
+        builder.push(key, value);
+    }
+    assert_eq!(builder.make().page, leaf.describe().0);
+    true
+}
+
+fn inner(bytes: &[u8]) -> bool {
+    let Ok(children) = decode_inner(bytes) else {
+        return false;
+    };
+    assert!((1..=PAGE_ENTRIES_MAX).contains(&children.len()));
+    assert!(children.is_sorted_by(|a, b| a.first_key < b.first_key));
+    // Their sum may be more than any tree has: who believes it checks it.
+    if children.iter().try_fold(0u64, |sum, child| sum.checked_add(child.records)).is_some() {
+        assert_eq!(make_inner(1, &children).body, bytes);
+    }
+    true
+}
+
+fn record(bytes: &[u8]) -> bool {
+    let Ok(record) = Record::decode(bytes) else {
+        return false;
+    };
+    assert!(record.values.len() <= FIELDS_MAX);
+    assert_eq!(record.encode().as_deref(), Ok(bytes));
+    true
+}
+
+fn key(bytes: &[u8]) -> bool {
+    let Ok(fields) = decode_key(bytes) else {
+        return false;
+    };
+    assert_eq!(encode_key(&fields).as_deref(), Ok(bytes));
+    true
+}
+
+fn compressed(bytes: &[u8]) -> bool {
+    const LIMIT: usize = 8 * MB;
+    let Ok(raw) = codec::decompress(bytes, LIMIT) else {
+        return false;
+    };
+    assert!(raw.len() <= LIMIT);
+    assert_eq!(codec::decompress(&codec::compress(&raw), LIMIT), Ok(raw));
+    true
+}
+
+fn token(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    let Ok(token) = Token::parse(&text) else {
+        return false;
+    };
+    assert_eq!(Token::parse(&token.to_text()).as_ref(), Ok(&token));
+    assert!(token.anchor.verify(&token.root).is_ok());
+    true
+}
+
+fn anchor(bytes: &[u8]) -> bool {
+    let Ok(anchor) = Anchor::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(anchor.encode(), bytes);
+    true
+}
+
+fn enterprise() -> &'static Schema {
+    static SCHEMA: OnceLock<Schema> = OnceLock::new();
+    SCHEMA.get_or_init(|| {
+        let standard = config::catalogue::standard();
+        let found = standard.into_iter().find(|schema| schema.dataset().as_str() == "enterprise");
+        found.expect("it is built in")
+    })
+}
+
+/// Every line of a file is a row, blank or reported; a record exists only of a
+/// row without a rejecting issue, and reads back.
+fn csv(bytes: &[u8]) -> bool {
+    let Ok(mut file) = CsvFile::from_bytes(bytes.to_vec(), Encoding::Auto) else {
+        return false;
+    };
+    let Ok(mapping) = Mapping::new(file.header(), enterprise()) else {
+        return false;
+    };
+    let mut validator = Validator::new(enterprise(), &mapping);
+    let mut last = 0;
+    while let Some(row) = file.next_row().expect("memory can be read") {
+        let line = match row {
+            Row::Fields { line, fields } => {
+                assert!(fields.iter().map(str::len).sum::<usize>() <= 2 * ROW_BYTES_MAX);
+                let checked = validator.row(fields.iter());
+                if let Some(record) = &checked.record {
+                    let record = Record::decode(record).expect("a record is canonical");
+                    let key = record.key(enterprise()).ok();
+                    assert_eq!(key, checked.key);
+                }
+                line
+            }
+            Row::Malformed { line, .. } => line,
+        };
+        assert!(line > last, "line {line} behind {last}");
+        last = line;
+    }
+    true
+}
