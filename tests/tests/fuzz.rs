@@ -63,6 +63,7 @@ fn try_input(target: &Target, input: &[u8], origin: &dyn Fn() -> String) {
 
 #[test]
 fn no_bytes_break_a_decoder() {
+    let _alone = memory::alone();
     let seed = setting("FUZZ_SEED").unwrap_or(1);
     let only = std::env::var("FUZZ_TARGET").ok();
     println!("seed {seed}");
@@ -95,6 +96,7 @@ fn no_bytes_break_a_decoder() {
 /// A target whose corpus decodes nowhere would try nothing but its first check.
 #[test]
 fn every_corpus_holds_what_decodes_and_what_does_not() {
+    let _alone = memory::alone();
     for target in TARGETS {
         let corpus = corpus::read(target.name);
         let valid = |name: &str| name.starts_with("valid");
@@ -110,6 +112,7 @@ fn every_corpus_holds_what_decodes_and_what_does_not() {
 /// change of the format.
 #[test]
 fn the_committed_corpus_is_the_generated_one() {
+    let _alone = memory::alone();
     let generated = corpus::generated();
     if std::env::var_os("FUZZ_WRITE_CORPUS").is_some() {
         corpus::write(&generated);

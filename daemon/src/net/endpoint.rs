@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use aws_lc_rs::hmac;
 use certs::{
     identity::Identity,
     verify::{ALPN_JOIN, Credentials, VerifiedPeer, verified_peer},
@@ -40,6 +41,8 @@ const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// Handshakes that run at once. More are refused until one ends, so a flood
 /// costs bounded memory.
 const HANDSHAKES_MAX: usize = 256;
+/// As long as quinn's own ids.
+const CONNECTION_ID_BYTES: usize = 8;
 
 fn transport(keep_alive: Option<Duration>) -> Arc<quinn::TransportConfig> {
     let mut transport = quinn::TransportConfig::default();
@@ -79,9 +82,16 @@ impl Listener {
             .map_err(|error| NetError::Tls(error.to_string()))?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         config.transport_config(transport(None));
-        let endpoint = quinn::Endpoint::server(config, address).map_err(|problem| {
-            NetError::Socket { address: address.to_string(), problem: problem.to_string() }
-        })?;
+        let cannot_bind = |problem: std::io::Error| NetError::Socket {
+            address: address.to_string(),
+            problem: problem.to_string(),
+        };
+        let socket = std::net::UdpSocket::bind(address).map_err(cannot_bind)?;
+        let mut endpoint_config = quinn::EndpointConfig::new(Arc::new(reset_key(credentials)));
+        endpoint_config.cid_generator(|| Box::new(RandomIds));
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = quinn::Endpoint::new(endpoint_config, Some(config), socket, runtime)
+            .map_err(cannot_bind)?;
         Ok(Self {
             endpoint,
             federation: credentials.identity.federation.clone(),
@@ -232,6 +242,35 @@ impl Dialer {
     pub async fn close(&self) {
         self.endpoint.close(VarInt::from_u32(CloseCode::Shutdown.as_u32()), b"");
         let _ = tokio::time::timeout(Duration::from_secs(2), self.endpoint.wait_idle()).await;
+    }
+}
+
+/// With the same key after a crash as before it, a hub can tell its members at
+/// once that their connections are gone (RFC 9000, 10.3): they would wait for
+/// [`IDLE_MAX`].
+fn reset_key(credentials: &Credentials) -> hmac::Key {
+    let seed = [b"creditsync stateless reset ", credentials.key.secret_der()].concat();
+    hmac::Key::new(hmac::HMAC_SHA256, &seed)
+}
+
+/// Connection ids without a mark of the process that made them: quinn's own
+/// ones are ignored by the next process, which then resets nothing.
+struct RandomIds;
+
+impl quinn::ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> quinn::ConnectionId {
+        let mut id = [0; CONNECTION_ID_BYTES];
+        // A repeated id is noticed and made again.
+        let _ = getrandom::fill(&mut id);
+        quinn::ConnectionId::new(&id)
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
     }
 }
 

@@ -250,9 +250,13 @@ impl Store {
     }
 
     /// Refuses writes to an own partition until its head has reached `seq`,
-    /// which a peer says it holds.
+    /// which a peer says it holds. The highest such claim counts; 0 withdraws it.
     pub fn await_own_history(&self, partition: &PartitionId, seq: u64) {
         let mut awaited = state::lock(&self.shared.awaited);
+        if seq == 0 {
+            awaited.remove(partition);
+            return;
+        }
         let highest = awaited.entry(partition.clone()).or_default();
         *highest = seq.max(*highest);
     }

@@ -50,6 +50,9 @@ const fn target(
 
 const KB: usize = 1024;
 const MB: usize = 1024 * KB;
+/// serde reserves up to 1 MiB for a list that claims to be long, and a message
+/// may have two; what they hold is a few times their bytes.
+const LISTS: usize = 2 * MB + 64 * KB;
 /// What a claimed length may reserve before its bytes are there: the codec takes
 /// claims up to 1 MiB at their word, and a growing buffer doubles.
 const UNPACKED: usize = 2 * MB;
@@ -58,15 +61,14 @@ const ZSTD_FACTOR: usize = 3 * 40_000;
 
 pub const TARGETS: &[Target] = &[
     target("frame", frame, 8 * KB, 8),
-    // Lists in messages hold a few times their bytes.
-    target("open", |b| message(b, Open::decode, check_open), 64 * KB, 64),
-    target("control", |b| message(b, Control::decode, check_control), 64 * KB, 64),
-    target("follow_request", |b| message(b, codec::decode::<FollowRequest>, |_| {}), 8 * KB, 16),
-    target("follow_reply", |b| message(b, codec::decode::<FollowReply>, |_| {}), 8 * KB, 16),
-    target("tree_request", |b| message(b, TreeRequest::decode, check_tree_request), 64 * KB, 64),
-    target("tree_reply", |b| message(b, TreeReply::decode, check_tree_reply), 8 * KB, 16),
-    target("join_request", |b| message(b, codec::decode::<JoinRequest>, |_| {}), 8 * KB, 16),
-    target("join_reply", |b| message(b, codec::decode::<JoinReply>, |_| {}), 64 * KB, 64),
+    target("open", |b| message(b, Open::decode, check_open), LISTS, 64),
+    target("control", |b| message(b, Control::decode, check_control), LISTS, 64),
+    target("follow_request", |b| message(b, codec::decode::<FollowRequest>, |_| {}), LISTS, 16),
+    target("follow_reply", |b| message(b, codec::decode::<FollowReply>, |_| {}), LISTS, 16),
+    target("tree_request", |b| message(b, TreeRequest::decode, check_tree_request), LISTS, 64),
+    target("tree_reply", |b| message(b, TreeReply::decode, check_tree_reply), LISTS, 16),
+    target("join_request", |b| message(b, codec::decode::<JoinRequest>, |_| {}), LISTS, 16),
+    target("join_reply", |b| message(b, codec::decode::<JoinReply>, |_| {}), LISTS, 64),
     target("header", header, 8 * KB, 8),
     target("changes", changes, 8 * KB, 64),
     target("leaf", leaf, UNPACKED + 64 * KB, ZSTD_FACTOR),

@@ -16,7 +16,9 @@ use crate::{
     world::{HOSTILE, World, hello},
 };
 
-/// More than the hub's limit of handshakes at once.
+/// The hub's limit of handshakes at once.
+const HANDSHAKES_MAX: usize = 256;
+/// More than that, although some get lost.
 const HALF_OPEN: usize = 400;
 /// More than the nodes that the hub lets join at once.
 const JOINING: usize = 60;
@@ -55,7 +57,7 @@ fn half_open(world: &World, count: usize) {
             break;
         }
     }
-    assert_eq!(seen.len(), count, "all handshakes begin");
+    assert!(seen.len() > HANDSHAKES_MAX, "only {} handshakes began", seen.len());
     drop(connecting);
 }
 
