@@ -19,7 +19,9 @@ pub fn ask(
 ) -> anyhow::Result<Option<(serde_json::Value, bool)>> {
     let stream = match UnixStream::connect(socket) {
         Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+        Err(error)
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
+        {
             return Ok(None);
         }
         Err(error) => {
@@ -33,7 +35,9 @@ pub fn ask(
     (&stream).write_all(line.as_bytes()).context("ask the daemon")?;
     for line in BufReader::new(&stream).lines() {
         let line = line.context("read the daemon's answer")?;
-        match serde_json::from_str(&line).context("read the daemon's answer; is it of another version?")? {
+        match serde_json::from_str(&line)
+            .context("read the daemon's answer; is it of another version?")?
+        {
             Reply::Done { value, attention } => return Ok(Some((value, attention))),
             Reply::Failed(text) => anyhow::bail!(text),
             reply => heed(reply)?,

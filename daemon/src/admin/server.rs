@@ -90,7 +90,9 @@ async fn serve(stream: UnixStream, handler: Arc<dyn Handler>) -> std::io::Result
         };
         let last = match serde_json::from_str::<Request>(&line) {
             Ok(request) => handler.handle(request, &reply),
-            Err(error) => Reply::Failed(format!("the daemon does not understand the command: {error}")),
+            Err(error) => {
+                Reply::Failed(format!("the daemon does not understand the command: {error}"))
+            }
         };
         let _ = reply(last);
     });

@@ -17,10 +17,7 @@ use super::{export, node::Node, status, verify};
 use crate::{
     admin::{Handler, Reply, Request},
     ingest::{
-        ImportRequest,
-        deliveries::import_or_hold,
-        import::rejects_path,
-        report::ImportReport,
+        ImportRequest, deliveries::import_or_hold, import::rejects_path, report::ImportReport,
         validate,
     },
 };
@@ -56,9 +53,7 @@ impl Node {
             Request::DatasetShow { dataset } => self.dataset_show(&dataset),
             Request::DatasetApply { text } => self.dataset_apply(&text),
             Request::NodeList => self.node_list(),
-            Request::DeliveryList => {
-                Ok((json!({ "deliveries": self.deliveries.list()? }), false))
-            }
+            Request::DeliveryList => Ok((json!({ "deliveries": self.deliveries.list()? }), false)),
             Request::DeliveryShow { id } => {
                 let held = self.deliveries.get(&id)?.with_context(|| no_delivery(&id))?;
                 Ok((serde_json::to_value(held)?, false))
@@ -91,7 +86,9 @@ impl Node {
             dataset,
             path,
             full,
-            encoding: encoding.parse().map_err(|error| anyhow::anyhow!("--encoding {encoding}: {error}"))?,
+            encoding: encoding
+                .parse()
+                .map_err(|error| anyhow::anyhow!("--encoding {encoding}: {error}"))?,
             approved: false,
         };
         self.run_import(&request, reply)
@@ -124,12 +121,14 @@ impl Node {
         let schema = self.schema(&dataset)?;
         let names: Vec<&str> =
             schema.key().iter().map(|&index| schema.fields()[index].name.as_str()).collect();
-        let required = schema.key().iter().filter(|&&index| schema.fields()[index].required).count();
+        let required =
+            schema.key().iter().filter(|&&index| schema.fields()[index].required).count();
         if texts.len() > names.len() || texts.len() < required {
             bail!("{dataset} has {} key fields: {}", names.len(), names.join(", "));
         }
         let key = if dataset.is_system() {
-            let mut values: Vec<Value> = texts.iter().map(|text| Value::text(text.as_str())).collect();
+            let mut values: Vec<Value> =
+                texts.iter().map(|text| Value::text(text.as_str())).collect();
             values.resize(names.len(), Value::Null);
             encode_key(&values)?
         } else {
@@ -159,7 +158,8 @@ impl Node {
         if let Some(schema) = registry.schema(dataset) {
             return Ok(schema.clone());
         }
-        let known: Vec<&str> = registry.datasets().map(|schema| schema.dataset().as_str()).collect();
+        let known: Vec<&str> =
+            registry.datasets().map(|schema| schema.dataset().as_str()).collect();
         bail!("there is no dataset '{dataset}'; the catalogue has: {}", known.join(", "))
     }
 
@@ -190,7 +190,8 @@ impl Node {
     }
 
     fn dataset_apply(&self, text: &str) -> anyhow::Result<Answer> {
-        let schema = config::catalogue::parse_schema(text).context("the schema file is not valid")?;
+        let schema =
+            config::catalogue::parse_schema(text).context("the schema file is not valid")?;
         let dataset = schema.dataset().clone();
         if dataset.is_system() {
             bail!("{dataset} is the system's own dataset");
@@ -198,11 +199,17 @@ impl Node {
         let registry = self.membership.current()?;
         let known = registry.schema(&dataset);
         if known == Some(&schema) {
-            return Ok((json!({ "dataset": dataset, "version": schema.version(), "changed": false }), false));
+            return Ok((
+                json!({ "dataset": dataset, "version": schema.version(), "changed": false }),
+                false,
+            ));
         }
         let next = known.map_or(1, |known| known.version() + 1);
         if schema.version() != next {
-            bail!("{dataset}: the file says version {}; the next version is {next}", schema.version());
+            bail!(
+                "{dataset}: the file says version {}; the next version is {next}",
+                schema.version()
+            );
         }
         if let Some(known) = known
             && key_shape(known) != key_shape(&schema)
@@ -214,7 +221,10 @@ impl Node {
         }
         let head = self.commit_federation(vec![Entry::Schema(schema.clone()).put()?])?;
         let seq = head.seq();
-        Ok((json!({ "dataset": dataset, "version": schema.version(), "changed": true, "federation_seq": seq }), false))
+        Ok((
+            json!({ "dataset": dataset, "version": schema.version(), "changed": true, "federation_seq": seq }),
+            false,
+        ))
     }
 
     fn node_list(&self) -> anyhow::Result<Answer> {

@@ -1,7 +1,10 @@
 //! The node running: sockets bound before work starts, everything ended by one
 //! token, in order, with a deadline.
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use certs::verify::Credentials;
@@ -68,9 +71,8 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
 
     let outcome = wait(&node, &mut tasks).await;
     shutdown.cancel();
-    let drained = tokio::time::timeout(SHUTDOWN_MAX, async {
-        while tasks.join_next().await.is_some() {}
-    });
+    let drained =
+        tokio::time::timeout(SHUTDOWN_MAX, async { while tasks.join_next().await.is_some() {} });
     if drained.await.is_err() {
         tracing::warn!("some tasks did not end in time");
         tasks.shutdown().await;
@@ -124,7 +126,8 @@ async fn accept(node: Arc<Node>, listener: Listener) {
                 Ok(Accepted::Peer(connection)) => {
                     let (context, stop) = (node.sync.clone(), node.shutdown.clone());
                     let peer = connection.peer_node().cloned();
-                    let end = sync::serve(context, connection, sync::Side::Accepted, stop, || {}).await;
+                    let end =
+                        sync::serve(context, connection, sync::Side::Accepted, stop, || {}).await;
                     if let Some(peer) = peer {
                         tracing::info!(%peer, %address, reason = %end, "disconnected");
                     }
@@ -142,4 +145,3 @@ async fn accept(node: Arc<Node>, listener: Listener) {
     let _ = tokio::time::timeout(SHUTDOWN_MAX / 2, ended).await;
     listener.close().await;
 }
-

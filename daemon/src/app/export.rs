@@ -74,7 +74,11 @@ fn values_in(registry: &Registry, schema: &Schema, value: &[u8]) -> anyhow::Resu
     }
     let written = registry.schema_version(schema.dataset(), record.schema_version);
     let written = written.with_context(|| {
-        format!("{}: version {} of the schema is not known here", schema.dataset(), record.schema_version)
+        format!(
+            "{}: version {} of the schema is not known here",
+            schema.dataset(),
+            record.schema_version
+        )
     })?;
     let by_name = |name: &str| {
         let index = written.fields().iter().position(|field| field.name == name)?;
@@ -84,7 +88,11 @@ fn values_in(registry: &Registry, schema: &Schema, value: &[u8]) -> anyhow::Resu
 }
 
 /// A stored record as a JSON object, field by field.
-pub(super) fn record_json(registry: &Registry, schema: &Schema, value: &[u8]) -> anyhow::Result<Json> {
+pub(super) fn record_json(
+    registry: &Registry,
+    schema: &Schema,
+    value: &[u8],
+) -> anyhow::Result<Json> {
     Ok(object(None, schema, &values_in(registry, schema, value)?))
 }
 

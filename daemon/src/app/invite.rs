@@ -117,7 +117,8 @@ impl Node {
         let mut invites = self.read_invites()?;
         let now = now_unix();
         invites.retain(|invite| invite.expires_unix > now - INVITES_KEPT_S);
-        let open = invites.iter().filter(|invite| invite.used_unix.is_none() && invite.expires_unix > now);
+        let open =
+            invites.iter().filter(|invite| invite.used_unix.is_none() && invite.expires_unix > now);
         if open.count() >= INVITES_OPEN_MAX {
             bail!("{INVITES_OPEN_MAX} invitations are open; wait until some are used or expire");
         }
@@ -207,9 +208,9 @@ impl Node {
         let chain = authority
             .issue(&identity, &request.csr, OffsetDateTime::now_utc(), lifetime)
             .map_err(|error| {
-                tracing::warn!(node = %request.node, %error, "a certificate request was refused");
-                JoinRefused::Mismatch
-            })?;
+            tracing::warn!(node = %request.node, %error, "a certificate request was refused");
+            JoinRefused::Mismatch
+        })?;
         let invite = self.redeem(request)?;
         let member = Member {
             name: invite.name,
@@ -241,7 +242,8 @@ pub(super) async fn serve_join(node: Arc<Node>, connection: Connection) {
 }
 
 async fn answer_join(node: Arc<Node>, connection: &Connection) -> anyhow::Result<()> {
-    let (mut sender, mut receiver): (FrameSender, FrameReceiver) = connection.accept_stream().await?;
+    let (mut sender, mut receiver): (FrameSender, FrameReceiver) =
+        connection.accept_stream().await?;
     receiver.limit(JOIN_REQUEST_BYTES_MAX);
     let frame = receiver.receive().await?.context("the stream ended before the request")?;
     let request: JoinRequest = protocol::codec::decode(&frame)?;

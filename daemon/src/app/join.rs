@@ -44,7 +44,10 @@ pub async fn join(dir: &NodeDir, text: &str) -> anyhow::Result<NodeConfig> {
     }
     let token = Token::parse(text).context("read the token")?;
     if token.is_expired(now_unix()) {
-        bail!("this token has expired; ask the hub for a new one: creditsync invite {}", token.node);
+        bail!(
+            "this token has expired; ask the hub for a new one: creditsync invite {}",
+            token.node
+        );
     }
     dir.create()?;
     let _lock = dir.lock()?;
@@ -78,7 +81,8 @@ pub async fn join(dir: &NodeDir, text: &str) -> anyhow::Result<NodeConfig> {
     Credentials::new(chain.clone(), node_key.private_key(), root.clone(), identity.clone())
         .context("the certificate that the hub sent")?;
 
-    std::fs::create_dir_all(dir.certs()).with_context(|| format!("make {}", dir.certs().display()))?;
+    std::fs::create_dir_all(dir.certs())
+        .with_context(|| format!("make {}", dir.certs().display()))?;
     keyfile::create_private_dir(&dir.keys())?;
     node_key.save(&dir.keys().join(NODE_KEY_FILE))?;
     keyfile::save_signing_key(&dir.signing_key(), &signing_key)?;
@@ -97,7 +101,8 @@ pub async fn join(dir: &NodeDir, text: &str) -> anyhow::Result<NodeConfig> {
                 if set.header.header().partition != *membership.partition() {
                     bail!("the hub sent something else than _federation; nothing was set up");
                 }
-                let set = set.verify(&*membership.current()?).context("_federation from the hub")?;
+                let set =
+                    set.verify(&*membership.current()?).context("_federation from the hub")?;
                 let position = set.header().position();
                 token_head_seen |=
                     (position.seq, position.hash) == (token.federation_seq, token.federation_head);

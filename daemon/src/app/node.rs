@@ -19,11 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::dir::{DirLock, NodeDir};
 use crate::{
-    ingest::{
-        Importer,
-        deliveries::Deliveries,
-        import::HoldRule,
-    },
+    ingest::{Importer, deliveries::Deliveries, import::HoldRule},
     membership::Membership,
     store::{Head, Options, OwnChanges, Store},
     sync,
@@ -82,10 +78,8 @@ pub fn load_anchor(dir: &NodeDir) -> anyhow::Result<Anchor> {
 
 /// Opens the store as the configuration says.
 pub fn open_store(dir: &NodeDir, config: &NodeConfig) -> anyhow::Result<Store> {
-    let options = Options {
-        cache_mb: config.store.cache_mb,
-        disk_reserve_mb: config.store.disk_reserve_mb,
-    };
+    let options =
+        Options { cache_mb: config.store.cache_mb, disk_reserve_mb: config.store.disk_reserve_mb };
     Store::open(&dir.store(), &options)
         .with_context(|| format!("open the store at {}", dir.store().display()))
 }
@@ -99,7 +93,11 @@ impl Node {
     }
 
     /// As [`Node::open`], for who holds the lock.
-    pub(super) fn open_locked(dir: &NodeDir, config: NodeConfig, lock: DirLock) -> anyhow::Result<Self> {
+    pub(super) fn open_locked(
+        dir: &NodeDir,
+        config: NodeConfig,
+        lock: DirLock,
+    ) -> anyhow::Result<Self> {
         dir.create()?;
         let identity = Identity::new(&config.federation, &config.node);
         let anchor = load_anchor(dir)?;
@@ -166,7 +164,10 @@ impl Node {
     /// Commits changes of `_federation`, which only the hub may. Blocks.
     pub fn commit_federation(&self, changes: Vec<Change>) -> anyhow::Result<Arc<Head>> {
         if !self.is_hub() {
-            bail!("members and datasets are the hub's business; do this at {}", self.membership.hub());
+            bail!(
+                "members and datasets are the hub's business; do this at {}",
+                self.membership.hub()
+            );
         }
         let own = federation_changes(&self.membership, changes);
         let pending = self.store.commit_own_later(own, self.signing_key.clone())?;

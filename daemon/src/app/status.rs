@@ -12,10 +12,7 @@ use protocol::{
 use serde_json::{Value as Json, json};
 
 use super::{node::Node, rfc3339};
-use crate::{
-    store::Head,
-    sync::peers::PeerState,
-};
+use crate::{store::Head, sync::peers::PeerState};
 
 /// The node, its peers and its partitions.
 pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
@@ -24,7 +21,8 @@ pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
         node.deliveries.list().unwrap_or_default().into_iter().map(|held| held.dataset).collect();
     let mut partitions = Vec::new();
     for (partition, head) in node.heads(None) {
-        let is_held = partition.origin == *node.membership.me() && held.contains(&partition.dataset);
+        let is_held =
+            partition.origin == *node.membership.me() && held.contains(&partition.dataset);
         partitions.push(partition_json(node, &partition, &head, is_held));
     }
     Ok(json!({
@@ -140,7 +138,8 @@ fn replica_standing(node: &Node, partition: &PartitionId, head: &Head) -> Standi
     let behind = theirs.map(|theirs| theirs.position.seq.saturating_sub(head.seq()));
     let silent = peer.last_heard.is_none_or(|heard| heard.elapsed() >= SILENCE_MAX);
     let lag_s = peer.last_contact.map(|contact| elapsed_since(contact).as_secs());
-    let not_in_sync = |state, reason: String| Standing { state, behind, lag_s, reason: Some(reason) };
+    let not_in_sync =
+        |state, reason: String| Standing { state, behind, lag_s, reason: Some(reason) };
     if let Some(reason) = node.store.quarantine_reason(partition) {
         return not_in_sync("quarantined", reason);
     }

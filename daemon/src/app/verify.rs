@@ -37,8 +37,8 @@ pub(super) fn verify(node: &Node, only: Option<&str>, deep: bool) -> anyhow::Res
             problems.extend(check_log(node, &registry, partition, head)?);
             match node.store.snapshot_blocking(partition)? {
                 Some(mut snapshot) => {
-                    let (records, found) = check_tree(&mut snapshot)
-                        .with_context(|| format!("read {partition}"))?;
+                    let (records, found) =
+                        check_tree(&mut snapshot).with_context(|| format!("read {partition}"))?;
                     records_read = Some(records);
                     problems.extend(found);
                 }
@@ -125,16 +125,23 @@ fn check_tree(snapshot: &mut Snapshot) -> anyhow::Result<(u64, Vec<String>)> {
     let summary = builder.finish(&mut inner)?;
     let head = snapshot.head().clone();
     if summary != head.summary {
-        problems.push(format!("the pages give the root {}, the head says {}", summary.root, head.summary.root));
+        problems.push(format!(
+            "the pages give the root {}, the head says {}",
+            summary.root, head.summary.root
+        ));
     }
     for made in inner {
         let stored = snapshot.seek(made.level, &made.page.first_key)?;
         let same = stored.is_some_and(|(key, body)| {
             key == made.page.first_key
-                && decode_inner(&body).is_ok_and(|children| make_inner(made.level, &children) == made)
+                && decode_inner(&body)
+                    .is_ok_and(|children| make_inner(made.level, &children) == made)
         });
         if !same {
-            problems.push(format!("an inner page of level {} is not the one its leaves give", made.level));
+            problems.push(format!(
+                "an inner page of level {} is not the one its leaves give",
+                made.level
+            ));
         }
     }
     Ok((records, problems))
@@ -159,7 +166,8 @@ fn compare_with_peers(
             problems.push(format!("{name} holds another history: head {}", theirs.position.hash));
         } else if !equal && acked != head.seq() {
             let which = if theirs.position.seq > head.seq() { "ahead" } else { "behind" };
-            problems.push(format!("{name} is {which}, at number {}", theirs.position.seq.max(acked)));
+            problems
+                .push(format!("{name} is {which}, at number {}", theirs.position.seq.max(acked)));
         }
         answers.push(json!({
             "node": name,

@@ -9,7 +9,9 @@ use super::{Done, ask::ask, print_json, print_table, rows_of, text_of};
 use crate::{admin::Request, app::dir::NodeDir};
 
 #[derive(clap::Args)]
-#[command(after_help = "Examples: creditsync dataset list\n          creditsync dataset show enterprise\n          creditsync dataset apply my-dataset.toml    (at the hub)")]
+#[command(
+    after_help = "Examples: creditsync dataset list\n          creditsync dataset show enterprise\n          creditsync dataset apply my-dataset.toml    (at the hub)"
+)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     action: Action,
@@ -41,7 +43,8 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
         Action::List => Request::DatasetList,
         Action::Show { dataset } => Request::DatasetShow { dataset: dataset.clone() },
         Action::Apply { file } => {
-            let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+            let text = std::fs::read_to_string(file)
+                .with_context(|| format!("read {}", file.display()))?;
             Request::DatasetApply { text }
         }
     };
@@ -52,13 +55,22 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
     }
     match arguments.action {
         Action::List => {
-            let fields = ["dataset", "version", "fields", "partitions", "records", "title_zh", "title_en"];
-            let heading = ["DATASET", "VERSION", "FIELDS", "PARTITIONS", "RECORDS", "标题", "TITLE"];
+            let fields =
+                ["dataset", "version", "fields", "partitions", "records", "title_zh", "title_en"];
+            let heading =
+                ["DATASET", "VERSION", "FIELDS", "PARTITIONS", "RECORDS", "标题", "TITLE"];
             print_table(&heading, &rows_of(&answer["datasets"], &fields));
         }
         Action::Show { .. } => {
-            println!("{} version {}: {} / {}", text_of(&answer["dataset"]), text_of(&answer["version"]), text_of(&answer["title_zh"]), text_of(&answer["title_en"]));
-            let key: Vec<String> = answer["key"].as_array().into_iter().flatten().map(text_of).collect();
+            println!(
+                "{} version {}: {} / {}",
+                text_of(&answer["dataset"]),
+                text_of(&answer["version"]),
+                text_of(&answer["title_zh"]),
+                text_of(&answer["title_en"])
+            );
+            let key: Vec<String> =
+                answer["key"].as_array().into_iter().flatten().map(text_of).collect();
             println!("key / 主键: {}\n", key.join(", "));
             let fields = ["name", "type", "required", "personal", "title_zh", "title_en"];
             let mut rows = rows_of(&answer["field"], &fields);
@@ -74,7 +86,11 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
         }
         Action::Apply { .. } => {
             let what = if answer["changed"] == true { "published" } else { "unchanged" };
-            println!("{} version {}: {what}", text_of(&answer["dataset"]), text_of(&answer["version"]));
+            println!(
+                "{} version {}: {what}",
+                text_of(&answer["dataset"]),
+                text_of(&answer["version"])
+            );
         }
     }
     Ok(Done::Well)

@@ -6,7 +6,9 @@ use super::{Done, ask::ask_with, import::print_report, print_json, print_table, 
 use crate::{admin::Request, app::dir::NodeDir};
 
 #[derive(clap::Args)]
-#[command(after_help = "Examples: creditsync delivery list\n          creditsync delivery approve enterprise-20261123-091203-1")]
+#[command(
+    after_help = "Examples: creditsync delivery list\n          creditsync delivery approve enterprise-20261123-091203-1"
+)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     action: Action,
@@ -50,7 +52,10 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
     }
     match arguments.action {
         Action::List => {
-            let rows = rows_of(&answer["deliveries"], &["id", "dataset", "file", "received", "explanation"]);
+            let rows = rows_of(
+                &answer["deliveries"],
+                &["id", "dataset", "file", "received", "explanation"],
+            );
             print_table(&["DELIVERY", "DATASET", "FILE", "RECEIVED", "WHY"], &rows);
         }
         Action::Show { .. } => {

@@ -32,7 +32,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const COUNTIES_MAX: u32 = 50;
 
 #[derive(clap::Args)]
-#[command(after_help = "Example: creditsync demo --counties 5 --rows 100000\nEnds with 0 only if every partition is in sync at its end.")]
+#[command(
+    after_help = "Example: creditsync demo --counties 5 --rows 100000\nEnds with 0 only if every partition is in sync at its end."
+)]
 pub(super) struct Arguments {
     /// How many counties / 县级节点数
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(COUNTIES_MAX)))]
@@ -88,7 +90,10 @@ impl Drop for DemoNode {
 
 impl Demo {
     fn play(&mut self, counties: u32) -> anyhow::Result<Done> {
-        println!("creditsync demo: one hub, {counties} counties, {} SYNTHETIC rows each (演示用合成数据，并非真实企业)\n", self.rows);
+        println!(
+            "creditsync demo: one hub, {counties} counties, {} SYNTHETIC rows each (演示用合成数据，并非真实企业)\n",
+            self.rows
+        );
         let started = Instant::now();
         self.make_hub()?;
         for index in 0..counties {
@@ -114,7 +119,11 @@ impl Demo {
             "\n{} partitions, about {records} records, {:.1} s: {}",
             counties,
             started.elapsed().as_secs_f64(),
-            if equal { "every partition is in sync. 全部一致。" } else { "NOT everything is in sync" }
+            if equal {
+                "every partition is in sync. 全部一致。"
+            } else {
+                "NOT everything is in sync"
+            }
         );
         Ok(if equal { Done::Well } else { Done::Attention })
     }
@@ -202,7 +211,11 @@ impl Demo {
         let hub = self.nodes[0].ask(&Request::Status)?;
         let partition = format!("enterprise/{}", self.nodes[last].dir_name());
         let state = partition_of(&hub, &partition).map(|found| text_of(&found["state"]));
-        println!("{name}: {} rows changed offline; the hub says '{}'", self.rows / 2, state.unwrap_or_default());
+        println!(
+            "{name}: {} rows changed offline; the hub says '{}'",
+            self.rows / 2,
+            state.unwrap_or_default()
+        );
         let before = Instant::now();
         self.nodes[last].start()?;
         self.wait_until_equal("the county has caught up")?;
@@ -222,7 +235,9 @@ impl Demo {
                 let own = county.ask(&Request::Status)?;
                 let own = partition_of(&own, &name).map(|found| found["head"].clone());
                 let copy = partition_of(&hub, &name);
-                let in_sync = copy.is_some_and(|copy| copy["state"] == "in_sync" && Some(&copy["head"]) == own.as_ref());
+                let in_sync = copy.is_some_and(|copy| {
+                    copy["state"] == "in_sync" && Some(&copy["head"]) == own.as_ref()
+                });
                 if !in_sync {
                     waiting.push(name);
                 }
@@ -256,7 +271,10 @@ impl Demo {
                 all_equal = false;
                 continue;
             };
-            let equal = own["root"] == copy["root"] && own["head"] == copy["head"] && own["ok"] == true && copy["ok"] == true;
+            let equal = own["root"] == copy["root"]
+                && own["head"] == copy["head"]
+                && own["ok"] == true
+                && copy["ok"] == true;
             all_equal &= equal;
             let cut = |value: &Json| text_of(value).chars().take(16).collect::<String>();
             rows.push(vec![
@@ -274,7 +292,11 @@ impl Demo {
 
 impl DemoNode {
     fn dir_name(&self) -> String {
-        self.dir.path().file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        self.dir
+            .path()
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default()
     }
 
     fn start(&mut self) -> anyhow::Result<()> {
@@ -359,7 +381,10 @@ fn write_rows(
 ) -> anyhow::Result<()> {
     let file = std::fs::File::create(path).with_context(|| format!("write {}", path.display()))?;
     let mut out = std::io::BufWriter::new(file);
-    writeln!(out, "企业名称,统一社会信用代码,注册日期,企业类型,注册资金,经营范围,所在省份,地区,注册地址")?;
+    writeln!(
+        out,
+        "企业名称,统一社会信用代码,注册日期,企业类型,注册资金,经营范围,所在省份,地区,注册地址"
+    )?;
     for row in rows {
         let code = synthetic_code(county, row);
         let (month, day) = (row % 12 + 1, row % 28 + 1);

@@ -15,7 +15,9 @@ use crate::{
 };
 
 #[derive(clap::Args)]
-#[command(after_help = "Examples: creditsync export enterprise/410122 -o 410122.csv\n          creditsync export enterprise --format jsonl\nA whole dataset gets a leading _origin column. Personal fields are not masked: protect the file.")]
+#[command(
+    after_help = "Examples: creditsync export enterprise/410122 -o 410122.csv\n          creditsync export enterprise --format jsonl\nA whole dataset gets a leading _origin column. Personal fields are not masked: protect the file."
+)]
 pub(super) struct Arguments {
     /// A partition (dataset/origin) or a whole dataset / 分区或数据集
     #[arg(value_name = "PARTITION|DATASET")]
@@ -45,7 +47,11 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
 }
 
 /// The file appears whole or not at all, and only its owner reads it.
-fn to_file(dir: &NodeDir, request: &Request, path: &Path) -> anyhow::Result<(serde_json::Value, bool)> {
+fn to_file(
+    dir: &NodeDir,
+    request: &Request,
+    path: &Path,
+) -> anyhow::Result<(serde_json::Value, bool)> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut name = path.file_name().context("-o names no file")?.to_owned();
     name.push(".part");
@@ -53,12 +59,13 @@ fn to_file(dir: &NodeDir, request: &Request, path: &Path) -> anyhow::Result<(ser
     let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
     let file = file.with_context(|| format!("write {}", temporary.display()))?;
     let mut out = BufWriter::new(file);
-    let written = ask_with(dir, request, &mut |chunk| write_chunk(&mut out, &chunk)).and_then(|answer| {
-        let file = out.into_inner().map_err(|error| error.into_error())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        Ok(answer)
-    });
+    let written =
+        ask_with(dir, request, &mut |chunk| write_chunk(&mut out, &chunk)).and_then(|answer| {
+            let file = out.into_inner().map_err(|error| error.into_error())?;
+            file.sync_all()?;
+            std::fs::rename(&temporary, path)?;
+            Ok(answer)
+        });
     if written.is_err() {
         // The first error is the one to report.
         let _ = std::fs::remove_file(&temporary);

@@ -9,7 +9,9 @@ use super::{Done, ask::ask_with, print_json, text_of};
 use crate::{admin::Request, app::dir::NodeDir};
 
 #[derive(clap::Args)]
-#[command(after_help = "Example: creditsync import enterprise 2024-05.csv\nExit code 3 means that rows were rejected, or that the delivery waits for approval.")]
+#[command(
+    after_help = "Example: creditsync import enterprise 2024-05.csv\nExit code 3 means that rows were rejected, or that the delivery waits for approval."
+)]
 pub(super) struct Arguments {
     /// The dataset, for example enterprise / 数据集
     dataset: String,
@@ -66,7 +68,11 @@ pub(super) fn print_report(report: &Json) {
     ] {
         println!("{:>10} {name} / {zh}", count(name));
     }
-    println!("{:>10} change sets / 变更集, now at number / 当前序号 {}", count("change_sets"), count("seq"));
+    println!(
+        "{:>10} change sets / 变更集, now at number / 当前序号 {}",
+        count("change_sets"),
+        count("seq")
+    );
     if let Some(seconds) = report["seconds"].as_f64() {
         println!("{seconds:>10.2} seconds / 秒");
     }

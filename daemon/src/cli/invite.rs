@@ -6,7 +6,9 @@ use super::{Done, ask::ask, print_json};
 use crate::{admin::Request, app::dir::NodeDir};
 
 #[derive(clap::Args)]
-#[command(after_help = "Example: creditsync --dir /srv/hub invite 410122 --name 中牟县 --address credit.example.gov.cn:7443")]
+#[command(
+    after_help = "Example: creditsync --dir /srv/hub invite 410122 --name 中牟县 --address credit.example.gov.cn:7443"
+)]
 pub(super) struct Arguments {
     /// The new member's name, usually its division code / 成员标识
     #[arg(value_name = "ID")]
@@ -27,14 +29,18 @@ pub(super) struct Arguments {
 
 pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
     let Arguments { node, name, ttl, address, json } = arguments;
-    let ttl_s = seconds(&ttl)
-        .with_context(|| format!("--ttl {ttl}: write a number and s, m, h or d, for example 24h"))?;
+    let ttl_s = seconds(&ttl).with_context(|| {
+        format!("--ttl {ttl}: write a number and s, m, h or d, for example 24h")
+    })?;
     let (answer, _) = ask(dir, &Request::Invite { node, name, ttl_s, address })?;
     if json {
         print_json(&answer)?;
     } else {
         println!("{}", answer["token"].as_str().unwrap_or_default());
-        eprintln!("valid until {}, once. At the member: creditsync join TOKEN", super::text_of(&answer["expires"]));
+        eprintln!(
+            "valid until {}, once. At the member: creditsync join TOKEN",
+            super::text_of(&answer["expires"])
+        );
     }
     Ok(Done::Well)
 }

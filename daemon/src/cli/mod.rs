@@ -161,7 +161,9 @@ fn text_of(value: &serde_json::Value) -> String {
 /// Prints rows under a heading, columns aligned. Chinese characters take two
 /// cells.
 fn print_table(heading: &[&str], rows: &[Vec<String>]) {
-    let cells = |text: &str| -> usize { text.chars().map(|c| if c as u32 >= 0x1100 { 2 } else { 1 }).sum() };
+    let cells = |text: &str| -> usize {
+        text.chars().map(|c| if c as u32 >= 0x1100 { 2 } else { 1 }).sum()
+    };
     let mut widths: Vec<usize> = heading.iter().map(|text| cells(text)).collect();
     for row in rows {
         for (width, text) in widths.iter_mut().zip(row) {

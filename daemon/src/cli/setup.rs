@@ -15,7 +15,9 @@ use crate::{
 };
 
 #[derive(clap::Args)]
-#[command(after_help = "Example: creditsync --dir /srv/hub init --federation zhengzhou --node 410100 --listen 0.0.0.0:7443 --name 郑州市信用中心")]
+#[command(
+    after_help = "Example: creditsync --dir /srv/hub init --federation zhengzhou --node 410100 --listen 0.0.0.0:7443 --name 郑州市信用中心"
+)]
 pub(super) struct InitArguments {
     /// The federation's name: a-z, 0-9 and '-' / 联盟名称
     #[arg(long)]
@@ -37,14 +39,24 @@ pub(super) fn init(dir: &NodeDir, arguments: InitArguments) -> anyhow::Result<Do
     let InitArguments { federation, node, listen, .. } = arguments;
     let hub = NewHub { federation, node, name, listen };
     app::init::init(dir, &hub)?;
-    eprintln!("hub {} of federation {} is ready in {}", hub.node, hub.federation, dir.path().display());
-    eprintln!("next: creditsync --dir {0} run    and    creditsync --dir {0} invite ID", dir.path().display());
+    eprintln!(
+        "hub {} of federation {} is ready in {}",
+        hub.node,
+        hub.federation,
+        dir.path().display()
+    );
+    eprintln!(
+        "next: creditsync --dir {0} run    and    creditsync --dir {0} invite ID",
+        dir.path().display()
+    );
     eprintln!("keep {} safe: it is the root of all trust", dir.keys().join("root.key").display());
     Ok(Done::Well)
 }
 
 #[derive(clap::Args)]
-#[command(after_help = "Example: creditsync --dir /var/lib/creditsync join creditsync-join-1.AbC…\nWith '-' the token is read from standard input.")]
+#[command(
+    after_help = "Example: creditsync --dir /var/lib/creditsync join creditsync-join-1.AbC…\nWith '-' the token is read from standard input."
+)]
 pub(super) struct JoinArguments {
     /// The token that the hub printed; white space in it does not matter / 市级中心给出的令牌
     #[arg(required = true, num_args = 1.., value_name = "TOKEN")]
@@ -61,13 +73,22 @@ pub(super) fn join(dir: &NodeDir, arguments: JoinArguments) -> anyhow::Result<Do
     }
     let config = runtime()?.block_on(app::join::join(dir, &token))?;
     let hub = config.upstream.map(|upstream| upstream.hub.to_string()).unwrap_or_default();
-    eprintln!("{} ({}) joined federation {} at hub {hub}", config.node, config.name, config.federation);
-    eprintln!("next: creditsync --dir {0} run    then drop files into {1}/DATASET/", dir.path().display(), dir.inbox().display());
+    eprintln!(
+        "{} ({}) joined federation {} at hub {hub}",
+        config.node, config.name, config.federation
+    );
+    eprintln!(
+        "next: creditsync --dir {0} run    then drop files into {1}/DATASET/",
+        dir.path().display(),
+        dir.inbox().display()
+    );
     Ok(Done::Well)
 }
 
 #[derive(clap::Args)]
-#[command(after_help = "Prints 'ready' once it listens. Stop it with Ctrl-C or SIGTERM.\nExample: creditsync --dir /srv/hub run")]
+#[command(
+    after_help = "Prints 'ready' once it listens. Stop it with Ctrl-C or SIGTERM.\nExample: creditsync --dir /srv/hub run"
+)]
 pub(super) struct RunArguments {}
 
 pub(super) fn run(dir: &NodeDir, _: RunArguments) -> anyhow::Result<Done> {
@@ -91,7 +112,9 @@ pub(super) fn run(dir: &NodeDir, _: RunArguments) -> anyhow::Result<Done> {
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)))
+        .worker_threads(
+            std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)),
+        )
         .enable_all()
         .build()
         .context("start the runtime")

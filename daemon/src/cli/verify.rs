@@ -4,7 +4,9 @@ use super::{Done, ask::ask, print_json, print_table, text_of};
 use crate::{admin::Request, app::dir::NodeDir};
 
 #[derive(clap::Args)]
-#[command(after_help = "Examples: creditsync verify\n          creditsync verify enterprise/410122 --deep\nExit code 3 means that something differs.")]
+#[command(
+    after_help = "Examples: creditsync verify\n          creditsync verify enterprise/410122 --deep\nExit code 3 means that something differs."
+)]
 pub(super) struct Arguments {
     /// One partition (dataset/origin); all without it / 分区
     partition: Option<String>,

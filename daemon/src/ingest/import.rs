@@ -129,8 +129,12 @@ pub enum ImportError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The header does not fit the dataset.
-    #[error("{path}: {problem}")]
+    #[error(
+        "{path}: {problem}\n'creditsync dataset show {dataset}' lists the fields / 列出全部字段"
+    )]
     Header {
+        /// The dataset.
+        dataset: DatasetId,
         /// The file.
         path: String,
         /// What is wrong with it.
@@ -230,7 +234,8 @@ impl Importer {
 
         let file = CsvFile::open(&request.path, request.encoding)?;
         let mapping = Mapping::new(file.header(), &schema).map_err(|problem| {
-            ImportError::Header { path: request.path.display().to_string(), problem }
+            let (dataset, path) = (request.dataset.clone(), request.path.display().to_string());
+            ImportError::Header { dataset, path, problem }
         })?;
         let read = self.read(file, &schema, &mapping, &mut rejects, &mut report, progress)?;
 

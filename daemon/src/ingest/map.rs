@@ -147,7 +147,8 @@ impl fmt::Display for HeaderError {
                 "缺少必需的列“{title_zh}”（{name}） / the required column '{title_zh}' ({name}) is missing"
             ));
         }
-        write!(f, "表头与数据集不符 / the header does not fit the dataset: {}", parts.join("; "))
+        write!(f, "表头与数据集不符 / the header does not fit the dataset:")?;
+        parts.iter().try_for_each(|part| write!(f, "\n  {part}"))
     }
 }
 

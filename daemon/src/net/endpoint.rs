@@ -78,8 +78,8 @@ impl Listener {
     /// Binds `address` and is ready to accept.
     pub fn bind(address: SocketAddr, credentials: &Credentials) -> Result<Self, NetError> {
         let tls = certs::verify::server_config(credentials)?;
-        let crypto = QuicServerConfig::try_from(tls)
-            .map_err(|error| NetError::Tls(error.to_string()))?;
+        let crypto =
+            QuicServerConfig::try_from(tls).map_err(|error| NetError::Tls(error.to_string()))?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         config.transport_config(transport(None));
         let cannot_bind = |problem: std::io::Error| NetError::Socket {
@@ -108,7 +108,8 @@ impl Listener {
     /// on its own; `None` when the listener is closed.
     pub async fn accept(
         &self,
-    ) -> Option<(SocketAddr, impl Future<Output = Result<Accepted, NetError>> + Send + 'static)> {
+    ) -> Option<(SocketAddr, impl Future<Output = Result<Accepted, NetError>> + Send + 'static)>
+    {
         loop {
             let incoming = self.endpoint.accept().await?;
             let address = incoming.remote_address();
@@ -204,11 +205,12 @@ impl Dialer {
         hub: &Identity,
         tls: rustls::ClientConfig,
     ) -> Result<quinn::Connection, NetError> {
-        let crypto = QuicClientConfig::try_from(tls)
-            .map_err(|error| NetError::Tls(error.to_string()))?;
+        let crypto =
+            QuicClientConfig::try_from(tls).map_err(|error| NetError::Tls(error.to_string()))?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         config.transport_config(transport(Some(KEEP_ALIVE)));
-        let unresolved = |problem: String| NetError::Resolve { address: address.to_owned(), problem };
+        let unresolved =
+            |problem: String| NetError::Resolve { address: address.to_owned(), problem };
         let resolved: Vec<SocketAddr> = tokio::net::lookup_host(address)
             .await
             .map_err(|error| unresolved(error.to_string()))?
@@ -379,7 +381,11 @@ pub(super) fn net_error(error: ConnectionError) -> NetError {
 /// the reason in `reason`; the peer's is explained from its number.
 fn tls_text(code: u64, reason: String, ours: bool) -> NetError {
     let Some(alert) = code.checked_sub(0x100).and_then(|alert| u8::try_from(alert).ok()) else {
-        return NetError::Transport(if reason.is_empty() { format!("QUIC error {code}") } else { reason });
+        return NetError::Transport(if reason.is_empty() {
+            format!("QUIC error {code}")
+        } else {
+            reason
+        });
     };
     let received = rustls::Error::AlertReceived(alert.into());
     if ours {

@@ -147,7 +147,8 @@ async fn run(
     tracing::info!(%peer, address = %connection.address(), "connected");
     connected();
 
-    let streams = Arc::new(provide::Streams::new(context.clone(), connection.clone(), ends.clone()));
+    let streams =
+        Arc::new(provide::Streams::new(context.clone(), connection.clone(), ends.clone()));
     let (end_sender, mut follow_ends) = mpsc::channel::<FollowReport>(ENDS_WAITING_MAX);
     loop {
         while let Some(action) = link.poll_action() {
@@ -207,7 +208,9 @@ async fn run(
                 }
             }
         }
-        if context.membership.is_hub() && context.membership.current()?.active_member(peer).is_none() {
+        if context.membership.is_hub()
+            && context.membership.current()?.active_member(peer).is_none()
+        {
             return Err(ConnectionEnd::NotAMember(peer.clone()));
         }
     }
@@ -276,7 +279,9 @@ fn announced_heads(context: &Context, ends: &Ends) -> Vec<Announced> {
     let heads = context.store.heads();
     heads
         .iter()
-        .filter(|(partition, _)| ends.concerns_both(partition) && !context.store.is_loading(partition))
+        .filter(|(partition, _)| {
+            ends.concerns_both(partition) && !context.store.is_loading(partition)
+        })
         .map(|(_, head)| head.announced())
         .collect()
 }
@@ -303,7 +308,11 @@ fn note_heads(context: &Context, peer: &NodeId, heads: &[Announced]) {
 /// The peer holds our own partition up to `head`. It counts as acknowledged if
 /// it is our own history; if it is more than we have, nothing is written until
 /// we have taken it back.
-async fn peer_holds(context: &Context, peer: &NodeId, head: Announced) -> Result<(), ConnectionEnd> {
+async fn peer_holds(
+    context: &Context,
+    peer: &NodeId,
+    head: Announced,
+) -> Result<(), ConnectionEnd> {
     let ours = context.store.head(&head.partition).map_or(0, |head| head.seq());
     if head.position.seq > ours {
         tracing::warn!(

@@ -40,7 +40,8 @@ pub async fn keep_connected(
             match dialer.dial(address, &hub, &credentials).await {
                 Ok(connection) => {
                     let connected = || was_connected.store(true, Ordering::Relaxed);
-                    serve(context.clone(), connection, Side::Dialled, shutdown.clone(), connected).await
+                    serve(context.clone(), connection, Side::Dialled, shutdown.clone(), connected)
+                        .await
                 }
                 Err(error) => ConnectionEnd::Net(error),
             }

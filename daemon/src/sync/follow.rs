@@ -111,7 +111,9 @@ impl Follow {
             }
             Trouble::Fork(_) | Trouble::InDoubt(_) | Trouble::Store(StoreError::Fork { .. }) => {
                 tracing::error!(%partition, %peer, reason = %trouble, "the partition is quarantined: it has, or may have, two signed histories, and nothing is overwritten");
-                if let Err(error) = self.context.store.quarantine(partition, trouble.to_string()).await {
+                if let Err(error) =
+                    self.context.store.quarantine(partition, trouble.to_string()).await
+                {
                     tracing::error!(%partition, %error, "the quarantine could not be noted");
                 }
                 return FollowEnd::Quarantined;
@@ -125,7 +127,9 @@ impl Follow {
                 // _federation is on its way.
                 tracing::debug!(%partition, %peer, reason = %trouble, "waiting for _federation");
             }
-            Trouble::Store(error) => tracing::warn!(%partition, %peer, %error, "could not be committed; tried again later"),
+            Trouble::Store(error) => {
+                tracing::warn!(%partition, %peer, %error, "could not be committed; tried again later")
+            }
             Trouble::Net(error) => tracing::debug!(%partition, %peer, %error, "the stream ended"),
         }
         FollowEnd::Retry
@@ -134,7 +138,9 @@ impl Follow {
     async fn follow(&self) -> Result<FollowEnd, Trouble> {
         let store = &self.context.store;
         if let Some(reason) = store.quarantine_reason(&self.partition) {
-            return Err(StoreError::Quarantined { partition: self.partition.clone(), reason }.into());
+            return Err(
+                StoreError::Quarantined { partition: self.partition.clone(), reason }.into()
+            );
         }
         let have = store.head(&self.partition).map(|head| head.position());
         let follower = Follower::new(self.partition.clone(), have);
@@ -155,12 +161,14 @@ impl Follow {
             while let Some(action) = follower.poll_action() {
                 match action {
                     FollowerAction::Commit(set) => {
-                        let (position, root) = (set.header().position(), set.header().header().root);
+                        let (position, root) =
+                            (set.header().position(), set.header().header().root);
                         store.commit_replica(*set).await?;
                         follower.handle_committed(position, root);
                         // What was wrong before is not any more.
                         self.no_trouble();
-                        let _ = self.progress.try_send(FollowReport::Progress(self.partition.clone()));
+                        let _ =
+                            self.progress.try_send(FollowReport::Progress(self.partition.clone()));
                     }
                     FollowerAction::Send(message) => sender.send(&message).await?,
                     FollowerAction::TakePages => {
@@ -195,7 +203,9 @@ impl Follow {
     /// its history.
     fn refuse_to_overwrite_own(&self, have: Option<Position>) -> Result<(), Trouble> {
         match have {
-            Some(have) if self.partition.origin == *self.context.me() => Err(Trouble::InDoubt(have.seq)),
+            Some(have) if self.partition.origin == *self.context.me() => {
+                Err(Trouble::InDoubt(have.seq))
+            }
             _ => Ok(()),
         }
     }
@@ -203,7 +213,11 @@ impl Follow {
     /// Our own partition is followed only to get back what the peer had.
     fn own_history_is_back(&self) -> bool {
         self.partition.origin == *self.context.me()
-            && self.context.store.head(&self.partition).is_some_and(|head| head.seq() >= self.offered)
+            && self
+                .context
+                .store
+                .head(&self.partition)
+                .is_some_and(|head| head.seq() >= self.offered)
     }
 
     async fn take_pages(&self) -> Result<(), Trouble> {

@@ -22,11 +22,11 @@ use std::{
 
 use protocol::id::{FederationId, NodeId};
 
+use self::peers::Peers;
 pub use self::{
     connection::{ConnectionEnd, Side, serve},
     dial::keep_connected,
 };
-use self::peers::Peers;
 use crate::{membership::Membership, store::Store};
 
 /// What every task of replication needs.

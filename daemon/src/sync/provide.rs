@@ -87,7 +87,9 @@ impl Streams {
                         self.context.peers.update(peer, |state| state.misbehaved += 1);
                         tracing::warn!(%peer, %problem, "the peer broke the protocol; its stream is closed");
                     }
-                    Trouble::Store(error) => tracing::warn!(%peer, %error, "a partition could not be read"),
+                    Trouble::Store(error) => {
+                        tracing::warn!(%peer, %error, "a partition could not be read")
+                    }
                     trouble => tracing::debug!(%peer, %trouble, "a stream ended"),
                 }
             }
@@ -201,8 +203,12 @@ impl Streams {
                 TreeRequest::decode(&frame).map_err(PeerMisbehaved::from)?;
             for key in keys {
                 let page = snapshot.seek(level, &key)?;
-                let Some((_, body)) = page.filter(|(first, _)| key.is_empty() || *first == key) else {
-                    return Err(PeerMisbehaved::Unexpected("a request for a page that is not in the tree").into());
+                let Some((_, body)) = page.filter(|(first, _)| key.is_empty() || *first == key)
+                else {
+                    return Err(PeerMisbehaved::Unexpected(
+                        "a request for a page that is not in the tree",
+                    )
+                    .into());
                 };
                 let mut parts = body.chunks(PAGE_PART_BYTES_MAX).peekable();
                 while let Some(part) = parts.next() {
