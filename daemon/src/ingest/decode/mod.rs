@@ -1,0 +1,563 @@
+//! A delivered file's bytes to rows of text.
+//!
+//! [`CsvFile`] finds out the encoding and the separator, reads the header, and
+//! hands out one row at a time. Used by the importer; fuzzed through
+//! [`CsvFile::from_bytes`].
+//!
+//! Invariants: whatever the bytes are, every physical line is either part of a
+//! row, blank, or reported as malformed; a malformed record costs its first
+//! physical line only; memory is bounded by [`ROW_BYTES_MAX`].
+//!
+//! The grammar is RFC 4180 read strictly: a field that begins with a quote ends
+//! at the next quote that is not doubled, and what follows has to be a
+//! separator or the end of the line. The strictness is what lets a forgotten
+//! quote be noticed at the next quoted field instead of swallowing rows. UTF-8
+//! and GB18030 are split at the byte level, which is sound because neither uses
+//! a quote, separator or line end inside a character; so one undecodable field
+//! costs one row. Re-reading after a malformed record stays linear: a record is
+//! only left open by an odd run of quotes, the next odd run ends it, and no
+//! byte lies between more than two such pairs.
+//!
+//! Not here: which column is which field (`map`), what values mean
+//! (`validate`).
+
+mod detect;
+mod error;
+mod input;
+mod scan;
+
+use std::{
+    borrow::Cow,
+    fmt,
+    fs::File,
+    io::{self, Cursor, Seek, SeekFrom},
+    ops::Range,
+    path::Path,
+    str::FromStr,
+};
+
+use encoding_rs::{DecoderResult, GB18030, UTF_8};
+
+pub use self::error::{FileError, NotText, RowProblem};
+use self::{
+    detect::detect,
+    input::{Charset, Input, Source},
+    scan::{Scan, Span, find3, scan_record},
+};
+
+/// Longest record in bytes, line breaks in quotes included. A stored record has
+/// at most 64 KiB; the rest is room for spelling, and the bound on how far a
+/// forgotten quote is followed.
+pub const ROW_BYTES_MAX: usize = 1 << 20;
+/// Most columns of a file: eight times the most fields of a schema, so that the
+/// message about unknown columns is still worth reading.
+pub const COLUMNS_MAX: usize = 1024;
+/// Bytes read at once: large enough that system calls do not show.
+const CHUNK: usize = 256 * 1024;
+/// Bytes read at once from a file smaller than that, so that the many small
+/// files of an inbox cost little.
+const CHUNK_MIN: usize = 4 * 1024;
+/// How a file's bytes are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "&'static str")]
+pub enum Encoding {
+    /// Find out.
+    #[default]
+    Auto,
+    /// UTF-8, with or without a byte order mark.
+    Utf8,
+    /// GB18030, which contains GBK and GB2312.
+    Gb18030,
+    /// UTF-16; little-endian unless the file says otherwise.
+    Utf16,
+}
+
+impl Encoding {
+    /// The name that [`Encoding::from_str`] reads back.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Encoding::Auto => "auto",
+            Encoding::Utf8 => "utf-8",
+            Encoding::Gb18030 => "gb18030",
+            Encoding::Utf16 => "utf-16",
+        }
+    }
+}
+
+impl From<Encoding> for &'static str {
+    fn from(encoding: Encoding) -> Self {
+        encoding.as_str()
+    }
+}
+
+impl TryFrom<String> for Encoding {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl FromStr for Encoding {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "auto" => Ok(Encoding::Auto),
+            "utf-8" | "utf8" => Ok(Encoding::Utf8),
+            "gbk" | "gb18030" | "gb2312" => Ok(Encoding::Gb18030),
+            "utf-16" | "utf16" => Ok(Encoding::Utf16),
+            _ => Err(format!(
+                "'{text}' is not an encoding: write auto, utf-8, gbk, gb18030 or utf-16"
+            )),
+        }
+    }
+}
+
+/// One row of a file.
+#[derive(Debug)]
+pub enum Row<'a> {
+    /// As many fields as the header has.
+    Fields {
+        /// The physical line, from 1, on which the row starts.
+        line: u64,
+        /// The fields, in the file's order.
+        fields: Fields<'a>,
+    },
+    /// A line that is not a row.
+    Malformed {
+        /// The physical line, from 1.
+        line: u64,
+        /// Why.
+        problem: RowProblem,
+    },
+}
+
+/// The fields of a row, borrowed from the file's buffers.
+#[derive(Debug, Clone, Copy)]
+pub struct Fields<'a> {
+    text: &'a str,
+    spans: &'a [Span],
+}
+
+impl<'a> Fields<'a> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether there is none; a row has at least one.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// The field of a column, from 0.
+    pub fn get(&self, column: usize) -> Option<&'a str> {
+        self.spans.get(column).and_then(|span| self.text.get(span.range()))
+    }
+
+    /// All fields in the file's order.
+    pub fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let text = self.text;
+        self.spans.iter().map(move |span| &text[span.range()])
+    }
+}
+
+/// A delivered file, read row by row.
+pub struct CsvFile {
+    path: String,
+    input: Input,
+    charset: Charset,
+    separator: u8,
+    header: Vec<String>,
+    /// The physical line at which the input stands, from 1.
+    line: u64,
+    bytes_total: u64,
+    spans: Vec<Span>,
+    scratch: String,
+    scratch_spans: Vec<Span>,
+}
+
+impl fmt::Debug for CsvFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CsvFile")
+            .field("path", &self.path)
+            .field("charset", &self.charset)
+            .field("line", &self.line)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CsvFile {
+    /// Opens a file, finds out its encoding and separator, and reads the
+    /// header. With [`Encoding::Auto`] this reads the whole file once.
+    pub fn open(path: &Path, encoding: Encoding) -> Result<Self, FileError> {
+        let name = path.display().to_string();
+        let fail = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound => FileError::NotFound { path: name.clone() },
+            io::ErrorKind::PermissionDenied => FileError::Permission { path: name.clone() },
+            io::ErrorKind::IsADirectory => FileError::NotAFile { path: name.clone() },
+            _ => FileError::Io { path: name.clone(), source },
+        };
+        // Opening a pipe would wait for somebody to write to it.
+        if !std::fs::metadata(path).map_err(fail)?.is_file() {
+            return Err(FileError::NotAFile { path: name });
+        }
+        let file = File::open(path).map_err(fail)?;
+        let bytes_total = file.metadata().map_err(fail)?.len();
+        Self::new(name, Box::new(file), bytes_total, encoding)
+    }
+
+    /// Reads bytes in memory as [`CsvFile::open`] reads a file.
+    pub fn from_bytes(bytes: Vec<u8>, encoding: Encoding) -> Result<Self, FileError> {
+        let bytes_total = bytes.len() as u64;
+        Self::new("(memory)".into(), Box::new(Cursor::new(bytes)), bytes_total, encoding)
+    }
+
+    fn new(
+        path: String,
+        mut source: Box<dyn Source>,
+        bytes_total: u64,
+        encoding: Encoding,
+    ) -> Result<Self, FileError> {
+        let fits = usize::try_from(bytes_total).unwrap_or(CHUNK).saturating_add(1);
+        let chunk = fits.clamp(CHUNK_MIN, CHUNK);
+        let detected = detect(source.as_mut(), encoding, chunk)
+            .map_err(|source| FileError::Io { path: path.clone(), source })?;
+        let (charset, bom_bytes) = match detected {
+            Ok(detected) => detected,
+            Err(kind) => return Err(FileError::NotText { path, kind }),
+        };
+        source
+            .seek(SeekFrom::Start(bom_bytes))
+            .map_err(|source| FileError::Io { path: path.clone(), source })?;
+        let mut file = Self {
+            path,
+            input: Input::new(source, charset, bom_bytes, chunk),
+            charset,
+            separator: b',',
+            header: Vec::new(),
+            line: 1,
+            bytes_total,
+            spans: Vec::new(),
+            scratch: String::new(),
+            scratch_spans: Vec::new(),
+        };
+        file.read_header()?;
+        Ok(file)
+    }
+
+    /// The encoding that was found or asked for.
+    pub fn encoding_name(&self) -> &'static str {
+        self.charset.name()
+    }
+
+    /// The column labels, without white space around them.
+    pub fn header(&self) -> &[String] {
+        &self.header
+    }
+
+    /// The file's size when it was opened, for progress.
+    pub fn bytes_total(&self) -> u64 {
+        self.bytes_total
+    }
+
+    /// Bytes read so far, for progress.
+    pub fn bytes_read(&self) -> u64 {
+        self.input.bytes_read
+    }
+
+    /// The next row that is not blank, or none at the end of the file.
+    pub fn next_row(&mut self) -> Result<Option<Row<'_>>, FileError> {
+        let (line, record) = loop {
+            match self.step()? {
+                Step::End => return Ok(None),
+                Step::Blank => {}
+                Step::Malformed { line, problem } => {
+                    return Ok(Some(Row::Malformed { line, problem }));
+                }
+                Step::Record { line, record } => break (line, record),
+            }
+        };
+        let body = &self.input.buf[record.body];
+        let decoded = decode_fields(
+            body,
+            &self.spans,
+            record.escaped,
+            self.charset,
+            &mut self.scratch,
+            &mut self.scratch_spans,
+        );
+        Ok(Some(match decoded {
+            Ok(fields) => Row::Fields { line, fields },
+            Err(column) => Row::Malformed {
+                line,
+                problem: RowProblem::Encoding { column, encoding: self.charset.name() },
+            },
+        }))
+    }
+
+    fn read_header(&mut self) -> Result<(), FileError> {
+        // A header without a comma may use another separator; one without any
+        // is a file of one column.
+        for separator in [b',', b'\t', b';'] {
+            self.separator = separator;
+            let scan = loop {
+                match self.scan(COLUMNS_MAX)? {
+                    Step::Blank => {}
+                    other => break other,
+                }
+            };
+            let (line, record) = match scan {
+                Step::End | Step::Blank => {
+                    return Err(FileError::NoHeader { path: self.path.clone() });
+                }
+                Step::Malformed { line, problem } => {
+                    return Err(FileError::Header { path: self.path.clone(), line, problem });
+                }
+                Step::Record { line, record } => (line, record),
+            };
+            if record.fields > COLUMNS_MAX {
+                return Err(FileError::TooManyColumns {
+                    path: self.path.clone(),
+                    columns: record.fields,
+                });
+            }
+            if record.fields == 1 && separator != b';' {
+                continue;
+            }
+            if record.fields == 1 {
+                // None of the three: a comma gives later rows their meaning.
+                self.separator = b',';
+            }
+            let fields = decode_fields(
+                &self.input.buf[record.body.clone()],
+                &self.spans,
+                record.escaped,
+                self.charset,
+                &mut self.scratch,
+                &mut self.scratch_spans,
+            );
+            match fields {
+                Ok(fields) => {
+                    let clean = |label: &str| label.trim_matches(is_label_margin).to_owned();
+                    self.header = fields.iter().map(clean).collect();
+                }
+                Err(column) => {
+                    let problem = RowProblem::Encoding { column, encoding: self.charset.name() };
+                    return Err(FileError::Header { path: self.path.clone(), line, problem });
+                }
+            }
+            self.consume(&record);
+            return Ok(());
+        }
+        Err(FileError::NoHeader { path: self.path.clone() })
+    }
+
+    /// Reads and consumes one record, blank line or malformed line.
+    fn step(&mut self) -> Result<Step, FileError> {
+        let expected = self.header.len();
+        let step = self.scan(expected)?;
+        if let Step::Record { line, record } = &step {
+            if record.fields == expected {
+                self.consume(record);
+            } else if record.lines > 1 {
+                let line = *line;
+                self.skip_line()?;
+                return Ok(Step::Malformed { line, problem: RowProblem::UnclosedQuote });
+            } else {
+                let (line, found) = (*line, record.fields);
+                self.consume(record);
+                let problem = RowProblem::FieldCount { expected, found };
+                return Ok(Step::Malformed { line, problem });
+            }
+        }
+        Ok(step)
+    }
+
+    fn consume(&mut self, record: &Record) {
+        self.input.start = record.end;
+        self.line += record.lines;
+    }
+
+    /// Finds the next record without consuming it; blank and malformed lines
+    /// are consumed. The buffer holds the whole record afterwards.
+    fn scan(&mut self, keep: usize) -> Result<Step, FileError> {
+        loop {
+            let line = self.line;
+            let data = self.input.unread();
+            if data.is_empty() {
+                if self.input.eof {
+                    return Ok(Step::End);
+                }
+                self.fill()?;
+                continue;
+            }
+            let window = &data[..data.len().min(ROW_BYTES_MAX)];
+            let at_end = self.input.eof && window.len() == data.len();
+            match scan_record(window, at_end, self.separator, &mut self.spans, keep) {
+                Scan::Record { body, end, lines, fields, escaped } => {
+                    if fields == 1 && window[..body].iter().all(u8::is_ascii_whitespace) {
+                        // A single-column file has no other way to say nothing,
+                        // but a row of nothing says nothing either.
+                        self.input.start += end;
+                        self.line += lines;
+                        return Ok(Step::Blank);
+                    }
+                    let start = self.input.start;
+                    let record = Record {
+                        body: start..start + body,
+                        end: start + end,
+                        lines,
+                        fields,
+                        escaped,
+                    };
+                    return Ok(Step::Record { line, record });
+                }
+                Scan::Incomplete if data.len() >= ROW_BYTES_MAX => {
+                    let within = self.skip_line()?;
+                    let problem =
+                        if within { RowProblem::UnclosedQuote } else { RowProblem::TooLong };
+                    return Ok(Step::Malformed { line, problem });
+                }
+                Scan::Incomplete => self.fill()?,
+                Scan::BadQuote { column, first_line } => {
+                    let problem = if first_line {
+                        RowProblem::StrayQuote { column }
+                    } else {
+                        RowProblem::UnclosedQuote
+                    };
+                    self.skip_line()?;
+                    return Ok(Step::Malformed { line, problem });
+                }
+            }
+        }
+    }
+
+    /// Drops one physical line; says whether it was shorter than
+    /// [`ROW_BYTES_MAX`].
+    fn skip_line(&mut self) -> Result<bool, FileError> {
+        let mut skipped = 0;
+        loop {
+            let data = self.input.unread();
+            let end = find3(data, 0, b'\n', b'\r', b'\n');
+            let after = match (data.get(end), data.get(end + 1)) {
+                (None, _) if self.input.eof => Some(end),
+                (None, _) => None,
+                (Some(b'\r'), Some(b'\n')) => Some(end + 2),
+                (Some(b'\r'), None) if !self.input.eof => None,
+                (Some(_), _) => Some(end + 1),
+            };
+            skipped += end;
+            match after {
+                Some(after) => {
+                    self.input.start += after;
+                    self.line += 1;
+                    return Ok(skipped < ROW_BYTES_MAX);
+                }
+                None => {
+                    self.input.start += end;
+                    self.fill()?;
+                }
+            }
+        }
+    }
+
+    fn fill(&mut self) -> Result<(), FileError> {
+        self.input.fill().map_err(|source| FileError::Io { path: self.path.clone(), source })
+    }
+}
+
+/// White space and a byte order mark that another tool left behind.
+fn is_label_margin(character: char) -> bool {
+    character.is_whitespace() || character == '\u{feff}'
+}
+
+/// What [`CsvFile`] found at its place in the file.
+enum Step {
+    End,
+    Blank,
+    Malformed { line: u64, problem: RowProblem },
+    Record { line: u64, record: Record },
+}
+
+/// A record within the input's buffer.
+struct Record {
+    body: Range<usize>,
+    /// Behind the line end.
+    end: usize,
+    /// Physical lines it covers.
+    lines: u64,
+    fields: usize,
+    /// Whether a field has doubled quotes.
+    escaped: bool,
+}
+
+/// The fields of a record as text, or the first column (from 1) that is none.
+fn decode_fields<'a>(
+    body: &'a [u8],
+    spans: &'a [Span],
+    escaped: bool,
+    charset: Charset,
+    scratch: &'a mut String,
+    scratch_spans: &'a mut Vec<Span>,
+) -> Result<Fields<'a>, usize> {
+    if charset != Charset::Gb18030 || body.is_ascii() {
+        if let Some(text) = as_utf8(body) {
+            if !escaped {
+                return Ok(Fields { text, spans });
+            }
+        } else {
+            let broken = |span: &Span| as_utf8(&body[span.range()]).is_none();
+            return Err(spans.iter().position(broken).map_or(1, |index| index + 1));
+        }
+    }
+    scratch.clear();
+    scratch_spans.clear();
+    for (index, span) in spans.iter().enumerate() {
+        let mut rest = &body[span.range()];
+        let start = scratch.len();
+        while !rest.is_empty() {
+            // Every quote within an escaped field is the first of two.
+            let quote = if span.escaped {
+                rest.iter().position(|&byte| byte == b'"').unwrap_or(rest.len())
+            } else {
+                rest.len()
+            };
+            if !push_decoded(&rest[..quote], charset, scratch) {
+                return Err(index + 1);
+            }
+            if quote < rest.len() {
+                scratch.push('"');
+            }
+            rest = rest.get(quote + 2..).unwrap_or_default();
+        }
+        scratch_spans.push(Span::new(start, scratch.len(), false));
+    }
+    Ok(Fields { text: scratch, spans: scratch_spans })
+}
+
+/// As the standard library's check, but vectorised: finding the encoding of
+/// Chinese text and splitting it takes half the time.
+fn as_utf8(bytes: &[u8]) -> Option<&str> {
+    match UTF_8.decode_without_bom_handling_and_without_replacement(bytes) {
+        Some(Cow::Borrowed(text)) => Some(text),
+        _ => None,
+    }
+}
+
+fn push_decoded(bytes: &[u8], charset: Charset, out: &mut String) -> bool {
+    if charset != Charset::Gb18030 || bytes.is_ascii() {
+        return as_utf8(bytes).map(|text| out.push_str(text)).is_some();
+    }
+    let mut decoder = GB18030.new_decoder_without_bom_handling();
+    let Some(room) = decoder.max_utf8_buffer_length_without_replacement(bytes.len()) else {
+        return false;
+    };
+    out.reserve(room);
+    let (result, _) = decoder.decode_to_string_without_replacement(bytes, out, true);
+    result == DecoderResult::InputEmpty
+}
+
+#[cfg(test)]
+mod tests;

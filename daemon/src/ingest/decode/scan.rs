@@ -1,0 +1,141 @@
+//! Splits bytes into records and fields, by the grammar that [`super`] describes.
+
+use std::ops::Range;
+
+/// A field's place in a record, or in the decoded text of one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    // Records have at most 1 MiB, so 32 bits are plenty.
+    pub(super) start: u32,
+    pub(super) end: u32,
+    pub(super) escaped: bool,
+}
+
+impl Span {
+    pub(super) fn new(start: usize, end: usize, escaped: bool) -> Self {
+        Self { start: start as u32, end: end as u32, escaped }
+    }
+
+    pub(super) fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+pub(super) enum Scan {
+    /// The data ends before the record does.
+    Incomplete,
+    Record {
+        body: usize,
+        end: usize,
+        lines: u64,
+        fields: usize,
+        escaped: bool,
+    },
+    /// A quoted field is not closed, or followed by something else than a
+    /// separator or line end.
+    BadQuote {
+        column: usize,
+        first_line: bool,
+    },
+}
+
+/// Splits the record at the front of `data`, which is not empty. `eof` says
+/// that nothing follows `data`. At most `keep` spans are kept.
+pub(super) fn scan_record(
+    data: &[u8],
+    eof: bool,
+    separator: u8,
+    spans: &mut Vec<Span>,
+    keep: usize,
+) -> Scan {
+    spans.clear();
+    let (mut at, mut lines, mut fields, mut any_escaped) = (0, 1, 0, false);
+    loop {
+        let span = if data.get(at) == Some(&b'"') {
+            let start = at + 1;
+            let mut escaped = false;
+            at = start;
+            loop {
+                at = find3(data, at, b'"', b'\n', b'\r');
+                match (data.get(at), data.get(at + 1)) {
+                    (None, _) if eof => {
+                        return Scan::BadQuote { column: fields + 1, first_line: false };
+                    }
+                    (None, _) => return Scan::Incomplete,
+                    // What the byte means depends on the one behind it.
+                    (Some(b'"' | b'\r'), None) if !eof => return Scan::Incomplete,
+                    (Some(b'"'), Some(b'"')) => {
+                        escaped = true;
+                        at += 2;
+                    }
+                    (Some(b'"'), _) => break,
+                    (Some(b'\r'), Some(b'\n')) => {
+                        lines += 1;
+                        at += 2;
+                    }
+                    (Some(_), _) => {
+                        lines += 1;
+                        at += 1;
+                    }
+                }
+            }
+            any_escaped |= escaped;
+            at += 1;
+            Span::new(start, at - 1, escaped)
+        } else {
+            let start = at;
+            at = find3(data, at, separator, b'\n', b'\r');
+            Span::new(start, at, false)
+        };
+        fields += 1;
+        if fields <= keep {
+            spans.push(span);
+        }
+        let end = match data.get(at) {
+            Some(&byte) if byte == separator => {
+                at += 1;
+                continue;
+            }
+            None if eof => at,
+            None => return Scan::Incomplete,
+            Some(b'\n') => at + 1,
+            Some(b'\r') => match data.get(at + 1) {
+                Some(b'\n') => at + 2,
+                None if !eof => return Scan::Incomplete,
+                _ => at + 1,
+            },
+            Some(_) => return Scan::BadQuote { column: fields, first_line: lines == 1 },
+        };
+        return Scan::Record { body: at, end, lines, fields, escaped: any_escaped };
+    }
+}
+
+/// The first place from `from` on with one of three bytes, or the end.
+///
+/// Eight bytes a step: subtracting one from each byte of `word ^ needle`
+/// borrows into the top bit exactly where the byte was zero; a false hit can
+/// only lie above a true one, so the lowest hit is right.
+pub(super) fn find3(data: &[u8], from: usize, a: u8, b: u8, c: u8) -> usize {
+    const ONES: u64 = u64::from_le_bytes([0x01; 8]);
+    const TOPS: u64 = u64::from_le_bytes([0x80; 8]);
+    let (wide_a, wide_b, wide_c) = (ONES * u64::from(a), ONES * u64::from(b), ONES * u64::from(c));
+    let mut at = from;
+    while let Some(&chunk) = data.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(chunk);
+        let (x, y, z) = (word ^ wide_a, word ^ wide_b, word ^ wide_c);
+        let hits =
+            (x.wrapping_sub(ONES) & !x | y.wrapping_sub(ONES) & !y | z.wrapping_sub(ONES) & !z)
+                & TOPS;
+        if hits != 0 {
+            return at + hits.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    while let Some(&byte) = data.get(at) {
+        if byte == a || byte == b || byte == c {
+            return at;
+        }
+        at += 1;
+    }
+    data.len()
+}

@@ -1,0 +1,312 @@
+//! Files in every encoding, whole and broken.
+
+use super::*;
+
+/// A whole file as lines of `line: field|field` or `line! code`.
+fn read(bytes: &[u8], encoding: Encoding) -> Vec<String> {
+    let mut file = CsvFile::from_bytes(bytes.to_vec(), encoding).unwrap();
+    let mut out = Vec::new();
+    while let Some(row) = file.next_row().unwrap() {
+        out.push(match row {
+            Row::Fields { line, fields } => {
+                assert_eq!(fields.len(), fields.iter().count());
+                assert_eq!(fields.get(0), fields.iter().next());
+                format!("{line}: {}", fields.iter().collect::<Vec<_>>().join("|"))
+            }
+            Row::Malformed { line, problem } => format!("{line}! {}", problem.code()),
+        });
+    }
+    assert_eq!(file.bytes_read(), bytes.len() as u64);
+    out
+}
+
+fn refused(bytes: &[u8]) -> FileError {
+    CsvFile::from_bytes(bytes.to_vec(), Encoding::Auto).unwrap_err()
+}
+
+fn utf16(text: &str, order: fn(u16) -> [u8; 2]) -> Vec<u8> {
+    text.encode_utf16().flat_map(order).collect()
+}
+
+const SMALL: &str = "名称,代码\n郑州某某有限公司,1\n县城小店😀,2\n";
+
+#[test]
+fn encodings_are_found_and_read_alike() {
+    let expected = ["2: 郑州某某有限公司|1", "3: 县城小店😀|2"];
+    let gb = GB18030.encode(SMALL).0.into_owned();
+    let cases: [(&str, Vec<u8>, Encoding); 7] = [
+        ("UTF-8", SMALL.into(), Encoding::Utf8),
+        ("UTF-8", format!("\u{feff}{SMALL}").into(), Encoding::Utf8),
+        ("GB18030", gb, Encoding::Gb18030),
+        ("UTF-16LE", utf16(&format!("\u{feff}{SMALL}"), u16::to_le_bytes), Encoding::Utf16),
+        ("UTF-16BE", utf16(&format!("\u{feff}{SMALL}"), u16::to_be_bytes), Encoding::Utf16),
+        ("UTF-16LE", utf16(SMALL, u16::to_le_bytes), Encoding::Utf16),
+        ("UTF-16BE", utf16(SMALL, u16::to_be_bytes), Encoding::Utf16),
+    ];
+    for (name, bytes, named) in cases {
+        for encoding in [Encoding::Auto, named] {
+            let file = CsvFile::from_bytes(bytes.clone(), encoding).unwrap();
+            assert_eq!(file.encoding_name(), name, "{encoding:?}");
+            assert_eq!(file.header(), ["名称", "代码"], "{name}");
+            assert_eq!(read(&bytes, encoding), expected, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_broken_row_is_rejected_and_the_file_goes_on() {
+    let mut bytes = b"a,b\n".to_vec();
+    for index in 0..9 {
+        let broken: &[u8] = if index == 4 { b"\xe5\x8e" } else { "县".as_bytes() };
+        bytes.extend_from_slice(b"1,");
+        bytes.extend_from_slice(broken);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    let rows = read(&bytes, Encoding::Auto);
+    assert_eq!(rows.len(), 9);
+    for (index, row) in rows.iter().enumerate() {
+        let line = index + 2;
+        let expected =
+            if index == 4 { format!("{line}! encoding") } else { format!("{line}: 1|县") };
+        assert_eq!(*row, expected);
+    }
+    // A lead byte without its trail, in GB18030 and in UTF-16.
+    let mut gb = GB18030.encode("甲,乙\n").0.into_owned();
+    gb.extend_from_slice(b"1,\xd6\n2,\xd6\xd0\n");
+    assert_eq!(read(&gb, Encoding::Auto), ["2! encoding", "3: 2|中"]);
+    let mut wide = utf16("\u{feff}甲,乙\n1,", u16::to_le_bytes);
+    wide.extend_from_slice(&[0x00, 0xd8]);
+    wide.extend(utf16("\n2,中\n", u16::to_le_bytes));
+    assert_eq!(read(&wide, Encoding::Auto), ["2! encoding", "3: 2|中"]);
+    wide.push(0x41);
+    assert_eq!(read(&wide, Encoding::Auto), ["2! encoding", "3: 2|中", "4! field-count"]);
+}
+
+#[test]
+fn a_character_cut_by_the_chunk_is_no_fault() {
+    for shift in 0..4 {
+        let mut text = format!("a,b\n{},", "x".repeat(CHUNK - 12 + shift));
+        text.push_str(&"县😀".repeat(9));
+        text.push('\n');
+        let file = CsvFile::from_bytes(text.clone().into_bytes(), Encoding::Auto).unwrap();
+        assert_eq!(file.encoding_name(), "UTF-8");
+        assert_eq!(read(text.as_bytes(), Encoding::Auto).len(), 1);
+    }
+    let cut = b"\xe5\x8e\xbf,b\n1,\xe5\x8e";
+    assert_eq!(read(cut, Encoding::Auto), ["2! encoding"]);
+}
+
+#[test]
+fn quoted_values_and_every_line_end_are_read() {
+    let text = "a,b\r\n\"x\r\ny\",\"say \"\"hi\"\"\"\n\r\n   \n\"\",5\"6\r\"县\",,\"\n7,8";
+    assert_eq!(
+        read(text.as_bytes(), Encoding::Auto),
+        ["2: x\r\ny|say \"hi\"", "6: |5\"6", "7! unclosed-quote", "8: 7|8"]
+    );
+    let gb = GB18030.encode("甲,乙\n\"某\"\"县\"\"\n城\",1\n").0.into_owned();
+    assert_eq!(read(&gb, Encoding::Auto), ["2: 某\"县\"\n城|1"]);
+    assert_eq!(read(b"a,b\n1,", Encoding::Auto), ["2: 1|"]);
+    assert_eq!(read(b"a,b\n1,\"2\"", Encoding::Auto), ["2: 1|2"]);
+    assert_eq!(read(b"a,b\r1,2\r\r3,4\r", Encoding::Auto), ["2: 1|2", "4: 3|4"]);
+}
+
+#[test]
+fn other_separators_are_found_in_the_header() {
+    assert_eq!(read(b"a\tb\n1,5\t2\n", Encoding::Auto), ["2: 1,5|2"]);
+    assert_eq!(read(b"\n a ; b \n1;2\n", Encoding::Auto), ["3: 1|2"]);
+    assert_eq!(read(b"a\n1\n\n2,3\n", Encoding::Auto), ["2: 1", "4! field-count"]);
+}
+
+#[test]
+fn a_stray_quote_costs_one_row() {
+    for quoted in [false, true] {
+        for place in ["\"stray,1,2", "1,\"stray,2", "1,2,\"stray", "\"stra\"y,1,2"] {
+            let mut text = "a,b,c\n".to_owned();
+            for index in 0..1000 {
+                let row = match (index == 500, quoted) {
+                    (true, _) => place.to_owned(),
+                    (_, true) => format!("\"{index}\",x,\"县\""),
+                    (_, false) => format!("{index},x,县"),
+                };
+                text.push_str(&row);
+                text.push('\n');
+            }
+            let rows = read(text.as_bytes(), Encoding::Auto);
+            assert_eq!(rows.len(), 1000, "{place}");
+            for (index, row) in rows.iter().enumerate() {
+                let line = index + 2;
+                if index == 500 {
+                    assert!(row.starts_with(&format!("{line}! ")), "{place}: {row}");
+                } else {
+                    assert_eq!(*row, format!("{line}: {index}|x|县"), "{place}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stray_quote_in_a_large_file_is_followed_one_mebibyte_at_most() {
+    let mut text = "a,b\n\"x,1\n".to_owned();
+    let rows = 3 * ROW_BYTES_MAX / 4;
+    text.push_str(&"1,2\n".repeat(rows));
+    let mut file = CsvFile::from_bytes(text.into_bytes(), Encoding::Auto).unwrap();
+    let mut good = 0;
+    while let Some(row) = file.next_row().unwrap() {
+        match row {
+            Row::Fields { .. } => good += 1,
+            Row::Malformed { line, problem } => {
+                assert_eq!((line, problem), (2, RowProblem::UnclosedQuote));
+            }
+        }
+    }
+    assert_eq!(good, rows);
+    assert!(file.input.buf.len() <= ROW_BYTES_MAX + 2 * CHUNK);
+}
+
+#[test]
+fn a_line_above_the_limit_is_rejected_and_the_next_one_read() {
+    let long = "x".repeat(3 * ROW_BYTES_MAX);
+    for line in [long.clone(), format!("\"{long}"), format!("1,\"{long}\"")] {
+        for end in ["\n", "\r\n", "\r"] {
+            let text = format!("a,b{end}{line}{end}3,4{end}");
+            let rows = read(text.as_bytes(), Encoding::Auto);
+            assert_eq!(rows, ["2! row-too-long", "3: 3|4"]);
+        }
+    }
+    let fits = format!("a,b\n1,{}\n", "x".repeat(ROW_BYTES_MAX - 8));
+    assert_eq!(read(fits.as_bytes(), Encoding::Auto).len(), 1);
+}
+
+#[test]
+fn a_wrong_field_count_names_both_numbers() {
+    let mut file = CsvFile::from_bytes(b"a,b\n1,2,3\n".to_vec(), Encoding::Auto).unwrap();
+    let Some(Row::Malformed { line: 2, problem }) = file.next_row().unwrap() else {
+        panic!("the row has three fields");
+    };
+    assert_eq!(problem, RowProblem::FieldCount { expected: 2, found: 3 });
+    assert_eq!(read(b"a,b\n1\n,\n1,2\n", Encoding::Auto), ["2! field-count", "3: |", "4: 1|2"]);
+}
+
+#[test]
+fn files_of_other_kinds_are_refused_with_the_next_step() {
+    let xlsx = refused(b"PK\x03\x04\x14\0\x06\0");
+    assert!(xlsx.to_string().contains("CSV UTF-8"), "{xlsx}");
+    let mut zip = b"PK\x03\x04".to_vec();
+    zip.resize(30, 0);
+    zip.extend_from_slice(b"data.csv");
+    for (bytes, expected) in [
+        (zip.as_slice(), NotText::Archive),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1".as_slice(), NotText::Excel),
+        (b"%PDF-1.7".as_slice(), NotText::Pdf),
+        (b"\x1f\x8b\x08".as_slice(), NotText::Archive),
+        (b"  <HTML><table>".as_slice(), NotText::Markup),
+        (b"a,b\n1,\0\n".as_slice(), NotText::Binary),
+        (b"\xef\xbb\xbfa,b\n1,\0\n".as_slice(), NotText::Binary),
+    ] {
+        assert!(
+            matches!(refused(bytes), FileError::NotText { kind, .. } if kind == expected),
+            "{expected:?}"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_opened_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = |path: &Path| CsvFile::open(path, Encoding::Auto).map(|_| ());
+    assert!(matches!(open(dir.path()), Err(FileError::NotAFile { .. })));
+    let missing = open(&dir.path().join("none.csv")).unwrap_err();
+    assert!(missing.to_string().contains("none.csv"), "{missing}");
+    let path = dir.path().join("a.csv");
+    std::fs::write(&path, "a,b\n1,2\n").unwrap();
+    let mut file = CsvFile::open(&path, Encoding::Auto).unwrap();
+    assert_eq!(file.bytes_total(), 8);
+    assert!(matches!(file.next_row(), Ok(Some(Row::Fields { line: 2, .. }))));
+}
+
+#[test]
+fn a_header_is_required_and_has_to_be_sound() {
+    for empty in ["", "\n\n", "  \r\n\t\n", "\u{feff}"] {
+        assert!(matches!(refused(empty.as_bytes()), FileError::NoHeader { .. }), "{empty:?}");
+    }
+    assert!(matches!(refused(b"a,\"b\n1,2\n"), FileError::Header { line: 1, .. }));
+    assert!(matches!(
+        refused(",".repeat(COLUMNS_MAX).as_bytes()),
+        FileError::TooManyColumns { .. }
+    ));
+    let file = CsvFile::from_bytes(b"a,b".to_vec(), Encoding::Auto).unwrap();
+    assert_eq!(file.header(), ["a", "b"]);
+}
+
+#[test]
+fn encoding_names_are_read() {
+    for (text, encoding) in [
+        ("auto", Encoding::Auto),
+        ("UTF-8", Encoding::Utf8),
+        ("gbk", Encoding::Gb18030),
+        ("gb18030", Encoding::Gb18030),
+        ("utf-16", Encoding::Utf16),
+    ] {
+        assert_eq!(text.parse(), Ok(encoding));
+    }
+    assert!("big5".parse::<Encoding>().is_err());
+}
+
+#[test]
+fn finding_bytes_agrees_with_looking_at_each() {
+    let data: Vec<u8> = (0..=255).cycle().step_by(7).take(997).collect();
+    for needles in [[0, 1, 255], [b',', b'\n', b'\r'], [128, 127, 129], [3, 3, 3]] {
+        for from in 0..data.len() {
+            let expected = data[from..]
+                .iter()
+                .position(|byte| needles.contains(byte))
+                .map_or(data.len(), |at| from + at);
+            assert_eq!(find3(&data, from, needles[0], needles[1], needles[2]), expected);
+        }
+    }
+}
+
+#[test]
+fn any_bytes_are_read_line_by_line() {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let seed = RandomState::new().build_hasher().finish() | 1;
+    println!("seed {seed}");
+    let mut state = seed;
+    let mut below = |limit: u64| {
+        // xorshift64*, Vigna 2016.
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % limit
+    };
+    let pieces: [&[u8]; 10] =
+        [b"\"", b"\"\"", b",", b"\n", b"\r", b"\r\n", b"a", b" ", "县".as_bytes(), b"\xd6"];
+    for _ in 0..5_000 {
+        let mut bytes = b"a,b\n".to_vec();
+        for _ in 0..below(40) {
+            bytes.extend_from_slice(pieces[below(pieces.len() as u64) as usize]);
+        }
+        for encoding in [Encoding::Auto, Encoding::Utf8, Encoding::Gb18030, Encoding::Utf16] {
+            let Ok(mut file) = CsvFile::from_bytes(bytes.clone(), encoding) else {
+                assert_eq!(encoding, Encoding::Utf16, "{bytes:?}");
+                continue;
+            };
+            let mut last = 1;
+            let mut read = 0;
+            while let Some(row) = file.next_row().unwrap() {
+                let line = match row {
+                    Row::Fields { line, fields } => {
+                        read += fields.iter().map(str::len).sum::<usize>();
+                        assert!(encoding == Encoding::Utf16 || fields.len() == 2);
+                        line
+                    }
+                    Row::Malformed { line, .. } => line,
+                };
+                assert!(line > last || encoding == Encoding::Utf16, "{bytes:?}");
+                last = line;
+            }
+            assert!(read <= 2 * bytes.len(), "{bytes:?}");
+        }
+    }
+}
