@@ -15,24 +15,41 @@ pub const MESSAGE_BYTES_MAX: usize = crate::frame::FRAME_BYTES_MAX;
 /// bincode's limit counts the memory of what it decodes, which for a list of
 /// small items is several times its bytes.
 const DECODE_MEMORY_MAX: usize = 4 * MESSAGE_BYTES_MAX;
+const KIB: usize = 1024;
 
 /// zstd's window may have 8 MiB at most, as RFC 8878 recommends: a frame of a
 /// few bytes could else make us reserve 128 MiB. [`compress`] uses 512 KiB.
 const WINDOW_LOG_MAX: u32 = 23;
 
-fn configuration() -> impl bincode::config::Config {
-    bincode::config::standard().with_big_endian().with_limit::<DECODE_MEMORY_MAX>()
+fn configuration<const MEMORY_MAX: usize>() -> impl bincode::config::Config {
+    bincode::config::standard().with_big_endian().with_limit::<MEMORY_MAX>()
 }
 
 /// Encodes a message or a stored envelope.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    bincode::serde::encode_to_vec(value, configuration())
+    bincode::serde::encode_to_vec(value, configuration::<DECODE_MEMORY_MAX>())
         .expect("messages are plain data within the limit, and memory does not refuse writes")
 }
 
 /// Decodes exactly one value; bytes left over are an error.
+///
+/// bincode reserves what a length claims before it looks for the bytes, so a
+/// short input has a low limit: 16 times its length or more, and never above 256
+/// times it or 64 KiB.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
-    let (value, consumed) = bincode::serde::decode_from_slice(bytes, configuration())
+    match bytes.len().div_ceil(KIB) {
+        0..=4 => decode_within::<T, { 64 * KIB }>(bytes),
+        5..=64 => decode_within::<T, { 1024 * KIB }>(bytes),
+        65..=1024 => decode_within::<T, { 16 * 1024 * KIB }>(bytes),
+        _ => decode_within::<T, DECODE_MEMORY_MAX>(bytes),
+    }
+}
+
+fn decode_within<T: DeserializeOwned, const MEMORY_MAX: usize>(
+    bytes: &[u8],
+) -> Result<T, DecodeError> {
+    let configuration = configuration::<MEMORY_MAX>();
+    let (value, consumed) = bincode::serde::decode_from_slice(bytes, configuration)
         .map_err(|_| DecodeError::Invalid("a message does not decode"))?;
     if consumed != bytes.len() {
         return Err(DecodeError::Trailing);

@@ -31,7 +31,9 @@ const SCATTER: u64 = 7919;
 
 fn main() -> anyhow::Result<()> {
     let sizes: Vec<u64> = match std::env::args().nth(1) {
-        Some(list) => list.split(',').map(str::parse).collect::<Result<_, _>>().context("ROWS[,ROWS]")?,
+        Some(list) => {
+            list.split(',').map(str::parse).collect::<Result<_, _>>().context("ROWS[,ROWS]")?
+        }
         None => vec![100_000, 1_000_000],
     };
     let mut table = Table::default();
@@ -83,7 +85,10 @@ fn measure(rows: u64, table: &mut Table) -> anyhow::Result<()> {
     let report = bench.import(&file, true)?;
     ensure!(report["change_sets"] == 0, "the same file changed something: {report}");
     table.row("same full file again, s", seconds(started.elapsed()));
-    table.row("same full file again: bytes on the wire", format!("{}", bench.wire_bytes()? - before));
+    table.row(
+        "same full file again: bytes on the wire",
+        format!("{}", bench.wire_bytes()? - before),
+    );
 
     let updates = (rows / 10).max(1);
     let file = root.join("updates.csv");
@@ -98,7 +103,10 @@ fn measure(rows: u64, table: &mut Table) -> anyhow::Result<()> {
     table.row("updates: import, s", seconds(imported));
     table.row("updates: until durable at the hub, s", seconds(replicated));
     table.row("updates, rows/s to the hub", per_second(updates, replicated));
-    table.row("updates: bytes on the wire a change", format!("{}", (bench.wire_bytes()? - before) / updates));
+    table.row(
+        "updates: bytes on the wire a change",
+        format!("{}", (bench.wire_bytes()? - before) / updates),
+    );
 
     let before = bench.wire_bytes()?;
     let mut latencies = Vec::new();
@@ -166,7 +174,10 @@ impl Bench {
         let partitions = status["partitions"].as_array().context("partitions")?;
         let own = partitions.iter().find(|found| found["partition"] == "enterprise/county");
         let own = own.context("the county has no partition")?;
-        Ok((own["seq"].as_u64().unwrap_or_default(), own["acked"][0]["seq"].as_u64().unwrap_or_default()))
+        Ok((
+            own["seq"].as_u64().unwrap_or_default(),
+            own["acked"][0]["seq"].as_u64().unwrap_or_default(),
+        ))
     }
 
     fn wait_in_sync(&self) -> anyhow::Result<()> {
@@ -291,20 +302,20 @@ fn disk_bytes(dir: &Path) -> anyhow::Result<u64> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         let metadata = entry.metadata()?;
-        bytes += if metadata.is_dir() { disk_bytes(&entry.path())? } else { metadata.blocks() * 512 };
+        bytes +=
+            if metadata.is_dir() { disk_bytes(&entry.path())? } else { metadata.blocks() * 512 };
     }
     Ok(bytes)
 }
 
 /// Rows of a registration's size, about 350 bytes, in file order of no key.
-fn write_rows(
-    path: &Path,
-    rows: impl IntoIterator<Item = u64>,
-    note: &str,
-) -> anyhow::Result<u64> {
+fn write_rows(path: &Path, rows: impl IntoIterator<Item = u64>, note: &str) -> anyhow::Result<u64> {
     const SCOPE: &str = "软件开发、技术咨询、技术服务；计算机系统集成；电子产品、办公用品、日用百货的批发与零售；企业管理咨询；货物或技术进出口";
     let mut out = BufWriter::new(File::create(path)?);
-    writeln!(out, "企业名称,统一社会信用代码,注册日期,企业类型,注册资金,经营范围,所在省份,地区,注册地址")?;
+    writeln!(
+        out,
+        "企业名称,统一社会信用代码,注册日期,企业类型,注册资金,经营范围,所在省份,地区,注册地址"
+    )?;
     for row in rows {
         // Spreads codes over the key range, as real ones are.
         let number = row * 2_654_435_761 % 1_000_000_007;

@@ -85,11 +85,7 @@ pub fn wait_for(what: &str, longest: Duration, mut condition: impl FnMut() -> bo
 /// Looks until nothing is missing any more, for at most `longest`; shows what
 /// was missing last.
 #[track_caller]
-pub fn wait_for_ok(
-    what: &str,
-    longest: Duration,
-    mut missing: impl FnMut() -> Result<(), String>,
-) {
+pub fn wait_for_ok(what: &str, longest: Duration, mut missing: impl FnMut() -> Result<(), String>) {
     let started = Instant::now();
     while let Err(missing) = missing() {
         assert!(started.elapsed() < longest, "waited {longest:?}, but not: {what} {missing}");

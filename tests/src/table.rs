@@ -25,6 +25,8 @@ pub const ENTERPRISE_FIELDS: [&str; 9] =
     ["name", "uscc", "registered_on", "type", "capital", "scope", "province", "city", "address"];
 /// Where its key is.
 const KEY_COLUMN: usize = 1;
+/// Why writing a CSV text cannot fail.
+const IN_MEMORY: &str = "rows of equal length are written to memory";
 
 /// Rows of `enterprise`, by code.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,11 +45,12 @@ impl Table {
     #[track_caller]
     pub fn parse(text: &str) -> Self {
         let mut reader = csv::Reader::from_reader(text.trim_start_matches('\u{feff}').as_bytes());
-        let header: Vec<String> = reader.headers().unwrap().iter().map(str::to_owned).collect();
+        let header: Vec<String> =
+            reader.headers().expect("a header").iter().map(str::to_owned).collect();
         assert!(header == ENTERPRISE_TITLES || header == ENTERPRISE_FIELDS, "{header:?}");
         let mut table = Self::default();
         for row in reader.records() {
-            table.put(row.unwrap().iter().map(str::to_owned).collect());
+            table.put(row.expect("a well-formed row").iter().map(str::to_owned).collect());
         }
         table
     }
@@ -55,7 +58,7 @@ impl Table {
     /// Reads a file.
     #[track_caller]
     pub fn read(path: &Path) -> Self {
-        Self::parse(&fs::read_to_string(path).unwrap())
+        Self::parse(&fs::read_to_string(path).expect("a readable file"))
     }
 
     /// Adds a row, or replaces the one with its key.
@@ -91,7 +94,7 @@ impl Table {
     /// Writes a file into `dir`.
     pub fn write(&self, dir: &Path, name: &str) -> PathBuf {
         let path = dir.join(name);
-        fs::write(&path, self.to_csv()).unwrap();
+        fs::write(&path, self.to_csv()).expect("the file is written");
         path
     }
 }
@@ -99,11 +102,12 @@ impl Table {
 /// A CSV text with this header and these rows.
 pub fn csv_text<'a>(header: &[&str], rows: impl IntoIterator<Item = &'a Vec<String>>) -> String {
     let mut out = csv::Writer::from_writer(Vec::new());
-    out.write_record(header).unwrap();
+    out.write_record(header).expect(IN_MEMORY);
     for row in rows {
-        out.write_record(row).unwrap();
+        out.write_record(row).expect(IN_MEMORY);
     }
-    String::from_utf8(out.into_inner().unwrap()).unwrap()
+    let bytes = out.into_inner().expect(IN_MEMORY);
+    String::from_utf8(bytes).expect("text went in")
 }
 
 /// A credit code with a valid check character that no authority has issued: the
@@ -122,7 +126,11 @@ pub fn synthetic_row(owner: u32, row: u32, batch: &str) -> Vec<String> {
         synthetic_code(owner, row),
         format!("20{:02}-{month:02}-{day:02}", row % 24),
         "有限责任公司".to_owned(),
-        if row % 7 == 0 { String::new() } else { format!("{}万人民币", row % 900 + 100) },
+        if row.is_multiple_of(7) {
+            String::new()
+        } else {
+            format!("{}万人民币", row % 900 + 100)
+        },
         format!("演示数据，\"非真实\"企业, 第{row}行\n软件开发"),
         "示例省".to_owned(),
         "示例市".to_owned(),

@@ -2,11 +2,14 @@
 //!
 //! One binary, because each one links the whole program.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail like the test itself")]
+
 mod e2e {
     mod cli;
     mod converge;
     mod crash;
     mod disk;
+    mod files;
     mod inbox;
     mod link;
     mod real_data;

@@ -31,7 +31,7 @@ use mutate::mutate;
 use targets::{TARGETS, Target};
 
 /// How long a target is tried where `FUZZ_ROUNDS` is not given.
-const TIME_DEFAULT: Duration = Duration::from_millis(1500);
+const TIME_DEFAULT: Duration = Duration::from_millis(1000);
 /// Rounds that are always done, however slow the machine is.
 const ROUNDS_MIN: u64 = 200;
 
@@ -42,14 +42,14 @@ fn setting(name: &str) -> Option<u64> {
 
 /// Tries one input; a failure shows it and how to get it again.
 fn try_input(target: &Target, input: &[u8], origin: &dyn Fn() -> String) {
-    let (outcome, peak) = memory::peak_of(|| {
-        catch_unwind(AssertUnwindSafe(|| (target.run)(input)))
-    });
+    let (outcome, peak) =
+        memory::peak_of(|| catch_unwind(AssertUnwindSafe(|| (target.run)(input))));
     let limit = target.memory_max(input.len());
     if outcome.is_ok() && peak <= limit {
         return;
     }
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-{}", target.name));
+    let path =
+        std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-{}", target.name));
     std::fs::write(&path, input).unwrap();
     panic!(
         "{}: {}; {peak} bytes of memory, {limit} are allowed; {}, {} bytes, kept in {}",

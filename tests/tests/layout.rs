@@ -130,7 +130,9 @@ fn items(list: &str) -> Vec<String> {
 fn the_protocol_does_no_input_or_output() {
     for (name, text) in sources("protocol/src") {
         let code = code_of(&text);
-        for word in ["std::fs", "std::net", "std::thread", "SystemTime", "Instant", "tokio", "std::env"] {
+        for word in
+            ["std::fs", "std::net", "std::thread", "SystemTime", "Instant", "tokio", "std::env"]
+        {
             assert!(!code.contains(word), "{name} uses {word}");
         }
     }

@@ -74,6 +74,7 @@ impl Disk {
             None => (total_mb(path)? / 20).clamp(RESERVE_LEAST_MB, RESERVE_MOST_MB),
         };
         let database = path.join("sled");
+        remove_unfinished_snapshots(&database).map_err(file_error)?;
         let config = sled::Config::new()
             .path(&database)
             .cache_capacity(options.cache_mb * MIB)
@@ -337,6 +338,25 @@ pub struct Broken {
 fn fail_if(broken: &std::sync::atomic::AtomicBool) -> Result<(), StoreError> {
     if broken.load(Ordering::Relaxed) {
         return Err(StoreError::Database("broken by a test".into()));
+    }
+    Ok(())
+}
+
+/// Removes what sled leaves when it is stopped, or finds no room, while it
+/// writes a snapshot of its page table. With such a file there it would not open
+/// again, although the data is whole: the snapshot only saves time.
+///
+/// The node's directory is locked, so no other process is writing one.
+fn remove_unfinished_snapshots(database: &Path) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(database) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "generating") {
+            std::fs::remove_file(path)?;
+        }
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 use harness::{
     federation::{Federation, HUB},
     node::{Node, wait_until},
-    table::{Table, synthetic_code, synthetic_row},
+    table::{ENTERPRISE_FIELDS, Table, synthetic_code, synthetic_row},
 };
 use serde_json::{Value as Json, json};
 
@@ -78,7 +78,7 @@ fn deliveries_arrive_as_they_are() {
     let rows = |county: &Node, table: &Table| -> Vec<Json> {
         let with_origin = |row: &Vec<String>| {
             let mut object = json!({ "_origin": county.name() });
-            for (field, text) in harness::table::ENTERPRISE_FIELDS.iter().zip(row) {
+            for (field, text) in ENTERPRISE_FIELDS.iter().zip(row) {
                 object[field] = if text.is_empty() { Json::Null } else { json!(text) };
             }
             object
@@ -114,8 +114,12 @@ fn a_large_first_load_is_taken_as_pages() {
     let mut table = table;
     table.put(synthetic_row(1, 17, "二"));
     let county = &federation.counties[0];
-    let one = Table(table.0.range(synthetic_code(1, 17)..=synthetic_code(1, 17)).map(own_pair).collect());
-    assert_eq!(counts(&county.import("enterprise", &one.write(federation.dir(), "one.csv"))), [1, 0, 1, 0, 0]);
+    let one =
+        Table(table.0.range(synthetic_code(1, 17)..=synthetic_code(1, 17)).map(own_pair).collect());
+    assert_eq!(
+        counts(&county.import("enterprise", &one.write(federation.dir(), "one.csv"))),
+        [1, 0, 1, 0, 0]
+    );
     federation.wait_converged();
     assert_content(&federation, county, &table);
     assert_eq!(federation.hub.log().matches("fetching the whole state").count(), 1);
@@ -273,7 +277,11 @@ fn a_new_dataset_is_known_everywhere() {
     };
     assert!(federation.nodes().all(known));
     let file = federation.dir().join("permits.csv");
-    std::fs::write(&file, "许可证编号,Issued on,seats\nJY001,2024/1/5,\"1,200\"\nJY001,20240106,\n").unwrap();
+    std::fs::write(
+        &file,
+        "许可证编号,Issued on,seats\nJY001,2024/1/5,\"1,200\"\nJY001,20240106,\n",
+    )
+    .unwrap();
     let report = federation.counties[1].import("food-permits", &file);
     assert_eq!(report["inserted"], 2, "{report:#}");
     federation.wait_converged();

@@ -79,7 +79,12 @@ impl Loader {
                 });
             } else {
                 assert_eq!(output.code, Some(1), "{output:?}");
-                let cut = ["went away", "in use by another", "read the daemon's answer", "ask the daemon"];
+                let cut = [
+                    "went away",
+                    "in use by another",
+                    "read the daemon's answer",
+                    "ask the daemon",
+                ];
                 assert!(cut.iter().any(|word| output.stderr.contains(word)), "{output:?}");
                 self.imports_cut += 1;
                 self.uncertain.push(delivery);
@@ -112,7 +117,8 @@ fn nothing_acknowledged_is_lost_in_fifty_crashes() {
     let mut loaders: BTreeMap<usize, Vec<Loader>> = BTreeMap::new();
     for county in 0..federation.counties.len() {
         let first = u32::try_from(county).unwrap() * LOADERS;
-        let made = (first..first + LOADERS).map(|owner| Loader::new(owner, random.u64(), federation.dir()));
+        let made = (first..first + LOADERS)
+            .map(|owner| Loader::new(owner, random.u64(), federation.dir()));
         loaders.insert(county, made.collect());
     }
     for round in 1..=ROUNDS {
@@ -219,7 +225,8 @@ fn a_first_load_survives_crashes_of_either_side() {
     federation.hub.stop();
     federation.counties[0].import("enterprise", &file);
 
-    let fetches = |federation: &Federation| federation.hub.log().matches("fetching the whole").count();
+    let fetches =
+        |federation: &Federation| federation.hub.log().matches("fetching the whole").count();
     let done = |federation: &Federation| federation.hub.log().contains("the whole state is here");
     let mut cut = 0;
     federation.hub.start();

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -85,7 +86,11 @@ fn import_until_refused(county: &Node, dir: &Path, disk: &SmallDisk) -> Table {
         match output.code {
             Some(0) => acknowledged.put_all(&delivery),
             _ => {
-                output.expect_failure(&["the disk is nearly full", "MiB are free", "make room and try again"]);
+                output.expect_failure(&[
+                    "the disk is nearly full",
+                    "MiB are free",
+                    "make room and try again",
+                ]);
                 return acknowledged;
             }
         }
@@ -171,4 +176,33 @@ fn a_hub_whose_disk_is_full_catches_up_when_there_is_room() {
     federation.wait_converged();
     assert_eq!(federation.hub.export("enterprise/410122"), table.to_export());
     federation.finish();
+}
+
+#[test]
+fn a_node_started_on_a_full_disk_loses_nothing() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let mut federation = Federation::hub_only();
+    let address = federation.address();
+    federation.add_county_in("410122", &disk.path.join("410122"), address);
+    let table = Table::synthetic(1, 0..500, "一");
+    let county = &mut federation.counties[0];
+    let file = table.write(&disk.path, "first.csv");
+    county.import("enterprise", &file);
+    county.log_outside();
+    county.kill_9();
+    // Somebody else has filled the disk to the last byte.
+    disk.leave(0);
+    let filler = fs::File::create(disk.path.join("rest")).unwrap();
+    while (&filler).write(&[0; 1024]).is_ok_and(|written| written > 0) {}
+    for _ in 0..2 {
+        let problem = county.try_start().expect_err("there is no room to start");
+        assert!(problem.contains("No space left") || problem.contains("nearly full"), "{problem}");
+    }
+    disk.make_room();
+    fs::remove_file(disk.path.join("rest")).unwrap();
+    county.start();
+    county.verify_deep();
+    federation.wait_converged();
+    assert_eq!(federation.hub.export("enterprise/410122"), table.to_export());
+    federation.hub.assert_no_errors();
 }

@@ -43,7 +43,8 @@ fn dropped_files_are_imported_and_reported() {
     let inbox = county.dir().join("inbox/enterprise");
     let mut table = Table::synthetic(1, 0..400, "一");
     let text = table.to_csv();
-    let report = wait_moved(&drop_in(county, "enterprise", "first.csv", &text), &inbox.join("done"));
+    let report =
+        wait_moved(&drop_in(county, "enterprise", "first.csv", &text), &inbox.join("done"));
     assert_eq!(report["inserted"], 400, "{report:#}");
     assert_eq!(fs::read_to_string(inbox.join("done/first.csv")).unwrap(), text);
     federation.wait_converged();
@@ -70,13 +71,18 @@ fn dropped_files_are_imported_and_reported() {
     assert!(rejects.contains("uscc-impossible"), "{rejects}");
 
     // A file that is none fails as a whole, and says why.
-    let report =
-        wait_moved(&drop_in(county, "enterprise", "bad.csv", "甲,乙\n1,2\n"), &inbox.join("failed"));
+    let report = wait_moved(
+        &drop_in(county, "enterprise", "bad.csv", "甲,乙\n1,2\n"),
+        &inbox.join("failed"),
+    );
     assert!(report.to_string().contains('甲'), "{report:#}");
     // What somebody is still copying stays.
     let unfinished = inbox.join("next.csv.part");
     fs::write(&unfinished, "企业名称,").unwrap();
-    let again = wait_moved(&drop_in(county, "enterprise", "last.csv", &table.to_csv()), &inbox.join("done"));
+    let again = wait_moved(
+        &drop_in(county, "enterprise", "last.csv", &table.to_csv()),
+        &inbox.join("done"),
+    );
     assert_eq!((&again["unchanged"], &again["change_sets"]), (&table.len().into(), &0.into()));
     assert!(unfinished.exists());
     federation.wait_converged();

@@ -27,9 +27,7 @@ pub fn read(target: &str) -> Files {
     };
     let mut files: Files = entries
         .map(|entry| entry.unwrap())
-        .map(|entry| {
-            (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())
-        })
+        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
         .collect();
     files.sort();
     files
@@ -50,7 +48,10 @@ fn golden() -> BTreeMap<String, Vec<u8>> {
     let path = harness::node::workspace().join("protocol/tests/golden/v1.txt");
     let text = fs::read_to_string(path).unwrap();
     let hex = |text: &str| -> Option<Vec<u8>> {
-        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
+        (0..text.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok())
+            .collect()
     };
     text.lines()
         .filter_map(|line| line.split_once(" = "))
@@ -127,7 +128,8 @@ fn add_messages(made: &mut Made, golden: &BTreeMap<String, Vec<u8>>) {
     made.add("changes", "twice-the-same-key", [2, 0, 0, 0, 1, 7, 2, 0, 0, 0, 1, 7]);
     made.add("changes", "long-key", [2, 0, 0, 4, 1]);
     made.add("changes", "endless-record", [1, 0, 0, 0, 1, 7, 0xff, 0xff, 0xff, 0xff]);
-    let many: Vec<u8> = (0..=10_000u32).flat_map(|n| [2, 0, 0, 0, 4].into_iter().chain(n.to_be_bytes())).collect();
+    let many: Vec<u8> =
+        (0..=10_000u32).flat_map(|n| [2, 0, 0, 0, 4].into_iter().chain(n.to_be_bytes())).collect();
     made.add("changes", "one-too-many", many);
     let mut anchor = hex_of_anchor();
     made.add("anchor", "valid-anchor", anchor.clone());
@@ -148,7 +150,11 @@ fn add_records(made: &mut Made) {
     let record = Record { schema_version: 2, values: values.clone() };
     made.add("record", "valid-all-kinds", record.encode().unwrap());
     made.add("record", "valid-no-fields", [0, 0, 0, 1, 0, 0]);
-    made.add("record", "too-many-fields", [[0, 0, 0, 1, 0xff, 0xff].as_slice(), &[0; 200]].concat());
+    made.add(
+        "record",
+        "too-many-fields",
+        [[0, 0, 0, 1, 0xff, 0xff].as_slice(), &[0; 200]].concat(),
+    );
     made.add("record", "empty-text", [0, 0, 0, 1, 0, 1, 1, 0, 0, 0, 0]);
     made.add("record", "endless-text", [0, 0, 0, 1, 0, 1, 1, 0xff, 0xff, 0xff, 0xff]);
     made.add("record", "sloppy-decimal", b"\0\0\0\x01\0\x01\x03\0\0\0\x041.50".as_slice());
@@ -172,9 +178,10 @@ fn add_pages(made: &mut Made) {
     made.add("leaf", "valid-sixty", leaf.body.clone());
     made.add("leaf", "cut", &leaf.body[..leaf.body.len() / 2]);
     made.add("leaf", "no-entries", codec::compress(&[0, 0]));
-    made.add("leaf", "too-many-entries", codec::compress(&[1, 1]));
-    made.add("leaf", "twice-the-same-key", codec::compress(&[0, 2, 0, 1, 7, 0, 0, 0, 0, 0, 1, 7, 0, 0, 0, 0]));
-    made.add("leaf", "endless-value", codec::compress(&[0, 1, 0, 1, 7, 0xff, 0xff, 0xff, 0xff]));
+    made.add("leaf_raw", "valid-sixty", codec::decompress(&leaf.body, 1 << 20).unwrap());
+    made.add("leaf_raw", "too-many-entries", [1, 1]);
+    made.add("leaf_raw", "twice-the-same-key", [0, 2, 0, 1, 7, 0, 0, 0, 0, 0, 1, 7, 0, 0, 0, 0]);
+    made.add("leaf_raw", "endless-value", [0, 1, 0, 1, 7, 0xff, 0xff, 0xff, 0xff]);
     made.add("leaf", "bomb", codec::compress(&vec![0; 16 << 20]));
     let mut second = leaf.page.clone();
     second.first_key = vec![0xff; 1024];
@@ -197,7 +204,11 @@ fn add_pages(made: &mut Made) {
     }
     made.add("compressed", "no-frame", [0, 0, 0, 9]);
     // 128 MiB of window in a frame of one block.
-    made.add("compressed", "wide-window", [0, 0x20, 0, 0, 0x28, 0xb5, 0x2f, 0xfd, 0, 17 << 3, 3, 0, 16, 7]);
+    made.add(
+        "compressed",
+        "wide-window",
+        [0, 0x20, 0, 0, 0x28, 0xb5, 0x2f, 0xfd, 0, 17 << 3, 3, 0, 16, 7],
+    );
 }
 
 const GOLDEN_TOKEN: &str = include_str!("../../../certs/tests/golden.rs");
@@ -211,7 +222,10 @@ fn constant(name: &str) -> String {
 
 fn hex_of_anchor() -> Vec<u8> {
     let text = constant("ANCHOR");
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .collect()
 }
 
 fn add_tokens(made: &mut Made) {
@@ -228,15 +242,24 @@ fn add_csv(made: &mut Made) {
     let rows: Vec<Vec<String>> = (0..5).map(|row| synthetic_row(1, row, "模糊")).collect();
     let text = csv_text(&ENTERPRISE_TITLES, &rows);
     let (gbk, _, _) = encoding_rs::GB18030.encode(&text);
-    let utf16: Vec<u8> = format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let utf16: Vec<u8> =
+        format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect();
     made.add("csv", "valid-utf-8", text.clone());
     made.add("csv", "valid-gbk", gbk.into_owned());
     made.add("csv", "valid-utf-16", utf16.clone());
     made.add("csv", "valid-cut-utf-16", &utf16[..utf16.len() - 1]);
-    made.add("csv", "valid-quotes", text.replace(',', "\",\"").replace('\n', "\"\r\n\"").replacen("", "\"", 1));
+    made.add(
+        "csv",
+        "valid-quotes",
+        text.replace(',', "\",\"").replace('\n', "\"\r\n\"").replacen("", "\"", 1),
+    );
     made.add("csv", "valid-open-quote", format!("{text}\"{}", "x,\n".repeat(300)));
     made.add("csv", "valid-many-columns", format!("{text}{}\n", ",".repeat(5000)));
-    made.add("csv", "valid-numbers-and-days", "名称,统一社会信用代码,成立日期\n甲,９１,2019年13月45日\n乙,+,99999999\n丙,,0000-0-0\n");
+    made.add(
+        "csv",
+        "valid-numbers-and-days",
+        "名称,统一社会信用代码,成立日期\n甲,９１,2019年13月45日\n乙,+,99999999\n丙,,0000-0-0\n",
+    );
     made.add("csv", "empty", "");
     made.add("csv", "other-header", "a,b,c\n1,2,3\n");
     made.add("csv", "twice-the-same-column", "name,uscc,name\n1,2,3\n");

@@ -39,12 +39,7 @@ impl Target {
     }
 }
 
-const fn target(
-    name: &'static str,
-    run: fn(&[u8]) -> bool,
-    base: usize,
-    factor: usize,
-) -> Target {
+const fn target(name: &'static str, run: fn(&[u8]) -> bool, base: usize, factor: usize) -> Target {
     Target { name, run, base, factor }
 }
 
@@ -61,20 +56,22 @@ const ZSTD_FACTOR: usize = 3 * 40_000;
 
 pub const TARGETS: &[Target] = &[
     target("frame", frame, 8 * KB, 8),
-    target("open", |b| message(b, Open::decode, check_open), LISTS, 64),
-    target("control", |b| message(b, Control::decode, check_control), LISTS, 64),
-    target("follow_request", |b| message(b, codec::decode::<FollowRequest>, |_| {}), LISTS, 16),
-    target("follow_reply", |b| message(b, codec::decode::<FollowReply>, |_| {}), LISTS, 16),
-    target("tree_request", |b| message(b, TreeRequest::decode, check_tree_request), LISTS, 64),
-    target("tree_reply", |b| message(b, TreeReply::decode, check_tree_reply), LISTS, 16),
-    target("join_request", |b| message(b, codec::decode::<JoinRequest>, |_| {}), LISTS, 16),
-    target("join_reply", |b| message(b, codec::decode::<JoinReply>, |_| {}), LISTS, 64),
+    target("open", |b| message(b, Open::decode, check_open), LISTS, 300),
+    target("control", |b| message(b, Control::decode, check_control), LISTS, 300),
+    target("follow_request", |b| message(b, codec::decode::<FollowRequest>, |_| {}), LISTS, 300),
+    target("follow_reply", |b| message(b, codec::decode::<FollowReply>, |_| {}), LISTS, 300),
+    target("tree_request", |b| message(b, TreeRequest::decode, check_tree_request), LISTS, 300),
+    target("tree_reply", |b| message(b, TreeReply::decode, check_tree_reply), LISTS, 300),
+    target("join_request", |b| message(b, codec::decode::<JoinRequest>, |_| {}), LISTS, 300),
+    target("join_reply", |b| message(b, codec::decode::<JoinReply>, |_| {}), LISTS, 300),
     target("header", header, 8 * KB, 8),
     target("changes", changes, 8 * KB, 64),
     target("leaf", leaf, UNPACKED + 64 * KB, ZSTD_FACTOR),
+    // Mutated before it is compressed, or zstd would refuse nearly everything.
+    target("leaf_raw", |b| leaf(&codec::compress(b)), 2 * MB, 64),
     target("inner", inner, 64 * KB, 32),
     target("record", record, 64 * KB, 32),
-    target("key", key, 8 * KB, 64),
+    target("key", key, 8 * KB, 128),
     target("compressed", compressed, UNPACKED, ZSTD_FACTOR),
     target("token", token, 64 * KB, 16),
     target("anchor", anchor, 8 * KB, 8),

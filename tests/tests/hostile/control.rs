@@ -20,8 +20,7 @@ fn first_frames() -> Vec<(&'static str, Vec<u8>, CloseCode)> {
     let own = claim(partition(&format!("enterprise/{HOSTILE}")));
     let many = hello(vec![own; 10_001]);
     let versions = Hello { versions: vec![99, 2], ..hello(vec![]) };
-    let follow =
-        Open::Follow { partition: partition(&format!("_federation/{HUB}")), have: None };
+    let follow = Open::Follow { partition: partition(&format!("_federation/{HUB}")), have: None };
     let mut left_over = open(hello(vec![]));
     left_over.push(0);
     vec![
@@ -44,21 +43,13 @@ fn first_frames() -> Vec<(&'static str, Vec<u8>, CloseCode)> {
             CloseCode::Malformed,
         ),
         ("a follow request", codec::encode(&follow), CloseCode::Unexpected),
-        (
-            "a heartbeat",
-            codec::encode(&Control::Heartbeat { now_ms: 0 }),
-            CloseCode::Malformed,
-        ),
+        ("a heartbeat", codec::encode(&Control::Heartbeat { now_ms: 0 }), CloseCode::Malformed),
         ("an empty frame", vec![], CloseCode::Malformed),
         ("an unknown kind", vec![250], CloseCode::Malformed),
         ("bytes behind the hello", left_over, CloseCode::Malformed),
         ("noise", (0..200u8).map(|n| n.wrapping_mul(151) ^ 0x5a).collect(), CloseCode::Malformed),
         // A list of 2^60 versions in ten bytes.
-        (
-            "an endless list",
-            vec![0, 253, 0x10, 0, 0, 0, 0, 0, 0, 0],
-            CloseCode::Malformed,
-        ),
+        ("an endless list", vec![0, 253, 0x10, 0, 0, 0, 0, 0, 0, 0], CloseCode::Malformed),
     ]
 }
 

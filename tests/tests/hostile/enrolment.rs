@@ -66,12 +66,12 @@ fn a_request_that_does_not_fit_its_token_changes_nothing() {
         ("noise for a csr", alter(&|r| r.csr = vec![0x30; 4000]), JoinRefused::Mismatch),
         ("a weak key", alter(&|r| r.signing_key = [0; 32]), JoinRefused::Mismatch),
         ("a proof by another key", alter(&|r| r.possession[3] ^= 1), JoinRefused::Mismatch),
-        ("a proof that is too short", alter(&|r| r.possession = vec![1; 63]), JoinRefused::Mismatch),
         (
-            "a proof for another token",
-            alter(&|r| r.token_id = [0; 8]),
+            "a proof that is too short",
+            alter(&|r| r.possession = vec![1; 63]),
             JoinRefused::Mismatch,
         ),
+        ("a proof for another token", alter(&|r| r.token_id = [0; 8]), JoinRefused::Mismatch),
         ("another node's name", alter(&|r| r.node = other.clone()), JoinRefused::Mismatch),
     ] {
         assert_eq!(refused(&world, what, &request), expected, "{what}");

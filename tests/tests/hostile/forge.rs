@@ -49,9 +49,10 @@ impl Tree {
 
     /// The page of `level` with this first key; an empty key means the first.
     pub fn page(&self, level: u8, key: &[u8]) -> &MadePage {
-        let found = self.pages.iter().find(|made| {
-            made.level == level && (key.is_empty() || made.page.first_key == key)
-        });
+        let found = self
+            .pages
+            .iter()
+            .find(|made| made.level == level && (key.is_empty() || made.page.first_key == key));
         found.expect("the hub asks for pages that its parents hold")
     }
 }

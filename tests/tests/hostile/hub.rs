@@ -3,7 +3,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, atomic::{AtomicU32, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use certs::{
@@ -104,10 +107,8 @@ fn accepted(authority: &Authority, csr: &[u8]) -> JoinReply {
 #[track_caller]
 fn refused(world: &World, what: &str, complaint: &str, answers: Answers) {
     let hub = FakeHub::start(world, answers);
-    let said = join_fails(
-        &fresh_dir(&world.federation),
-        &token(&world.federation, hub.address).to_text(),
-    );
+    let said =
+        join_fails(&fresh_dir(&world.federation), &token(&world.federation, hub.address).to_text());
     assert!(said.contains(complaint), "{what}: {said}");
     println!("{what}: {}", said.trim());
 }
@@ -124,21 +125,32 @@ fn answers_that_no_honest_hub_gives_are_refused() {
 
     let authority = open();
     let root = authority.root().to_vec();
-    refused(&world, "another node's certificate", "this node is", Arc::new(move |_| {
-        vec![JoinReply::Accepted { chain: another.clone(), root: root.clone() }]
-    }));
+    refused(
+        &world,
+        "another node's certificate",
+        "this node is",
+        Arc::new(move |_| vec![JoinReply::Accepted { chain: another.clone(), root: root.clone() }]),
+    );
     let authority = open();
-    refused(&world, "another root", "another root certificate", Arc::new(move |request| {
-        let JoinReply::Accepted { chain, .. } = accepted(&authority, &request.csr) else {
-            unreachable!("it is one");
-        };
-        vec![JoinReply::Accepted { chain, root: other_root.clone() }]
-    }));
+    refused(
+        &world,
+        "another root",
+        "another root certificate",
+        Arc::new(move |request| {
+            let JoinReply::Accepted { chain, .. } = accepted(&authority, &request.csr) else {
+                unreachable!("it is one");
+            };
+            vec![JoinReply::Accepted { chain, root: other_root.clone() }]
+        }),
+    );
     let authority = open();
     let root = authority.root().to_vec();
-    refused(&world, "no certificate", "certificate", Arc::new(move |_| {
-        vec![JoinReply::Accepted { chain: vec![], root: root.clone() }]
-    }));
+    refused(
+        &world,
+        "no certificate",
+        "certificate",
+        Arc::new(move |_| vec![JoinReply::Accepted { chain: vec![], root: root.clone() }]),
+    );
     refused(&world, "another key's certificate", "does not fit", {
         let authority = open();
         Arc::new(move |_| {
@@ -147,19 +159,30 @@ fn answers_that_no_honest_hub_gives_are_refused() {
         })
     });
     let authority = open();
-    refused(&world, "no _federation", "not the one that the token names", Arc::new(
-        move |request| vec![accepted(&authority, &request.csr), JoinReply::Done],
-    ));
+    refused(
+        &world,
+        "no _federation",
+        "not the one that the token names",
+        Arc::new(move |request| vec![accepted(&authority, &request.csr), JoinReply::Done]),
+    );
     let authority = open();
-    refused(&world, "an early end", "early", Arc::new(move |request| {
-        vec![accepted(&authority, &request.csr)]
-    }));
+    refused(
+        &world,
+        "an early end",
+        "early",
+        Arc::new(move |request| vec![accepted(&authority, &request.csr)]),
+    );
     refused(&world, "out of order", "out of order", Arc::new(|_| vec![JoinReply::Done]));
     let forged = forged_federation(&world);
     let authority = open();
-    refused(&world, "a forged _federation", "_federation from the hub", Arc::new(move |request| {
-        vec![accepted(&authority, &request.csr), forged.clone(), JoinReply::Done]
-    }));
+    refused(
+        &world,
+        "a forged _federation",
+        "_federation from the hub",
+        Arc::new(move |request| {
+            vec![accepted(&authority, &request.csr), forged.clone(), JoinReply::Done]
+        }),
+    );
     world.finish();
 }
 

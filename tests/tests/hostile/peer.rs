@@ -12,8 +12,7 @@ use protocol::{
     message::{CloseCode, Control, Hello, Open},
 };
 use quinn::{
-    ConnectionError, ReadError, RecvStream, SendStream, VarInt,
-    crypto::rustls::QuicClientConfig,
+    ConnectionError, ReadError, RecvStream, SendStream, VarInt, crypto::rustls::QuicClientConfig,
 };
 use serde::{Serialize, de::DeserializeOwned};
 

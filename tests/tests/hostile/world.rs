@@ -197,8 +197,7 @@ pub fn issue(
 ) -> Arc<Credentials> {
     let key = NodeKey::generate().unwrap();
     let began = time::OffsetDateTime::now_utc() - age;
-    let chain =
-        authority.issue(&identity, &key.csr(&identity).unwrap(), began, lifetime).unwrap();
+    let chain = authority.issue(&identity, &key.csr(&identity).unwrap(), began, lifetime).unwrap();
     let root = authority.root().clone();
     Arc::new(Credentials::new(chain, key.private_key(), root, identity).unwrap())
 }
