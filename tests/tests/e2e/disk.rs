@@ -19,6 +19,8 @@ use harness::{
 const DISK_MIB: u64 = 96;
 /// What is left beside the ballast: above the reserve, but not by much.
 const LEFT_MIB: u64 = 27;
+/// Below the reserve: nothing at all is written.
+const REFUSED_MIB: u64 = 20;
 const MIB: u64 = 1024 * 1024;
 /// A follower that could not commit tries again within a minute.
 const RECOVER_MAX: Duration = Duration::from_secs(150);
@@ -112,6 +114,8 @@ fn a_county_whose_disk_is_full_goes_on_reading_and_sending() {
     federation.hub.stop();
     disk.leave(LEFT_MIB);
     table.put_all(&import_until_refused(&federation.counties[0], federation.dir(), &disk));
+    // A smaller delivery might still have fitted.
+    disk.leave(REFUSED_MIB);
     federation.hub.start();
     federation.wait_converged();
     let files = federation.dir().to_owned();
