@@ -190,8 +190,8 @@ fn deleting_every_page_but_one_leaves_that_one_as_the_root() {
         .filter(|((level, _), _)| *level == 0)
         .map(|(_, body)| Leaf::decode(body).unwrap())
         .collect();
-    for keep in 0..leaves.len() {
-        let kept: Vec<&[u8]> = leaves[keep].entries().map(|(key, _)| key).collect();
+    for keep in &leaves {
+        let kept: Vec<&[u8]> = keep.entries().map(|(key, _)| key).collect();
         let gone = (0..400).filter(|n| !kept.contains(&key(*n).as_slice())).map(|n| (n, None));
         check(vec![all.clone(), gone.collect()]);
     }

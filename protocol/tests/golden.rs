@@ -7,6 +7,9 @@
 //! one stays. Compressed bytes are not pinned, because zstd's versions differ:
 //! of them the file holds samples that have to decompress.
 
+// Everything here is a test, also what lies in functions of its own.
+#![allow(clippy::unwrap_used)]
+
 #[path = "golden/messages.rs"]
 mod messages;
 #[path = "golden/parts.rs"]

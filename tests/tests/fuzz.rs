@@ -11,6 +11,9 @@
 //! counting allocator watches. Not here: whether what is refused is refused
 //! with the right reason, and what reaches a decoder over the network.
 
+// Everything here is a test, also what lies in functions of its own.
+#![allow(clippy::unwrap_used)]
+
 #[path = "fuzz/corpus.rs"]
 mod corpus;
 #[path = "fuzz/memory.rs"]

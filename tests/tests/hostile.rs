@@ -10,6 +10,9 @@
 //! Not here: bytes that never reach a connection (the fuzz targets), and what
 //! the state machines do among themselves (the simulation).
 
+// Everything here is a test, also what lies in functions of its own.
+#![allow(clippy::unwrap_used)]
+
 #[path = "hostile/control.rs"]
 mod control;
 #[path = "hostile/enrolment.rs"]
