@@ -1,6 +1,7 @@
 //! The rules of the source tree that no compiler checks: every module says what
 //! it is, imports go one way, and a replaceable dependency is named in one place
 //! only.
+#![allow(clippy::unwrap_used, reason = "a test fails loudly")]
 
 use std::{
     fs,
