@@ -28,6 +28,9 @@ cargo fmt --all --check
 say "lints"
 cargo clippy --workspace --all-targets -- -D warnings
 
+say "documentation tests"
+cargo test --workspace --doc
+
 say "tests"
 # The program that the end-to-end tests start.
 cargo build --bin creditsync
@@ -36,6 +39,3 @@ if cargo nextest --version >/dev/null 2>&1; then
 else
   cargo test --workspace --all-targets --no-fail-fast
 fi
-
-say "documentation tests"
-cargo test --workspace --doc
