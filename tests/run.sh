@@ -20,7 +20,8 @@ say "tools"
 need_package cc gcc
 need_package mount mount
 command -v cargo >/dev/null || { echo "tests/run.sh: install Rust first (rustup.rs)" >&2; exit 1; }
-rustup component list --installed 2>/dev/null | grep -q rustfmt || rustup component add rustfmt clippy
+cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 
 say "formatting"
 cargo fmt --all --check
