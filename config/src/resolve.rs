@@ -20,6 +20,20 @@ use crate::{
 /// Longest display name in bytes: some eighty Chinese characters, one line of
 /// a page.
 pub const DISPLAY_NAME_BYTES_MAX: usize = 256;
+/// Whether a text can be a display name; if not, why.
+pub fn check_display_name(name: &str) -> Result<(), String> {
+    if name.trim().is_empty() {
+        return Err("is empty; write the name that people read, or leave it out".into());
+    }
+    if name.len() > DISPLAY_NAME_BYTES_MAX {
+        return Err(format!(
+            "has {} bytes of UTF-8; write at most {DISPLAY_NAME_BYTES_MAX}",
+            name.len()
+        ));
+    }
+    Ok(())
+}
+
 /// Most addresses of one node. They are tried one after the other and all go
 /// into a token that people paste.
 pub const ADDRESSES_MAX: usize = 8;

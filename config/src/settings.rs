@@ -142,13 +142,13 @@ pub(crate) const STABLE_S: Number = Number {
 pub(crate) const LIFETIME_HOURS: Number = Number {
     table: "certificates",
     key: "lifetime_hours",
-    default: Fallback::Is(720),
+    default: Fallback::Is(8760),
     min: 1,
     max: 8760,
     unit: ["hours", "小时"],
     meaning: [
-        "Life of the node certificates that this hub issues; renewed at two thirds of it",
-        "本中心节点签发的节点证书的有效期，过三分之二时自动更新",
+        "Life of the node certificates that this hub issues; nothing renews them yet",
+        "本中心节点签发的节点证书的有效期；目前尚不自动更新",
     ],
 };
 

@@ -73,8 +73,9 @@ impl Membership {
             return Ok(registry.clone());
         }
         loop {
-            // Read again if the head moved meanwhile: half of a change set
-            // must not be believed.
+            // Read again if the head moved meanwhile. What is read may be a
+            // moment ahead of the head that is published; it is read again once
+            // that moves.
             let before = self.store.head(&self.partition).map_or(0, |head| head.seq());
             let registry = Arc::new(self.read()?);
             let after = self.store.head(&self.partition).map_or(0, |head| head.seq());

@@ -17,6 +17,9 @@ use super::{REQUEST_BYTES_MAX, Reply, Request};
 
 /// Commands that are served at once; more wait.
 const COMMANDS_MAX: usize = 16;
+/// A request has to arrive within this time: who says nothing must not hold a
+/// slot.
+const REQUEST_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 /// Replies that may wait for a slow reader; the command then waits too.
 const REPLIES_WAITING_MAX: usize = 16;
 
@@ -79,9 +82,18 @@ impl Server {
 async fn serve(stream: UnixStream, handler: Arc<dyn Handler>) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    BufReader::new(read.take(REQUEST_BYTES_MAX)).read_line(&mut line).await?;
+    let mut read = BufReader::new(read.take(REQUEST_BYTES_MAX));
+    tokio::time::timeout(REQUEST_WAIT_MAX, read.read_line(&mut line))
+        .await
+        .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
     if line.is_empty() {
         return Ok(());
+    }
+    if !line.ends_with('\n') {
+        let reply = Reply::Failed("the request is longer than 1 MiB, or was cut".to_owned());
+        let mut line = serde_json::to_string(&reply).map_err(std::io::Error::other)?;
+        line.push('\n');
+        return write.write_all(line.as_bytes()).await;
     }
     let (sender, mut replies) = mpsc::channel::<Reply>(REPLIES_WAITING_MAX);
     let handling = tokio::task::spawn_blocking(move || {

@@ -67,7 +67,10 @@ impl Node {
             Request::Invite { node, name, ttl_s, address } => {
                 let token = self.invite(&node, name, ttl_s, address)?;
                 let expires = super::rfc3339(token.expires_unix);
-                Ok((json!({ "node": node, "token": token.to_text(), "expires": expires }), false))
+                let replaces = self.would_replace(&token.node)?;
+                let (node, token) = (&token.node, token.to_text());
+                let answer = json!({ "node": node, "token": token, "expires": expires, "replaces_member": replaces });
+                Ok((answer, false))
             }
         }
     }
@@ -196,6 +199,8 @@ impl Node {
         if dataset.is_system() {
             bail!("{dataset} is the system's own dataset");
         }
+        // Two at once must not publish two schemas under one version.
+        let _one_at_a_time = self.publishing.lock().unwrap_or_else(|error| error.into_inner());
         let registry = self.membership.current()?;
         let known = registry.schema(&dataset);
         if known == Some(&schema) {

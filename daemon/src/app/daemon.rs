@@ -86,11 +86,14 @@ async fn wait(node: &Node, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // A terminal that is closed does not end a node that was started from it.
+    let mut hangup = signal(SignalKind::hangup())?;
     let mut look = tokio::time::interval(STORE_CHECK);
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => tracing::debug!("hung up; the node goes on"),
             Some(ended) = tasks.join_next() => {
                 // No task ends before the shutdown; a panic is one that did.
                 ended.context("a part of the daemon failed")?;

@@ -6,10 +6,16 @@ use std::{
     io::{Read as _, Seek as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
 use rustix::fs::{FlockOperation, flock};
+
+/// Linux' limit for the path of a Unix socket, without its final zero byte.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// A command waits this long for another one to let go of the directory.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A node's directory.
 #[derive(Debug, Clone)]
@@ -18,7 +24,22 @@ pub struct NodeDir(PathBuf);
 impl NodeDir {
     /// The directory at `path`, which need not exist yet.
     pub fn new(path: &Path) -> Self {
-        Self(path.to_owned())
+        // Answers name files, and whoever reads them is somewhere else. Without
+        // a working directory the path stays as it is.
+        Self(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+    }
+
+    /// Refuses a path under which no socket can be made.
+    pub fn check_length(&self) -> anyhow::Result<()> {
+        let bytes = self.socket().as_os_str().len();
+        if bytes > SOCKET_PATH_BYTES_MAX {
+            bail!(
+                "{} is too long: a local socket below it would have a path of {bytes} bytes, and Linux \
+                 allows {SOCKET_PATH_BYTES_MAX}. Choose a shorter --dir",
+                self.0.display()
+            );
+        }
+        Ok(())
     }
 
     /// The directory itself.
@@ -117,7 +138,12 @@ impl NodeDir {
             .mode(0o600)
             .open(&path)
             .with_context(|| format!("open {}", path.display()))?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let began = Instant::now();
+        while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if began.elapsed() < LOCK_PATIENCE {
+                std::thread::sleep(LOCK_PATIENCE / 40);
+                continue;
+            }
             let mut holder = String::new();
             let _ = file.read_to_string(&mut holder);
             bail!(

@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use protocol::{
     federation::Registry,
     id::{DatasetId, PartitionId},
-    record::Record,
+    record::{Record, key_hash},
     schema::Schema,
     value::Value,
 };
@@ -30,14 +30,22 @@ pub(super) fn export(
     let registry = node.membership.current()?;
     let schema = node.schema(&dataset)?;
     let mut out = Output::new(format, &schema, whole_dataset)?;
-    let mut records = 0u64;
+    let (mut records, mut skipped) = (0u64, 0u64);
     for partition in &partitions {
         let Some(mut snapshot) = node.store.snapshot_blocking(partition)? else {
             continue;
         };
         for leaf in snapshot.leaves() {
-            for (_, value) in leaf?.entries() {
-                let values = values_in(&registry, &schema, value)?;
+            for (key, value) in leaf?.entries() {
+                let values = match values_in(&registry, &schema, value) {
+                    Ok(values) => values,
+                    Err(error) => {
+                        // One bad record of one origin does not stop the others.
+                        tracing::error!(%partition, key_hash = %key_hash(key), error = format!("{error:#}"), "a record cannot be read and is left out");
+                        skipped += 1;
+                        continue;
+                    }
+                };
                 out.record(whole_dataset.then_some(partition), &schema, &values)?;
                 records += 1;
                 if out.bytes.len() >= CHUNK_BYTES {
@@ -47,7 +55,8 @@ pub(super) fn export(
         }
     }
     take(out.take()?)?;
-    Ok((json!({ "records": records, "partitions": partitions.len() }), false))
+    let answer = json!({ "records": records, "skipped": skipped, "partitions": partitions.len() });
+    Ok((answer, skipped > 0))
 }
 
 fn partitions_of(node: &Node, target: &str) -> anyhow::Result<(DatasetId, Vec<PartitionId>)> {

@@ -43,6 +43,9 @@ pub fn init(dir: &NodeDir, hub: &NewHub) -> anyhow::Result<()> {
     }
     let identity = Identity::new(&hub.federation, &hub.node);
     identity.check()?;
+    config::check_display_name(&hub.name)
+        .map_err(|problem| anyhow::anyhow!("--name: {problem}"))?;
+    dir.check_length()?;
     dir.create()?;
     let _lock = dir.lock()?;
     let config = new_config(hub);

@@ -3,7 +3,8 @@
 //! What the hub keeps of a token (`keys/invites.json`) is its id, the hash of
 //! its secret, for whom and until when. A token is marked as used, durably,
 //! before anything is granted: a crash in between costs a token, never lets two
-//! nodes in.
+//! nodes in. A node that has not delivered anything can be invited again, so a
+//! join whose answer was lost costs no name.
 
 use std::{sync::Arc, time::Duration};
 
@@ -72,6 +73,11 @@ impl Node {
         Ok(keyfile::replace_private(&path, &text)?)
     }
 
+    /// Whether a token for `node` would replace the keys of a member.
+    pub(super) fn would_replace(&self, node: &NodeId) -> anyhow::Result<bool> {
+        Ok(self.membership.current()?.active_member(node).is_some())
+    }
+
     /// Makes a one-time token for `node`.
     pub(super) fn invite(
         &self,
@@ -88,8 +94,15 @@ impl Node {
         if node == *self.membership.hub() {
             bail!("{node} is this hub itself; a member needs a name of its own");
         }
-        if self.membership.current()?.active_member(&node).is_some() {
-            bail!("{node} is a member already");
+        if self.is_taken(&node)? {
+            bail!(
+                "{node} is a member already and has delivered data; this version cannot enrol it again. \
+                 Invite it under another name, or restore its directory"
+            );
+        }
+        if let Some(name) = &name {
+            config::check_display_name(name)
+                .map_err(|problem| anyhow::anyhow!("--name: {problem}"))?;
         }
         let ttl = i64::try_from(ttl_s).ok().filter(|ttl| (1..=366 * 24 * 3600).contains(ttl));
         let ttl = ttl.context("--ttl is between 1 second and a year")?;
@@ -117,6 +130,9 @@ impl Node {
         let mut invites = self.read_invites()?;
         let now = now_unix();
         invites.retain(|invite| invite.expires_unix > now - INVITES_KEPT_S);
+        // Of two open tokens for one name the second to be used would speak for
+        // the first: only the newest counts.
+        invites.retain(|invite| invite.node != node || invite.used_unix.is_some());
         let open =
             invites.iter().filter(|invite| invite.used_unix.is_none() && invite.expires_unix > now);
         if open.count() >= INVITES_OPEN_MAX {
@@ -132,6 +148,14 @@ impl Node {
         });
         self.write_invites(&invites)?;
         Ok(token)
+    }
+
+    /// Whether a node belongs to the federation and has delivered something. One
+    /// that has not may have lost the answer to its join, and is let in anew.
+    fn is_taken(&self, node: &NodeId) -> anyhow::Result<bool> {
+        let is_member = self.membership.current()?.active_member(node).is_some();
+        let delivered = self.store.heads().keys().any(|partition| partition.origin == *node);
+        Ok(is_member && delivered)
     }
 
     fn addresses_for_token(&self, address: Option<String>) -> anyhow::Result<Vec<String>> {
@@ -176,7 +200,8 @@ impl Node {
         if invite.expires_unix <= now_unix() {
             return Err(JoinRefused::Expired);
         }
-        if invite.node != request.node {
+        let taken = self.is_taken(&request.node).map_err(failed)?;
+        if invite.node != request.node || taken {
             return Err(JoinRefused::Mismatch);
         }
         invite.used_unix = Some(now_unix());

@@ -42,6 +42,7 @@ pub async fn join(dir: &NodeDir, text: &str) -> anyhow::Result<NodeConfig> {
     if dir.is_node() {
         bail!("{} is a node already; choose another --dir", dir.path().display());
     }
+    dir.check_length()?;
     let token = Token::parse(text).context("read the token")?;
     if token.is_expired(now_unix()) {
         bail!(
@@ -173,7 +174,7 @@ async fn dial(token: &Token) -> anyhow::Result<Connection> {
             Err(error) => problems.push(format!("{address}: {error}")),
         }
     }
-    bail!("the hub {} cannot be reached: {}", token.hub, problems.join("; "))
+    bail!("no connection to the hub {}: {}", token.hub, problems.join("; "))
 }
 
 fn new_config(token: &Token) -> NodeConfig {

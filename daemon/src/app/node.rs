@@ -51,6 +51,8 @@ pub struct Node {
     pub shutdown: CancellationToken,
     /// Invitations are read, changed and written by one at a time.
     pub(super) invites: Mutex<()>,
+    /// Schemas are compared and published by one at a time.
+    pub(super) publishing: Mutex<()>,
     _lock: DirLock,
 }
 
@@ -111,6 +113,7 @@ impl Node {
         let signing_key = Arc::new(keyfile::load_signing_key(&dir.signing_key())?);
         let store = open_store(dir, &config)?;
         let membership = Arc::new(Membership::new(store.clone(), anchor, config.node.clone()));
+        check_own_key(&membership, &signing_key)?;
         let sync = Arc::new(sync::Context::new(
             store.clone(),
             membership.clone(),
@@ -145,6 +148,7 @@ impl Node {
             started: None,
             shutdown,
             invites: Mutex::new(()),
+            publishing: Mutex::new(()),
             _lock: lock,
         })
     }
@@ -173,6 +177,22 @@ impl Node {
         let pending = self.store.commit_own_later(own, self.signing_key.clone())?;
         Ok(pending.wait()?)
     }
+}
+
+/// The key has to be one that the federation knows of the node that the
+/// configuration names: nobody signs under another's name by a slip in a file.
+/// A node whose store is empty learns later.
+fn check_own_key(membership: &Membership, key: &SigningKey) -> anyhow::Result<()> {
+    use protocol::change::KeyRing as _;
+    let registry = membership.current()?;
+    let me = membership.me();
+    if registry.members().is_empty() || registry.key(me, &key.public().id()).is_some() {
+        return Ok(());
+    }
+    bail!(
+        "creditsync.toml says that this is node '{me}', but this node's signing key is not one of its \
+         keys. Correct 'node' in the file"
+    );
 }
 
 /// Sorted changes of `_federation`.

@@ -120,13 +120,18 @@ fn origin_standing(node: &Node, partition: &PartitionId, head: &Head, is_held: b
         None if is_held => {
             ("held", Some("a delivery waits for approval: creditsync delivery list".to_owned()))
         }
-        None => ("origin", None),
+        None => ("origin", trouble_with(node, partition)),
     };
     let lag_s = match behind {
         Some(0) => Some(0),
         _ => seconds_since_ms(head.updated_ms),
     };
     Standing { state, behind, lag_s, reason }
+}
+
+/// What a peer holds against an own partition.
+fn trouble_with(node: &Node, partition: &PartitionId) -> Option<String> {
+    node.sync.peers.all().values().find_map(|peer| peer.troubles.get(partition).cloned())
 }
 
 /// A replica is in sync only while its peer is there, was heard lately, and has
@@ -137,7 +142,13 @@ fn replica_standing(node: &Node, partition: &PartitionId, head: &Head) -> Standi
     let theirs = peer.heads.get(partition);
     let behind = theirs.map(|theirs| theirs.position.seq.saturating_sub(head.seq()));
     let silent = peer.last_heard.is_none_or(|heard| heard.elapsed() >= SILENCE_MAX);
-    let lag_s = peer.last_contact.map(|contact| elapsed_since(contact).as_secs());
+    // While the peer is there, what lags is what was committed; otherwise it is
+    // what was heard.
+    let lag_s = if peer.connected && !silent {
+        seconds_since_ms(head.updated_ms)
+    } else {
+        peer.last_contact.map(|contact| elapsed_since(contact).as_secs())
+    };
     let not_in_sync =
         |state, reason: String| Standing { state, behind, lag_s, reason: Some(reason) };
     if let Some(reason) = node.store.quarantine_reason(partition) {
@@ -161,9 +172,6 @@ fn replica_standing(node: &Node, partition: &PartitionId, head: &Head) -> Standi
     }
     match theirs {
         None => not_in_sync("behind", format!("{provider} has not said what it holds")),
-        Some(theirs) if theirs.position == head.position() => {
-            Standing { state: "in_sync", behind: Some(0), lag_s: Some(0), reason: None }
-        }
         Some(theirs) if theirs.position.seq > head.seq() => {
             not_in_sync("syncing", "change sets are on their way".to_owned())
         }

@@ -34,15 +34,17 @@ pub(super) fn verify(node: &Node, only: Option<&str>, deep: bool) -> anyhow::Res
         }
         let mut records_read = None;
         if deep {
-            problems.extend(check_log(node, &registry, partition, head)?);
-            match node.store.snapshot_blocking(partition)? {
-                Some(mut snapshot) => {
-                    let (records, found) =
-                        check_tree(&mut snapshot).with_context(|| format!("read {partition}"))?;
+            // What cannot be read of one partition says nothing of the others.
+            match check_log(node, &registry, partition, head) {
+                Ok(found) => problems.extend(found),
+                Err(error) => problems.push(format!("its log cannot be read: {error:#}")),
+            }
+            match check_pages(node, partition) {
+                Ok((records, found)) => {
                     records_read = Some(records);
                     problems.extend(found);
                 }
-                None => problems.push("its pages cannot be read".into()),
+                Err(error) => problems.push(format!("its pages cannot be read: {error:#}")),
             }
         }
         let peers = compare_with_peers(node, partition, head, &mut problems);
@@ -56,6 +58,7 @@ pub(super) fn verify(node: &Node, only: Option<&str>, deep: bool) -> anyhow::Res
             "ok": problems.is_empty(),
             "deep": deep,
             "records_read": records_read,
+            "compared": !peers.is_empty(),
             "peers": peers,
             "problems": problems,
         }));
@@ -90,7 +93,11 @@ fn check_log(
     let mut seq = head.seq();
     while seq > 0 {
         let Some(signed) = node.store.header_at(partition, seq)? else {
-            // Before the bootstrap of a replica there is no log.
+            // Before the bootstrap of a replica there is no log; an origin that
+            // never took its pages from a peer has all of its own.
+            if partition.origin == *node.membership.me() && head.generation == 0 {
+                problems.push(format!("number {seq} is missing in the log"));
+            }
             break;
         };
         if signed.hash() != expected {
@@ -104,6 +111,11 @@ fn check_log(
         seq -= 1;
     }
     Ok(problems)
+}
+
+fn check_pages(node: &Node, partition: &PartitionId) -> anyhow::Result<(u64, Vec<String>)> {
+    let snapshot = node.store.snapshot_blocking(partition)?;
+    check_tree(&mut snapshot.context("the partition is gone")?)
 }
 
 /// Hashes every record, rebuilds every inner page and compares all with what is

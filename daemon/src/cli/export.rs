@@ -33,7 +33,7 @@ pub(super) struct Arguments {
 pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
     let Arguments { target, format, output } = arguments;
     let request = Request::Export { target, format };
-    let (answer, _) = match output {
+    let (answer, attention) = match output {
         Some(path) => to_file(dir, &request, &path)?,
         None => {
             let mut out = std::io::stdout().lock();
@@ -43,7 +43,11 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
         }
     };
     eprintln!("{} records", super::text_of(&answer["records"]));
-    Ok(Done::Well)
+    if attention {
+        let skipped = super::text_of(&answer["skipped"]);
+        eprintln!("{skipped} records cannot be read and were left out; the log says which");
+    }
+    Ok(Done::from_attention(attention))
 }
 
 /// The file appears whole or not at all, and only its owner reads it.
@@ -56,7 +60,9 @@ fn to_file(
     let mut name = path.file_name().context("-o names no file")?.to_owned();
     name.push(".part");
     let temporary = path.with_file_name(name);
-    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
+    // A file or link that lies there already has an owner and a mode of its own.
+    let _ = std::fs::remove_file(&temporary);
+    let file = File::options().write(true).create_new(true).mode(0o600).open(&temporary);
     let file = file.with_context(|| format!("write {}", temporary.display()))?;
     let mut out = BufWriter::new(file);
     let written =

@@ -37,6 +37,11 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
         print_json(&answer)?;
     } else {
         println!("{}", answer["token"].as_str().unwrap_or_default());
+        if answer["replaces_member"] == true {
+            eprintln!(
+                "this node is a member already; whoever joins with this token replaces its keys"
+            );
+        }
         eprintln!(
             "valid until {}, once. At the member: creditsync join TOKEN",
             super::text_of(&answer["expires"])

@@ -128,14 +128,18 @@ impl Done {
     }
 }
 
-/// `creditsync status | head` must end quietly, not with a panic: Rust ignores
-/// SIGPIPE, so `println!` panics when the reader has gone.
+/// `creditsync status | head` must end quietly, and a full disk behind standard
+/// output is an error like any other: Rust ignores SIGPIPE, and `println!` panics.
 fn end_quietly_on_a_closed_pipe() {
     let default_hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         let text = info.payload().downcast_ref::<String>().map(String::as_str).unwrap_or_default();
         if text.contains("Broken pipe") {
             std::process::exit(0);
+        }
+        if text.starts_with("failed printing to") {
+            eprintln!("creditsync: {text}");
+            std::process::exit(1);
         }
         default_hook(info);
     }));
@@ -151,7 +155,10 @@ fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
 fn text_of(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::Null => "-".to_owned(),
-        serde_json::Value::String(text) => text.clone(),
+        // Other nodes chose these characters: none of them may steer the terminal.
+        serde_json::Value::String(text) => {
+            text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+        }
         serde_json::Value::Bool(true) => "yes".to_owned(),
         serde_json::Value::Bool(false) => "no".to_owned(),
         other => other.to_string(),

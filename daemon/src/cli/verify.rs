@@ -35,7 +35,11 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
             if item["ok"] == true { "ok" } else { "NOT OK" }.to_owned(),
             text_of(&item["seq"]),
             text_of(&item["records"]),
-            format!("{equal} of {}", peers.len()),
+            if peers.is_empty() {
+                "not compared".to_owned()
+            } else {
+                format!("{equal} of {}", peers.len())
+            },
             text_of(&item["root"]),
         ]);
         for problem in item["problems"].as_array().map(Vec::as_slice).unwrap_or_default() {

@@ -28,7 +28,7 @@ use protocol::id::DatasetId;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    decode::Encoding,
+    decode::{Encoding, FileError, Links, open_regular},
     import::{HoldReason, ImportError, ImportRequest, Importer, Outcome, Progress, stamp},
     report::ImportReport,
 };
@@ -186,13 +186,15 @@ impl Deliveries {
         reason: &HoldReason,
         would: &ImportReport,
     ) -> Result<Held, DeliveryError> {
-        self.hold_judged(request, reason, would, FileState::of(&request.path))
+        let judged = FileState::of(&request.path, Links::Follow);
+        self.hold_judged(request, Links::Follow, reason, would, judged)
     }
 
     /// As [`Deliveries::hold`]; the file must still be the one that was judged.
     fn hold_judged(
         &self,
         request: &ImportRequest,
+        links: Links,
         reason: &HoldReason,
         would: &ImportReport,
         judged: Option<FileState>,
@@ -221,7 +223,7 @@ impl Deliveries {
             would: ImportReport { held: Some(id.clone()), ..would.clone() },
             id,
         };
-        self.write(request, &held, judged)?;
+        self.write(request, links, &held, judged)?;
         for id in older {
             tracing::info!(dataset = %held.dataset, delivery = id, newer = held.id, "a held delivery is superseded");
             self.remove_locked(&id)?;
@@ -232,6 +234,7 @@ impl Deliveries {
     fn write(
         &self,
         request: &ImportRequest,
+        links: Links,
         held: &Held,
         judged: Option<FileState>,
     ) -> Result<(), DeliveryError> {
@@ -239,10 +242,16 @@ impl Deliveries {
         fs::DirBuilder::new().mode(0o700).create(&temporary).map_err(failed(&temporary))?;
         let data = temporary.join(DATA);
         let mut out = create(&data)?;
-        let mut input = File::open(&request.path).map_err(failed(&request.path))?;
+        let changed = || DeliveryError::Changed { path: request.path.display().to_string() };
+        let mut input = open_regular(&request.path, links).map_err(|error| match error {
+            FileError::Io { path, source } => DeliveryError::Io { path, source },
+            // It could be read a moment ago.
+            _ => changed(),
+        })?;
         io::copy(&mut input, &mut out).and_then(|_| out.sync_all()).map_err(failed(&data))?;
-        if FileState::of(&request.path) != judged {
-            return Err(DeliveryError::Changed { path: request.path.display().to_string() });
+        // Of what was copied, whatever lies at the path by now.
+        if input.metadata().ok().map(|data| FileState::from(&data)) != judged {
+            return Err(changed());
         }
 
         let description = temporary.join(DESCRIPTION);
@@ -360,25 +369,36 @@ pub fn import_or_hold(
     request: &ImportRequest,
     progress: &dyn Fn(Progress),
 ) -> Result<ImportReport, ImportError> {
+    import_or_hold_with(importer, deliveries, request, Links::Follow, progress)
+}
+
+/// As [`import_or_hold`], where links may have to be refused.
+pub(super) fn import_or_hold_with(
+    importer: &Importer,
+    deliveries: &Deliveries,
+    request: &ImportRequest,
+    links: Links,
+    progress: &dyn Fn(Progress),
+) -> Result<ImportReport, ImportError> {
     let waiting = if request.full { deliveries.waiting(&request.dataset)? } else { Vec::new() };
-    let before = FileState::of(&request.path);
-    match importer.import_unless_held(request, progress)? {
-        Outcome::Imported(report) => {
-            for id in waiting {
-                // The import is done and durable; the list can be mended by hand.
-                match deliveries.remove(&id) {
-                    Ok(()) => {
-                        tracing::info!(dataset = %request.dataset, delivery = id, "a held delivery is settled")
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, delivery = id, "a held delivery is out of date and cannot be removed")
-                    }
+    let before = FileState::of(&request.path, links);
+    let settle = || {
+        for id in &waiting {
+            // The import is done and durable; the list can be mended by hand.
+            match deliveries.remove(id) {
+                Ok(()) => {
+                    tracing::info!(dataset = %request.dataset, delivery = id, "a held delivery is settled")
+                }
+                Err(error) => {
+                    tracing::warn!(%error, delivery = id, "a held delivery is out of date and cannot be removed")
                 }
             }
-            Ok(report)
         }
+    };
+    match importer.import_unless_held(request, links, progress, &settle)? {
+        Outcome::Imported(report) => Ok(report),
         Outcome::Held { reason, would } => {
-            let held = deliveries.hold_judged(request, &reason, &would, before)?;
+            let held = deliveries.hold_judged(request, links, &reason, &would, before)?;
             Ok(ImportReport::held(&would, held.id))
         }
     }
@@ -396,8 +416,12 @@ pub(super) struct FileState {
 
 impl FileState {
     /// None where there is nothing, or nothing that can be looked at.
-    pub(super) fn of(path: &Path) -> Option<Self> {
-        fs::metadata(path).ok().map(|data| Self::from(&data))
+    pub(super) fn of(path: &Path, links: Links) -> Option<Self> {
+        let data = match links {
+            Links::Follow => fs::metadata(path),
+            Links::Refuse => fs::symlink_metadata(path),
+        };
+        data.ok().map(|data| Self::from(&data))
     }
 }
 

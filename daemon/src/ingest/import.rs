@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     cut::{ChangeSpool, Cutter},
-    decode::{CsvFile, Encoding, FileError, Row},
+    decode::{CsvFile, Encoding, FileError, Links, Row},
     deliveries::DeliveryError,
     diff::{Comparer, Cursor, Difference},
     map::{HeaderError, Mapping},
@@ -157,6 +157,12 @@ pub enum ImportError {
     /// A full delivery that a person has to approve.
     #[error("held: {0}")]
     Held(HoldReason),
+    /// What was approved is not the newest word any more.
+    #[error(
+        "已被更新的全量交付取代，没有导入任何内容 / superseded by a newer delivery: another full file went \
+         in while this one was read, and nothing of this one was imported"
+    )]
+    Superseded,
     /// It had to be held, and could not be kept.
     #[error(transparent)]
     Delivery(#[from] DeliveryError),
@@ -167,6 +173,15 @@ pub enum ImportError {
     Stopped,
 }
 
+/// One import a partition at a time.
+#[derive(Default)]
+struct Turn {
+    lock: Mutex<()>,
+    /// Full files that went in; changes only while the lock is held. Read
+    /// without it, it tells a reader what went in after it began.
+    fulls: AtomicU64,
+}
+
 /// Imports files into this node's own partitions.
 pub struct Importer {
     store: Store,
@@ -175,8 +190,7 @@ pub struct Importer {
     spool_dir: PathBuf,
     memory_bytes: usize,
     hold: HoldRule,
-    /// One import a partition at a time.
-    locks: Mutex<HashMap<PartitionId, Arc<Mutex<()>>>>,
+    turns: Mutex<HashMap<PartitionId, Arc<Turn>>>,
     stop: CancellationToken,
 }
 
@@ -198,7 +212,7 @@ impl Importer {
             spool_dir,
             memory_bytes,
             hold,
-            locks: Mutex::default(),
+            turns: Mutex::default(),
             stop,
         }
     }
@@ -213,18 +227,21 @@ impl Importer {
         request: &ImportRequest,
         progress: &dyn Fn(Progress),
     ) -> Result<ImportReport, ImportError> {
-        match self.import_unless_held(request, progress)? {
+        match self.import_unless_held(request, Links::Follow, progress, &|| {})? {
             Outcome::Imported(report) => Ok(report),
             Outcome::Held { reason, .. } => Err(ImportError::Held(reason)),
         }
     }
 
     /// As [`Importer::import`], with the counts of a delivery that is to be
-    /// held.
+    /// held. `full_applied` is called when a full file is in, before the next
+    /// import of the partition can begin to change anything.
     pub(super) fn import_unless_held(
         &self,
         request: &ImportRequest,
+        links: Links,
         progress: &dyn Fn(Progress),
+        full_applied: &dyn Fn(),
     ) -> Result<Outcome, ImportError> {
         let started = Instant::now();
         let registry = self.membership.current()?;
@@ -232,22 +249,34 @@ impl Importer {
         let mut rejects = Rejects(RejectsFile::new(request.rejects.clone()), &request.rejects);
         let mut report = ImportReport::default();
 
-        let file = CsvFile::open(&request.path, request.encoding)?;
+        let partition = self.membership.own_partition(&request.dataset);
+        let turn = self.turn_of(&partition);
+        // Before the file is opened, and without waiting for an import that is
+        // under way: that one's file is the newer one, too.
+        let fulls = turn.fulls.load(Ordering::SeqCst);
+        let file = CsvFile::open_with(&request.path, request.encoding, links)?;
         let mapping = Mapping::new(file.header(), &schema).map_err(|problem| {
             let (dataset, path) = (request.dataset.clone(), request.path.display().to_string());
             ImportError::Header { dataset, path, problem }
         })?;
         let read = self.read(file, &schema, &mapping, &mut rejects, &mut report, progress)?;
 
-        let partition = self.membership.own_partition(&request.dataset);
-        let lock = self.lock_of(&partition);
         // A panic in another import left nothing half-done here.
-        let _one_at_a_time = lock.lock().unwrap_or_else(|error| error.into_inner());
+        let _one_at_a_time = turn.lock.lock().unwrap_or_else(|error| error.into_inner());
+        if request.approved && turn.fulls.load(Ordering::SeqCst) != fulls {
+            return Err(ImportError::Superseded);
+        }
         // An upsert keeps what the file has no column for; a full file says all.
         let kept = if request.full { &[] } else { mapping.missing() };
         let comparer = Comparer::new(&registry, &schema, kept);
         let job = Job { importer: self, partition, schema: &schema, comparer, progress };
         let hold = job.apply(request, read, &mut rejects, &mut report)?;
+        if request.full && hold.is_none() {
+            // In this order: an approval that begins now finds either the
+            // number moved later on, or its file gone already.
+            full_applied();
+            turn.fulls.fetch_add(1, Ordering::SeqCst);
+        }
 
         report.rejects_file = rejects.finish()?.map(|path| path.display().to_string());
         report.seconds = started.elapsed().as_secs_f64();
@@ -269,9 +298,9 @@ impl Importer {
         Err(ImportError::UnknownDataset { dataset: dataset.to_string(), known: known.join(", ") })
     }
 
-    fn lock_of(&self, partition: &PartitionId) -> Arc<Mutex<()>> {
-        let mut locks = self.locks.lock().unwrap_or_else(|error| error.into_inner());
-        locks.entry(partition.clone()).or_default().clone()
+    fn turn_of(&self, partition: &PartitionId) -> Arc<Turn> {
+        let mut turns = self.turns.lock().unwrap_or_else(|error| error.into_inner());
+        turns.entry(partition.clone()).or_default().clone()
     }
 
     fn check_stop(&self) -> Result<(), ImportError> {
@@ -529,13 +558,20 @@ impl Job<'_> {
     }
 }
 
-/// A name for a rejects file in `dir` that no other import of this process
-/// uses.
+/// A name for a rejects file in `dir` that no other import uses: none of this
+/// process, nor one of another process that ran within the same second. The
+/// process id alone would not do, for in a container it is always the same.
 pub fn rejects_path(dir: &Path, dataset: &DatasetId) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(1);
     let stamp = stamp(time::OffsetDateTime::now_utc());
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    dir.join(format!("{dataset}-{stamp}-{count}.rejects.csv"))
+    let process = std::process::id();
+    loop {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = dir.join(format!("{dataset}-{stamp}-{process}-{count}.rejects.csv"));
+        if path.symlink_metadata().is_err() {
+            return path;
+        }
+    }
 }
 
 /// A time for file names: sortable, to the second.

@@ -20,7 +20,8 @@
 use std::{
     collections::{HashMap, HashSet},
     ffi::{OsStr, OsString},
-    fs, io,
+    fs,
+    io::{self, Write as _},
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -33,9 +34,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ImportError, ImportRequest, Importer,
-    decode::{Encoding, FileError},
-    deliveries::{Deliveries, DeliveryError, FileState, import_or_hold},
-    report::ImportReport,
+    decode::{Encoding, FileError, Links},
+    deliveries::{Deliveries, DeliveryError, FileState, import_or_hold_with},
+    report::{ImportReport, create_private},
     spool::SpoolError,
 };
 use crate::{membership::Membership, store::StoreError};
@@ -182,7 +183,8 @@ fn fault_of(error: &ImportError) -> Fault {
         | ImportError::Report { .. }
         | ImportError::Store(_)
         | ImportError::Delivery(_)
-        | ImportError::Held(_) => Fault::Node,
+        | ImportError::Held(_)
+        | ImportError::Superseded => Fault::Node,
     }
 }
 
@@ -231,7 +233,12 @@ impl Watcher {
     fn prepare(&mut self, dataset: &DatasetId) {
         let dir = self.inbox.dir.join(dataset.as_str());
         let full = dir.join("full");
-        if let Err(error) = fs::create_dir_all(&full) {
+        let made = fs::create_dir_all(&self.inbox.dir).and_then(|()| make_folder(&dir));
+        if let Err(error) = made {
+            self.warn_once(&dir, "a folder of the inbox cannot be made", Some(&error));
+            return;
+        }
+        if let Err(error) = make_folder(&full) {
             self.warn_once(&full, "a folder of the inbox cannot be made", Some(&error));
         }
         if self.known.insert(dataset.clone()) {
@@ -274,8 +281,12 @@ impl Watcher {
         let mut ready = Vec::new();
         for dataset in datasets {
             let dir = self.inbox.dir.join(dataset.as_str());
+            if let Err(error) = check_folder(&dir) {
+                self.warn_once(&dir, "a folder of the inbox cannot be read", Some(&error));
+                continue;
+            }
             for (dir, full) in [(dir.clone(), false), (dir.join("full"), true)] {
-                let entries = match entries(&dir) {
+                let entries = match check_folder(&dir).and_then(|()| entries(&dir)) {
                     Ok(entries) => entries,
                     Err(error) => {
                         self.warn_once(&dir, "a folder of the inbox cannot be read", Some(&error));
@@ -331,7 +342,7 @@ impl Watcher {
             return;
         }
         // An import before this one may have taken long.
-        if state_of(&file.path) != Some(file.state) {
+        if self.check_folders_of(file).is_err() || state_of(&file.path) != Some(file.state) {
             return;
         }
         self.rejects += 1;
@@ -348,8 +359,13 @@ impl Watcher {
             approved: false,
             rejects: rejects.clone(),
         };
-        let result =
-            import_or_hold(&self.inbox.importer, &self.inbox.deliveries, &request, &|_| {});
+        let result = import_or_hold_with(
+            &self.inbox.importer,
+            &self.inbox.deliveries,
+            &request,
+            Links::Refuse,
+            &|_| {},
+        );
         if !matches!(&result, Err(error) if fault_of(error) == Fault::Node) {
             self.waits.remove(&file.dataset);
         }
@@ -423,7 +439,8 @@ impl Watcher {
             Ended::Done { .. } => "done",
             Ended::Failed { .. } => "failed",
         });
-        fs::create_dir_all(&dir)?;
+        self.check_folders_of(file)?;
+        make_folder(&dir)?;
         let name = free_name(&dir, file.path.file_name().unwrap_or(OsStr::new("file")));
         let report_path = dir.join(with_suffix(&name, REPORT_SUFFIX));
         let report = match ended {
@@ -442,9 +459,15 @@ impl Watcher {
         report.push(b'\n');
         // Whoever looks for reports must not find half of one.
         let half = dir.join(format!("{UNFINISHED}report"));
-        fs::write(&half, report)?;
+        create_private(&half)?.write_all(&report)?;
         fs::rename(&half, &report_path)?;
         fs::rename(&file.path, dir.join(&name)).inspect_err(|_| remove_if_there(&report_path))
+    }
+
+    fn check_folders_of(&self, file: &Candidate) -> io::Result<()> {
+        let dir = self.inbox.dir.join(file.dataset.as_str());
+        check_folder(&dir)?;
+        if file.full { check_folder(&dir.join("full")) } else { Ok(()) }
     }
 
     fn wait_with(&mut self, file: &Candidate, ended: Option<Ended>, now: Instant) {
@@ -466,6 +489,26 @@ impl Watcher {
         if let Some(pass) = self.said.get_mut(path) {
             *pass = self.passes;
         }
+    }
+}
+
+/// Refuses what is not a folder itself: who may drop files here could let a link
+/// lead to the node's own files.
+fn check_folder(dir: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(dir)?.is_dir() {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::NotADirectory,
+        "不是文件夹，或者是符号链接 / not a folder, or a symbolic link, which is not followed here",
+    ))
+}
+
+/// Makes a folder unless there is one.
+fn make_folder(dir: &Path) -> io::Result<()> {
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => check_folder(dir),
+        other => other,
     }
 }
 

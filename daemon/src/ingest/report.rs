@@ -10,7 +10,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufWriter, Write},
     os::unix::fs::OpenOptionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
@@ -178,14 +178,19 @@ impl RejectsFile {
     }
 }
 
-fn create(path: &PathBuf) -> io::Result<csv::Writer<BufWriter<File>>> {
+/// A new file for its owner only, in place of what lies there; a link is
+/// replaced and never followed.
+pub(super) fn create_private(path: &Path) -> io::Result<File> {
     // The mode counts for new files only.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    let mut file = BufWriter::new(file);
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn create(path: &Path) -> io::Result<csv::Writer<BufWriter<File>>> {
+    let mut file = BufWriter::new(create_private(path)?);
     // Without the mark Excel takes UTF-8 for the system's legacy encoding.
     file.write_all("\u{feff}".as_bytes())?;
     let mut out = csv::Writer::from_writer(file);

@@ -160,3 +160,60 @@ fn nothing_is_listed_where_nothing_was_ever_held() {
     world.import_or_hold(&rows(0..10, "a"), true);
     assert!(!world.path("deliveries").exists());
 }
+
+#[test]
+fn an_approval_does_not_undo_a_full_file_that_goes_in_meanwhile() {
+    let (world, held) = with_held();
+    let newer = std::cell::OnceCell::new();
+    let request = world.deliveries.request(&held, world.path("rejects/approved.csv"));
+    let refused = import_or_hold(&world.importer, &world.deliveries, &request, &|progress| {
+        if progress.bytes_read > 0 {
+            newer.get_or_init(|| world.import_or_hold(&rows(0..600, "newer"), true));
+        }
+    });
+    assert!(matches!(refused, Err(ImportError::Superseded)), "{refused:?}");
+    assert_eq!(world.content(), content_of(0..600, "newer"));
+    assert_eq!(ids(&world), [""; 0]);
+
+    // Rows that are added supersede nothing.
+    let held = world.import_or_hold(&rows(300..600, "a"), true).held.unwrap();
+    let held = world.deliveries.get(&held).unwrap().unwrap();
+    let request = world.deliveries.request(&held, world.path("rejects/approved.csv"));
+    let added = std::cell::OnceCell::new();
+    import_or_hold(&world.importer, &world.deliveries, &request, &|progress| {
+        if progress.bytes_read > 0 {
+            added.get_or_init(|| world.import_or_hold(&rows(0..10, "b"), false));
+        }
+    })
+    .unwrap();
+    assert_eq!(world.content(), content_of(300..600, "a"));
+}
+
+#[test]
+fn an_approval_does_not_undo_a_full_file_that_is_under_way() {
+    let (world, held) = with_held();
+    let newer = world.request(&world.file(&rows(0..5000, "newer")), true);
+    let (importer, deliveries) = (world.importer.clone(), world.deliveries.clone());
+    let (comparing, is_comparing) = std::sync::mpsc::channel();
+    let (reading, is_reading) = std::sync::mpsc::channel();
+    let limit = std::time::Duration::from_secs(30);
+    let thread = std::thread::spawn(move || {
+        import_or_hold(&importer, &deliveries, &newer, &|progress| {
+            if progress.compared > 0 {
+                // It has the partition, and the approval begins only now.
+                comparing.send(()).unwrap();
+                is_reading.recv_timeout(limit).unwrap();
+            }
+        })
+    });
+    is_comparing.recv_timeout(limit).unwrap();
+    let request = world.deliveries.request(&held, world.path("rejects/approved.csv"));
+    let refused = import_or_hold(&world.importer, &world.deliveries, &request, &|progress| {
+        if progress.bytes_read > 0 {
+            let _ = reading.send(());
+        }
+    });
+    thread.join().unwrap().unwrap();
+    assert!(matches!(refused, Err(ImportError::Superseded)), "{refused:?}");
+    assert_eq!(world.content(), content_of(0..5000, "newer"));
+}

@@ -1,7 +1,10 @@
 //! What an import makes of the stored records, and what it counts.
 
 use super::*;
-use crate::ingest::{import::HoldReason, spool::SpoolError};
+use crate::ingest::{
+    import::{HoldReason, rejects_path, stamp},
+    spool::SpoolError,
+};
 
 #[test]
 fn every_row_is_counted_once() {
@@ -414,4 +417,31 @@ fn an_unknown_dataset_is_named_with_those_there_are() {
         let error = world.importer.import(&request, &|_| {}).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains("the catalogue has: list"), "{error}");
     }
+}
+
+#[test]
+fn a_rejects_file_takes_no_name_of_another_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = || {
+        let path = rejects_path(dir.path(), &dataset());
+        path.file_name().unwrap().to_str().unwrap().to_owned()
+    };
+    let first = name();
+    let process = format!("-{}-", std::process::id());
+    assert!(first.contains(&process), "{first}");
+
+    // In a container, an earlier process may have had the same id. Its files of
+    // this second, and of the next ones, for the clock goes on.
+    let (_, count) = first.trim_end_matches(".rejects.csv").rsplit_once('-').unwrap();
+    let count: u64 = count.parse().unwrap();
+    let now = time::OffsetDateTime::now_utc();
+    for second in -1..30 {
+        let stamp = stamp(now + time::Duration::seconds(second));
+        for taken in count..count + 5 {
+            let name = format!("list-{stamp}{process}{taken}.rejects.csv");
+            fs::write(dir.path().join(name), "another's").unwrap();
+        }
+    }
+    let second = name();
+    assert!(!dir.path().join(&second).exists(), "{second}");
 }

@@ -6,7 +6,11 @@ use std::{
 };
 
 use super::*;
-use crate::ingest::inbox::{Inbox, Watcher, watch};
+use crate::ingest::{
+    decode::{FileError, Links},
+    deliveries::{DeliveryError, import_or_hold_with},
+    inbox::{Inbox, Watcher, watch},
+};
 
 const STABLE: Duration = Duration::from_secs(5);
 
@@ -330,4 +334,109 @@ fn the_watcher_takes_files_until_it_is_stopped() {
     });
     assert_eq!(world.content(), content_of(0..3, "a"));
     assert!(world.path("inbox/list/done/a.csv").exists());
+}
+
+/// Names and contents of what lies in a directory.
+fn listing(dir: &Path) -> Vec<(String, String)> {
+    let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
+    let mut all: Vec<_> = entries
+        .map(|entry| {
+            let text = fs::read_to_string(entry.path()).unwrap_or_default();
+            (entry.file_name().into_string().unwrap(), text)
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_link_in_place_of_a_folder_is_not_followed() {
+    for name in ["", "full", "done", "failed"] {
+        let mut folders = Folders::new();
+        let keys = folders.world.path("keys");
+        fs::create_dir(&keys).unwrap();
+        fs::write(keys.join("own.csv"), rows(0..3, "own")).unwrap();
+        let file = File::options().write(true).open(keys.join("own.csv")).unwrap();
+        file.set_modified(folders.wall - Duration::from_secs(60)).unwrap();
+        let before = listing(&keys);
+
+        let folder = folders.world.path("inbox/list").join(name);
+        // A folder's own path, without the separator that `join` leaves.
+        let folder: PathBuf = folder.components().collect();
+        let _ = fs::remove_dir_all(&folder);
+        std::os::unix::fs::symlink(&keys, &folder).unwrap();
+        if !name.is_empty() {
+            folders.put("good.csv", &rows(5..6, "a"), 10);
+            folders.put("bad.csv", "no header of ours\n", 10);
+        }
+        folders.pass_after(0);
+        folders.pass_after(99);
+        assert_eq!(listing(&keys), before, "{name}");
+        let expected = if name.is_empty() { Content::new() } else { content_of(5..6, "a") };
+        assert_eq!(folders.world.content(), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_report_replaces_a_link_and_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut folders = Folders::new();
+    let own = folders.world.path("own");
+    fs::write(&own, "the node's").unwrap();
+    fs::create_dir(folders.path("done")).unwrap();
+    std::os::unix::fs::symlink(&own, folders.path("done/.creditsync-report")).unwrap();
+    folders.put("a.csv", &rows(0..1, "a"), 10);
+    folders.pass_after(0);
+    assert_eq!(fs::read_to_string(&own).unwrap(), "the node's");
+    let data = fs::symlink_metadata(folders.path("done/a.csv.report.json")).unwrap();
+    assert_eq!((data.is_file(), data.permissions().mode() & 0o777), (true, 0o600));
+}
+
+#[test]
+fn a_file_that_was_exchanged_for_a_link_or_a_pipe_is_refused() {
+    let world = World::new();
+    let own = world.file(&rows(0..3, "own"));
+    let link = world.path("files/link.csv");
+    std::os::unix::fs::symlink(&own, &link).unwrap();
+    let pipe = world.path("files/pipe.csv");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let import = |path: &Path, links: Links| {
+        let request = world.request(path, false);
+        import_or_hold_with(&world.importer, &world.deliveries, &request, links, &|_| {})
+    };
+    for (path, links) in [
+        (&link, Links::Refuse),
+        (&pipe, Links::Refuse),
+        // Nor does a command wait for somebody to write.
+        (&pipe, Links::Follow),
+    ] {
+        let refused = import(path, links);
+        assert!(
+            matches!(refused, Err(ImportError::File(FileError::NotAFile { .. }))),
+            "{path:?} {links:?}: {refused:?}"
+        );
+    }
+    assert_eq!(world.seq(), 0);
+    // Who names a link in a command may read what it leads to.
+    assert_eq!(import(&link, Links::Follow).unwrap().inserted, 3);
+}
+
+#[test]
+fn what_a_file_was_exchanged_for_is_not_kept_for_approval() {
+    let world = World::new();
+    world.import(&rows(0..600, "a"), true);
+    let own = world.file("the node's");
+    let path = world.file(&rows(0..10, "a"));
+    let request = world.request(&path, true);
+    let error =
+        import_or_hold_with(&world.importer, &world.deliveries, &request, Links::Refuse, &|_| {
+            let _ = fs::remove_file(&path);
+            std::os::unix::fs::symlink(&own, &path).unwrap();
+        })
+        .unwrap_err();
+    assert!(matches!(error, ImportError::Delivery(DeliveryError::Changed { .. })), "{error:?}");
+    for entry in fs::read_dir(world.path("deliveries")).unwrap().map(Result::unwrap) {
+        assert!(listing(&entry.path()).iter().all(|(_, text)| text.is_empty()), "{entry:?}");
+    }
 }

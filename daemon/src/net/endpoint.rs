@@ -36,22 +36,27 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 const STREAMS_MAX: u32 = 1024;
 /// Bytes that one stream may have on their way: 300 ms at 100 Mbit/s.
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-/// The same for all streams of a connection; this much memory a peer can take.
+/// The same for all streams of a connection whose hello has arrived.
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// The same for somebody who dialled us and has not said hello: room for a
+/// hello with all its heads to come in pieces, or for a request to join.
+const UNKNOWN_WINDOW: u32 = 256 * 1024;
+/// Characters of a reason that the other side chose.
+const REASON_CHARS_MAX: usize = 200;
 /// Handshakes that run at once. More are refused until one ends, so a flood
 /// costs bounded memory.
 const HANDSHAKES_MAX: usize = 256;
 /// As long as quinn's own ids.
 const CONNECTION_ID_BYTES: usize = 8;
 
-fn transport(keep_alive: Option<Duration>) -> Arc<quinn::TransportConfig> {
+fn transport(receive_window: u32, keep_alive: Option<Duration>) -> Arc<quinn::TransportConfig> {
     let mut transport = quinn::TransportConfig::default();
     transport
         .max_idle_timeout(Some(IDLE_MAX.try_into().expect("25 seconds fit QUIC's number")))
         .max_concurrent_bidi_streams(STREAMS_MAX.into())
         .max_concurrent_uni_streams(0u32.into())
         .stream_receive_window(STREAM_WINDOW.into())
-        .receive_window(CONNECTION_WINDOW.into())
+        .receive_window(receive_window.into())
         .send_window(u64::from(CONNECTION_WINDOW))
         .datagram_receive_buffer_size(None)
         .keep_alive_interval(keep_alive);
@@ -81,7 +86,7 @@ impl Listener {
         let crypto =
             QuicServerConfig::try_from(tls).map_err(|error| NetError::Tls(error.to_string()))?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-        config.transport_config(transport(None));
+        config.transport_config(transport(UNKNOWN_WINDOW, None));
         let cannot_bind = |problem: std::io::Error| NetError::Socket {
             address: address.to_string(),
             problem: problem.to_string(),
@@ -208,7 +213,7 @@ impl Dialer {
         let crypto =
             QuicClientConfig::try_from(tls).map_err(|error| NetError::Tls(error.to_string()))?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-        config.transport_config(transport(Some(KEEP_ALIVE)));
+        config.transport_config(transport(CONNECTION_WINDOW, Some(KEEP_ALIVE)));
         let unresolved =
             |problem: String| NetError::Resolve { address: address.to_owned(), problem };
         let resolved: Vec<SocketAddr> = tokio::net::lookup_host(address)
@@ -350,6 +355,11 @@ impl Connection {
         Ok((FrameSender::new(send), FrameReceiver::new(receive)))
     }
 
+    /// Lets the peer have as much on its way as a known one may.
+    pub fn open_window(&self) {
+        self.quic.set_receive_window(CONNECTION_WINDOW.into());
+    }
+
     /// Closes the connection with a code that the peer sees.
     pub fn close(&self, code: CloseCode) {
         self.quic.close(VarInt::from_u32(code.as_u32()), b"");
@@ -370,7 +380,10 @@ pub(super) fn net_error(error: ConnectionError) -> NetError {
         ConnectionError::TimedOut => NetError::NoAnswer,
         ConnectionError::TransportError(error) => tls_text(error.code.into(), error.reason, true),
         ConnectionError::ConnectionClosed(close) => {
-            let reason = String::from_utf8_lossy(&close.reason).into_owned();
+            // Whoever answered chose these bytes, and people will read them.
+            let reason = String::from_utf8_lossy(&close.reason);
+            let shown = reason.chars().filter(|character| !character.is_control());
+            let reason: String = shown.take(REASON_CHARS_MAX).collect();
             tls_text(close.error_code.into(), reason, false)
         }
         other => NetError::Transport(other.to_string()),
@@ -389,7 +402,11 @@ fn tls_text(code: u64, reason: String, ours: bool) -> NetError {
     };
     let received = rustls::Error::AlertReceived(alert.into());
     if ours {
-        return NetError::Tls(reason);
+        // quinn passes rustls' error on as a text only.
+        let foreign = ["UnknownIssuer", "BadSignature"].iter().any(|name| reason.contains(name));
+        let known = foreign
+            .then(|| certs::verify::explain_tls(&rustls::CertificateError::UnknownIssuer.into()));
+        return NetError::Tls(known.flatten().unwrap_or(reason));
     }
     NetError::Tls(certs::verify::explain_tls(&received).unwrap_or_else(|| received.to_string()))
 }

@@ -26,7 +26,7 @@ pub enum NetError {
         problem: String,
     },
     /// A name did not resolve.
-    #[error("{address} does not resolve: {problem}. Check the address in creditsync.toml")]
+    #[error("{address} does not resolve: {problem}. Check the address")]
     Resolve {
         /// HOST:PORT.
         address: String,

@@ -142,6 +142,7 @@ async fn run(
     let timing = Timing { heartbeat: context.heartbeat };
     let their_heads = theirs.heads.clone();
     let mut link = Link::new(ends.clone(), timing, local, theirs, context.now())?;
+    connection.open_window();
     context.peers.connected(peer, connection);
     note_heads(context, peer, &their_heads);
     tracing::info!(%peer, address = %connection.address(), "connected");
@@ -166,7 +167,7 @@ async fn run(
                     };
                     tokio::spawn(tasks.clone().run_until_cancelled_owned(follow.run()));
                 }
-                LinkAction::PeerHolds(head) => peer_holds(context, peer, head).await?,
+                LinkAction::PeerHolds(head) => peer_holds(context, peer, head).await,
                 LinkAction::Silent => return Err(ConnectionEnd::Silent),
             }
         }
@@ -308,30 +309,54 @@ fn note_heads(context: &Context, peer: &NodeId, heads: &[Announced]) {
 /// The peer holds our own partition up to `head`. It counts as acknowledged if
 /// it is our own history; if it is more than we have, nothing is written until
 /// we have taken it back.
-async fn peer_holds(
-    context: &Context,
-    peer: &NodeId,
-    head: Announced,
-) -> Result<(), ConnectionEnd> {
+///
+/// What cannot be read or noted of one partition is no reason to end the
+/// connection of all.
+async fn peer_holds(context: &Context, peer: &NodeId, head: Announced) {
     let ours = context.store.head(&head.partition).map_or(0, |head| head.seq());
     if head.position.seq > ours {
+        let known_dataset = context
+            .membership
+            .current()
+            .is_ok_and(|registry| registry.schema(&head.partition.dataset).is_some());
+        if context.membership.is_hub() || !known_dataset {
+            // The hub follows nobody's copy of its own data, so it could wait
+            // for ever; and an unknown dataset holds nothing to take back.
+            tracing::error!(
+                partition = %head.partition, %peer, theirs = head.position.seq, ours,
+                "the peer claims to hold more of our own history than we do; nothing is done about it"
+            );
+            return;
+        }
         tracing::warn!(
             partition = %head.partition, %peer, theirs = head.position.seq, ours,
             "the peer holds more of our own history than we do; it is taken back before anything is written"
         );
         context.store.await_own_history(&head.partition, head.position.seq);
-        return Ok(());
+        return;
     }
-    match context.store.header_at(&head.partition, head.position.seq)? {
-        Some(known) if known.hash() == head.position.hash => {
-            context.store.record_ack(&head.partition, peer, head.position).await?;
+    match context.store.header_at(&head.partition, head.position.seq) {
+        Ok(Some(known)) if known.hash() == head.position.hash => {
+            let noted = context.store.record_ack(&head.partition, peer, head.position).await;
+            if let Err(error) = noted {
+                tracing::warn!(partition = %head.partition, %peer, %error, "an acknowledgement could not be noted");
+            }
         }
-        Some(_) => tracing::error!(
-            partition = %head.partition, %peer, seq = head.position.seq,
-            "the peer holds another history of our own partition; was this node restored, or does a second one use its identity?"
-        ),
+        Ok(Some(_)) => {
+            let reason = format!(
+                "{peer} holds another history at number {}; was this node restored, or does a second one use its identity?",
+                head.position.seq
+            );
+            tracing::error!(partition = %head.partition, %reason, "our own partition is in doubt");
+            context.peers.update(peer, |state| {
+                state.troubles.insert(head.partition.clone(), reason);
+            });
+        }
         // Older than our log.
-        None => {}
+        Ok(None) => {}
+        Err(error) => tracing::error!(
+            partition = %head.partition, %peer, %error,
+            "what the peer holds cannot be compared with our own log"
+        ),
     }
-    Ok(())
 }

@@ -53,7 +53,7 @@ pub async fn keep_connected(
         if let ConnectionEnd::Shutdown = end {
             break;
         }
-        if was_connected.load(Ordering::Relaxed) {
+        if was_connected.load(Ordering::Relaxed) && is_passing(&end) {
             backoff.succeeded();
             reported.clear();
         }
@@ -78,4 +78,18 @@ pub async fn keep_connected(
         }
     }
     dialer.close().await;
+}
+
+/// Whether a connection that was made ended for a reason that dialling again at
+/// once may mend: the network, or a peer that went down. What either side holds
+/// against the other comes again with the next hello.
+fn is_passing(end: &ConnectionEnd) -> bool {
+    use CloseCode::{Normal, Replaced, Shutdown, Silent};
+    match end {
+        ConnectionEnd::Net(NetError::Closed(Some(code))) => {
+            matches!(code, Normal | Replaced | Shutdown | Silent)
+        }
+        ConnectionEnd::Net(_) | ConnectionEnd::Silent => true,
+        _ => false,
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use protocol::{
     change::Position,
-    id::{NodeId, PartitionId},
+    id::{DatasetId, NodeId, PartitionId},
     message::{CloseCode, FollowReply, TreeReply},
     session::{
         PeerMisbehaved,
@@ -49,6 +49,8 @@ enum Trouble {
          it cannot be told whether the two agree; nothing was overwritten"
     )]
     InDoubt(u64),
+    #[error("the catalogue has no dataset '{0}'")]
+    UnknownDataset(DatasetId),
 }
 
 impl From<NetError> for Trouble {
@@ -72,7 +74,7 @@ impl Trouble {
             Trouble::Store(StoreError::RootMismatch { .. } | StoreError::Shape { .. }) => {
                 CloseCode::RootMismatch
             }
-            Trouble::Store(_) => CloseCode::Unavailable,
+            Trouble::Store(_) | Trouble::UnknownDataset(_) => CloseCode::Unavailable,
         }
     }
 }
@@ -109,8 +111,15 @@ impl Follow {
                 self.context.peers.update(peer, |state| state.misbehaved += 1);
                 tracing::warn!(%partition, %peer, %problem, "the peer sent something wrong; nothing of it was kept");
             }
-            Trouble::Fork(_) | Trouble::InDoubt(_) | Trouble::Store(StoreError::Fork { .. }) => {
-                tracing::error!(%partition, %peer, reason = %trouble, "the partition is quarantined: it has, or may have, two signed histories, and nothing is overwritten");
+            // No signature shows it, so nothing is settled for good.
+            Trouble::InDoubt(_) => {
+                tracing::error!(%partition, %peer, reason = %trouble, "nothing is written to the partition until this is cleared up");
+            }
+            Trouble::UnknownDataset(_) => {
+                tracing::warn!(%partition, %peer, reason = %trouble, "not followed");
+            }
+            Trouble::Fork(_) | Trouble::Store(StoreError::Fork { .. }) => {
+                tracing::error!(%partition, %peer, reason = %trouble, "the partition is quarantined: it has two signed histories, and nothing is overwritten");
                 if let Err(error) =
                     self.context.store.quarantine(partition, trouble.to_string()).await
                 {
@@ -141,6 +150,11 @@ impl Follow {
             return Err(
                 StoreError::Quarantined { partition: self.partition.clone(), reason }.into()
             );
+        }
+        // A name that nobody has published takes no room here.
+        let registry = self.context.membership.current()?;
+        if registry.schema(&self.partition.dataset).is_none() {
+            return Err(Trouble::UnknownDataset(self.partition.dataset.clone()));
         }
         let have = store.head(&self.partition).map(|head| head.position());
         let follower = Follower::new(self.partition.clone(), have);
@@ -224,6 +238,7 @@ impl Follow {
         let (partition, peer) = (&self.partition, &self.peer);
         self.context.peers.update_through(peer, &self.connection, |state| {
             state.fetching.insert(partition.clone());
+            state.troubles.remove(partition);
         });
         tracing::info!(%partition, %peer, "fetching the whole state");
         let have = self.context.store.head(partition).map(|head| head.position());

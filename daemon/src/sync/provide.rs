@@ -1,6 +1,9 @@
 //! Providing partitions: answers the streams that a peer opens.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use protocol::{
     change::Position,
@@ -27,6 +30,10 @@ use crate::{
 /// Trees that one peer may read at once: each holds a snapshot, for which the
 /// writer saves pages.
 const TREES_MAX: usize = 4;
+/// Streams by which one peer may follow the same partition: the old one may not
+/// have ended when the next begins. Each may have a window of change sets on its
+/// way.
+const FOLLOWS_MAX: u32 = 3;
 
 /// Answers the streams of one connection.
 pub(super) struct Streams {
@@ -34,6 +41,24 @@ pub(super) struct Streams {
     connection: Connection,
     ends: Ends,
     trees: Semaphore,
+    /// Live streams for each partition that the peer follows.
+    following: Mutex<BTreeMap<PartitionId, u32>>,
+}
+
+/// One of [`Streams::following`].
+struct Counted<'a> {
+    streams: &'a Streams,
+    partition: PartitionId,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        let mut following =
+            self.streams.following.lock().unwrap_or_else(|error| error.into_inner());
+        if let Some(count) = following.get_mut(&self.partition) {
+            *count -= 1;
+        }
+    }
 }
 
 /// Why a stream was given up.
@@ -71,7 +96,13 @@ impl Trouble {
 
 impl Streams {
     pub fn new(context: Arc<Context>, connection: Connection, ends: Ends) -> Self {
-        Self { context, connection, ends, trees: Semaphore::new(TREES_MAX) }
+        Self {
+            context,
+            connection,
+            ends,
+            trees: Semaphore::new(TREES_MAX),
+            following: Mutex::default(),
+        }
     }
 
     /// Serves one stream to its end.
@@ -136,6 +167,7 @@ impl Streams {
         sender: &mut FrameSender,
         receiver: &mut FrameReceiver,
     ) -> Result<(), Trouble> {
+        let _counted = self.count_follow(&partition)?;
         let store = &self.context.store;
         let mut events = store.subscribe();
         let head = store.head(&partition);
@@ -174,6 +206,8 @@ impl Streams {
                 }
                 event = events.recv() => match event {
                     Ok(moved) if moved != partition => {}
+                    // A large first load is told of when it is done.
+                    _ if store.is_loading(&partition) => {}
                     Ok(_) | Err(RecvError::Lagged(_)) => {
                         provider.handle_head(store.head(&partition).map_or(0, |head| head.seq()));
                     }
@@ -181,6 +215,17 @@ impl Streams {
                 },
             }
         }
+    }
+
+    /// Counts a stream that follows `partition` until the answer is dropped.
+    fn count_follow(&self, partition: &PartitionId) -> Result<Counted<'_>, PeerMisbehaved> {
+        let mut following = self.following.lock().unwrap_or_else(|error| error.into_inner());
+        let count = following.entry(partition.clone()).or_default();
+        if *count >= FOLLOWS_MAX {
+            return Err(PeerMisbehaved::Unexpected("one more stream for the same partition"));
+        }
+        *count += 1;
+        Ok(Counted { streams: self, partition: partition.clone() })
     }
 
     async fn show_tree(

@@ -27,7 +27,7 @@ impl Ends {
         let shared = partition.federation == self.federation && partition.audience == Audience::All;
         let own = partition.origin == *provider;
         let taken_back = *provider == self.hub && partition.origin == *follower;
-        shared && (own || taken_back)
+        shared && !self.is_misplaced(partition) && (own || taken_back)
     }
 
     /// Whether the two ends tell each other about `partition` at all: one of
@@ -35,7 +35,14 @@ impl Ends {
     pub fn concerns_both(&self, partition: &PartitionId) -> bool {
         partition.federation == self.federation
             && partition.audience == Audience::All
+            && !self.is_misplaced(partition)
             && (partition.origin == self.me || partition.origin == self.peer)
+    }
+
+    /// Whether somebody else than the hub claims to say who belongs to the
+    /// federation.
+    fn is_misplaced(&self, partition: &PartitionId) -> bool {
+        partition.dataset.is_system() && partition.origin != self.hub
     }
 }
 
@@ -64,5 +71,8 @@ mod tests {
         assert!(!may("hub", "zhengzhou/enterprise/b/*"));
         assert!(!may("hub", "luoyang/enterprise/a/*"));
         assert!(!may("a", "zhengzhou/enterprise/hub/b"));
+        assert!(!may("hub", "zhengzhou/_federation/a/*"), "only the hub's _federation counts");
+        let foreign = PartitionId::parse_full("zhengzhou/_federation/a/*").unwrap();
+        assert!(!ends.concerns_both(&foreign));
     }
 }

@@ -26,6 +26,10 @@ use crate::{
 /// their way keep a link of 100 Mbit/s busy over 300 ms.
 const LEAVES_AHEAD_MAX: usize = 2 * PAGES_MAX;
 
+/// Bytes that the lists of pages may take: more than 100 million records need,
+/// and a bound on what an origin that invents pages can take.
+const LIST_BYTES_MAX: usize = 256 * 1024 * 1024;
+
 /// A leaf of the fetched tree, in key order.
 #[derive(Debug)]
 pub enum FetchedLeaf {
@@ -84,6 +88,8 @@ pub struct TreeFetch {
     have: Option<Position>,
     state: State,
     part: Vec<u8>,
+    /// Bytes of all lists of pages so far.
+    listed_bytes: usize,
     actions: VecDeque<FetchAction>,
 }
 
@@ -95,6 +101,7 @@ impl TreeFetch {
             have,
             state: State::AwaitHead,
             part: Vec::new(),
+            listed_bytes: 0,
             actions: VecDeque::new(),
         }
     }
@@ -215,6 +222,12 @@ impl TreeFetch {
         }
         if below.last().is_some_and(|last| last.first_key >= children[0].first_key) {
             return Err(PeerMisbehaved::WrongPage("inner pages are not in key order"));
+        }
+        let bytes: usize =
+            children.iter().map(|child| child.first_key.len() + size_of::<PageRef>()).sum();
+        self.listed_bytes += bytes;
+        if self.listed_bytes > LIST_BYTES_MAX {
+            return Err(PeerMisbehaved::WrongPage("its pages are too many to list"));
         }
         below.extend(children);
         *arrived += 1;

@@ -215,7 +215,9 @@ fn a_token_is_good_once_in_time_and_unaltered() {
     county.cli(&["join", head, &format!(" {tail}\n")]).expect_code(0);
     let (output, _) = join("again", &token);
     output.expect_failure(&["refused", "used"]);
-    federation.hub.cli(&["invite", "410122"]).expect_failure(&["410122", "member already"]);
+    // It has delivered nothing yet, so its join may be repeated with a new token.
+    let output = federation.hub.cli(&["invite", "410122"]).expect_code(0);
+    assert!(output.stderr.contains("replaces"), "{output:?}");
 
     let token = federation.invite("410181", &[]);
     for position in [3, "creditsync-join-1.".len() + 5, token.len() / 2, token.len() - 1] {
@@ -253,7 +255,7 @@ fn a_token_is_good_once_in_time_and_unaltered() {
     let token = federation.invite("410184", &[]);
     federation.hub.stop();
     let node = Node::new("410184", &federation.dir().join("410184"));
-    node.cli(&["join", &token]).expect_failure(&["410100", "cannot be reached", "firewall"]);
+    node.cli(&["join", &token]).expect_failure(&["410100", "no connection", "firewall"]);
     federation.hub.start();
     node.cli(&["join", &token]).expect_code(0);
 }

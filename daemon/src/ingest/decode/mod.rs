@@ -29,14 +29,16 @@ mod scan;
 use std::{
     borrow::Cow,
     fmt,
-    fs::File,
+    fs::{File, OpenOptions},
     io::{self, Cursor, Seek, SeekFrom},
     ops::Range,
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     str::FromStr,
 };
 
 use encoding_rs::{DecoderResult, GB18030, UTF_8};
+use rustix::{fs::OFlags, io::Errno};
 
 pub use self::error::{FileError, NotText, RowProblem};
 use self::{
@@ -112,6 +114,45 @@ impl FromStr for Encoding {
             )),
         }
     }
+}
+
+/// What to do where a file's name turns out to be a symbolic link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// Read what it leads to: whoever named it may read that.
+    Follow,
+    /// Refuse it: who put it there may not be allowed to read that.
+    Refuse,
+}
+
+/// Opens a regular file for reading, and nothing else. What lies there is looked
+/// at after it was opened, so that it cannot be exchanged in between; and a pipe
+/// is not waited for.
+pub(super) fn open_regular(path: &Path, links: Links) -> Result<File, FileError> {
+    let name = path.display().to_string();
+    let fail = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => FileError::NotFound { path: name.clone() },
+        io::ErrorKind::PermissionDenied => FileError::Permission { path: name.clone() },
+        io::ErrorKind::IsADirectory => FileError::NotAFile { path: name.clone() },
+        // A link, or a socket or a device that nobody serves.
+        _ if matches!(Errno::from_io_error(&source), Some(Errno::LOOP | Errno::NXIO)) => {
+            FileError::NotAFile { path: name.clone() }
+        }
+        _ => FileError::Io { path: name.clone(), source },
+    };
+    let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    if links == Links::Refuse {
+        flags |= OFlags::NOFOLLOW;
+    }
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+        .map_err(fail)?;
+    if !file.metadata().map_err(fail)?.is_file() {
+        return Err(FileError::NotAFile { path: name });
+    }
+    Ok(file)
 }
 
 /// One row of a file.
@@ -192,19 +233,21 @@ impl CsvFile {
     /// Opens a file, finds out its encoding and separator, and reads the
     /// header. With [`Encoding::Auto`] this reads the whole file once.
     pub fn open(path: &Path, encoding: Encoding) -> Result<Self, FileError> {
+        Self::open_with(path, encoding, Links::Follow)
+    }
+
+    /// As [`CsvFile::open`], where links may have to be refused.
+    pub(super) fn open_with(
+        path: &Path,
+        encoding: Encoding,
+        links: Links,
+    ) -> Result<Self, FileError> {
+        let file = open_regular(path, links)?;
         let name = path.display().to_string();
-        let fail = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => FileError::NotFound { path: name.clone() },
-            io::ErrorKind::PermissionDenied => FileError::Permission { path: name.clone() },
-            io::ErrorKind::IsADirectory => FileError::NotAFile { path: name.clone() },
-            _ => FileError::Io { path: name.clone(), source },
+        let bytes_total = match file.metadata() {
+            Ok(data) => data.len(),
+            Err(source) => return Err(FileError::Io { path: name, source }),
         };
-        // Opening a pipe would wait for somebody to write to it.
-        if !std::fs::metadata(path).map_err(fail)?.is_file() {
-            return Err(FileError::NotAFile { path: name });
-        }
-        let file = File::open(path).map_err(fail)?;
-        let bytes_total = file.metadata().map_err(fail)?.len();
         Self::new(name, Box::new(file), bytes_total, encoding)
     }
 
