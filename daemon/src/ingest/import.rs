@@ -254,12 +254,21 @@ impl Importer {
         // Before the file is opened, and without waiting for an import that is
         // under way: that one's file is the newer one, too.
         let fulls = turn.fulls.load(Ordering::SeqCst);
-        let file = CsvFile::open_with(&request.path, request.encoding, links)?;
-        let mapping = Mapping::new(file.header(), &schema).map_err(|problem| {
-            let (dataset, path) = (request.dataset.clone(), request.path.display().to_string());
-            ImportError::Header { dataset, path, problem }
-        })?;
-        let read = self.read(file, &schema, &mapping, &mut rejects, &mut report, progress)?;
+        let (read, missing) = match CsvFile::open_with(&request.path, request.encoding, links) {
+            // A full file that suddenly is empty has no rows, not even a header.
+            Err(FileError::NoHeader { .. }) if request.full => (ReadFile::empty(self)?, Vec::new()),
+            file => {
+                let file = file?;
+                let mapping = Mapping::new(file.header(), &schema).map_err(|problem| {
+                    let dataset = request.dataset.clone();
+                    let path = request.path.display().to_string();
+                    ImportError::Header { dataset, path, problem }
+                })?;
+                let read =
+                    self.read(file, &schema, &mapping, &mut rejects, &mut report, progress)?;
+                (read, mapping.missing().to_vec())
+            }
+        };
 
         // A panic in another import left nothing half-done here.
         let _one_at_a_time = turn.lock.lock().unwrap_or_else(|error| error.into_inner());
@@ -267,7 +276,7 @@ impl Importer {
             return Err(ImportError::Superseded);
         }
         // An upsert keeps what the file has no column for; a full file says all.
-        let kept = if request.full { &[] } else { mapping.missing() };
+        let kept: &[usize] = if request.full { &[] } else { &missing };
         let comparer = Comparer::new(&registry, &schema, kept);
         let job = Job { importer: self, partition, schema: &schema, comparer, progress };
         let hold = job.apply(request, read, &mut rejects, &mut report)?;
@@ -401,6 +410,14 @@ struct ReadFile {
     /// Rejected rows whose key is not known.
     unreadable: u64,
     bytes_total: u64,
+}
+
+impl ReadFile {
+    /// A file without rows.
+    fn empty(importer: &Importer) -> Result<Self, ImportError> {
+        let sorted = Sorter::new(&importer.spool_dir, importer.memory_bytes).finish()?;
+        Ok(Self { sorted, unreadable: 0, bytes_total: 0 })
+    }
 }
 
 /// Comparing and committing for one import.

@@ -29,6 +29,12 @@ use std::{
 };
 
 use protocol::id::DatasetId;
+use rustix::{
+    fd::{AsFd, OwnedFd},
+    fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, renameat, unlinkat},
+    io::Errno,
+    path::Arg,
+};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +42,7 @@ use super::{
     ImportError, ImportRequest, Importer,
     decode::{Encoding, FileError, Links},
     deliveries::{Deliveries, DeliveryError, FileState, import_or_hold_with},
-    report::{ImportReport, create_private},
+    report::ImportReport,
     spool::SpoolError,
 };
 use crate::{membership::Membership, store::StoreError};
@@ -434,22 +440,44 @@ impl Watcher {
     }
 
     /// Report and rejects first: who waits for the file to appear finds them.
+    ///
+    /// The folders are held open, so that none can be exchanged for a link
+    /// between two steps; paths only serve to find a name and to tell it.
     fn move_away(&self, file: &Candidate, ended: &mut Ended) -> io::Result<()> {
-        let dir = self.inbox.dir.join(file.dataset.as_str()).join(match ended {
+        let place = match ended {
             Ended::Done { .. } => "done",
             Ended::Failed { .. } => "failed",
-        });
-        self.check_folders_of(file)?;
-        make_folder(&dir)?;
-        let name = free_name(&dir, file.path.file_name().unwrap_or(OsStr::new("file")));
-        let report_path = dir.join(with_suffix(&name, REPORT_SUFFIX));
+        };
+        let inbox = open_folder(CWD, &self.inbox.dir, OFlags::empty())?;
+        let dataset = open_folder(&inbox, file.dataset.as_str(), OFlags::NOFOLLOW)?;
+        match mkdirat(&dataset, place, Mode::from_raw_mode(0o777)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let target = open_folder(&dataset, place, OFlags::NOFOLLOW)?;
+        let full =
+            file.full.then(|| open_folder(&dataset, "full", OFlags::NOFOLLOW)).transpose()?;
+        let source = full.as_ref().unwrap_or(&dataset);
+
+        let dir = self.inbox.dir.join(file.dataset.as_str()).join(place);
+        let old_name = file.path.file_name().unwrap_or(OsStr::new("file"));
+        let name = free_name(&dir, old_name);
+        let report_name = with_suffix(&name, REPORT_SUFFIX);
         let report = match ended {
             Ended::Done { report, rejects } => {
-                let place = dir.join(with_suffix(&name, REJECTS_SUFFIX));
+                let rejects_name = with_suffix(&name, REJECTS_SUFFIX);
                 if report.rejects_file.is_some() {
-                    fs::rename(&*rejects, &place)?;
-                    report.rejects_file = Some(place.display().to_string());
-                    *rejects = place;
+                    // An earlier try may have come as far as this.
+                    let from = if rejects.starts_with(&dir) { &target } else { &dataset };
+                    renameat(
+                        from,
+                        rejects.file_name().unwrap_or_default(),
+                        &target,
+                        &rejects_name,
+                    )?;
+                    let path = dir.join(rejects_name);
+                    report.rejects_file = Some(path.display().to_string());
+                    *rejects = path;
                 }
                 serde_json::to_vec_pretty(report)
             }
@@ -458,10 +486,19 @@ impl Watcher {
         let mut report = report.map_err(io::Error::other)?;
         report.push(b'\n');
         // Whoever looks for reports must not find half of one.
-        let half = dir.join(format!("{UNFINISHED}report"));
-        create_private(&half)?.write_all(&report)?;
-        fs::rename(&half, &report_path)?;
-        fs::rename(&file.path, dir.join(&name)).inspect_err(|_| remove_if_there(&report_path))
+        let half = format!("{UNFINISHED}report");
+        match unlinkat(&target, &half, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let out = openat(&target, &half, flags, Mode::from_raw_mode(0o600))?;
+        fs::File::from(out).write_all(&report)?;
+        renameat(&target, &half, &target, &report_name)?;
+        renameat(source, old_name, &target, &name).map_err(|error| {
+            let _ = unlinkat(&target, &report_name, AtFlags::empty());
+            error.into()
+        })
     }
 
     fn check_folders_of(&self, file: &Candidate) -> io::Result<()> {
@@ -502,6 +539,11 @@ fn check_folder(dir: &Path) -> io::Result<()> {
         io::ErrorKind::NotADirectory,
         "不是文件夹，或者是符号链接 / not a folder, or a symbolic link, which is not followed here",
     ))
+}
+
+fn open_folder(parent: impl AsFd, name: impl Arg, flags: OFlags) -> io::Result<OwnedFd> {
+    let flags = flags | OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(openat(parent, name, flags, Mode::empty())?)
 }
 
 /// Makes a folder unless there is one.

@@ -180,7 +180,7 @@ impl RejectsFile {
 
 /// A new file for its owner only, in place of what lies there; a link is
 /// replaced and never followed.
-pub(super) fn create_private(path: &Path) -> io::Result<File> {
+fn create_private(path: &Path) -> io::Result<File> {
     // The mode counts for new files only.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -217,3 +217,18 @@ fn an_approval_does_not_undo_a_full_file_that_is_under_way() {
     assert!(matches!(refused, Err(ImportError::Superseded)), "{refused:?}");
     assert_eq!(world.content(), content_of(0..5000, "newer"));
 }
+
+#[test]
+fn a_full_file_without_a_single_byte_is_held_and_can_be_approved() {
+    let world = World::new();
+    world.import(&rows(0..5, "a"), true);
+    let report = world.import_or_hold("", true);
+    let held = world.deliveries.get(report.held.as_deref().unwrap()).unwrap().unwrap();
+    assert_eq!(held.reason, HoldReason::Empty { stored: 5 });
+    assert_eq!(world.content(), content_of(0..5, "a"));
+    let request = world.deliveries.request(&held, world.path("rejects/approved.csv"));
+    import_or_hold(&world.importer, &world.deliveries, &request, &|_| {}).unwrap();
+    assert_eq!(world.content(), content_of(0..0, "a"));
+    // As an upsert it says nothing at all.
+    assert!(matches!(world.try_import("", false), Err(ImportError::File(_))));
+}
