@@ -16,10 +16,7 @@ use serde_json::{Value as Json, json};
 use super::{export, node::Node, status, verify};
 use crate::{
     admin::{Handler, Reply, Request},
-    ingest::{
-        ImportRequest, deliveries::import_or_hold, import::rejects_path, report::ImportReport,
-        validate,
-    },
+    ingest::{ImportRequest, deliveries::import_or_hold, import::rejects_path, validate},
 };
 
 /// A JSON answer, and whether something needs a person.
@@ -103,7 +100,7 @@ impl Node {
             let _ = reply(Reply::Progress(progress));
         };
         let report = import_or_hold(&self.importer, &self.deliveries, request, &progress)?;
-        log_import(request, &report);
+        report.log(&request.dataset, &request.path, request.full);
         let attention = report.rejected > 0 || report.held.is_some();
         Ok((serde_json::to_value(report)?, attention))
     }
@@ -274,20 +271,4 @@ fn key_shape(schema: &Schema) -> Vec<(&str, &str)> {
         (field.name.as_str(), field.kind.as_str())
     };
     schema.key().iter().map(field).collect()
-}
-
-fn log_import(request: &ImportRequest, report: &ImportReport) {
-    tracing::info!(
-        dataset = %request.dataset,
-        rows = report.rows,
-        inserted = report.inserted,
-        updated = report.updated,
-        deleted = report.deleted,
-        unchanged = report.unchanged,
-        rejected = report.rejected,
-        duplicates = report.duplicates,
-        seq = report.seq,
-        held = report.held.as_deref(),
-        "imported a file"
-    );
 }

@@ -377,7 +377,7 @@ impl Watcher {
         }
         let error = match result {
             Ok(report) => {
-                log(file, &report);
+                report.log(&file.dataset, &file.path, file.full);
                 let report = Box::new(report);
                 self.settle(file, Ended::Done { report, rejects }, now);
                 return;
@@ -631,24 +631,4 @@ fn remove_if_there(path: &Path) {
 
 fn name_of(file: &Candidate) -> std::borrow::Cow<'_, str> {
     file.path.file_name().unwrap_or_default().to_string_lossy()
-}
-
-fn log(file: &Candidate, report: &ImportReport) {
-    tracing::info!(
-        dataset = %file.dataset,
-        file = %name_of(file),
-        full = file.full,
-        rows = report.rows,
-        inserted = report.inserted,
-        updated = report.updated,
-        deleted = report.deleted,
-        unchanged = report.unchanged,
-        rejected = report.rejected,
-        duplicates = report.duplicates,
-        seq = report.seq,
-        "took a file from the inbox"
-    );
-    if let Some(held) = &report.held {
-        tracing::warn!(dataset = %file.dataset, delivery = held, "a full file waits for approval: see 'creditsync delivery show'");
-    }
 }

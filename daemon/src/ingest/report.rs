@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use protocol::id::DatasetId;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -73,6 +74,30 @@ impl ImportReport {
     /// Whether every row is accounted for exactly once.
     pub fn adds_up(&self) -> bool {
         self.rows == self.inserted + self.updated + self.unchanged + self.rejected + self.duplicates
+    }
+}
+
+impl ImportReport {
+    /// Writes the counts to the log, and that somebody has to look, if so.
+    pub fn log(&self, dataset: &DatasetId, path: &Path, full: bool) {
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        tracing::info!(
+            %dataset,
+            %file,
+            full,
+            rows = self.rows,
+            inserted = self.inserted,
+            updated = self.updated,
+            deleted = self.deleted,
+            unchanged = self.unchanged,
+            rejected = self.rejected,
+            duplicates = self.duplicates,
+            seq = self.seq,
+            "imported a file"
+        );
+        if let Some(held) = &self.held {
+            tracing::warn!(%dataset, delivery = held, "a full file waits for approval: see 'creditsync delivery show'");
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use protocol::{
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, follow, provide, random};
+use super::{Context, blame, follow, provide, random};
 use crate::{
     net::{Connection, FrameReceiver, FrameSender, NetError},
     store::StoreError,
@@ -50,10 +50,7 @@ pub enum ConnectionEnd {
 
 impl From<NetError> for ConnectionEnd {
     fn from(error: NetError) -> Self {
-        match error {
-            NetError::Frame(error) => PeerMisbehaved::from(error.as_decode_error()).into(),
-            error => ConnectionEnd::Net(error),
-        }
+        blame(error).map_or_else(Self::Misbehaved, Self::Net)
     }
 }
 

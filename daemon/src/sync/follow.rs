@@ -16,7 +16,7 @@ use protocol::{
 };
 use tokio::sync::mpsc;
 
-use super::{Context, connection::FollowReport};
+use super::{Context, blame, connection::FollowReport};
 use crate::{
     net::{Connection, FrameReceiver, FrameSender, NetError},
     store::{Head, Staging, StoreError},
@@ -55,10 +55,7 @@ enum Trouble {
 
 impl From<NetError> for Trouble {
     fn from(error: NetError) -> Self {
-        match error {
-            NetError::Frame(error) => PeerMisbehaved::from(error.as_decode_error()).into(),
-            error => Trouble::Net(error),
-        }
+        blame(error).map_or_else(Self::Misbehaved, Self::Net)
     }
 }
 

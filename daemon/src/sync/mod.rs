@@ -20,14 +20,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::id::{FederationId, NodeId};
+use protocol::{
+    id::{FederationId, NodeId},
+    session::PeerMisbehaved,
+};
 
 use self::peers::Peers;
 pub use self::{
     connection::{ConnectionEnd, Side, serve},
     dial::keep_connected,
 };
-use crate::{membership::Membership, store::Store};
+use crate::{membership::Membership, net::NetError, store::Store};
 
 /// What every task of replication needs.
 pub struct Context {
@@ -67,6 +70,14 @@ impl Context {
 
     fn federation(&self) -> &FederationId {
         &self.membership.anchor().federation
+    }
+}
+
+/// A frame that no honest peer sends is the peer's fault, not the network's.
+fn blame(error: NetError) -> Result<NetError, PeerMisbehaved> {
+    match error {
+        NetError::Frame(error) => Err(error.as_decode_error().into()),
+        error => Ok(error),
     }
 }
 

@@ -21,7 +21,7 @@ use protocol::{
 };
 use tokio::sync::{Semaphore, broadcast::error::RecvError};
 
-use super::{Context, connection::FIRST_FRAME_MAX};
+use super::{Context, blame, connection::FIRST_FRAME_MAX};
 use crate::{
     net::{Connection, FrameReceiver, FrameSender, NetError},
     store::StoreError,
@@ -76,10 +76,7 @@ enum Trouble {
 
 impl From<NetError> for Trouble {
     fn from(error: NetError) -> Self {
-        match error {
-            NetError::Frame(error) => PeerMisbehaved::from(error.as_decode_error()).into(),
-            error => Trouble::Net(error),
-        }
+        blame(error).map_or_else(Self::Misbehaved, Self::Net)
     }
 }
 
