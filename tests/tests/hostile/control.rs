@@ -1,6 +1,6 @@
 //! A member that breaks the rules of the control stream loses its connection.
 
-use harness::federation::HUB;
+use harness::{federation::HUB, node::Node, table::Table};
 use protocol::{
     codec,
     id::PartitionId,
@@ -36,6 +36,11 @@ fn first_frames() -> Vec<(&'static str, Vec<u8>, CloseCode)> {
             CloseCode::NotEntitled,
         ),
         ("another federation", open(claiming(foreign)), CloseCode::NotEntitled),
+        (
+            "a _federation of its own",
+            open(claiming(partition(&format!("_federation/{HOSTILE}")))),
+            CloseCode::NotEntitled,
+        ),
         ("10 001 heads", open(many), CloseCode::Malformed),
         (
             "a build text of 65 bytes",
@@ -122,5 +127,32 @@ fn a_later_frame_that_has_no_place_costs_the_connection() {
         let (_control, _) = second.say_hello(hello(vec![])).await;
         first.closed().await
     });
+    world.finish();
+}
+
+#[test]
+fn a_member_that_claims_more_of_the_hubs_history_does_not_stop_the_hub() {
+    let world = World::new();
+    let more = |name: &str| {
+        let mut head = claim(partition(&format!("{name}/{HUB}")));
+        head.position.seq = u64::MAX;
+        head
+    };
+    let heads = vec![more("_federation"), more("enterprise"), more("no-such-dataset")];
+    let (peer, control) = world.block_on(async {
+        let peer = world.connect().await;
+        let control = peer.say_hello(hello(heads)).await;
+        (peer, control)
+    });
+    // The hub still writes its own data, and lets others in.
+    let row = Table::synthetic(9, 0..1, "市");
+    let report =
+        world.federation.hub.import("enterprise", &row.write(world.federation.dir(), "own.csv"));
+    assert_eq!(report["inserted"], 1, "{report}");
+    let dir = world.federation.dir().join("newcomer");
+    let address = world.federation.address().to_string();
+    let token = world.federation.invite("410199", &["--address", &address]);
+    Node::new("410199", &dir).cli(&["join", &token]).expect_code(0);
+    drop((peer, control));
     world.finish();
 }
