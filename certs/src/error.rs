@@ -85,7 +85,8 @@ pub enum CertError {
     /// The issuing certificate has ended, or has not begun.
     #[error(
         "the issuing certificate is valid from {} to {}, and it is {} now; check this machine's \
-         clock, then renew the issuing certificate: creditsync ca rotate",
+         clock; if it is right, the hub needs a new issuing certificate, which this version \
+         cannot make",
         date(*not_before), date(*not_after), date(*now)
     )]
     IssuerNotValid {

@@ -300,7 +300,8 @@ pub fn explain_tls(error: &rustls::Error) -> Option<String> {
         rustls::Error::AlertReceived(alert) => match alert {
             AlertDescription::CertificateExpired => {
                 "the other side says that our certificate is expired or not yet valid; compare \
-                 the clocks of both machines, then renew: creditsync cert renew"
+                 the clocks of both machines; if they are right, this node needs a new \
+                 certificate from the hub"
             }
             AlertDescription::UnknownCA => {
                 "the other side does not know the root CA of our certificate; we belong to \
