@@ -14,6 +14,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use protocol::{
     encoding::{DecodeError, Reader, Writer},
+    federation::Anchored,
     hash::{Hash, Purpose},
     id::{FederationId, NAME_BYTES_MAX, NodeId},
     sign::PublicKey,
@@ -145,6 +146,16 @@ impl Anchor {
     /// The hub's identity.
     pub fn hub_identity(&self) -> Identity {
         Identity::new(&self.federation, &self.hub)
+    }
+
+    /// What it says, for the registry.
+    pub fn anchored(&self) -> Anchored {
+        Anchored {
+            federation: self.federation.clone(),
+            hub: self.hub.clone(),
+            hub_key: self.hub_key,
+            base: None,
+        }
     }
 
     /// What the root signs: the context, a zero byte, the canonical bytes

@@ -88,7 +88,7 @@ impl Membership {
     }
 
     fn read(&self) -> Result<Registry, StoreError> {
-        let mut registry = Registry::new(self.anchor.hub.clone(), self.anchor.hub_key);
+        let mut registry = Registry::new(self.anchor.anchored());
         let Some(mut pages) = self.store.live_pages(&self.partition) else {
             return Ok(registry);
         };

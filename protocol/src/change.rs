@@ -283,21 +283,47 @@ impl SignedHeader {
         Ok(Self { header, hash: Purpose::Header.hash(&[header_bytes]), signature })
     }
 
-    /// Checks the signature with the origin's key of that id.
+    /// Checks the signature with the origin's key of that id, which has to count
+    /// for the header's number.
     pub fn verify(&self, keys: &dyn KeyRing) -> Result<(), ChangeSetError> {
-        let origin = &self.header.partition.origin;
-        let key = keys.key(origin, &self.header.key_id).ok_or_else(|| {
-            ChangeSetError::UnknownKey { origin: origin.clone(), key_id: self.header.key_id }
+        let Header { partition, seq, key_id, .. } = &self.header;
+        let key = keys.key(partition, *seq, key_id).map_err(|problem| match problem {
+            KeyProblem::Unknown => {
+                ChangeSetError::UnknownKey { origin: partition.origin.clone(), key_id: *key_id }
+            }
+            KeyProblem::OutOfRange { first, last } => {
+                ChangeSetError::KeyRange { key_id: *key_id, seq: *seq, first, last }
+            }
         })?;
         key.verify(SignaturePurpose::Header, self.hash.as_bytes(), &self.signature)
             .map_err(|_| ChangeSetError::Signature)
     }
 }
 
-/// Who may sign for an origin.
+/// Who may sign what.
 pub trait KeyRing {
-    /// The origin's key with this id.
-    fn key(&self, origin: &NodeId, key_id: &Hash) -> Option<PublicKey>;
+    /// The key with this id of the partition's origin, if it may sign the change
+    /// set with this number.
+    fn key(
+        &self,
+        partition: &PartitionId,
+        seq: u64,
+        key_id: &Hash,
+    ) -> Result<PublicKey, KeyProblem>;
+}
+
+/// Why a key may not sign a change set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyProblem {
+    /// It is not registered for the origin.
+    Unknown,
+    /// It counts for other numbers only.
+    OutOfRange {
+        /// Its first number in this partition.
+        first: u64,
+        /// Its last one, if it was retired.
+        last: Option<u64>,
+    },
 }
 
 /// Why a change set is not what its origin signed.
@@ -310,6 +336,20 @@ pub enum ChangeSetError {
         origin: NodeId,
         /// The key that the header names.
         key_id: Hash,
+    },
+    /// The key counts for other numbers. It is no proof of ill will: the origin
+    /// may not have heard yet that its key was retired, and then signs anew.
+    #[error("key {key_id} does not count for number {seq}: it counts from number {first}{}",
+        last.map_or(String::new(), |last| format!(" to {last}")))]
+    KeyRange {
+        /// The key that the header names.
+        key_id: Hash,
+        /// The header's number.
+        seq: u64,
+        /// The key's first number.
+        first: u64,
+        /// Its last one, if it was retired.
+        last: Option<u64>,
     },
     /// The signature is wrong.
     #[error("the signature does not verify")]
@@ -391,8 +431,8 @@ mod tests {
     struct One(PublicKey);
 
     impl KeyRing for One {
-        fn key(&self, _: &NodeId, key_id: &Hash) -> Option<PublicKey> {
-            (self.0.id() == *key_id).then_some(self.0)
+        fn key(&self, _: &PartitionId, _: u64, id: &Hash) -> Result<PublicKey, KeyProblem> {
+            if self.0.id() == *id { Ok(self.0) } else { Err(KeyProblem::Unknown) }
         }
     }
 

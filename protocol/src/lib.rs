@@ -14,6 +14,7 @@ pub mod codec;
 pub mod encoding;
 pub mod federation;
 pub mod frame;
+pub mod freshness;
 pub mod hash;
 pub mod id;
 pub mod message;

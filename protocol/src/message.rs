@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     change::{ChangeSet, Position, SignedHeader},
     encoding::DecodeError,
+    freshness::STATEMENT_BYTES_MAX,
     hash::Hash,
     id::{NodeId, PartitionId},
 };
@@ -27,6 +28,10 @@ pub const ASKING_FRAME_BYTES_MAX: usize = PAGES_MAX * (crate::record::KEY_BYTES_
 /// Largest frame of a [`JoinRequest`], which comes from somebody unknown: a
 /// certificate request has about 400 bytes.
 pub const JOIN_REQUEST_BYTES_MAX: usize = 16 * 1024;
+/// Longest certificate request in a [`RenewRequest`].
+pub const CSR_BYTES_MAX: usize = 4 * 1024;
+/// Most roots in a report: an overlap has two, and a node trusts at most eight.
+pub const ROOTS_MAX: usize = 16;
 /// Longest build text in a hello.
 pub const BUILD_BYTES_MAX: usize = 64;
 
@@ -47,6 +52,10 @@ pub enum Open {
         /// The partition.
         partition: PartitionId,
     },
+    /// A member asks for a new certificate, answered with one [`RenewReply`].
+    Renew(RenewRequest),
+    /// A member has a new signing key, answered with one [`NewKeyReply`].
+    NewKey(NewKeyRequest),
 }
 
 /// Who speaks, and what they hold.
@@ -88,14 +97,96 @@ pub enum Control {
         /// The speaker's clock in milliseconds since 1970.
         now_ms: i64,
     },
+    /// From a member: what it trusts and which daemon it is.
+    Report(Report),
+    /// From the hub: [`crate::freshness::Statement::encode`].
+    Freshness(Vec<u8>),
+    /// From the hub, if its anchor's epoch is above 1: the canonical bytes of
+    /// the anchor.
+    Anchor(Vec<u8>),
+}
+
+/// What a member tells its hub about itself, behind its hello and whenever it
+/// changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Drawn when the daemon started. Two that take turns mean that two daemons
+    /// use one certificate.
+    pub instance: [u8; 8],
+    /// The ids of the root certificates that the member trusts.
+    pub roots: Vec<Hash>,
+    /// The id of the key that signs its change sets.
+    pub signing_key: Hash,
+}
+
+/// A request for a new certificate, on a connection that the old one opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewRequest {
+    /// A PKCS#10 request for the connection's own node, DER.
+    pub csr: Vec<u8>,
+}
+
+/// The hub's answer to a [`RenewRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RenewReply {
+    /// Leaf and issuing certificates, DER.
+    Issued {
+        /// The leaf first.
+        chain: Vec<Vec<u8>>,
+    },
+    /// Nothing was issued.
+    Refused(RequestRefused),
+}
+
+/// A member registers the signing key that follows its present one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewKeyRequest {
+    /// The new public key.
+    pub signing_key: [u8; 32],
+    /// The new key's signature over [`crate::federation::succession_bytes`].
+    pub possession: Vec<u8>,
+    /// The present key's signature over the same bytes.
+    pub countersignature: Vec<u8>,
+}
+
+/// The hub's answer to a [`NewKeyRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NewKeyReply {
+    /// It stands in `_federation` at this number.
+    Registered {
+        /// The number.
+        federation_seq: u64,
+    },
+    /// Nothing was changed.
+    Refused(RequestRefused),
+}
+
+/// Why a hub refuses a request of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum RequestRefused {
+    /// The request does not fit the member.
+    #[error("the request does not fit this node")]
+    Mismatch,
+    /// Too many requests in a short time.
+    #[error("too many requests in a short time")]
+    TooOften,
+    /// The hub cannot do it now.
+    #[error("the hub could not do it; its log says why")]
+    Failed,
 }
 
 impl Open {
     /// Decodes and checks the limits that the shape does not express.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let open = crate::codec::decode(bytes)?;
-        if let Open::Control(hello) = &open {
-            hello.check()?;
+        match &open {
+            Open::Control(hello) => hello.check()?,
+            Open::Renew(request) => check_bytes(&request.csr, "a request", CSR_BYTES_MAX)?,
+            Open::NewKey(request) => {
+                check_bytes(&request.possession, "a signature", 64)?;
+                check_bytes(&request.countersignature, "a signature", 64)?;
+            }
+            Open::Follow { .. } | Open::Tree { .. } => {}
         }
         Ok(open)
     }
@@ -109,6 +200,13 @@ impl Control {
             Control::Hello(hello) => hello.check()?,
             Control::Announce(heads) => check_heads(heads)?,
             Control::Heartbeat { .. } => {}
+            Control::Report(report) if report.roots.len() > ROOTS_MAX => {
+                return Err(DecodeError::TooLong { what: "a list of roots", limit: ROOTS_MAX });
+            }
+            Control::Report(_) => {}
+            Control::Freshness(bytes) | Control::Anchor(bytes) => {
+                check_bytes(bytes, "a statement", STATEMENT_BYTES_MAX)?;
+            }
         }
         Ok(control)
     }
@@ -121,6 +219,13 @@ impl Hello {
         }
         check_heads(&self.heads)
     }
+}
+
+fn check_bytes(bytes: &[u8], what: &'static str, limit: usize) -> Result<(), DecodeError> {
+    if bytes.len() > limit {
+        return Err(DecodeError::TooLong { what, limit });
+    }
+    Ok(())
 }
 
 fn check_heads(heads: &[Announced]) -> Result<(), DecodeError> {
@@ -304,6 +409,9 @@ pub enum JoinRefused {
     /// The hub cannot do it now.
     #[error("the hub could not complete the join; its log says why")]
     Failed,
+    /// Too many tokens from there, or in all, did not fit.
+    #[error("too many wrong tokens came in; wait a minute and try again")]
+    TooMany,
 }
 
 /// Why a stream or a connection was closed; the QUIC error code.
@@ -352,6 +460,12 @@ pub enum CloseCode {
     /// Nothing was heard for too long.
     #[error("nothing was heard for too long")]
     Silent = 13,
+    /// The node or its certificate was revoked.
+    #[error("revoked: the hub no longer accepts this node's certificate")]
+    Revoked = 14,
+    /// The certificate has ended, or its CA was retired.
+    #[error("the certificate has ended, or the authority that issued it was retired")]
+    CertificateEnded = 15,
 }
 
 impl CloseCode {
@@ -378,6 +492,8 @@ impl CloseCode {
             NotAMember,
             Version,
             Silent,
+            Revoked,
+            CertificateEnded,
         ]
         .into_iter()
         .find(|known| u64::from(known.as_u32()) == code)
@@ -390,10 +506,10 @@ mod tests {
 
     #[test]
     fn codes_read_back() {
-        for code in 0..14 {
+        for code in 0..16 {
             assert_eq!(CloseCode::from_u64(code).map(|c| u64::from(c.as_u32())), Some(code));
         }
-        assert_eq!(CloseCode::from_u64(14), None);
+        assert_eq!(CloseCode::from_u64(16), None);
     }
 
     #[test]
@@ -407,6 +523,26 @@ mod tests {
             let part = TreeReply::Part { bytes, more: true };
             assert!(TreeReply::decode(&crate::codec::encode(&part)).is_err());
         }
+        let report = Report {
+            instance: [0; 8],
+            roots: vec![Hash::ZERO; ROOTS_MAX + 1],
+            signing_key: Hash::ZERO,
+        };
+        assert!(Control::decode(&crate::codec::encode(&Control::Report(report))).is_err());
+        let long = vec![0; STATEMENT_BYTES_MAX + 1];
+        for control in [Control::Freshness(long.clone()), Control::Anchor(long)] {
+            assert!(Control::decode(&crate::codec::encode(&control)).is_err());
+        }
+        let renew = Open::Renew(RenewRequest { csr: vec![0; CSR_BYTES_MAX + 1] });
+        assert!(Open::decode(&crate::codec::encode(&renew)).is_err());
+        let new_key = |possession: usize, countersignature: usize| {
+            Open::decode(&crate::codec::encode(&Open::NewKey(NewKeyRequest {
+                signing_key: [0; 32],
+                possession: vec![0; possession],
+                countersignature: vec![0; countersignature],
+            })))
+        };
+        assert!(new_key(64, 64).is_ok() && new_key(65, 64).is_err() && new_key(64, 65).is_err());
         let keys = vec![vec![0xff; crate::record::KEY_BYTES_MAX]; PAGES_MAX];
         let largest = crate::codec::encode(&TreeRequest::Pages { level: 9, keys });
         assert!(TreeRequest::decode(&largest).is_ok());

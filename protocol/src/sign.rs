@@ -19,8 +19,12 @@ pub type Signature = [u8; 64];
 pub enum SignaturePurpose {
     /// A change set's header hash.
     Header,
-    /// Possession of a signing key, at enrolment.
+    /// Possession of a signing key, at enrolment or when it follows another.
     Possession,
+    /// A signing key vouches for the one that follows it.
+    Succession,
+    /// The hub's word on what the newest `_federation` is.
+    Freshness,
 }
 
 impl SignaturePurpose {
@@ -28,6 +32,8 @@ impl SignaturePurpose {
         match self {
             SignaturePurpose::Header => b"creditsync/1 header signature",
             SignaturePurpose::Possession => b"creditsync/1 signing key possession",
+            SignaturePurpose::Succession => b"creditsync/1 signing key succession",
+            SignaturePurpose::Freshness => b"creditsync/1 freshness",
         }
     }
 

@@ -241,13 +241,14 @@ impl Node {
         let nodes: Vec<Json> = registry
             .members()
             .iter()
-            .map(|(node, known)| {
+            .map(|(node, member)| {
+                let keys = registry.keys(node).iter().map(|known| &known.record.public);
                 json!({
                     "node": node,
-                    "name": known.member.name,
-                    "role": known.member.role,
-                    "removed": known.member.removed,
-                    "signing_keys": known.member.signing_keys,
+                    "name": member.name,
+                    "role": member.role,
+                    "removed": member.removed,
+                    "signing_keys": keys.collect::<Vec<_>>(),
                     "connected": connected(node),
                 })
             })

@@ -11,14 +11,14 @@ use certs::{
 };
 use config::NodeConfig;
 use protocol::{
-    federation::{Entry, Member, Role},
+    federation::{CaKind, CaRecord, CaState, Entry, Introduction, KeyRecord, Member, Role},
     id::{FederationId, NodeId},
 };
 use time::{Duration, OffsetDateTime};
 
 use super::{
     dir::NodeDir,
-    node::{key_text, load_anchor, open_store},
+    node::{load_anchor, open_store},
 };
 use crate::membership::Membership;
 
@@ -63,13 +63,21 @@ pub fn init(dir: &NodeDir, hub: &NewHub) -> anyhow::Result<()> {
     let anchor = authority.sign_anchor(&hub.federation, &hub.node, &signing_key.public(), 1)?;
     keyfile::write_public(&dir.anchor(), &anchor.encode())?;
 
-    let member = Member {
-        name: hub.name.clone(),
-        role: Role::Hub,
-        signing_keys: vec![key_text(&signing_key)],
-        removed: false,
+    let member = Member { name: hub.name.clone(), role: Role::Hub, removed: false };
+    let at_ms = super::now_unix() * 1000;
+    let key = KeyRecord::new(&signing_key.public(), Introduction::Anchor, at_ms);
+    let ca = |certificate: &[u8], root| CaRecord {
+        certificate: certificate.iter().map(|byte| format!("{byte:02x}")).collect(),
+        cross: None,
+        root,
+        state: CaState::Active,
     };
-    let mut changes = vec![Entry::Member(hub.node.clone(), member).put()?];
+    let mut changes = vec![
+        Entry::Member(hub.node.clone(), member).put()?,
+        Entry::Key(hub.node.clone(), 1, key).put()?,
+        Entry::Ca(CaKind::Root, 1, ca(authority.root(), None)).put()?,
+        Entry::Ca(CaKind::Issuing, 1, ca(authority.issuing(), Some(1))).put()?,
+    ];
     for schema in config::catalogue::standard() {
         changes.push(Entry::Schema(schema).put()?);
     }

@@ -16,7 +16,7 @@ use certs::{
     keyfile,
 };
 use protocol::{
-    federation::{Entry, Member, Role},
+    federation::{Entry, Introduction, KeyRecord, Member, Role},
     hash::Hash,
     id::NodeId,
     message::{
@@ -237,15 +237,15 @@ impl Node {
             JoinRefused::Mismatch
         })?;
         let invite = self.redeem(request)?;
-        let member = Member {
-            name: invite.name,
-            role: Role::Member,
-            signing_keys: vec![Hash(request.signing_key).to_string()],
-            removed: false,
-        };
-        let put = Entry::Member(request.node.clone(), member).put();
-        put.map_err(anyhow::Error::from)
-            .and_then(|put| self.commit_federation(vec![put]))
+        let member = Member { name: invite.name, role: Role::Member, removed: false };
+        let record = KeyRecord::new(&key, Introduction::Enrolment, now_unix() * 1000);
+        let entries = [
+            Entry::Member(request.node.clone(), member),
+            Entry::Key(request.node.clone(), 1, record),
+        ];
+        let puts: Result<Vec<_>, _> = entries.iter().map(Entry::put).collect();
+        puts.map_err(anyhow::Error::from)
+            .and_then(|puts| self.commit_federation(puts))
             .map_err(failed)?;
         tracing::info!(node = %request.node, "a node joined");
         Ok(JoinReply::Accepted {

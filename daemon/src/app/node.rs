@@ -11,7 +11,6 @@ use certs::{enrol::Anchor, identity::Identity, keyfile};
 use config::NodeConfig;
 use protocol::{
     change::Change,
-    hash::Hash,
     id::{DatasetId, PartitionId},
     sign::SigningKey,
 };
@@ -183,10 +182,10 @@ impl Node {
 /// configuration names: nobody signs under another's name by a slip in a file.
 /// A node whose store is empty learns later.
 fn check_own_key(membership: &Membership, key: &SigningKey) -> anyhow::Result<()> {
-    use protocol::change::KeyRing as _;
     let registry = membership.current()?;
     let me = membership.me();
-    if registry.members().is_empty() || registry.key(me, &key.public().id()).is_some() {
+    let is_known = registry.keys(me).iter().any(|known| known.public == key.public());
+    if registry.members().is_empty() || is_known {
         return Ok(());
     }
     bail!(
@@ -204,9 +203,4 @@ pub(super) fn federation_changes(membership: &Membership, mut changes: Vec<Chang
         schema_version: protocol::federation::schema().version(),
         keep_body: true,
     }
-}
-
-/// The text form of a public signing key, as `_federation` has it.
-pub(super) fn key_text(key: &SigningKey) -> String {
-    Hash(*key.public().as_bytes()).to_string()
 }

@@ -42,7 +42,7 @@ fn peers(node: &Node) -> anyhow::Result<Vec<Json>> {
     let known = node.sync.peers.all();
     let registry = node.membership.current()?;
     let names: Vec<NodeId> = if node.is_hub() {
-        let members = registry.members().iter().filter(|(_, known)| !known.member.removed);
+        let members = registry.members().iter().filter(|(_, member)| !member.removed);
         members.map(|(name, _)| name.clone()).filter(|name| name != node.membership.me()).collect()
     } else {
         vec![node.membership.hub().clone()]

@@ -22,7 +22,7 @@ use std::{
 };
 
 use protocol::{
-    change::{Change, Header, KeyRing, SignedHeader, VerifiedChangeSet, changes_hash},
+    change::{Change, Header, KeyProblem, KeyRing, SignedHeader, VerifiedChangeSet, changes_hash},
     hash::Hash,
     id::{NodeId, PartitionId},
     page::{Leaf, LeafBuilder},
@@ -41,8 +41,8 @@ static KEY: LazyLock<Arc<SigningKey>> = LazyLock::new(|| Arc::new(SigningKey::fr
 struct Everybody;
 
 impl KeyRing for Everybody {
-    fn key(&self, _: &NodeId, _: &Hash) -> Option<PublicKey> {
-        Some(KEY.public())
+    fn key(&self, _: &PartitionId, _: u64, _: &Hash) -> Result<PublicKey, KeyProblem> {
+        Ok(KEY.public())
     }
 }
 

@@ -165,6 +165,7 @@ async fn run(
                     tokio::spawn(tasks.clone().run_until_cancelled_owned(follow.run()));
                 }
                 LinkAction::PeerHolds(head) => peer_holds(context, peer, head).await,
+                LinkAction::Reported(_) | LinkAction::Stated(_) | LinkAction::Anchored(_) => {}
                 LinkAction::Silent => return Err(ConnectionEnd::Silent),
             }
         }

@@ -137,6 +137,9 @@ impl Streams {
             return Ok(());
         };
         match Open::decode(&first).map_err(PeerMisbehaved::from)? {
+            Open::Renew(_) | Open::NewKey(_) => {
+                Err(PeerMisbehaved::Unexpected("a request that is not served here").into())
+            }
             Open::Control(_) => Err(PeerMisbehaved::Unexpected("a second control stream").into()),
             Open::Follow { partition, have } => {
                 self.check_entitled(&partition)?;

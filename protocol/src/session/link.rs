@@ -12,7 +12,7 @@ use std::{
 use super::{PeerMisbehaved, backoff::Backoff, entitle::Ends};
 use crate::{
     id::PartitionId,
-    message::{Announced, Control, HEADS_MAX, Hello, PROTOCOL_VERSION},
+    message::{Announced, Control, HEADS_MAX, Hello, PROTOCOL_VERSION, Report},
 };
 
 /// A heartbeat's age above which the peer counts as gone. The status promises
@@ -40,6 +40,12 @@ pub enum LinkAction {
     Follow(PartitionId),
     /// The peer told us that it holds our own partition up to here.
     PeerHolds(Announced),
+    /// The member told us what it trusts.
+    Reported(Report),
+    /// The hub sent a statement of freshness; it is not verified.
+    Stated(Vec<u8>),
+    /// The hub sent its anchor; it is not verified.
+    Anchored(Vec<u8>),
     /// Nothing was heard for [`SILENCE_MAX`]: close the connection.
     Silent,
 }
@@ -121,6 +127,21 @@ impl Link {
             Control::Hello(_) => Err(PeerMisbehaved::Unexpected("a second hello")),
             Control::Announce(heads) => self.handle_heads(heads),
             Control::Heartbeat { .. } => Ok(()),
+            Control::Report(report) if self.ends.me == self.ends.hub => {
+                self.actions.push_back(LinkAction::Reported(report));
+                Ok(())
+            }
+            Control::Freshness(bytes) if self.ends.peer == self.ends.hub => {
+                self.actions.push_back(LinkAction::Stated(bytes));
+                Ok(())
+            }
+            Control::Anchor(bytes) if self.ends.peer == self.ends.hub => {
+                self.actions.push_back(LinkAction::Anchored(bytes));
+                Ok(())
+            }
+            Control::Report(_) | Control::Freshness(_) | Control::Anchor(_) => {
+                Err(PeerMisbehaved::Unexpected("what only the other kind of node says"))
+            }
         }
     }
 

@@ -44,6 +44,12 @@ pub enum PeerMisbehaved {
 }
 
 impl PeerMisbehaved {
+    /// Whether an honest peer can have done this: one that has not heard yet
+    /// that its signing key was retired.
+    pub fn may_be_innocent(&self) -> bool {
+        matches!(self, PeerMisbehaved::Forged(ChangeSetError::KeyRange { .. }))
+    }
+
     /// What the peer is told.
     pub fn code(&self) -> CloseCode {
         match self {

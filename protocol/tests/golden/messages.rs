@@ -7,13 +7,14 @@ use protocol::{
     id::NodeId,
     message::{
         Announced, Control, FollowReply, FollowRequest, Hello, JoinRefused, JoinReply, JoinRequest,
-        Open, TreeReply, TreeRequest,
+        NewKeyReply, NewKeyRequest, Open, RenewReply, RenewRequest, Report, RequestRefused,
+        TreeReply, TreeRequest,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::Vectors;
-use crate::parts::{county_key, partition, signed_header};
+use crate::parts::{county_key, next_key, partition, signed_header, statement};
 
 /// Adds the frame of a message, which has to decode to the same message.
 fn add_frame<T>(vectors: &mut Vectors, name: &str, message: T)
@@ -55,10 +56,39 @@ pub fn add(vectors: &mut Vectors) {
     add_frame(vectors, "open.follow.from_251", follow(Some(position())));
     add_frame(vectors, "open.tree", Open::Tree { partition: county() });
 
+    add_frame(vectors, "open.renew", Open::Renew(RenewRequest { csr: vec![0x30, 0x00] }));
+    let new_key = NewKeyRequest {
+        signing_key: *next_key().public().as_bytes(),
+        possession: vec![0x88; 64],
+        countersignature: vec![0x89; 64],
+    };
+    add_frame(vectors, "open.new_key", Open::NewKey(new_key));
+    let chain = vec![vec![0x30, 0x01], vec![0x30, 0x02]];
+    add_frame(vectors, "renew.issued", RenewReply::Issued { chain });
+    let registered = NewKeyReply::Registered { federation_seq: 300 };
+    add_frame(vectors, "new_key.registered", registered);
+    for (name, refused) in [
+        ("mismatch", RequestRefused::Mismatch),
+        ("too_often", RequestRefused::TooOften),
+        ("failed", RequestRefused::Failed),
+    ] {
+        add_frame(vectors, &format!("renew.refused.{name}"), RenewReply::Refused(refused));
+        add_frame(vectors, &format!("new_key.refused.{name}"), NewKeyReply::Refused(refused));
+    }
+
     add_frame(vectors, "control.hello", Control::Hello(Hello { heads: vec![], ..hello() }));
     add_frame(vectors, "control.announce", Control::Announce(vec![announced(), announced()]));
     add_frame(vectors, "control.heartbeat", Control::Heartbeat { now_ms: 1_700_000_000_000 });
     add_frame(vectors, "control.heartbeat.negative", Control::Heartbeat { now_ms: -2 });
+
+    let report = Report {
+        instance: [9; 8],
+        roots: vec![Hash([0x99; 32]), Hash([0xaa; 32])],
+        signing_key: county_key().public().id(),
+    };
+    add_frame(vectors, "control.report", Control::Report(report));
+    add_frame(vectors, "control.freshness", Control::Freshness(statement().encode()));
+    add_frame(vectors, "control.anchor", Control::Anchor(vec![0x02, 0x03]));
 
     let ack = FollowRequest::Ack { position: position(), root: Hash([0x77; 32]) };
     add_frame(vectors, "follow.ack", ack);
@@ -94,6 +124,7 @@ pub fn add(vectors: &mut Vectors) {
         ("expired", JoinRefused::Expired),
         ("mismatch", JoinRefused::Mismatch),
         ("failed", JoinRefused::Failed),
+        ("too_many", JoinRefused::TooMany),
     ] {
         add_frame(vectors, &format!("join.refused.{name}"), JoinReply::Refused(refused));
     }

@@ -3,10 +3,14 @@
 
 use protocol::{
     change::{
-        Change, Header, KeyRing, Position, SignedHeader, changes_hash, decode_changes,
+        Change, Header, KeyProblem, KeyRing, Position, SignedHeader, changes_hash, decode_changes,
         encode_changes,
     },
-    federation::{Entry, Member, Role},
+    federation::{
+        CaKind, CaRecord, CaState, Entry, Introduction, KeyRecord, Member, Revocation, Role,
+        succession_bytes,
+    },
+    freshness::Statement,
     hash::{Hash, Purpose},
     id::{NodeId, PartitionId},
     page::{LeafBuilder, decode_inner, inner_hash, make_inner},
@@ -32,6 +36,25 @@ pub fn hub_key() -> SigningKey {
 /// The key with the seed 02 02 … 02: the county's.
 pub fn county_key() -> SigningKey {
     SigningKey::from_seed(&[2; 32])
+}
+
+/// The key with the seed 03 03 … 03: the one that follows the county's.
+pub fn next_key() -> SigningKey {
+    SigningKey::from_seed(&[3; 32])
+}
+
+/// What the county's key and the one that follows it both sign.
+pub fn succession() -> Vec<u8> {
+    let county = partition("zhengzhou/enterprise/410122/*");
+    let earlier = county_key().public().id();
+    succession_bytes(&county.federation, &county.origin, &earlier, &next_key().public())
+}
+
+/// The hub says that number 9 of `_federation` is the newest.
+pub fn statement() -> Statement {
+    let head = Position { seq: 9, hash: Hash([0x22; 32]) };
+    let partition = partition("zhengzhou/_federation/410100/*");
+    Statement::sign(partition, head, 1_700_000_000_000, &hub_key())
 }
 
 pub fn partition(text: &str) -> PartitionId {
@@ -170,8 +193,9 @@ fn first_federation_header() -> SignedHeader {
 struct Both;
 
 impl KeyRing for Both {
-    fn key(&self, _: &NodeId, id: &Hash) -> Option<PublicKey> {
-        [hub_key().public(), county_key().public()].into_iter().find(|key| key.id() == *id)
+    fn key(&self, _: &PartitionId, _: u64, id: &Hash) -> Result<PublicKey, KeyProblem> {
+        let keys = [hub_key().public(), county_key().public()];
+        keys.into_iter().find(|key| key.id() == *id).ok_or(KeyProblem::Unknown)
     }
 }
 
@@ -184,6 +208,11 @@ fn add_change_set(vectors: &mut Vectors) {
     let proof = protocol::message::possession_bytes(&[5; 8], &NodeId::new("410122").unwrap());
     let proof = county_key().sign(SignaturePurpose::Possession, &proof);
     vectors.bytes("signing.county.possession", &proof);
+    let proof = succession();
+    vectors.bytes("signing.succession.bytes", &proof);
+    let countersignature = county_key().sign(SignaturePurpose::Succession, &proof);
+    vectors.bytes("signing.succession.countersignature", &countersignature);
+    vectors.bytes("freshness.statement", &statement().encode());
 
     let body = encode_changes(&changes());
     assert_eq!(decode_changes(&body), Ok(changes()));
@@ -202,20 +231,41 @@ fn add_change_set(vectors: &mut Vectors) {
 }
 
 fn add_federation(vectors: &mut Vectors) {
-    let member = Member {
-        name: "中牟县".into(),
-        role: Role::Member,
-        signing_keys: vec![Hash(*county_key().public().as_bytes()).to_string()],
-        removed: false,
-    };
+    let member = Member { name: "中牟县".into(), role: Role::Member, removed: false };
     let schema = {
         let mut raw = protocol::federation::schema().raw().clone();
         raw.dataset = "list".into();
         raw.version = 12;
         protocol::schema::Schema::check(raw).unwrap()
     };
-    let member = Entry::Member(NodeId::new("410122").unwrap(), member);
-    for (name, entry) in [("member", member), ("schema", Entry::Schema(schema))] {
+    let county = || NodeId::new("410122").unwrap();
+    let first = KeyRecord {
+        last: Some([("enterprise/410122".to_owned(), 42)].into()),
+        ..KeyRecord::new(&county_key().public(), Introduction::Enrolment, 1_700_000_000_000)
+    };
+    let countersignature = county_key().sign(SignaturePurpose::Succession, &succession());
+    let second = KeyRecord {
+        countersignature: Some(countersignature.iter().map(|b| format!("{b:02x}")).collect()),
+        ..KeyRecord::new(&next_key().public(), Introduction::Succession, 1_700_000_000_001)
+    };
+    let ca = CaRecord {
+        certificate: "3000".into(),
+        cross: Some("3001".into()),
+        root: None,
+        state: CaState::Next,
+    };
+    let issuing = CaRecord { cross: None, root: Some(1), state: CaState::Active, ..ca.clone() };
+    let revocation = || Revocation { at_ms: 1_700_000_000_000, reason: "遗失".into() };
+    for (name, entry) in [
+        ("member", Entry::Member(county(), member)),
+        ("key.first", Entry::Key(county(), 1, first)),
+        ("key.second", Entry::Key(county(), 2, second)),
+        ("ca.root", Entry::Ca(CaKind::Root, 2, ca)),
+        ("ca.issuing", Entry::Ca(CaKind::Issuing, 1, issuing)),
+        ("revocation.node", Entry::Revocation(county(), None, revocation())),
+        ("revocation.certificate", Entry::Revocation(county(), Some("4a01".into()), revocation())),
+        ("schema", Entry::Schema(schema)),
+    ] {
         let Change::Put { key, value } = entry.put().unwrap() else { panic!("it is a put") };
         assert_eq!(Entry::read(&value), Ok(Some(entry)));
         vectors.bytes(&format!("federation.{name}.key"), &key);

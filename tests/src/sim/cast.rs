@@ -5,8 +5,7 @@ use std::sync::OnceLock;
 
 use protocol::{
     change::Change,
-    federation::{self, Entry, Member, Role},
-    hash::Hash,
+    federation::{self, Anchored, Entry, Introduction, KeyRecord, Member, Role},
     id::{DatasetId, FederationId, NodeId, PartitionId},
     record::key_hash,
     schema::Schema,
@@ -83,15 +82,26 @@ impl Cast {
         }
     }
 
-    /// The change that makes `node` a member.
-    pub fn member_entry(&self, node: usize) -> Change {
-        let member = Member {
-            name: format!("node {node}"),
-            role: if node == HUB { Role::Hub } else { Role::Member },
-            signing_keys: vec![Hash(*self.keys[node].public().as_bytes()).to_string()],
-            removed: false,
+    /// The changes that make `node` a member with its signing key, in order.
+    pub fn member_entries(&self, node: usize) -> Vec<Change> {
+        let (by, role) = match node {
+            HUB => (Introduction::Anchor, Role::Hub),
+            _ => (Introduction::Enrolment, Role::Member),
         };
-        put(Entry::Member(self.nodes[node].clone(), member))
+        let record = KeyRecord::new(&self.keys[node].public(), by, 0);
+        let member = Member { name: format!("node {node}"), role, removed: false };
+        let name = &self.nodes[node];
+        vec![put(Entry::Key(name.clone(), 1, record)), put(Entry::Member(name.clone(), member))]
+    }
+
+    /// What the root of trust says.
+    pub fn anchored(&self) -> Anchored {
+        Anchored {
+            federation: self.federation.clone(),
+            hub: self.nodes[HUB].clone(),
+            hub_key: self.keys[HUB].public(),
+            base: None,
+        }
     }
 }
 

@@ -57,8 +57,8 @@ impl Pair {
         let cast = Rc::new(Cast::new(2));
         let mut replica = Store::new(&cast);
         for node in 0..cast.nodes.len() {
-            let entry = cast.member_entry(node);
-            write(&mut replica, &cast, HUB, &cast.system(), &[entry]);
+            let entries = cast.member_entries(node);
+            write(&mut replica, &cast, HUB, &cast.system(), &entries);
         }
         let origin = replica.only(&cast, &cast.system());
         let partition = cast.partition(ORIGIN, DATASETS[0]);

@@ -205,7 +205,7 @@ impl Session {
                     pages
                 })
             }
-            Open::Control(_) => return,
+            _ => return,
         };
         match answered {
             Ok(providing) => drop(self.provides.insert(stream, providing)),
@@ -285,6 +285,8 @@ impl Session {
                     io.oracle.claimed(peer, &head.partition, head.position);
                     io.store.note_peer(peer, &head.partition, head.position);
                 }
+                // The simulation is about data: nobody rotates anything.
+                LinkAction::Reported(_) | LinkAction::Stated(_) | LinkAction::Anchored(_) => {}
                 LinkAction::Silent => {
                     io.oracle.tally.silent += 1;
                     return Outcome::Close(CloseCode::Silent);

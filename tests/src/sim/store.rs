@@ -11,19 +11,16 @@ use protocol::{
         Change, ChangeSet, Header, Position, SignedHeader, VerifiedChangeSet, changes_hash,
         encode_changes,
     },
-    federation::Registry,
+    federation::{Anchored, Registry},
     hash::Hash,
-    id::{NodeId, PartitionId},
+    id::PartitionId,
     message::{Announced, CloseCode},
     page::{Leaf, PageRef},
     session::fetch::FetchedLeaf,
-    sign::{PublicKey, SigningKey},
+    sign::SigningKey,
 };
 
-use super::{
-    cast::{Cast, HUB},
-    tree::Tree,
-};
+use super::{cast::Cast, tree::Tree};
 
 /// Why a partition did not move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,8 +119,7 @@ impl Partition {
 /// Everything that survives a crash.
 #[derive(Debug, Clone)]
 pub struct Store {
-    hub: NodeId,
-    hub_key: PublicKey,
+    anchored: Anchored,
     system: PartitionId,
     partitions: BTreeMap<PartitionId, Partition>,
     /// What peers are known to hold of this node's partitions.
@@ -138,11 +134,9 @@ pub struct Store {
 impl Store {
     /// A store that knows the anchor alone.
     pub fn new(cast: &Cast) -> Self {
-        let hub = cast.nodes[HUB].clone();
         Self {
-            registry: Rc::new(Registry::new(hub.clone(), cast.key(HUB).public())),
-            hub,
-            hub_key: cast.key(HUB).public(),
+            registry: Rc::new(Registry::new(cast.anchored())),
+            anchored: cast.anchored(),
             system: cast.system(),
             partitions: BTreeMap::new(),
             known: BTreeMap::new(),
@@ -277,7 +271,7 @@ impl Store {
         if *moved != self.system {
             return;
         }
-        let mut registry = Registry::new(self.hub.clone(), self.hub_key);
+        let mut registry = Registry::new(self.anchored.clone());
         for value in self.partitions[moved].records.values() {
             registry.insert(value).expect("the hub writes well-formed entries");
         }

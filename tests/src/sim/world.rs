@@ -133,7 +133,7 @@ impl World {
             Entry::Schema => {
                 self.schemas += 1;
                 let entry = schema_entry(self.schemas);
-                self.write_system(entry);
+                self.write_system(&[entry]);
             }
         }
     }
@@ -179,8 +179,8 @@ impl World {
     /// Makes `node` a member: it begins with the hub's `_federation`, as a
     /// joining node does.
     fn enrol(&mut self, node: usize) {
-        let entry = self.shared.cast.member_entry(node);
-        if self.write_system(entry) && node != HUB {
+        let entries = self.shared.cast.member_entries(node);
+        if self.write_system(&entries) && node != HUB {
             let system = self.shared.cast.system();
             let known = self.nodes[HUB].store.only(&self.shared.cast, &system);
             self.nodes[node].store = known;
@@ -190,12 +190,12 @@ impl World {
         }
     }
 
-    fn write_system(&mut self, change: Change) -> bool {
+    fn write_system(&mut self, changes: &[Change]) -> bool {
         let system = self.shared.cast.system();
         let hub = &mut self.nodes[HUB];
         let up = hub.may_write(&system);
         if up {
-            hub.write(&mut self.shared, &system, &[change]);
+            hub.write(&mut self.shared, &system, changes);
             hub.announce(&mut self.shared);
         }
         up

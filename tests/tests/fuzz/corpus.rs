@@ -88,6 +88,8 @@ fn add_messages(made: &mut Made, golden: &BTreeMap<String, Vec<u8>>) {
         ("follow_reply", "frame.follow."),
         ("tree_request", "frame.tree.pages"),
         ("tree_reply", "frame.tree."),
+        ("renew_reply", "frame.renew."),
+        ("new_key_reply", "frame.new_key."),
         ("join_request", "frame.join.request"),
         ("join_reply", "frame.join."),
     ] {
@@ -100,7 +102,10 @@ fn add_messages(made: &mut Made, golden: &BTreeMap<String, Vec<u8>>) {
         }
         made.add(target, "empty", []);
         made.add(target, "unknown-kind", [200]);
-        made.add(target, "endless-list", [0, 253, 0x10, 0, 0, 0, 0, 0, 0, 0]);
+        // Where a number comes first, that is a number.
+        if target != "new_key_reply" {
+            made.add(target, "endless-list", [0, 253, 0x10, 0, 0, 0, 0, 0, 0, 0]);
+        }
         made.add(target, "long-text", [1, 252, 0xff, 0xff, 0xff, 0xff, b'a', b'/']);
         let some = golden.iter().find(|(name, _)| name.starts_with(prefix)).unwrap().1;
         made.add(target, "left-over", [&some[4..], &[0]].concat());
@@ -131,6 +136,19 @@ fn add_messages(made: &mut Made, golden: &BTreeMap<String, Vec<u8>>) {
     let many: Vec<u8> =
         (0..=10_000u32).flat_map(|n| [2, 0, 0, 0, 4].into_iter().chain(n.to_be_bytes())).collect();
     made.add("changes", "one-too-many", many);
+    let statement = golden["freshness.statement"].clone();
+    made.add("freshness", "cut", &statement[..statement.len() - 1]);
+    made.add("freshness", "too-long", [1; 513]);
+    made.add("freshness", "version-2", [&statement[..64], &[2], &statement[65..]].concat());
+    made.add("freshness", "valid-statement", statement);
+    for (name, record) in golden.iter().filter(|(name, _)| name.starts_with("federation.")) {
+        if let Some(name) = name.strip_suffix(".record") {
+            made.add("federation", &format!("valid-{name}"), record.clone());
+        }
+    }
+    let member = &golden["federation.member.record"];
+    made.add("federation", "cut", &member[..member.len() - 1]);
+    made.add("federation", "not-json", [&member[..member.len() - 1], b"{"].concat());
     let mut anchor = hex_of_anchor();
     made.add("anchor", "valid-anchor", anchor.clone());
     made.add("anchor", "cut", &anchor[..20]);

@@ -9,12 +9,15 @@ use daemon::ingest::{
     validate::Validator,
 };
 use protocol::{
-    change::{BODY_BYTES_MAX, CHANGES_MAX, SignedHeader, decode_changes, encode_changes},
+    change::{BODY_BYTES_MAX, CHANGES_MAX, Change, SignedHeader, decode_changes, encode_changes},
     codec,
+    federation::Entry,
     frame::{FRAME_BYTES_MAX, FrameDecoder},
+    freshness::{STATEMENT_BYTES_MAX, Statement},
     message::{
         BUILD_BYTES_MAX, Control, FollowReply, FollowRequest, HEADS_MAX, Hello, JoinReply,
-        JoinRequest, Open, PAGE_PART_BYTES_MAX, PAGES_MAX, TreeReply, TreeRequest,
+        JoinRequest, NewKeyReply, Open, PAGE_PART_BYTES_MAX, PAGES_MAX, ROOTS_MAX, RenewReply,
+        TreeReply, TreeRequest,
     },
     page::{Leaf, PAGE_ENTRIES_MAX, decode_inner, make_inner},
     record::{KEY_BYTES_MAX, RECORD_BYTES_MAX, Record, decode_key, encode_key},
@@ -62,6 +65,10 @@ pub const TARGETS: &[Target] = &[
     target("follow_reply", |b| message(b, codec::decode::<FollowReply>, |_| {}), LISTS, 300),
     target("tree_request", |b| message(b, TreeRequest::decode, check_tree_request), LISTS, 300),
     target("tree_reply", |b| message(b, TreeReply::decode, check_tree_reply), LISTS, 300),
+    target("renew_reply", |b| message(b, codec::decode::<RenewReply>, |_| {}), LISTS, 300),
+    target("new_key_reply", |b| message(b, codec::decode::<NewKeyReply>, |_| {}), LISTS, 300),
+    target("freshness", freshness, 8 * KB, 8),
+    target("federation", federation, 4 * MB, 64),
     target("join_request", |b| message(b, codec::decode::<JoinRequest>, |_| {}), LISTS, 300),
     target("join_reply", |b| message(b, codec::decode::<JoinReply>, |_| {}), LISTS, 300),
     target("header", header, 8 * KB, 8),
@@ -141,6 +148,10 @@ fn check_control(control: &Control) {
         Control::Hello(hello) => check_hello(hello),
         Control::Announce(heads) => assert!(heads.len() <= HEADS_MAX),
         Control::Heartbeat { .. } => {}
+        Control::Report(report) => assert!(report.roots.len() <= ROOTS_MAX),
+        Control::Freshness(bytes) | Control::Anchor(bytes) => {
+            assert!(bytes.len() <= STATEMENT_BYTES_MAX);
+        }
     }
 }
 
@@ -237,6 +248,25 @@ fn token(bytes: &[u8]) -> bool {
     };
     assert_eq!(Token::parse(&token.to_text()).as_ref(), Ok(&token));
     assert!(token.anchor.verify(&token.root).is_ok());
+    true
+}
+
+fn freshness(bytes: &[u8]) -> bool {
+    let Ok(statement) = Statement::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(statement.encode(), bytes);
+    true
+}
+
+/// A record of `_federation`: what was read is written back as the same thing.
+fn federation(bytes: &[u8]) -> bool {
+    let Ok(Some(entry)) = Entry::read(bytes) else {
+        return false;
+    };
+    if let Ok(Change::Put { value, .. }) = entry.put() {
+        assert_eq!(Entry::read(&value), Ok(Some(entry)));
+    }
     true
 }
 

@@ -7,7 +7,7 @@ use protocol::{
     codec,
     federation::Registry,
     hash::Hash,
-    id::{NodeId, PartitionId},
+    id::PartitionId,
     message::{
         ASKING_FRAME_BYTES_MAX, CloseCode, FollowReply, FollowRequest, Open, TreeReply,
         TreeRequest, decode_header,
@@ -142,7 +142,7 @@ fn acknowledgements_and_positions_that_are_lies_gain_nothing() {
 fn hub_keys(world: &World) -> impl KeyRing + use<> {
     let anchor = std::fs::read(world.federation.dir().join(HOSTILE).join("certs/anchor")).unwrap();
     let anchor = certs::enrol::Anchor::decode(&anchor).unwrap();
-    Registry::new(NodeId::new(HUB).unwrap(), anchor.hub_key)
+    Registry::new(anchor.anchored())
 }
 
 #[test]

@@ -1,0 +1,21 @@
+//! `_federation`: the dataset whose records are members, their signing keys,
+//! certificate authorities, revocations, and the catalogue.
+//!
+//! Its origin is the hub, and it replicates like any other dataset, so what a
+//! node believes about its federation is signed, chained and comparable. Bodies
+//! are JSON texts, so that `creditsync get _federation member 410122` shows
+//! them.
+//!
+//! - [`entry`]: one record: shapes, texts, bytes;
+//! - [`registry`]: the same content, ready for questions.
+
+mod entry;
+mod registry;
+
+pub use self::{
+    entry::{
+        CaKind, CaRecord, CaState, Entry, Introduction, KeyRecord, MalformedEntry, Member,
+        Revocation, Role, certificate_id, schema, succession_bytes,
+    },
+    registry::{Anchored, KnownCa, KnownKey, Registry},
+};

@@ -1,0 +1,157 @@
+//! The hub's word on what the newest `_federation` is, and when it said so.
+//!
+//! A member that has such a statement from the last day knows that no
+//! revocation has been withheld from it for longer. The hub signs one a minute
+//! and sends it on the control stream; members keep the newest. Time is compared
+//! by whoever asks: this module reads no clock. `SPEC.md`, section "Freshness".
+
+use crate::{
+    change::{KeyRing, Position},
+    encoding::{DecodeError, Reader, Writer},
+    hash::Hash,
+    id::{NAME_BYTES_MAX, NodeId, PartitionId},
+    sign::{Signature, SignaturePurpose, SigningKey},
+};
+
+/// Two names, two hashes, numbers and a signature take at most 290 bytes.
+pub const STATEMENT_BYTES_MAX: usize = 512;
+/// Without a statement for so long, revocations may have been withheld: a day,
+/// so that a line that is down over night alarms nobody.
+pub const STALE_AFTER_MS: i64 = 24 * 3600 * 1000;
+
+const VERSION: u8 = 1;
+
+/// A statement, whose signature may not have been verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    /// The partition `_federation`; its origin is the signer.
+    pub partition: PartitionId,
+    /// Its newest change set.
+    pub head: Position,
+    /// The hub's clock in milliseconds since 1970.
+    pub at_ms: i64,
+    /// The id of the key that signed.
+    pub key_id: Hash,
+    signature: Signature,
+}
+
+impl Statement {
+    /// Signs a statement with the hub's key.
+    pub fn sign(partition: PartitionId, head: Position, at_ms: i64, key: &SigningKey) -> Self {
+        let key_id = key.public().id();
+        let mut statement = Self { partition, head, at_ms, key_id, signature: [0; 64] };
+        statement.signature = key.sign(SignaturePurpose::Freshness, &statement.signed_bytes());
+        statement
+    }
+
+    fn signed_bytes(&self) -> Vec<u8> {
+        let mut out = Writer::new();
+        out.u8(VERSION);
+        out.bytes(self.partition.full_name().as_bytes());
+        out.u64(self.head.seq);
+        out.raw(self.head.hash.as_bytes());
+        out.i64(self.at_ms);
+        out.raw(self.key_id.as_bytes());
+        out.into_bytes()
+    }
+
+    /// The signature, then what it is over.
+    pub fn encode(&self) -> Vec<u8> {
+        [&self.signature[..], &self.signed_bytes()].concat()
+    }
+
+    /// Reads [`Statement::encode`]. The signature is not verified.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        if bytes.len() > STATEMENT_BYTES_MAX {
+            return Err(DecodeError::TooLong { what: "a statement", limit: STATEMENT_BYTES_MAX });
+        }
+        let mut input = Reader::new(bytes);
+        let signature = input.array()?;
+        if input.u8()? != VERSION {
+            return Err(DecodeError::Invalid("a statement has an unknown version"));
+        }
+        // Four names and what separates them.
+        let name = input.text("a partition", 4 * (NAME_BYTES_MAX + 1))?;
+        let partition = PartitionId::parse_full(name)
+            .map_err(|_| DecodeError::Invalid("a statement holds a malformed name"))?;
+        let statement = Self {
+            partition,
+            head: Position { seq: input.u64()?, hash: Hash(input.array()?) },
+            at_ms: input.i64()?,
+            key_id: Hash(input.array()?),
+            signature,
+        };
+        input.finish()?;
+        if !statement.partition.dataset.is_system() || statement.head.seq == 0 {
+            return Err(DecodeError::Invalid("a statement is about _federation, from number 1"));
+        }
+        Ok(statement)
+    }
+
+    /// Whether `hub` said this with the key that may sign what follows the head.
+    pub fn verify(&self, hub: &NodeId, keys: &dyn KeyRing) -> bool {
+        let next = self.head.seq.saturating_add(1);
+        self.partition.origin == *hub
+            && keys.key(&self.partition, next, &self.key_id).is_ok_and(|key| {
+                let bytes = self.signed_bytes();
+                key.verify(SignaturePurpose::Freshness, &bytes, &self.signature).is_ok()
+            })
+    }
+}
+
+/// Whether the newest statement (made at `at_ms`, none if there never was one)
+/// is too old at `now_ms` to rule out withheld revocations.
+pub fn is_stale(at_ms: Option<i64>, now_ms: i64) -> bool {
+    at_ms.is_none_or(|at_ms| now_ms.saturating_sub(at_ms) >= STALE_AFTER_MS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{change::KeyProblem, sign::PublicKey};
+
+    struct From9(PublicKey);
+
+    impl KeyRing for From9 {
+        fn key(&self, _: &PartitionId, seq: u64, id: &Hash) -> Result<PublicKey, KeyProblem> {
+            match self.0.id() == *id && seq >= 9 {
+                true => Ok(self.0),
+                false => Err(KeyProblem::Unknown),
+            }
+        }
+    }
+
+    #[test]
+    fn a_statement_reads_back_and_no_altered_byte_verifies() {
+        let key = SigningKey::from_seed(&[1; 32]);
+        let ring = From9(key.public());
+        let partition = PartitionId::parse_full("zhengzhou/_federation/410100/*").unwrap();
+        let head = Position { seq: 8, hash: Hash([4; 32]) };
+        let statement = Statement::sign(partition.clone(), head, 1_700_000_000_000, &key);
+        let hub = partition.origin.clone();
+        let bytes = statement.encode();
+        assert_eq!(Statement::decode(&bytes).as_ref(), Ok(&statement));
+        assert!(statement.verify(&hub, &ring), "the key counts from the next number on");
+        for index in 0..bytes.len() {
+            let mut altered = bytes.clone();
+            altered[index] ^= 1;
+            let refused = Statement::decode(&altered).map_or(true, |s| !s.verify(&hub, &ring));
+            assert!(refused, "byte {index} may be altered");
+        }
+        let older = Position { seq: 7, ..head };
+        assert!(!Statement::sign(partition.clone(), older, 0, &key).verify(&hub, &ring));
+        assert!(!statement.verify(&NodeId::new("410122").unwrap(), &ring));
+        let data = PartitionId::parse_full("zhengzhou/enterprise/410100/*").unwrap();
+        assert!(Statement::decode(&Statement::sign(data, head, 0, &key).encode()).is_err());
+        assert!(Statement::decode(&[&bytes[..], b"x"].concat()).is_err());
+    }
+
+    #[test]
+    fn a_day_without_a_statement_is_too_long() {
+        let now = 1_700_000_000_000;
+        assert!(is_stale(None, now));
+        assert!(is_stale(Some(now - STALE_AFTER_MS), now));
+        assert!(!is_stale(Some(now - STALE_AFTER_MS + 1), now));
+        assert!(!is_stale(Some(now + 5000), now), "a clock that is a little ahead");
+    }
+}
