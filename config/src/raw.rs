@@ -100,8 +100,10 @@ pub struct RawInbox {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct RawCertificates {
-    /// Hours.
-    pub lifetime_hours: Option<i64>,
+    /// Seconds.
+    pub lifetime_s: Option<i64>,
+    /// Seconds.
+    pub issuing_lifetime_s: Option<i64>,
 }
 
 /// `[log]`

@@ -7,7 +7,7 @@ use crate::{
     resolve::{LogConfig, NodeConfig},
     settings::{
         CACHE_MB, DISK_RESERVE_MB, Fallback, HEARTBEAT_S, HOLD_DELETES_MIN, HOLD_DELETES_PERCENT,
-        IMPORT_MEMORY_MB, LIFETIME_HOURS, Number, RETRY_MAX_S, STABLE_S,
+        IMPORT_MEMORY_MB, ISSUING_LIFETIME_S, LIFETIME_S, Number, RETRY_MAX_S, STABLE_S,
     },
 };
 
@@ -54,7 +54,8 @@ pub(crate) fn node_config(config: &NodeConfig) -> String {
     out.line("enabled", &config.inbox.enabled.to_string(), !config.inbox.enabled);
     out.number(&STABLE_S, Some(config.inbox.stable_s));
     out.table("certificates", "证书（仅中心节点使用）", "Certificates (used by a hub only)");
-    out.number(&LIFETIME_HOURS, Some(config.certificates.lifetime_hours));
+    out.number(&LIFETIME_S, Some(config.certificates.lifetime_s));
+    out.number(&ISSUING_LIFETIME_S, Some(config.certificates.issuing_lifetime_s));
     log(&mut out, &config.log);
     out.0
 }

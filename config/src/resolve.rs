@@ -13,7 +13,7 @@ use crate::{
     raw::{RawConfig, RawListen, RawLog, RawUpstream},
     settings::{
         CACHE_MB, DISK_RESERVE_MB, HEARTBEAT_S, HOLD_DELETES_MIN, HOLD_DELETES_PERCENT,
-        IMPORT_MEMORY_MB, LIFETIME_HOURS, Number, RETRY_MAX_S, STABLE_S,
+        IMPORT_MEMORY_MB, ISSUING_LIFETIME_S, LIFETIME_S, Number, RETRY_MAX_S, STABLE_S,
     },
 };
 
@@ -125,8 +125,11 @@ pub struct InboxConfig {
 /// `[certificates]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateConfig {
-    /// Life of the node certificates that a hub issues, in hours.
-    pub lifetime_hours: u64,
+    /// Life of the node certificates that a hub issues, in seconds.
+    pub lifetime_s: u64,
+    /// Life of the CA that issues them, in seconds. It may be shorter than
+    /// theirs: no certificate outlives its issuer.
+    pub issuing_lifetime_s: u64,
 }
 
 /// `[log]`
@@ -188,7 +191,10 @@ impl Default for InboxConfig {
 
 impl Default for CertificateConfig {
     fn default() -> Self {
-        Self { lifetime_hours: default_of(&LIFETIME_HOURS) }
+        Self {
+            lifetime_s: default_of(&LIFETIME_S),
+            issuing_lifetime_s: default_of(&ISSUING_LIFETIME_S),
+        }
     }
 }
 
@@ -300,7 +306,8 @@ fn resolve(raw: RawConfig, mut check: Check<'_, '_>) -> Result<NodeConfig, Confi
         stable_s: check.number(&STABLE_S, raw.inbox.stable_s),
     };
     let certificates = CertificateConfig {
-        lifetime_hours: check.number(&LIFETIME_HOURS, raw.certificates.lifetime_hours),
+        lifetime_s: check.number(&LIFETIME_S, raw.certificates.lifetime_s),
+        issuing_lifetime_s: check.number(&ISSUING_LIFETIME_S, raw.certificates.issuing_lifetime_s),
     };
     let log = check.log(raw.log);
     match (federation, node) {

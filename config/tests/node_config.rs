@@ -8,6 +8,12 @@ use config::{
 };
 use protocol::id::{FederationId, NodeId};
 
+/// A file with nothing but what has to be there, in four lines.
+const MINIMAL: &str = "federation = 'f'
+node = '410100'
+[listen]
+address = '127.0.0.1:0'";
+
 fn plain(node: &str) -> NodeConfig {
     NodeConfig {
         federation: FederationId::new("zhengzhou").unwrap(),
@@ -57,7 +63,7 @@ fn a_new_file_reads_back_as_the_settings_it_was_made_from() {
         sync: SyncConfig { heartbeat_s: 25, retry_max_s: 1 },
         import: ImportConfig { memory_mb: 4096, hold_deletes_percent: 0, hold_deletes_min: 0 },
         inbox: InboxConfig { enabled: false, stable_s: 3600 },
-        certificates: CertificateConfig { lifetime_hours: 1 },
+        certificates: CertificateConfig { lifetime_s: 5, issuing_lifetime_s: 157_680_000 },
         log: LogConfig { level: "warn,creditsync=debug".to_owned(), format: LogFormat::Json },
         ..middle.clone()
     };
@@ -106,6 +112,55 @@ fn every_commented_default_of_a_new_file_is_a_valid_setting() {
     };
     assert_ne!(uncommented, text);
     assert_eq!(NodeConfig::parse(&uncommented), Ok(expected), "{uncommented}");
+}
+
+#[test]
+fn a_life_in_seconds_is_also_told_in_days() {
+    // A comment is wrapped anywhere, so it is compared on one line.
+    let text = hub().render_new().replace("\n# ", " ");
+    let CertificateConfig { lifetime_s, issuing_lifetime_s, .. } = CertificateConfig::default();
+    for (key, seconds, days) in
+        [("lifetime_s", lifetime_s, 30), ("issuing_lifetime_s", issuing_lifetime_s, 365)]
+    {
+        assert_eq!(seconds, days * 24 * 3600, "{key}");
+        for part in [
+            format!("；{days} 天为 {seconds}。单位：秒；"),
+            format!("；默认：{seconds}。"),
+            format!("; {days} days are {seconds}. In seconds, "),
+            format!("; default: {seconds}. {key} = {seconds}"),
+        ] {
+            assert_eq!(text.matches(&part).count(), 1, "{part} in {text}");
+        }
+    }
+}
+
+#[test]
+fn the_lives_of_certificates_have_limits() {
+    let with = |setting: &str| {
+        NodeConfig::parse(&format!("{MINIMAL}\n[certificates]\n{setting}\n"))
+            .map(|config| config.certificates)
+            .map_err(|errors| errors.to_string())
+    };
+    for (key, default, min, max) in [
+        ("lifetime_s", 2_592_000, 5, 31_536_000),
+        ("issuing_lifetime_s", 31_536_000, 20, 157_680_000_i64),
+    ] {
+        for good in [min, max] {
+            assert!(with(&format!("{key} = {good}")).is_ok(), "{key} = {good}");
+        }
+        for bad in [min - 1, max + 1, -1] {
+            let expected = format!(
+                "line 6, column 1: certificates.{key}: {bad} is outside {min} to {max} seconds; \
+                 write a number of that range, or delete the line for the default of {default}"
+            );
+            assert_eq!(with(&format!("{key} = {bad}")), Err(expected));
+        }
+    }
+    // No certificate outlives its issuer, so the two do not depend on each other.
+    assert_eq!(
+        with("issuing_lifetime_s = 20"),
+        Ok(CertificateConfig { issuing_lifetime_s: 20, ..CertificateConfig::default() })
+    );
 }
 
 #[test]
@@ -244,8 +299,7 @@ fn a_node_does_not_dial_itself() {
 
 #[test]
 fn the_node_id_stands_in_for_a_missing_name() {
-    let text = "federation = 'f'\nnode = '410100'\n[listen]\naddress = '127.0.0.1:0'\n";
-    let config = NodeConfig::parse(text).unwrap();
+    let config = NodeConfig::parse(MINIMAL).unwrap();
     assert_eq!(config.name, "410100");
     assert_eq!(
         config,
