@@ -19,5 +19,5 @@ mod settings;
 pub use document::{ConfigError, ConfigErrors};
 pub use resolve::{
     CertificateConfig, ImportConfig, InboxConfig, LogConfig, LogFormat, NodeConfig, StoreConfig,
-    SyncConfig, Upstream, check_address, check_display_name,
+    SyncConfig, Upstream, check_address, check_display_name, check_path,
 };

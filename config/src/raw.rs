@@ -104,6 +104,8 @@ pub struct RawCertificates {
     pub lifetime_s: Option<i64>,
     /// Seconds.
     pub issuing_lifetime_s: Option<i64>,
+    /// A directory.
+    pub root_key_dir: Option<String>,
 }
 
 /// `[log]`

@@ -3,6 +3,8 @@
 //! A value that differs from its default is written live, so that reading the
 //! text gives back exactly the settings it was made from.
 
+use std::path::Path;
+
 use crate::{
     resolve::{LogConfig, NodeConfig},
     settings::{
@@ -56,6 +58,13 @@ pub(crate) fn node_config(config: &NodeConfig) -> String {
     out.table("certificates", "证书（仅中心节点使用）", "Certificates (used by a hub only)");
     out.number(&LIFETIME_S, Some(config.certificates.lifetime_s));
     out.number(&ISSUING_LIFETIME_S, Some(config.certificates.issuing_lifetime_s));
+    out.comment(
+        "根密钥所在目录，例如 U 盘；绝对路径，或相对于节点目录。默认为 keys/。由 creditsync init \
+         --root-key 写入。",
+        "The directory of the root key, for example a USB stick; absolute, or relative to the \
+         node's directory. Default: keys/. Written by creditsync init --root-key.",
+    );
+    out.path("root_key_dir", config.certificates.root_key_dir.as_deref(), "/media/root-key");
     log(&mut out, &config.log);
     out.0
 }
@@ -152,6 +161,13 @@ impl Text {
     fn line(&mut self, key: &str, value: &str, live: bool) {
         let mark = if live { "" } else { "# " };
         self.push(&format!("{mark}{key} = {value}"));
+    }
+
+    /// A path without a default: the example is what stands behind the `#`.
+    fn path(&mut self, key: &str, path: Option<&Path>, example: &str) {
+        // Of settings that were checked, every path is UTF-8.
+        let shown = path.map_or(example.into(), Path::to_string_lossy);
+        self.line(key, &quoted(&shown), path.is_some());
     }
 
     fn number(&mut self, setting: &Number, value: Option<u64>) {

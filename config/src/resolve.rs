@@ -4,7 +4,11 @@
 //! limit; nobody checks it again. Its ranges and defaults are those of the
 //! settings table, which also makes the comments of a new file.
 
-use std::{net::SocketAddr, str::FromStr};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use protocol::id::{FederationId, NameError, NodeId};
 
@@ -30,6 +34,29 @@ pub fn check_display_name(name: &str) -> Result<(), String> {
             "has {} bytes of UTF-8; write at most {DISPLAY_NAME_BYTES_MAX}",
             name.len()
         ));
+    }
+    Ok(())
+}
+
+/// Longest path in bytes: the system opens no longer one (PATH_MAX).
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Whether a path can stand in the file; if not, why. Whether anything lies
+/// there is for the one who opens it to say.
+pub fn check_path(path: &Path) -> Result<(), String> {
+    let Some(text) = path.to_str() else {
+        return Err("is not UTF-8, as the file has to be; choose a path with another name".into());
+    };
+    if text.trim().is_empty() {
+        return Err("is empty; write a path, or leave it out".into());
+    }
+    if text.len() > PATH_BYTES_MAX {
+        return Err(format!("has {} bytes of UTF-8; write at most {PATH_BYTES_MAX}", text.len()));
+    }
+    if text.chars().any(char::is_control) {
+        // In "C:\new" TOML reads \n as the end of a line.
+        return Err(
+            "has a control character; in single quotes a backslash is only a backslash".into()
+        );
     }
     Ok(())
 }
@@ -130,6 +157,9 @@ pub struct CertificateConfig {
     /// Life of the CA that issues them, in seconds. It may be shorter than
     /// theirs: no certificate outlives its issuer.
     pub issuing_lifetime_s: u64,
+    /// The directory of the root key where that is not `keys/`, as written:
+    /// absolute, or relative to the node's directory.
+    pub root_key_dir: Option<PathBuf>,
 }
 
 /// `[log]`
@@ -194,6 +224,7 @@ impl Default for CertificateConfig {
         Self {
             lifetime_s: default_of(&LIFETIME_S),
             issuing_lifetime_s: default_of(&ISSUING_LIFETIME_S),
+            root_key_dir: None,
         }
     }
 }
@@ -308,6 +339,7 @@ fn resolve(raw: RawConfig, mut check: Check<'_, '_>) -> Result<NodeConfig, Confi
     let certificates = CertificateConfig {
         lifetime_s: check.number(&LIFETIME_S, raw.certificates.lifetime_s),
         issuing_lifetime_s: check.number(&ISSUING_LIFETIME_S, raw.certificates.issuing_lifetime_s),
+        root_key_dir: check.path("certificates.root_key_dir", raw.certificates.root_key_dir),
     };
     let log = check.log(raw.log);
     match (federation, node) {
@@ -449,6 +481,12 @@ impl Check<'_, '_> {
                 self.wrong(place, format!("'{address}' stands twice; delete one"));
             }
         }
+    }
+
+    fn path(&mut self, place: &str, text: Option<String>) -> Option<PathBuf> {
+        let path = PathBuf::from(text?);
+        check_path(&path).map_err(|problem| self.wrong(place, problem)).ok()?;
+        Some(path)
     }
 
     fn number(&mut self, setting: &Number, value: Option<i64>) -> u64 {

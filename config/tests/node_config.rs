@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::path::{Path, PathBuf};
+
 use config::{
     CertificateConfig, ConfigErrors, ImportConfig, InboxConfig, LogConfig, LogFormat, NodeConfig,
-    StoreConfig, SyncConfig, Upstream, check_address,
+    StoreConfig, SyncConfig, Upstream, check_address, check_path, resolve::PATH_BYTES_MAX,
 };
 use protocol::id::{FederationId, NodeId};
 
@@ -63,7 +65,11 @@ fn a_new_file_reads_back_as_the_settings_it_was_made_from() {
         sync: SyncConfig { heartbeat_s: 25, retry_max_s: 1 },
         import: ImportConfig { memory_mb: 4096, hold_deletes_percent: 0, hold_deletes_min: 0 },
         inbox: InboxConfig { enabled: false, stable_s: 3600 },
-        certificates: CertificateConfig { lifetime_s: 5, issuing_lifetime_s: 157_680_000 },
+        certificates: CertificateConfig {
+            lifetime_s: 5,
+            issuing_lifetime_s: 157_680_000,
+            root_key_dir: Some("../根密钥 \"U\\盘\"".into()),
+        },
         log: LogConfig { level: "warn,creditsync=debug".to_owned(), format: LogFormat::Json },
         ..middle.clone()
     };
@@ -86,11 +92,9 @@ fn only_what_makes_the_node_itself_is_live_in_a_new_file() {
     assert_eq!(live, ["federation", "node", "name", "hub", "addresses"]);
 }
 
-#[test]
-fn every_commented_default_of_a_new_file_is_a_valid_setting() {
-    let text = member().render_new();
-    let uncommented: String = text
-        .lines()
+/// A file whose every `# key = value` counts.
+fn uncommented(text: &str) -> String {
+    text.lines()
         // Keys that begin with "ad" are those of the hub's table, which belongs to
         // another kind of node.
         .map(|line| match line.strip_prefix("# ") {
@@ -105,9 +109,19 @@ fn every_commented_default_of_a_new_file_is_a_valid_setting() {
             }
             _ => format!("{line}\n"),
         })
-        .collect();
+        .collect()
+}
+
+#[test]
+fn every_commented_default_of_a_new_file_is_a_valid_setting() {
+    let text = member().render_new();
+    let uncommented = uncommented(&text);
     let expected = NodeConfig {
         store: StoreConfig { disk_reserve_mb: Some(1024), ..StoreConfig::default() },
+        certificates: CertificateConfig {
+            root_key_dir: Some("/media/root-key".into()),
+            ..CertificateConfig::default()
+        },
         ..member()
     };
     assert_ne!(uncommented, text);
@@ -161,6 +175,56 @@ fn the_lives_of_certificates_have_limits() {
         with("issuing_lifetime_s = 20"),
         Ok(CertificateConfig { issuing_lifetime_s: 20, ..CertificateConfig::default() })
     );
+}
+
+#[test]
+fn a_path_is_kept_as_written_or_refused_with_its_place() {
+    const PATHS: [&str; 1] = ["certificates.root_key_dir"];
+    for place in PATHS {
+        for good in ["/media/usb", "pki/../ca.pem", "根 密钥", &"a".repeat(PATH_BYTES_MAX)] {
+            assert_eq!(path_of(place, &format!("'{good}'")), Ok(Some(PathBuf::from(good))));
+        }
+        for (bad, problem) in [
+            ("''", "is empty; write a path, or leave it out"),
+            ("' '", "is empty; write a path, or leave it out"),
+            (
+                r#""C:\new""#,
+                "has a control character; in single quotes a backslash is only a backslash",
+            ),
+            (
+                &format!("'{}'", "密".repeat(PATH_BYTES_MAX / 3 + 1)),
+                "has 4098 bytes of UTF-8; write at most 4096",
+            ),
+            ("5", "wrong type: integer '5', expected a string"),
+        ] {
+            let lines = path_of(place, bad).unwrap_err();
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            let (position, said) = lines[0].split_once(": ").unwrap();
+            assert!(position.starts_with("line 3, column "), "{position}");
+            assert_eq!(said, format!("{place}: {problem}"));
+        }
+    }
+}
+
+/// What a file reads with this path set.
+fn path_of(place: &str, value: &str) -> Result<Option<PathBuf>, Vec<String>> {
+    let text = format!("{MINIMAL}\n");
+    let text = text.replace("[listen]\n", &format!("{place} = {value}\n[listen]\n"));
+    let config = NodeConfig::parse(&text)
+        .map_err(|errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    Ok(match place {
+        "certificates.root_key_dir" => config.certificates.root_key_dir,
+        _ => panic!("{place} is no path"),
+    })
+}
+
+#[cfg(unix)]
+#[test]
+fn a_path_that_no_file_can_hold_is_refused() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let path = Path::new(std::ffi::OsStr::from_bytes(b"/media/\xff"));
+    assert!(check_path(path).unwrap_err().starts_with("is not UTF-8"));
+    assert_eq!(check_path(Path::new("/media/usb")), Ok(()));
 }
 
 #[test]
