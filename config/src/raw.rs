@@ -30,6 +30,8 @@ pub struct RawConfig {
     pub inbox: RawInbox,
     /// Certificates that a hub issues.
     pub certificates: RawCertificates,
+    /// How connections are secured.
+    pub tls: RawTls,
     /// What the daemon writes to standard error.
     pub log: RawLog,
 }
@@ -106,6 +108,20 @@ pub struct RawCertificates {
     pub issuing_lifetime_s: Option<i64>,
     /// A directory.
     pub root_key_dir: Option<String>,
+}
+
+/// `[tls]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct RawTls {
+    /// Whether X25519MLKEM768 is offered.
+    pub post_quantum: Option<bool>,
+    /// A PEM file.
+    pub certificate: Option<String>,
+    /// A PEM file.
+    pub key: Option<String>,
+    /// A PEM file.
+    pub ca: Option<String>,
 }
 
 /// `[log]`

@@ -14,7 +14,7 @@ use protocol::id::{FederationId, NameError, NodeId};
 
 use crate::{
     document::{ConfigError, ConfigErrors, Document},
-    raw::{RawConfig, RawListen, RawLog, RawUpstream},
+    raw::{RawConfig, RawListen, RawLog, RawTls, RawUpstream},
     settings::{
         CACHE_MB, DISK_RESERVE_MB, HEARTBEAT_S, HOLD_DELETES_MIN, HOLD_DELETES_PERCENT,
         IMPORT_MEMORY_MB, ISSUING_LIFETIME_S, LIFETIME_S, Number, RETRY_MAX_S, STABLE_S,
@@ -95,6 +95,8 @@ pub struct NodeConfig {
     pub inbox: InboxConfig,
     /// Certificates that a hub issues.
     pub certificates: CertificateConfig,
+    /// How connections are secured.
+    pub tls: TlsConfig,
     /// What the daemon writes to standard error.
     pub log: LogConfig,
 }
@@ -162,6 +164,28 @@ pub struct CertificateConfig {
     pub root_key_dir: Option<PathBuf>,
 }
 
+/// `[tls]`. Paths are as written: absolute, or relative to the node's directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// Whether the key exchange X25519MLKEM768 is offered. Its first packets are
+    /// large, and some middleboxes drop such.
+    pub post_quantum: bool,
+    /// The node's identity from an organisation's own PKI; if `None`, it is the
+    /// one that the hub issued.
+    pub pki: Option<PkiConfig>,
+    /// PEM file of roots that are trusted besides the federation's own.
+    pub ca: Option<PathBuf>,
+}
+
+/// `tls.certificate` and `tls.key`, which are only there together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PkiConfig {
+    /// PEM file of the node's certificate and those between it and the root.
+    pub certificate: PathBuf,
+    /// PEM file of its private key.
+    pub key: PathBuf,
+}
+
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
@@ -226,6 +250,12 @@ impl Default for CertificateConfig {
             issuing_lifetime_s: default_of(&ISSUING_LIFETIME_S),
             root_key_dir: None,
         }
+    }
+}
+
+impl Default for TlsConfig {
+    fn default() -> Self {
+        Self { post_quantum: true, pki: None, ca: None }
     }
 }
 
@@ -341,6 +371,7 @@ fn resolve(raw: RawConfig, mut check: Check<'_, '_>) -> Result<NodeConfig, Confi
         issuing_lifetime_s: check.number(&ISSUING_LIFETIME_S, raw.certificates.issuing_lifetime_s),
         root_key_dir: check.path("certificates.root_key_dir", raw.certificates.root_key_dir),
     };
+    let tls = check.tls(raw.tls);
     let log = check.log(raw.log);
     match (federation, node) {
         (Some(federation), Some(node)) if check.errors.is_empty() => Ok(NodeConfig {
@@ -355,6 +386,7 @@ fn resolve(raw: RawConfig, mut check: Check<'_, '_>) -> Result<NodeConfig, Confi
             import,
             inbox,
             certificates,
+            tls,
             log,
         }),
         _ => Err(ConfigErrors::in_order(check.errors)),
@@ -511,6 +543,43 @@ impl Check<'_, '_> {
             );
         }
         good
+    }
+
+    fn tls(&mut self, raw: RawTls) -> TlsConfig {
+        let certificate = self.path("tls.certificate", raw.certificate);
+        let key = self.path("tls.key", raw.key);
+        let pki = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some(PkiConfig { certificate, key }),
+            (Some(_), None) => {
+                self.alone("tls.certificate", "tls.key", "its private key");
+                None
+            }
+            (None, Some(_)) => {
+                self.alone("tls.key", "tls.certificate", "the certificate that it belongs to");
+                None
+            }
+            (None, None) => None,
+        };
+        let default = TlsConfig::default();
+        TlsConfig {
+            post_quantum: raw.post_quantum.unwrap_or(default.post_quantum),
+            pki,
+            ca: self.path("tls.ca", raw.ca),
+        }
+    }
+
+    /// One of two keys that count only together stands without the other, or
+    /// the other was already reported.
+    fn alone(&mut self, place: &str, other: &str, what: &str) {
+        if !self.errors.iter().any(|error| error.place == other) {
+            self.wrong(
+                place,
+                format!(
+                    "stands without {other}; write there the PEM file of {what}, or delete this \
+                     line"
+                ),
+            );
+        }
     }
 
     fn log(&mut self, raw: RawLog) -> LogConfig {

@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use config::{
     CertificateConfig, ConfigErrors, ImportConfig, InboxConfig, LogConfig, LogFormat, NodeConfig,
-    StoreConfig, SyncConfig, Upstream, check_address, check_path, resolve::PATH_BYTES_MAX,
+    PkiConfig, StoreConfig, SyncConfig, TlsConfig, Upstream, check_address, check_path,
+    resolve::PATH_BYTES_MAX,
 };
 use protocol::id::{FederationId, NodeId};
 
@@ -29,6 +33,7 @@ fn plain(node: &str) -> NodeConfig {
         import: ImportConfig::default(),
         inbox: InboxConfig::default(),
         certificates: CertificateConfig::default(),
+        tls: TlsConfig::default(),
         log: LogConfig::default(),
     }
 }
@@ -51,6 +56,10 @@ fn member() -> NodeConfig {
     }
 }
 
+fn pki() -> PkiConfig {
+    PkiConfig { certificate: "pki/node.pem".into(), key: "pki/node.key".into() }
+}
+
 fn lines(text: &str) -> Vec<String> {
     let errors: ConfigErrors = NodeConfig::parse(text).unwrap_err();
     errors.to_string().lines().map(str::to_owned).collect()
@@ -70,11 +79,28 @@ fn a_new_file_reads_back_as_the_settings_it_was_made_from() {
             issuing_lifetime_s: 157_680_000,
             root_key_dir: Some("../根密钥 \"U\\盘\"".into()),
         },
+        tls: TlsConfig {
+            post_quantum: false,
+            pki: Some(pki()),
+            ca: Some("/etc/pki/ca.pem".into()),
+        },
         log: LogConfig { level: "warn,creditsync=debug".to_owned(), format: LogFormat::Json },
         ..middle.clone()
     };
-    for (config, role) in [(hub(), "hub"), (member(), "member"), (middle, "both"), (tuned, "both")]
-    {
+    let trusting = NodeConfig {
+        tls: TlsConfig { ca: Some("pki/ca.pem".into()), ..TlsConfig::default() },
+        ..member()
+    };
+    let certified =
+        NodeConfig { tls: TlsConfig { pki: Some(pki()), ..TlsConfig::default() }, ..member() };
+    for (config, role) in [
+        (hub(), "hub"),
+        (member(), "member"),
+        (middle, "both"),
+        (tuned, "both"),
+        (trusting, "member"),
+        (certified, "member"),
+    ] {
         let text = config.render_new();
         assert_eq!(NodeConfig::parse(&text).as_ref(), Ok(&config), "{text}");
         assert_eq!(config.role(), role);
@@ -122,6 +148,7 @@ fn every_commented_default_of_a_new_file_is_a_valid_setting() {
             root_key_dir: Some("/media/root-key".into()),
             ..CertificateConfig::default()
         },
+        tls: TlsConfig { post_quantum: true, pki: Some(pki()), ca: Some("pki/ca.pem".into()) },
         ..member()
     };
     assert_ne!(uncommented, text);
@@ -179,7 +206,7 @@ fn the_lives_of_certificates_have_limits() {
 
 #[test]
 fn a_path_is_kept_as_written_or_refused_with_its_place() {
-    const PATHS: [&str; 1] = ["certificates.root_key_dir"];
+    const PATHS: [&str; 4] = ["certificates.root_key_dir", "tls.certificate", "tls.key", "tls.ca"];
     for place in PATHS {
         for good in ["/media/usb", "pki/../ca.pem", "根 密钥", &"a".repeat(PATH_BYTES_MAX)] {
             assert_eq!(path_of(place, &format!("'{good}'")), Ok(Some(PathBuf::from(good))));
@@ -209,13 +236,43 @@ fn a_path_is_kept_as_written_or_refused_with_its_place() {
 /// What a file reads with this path set.
 fn path_of(place: &str, value: &str) -> Result<Option<PathBuf>, Vec<String>> {
     let text = format!("{MINIMAL}\n");
-    let text = text.replace("[listen]\n", &format!("{place} = {value}\n[listen]\n"));
+    let other = match place {
+        "tls.certificate" => "tls.key = 'other'\n",
+        "tls.key" => "tls.certificate = 'other'\n",
+        _ => "",
+    };
+    let text = text.replace("[listen]\n", &format!("{place} = {value}\n{other}[listen]\n"));
     let config = NodeConfig::parse(&text)
         .map_err(|errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     Ok(match place {
         "certificates.root_key_dir" => config.certificates.root_key_dir,
+        "tls.certificate" => config.tls.pki.map(|pki| pki.certificate),
+        "tls.key" => config.tls.pki.map(|pki| pki.key),
+        "tls.ca" => config.tls.ca,
         _ => panic!("{place} is no path"),
     })
+}
+
+#[test]
+fn certificate_and_key_stand_only_together() {
+    let with = |settings: &str| lines(&format!("{MINIMAL}\n[tls]\n{settings}\n"));
+    assert_eq!(
+        with("certificate = 'node.pem'\nca = 'ca.pem'"),
+        ["line 6, column 1: tls.certificate: stands without tls.key; write there the PEM file of \
+          its private key, or delete this line"]
+    );
+    assert_eq!(
+        with("key = 'node.key'"),
+        ["line 6, column 1: tls.key: stands without tls.certificate; write there the PEM file of \
+          the certificate that it belongs to, or delete this line"]
+    );
+    // Whose partner is there but wrong does not stand alone.
+    for wrong in ["key = ''\ncertificate = 'node.pem'", "certificate = 5\nkey = 'node.key'"] {
+        let lines = with(wrong);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with("line 6, column "), "{lines:?}");
+    }
+    assert_eq!(with("certificate = ''\nkey = ' '\nca = ''").len(), 3);
 }
 
 #[cfg(unix)]
@@ -231,9 +288,35 @@ fn a_path_that_no_file_can_hold_is_refused() {
 fn the_examples_are_valid() {
     let hub = NodeConfig::parse(include_str!("../examples/hub.toml")).unwrap();
     assert_eq!((hub.role(), hub.store.cache_mb, hub.log.format), ("hub", 256, LogFormat::Json));
+    assert_eq!(hub.tls, TlsConfig::default());
     let member = NodeConfig::parse(include_str!("../examples/member.toml")).unwrap();
     assert_eq!((member.role(), member.name.as_str()), ("member", "中牟县"));
     assert_eq!(member.store, StoreConfig::default());
+}
+
+#[test]
+fn the_examples_stay_valid_without_their_comment_signs() {
+    let hub_text = uncommented(include_str!("../examples/hub.toml"));
+    let tls = NodeConfig::parse(&hub_text).map(|config| config.tls);
+    let expected =
+        TlsConfig { post_quantum: true, pki: Some(pki()), ca: Some("pki/ca.pem".into()) };
+    assert_eq!(tls, Ok(expected));
+    let member_text = uncommented(include_str!("../examples/member.toml"));
+    let member = NodeConfig::parse(&member_text).map(|config| (config.role(), config.tls));
+    assert_eq!(member, Ok(("member", TlsConfig::default())));
+    // The hub's file says that it shows every setting.
+    let new = uncommented(&hub().render_new());
+    let (shown, known) = (keys(&hub_text), keys(&new));
+    let missing: Vec<&str> = known.difference(&shown).copied().collect();
+    assert_eq!(missing, ["hub"], "all but what makes a member");
+}
+
+fn keys(text: &str) -> BTreeSet<&str> {
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(key, _)| key)
+        .collect()
 }
 
 #[test]
@@ -269,6 +352,18 @@ retry_max_s = "long"
 [import]
 hold_deletes_percent = 101
 
+[certificates]
+lifetime_hours = 720
+lifetime_s = 4
+issuing_lifetime_s = 157680001
+root_key_dir = ""
+
+[tls]
+post_quantum = "no"
+certificate = "node.pem"
+ca = " "
+cipher = "x"
+
 [log]
 level = "infos"
 format = "xml"
@@ -293,6 +388,14 @@ format = "xml"
             "sync.heartbeat_s",
             "sync.retry_max_s",
             "import.hold_deletes_percent",
+            "certificates.lifetime_hours",
+            "certificates.lifetime_s",
+            "certificates.issuing_lifetime_s",
+            "certificates.root_key_dir",
+            "tls.post_quantum",
+            "tls.certificate",
+            "tls.ca",
+            "tls.cipher",
             "log.level",
             "log.format",
             "telemetry",
@@ -315,6 +418,21 @@ format = "xml"
             11,
             "line 21, column 15: sync.retry_max_s: wrong type: string \"long\", expected a whole \
              number",
+        ),
+        (
+            13,
+            "line 27, column 1: certificates.lifetime_hours: unknown key; known here: lifetime_s, \
+             issuing_lifetime_s, root_key_dir; correct or delete it",
+        ),
+        (
+            17,
+            "line 33, column 16: tls.post_quantum: wrong type: string \"no\", expected true or \
+             false",
+        ),
+        (
+            20,
+            "line 36, column 1: tls.cipher: unknown key; known here: post_quantum, certificate, \
+             key, ca; correct or delete it",
         ),
     ] {
         assert_eq!(lines[index], expected);

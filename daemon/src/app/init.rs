@@ -94,6 +94,7 @@ fn new_config(hub: &NewHub) -> NodeConfig {
         import: Default::default(),
         inbox: Default::default(),
         certificates: Default::default(),
+        tls: Default::default(),
         log: Default::default(),
     }
 }
