@@ -279,6 +279,7 @@ fn in_plain_words(message: &str) -> String {
         ("invalid value: ", "wrong value: "),
         ("expected i64", "expected a whole number"),
         ("expected u32", "expected a whole number from 0 to 4294967295"),
+        ("expected a boolean", "expected true or false"),
         ("expected a sequence", "expected a list"),
         ("expected struct Field", "expected a table"),
         ("map, expected", "table, expected"),

@@ -18,6 +18,6 @@ mod settings;
 
 pub use document::{ConfigError, ConfigErrors};
 pub use resolve::{
-    CertificateConfig, ImportConfig, InboxConfig, LogConfig, LogFormat, NodeConfig, StoreConfig,
-    SyncConfig, Upstream, check_address, check_display_name,
+    CertificateConfig, ImportConfig, InboxConfig, LogConfig, LogFormat, NodeConfig, PkiConfig,
+    StoreConfig, SyncConfig, TlsConfig, Upstream, check_address, check_display_name, check_path,
 };

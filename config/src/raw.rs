@@ -30,6 +30,8 @@ pub struct RawConfig {
     pub inbox: RawInbox,
     /// Certificates that a hub issues.
     pub certificates: RawCertificates,
+    /// How connections are secured.
+    pub tls: RawTls,
     /// What the daemon writes to standard error.
     pub log: RawLog,
 }
@@ -100,8 +102,26 @@ pub struct RawInbox {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct RawCertificates {
-    /// Hours.
-    pub lifetime_hours: Option<i64>,
+    /// Seconds.
+    pub lifetime_s: Option<i64>,
+    /// Seconds.
+    pub issuing_lifetime_s: Option<i64>,
+    /// A directory.
+    pub root_key_dir: Option<String>,
+}
+
+/// `[tls]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct RawTls {
+    /// Whether X25519MLKEM768 is offered.
+    pub post_quantum: Option<bool>,
+    /// A PEM file.
+    pub certificate: Option<String>,
+    /// A PEM file.
+    pub key: Option<String>,
+    /// A PEM file.
+    pub ca: Option<String>,
 }
 
 /// `[log]`

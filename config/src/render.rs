@@ -3,11 +3,13 @@
 //! A value that differs from its default is written live, so that reading the
 //! text gives back exactly the settings it was made from.
 
+use std::path::Path;
+
 use crate::{
-    resolve::{LogConfig, NodeConfig},
+    resolve::{LogConfig, NodeConfig, TlsConfig},
     settings::{
         CACHE_MB, DISK_RESERVE_MB, Fallback, HEARTBEAT_S, HOLD_DELETES_MIN, HOLD_DELETES_PERCENT,
-        IMPORT_MEMORY_MB, LIFETIME_HOURS, Number, RETRY_MAX_S, STABLE_S,
+        IMPORT_MEMORY_MB, ISSUING_LIFETIME_S, LIFETIME_S, Number, RETRY_MAX_S, STABLE_S,
     },
 };
 
@@ -18,9 +20,9 @@ const COLUMNS: usize = 88;
 pub(crate) fn node_config(config: &NodeConfig) -> String {
     let mut out = Text(String::new());
     out.comment(
-        "creditsync 节点配置。以 # 开头的设置为默认值，去掉 # 即可修改；修改后重启生效。",
-        "The settings of a creditsync node. Settings behind a # are the defaults: take the # away \
-         to change one, then restart the daemon.",
+        "creditsync 节点配置。以 # 开头的设置为默认值，没有默认值的为示例，去掉 # 即可修改；修改后重启生效。",
+        "The settings of a creditsync node. Settings behind a # are the defaults, or examples \
+         where there is none: take the # away to change one, then restart the daemon.",
     );
     out.blank();
     out.comment("联盟名称，由中心节点确定。", "The federation, named by its hub.");
@@ -54,7 +56,16 @@ pub(crate) fn node_config(config: &NodeConfig) -> String {
     out.line("enabled", &config.inbox.enabled.to_string(), !config.inbox.enabled);
     out.number(&STABLE_S, Some(config.inbox.stable_s));
     out.table("certificates", "证书（仅中心节点使用）", "Certificates (used by a hub only)");
-    out.number(&LIFETIME_HOURS, Some(config.certificates.lifetime_hours));
+    out.number(&LIFETIME_S, Some(config.certificates.lifetime_s));
+    out.number(&ISSUING_LIFETIME_S, Some(config.certificates.issuing_lifetime_s));
+    out.comment(
+        "根密钥所在目录，例如 U 盘；绝对路径，或相对于节点目录。默认为 keys/。由 creditsync init \
+         --root-key 写入。",
+        "The directory of the root key, for example a USB stick; absolute, or relative to the \
+         node's directory. Default: keys/. Written by creditsync init --root-key.",
+    );
+    out.path("root_key_dir", config.certificates.root_key_dir.as_deref(), "/media/root-key");
+    tls(&mut out, &config.tls);
     log(&mut out, &config.log);
     out.0
 }
@@ -93,6 +104,43 @@ fn upstream(out: &mut Text, config: &NodeConfig) {
             out.line("addresses", "[\"credit.example.org:7443\"]", false);
         }
     }
+}
+
+fn tls(out: &mut Text, tls: &TlsConfig) {
+    let default = TlsConfig::default();
+    out.table(
+        "tls",
+        "连接加密（所有节点）；路径为绝对路径，或相对于节点目录",
+        "How connections are secured (every node); paths are absolute, or relative to the node's \
+         directory",
+    );
+    out.comment(
+        "是否启用抗量子密钥交换 X25519MLKEM768；若中间网络设备丢弃较大的首包，请改为 false。\
+         默认 true。",
+        "Whether the post-quantum key exchange X25519MLKEM768 is offered; false where a middlebox \
+         drops large first packets. Default true.",
+    );
+    out.line(
+        "post_quantum",
+        &tls.post_quantum.to_string(),
+        tls.post_quantum != default.post_quantum,
+    );
+    out.comment(
+        "单位自有 PKI 的节点证书（含中间证书）和私钥，PEM 文件，两项须同时设置；文件变化后自动重新读取。\
+         默认使用中心节点签发的证书。",
+        "PEM files of an organisation's own PKI, only together: this node's certificate, with \
+         those between it and the root, and its private key; read again when they change. \
+         Default: the certificate that the hub issued.",
+    );
+    let pki = tls.pki.as_ref();
+    out.path("certificate", pki.map(|pki| pki.certificate.as_path()), "pki/node.pem");
+    out.path("key", pki.map(|pki| pki.key.as_path()), "pki/node.key");
+    out.comment(
+        "另外信任的根证书，PEM 文件，可单独设置；文件变化后自动重新读取。默认只信任本联盟的根证书。",
+        "A PEM file of more roots that are trusted, with or without the two above; read again when \
+         it changes. Default: the federation's root alone.",
+    );
+    out.path("ca", tls.ca.as_deref(), "pki/ca.pem");
 }
 
 fn log(out: &mut Text, log: &LogConfig) {
@@ -151,6 +199,13 @@ impl Text {
     fn line(&mut self, key: &str, value: &str, live: bool) {
         let mark = if live { "" } else { "# " };
         self.push(&format!("{mark}{key} = {value}"));
+    }
+
+    /// A path without a default: the example is what stands behind the `#`.
+    fn path(&mut self, key: &str, path: Option<&Path>, example: &str) {
+        // Of settings that were checked, every path is UTF-8.
+        let shown = path.map_or(example.into(), Path::to_string_lossy);
+        self.line(key, &quoted(&shown), path.is_some());
     }
 
     fn number(&mut self, setting: &Number, value: Option<u64>) {

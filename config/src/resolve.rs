@@ -4,16 +4,20 @@
 //! limit; nobody checks it again. Its ranges and defaults are those of the
 //! settings table, which also makes the comments of a new file.
 
-use std::{net::SocketAddr, str::FromStr};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use protocol::id::{FederationId, NameError, NodeId};
 
 use crate::{
     document::{ConfigError, ConfigErrors, Document},
-    raw::{RawConfig, RawListen, RawLog, RawUpstream},
+    raw::{RawConfig, RawListen, RawLog, RawTls, RawUpstream},
     settings::{
         CACHE_MB, DISK_RESERVE_MB, HEARTBEAT_S, HOLD_DELETES_MIN, HOLD_DELETES_PERCENT,
-        IMPORT_MEMORY_MB, LIFETIME_HOURS, Number, RETRY_MAX_S, STABLE_S,
+        IMPORT_MEMORY_MB, ISSUING_LIFETIME_S, LIFETIME_S, Number, RETRY_MAX_S, STABLE_S,
     },
 };
 
@@ -30,6 +34,29 @@ pub fn check_display_name(name: &str) -> Result<(), String> {
             "has {} bytes of UTF-8; write at most {DISPLAY_NAME_BYTES_MAX}",
             name.len()
         ));
+    }
+    Ok(())
+}
+
+/// Longest path in bytes: the system opens no longer one (PATH_MAX).
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Whether a path can stand in the file; if not, why. Whether anything lies
+/// there is for the one who opens it to say.
+pub fn check_path(path: &Path) -> Result<(), String> {
+    let Some(text) = path.to_str() else {
+        return Err("is not UTF-8, as the file has to be; choose a path with another name".into());
+    };
+    if text.trim().is_empty() {
+        return Err("is empty; write a path, or leave it out".into());
+    }
+    if text.len() > PATH_BYTES_MAX {
+        return Err(format!("has {} bytes of UTF-8; write at most {PATH_BYTES_MAX}", text.len()));
+    }
+    if text.chars().any(char::is_control) {
+        // In "C:\new" TOML reads \n as the end of a line.
+        return Err(
+            "has a control character; in single quotes a backslash is only a backslash".into()
+        );
     }
     Ok(())
 }
@@ -68,6 +95,8 @@ pub struct NodeConfig {
     pub inbox: InboxConfig,
     /// Certificates that a hub issues.
     pub certificates: CertificateConfig,
+    /// How connections are secured.
+    pub tls: TlsConfig,
     /// What the daemon writes to standard error.
     pub log: LogConfig,
 }
@@ -125,8 +154,36 @@ pub struct InboxConfig {
 /// `[certificates]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateConfig {
-    /// Life of the node certificates that a hub issues, in hours.
-    pub lifetime_hours: u64,
+    /// Life of the node certificates that a hub issues, in seconds.
+    pub lifetime_s: u64,
+    /// Life of the CA that issues them, in seconds. It may be shorter than
+    /// theirs: no certificate outlives its issuer.
+    pub issuing_lifetime_s: u64,
+    /// The directory of the root key where that is not `keys/`, as written:
+    /// absolute, or relative to the node's directory.
+    pub root_key_dir: Option<PathBuf>,
+}
+
+/// `[tls]`. Paths are as written: absolute, or relative to the node's directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// Whether the key exchange X25519MLKEM768 is offered. Its first packets are
+    /// large, and some middleboxes drop such.
+    pub post_quantum: bool,
+    /// The node's identity from an organisation's own PKI; if `None`, it is the
+    /// one that the hub issued.
+    pub pki: Option<PkiConfig>,
+    /// PEM file of roots that are trusted besides the federation's own.
+    pub ca: Option<PathBuf>,
+}
+
+/// `tls.certificate` and `tls.key`, which are only there together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PkiConfig {
+    /// PEM file of the node's certificate and those between it and the root.
+    pub certificate: PathBuf,
+    /// PEM file of its private key.
+    pub key: PathBuf,
 }
 
 /// `[log]`
@@ -188,7 +245,17 @@ impl Default for InboxConfig {
 
 impl Default for CertificateConfig {
     fn default() -> Self {
-        Self { lifetime_hours: default_of(&LIFETIME_HOURS) }
+        Self {
+            lifetime_s: default_of(&LIFETIME_S),
+            issuing_lifetime_s: default_of(&ISSUING_LIFETIME_S),
+            root_key_dir: None,
+        }
+    }
+}
+
+impl Default for TlsConfig {
+    fn default() -> Self {
+        Self { post_quantum: true, pki: None, ca: None }
     }
 }
 
@@ -300,8 +367,11 @@ fn resolve(raw: RawConfig, mut check: Check<'_, '_>) -> Result<NodeConfig, Confi
         stable_s: check.number(&STABLE_S, raw.inbox.stable_s),
     };
     let certificates = CertificateConfig {
-        lifetime_hours: check.number(&LIFETIME_HOURS, raw.certificates.lifetime_hours),
+        lifetime_s: check.number(&LIFETIME_S, raw.certificates.lifetime_s),
+        issuing_lifetime_s: check.number(&ISSUING_LIFETIME_S, raw.certificates.issuing_lifetime_s),
+        root_key_dir: check.path("certificates.root_key_dir", raw.certificates.root_key_dir),
     };
+    let tls = check.tls(raw.tls);
     let log = check.log(raw.log);
     match (federation, node) {
         (Some(federation), Some(node)) if check.errors.is_empty() => Ok(NodeConfig {
@@ -316,6 +386,7 @@ fn resolve(raw: RawConfig, mut check: Check<'_, '_>) -> Result<NodeConfig, Confi
             import,
             inbox,
             certificates,
+            tls,
             log,
         }),
         _ => Err(ConfigErrors::in_order(check.errors)),
@@ -444,6 +515,12 @@ impl Check<'_, '_> {
         }
     }
 
+    fn path(&mut self, place: &str, text: Option<String>) -> Option<PathBuf> {
+        let path = PathBuf::from(text?);
+        check_path(&path).map_err(|problem| self.wrong(place, problem)).ok()?;
+        Some(path)
+    }
+
     fn number(&mut self, setting: &Number, value: Option<i64>) -> u64 {
         value.and_then(|value| self.in_range(setting, value)).unwrap_or_else(|| default_of(setting))
     }
@@ -466,6 +543,43 @@ impl Check<'_, '_> {
             );
         }
         good
+    }
+
+    fn tls(&mut self, raw: RawTls) -> TlsConfig {
+        let certificate = self.path("tls.certificate", raw.certificate);
+        let key = self.path("tls.key", raw.key);
+        let pki = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some(PkiConfig { certificate, key }),
+            (Some(_), None) => {
+                self.alone("tls.certificate", "tls.key", "its private key");
+                None
+            }
+            (None, Some(_)) => {
+                self.alone("tls.key", "tls.certificate", "the certificate that it belongs to");
+                None
+            }
+            (None, None) => None,
+        };
+        let default = TlsConfig::default();
+        TlsConfig {
+            post_quantum: raw.post_quantum.unwrap_or(default.post_quantum),
+            pki,
+            ca: self.path("tls.ca", raw.ca),
+        }
+    }
+
+    /// One of two keys that count only together stands without the other, or
+    /// the other was already reported.
+    fn alone(&mut self, place: &str, other: &str, what: &str) {
+        if !self.errors.iter().any(|error| error.place == other) {
+            self.wrong(
+                place,
+                format!(
+                    "stands without {other}; write there the PEM file of {what}, or delete this \
+                     line"
+                ),
+            );
+        }
     }
 
     fn log(&mut self, raw: RawLog) -> LogConfig {

@@ -33,6 +33,7 @@ pub(crate) struct Number {
 
 const MIB: [&str; 2] = ["MiB", "MiB"];
 const SECONDS: [&str; 2] = ["seconds", "秒"];
+const DAY_S: u64 = 24 * 3600;
 
 /// Upper bound: 64 GiB, more than the machines this runs on have.
 pub(crate) const CACHE_MB: Number = Number {
@@ -138,17 +139,36 @@ pub(crate) const STABLE_S: Number = Number {
     ],
 };
 
-/// Upper bound: a year, the life of the CA that issues them.
-pub(crate) const LIFETIME_HOURS: Number = Number {
+/// Lower bound: a handshake and a renewal have to fit. Upper bound: a year, the
+/// life of the CA that issues them.
+pub(crate) const LIFETIME_S: Number = Number {
     table: "certificates",
-    key: "lifetime_hours",
-    default: Fallback::Is(8760),
-    min: 1,
-    max: 8760,
-    unit: ["hours", "小时"],
+    key: "lifetime_s",
+    default: Fallback::Is(30 * DAY_S),
+    min: 5,
+    max: 365 * DAY_S,
+    unit: SECONDS,
     meaning: [
-        "Life of the node certificates that this hub issues; nothing renews them yet",
-        "本中心节点签发的节点证书的有效期；目前尚不自动更新",
+        "Life of the node certificates that this hub issues, each renewed by itself at two thirds \
+         of its life; 30 days are 2592000",
+        "本中心节点签发的节点证书的有效期，过三分之二时自动更新；30 天为 2592000",
+    ],
+};
+
+/// Lower bound: four of the shortest node certificates. Upper bound: 5 years,
+/// half the life of the root, which signs it.
+pub(crate) const ISSUING_LIFETIME_S: Number = Number {
+    table: "certificates",
+    key: "issuing_lifetime_s",
+    default: Fallback::Is(365 * DAY_S),
+    min: 20,
+    max: 5 * 365 * DAY_S,
+    unit: SECONDS,
+    meaning: [
+        "Life of the issuing CA, renewed by itself at two thirds of its life while the root key is \
+         within reach, else 'creditsync ca rotate' is asked for; 365 days are 31536000",
+        "签发 CA 的有效期，过三分之二时，若能读取根密钥则自动更新，否则提示运行 \
+         creditsync ca rotate；365 天为 31536000",
     ],
 };
 

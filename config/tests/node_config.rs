@@ -2,11 +2,23 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
 use config::{
     CertificateConfig, ConfigErrors, ImportConfig, InboxConfig, LogConfig, LogFormat, NodeConfig,
-    StoreConfig, SyncConfig, Upstream, check_address,
+    PkiConfig, StoreConfig, SyncConfig, TlsConfig, Upstream, check_address, check_path,
+    resolve::PATH_BYTES_MAX,
 };
 use protocol::id::{FederationId, NodeId};
+
+/// A file with nothing but what has to be there, in four lines.
+const MINIMAL: &str = "federation = 'f'
+node = '410100'
+[listen]
+address = '127.0.0.1:0'";
 
 fn plain(node: &str) -> NodeConfig {
     NodeConfig {
@@ -21,6 +33,7 @@ fn plain(node: &str) -> NodeConfig {
         import: ImportConfig::default(),
         inbox: InboxConfig::default(),
         certificates: CertificateConfig::default(),
+        tls: TlsConfig::default(),
         log: LogConfig::default(),
     }
 }
@@ -43,6 +56,10 @@ fn member() -> NodeConfig {
     }
 }
 
+fn pki() -> PkiConfig {
+    PkiConfig { certificate: "pki/node.pem".into(), key: "pki/node.key".into() }
+}
+
 fn lines(text: &str) -> Vec<String> {
     let errors: ConfigErrors = NodeConfig::parse(text).unwrap_err();
     errors.to_string().lines().map(str::to_owned).collect()
@@ -57,12 +74,33 @@ fn a_new_file_reads_back_as_the_settings_it_was_made_from() {
         sync: SyncConfig { heartbeat_s: 25, retry_max_s: 1 },
         import: ImportConfig { memory_mb: 4096, hold_deletes_percent: 0, hold_deletes_min: 0 },
         inbox: InboxConfig { enabled: false, stable_s: 3600 },
-        certificates: CertificateConfig { lifetime_hours: 1 },
+        certificates: CertificateConfig {
+            lifetime_s: 5,
+            issuing_lifetime_s: 157_680_000,
+            root_key_dir: Some("../根密钥 \"U\\盘\"".into()),
+        },
+        tls: TlsConfig {
+            post_quantum: false,
+            pki: Some(pki()),
+            ca: Some("/etc/pki/ca.pem".into()),
+        },
         log: LogConfig { level: "warn,creditsync=debug".to_owned(), format: LogFormat::Json },
         ..middle.clone()
     };
-    for (config, role) in [(hub(), "hub"), (member(), "member"), (middle, "both"), (tuned, "both")]
-    {
+    let trusting = NodeConfig {
+        tls: TlsConfig { ca: Some("pki/ca.pem".into()), ..TlsConfig::default() },
+        ..member()
+    };
+    let certified =
+        NodeConfig { tls: TlsConfig { pki: Some(pki()), ..TlsConfig::default() }, ..member() };
+    for (config, role) in [
+        (hub(), "hub"),
+        (member(), "member"),
+        (middle, "both"),
+        (tuned, "both"),
+        (trusting, "member"),
+        (certified, "member"),
+    ] {
         let text = config.render_new();
         assert_eq!(NodeConfig::parse(&text).as_ref(), Ok(&config), "{text}");
         assert_eq!(config.role(), role);
@@ -80,11 +118,9 @@ fn only_what_makes_the_node_itself_is_live_in_a_new_file() {
     assert_eq!(live, ["federation", "node", "name", "hub", "addresses"]);
 }
 
-#[test]
-fn every_commented_default_of_a_new_file_is_a_valid_setting() {
-    let text = member().render_new();
-    let uncommented: String = text
-        .lines()
+/// A file whose every `# key = value` counts.
+fn uncommented(text: &str) -> String {
+    text.lines()
         // Keys that begin with "ad" are those of the hub's table, which belongs to
         // another kind of node.
         .map(|line| match line.strip_prefix("# ") {
@@ -99,9 +135,20 @@ fn every_commented_default_of_a_new_file_is_a_valid_setting() {
             }
             _ => format!("{line}\n"),
         })
-        .collect();
+        .collect()
+}
+
+#[test]
+fn every_commented_default_of_a_new_file_is_a_valid_setting() {
+    let text = member().render_new();
+    let uncommented = uncommented(&text);
     let expected = NodeConfig {
         store: StoreConfig { disk_reserve_mb: Some(1024), ..StoreConfig::default() },
+        certificates: CertificateConfig {
+            root_key_dir: Some("/media/root-key".into()),
+            ..CertificateConfig::default()
+        },
+        tls: TlsConfig { post_quantum: true, pki: Some(pki()), ca: Some("pki/ca.pem".into()) },
         ..member()
     };
     assert_ne!(uncommented, text);
@@ -109,12 +156,167 @@ fn every_commented_default_of_a_new_file_is_a_valid_setting() {
 }
 
 #[test]
+fn a_life_in_seconds_is_also_told_in_days() {
+    // A comment is wrapped anywhere, so it is compared on one line.
+    let text = hub().render_new().replace("\n# ", " ");
+    let CertificateConfig { lifetime_s, issuing_lifetime_s, .. } = CertificateConfig::default();
+    for (key, seconds, days) in
+        [("lifetime_s", lifetime_s, 30), ("issuing_lifetime_s", issuing_lifetime_s, 365)]
+    {
+        assert_eq!(seconds, days * 24 * 3600, "{key}");
+        for part in [
+            format!("；{days} 天为 {seconds}。单位：秒；"),
+            format!("；默认：{seconds}。"),
+            format!("; {days} days are {seconds}. In seconds, "),
+            format!("; default: {seconds}. {key} = {seconds}"),
+        ] {
+            assert_eq!(text.matches(&part).count(), 1, "{part} in {text}");
+        }
+    }
+}
+
+#[test]
+fn the_lives_of_certificates_have_limits() {
+    let with = |setting: &str| {
+        NodeConfig::parse(&format!("{MINIMAL}\n[certificates]\n{setting}\n"))
+            .map(|config| config.certificates)
+            .map_err(|errors| errors.to_string())
+    };
+    for (key, default, min, max) in [
+        ("lifetime_s", 2_592_000, 5, 31_536_000),
+        ("issuing_lifetime_s", 31_536_000, 20, 157_680_000_i64),
+    ] {
+        for good in [min, max] {
+            assert!(with(&format!("{key} = {good}")).is_ok(), "{key} = {good}");
+        }
+        for bad in [min - 1, max + 1, -1] {
+            let expected = format!(
+                "line 6, column 1: certificates.{key}: {bad} is outside {min} to {max} seconds; \
+                 write a number of that range, or delete the line for the default of {default}"
+            );
+            assert_eq!(with(&format!("{key} = {bad}")), Err(expected));
+        }
+    }
+    // No certificate outlives its issuer, so the two do not depend on each other.
+    assert_eq!(
+        with("issuing_lifetime_s = 20"),
+        Ok(CertificateConfig { issuing_lifetime_s: 20, ..CertificateConfig::default() })
+    );
+}
+
+#[test]
+fn a_path_is_kept_as_written_or_refused_with_its_place() {
+    const PATHS: [&str; 4] = ["certificates.root_key_dir", "tls.certificate", "tls.key", "tls.ca"];
+    for place in PATHS {
+        for good in ["/media/usb", "pki/../ca.pem", "根 密钥", &"a".repeat(PATH_BYTES_MAX)] {
+            assert_eq!(path_of(place, &format!("'{good}'")), Ok(Some(PathBuf::from(good))));
+        }
+        for (bad, problem) in [
+            ("''", "is empty; write a path, or leave it out"),
+            ("' '", "is empty; write a path, or leave it out"),
+            (
+                r#""C:\new""#,
+                "has a control character; in single quotes a backslash is only a backslash",
+            ),
+            (
+                &format!("'{}'", "密".repeat(PATH_BYTES_MAX / 3 + 1)),
+                "has 4098 bytes of UTF-8; write at most 4096",
+            ),
+            ("5", "wrong type: integer '5', expected a string"),
+        ] {
+            let lines = path_of(place, bad).unwrap_err();
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            let (position, said) = lines[0].split_once(": ").unwrap();
+            assert!(position.starts_with("line 3, column "), "{position}");
+            assert_eq!(said, format!("{place}: {problem}"));
+        }
+    }
+}
+
+/// What a file reads with this path set.
+fn path_of(place: &str, value: &str) -> Result<Option<PathBuf>, Vec<String>> {
+    let text = format!("{MINIMAL}\n");
+    let other = match place {
+        "tls.certificate" => "tls.key = 'other'\n",
+        "tls.key" => "tls.certificate = 'other'\n",
+        _ => "",
+    };
+    let text = text.replace("[listen]\n", &format!("{place} = {value}\n{other}[listen]\n"));
+    let config = NodeConfig::parse(&text)
+        .map_err(|errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    Ok(match place {
+        "certificates.root_key_dir" => config.certificates.root_key_dir,
+        "tls.certificate" => config.tls.pki.map(|pki| pki.certificate),
+        "tls.key" => config.tls.pki.map(|pki| pki.key),
+        "tls.ca" => config.tls.ca,
+        _ => panic!("{place} is no path"),
+    })
+}
+
+#[test]
+fn certificate_and_key_stand_only_together() {
+    let with = |settings: &str| lines(&format!("{MINIMAL}\n[tls]\n{settings}\n"));
+    assert_eq!(
+        with("certificate = 'node.pem'\nca = 'ca.pem'"),
+        ["line 6, column 1: tls.certificate: stands without tls.key; write there the PEM file of \
+          its private key, or delete this line"]
+    );
+    assert_eq!(
+        with("key = 'node.key'"),
+        ["line 6, column 1: tls.key: stands without tls.certificate; write there the PEM file of \
+          the certificate that it belongs to, or delete this line"]
+    );
+    // Whose partner is there but wrong does not stand alone.
+    for wrong in ["key = ''\ncertificate = 'node.pem'", "certificate = 5\nkey = 'node.key'"] {
+        let lines = with(wrong);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with("line 6, column "), "{lines:?}");
+    }
+    assert_eq!(with("certificate = ''\nkey = ' '\nca = ''").len(), 3);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_path_that_no_file_can_hold_is_refused() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let path = Path::new(std::ffi::OsStr::from_bytes(b"/media/\xff"));
+    assert!(check_path(path).unwrap_err().starts_with("is not UTF-8"));
+    assert_eq!(check_path(Path::new("/media/usb")), Ok(()));
+}
+
+#[test]
 fn the_examples_are_valid() {
     let hub = NodeConfig::parse(include_str!("../examples/hub.toml")).unwrap();
     assert_eq!((hub.role(), hub.store.cache_mb, hub.log.format), ("hub", 256, LogFormat::Json));
+    assert_eq!(hub.tls, TlsConfig::default());
     let member = NodeConfig::parse(include_str!("../examples/member.toml")).unwrap();
     assert_eq!((member.role(), member.name.as_str()), ("member", "中牟县"));
     assert_eq!(member.store, StoreConfig::default());
+}
+
+#[test]
+fn the_examples_stay_valid_without_their_comment_signs() {
+    let hub_text = uncommented(include_str!("../examples/hub.toml"));
+    let tls = NodeConfig::parse(&hub_text).map(|config| config.tls);
+    let expected =
+        TlsConfig { post_quantum: true, pki: Some(pki()), ca: Some("pki/ca.pem".into()) };
+    assert_eq!(tls, Ok(expected));
+    let member_text = uncommented(include_str!("../examples/member.toml"));
+    let member = NodeConfig::parse(&member_text).map(|config| (config.role(), config.tls));
+    assert_eq!(member, Ok(("member", TlsConfig::default())));
+    // The hub's file says that it shows every setting.
+    let new = uncommented(&hub().render_new());
+    let (shown, known) = (keys(&hub_text), keys(&new));
+    let missing: Vec<&str> = known.difference(&shown).copied().collect();
+    assert_eq!(missing, ["hub"], "all but what makes a member");
+}
+
+fn keys(text: &str) -> BTreeSet<&str> {
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(key, _)| key)
+        .collect()
 }
 
 #[test]
@@ -150,6 +352,18 @@ retry_max_s = "long"
 [import]
 hold_deletes_percent = 101
 
+[certificates]
+lifetime_hours = 720
+lifetime_s = 4
+issuing_lifetime_s = 157680001
+root_key_dir = ""
+
+[tls]
+post_quantum = "no"
+certificate = "node.pem"
+ca = " "
+cipher = "x"
+
 [log]
 level = "infos"
 format = "xml"
@@ -174,6 +388,14 @@ format = "xml"
             "sync.heartbeat_s",
             "sync.retry_max_s",
             "import.hold_deletes_percent",
+            "certificates.lifetime_hours",
+            "certificates.lifetime_s",
+            "certificates.issuing_lifetime_s",
+            "certificates.root_key_dir",
+            "tls.post_quantum",
+            "tls.certificate",
+            "tls.ca",
+            "tls.cipher",
             "log.level",
             "log.format",
             "telemetry",
@@ -196,6 +418,21 @@ format = "xml"
             11,
             "line 21, column 15: sync.retry_max_s: wrong type: string \"long\", expected a whole \
              number",
+        ),
+        (
+            13,
+            "line 27, column 1: certificates.lifetime_hours: unknown key; known here: lifetime_s, \
+             issuing_lifetime_s, root_key_dir; correct or delete it",
+        ),
+        (
+            17,
+            "line 33, column 16: tls.post_quantum: wrong type: string \"no\", expected true or \
+             false",
+        ),
+        (
+            20,
+            "line 36, column 1: tls.cipher: unknown key; known here: post_quantum, certificate, \
+             key, ca; correct or delete it",
         ),
     ] {
         assert_eq!(lines[index], expected);
@@ -244,8 +481,7 @@ fn a_node_does_not_dial_itself() {
 
 #[test]
 fn the_node_id_stands_in_for_a_missing_name() {
-    let text = "federation = 'f'\nnode = '410100'\n[listen]\naddress = '127.0.0.1:0'\n";
-    let config = NodeConfig::parse(text).unwrap();
+    let config = NodeConfig::parse(MINIMAL).unwrap();
     assert_eq!(config.name, "410100");
     assert_eq!(
         config,

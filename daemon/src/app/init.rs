@@ -55,7 +55,7 @@ pub fn init(dir: &NodeDir, hub: &NewHub) -> anyhow::Result<()> {
         .context("make the certificate authority")?;
     let node_key = NodeKey::generate()?;
     node_key.save(&dir.keys().join(NODE_KEY_FILE))?;
-    let lifetime = Duration::hours(config.certificates.lifetime_hours as i64);
+    let lifetime = Duration::seconds(config.certificates.lifetime_s as i64);
     let chain = authority.issue(&identity, &node_key.csr(&identity)?, now, lifetime)?;
     save_chain(&dir.certs().join(NODE_CHAIN_FILE), &chain)?;
     let signing_key = keyfile::generate_signing_key();
@@ -102,6 +102,7 @@ fn new_config(hub: &NewHub) -> NodeConfig {
         import: Default::default(),
         inbox: Default::default(),
         certificates: Default::default(),
+        tls: Default::default(),
         log: Default::default(),
     }
 }

@@ -229,7 +229,7 @@ impl Node {
         let identity = Identity::new(&self.identity.federation, &request.node);
         let authority = Authority::open(&self.dir.certs(), &self.dir.keys())
             .map_err(|error| failed(error.into()))?;
-        let lifetime = time::Duration::hours(self.config.certificates.lifetime_hours as i64);
+        let lifetime = time::Duration::seconds(self.config.certificates.lifetime_s as i64);
         let chain = authority
             .issue(&identity, &request.csr, OffsetDateTime::now_utc(), lifetime)
             .map_err(|error| {

@@ -190,6 +190,7 @@ fn new_config(token: &Token) -> NodeConfig {
         import: Default::default(),
         inbox: Default::default(),
         certificates: Default::default(),
+        tls: Default::default(),
         log: Default::default(),
     }
 }
