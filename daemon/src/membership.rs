@@ -1,15 +1,17 @@
-//! What this node believes about its federation: the anchor it was made with,
-//! and `_federation` as the store holds it.
+//! What this node believes about its federation: the anchor that its root of
+//! trust signed, and `_federation` as the store holds it.
 //!
-//! Everybody who needs members, keys or schemas asks here. The answer is built
-//! anew when the head of `_federation` has moved.
+//! Everybody who needs members, keys or schemas asks here, and whether a peer
+//! with a valid certificate is welcome. The answer is built anew when the head of
+//! `_federation` has moved.
 
 use std::sync::{Arc, RwLock};
 
-use certs::enrol::Anchor;
+use certs::{enrol::Anchor, verify::VerifiedPeer};
 use protocol::{
-    federation::Registry,
-    id::{DatasetId, NodeId, PartitionId},
+    federation::{CaKind, CaState, Registry, Role},
+    id::{DatasetId, FederationId, NodeId, PartitionId},
+    message::CloseCode,
     page::Leaf,
     tree::Pages as _,
 };
@@ -19,18 +21,51 @@ use crate::store::{Store, StoreError};
 /// The federation as this node sees it.
 pub struct Membership {
     store: Store,
-    anchor: Anchor,
+    anchor: RwLock<Anchor>,
     me: NodeId,
     partition: PartitionId,
+    /// Whether certificates of an authority that `_federation` does not know are
+    /// welcome, because an organisation's own PKI is trusted here.
+    foreign_issuers: bool,
     /// The number of `_federation` that the registry was built from.
     cached: RwLock<Option<(u64, Arc<Registry>)>>,
 }
 
+/// Why a peer with a valid certificate is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotWelcome {
+    /// It does not belong here, or plays another part.
+    #[error("it is not a member of this federation, or was removed")]
+    NotAMember,
+    /// It, or its certificate, was revoked.
+    #[error("it was revoked, or its certificate was")]
+    Revoked,
+    /// The authority that issued its certificate counts no more.
+    #[error("the authority that issued its certificate was retired, or is unknown")]
+    Authority,
+    /// What this node believes cannot be read now.
+    #[error("this node cannot read its list of members")]
+    Unreadable,
+}
+
+impl NotWelcome {
+    /// What the peer is told.
+    pub fn code(self) -> CloseCode {
+        match self {
+            NotWelcome::NotAMember => CloseCode::NotAMember,
+            NotWelcome::Revoked => CloseCode::Revoked,
+            NotWelcome::Authority => CloseCode::CertificateEnded,
+            NotWelcome::Unreadable => CloseCode::Unavailable,
+        }
+    }
+}
+
 impl Membership {
     /// Reads nothing yet.
-    pub fn new(store: Store, anchor: Anchor, me: NodeId) -> Self {
+    pub fn new(store: Store, anchor: Anchor, me: NodeId, foreign_issuers: bool) -> Self {
         let partition = PartitionId::own(&anchor.federation, &DatasetId::federation(), &anchor.hub);
-        Self { store, anchor, me, partition, cached: RwLock::new(None) }
+        let (anchor, cached) = (RwLock::new(anchor), RwLock::new(None));
+        Self { store, anchor, me, partition, foreign_issuers, cached }
     }
 
     /// This node.
@@ -40,17 +75,58 @@ impl Membership {
 
     /// The federation's hub, by the anchor.
     pub fn hub(&self) -> &NodeId {
-        &self.anchor.hub
+        // It is the origin of `_federation`, and no anchor changes that.
+        &self.partition.origin
+    }
+
+    /// The trust domain.
+    pub fn federation(&self) -> &FederationId {
+        &self.partition.federation
     }
 
     /// The root of trust for `_federation`.
-    pub fn anchor(&self) -> &Anchor {
-        &self.anchor
+    pub fn anchor(&self) -> Anchor {
+        self.anchor.read().unwrap_or_else(|error| error.into_inner()).clone()
+    }
+
+    /// Takes an anchor of a higher epoch, which the caller has verified.
+    pub fn set_anchor(&self, anchor: Anchor) {
+        *self.anchor.write().unwrap_or_else(|error| error.into_inner()) = anchor;
+        *self.cached.write().unwrap_or_else(|error| error.into_inner()) = None;
     }
 
     /// Whether this node is the hub.
     pub fn is_hub(&self) -> bool {
-        self.me == self.anchor.hub
+        self.me == *self.hub()
+    }
+
+    /// Whether a peer whose handshake is finished may talk to this node: it is
+    /// who it has to be on its side, and neither it, its certificate nor the
+    /// authority behind that was withdrawn.
+    pub fn admits(&self, peer: &VerifiedPeer) -> Result<(), NotWelcome> {
+        let registry = self.current().map_err(|error| {
+            tracing::error!(%error, "_federation cannot be read, so nobody is let in");
+            NotWelcome::Unreadable
+        })?;
+        let node = &peer.identity().node;
+        if registry.revocation(node, Some(peer.serial_hex())).is_some() {
+            return Err(NotWelcome::Revoked);
+        }
+        let is_counterpart = if self.is_hub() {
+            registry.active_member(node).is_some_and(|member| member.role == Role::Member)
+        } else {
+            node == self.hub()
+        };
+        if !is_counterpart || *node == self.me {
+            return Err(NotWelcome::NotAMember);
+        }
+        let known = peer.issuer().and_then(|id| registry.issuing_ca(&id));
+        let counts = match known {
+            Some((_, authority)) => authority.state != CaState::Retired,
+            // Without any, `_federation` has not arrived yet.
+            None => self.foreign_issuers || registry.cas(CaKind::Issuing).next().is_none(),
+        };
+        if counts { Ok(()) } else { Err(NotWelcome::Authority) }
     }
 
     /// The partition of `_federation`.
@@ -60,7 +136,7 @@ impl Membership {
 
     /// This node's own partition of a dataset.
     pub fn own_partition(&self, dataset: &DatasetId) -> PartitionId {
-        PartitionId::own(&self.anchor.federation, dataset, &self.me)
+        PartitionId::own(self.federation(), dataset, &self.me)
     }
 
     /// Members, keys and schemas as of now.
@@ -88,7 +164,7 @@ impl Membership {
     }
 
     fn read(&self) -> Result<Registry, StoreError> {
-        let mut registry = Registry::new(self.anchor.anchored());
+        let mut registry = Registry::new(self.anchor().anchored());
         let Some(mut pages) = self.store.live_pages(&self.partition) else {
             return Ok(registry);
         };

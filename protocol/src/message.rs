@@ -412,6 +412,10 @@ pub enum JoinRefused {
     /// Too many tokens from there, or in all, did not fit.
     #[error("too many wrong tokens came in; wait a minute and try again")]
     TooMany,
+    /// The signing key was retired: the node needs a new one. The token was not
+    /// used up.
+    #[error("the hub has retired this node's signing key")]
+    KeyRetired,
 }
 
 /// Why a stream or a connection was closed; the QUIC error code.

@@ -1,10 +1,14 @@
 //! One connection: hello, the control stream, and a task a stream.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
+use certs::verify::VerifiedPeer;
 use protocol::{
     id::{NodeId, PartitionId},
-    message::{Announced, CloseCode, Control, Hello, Open, PROTOCOL_VERSION},
+    message::{Announced, CloseCode, Control, Hello, Open, PROTOCOL_VERSION, Report},
     session::{
         PeerMisbehaved,
         entitle::Ends,
@@ -14,8 +18,9 @@ use protocol::{
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, blame, follow, provide, random};
+use super::{Context, blame, follow, peers::PeerState, provide, random};
 use crate::{
+    membership::NotWelcome,
     net::{Connection, FrameReceiver, FrameSender, NetError},
     store::StoreError,
 };
@@ -24,6 +29,8 @@ use crate::{
 pub(super) const FIRST_FRAME_MAX: Duration = Duration::from_secs(10);
 /// Ends of follow streams that may wait to be handled.
 const ENDS_WAITING_MAX: usize = 64;
+/// How often a hub says what the newest `_federation` is.
+const STATEMENT_EVERY: Duration = Duration::from_secs(60);
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -43,9 +50,15 @@ pub enum ConnectionEnd {
     /// This node goes down.
     #[error("this node is shutting down")]
     Shutdown,
-    /// The peer is not a member, or no longer.
-    #[error("{0} is not a member of this federation")]
-    NotAMember(NodeId),
+    /// The peer is not welcome, or no longer.
+    #[error("{0} is refused: {1}")]
+    NotWelcome(NodeId, NotWelcome),
+    /// The certificate that opened the connection has ended.
+    #[error("the peer's certificate has ended")]
+    CertificateEnded,
+    /// What this node trusts has changed: the connection is made anew.
+    #[error("the connection is made anew, because the hub's anchor has changed")]
+    Anew,
 }
 
 impl From<NetError> for ConnectionEnd {
@@ -62,7 +75,9 @@ impl ConnectionEnd {
             ConnectionEnd::Store(_) => CloseCode::Unavailable,
             ConnectionEnd::Silent => CloseCode::Silent,
             ConnectionEnd::Shutdown => CloseCode::Shutdown,
-            ConnectionEnd::NotAMember(_) => CloseCode::NotAMember,
+            ConnectionEnd::NotWelcome(_, why) => why.code(),
+            ConnectionEnd::CertificateEnded => CloseCode::CertificateEnded,
+            ConnectionEnd::Anew => CloseCode::Normal,
         }
     }
 }
@@ -87,12 +102,16 @@ pub async fn serve(
     shutdown: CancellationToken,
     connected: impl FnOnce() + Send,
 ) -> ConnectionEnd {
-    let Some(peer) = connection.peer_node().cloned() else {
+    let Some(verified) = connection.peer().cloned() else {
         return ConnectionEnd::Net(NetError::Closed(None));
     };
+    let peer = verified.identity().node.clone();
     let tasks = CancellationToken::new();
     let _ends_with_us = tasks.clone().drop_guard();
     let end = tokio::select! {
+        // First: who is not welcome gets no answer at all.
+        biased;
+        end = until_unwelcome(&context, &verified) => end,
         end = run(&context, &connection, &peer, side, &tasks, connected) => match end {
             Ok(never) => match never {},
             Err(end) => end,
@@ -108,6 +127,42 @@ pub async fn serve(
     end
 }
 
+/// Waits until the peer is not welcome any more: it was removed or revoked, or
+/// its certificate has ended. Apart from everything else, so that a peer that
+/// reads nothing cannot hold this up.
+async fn until_unwelcome(context: &Context, peer: &VerifiedPeer) -> ConnectionEnd {
+    let mut events = context.store.subscribe();
+    loop {
+        if let Err(why) = context.membership.admits(peer) {
+            return ConnectionEnd::NotWelcome(peer.identity().node.clone(), why);
+        }
+        let left = peer.not_after() - time::OffsetDateTime::now_utc();
+        let Ok(left) = Duration::try_from(left) else {
+            return ConnectionEnd::CertificateEnded;
+        };
+        tokio::select! {
+            // Now and then, because a clock may be set.
+            () = tokio::time::sleep(left.min(Duration::from_secs(60))) => {}
+            () = until_federation_moves(context, &mut events) => {}
+        }
+    }
+}
+
+async fn until_federation_moves(
+    context: &Context,
+    events: &mut tokio::sync::broadcast::Receiver<PartitionId>,
+) {
+    loop {
+        match events.recv().await {
+            Ok(partition) if partition == *context.membership.partition() => return,
+            Ok(_) => {}
+            Err(RecvError::Lagged(_)) => return,
+            // The store is closing, and the connection with it.
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
 /// A value that does not exist: a connection only ends with a reason.
 enum Never {}
 
@@ -119,9 +174,6 @@ async fn run(
     tasks: &CancellationToken,
     connected: impl FnOnce(),
 ) -> Result<Never, ConnectionEnd> {
-    if context.membership.is_hub() && context.membership.current()?.active_member(peer).is_none() {
-        return Err(ConnectionEnd::NotAMember(peer.clone()));
-    }
     let ends = Ends {
         federation: context.federation().clone(),
         hub: context.membership.hub().clone(),
@@ -137,13 +189,16 @@ async fn run(
             .await
             .map_err(|_| NetError::NoAnswer)??;
     let timing = Timing { heartbeat: context.heartbeat };
-    let their_heads = theirs.heads.clone();
-    let mut link = Link::new(ends.clone(), timing, local, theirs, context.now())?;
+    let mut link = Link::new(ends.clone(), timing, local, theirs.clone(), context.now())?;
     connection.open_window();
-    context.peers.connected(peer, connection);
-    note_heads(context, peer, &their_heads);
+    let clock_ahead_ms = theirs.now_ms.saturating_sub(now_ms());
+    let before = context.peers.connected(peer, connection, &theirs, clock_ahead_ms);
     tracing::info!(%peer, address = %connection.address(), "connected");
+    warn_of_clock(peer, clock_ahead_ms, &before);
     connected();
+    tell_about_trust(context, &mut sender, true).await?;
+    let mut tell = context.tell.subscribe();
+    let mut statements = tokio::time::interval(STATEMENT_EVERY);
 
     let streams =
         Arc::new(provide::Streams::new(context.clone(), connection.clone(), ends.clone()));
@@ -165,7 +220,22 @@ async fn run(
                     tokio::spawn(tasks.clone().run_until_cancelled_owned(follow.run()));
                 }
                 LinkAction::PeerHolds(head) => peer_holds(context, peer, head).await,
-                LinkAction::Reported(_) | LinkAction::Stated(_) | LinkAction::Anchored(_) => {}
+                LinkAction::Reported(report) => {
+                    let (context, connection) = (context.clone(), connection.clone());
+                    blocking(move || reported(&context, &connection, report)).await?;
+                }
+                LinkAction::Stated(bytes) => {
+                    let context = context.clone();
+                    let judge = move || context.trustee.as_ref().map(|judge| judge.stated(&bytes));
+                    blocking(judge).await?;
+                }
+                LinkAction::Anchored(bytes) => {
+                    let context = context.clone();
+                    let judge = move || context.trustee.as_ref().map(|t| t.anchored(&bytes));
+                    if blocking(judge).await? == Some(true) {
+                        return Err(ConnectionEnd::Anew);
+                    }
+                }
                 LinkAction::Silent => return Err(ConnectionEnd::Silent),
             }
         }
@@ -180,8 +250,17 @@ async fn run(
                 }
                 link.handle_message(message, context.now())?;
             }
+            _ = statements.tick(), if context.office.is_some() => {
+                tell_about_trust(context, &mut sender, false).await?;
+            }
+            Ok(()) = tell.changed() => tell_about_trust(context, &mut sender, true).await?,
             event = events.recv() => match event {
-                Ok(partition) => announce(context, &mut link, &partition),
+                Ok(partition) => {
+                    announce(context, &mut link, &partition);
+                    if partition == *context.membership.partition() {
+                        statements.reset_immediately();
+                    }
+                }
                 Err(RecvError::Lagged(_)) => {
                     for partition in context.store.heads().into_keys() {
                         announce(context, &mut link, &partition);
@@ -207,11 +286,58 @@ async fn run(
                 }
             }
         }
-        if context.membership.is_hub()
-            && context.membership.current()?.active_member(peer).is_none()
-        {
-            return Err(ConnectionEnd::NotAMember(peer.clone()));
+    }
+}
+
+/// Tells the peer what it has to know about trust: at a hub the newest statement
+/// of freshness and, if `all`, the anchor; at a member the report.
+async fn tell_about_trust(
+    context: &Arc<Context>,
+    sender: &mut FrameSender,
+    all: bool,
+) -> Result<(), ConnectionEnd> {
+    let asked = context.clone();
+    let messages = blocking(move || {
+        let mut messages = Vec::new();
+        if let Some(office) = &asked.office {
+            messages.extend(office.anchor().filter(|_| all).map(Control::Anchor));
+            messages.extend(office.statement().map(Control::Freshness));
         }
+        messages.extend(asked.trustee.as_ref().map(|trustee| Control::Report(trustee.report())));
+        messages
+    });
+    for message in messages.await? {
+        sender.send(&message).await?;
+    }
+    Ok(())
+}
+
+/// Does what may read or write a file on a thread for that.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ConnectionEnd> {
+    // It only fails when the daemon is ending.
+    tokio::task::spawn_blocking(work).await.map_err(|_| ConnectionEnd::Shutdown)
+}
+
+fn reported(context: &Context, connection: &Connection, report: Report) {
+    let (Some(office), Some(peer)) = (&context.office, connection.peer()) else {
+        return;
+    };
+    let alarm = office.reported(peer, report);
+    context.peers.update(&peer.identity().node, |state| state.alarm = alarm);
+}
+
+/// Says once that two clocks are far apart.
+fn warn_of_clock(peer: &NodeId, ahead_ms: i64, before: &PeerState) {
+    let now = PeerState { clock_ahead_ms: Some(ahead_ms), ..PeerState::default() };
+    if now.clock_differs() && !before.clock_differs() {
+        let (seconds, way) = (ahead_ms.unsigned_abs() / 1000, if ahead_ms > 0 { "ahead of" } else { "behind" });
+        tracing::warn!(
+            %peer,
+            "the peer's clock is {seconds} s {way} this machine's; set the wrong one (NTP), or certificates will be \
+             taken for expired or not yet valid / 两台机器的时钟相差 {seconds} 秒，请校准时间"
+        );
     }
 }
 
@@ -267,7 +393,7 @@ fn hello(heads: Vec<Announced>) -> Hello {
 
 /// The wall clock in milliseconds since 1970, for people on the other side.
 fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
     i64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }
 

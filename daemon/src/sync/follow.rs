@@ -104,6 +104,10 @@ impl Follow {
             state.troubles.insert(partition.clone(), trouble.to_string());
         });
         match &trouble {
+            // The origin has not heard yet that its key was retired; it signs anew.
+            Trouble::Misbehaved(problem) if problem.may_be_innocent() => {
+                tracing::debug!(%partition, %peer, %problem, "waiting for the origin to sign anew");
+            }
             Trouble::Misbehaved(problem) => {
                 self.context.peers.update(peer, |state| state.misbehaved += 1);
                 tracing::warn!(%partition, %peer, %problem, "the peer sent something wrong; nothing of it was kept");

@@ -7,11 +7,13 @@
 //! - [`connection`]: one connection's control stream and its tasks;
 //! - [`follow`]: a partition that the peer has and we want;
 //! - [`provide`]: a partition that we have and the peer wants;
-//! - [`dial`]: a member keeps its connection to the hub.
+//! - [`dial`]: a member keeps its connection to the hub;
+//! - [`office`]: what is asked of the rest of the node about trust.
 
 mod connection;
 mod dial;
 mod follow;
+mod office;
 pub mod peers;
 mod provide;
 
@@ -28,7 +30,8 @@ use protocol::{
 use self::peers::Peers;
 pub use self::{
     connection::{ConnectionEnd, Side, serve},
-    dial::keep_connected,
+    dial::{Dialling, keep_connected},
+    office::{Office, Trustee},
 };
 use crate::{membership::Membership, net::NetError, store::Store};
 
@@ -44,6 +47,12 @@ pub struct Context {
     pub heartbeat: Duration,
     /// Longest wait between two attempts to connect.
     pub retry_longest: Duration,
+    /// At a hub: who serves what members ask for.
+    pub office: Option<Arc<dyn Office>>,
+    /// At a member: who judges what the hub says.
+    pub trustee: Option<Arc<dyn Trustee>>,
+    /// Something that members are told has changed: a report, an anchor.
+    pub tell: tokio::sync::watch::Sender<()>,
     started: Instant,
 }
 
@@ -55,8 +64,17 @@ impl Context {
         heartbeat: Duration,
         retry_longest: Duration,
     ) -> Self {
-        let peers = Peers::default();
-        Self { store, membership, peers, heartbeat, retry_longest, started: Instant::now() }
+        Self {
+            store,
+            membership,
+            peers: Peers::default(),
+            heartbeat,
+            retry_longest,
+            office: None,
+            trustee: None,
+            tell: tokio::sync::watch::Sender::new(()),
+            started: Instant::now(),
+        }
     }
 
     /// The clock that the sessions see: it only goes forward.
@@ -69,7 +87,7 @@ impl Context {
     }
 
     fn federation(&self) -> &FederationId {
-        &self.membership.anchor().federation
+        self.membership.federation()
     }
 }
 

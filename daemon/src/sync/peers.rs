@@ -8,7 +8,7 @@ use std::{
 
 use protocol::{
     id::{NodeId, PartitionId},
-    message::{Announced, CloseCode},
+    message::{Announced, CloseCode, HEADS_MAX, Hello},
 };
 
 use crate::net::Connection;
@@ -42,7 +42,23 @@ pub struct PeerState {
     pub fetching: std::collections::BTreeSet<PartitionId>,
     /// How often it broke the protocol.
     pub misbehaved: u64,
+    /// How far its clock is ahead of ours, in milliseconds, as its hello said.
+    pub clock_ahead_ms: Option<i64>,
+    /// What is wrong with its identity, for a person to look into.
+    pub alarm: Option<String>,
 }
+
+impl PeerState {
+    /// Whether its clock and ours are too far apart: certificates are dated back
+    /// by no more.
+    pub fn clock_differs(&self) -> bool {
+        self.clock_ahead_ms.is_some_and(|ahead| ahead.abs() >= CLOCK_DIFFERENCE_MS)
+    }
+}
+
+/// Clocks that are further apart than this are worth a word: certificates are
+/// dated back by five minutes.
+const CLOCK_DIFFERENCE_MS: i64 = 5 * 60 * 1000;
 
 /// All peers of this node.
 #[derive(Default)]
@@ -97,21 +113,34 @@ impl Peers {
     }
 
     /// A connection's hello has arrived: it replaces an older one of the same
-    /// node, which is closed.
-    pub(super) fn connected(&self, node: &NodeId, connection: &Connection) {
+    /// node, which is closed. All in one step, so that a status in between does
+    /// not show a peer that holds nothing. Answers the state before.
+    pub(super) fn connected(
+        &self,
+        node: &NodeId,
+        connection: &Connection,
+        hello: &Hello,
+        clock_ahead_ms: i64,
+    ) -> PeerState {
+        let before;
         let older = {
             let mut inner = self.lock();
             let now = SystemTime::now();
             let state = inner.states.entry(node.clone()).or_default();
+            before = state.clone();
+            if !state.connected {
+                state.since = Some(now);
+            }
             state.connected = true;
             state.address = Some(connection.address().to_string());
-            state.since = Some(now);
+            state.clock_ahead_ms = Some(clock_ahead_ms);
             state.last_contact = Some(now);
             state.last_heard = Some(Instant::now());
             state.certificate_not_after =
                 connection.peer().map(|peer| peer.not_after().unix_timestamp());
             state.reason = None;
-            state.heads.clear();
+            let heads = hello.heads.iter().take(HEADS_MAX);
+            state.heads = heads.map(|head| (head.partition.clone(), head.clone())).collect();
             state.troubles.clear();
             state.fetching.clear();
             inner.connections.insert(node.clone(), connection.clone())
@@ -121,6 +150,12 @@ impl Peers {
         {
             older.close(CloseCode::Replaced);
         }
+        before
+    }
+
+    /// The live connection to a peer.
+    pub fn connection(&self, node: &NodeId) -> Option<Connection> {
+        self.lock().connections.get(node).cloned()
     }
 
     /// A connection is gone. One that was replaced changes nothing.

@@ -5,12 +5,13 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use certs::verify::VerifiedPeer;
 use protocol::{
     change::Position,
     id::PartitionId,
     message::{
-        ASKING_FRAME_BYTES_MAX, CloseCode, FollowRequest, Open, PAGE_PART_BYTES_MAX, TreeReply,
-        TreeRequest,
+        ASKING_FRAME_BYTES_MAX, CloseCode, FollowRequest, NewKeyReply, Open, PAGE_PART_BYTES_MAX,
+        RenewReply, RequestRefused, TreeReply, TreeRequest,
     },
     session::{
         PeerMisbehaved,
@@ -21,7 +22,7 @@ use protocol::{
 };
 use tokio::sync::{Semaphore, broadcast::error::RecvError};
 
-use super::{Context, blame, connection::FIRST_FRAME_MAX};
+use super::{Context, Office, blame, connection::FIRST_FRAME_MAX};
 use crate::{
     net::{Connection, FrameReceiver, FrameSender, NetError},
     store::StoreError,
@@ -41,6 +42,8 @@ pub(super) struct Streams {
     connection: Connection,
     ends: Ends,
     trees: Semaphore,
+    /// One request to the office at a time.
+    requests: Semaphore,
     /// Live streams for each partition that the peer follows.
     following: Mutex<BTreeMap<PartitionId, u32>>,
 }
@@ -98,6 +101,7 @@ impl Streams {
             connection,
             ends,
             trees: Semaphore::new(TREES_MAX),
+            requests: Semaphore::new(1),
             following: Mutex::default(),
         }
     }
@@ -137,8 +141,21 @@ impl Streams {
             return Ok(());
         };
         match Open::decode(&first).map_err(PeerMisbehaved::from)? {
-            Open::Renew(_) | Open::NewKey(_) => {
-                Err(PeerMisbehaved::Unexpected("a request that is not served here").into())
+            Open::Renew(request) => {
+                let answer = self.ask_office(move |office, peer| office.renew(peer, &request));
+                let reply = match answer.await? {
+                    Ok(chain) => RenewReply::Issued { chain },
+                    Err(refused) => RenewReply::Refused(refused),
+                };
+                Ok(sender.send(&reply).await?)
+            }
+            Open::NewKey(request) => {
+                let answer = self.ask_office(move |office, peer| office.new_key(peer, &request));
+                let reply = match answer.await? {
+                    Ok(federation_seq) => NewKeyReply::Registered { federation_seq },
+                    Err(refused) => NewKeyReply::Refused(refused),
+                };
+                Ok(sender.send(&reply).await?)
             }
             Open::Control(_) => Err(PeerMisbehaved::Unexpected("a second control stream").into()),
             Open::Follow { partition, have } => {
@@ -150,6 +167,24 @@ impl Streams {
                 self.show_tree(partition, sender, receiver).await
             }
         }
+    }
+
+    /// Asks the hub's office, one request of a connection at a time.
+    async fn ask_office<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&dyn Office, &VerifiedPeer) -> Result<T, RequestRefused> + Send + 'static,
+    ) -> Result<Result<T, RequestRefused>, Trouble> {
+        let (Some(office), Some(peer)) = (self.context.office.clone(), self.connection.peer())
+        else {
+            return Err(PeerMisbehaved::Unexpected("a request that only a hub serves").into());
+        };
+        let Ok(_permit) = self.requests.try_acquire() else {
+            return Ok(Err(RequestRefused::TooOften));
+        };
+        let peer = peer.clone();
+        let answer = tokio::task::spawn_blocking(move || ask(&*office, &peer)).await;
+        // It only fails when the daemon is ending.
+        Ok(answer.unwrap_or(Err(RequestRefused::Failed)))
     }
 
     fn check_entitled(&self, partition: &PartitionId) -> Result<(), Trouble> {

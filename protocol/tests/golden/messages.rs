@@ -125,6 +125,7 @@ pub fn add(vectors: &mut Vectors) {
         ("mismatch", JoinRefused::Mismatch),
         ("failed", JoinRefused::Failed),
         ("too_many", JoinRefused::TooMany),
+        ("key_retired", JoinRefused::KeyRetired),
     ] {
         add_frame(vectors, &format!("join.refused.{name}"), JoinReply::Refused(refused));
     }

@@ -3,20 +3,26 @@
 //! What the hub keeps of a token (`keys/invites.json`) is its id, the hash of
 //! its secret, for whom and until when. A token is marked as used, durably,
 //! before anything is granted: a crash in between costs a token, never lets two
-//! nodes in. A node that has not delivered anything can be invited again, so a
-//! join whose answer was lost costs no name.
+//! nodes in. A node that belongs already is invited in the same way: that lets
+//! in one whose certificate has ended, one that was revoked, and one that lost
+//! its directory, whose new signing key is then marked as such.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail};
 use certs::{
-    authority::Authority,
     enrol::{RootOfTrust, Token, generate_secret, secret_hash},
+    fault,
     identity::Identity,
     keyfile,
 };
 use protocol::{
-    federation::{Entry, Introduction, KeyRecord, Member, Role},
+    federation::{Entry, Introduction, Member, Registry, Revocation, Role},
     hash::Hash,
     id::NodeId,
     message::{
@@ -27,8 +33,11 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{node::Node, now_unix};
-use crate::net::{Connection, FrameReceiver, FrameSender};
+use super::{Registrar, puts};
+use crate::{
+    app::now_unix,
+    net::{Connection, FrameReceiver, FrameSender},
+};
 
 /// Invitations that may be open at once: more than a city has counties.
 const INVITES_OPEN_MAX: usize = 1000;
@@ -37,9 +46,59 @@ const INVITES_OPEN_MAX: usize = 1000;
 const INVITES_KEPT_S: i64 = 90 * 24 * 3600;
 /// Nodes that may be joining at once. Who joins is not known yet, and may fill
 /// its connection's window: 512 MiB in all, for 30 seconds.
-pub(super) const JOINING_MAX: usize = 32;
+pub(in crate::app) const JOINING_MAX: usize = 32;
 /// A joining node has this long for everything.
 const JOIN_MAX: Duration = Duration::from_secs(30);
+
+/// Unknown tokens from one address, and in all, after which others are refused
+/// for the rest of a minute. A secret has 256 bits, so this is about noise in the
+/// log and work for the disk, not about guessing.
+const UNKNOWN_FROM_ONE_MAX: u32 = 10;
+const UNKNOWN_IN_ALL_MAX: u32 = 200;
+const UNKNOWN_WINDOW: Duration = Duration::from_secs(60);
+
+/// Unknown tokens within the present minute.
+#[derive(Default)]
+pub(super) struct Attempts {
+    since: Option<Instant>,
+    in_all: u32,
+    /// At most [`UNKNOWN_IN_ALL_MAX`] addresses.
+    by_address: BTreeMap<IpAddr, u32>,
+}
+
+impl Attempts {
+    /// Whether a token from `address` is looked at.
+    fn may_try(&mut self, address: IpAddr, now: Instant) -> bool {
+        if self.since.is_none_or(|since| now.duration_since(since) >= UNKNOWN_WINDOW) {
+            *self = Self { since: Some(now), ..Self::default() };
+        }
+        let from_there = self.by_address.get(&network_of(address)).copied().unwrap_or(0);
+        self.in_all < UNKNOWN_IN_ALL_MAX && from_there < UNKNOWN_FROM_ONE_MAX
+    }
+
+    fn note_unknown(&mut self, address: IpAddr) {
+        self.in_all += 1;
+        let from_there = self.by_address.entry(network_of(address)).or_default();
+        *from_there += 1;
+        if *from_there == UNKNOWN_FROM_ONE_MAX || self.in_all == UNKNOWN_IN_ALL_MAX {
+            tracing::warn!(
+                %address, in_all = self.in_all,
+                "too many unknown join tokens; more are refused for the rest of this minute"
+            );
+        }
+    }
+}
+
+/// One customer has a whole network of IPv6 addresses: 64 bits count.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) => {
+            let bits = v6.to_bits() >> 64 << 64;
+            IpAddr::V6(Ipv6Addr::from_bits(bits))
+        }
+        v4 => v4,
+    }
+}
 
 /// An invitation as the hub keeps it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -57,7 +116,7 @@ fn id_text(id: &[u8; 8]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-impl Node {
+impl Registrar {
     fn read_invites(&self) -> anyhow::Result<Vec<Invite>> {
         let path = self.dir.keys().join("invites.json");
         if !path.exists() {
@@ -73,32 +132,23 @@ impl Node {
         Ok(keyfile::replace_private(&path, &text)?)
     }
 
-    /// Whether a token for `node` would replace the keys of a member.
-    pub(super) fn would_replace(&self, node: &NodeId) -> anyhow::Result<bool> {
-        Ok(self.membership.current()?.active_member(node).is_some())
+    /// Whether a token for `node` lets in again who belongs already.
+    pub(in crate::app) fn is_known(&self, node: &NodeId) -> anyhow::Result<bool> {
+        Ok(self.membership.current()?.members().contains_key(node))
     }
 
     /// Makes a one-time token for `node`.
-    pub(super) fn invite(
+    pub(in crate::app) fn invite(
         &self,
         node: &str,
         name: Option<String>,
         ttl_s: u64,
         address: Option<String>,
     ) -> anyhow::Result<Token> {
-        if !self.is_hub() {
-            bail!("only the hub invites; do this at {}", self.membership.hub());
-        }
         let node = NodeId::new(node)?;
         Identity::new(&self.identity.federation, &node).check()?;
         if node == *self.membership.hub() {
             bail!("{node} is this hub itself; a member needs a name of its own");
-        }
-        if self.is_taken(&node)? {
-            bail!(
-                "{node} is a member already and has delivered data; this version cannot enrol it again. \
-                 Invite it under another name, or restore its directory"
-            );
         }
         if let Some(name) = &name {
             config::check_display_name(name)
@@ -109,7 +159,8 @@ impl Node {
         let addresses = self.addresses_for_token(address)?;
         let head = self.store.head(self.membership.partition());
         let head = head.context("this hub has no _federation; was it initialised?")?;
-        let authority = Authority::open(&self.dir.certs(), &self.dir.keys())?;
+        let known_as = self.membership.current()?.members().get(&node).map(|m| m.name.clone());
+        let authority = self.authority()?;
         let (id, secret) = generate_secret()?;
         let token = Token {
             federation: self.identity.federation.clone(),
@@ -117,13 +168,13 @@ impl Node {
             hub: self.identity.node.clone(),
             addresses,
             root: RootOfTrust::from_certificate(authority.root())?,
-            anchor: self.membership.anchor().clone(),
+            anchor: self.membership.anchor(),
             federation_seq: head.seq(),
             federation_head: head.signed.hash(),
             id,
             secret,
             expires_unix: now_unix() + ttl,
-            name: name.unwrap_or_else(|| node.to_string()),
+            name: name.or(known_as).unwrap_or_else(|| node.to_string()),
         };
 
         let _one_at_a_time = self.invites.lock().unwrap_or_else(|error| error.into_inner());
@@ -150,14 +201,6 @@ impl Node {
         Ok(token)
     }
 
-    /// Whether a node belongs to the federation and has delivered something. One
-    /// that has not may have lost the answer to its join, and is let in anew.
-    fn is_taken(&self, node: &NodeId) -> anyhow::Result<bool> {
-        let is_member = self.membership.current()?.active_member(node).is_some();
-        let delivered = self.store.heads().keys().any(|partition| partition.origin == *node);
-        Ok(is_member && delivered)
-    }
-
     fn addresses_for_token(&self, address: Option<String>) -> anyhow::Result<Vec<String>> {
         if let Some(address) = address {
             if let Err(problem) = config::check_address(&address) {
@@ -179,8 +222,9 @@ impl Node {
         }
     }
 
-    /// Marks the token as used if it is good. Blocks.
-    fn redeem(&self, request: &JoinRequest) -> Result<Invite, JoinRefused> {
+    /// Finds the invitation that a request is for and, with `use_up`, marks it as
+    /// used. Blocks.
+    fn redeem(&self, request: &JoinRequest, use_up: bool) -> Result<Invite, JoinRefused> {
         let failed = |error: anyhow::Error| {
             tracing::error!(error = format!("{error:#}"), "invitations cannot be read or written");
             JoinRefused::Failed
@@ -200,14 +244,61 @@ impl Node {
         if invite.expires_unix <= now_unix() {
             return Err(JoinRefused::Expired);
         }
-        let taken = self.is_taken(&request.node).map_err(failed)?;
-        if invite.node != request.node || taken {
+        if invite.node != request.node {
             return Err(JoinRefused::Mismatch);
+        }
+        if !use_up {
+            return Ok(invite.clone());
         }
         invite.used_unix = Some(now_unix());
         let invite = invite.clone();
         self.write_invites(&invites).map_err(failed)?;
+        fault::point("invite.used");
         Ok(invite)
+    }
+
+    /// As [`Registrar::enrol`], unless too many unknown tokens came in.
+    fn enrol_from(&self, request: &JoinRequest, from: IpAddr) -> Result<JoinReply, JoinRefused> {
+        let may_try = {
+            let mut attempts = self.invites.lock().unwrap_or_else(|error| error.into_inner());
+            attempts.may_try(from, Instant::now())
+        };
+        if !may_try {
+            return Err(JoinRefused::TooMany);
+        }
+        let reply = self.enrol(request);
+        if matches!(reply, Err(JoinRefused::UnknownToken)) {
+            let mut attempts = self.invites.lock().unwrap_or_else(|error| error.into_inner());
+            attempts.note_unknown(from);
+        }
+        reply
+    }
+
+    /// Writes what an invitation grants: membership, and a signing key that is
+    /// new here.
+    fn grant(
+        &self,
+        registry: &Registry,
+        invite: &Invite,
+        key: Option<&PublicKey>,
+    ) -> anyhow::Result<()> {
+        let node = &invite.node;
+        let member = Member { name: invite.name.clone(), role: Role::Member, removed: false };
+        let mut entries = vec![Entry::Member(node.clone(), member)];
+        if let Some(key) = key {
+            let by = match registry.keys(node) {
+                [] => Introduction::Enrolment,
+                _ => Introduction::Reenrolment,
+            };
+            entries.extend(self.succession(registry, node, Some((key, by, None)), false));
+        }
+        let mut changes = puts(&entries)?;
+        if registry.revocation(node, None).is_some() {
+            let nothing = Revocation { at_ms: 0, reason: String::new() };
+            changes.push(Entry::Revocation(node.clone(), None, nothing).delete()?);
+        }
+        self.commit(changes)?;
+        Ok(())
     }
 
     /// Checks a request and grants it: certificate, membership. Blocks.
@@ -216,8 +307,9 @@ impl Node {
             tracing::error!(node = %request.node, error = format!("{error:#}"), "the node could not be enrolled");
             JoinRefused::Failed
         };
-        // Everything that the request can be wrong in comes before the token is
-        // used up.
+        // Who has no token gets no further, and everything that the request can be
+        // wrong in comes before the token is used up.
+        self.redeem(request, false)?;
         let key = PublicKey::from_bytes(&request.signing_key).map_err(|_| JoinRefused::Mismatch)?;
         let proof = request.possession.as_slice().try_into().map_err(|_| JoinRefused::Mismatch)?;
         key.verify(
@@ -227,27 +319,30 @@ impl Node {
         )
         .map_err(|_| JoinRefused::Mismatch)?;
         let identity = Identity::new(&self.identity.federation, &request.node);
-        let authority = Authority::open(&self.dir.certs(), &self.dir.keys())
-            .map_err(|error| failed(error.into()))?;
-        let lifetime = time::Duration::seconds(self.config.certificates.lifetime_s as i64);
+        let authority = self.authority().map_err(failed)?;
         let chain = authority
-            .issue(&identity, &request.csr, OffsetDateTime::now_utc(), lifetime)
+            .issue(&identity, &request.csr, OffsetDateTime::now_utc(), self.lifetime())
             .map_err(|error| {
             tracing::warn!(node = %request.node, %error, "a certificate request was refused");
             JoinRefused::Mismatch
         })?;
-        let invite = self.redeem(request)?;
-        let member = Member { name: invite.name, role: Role::Member, removed: false };
-        let record = KeyRecord::new(&key, Introduction::Enrolment, now_unix() * 1000);
-        let entries = [
-            Entry::Member(request.node.clone(), member),
-            Entry::Key(request.node.clone(), 1, record),
-        ];
-        let puts: Result<Vec<_>, _> = entries.iter().map(Entry::put).collect();
-        puts.map_err(anyhow::Error::from)
-            .and_then(|puts| self.commit_federation(puts))
-            .map_err(failed)?;
-        tracing::info!(node = %request.node, "a node joined");
+        let _changing = self.change();
+        let registry = self.membership.current().map_err(|error| failed(error.into()))?;
+        let known = registry.keys(&request.node).iter().find(|known| known.public == key);
+        if known.is_some_and(|known| known.record.last.is_some()) {
+            return Err(JoinRefused::KeyRetired);
+        }
+        let invite = self.redeem(request, true)?;
+        let is_new_key = known.is_none();
+        let granted = if is_new_key {
+            self.with_key_suspended(&registry, &request.node, || {
+                self.grant(&registry, &invite, Some(&key))
+            })
+        } else {
+            self.grant(&registry, &invite, None)
+        };
+        granted.map_err(failed)?;
+        tracing::info!(node = %request.node, new_signing_key = is_new_key, "a node joined");
         Ok(JoinReply::Accepted {
             chain: chain.iter().map(|certificate| certificate.to_vec()).collect(),
             root: authority.root().to_vec(),
@@ -256,9 +351,9 @@ impl Node {
 }
 
 /// Serves the one stream of a node that wants to join.
-pub(super) async fn serve_join(node: Arc<Node>, connection: Connection) {
+pub(in crate::app) async fn serve_join(registrar: Arc<Registrar>, connection: Connection) {
     let address = connection.address();
-    match tokio::time::timeout(JOIN_MAX, answer_join(node, &connection)).await {
+    match tokio::time::timeout(JOIN_MAX, answer_join(registrar, &connection)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%address, error = format!("{error:#}"), "a join failed"),
         Err(_) => tracing::warn!(%address, "a join took too long"),
@@ -266,24 +361,26 @@ pub(super) async fn serve_join(node: Arc<Node>, connection: Connection) {
     connection.close(CloseCode::Normal);
 }
 
-async fn answer_join(node: Arc<Node>, connection: &Connection) -> anyhow::Result<()> {
+async fn answer_join(registrar: Arc<Registrar>, connection: &Connection) -> anyhow::Result<()> {
     let (mut sender, mut receiver): (FrameSender, FrameReceiver) =
         connection.accept_stream().await?;
     receiver.limit(JOIN_REQUEST_BYTES_MAX);
     let frame = receiver.receive().await?.context("the stream ended before the request")?;
     let request: JoinRequest = protocol::codec::decode(&frame)?;
-    let enrolling = node.clone();
-    let reply = tokio::task::spawn_blocking(move || enrolling.enrol(&request)).await?;
+    let (enrolling, address) = (registrar.clone(), connection.address().ip());
+    let reply = tokio::task::spawn_blocking(move || enrolling.enrol_from(&request, address));
+    let reply = reply.await?;
     let refused = match reply {
         Ok(accepted) => {
             sender.send(&accepted).await?;
-            send_federation(&node, &mut sender).await?;
+            send_federation(&registrar, &mut sender).await?;
             sender.send(&JoinReply::Done).await?;
             None
         }
         Err(refused) => {
             sender.send(&JoinReply::Refused(refused)).await?;
-            Some(refused)
+            // Those were logged when they became too many.
+            Some(refused).filter(|refused| *refused != JoinRefused::TooMany)
         }
     };
     sender.finish();
@@ -294,14 +391,38 @@ async fn answer_join(node: Arc<Node>, connection: &Connection) -> anyhow::Result
     }
 }
 
-async fn send_federation(node: &Node, sender: &mut FrameSender) -> anyhow::Result<()> {
-    let partition = node.membership.partition();
-    let head = node.store.head(partition).map_or(0, |head| head.seq());
+async fn send_federation(registrar: &Registrar, sender: &mut FrameSender) -> anyhow::Result<()> {
+    let partition = registrar.membership.partition();
+    let head = registrar.store.head(partition).map_or(0, |head| head.seq());
     for seq in 1..=head {
-        let sets = node.store.change_sets(partition, seq, 1, 1)?;
+        let sets = registrar.store.change_sets(partition, seq, 1, 1)?;
         let set = sets.and_then(|sets| sets.into_iter().next());
         let set = set.with_context(|| format!("number {seq} of _federation is missing"))?;
         sender.send(&JoinReply::ChangeSet { header: set.header.encode(), body: set.body }).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_tokens_are_counted_by_network_and_in_all_within_a_minute() {
+        let (mut attempts, start) = (Attempts::default(), Instant::now());
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        for _ in 0..UNKNOWN_FROM_ONE_MAX {
+            assert!(attempts.may_try(address("2001:db8::1"), start));
+            attempts.note_unknown(address("2001:db8::1"));
+        }
+        assert!(!attempts.may_try(address("2001:db8::2"), start), "the same network");
+        assert!(attempts.may_try(address("2001:db8:0:1::1"), start));
+        assert!(attempts.may_try(address("192.0.2.1"), start));
+        for n in 0..=255u8 {
+            attempts.note_unknown(IpAddr::from([198, 51, 100, n]));
+        }
+        assert!(!attempts.may_try(address("192.0.2.1"), start), "in all");
+        let later = start + UNKNOWN_WINDOW;
+        assert!(attempts.may_try(address("2001:db8::1"), later));
+    }
 }

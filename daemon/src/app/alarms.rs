@@ -1,0 +1,52 @@
+//! What is wrong with this node's trust, for a person to look into: logged once
+//! when it begins, shown in the status until it is over.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard},
+};
+
+/// What an alarm is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Alarm {
+    /// `_federation` has a signing key of this node that it did not make.
+    ForeignKey,
+    /// No statement of freshness for a day.
+    Stale,
+    /// The hub shows another `_federation` than the one that is held here.
+    OtherHistory,
+    /// A certificate of this node cannot be renewed or loaded.
+    Certificate,
+}
+
+/// The alarms that are on.
+#[derive(Default)]
+pub struct Alarms(Mutex<BTreeMap<Alarm, String>>);
+
+impl Alarms {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Alarm, String>> {
+        self.0.lock().unwrap_or_else(|error| error.into_inner())
+    }
+
+    /// Puts an alarm on, or changes its text.
+    pub fn raise(&self, alarm: Alarm, text: String) {
+        if self.lock().insert(alarm, text.clone()).is_none() {
+            match alarm {
+                Alarm::Stale | Alarm::Certificate => tracing::warn!("{text}"),
+                Alarm::ForeignKey | Alarm::OtherHistory => tracing::error!("{text}"),
+            }
+        }
+    }
+
+    /// What an alarm was about is over.
+    pub fn clear(&self, alarm: Alarm) {
+        if self.lock().remove(&alarm).is_some() {
+            tracing::info!(?alarm, "an alarm is over");
+        }
+    }
+
+    /// The texts of those that are on.
+    pub fn texts(&self) -> Vec<String> {
+        self.lock().values().cloned().collect()
+    }
+}

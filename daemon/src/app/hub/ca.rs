@@ -1,0 +1,396 @@
+//! The generations of the certificate authorities.
+//!
+//! A rotation has three steps, each a single change set of `_federation`:
+//!
+//! 1. *prepare*: keys and certificates of the next generation are made and made
+//!    known; everybody trusts them from then on, nobody uses them yet;
+//! 2. *activate*: they issue; the ones before are retiring, and nodes renew;
+//! 3. *retire*: what the old ones issued counts no more.
+//!
+//! Between the steps everybody has to have followed who was seen in the last 30
+//! days. What comes next is read off `_federation` and the files each time, so a
+//! rotation that was interrupted anywhere goes on by being asked to. The root's
+//! key is needed in the first step only.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use certs::{
+    authority::{CaDirs, CaRole, ROOT_LIFETIME},
+    bundle::root_id,
+    enrol::{Anchor, RootOfTrust},
+    fault, identity, keyfile, rotate,
+};
+use protocol::{
+    federation::{CaKind, CaRecord, CaState, Entry, KnownCa, Registry, certificate_id},
+    hash::Hash,
+    id::NodeId,
+};
+use rustls::pki_types::CertificateDer;
+use serde_json::{Value as Json, json};
+use time::{Duration, OffsetDateTime};
+
+use super::{Registrar, hex, issuer_choice, puts};
+use crate::app::{now_unix, rfc3339};
+
+/// The anchor as the next root signed it, until that root is in use.
+const NEXT_ANCHOR_FILE: &str = "anchor.next";
+
+/// What a rotation has to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Step {
+    /// Nothing is under way.
+    Begin,
+    /// This generation is known to all that matter, or will be.
+    Activate { root: Option<u32>, issuing: u32 },
+    /// These generations have successors.
+    Retire { root: Option<u32>, issuing: Option<u32> },
+}
+
+/// Reads off `_federation` what a rotation has to do next.
+fn next_step(registry: &Registry) -> Step {
+    let find = |kind, state| {
+        let mut all = registry.cas(kind);
+        all.find(|(_, known)| known.state == state).map(|(number, _)| number)
+    };
+    if let Some(issuing) = find(CaKind::Issuing, CaState::Next) {
+        return Step::Activate { root: find(CaKind::Root, CaState::Next), issuing };
+    }
+    let root = find(CaKind::Root, CaState::Retiring);
+    let issuing = find(CaKind::Issuing, CaState::Retiring);
+    match (root, issuing) {
+        (None, None) => Step::Begin,
+        _ => Step::Retire { root, issuing },
+    }
+}
+
+impl Registrar {
+    /// Does the next step of a rotation, of the issuing CA or, if `new_root` (it
+    /// only matters at the beginning), of the root too. With `force` nobody is
+    /// waited for. Answers what was done, and whether somebody is waited for.
+    /// Blocks.
+    pub fn rotate_ca(
+        &self,
+        new_root: bool,
+        force: bool,
+        root_keys: Option<&Path>,
+    ) -> anyhow::Result<(Json, bool)> {
+        let _changing = self.change();
+        let registry = self.membership.current()?;
+        let answer = match next_step(&registry) {
+            Step::Begin => self.prepare(&registry, new_root, &self.cas_at(root_keys))?,
+            Step::Activate { root, issuing } => {
+                let late = self.not_prepared(&registry, root);
+                if !late.is_empty() && !force {
+                    return Ok((waiting("activate", &late, ACTIVATE_BREAKS), true));
+                }
+                self.activate(&registry, root, issuing)?
+            }
+            Step::Retire { root, issuing } => {
+                let late = self.not_renewed(&registry);
+                if !late.is_empty() && !force {
+                    return Ok((waiting("retire", &late, RETIRE_BREAKS), true));
+                }
+                self.retire(&registry, root, issuing)?
+            }
+        };
+        self.settle()?;
+        self.tell.send_replace(());
+        Ok((answer, false))
+    }
+
+    /// Goes on with a rotation that is under way, and begins one of the issuing
+    /// CA when two thirds of its life are over and the root's key is at hand.
+    /// Answers whether anything was done. Blocks.
+    pub fn rotate_ca_if_due(&self, now: OffsetDateTime, random: u32) -> anyhow::Result<bool> {
+        let registry = self.membership.current()?;
+        let due = match next_step(&registry) {
+            Step::Begin => {
+                let (_, known) = registry.active_ca(CaKind::Issuing).context("no issuing CA")?;
+                let facts = identity::facts(&certificate(known))?;
+                let root = known.root.is_some_and(|root| self.cas.has_root_key(root));
+                root && rotate::is_due(&facts, random, now)
+            }
+            Step::Activate { root, .. } => self.not_prepared(&registry, root).is_empty(),
+            Step::Retire { .. } => self.not_renewed(&registry).is_empty(),
+        };
+        if !due {
+            return Ok(false);
+        }
+        let (done, waits) = self.rotate_ca(false, false, None)?;
+        if !waits {
+            tracing::info!(step = %done["step"], "the rotation of certificate authorities went on");
+        }
+        Ok(!waits)
+    }
+
+    /// Where the CAs lie, with the roots' keys elsewhere if somebody says so.
+    fn cas_at(&self, root_keys: Option<&Path>) -> CaDirs {
+        let mut cas = self.cas.clone();
+        if let Some(path) = root_keys {
+            cas.root_keys = self.cas.root_keys.beside(path);
+        }
+        cas
+    }
+
+    fn prepare(&self, registry: &Registry, new_root: bool, cas: &CaDirs) -> anyhow::Result<Json> {
+        let federation = self.membership.federation();
+        let now = OffsetDateTime::now_utc();
+        let lifetime = Duration::seconds(self.config.certificates.issuing_lifetime_s as i64);
+        let newest = |kind| registry.cas(kind).next_back().map_or(0, |(number, _)| number);
+        let (current, _) = registry.active_ca(CaKind::Root).context("no root CA is in use")?;
+        let issuing = newest(CaKind::Issuing) + 1;
+        let mut entries = Vec::new();
+        let root = if new_root {
+            let next = newest(CaKind::Root) + 1;
+            let certificate = cas.create_root(federation, next, now, ROOT_LIFETIME)?;
+            let cross = cas.cross_sign(current, next, now)?;
+            let anchor = cas.sign_anchor(next, &self.membership.anchor())?;
+            let path = self.dir.certs().join(NEXT_ANCHOR_FILE);
+            keyfile::write_public(&path, &anchor.encode())?;
+            fault::point("ca.next-anchor-written");
+            let record = CaRecord {
+                certificate: hex(&certificate),
+                cross: Some(hex(&cross)),
+                root: None,
+                state: CaState::Next,
+            };
+            entries.push(Entry::Ca(CaKind::Root, next, record));
+            next
+        } else {
+            current
+        };
+        let certificate = cas.create_issuing(federation, issuing, root, now, lifetime)?;
+        let record = CaRecord {
+            certificate: hex(&certificate),
+            cross: None,
+            root: Some(root),
+            state: CaState::Next,
+        };
+        entries.push(Entry::Ca(CaKind::Issuing, issuing, record));
+        let head = self.commit(puts(&entries)?)?;
+        fault::point("ca.prepared");
+        Ok(json!({
+            "step": "prepared",
+            "root": new_root.then_some(root),
+            "issuing": issuing,
+            "federation_seq": head.seq(),
+            "waiting_for": [],
+            "next": "activate, once every node that was seen in the last 30 days knows the new authority; \
+                     a running hub does it by itself",
+        }))
+    }
+
+    fn activate(
+        &self,
+        registry: &Registry,
+        root: Option<u32>,
+        issuing: u32,
+    ) -> anyhow::Result<Json> {
+        let mut entries = Vec::new();
+        let next = [(CaKind::Issuing, Some(issuing)), (CaKind::Root, root)];
+        for (kind, number) in next {
+            let Some(number) = number else { continue };
+            if let Some((before, known)) = registry.active_ca(kind) {
+                entries.push(Entry::Ca(kind, before, record(known, CaState::Retiring)));
+            }
+            let known = registry.ca(kind, number).context("the next authority is gone")?;
+            entries.push(Entry::Ca(kind, number, record(known, CaState::Active)));
+        }
+        let head = self.commit(puts(&entries)?)?;
+        fault::point("ca.activated");
+        Ok(json!({
+            "step": "activated",
+            "root": root,
+            "issuing": issuing,
+            "federation_seq": head.seq(),
+            "waiting_for": [],
+            "next": "retire the old authority, once every node that was seen in the last 30 days has a \
+                     certificate of the new one; nodes renew and a running hub goes on by themselves",
+        }))
+    }
+
+    fn retire(
+        &self,
+        registry: &Registry,
+        root: Option<u32>,
+        issuing: Option<u32>,
+    ) -> anyhow::Result<Json> {
+        let mut entries = Vec::new();
+        for (kind, number) in [(CaKind::Root, root), (CaKind::Issuing, issuing)] {
+            if let Some(known) = number.and_then(|number| registry.ca(kind, number)) {
+                let number = number.unwrap_or_default();
+                entries.push(Entry::Ca(kind, number, record(known, CaState::Retired)));
+            }
+        }
+        let head = self.commit(puts(&entries)?)?;
+        fault::point("ca.retired");
+        Ok(json!({
+            "step": "retired",
+            "root": root,
+            "issuing": issuing,
+            "federation_seq": head.seq(),
+            "waiting_for": [],
+            "next": match root {
+                Some(root) => format!(
+                    "nothing; the key of the retired root ({}) signs nothing any more: destroy its copies",
+                    CaRole::Root.key_file(root)
+                ),
+                None => "nothing".to_owned(),
+            },
+        }))
+    }
+
+    /// Members that do not know the next generation yet: that do not trust the
+    /// next root, or have not heard all that `_federation` says.
+    fn not_prepared(&self, registry: &Registry, root: Option<u32>) -> Vec<NodeId> {
+        let head = self.store.head(self.membership.partition()).map_or(0, |head| head.seq());
+        let acks = self.store.acks(self.membership.partition());
+        let id = root.and_then(|root| registry.ca(CaKind::Root, root));
+        let id = id.map(|known| root_id(&certificate(known)));
+        self.seen.behind(
+            now_unix(),
+            |node| registry.active_member(node).is_some(),
+            |node, seen| {
+                let heard = acks.get(node).is_some_and(|ack| ack.seq >= head);
+                !heard || id.is_some_and(|id| !seen.roots.contains(&id))
+            },
+        )
+    }
+
+    /// Members whose certificate the authority in use did not issue.
+    fn not_renewed(&self, registry: &Registry) -> Vec<NodeId> {
+        let active = registry.active_ca(CaKind::Issuing);
+        let active = active.map(|(_, known)| certificate_id(&known.certificate));
+        let is_old = |issuer: Option<Hash>| {
+            // A foreign PKI's certificates are not this hub's to renew.
+            let ours = issuer.is_some_and(|id| registry.issuing_ca(&id).is_some());
+            ours && issuer != active
+        };
+        self.seen.behind(
+            now_unix(),
+            |node| registry.active_member(node).is_some(),
+            |_, seen| is_old(seen.issuer),
+        )
+    }
+
+    /// Takes the anchor that the root in use signed, and deletes keys of issuing
+    /// CAs that are retired.
+    pub(super) fn settle_anchor(&self) -> anyhow::Result<()> {
+        let registry = self.membership.current()?;
+        let next = self.dir.certs().join(NEXT_ANCHOR_FILE);
+        if next.exists()
+            && let Some((number, known)) = registry.active_ca(CaKind::Root)
+        {
+            let anchor = Anchor::decode(&keyfile::read_public(&next)?)
+                .with_context(|| format!("{} is damaged", next.display()))?;
+            let root = RootOfTrust::from_certificate(&certificate(known))?;
+            let current = self.membership.anchor();
+            let same = Anchor { signature: current.signature.clone(), ..anchor.clone() } == current;
+            if anchor.verify(&root).is_ok() && same {
+                keyfile::write_public(&self.dir.anchor(), &anchor.encode())?;
+                fault::point("ca.anchor-replaced");
+                self.membership.set_anchor(anchor);
+                let gone = std::fs::remove_file(&next);
+                gone.with_context(|| format!("remove {}", next.display()))?;
+                tracing::info!(root = number, "the anchor is signed by the root in use");
+            }
+        }
+        for (number, known) in registry.cas(CaKind::Issuing) {
+            if known.state == CaState::Retired {
+                self.cas.delete_key(CaRole::Issuing, number)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this hub's own certificate is one that the authority in use would
+    /// issue: that one's, with the certificates of roots that are needed now.
+    pub(in crate::app) fn is_settled(&self, chain: &[CertificateDer<'_>]) -> anyhow::Result<bool> {
+        let authority = self.authority()?;
+        Ok(chain.get(1..) == Some(authority.above()))
+    }
+
+    /// All authorities, and how a rotation stands.
+    pub fn show_cas(&self) -> anyhow::Result<Json> {
+        let registry = self.membership.current()?;
+        let active = issuer_choice(&registry)?;
+        let mut authorities = Vec::new();
+        for kind in [CaKind::Root, CaKind::Issuing] {
+            for (number, known) in registry.cas(kind) {
+                let certificate = certificate(known);
+                let facts = identity::facts(&certificate)?;
+                let key = match kind {
+                    CaKind::Root => self.cas.has_root_key(number),
+                    CaKind::Issuing => self.cas.keys.exists(&CaRole::Issuing.key_file(number)),
+                };
+                authorities.push(json!({
+                    "kind": kind.as_str(),
+                    "number": number,
+                    "state": known.state,
+                    "root": known.root,
+                    "subject": facts.subject,
+                    "serial": facts.serial_hex,
+                    "id": certificate_id(&certificate).to_string(),
+                    "not_before": rfc3339(facts.not_before.unix_timestamp()),
+                    "not_after": rfc3339(facts.not_after.unix_timestamp()),
+                    "key_here": key,
+                }));
+            }
+        }
+        let (next, late) = match next_step(&registry) {
+            Step::Begin => ("none", Vec::new()),
+            Step::Activate { root, .. } => ("activate", self.not_prepared(&registry, root)),
+            Step::Retire { .. } => ("retire", self.not_renewed(&registry)),
+        };
+        Ok(json!({
+            "authorities": authorities,
+            "root": active.root,
+            "issuing": active.issuing,
+            "anchor_epoch": self.membership.anchor().epoch,
+            "next_step": next,
+            "waiting_for": late,
+        }))
+    }
+
+    /// Signs an anchor of a higher epoch with the root in use.
+    pub(super) fn sign_anchor(
+        &self,
+        anchor: &Anchor,
+        root_keys: Option<&Path>,
+    ) -> anyhow::Result<Anchor> {
+        let registry = self.membership.current()?;
+        let (root, _) = registry.active_ca(CaKind::Root).context("no root CA is in use")?;
+        if next_step(&registry) != Step::Begin {
+            bail!(
+                "a rotation of authorities is under way, and its anchor is signed already; end it first: \
+                 creditsync ca rotate --force"
+            );
+        }
+        Ok(self.cas_at(root_keys).sign_anchor(root, anchor)?)
+    }
+}
+
+const ACTIVATE_BREAKS: &str =
+    "with --force the new authority is used now: these nodes may not be able to verify the hub, and then need \
+     a new token each (creditsync invite ID)";
+const RETIRE_BREAKS: &str =
+    "with --force the old authority ends now: the certificates of these nodes count no more, and they need a \
+     new token each (creditsync invite ID)";
+
+fn waiting(step: &str, late: &[NodeId], breaks: &str) -> Json {
+    json!({ "step": "waiting", "to": step, "waiting_for": late, "next": breaks })
+}
+
+fn certificate(known: &KnownCa) -> CertificateDer<'static> {
+    CertificateDer::from(known.certificate.clone())
+}
+
+fn record(known: &KnownCa, state: CaState) -> CaRecord {
+    CaRecord {
+        certificate: hex(&known.certificate),
+        cross: known.cross.as_deref().map(hex),
+        root: known.root,
+        state,
+    }
+}

@@ -1,0 +1,220 @@
+//! The hub's office: everything by which a hub says who belongs to its
+//! federation, with which keys and certificates.
+//!
+//! - [`invite`]: tokens, and who shows one;
+//! - [`requests`]: what connected members ask for: certificates, signing keys;
+//! - [`revoke`]: nodes and certificates that count no more;
+//! - [`ca`]: the generations of the certificate authorities;
+//! - [`own_key`]: the hub's own signing key, in routine and after a theft;
+//! - [`seen`]: what was seen of members, so that nobody is left behind.
+//!
+//! Invariant: the state of all this is what `_federation` says. Whatever else a
+//! change needs (files, the hub's own certificate) follows from that by
+//! [`Registrar::settle`], which may be interrupted and repeated at any point.
+
+mod ca;
+mod invite;
+mod own_key;
+mod requests;
+mod revoke;
+mod seen;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use anyhow::Context as _;
+use certs::{
+    authority::{Authority, CaDirs, Cross, IssuerChoice},
+    identity::Identity,
+    keyfile::KeyDir,
+};
+use config::NodeConfig;
+use protocol::{
+    change::Change,
+    federation::{CaKind, CaState, Entry, Introduction, KeyRecord, Registry},
+    id::{NodeId, PartitionId},
+    sign::PublicKey,
+};
+use tokio::sync::watch;
+
+pub(super) use self::invite::{JOINING_MAX, serve_join};
+use super::{dir::NodeDir, keys::OwnKeys, node::federation_changes, now_unix};
+use crate::{
+    membership::Membership,
+    store::{Head, Store},
+};
+
+/// The hub's office.
+pub struct Registrar {
+    dir: NodeDir,
+    config: NodeConfig,
+    identity: Identity,
+    cas: CaDirs,
+    own_keys: Arc<OwnKeys>,
+    store: Store,
+    membership: Arc<Membership>,
+    /// Tells connected members that there is news about trust.
+    tell: watch::Sender<()>,
+    seen: seen::Seen,
+    /// Invitations are read, changed and written by one at a time.
+    invites: Mutex<invite::Attempts>,
+    /// What is read of `_federation` and what is then written belong together.
+    changing: Mutex<()>,
+    budgets: requests::Budgets,
+}
+
+/// What a registrar works with.
+pub(super) struct Parts {
+    pub dir: NodeDir,
+    pub config: NodeConfig,
+    pub identity: Identity,
+    pub cas: CaDirs,
+    pub own_keys: Arc<OwnKeys>,
+    pub store: Store,
+    pub membership: Arc<Membership>,
+    pub tell: watch::Sender<()>,
+}
+
+impl Registrar {
+    /// Reads what was seen of members; changes nothing.
+    pub(super) fn open(parts: Parts) -> anyhow::Result<Self> {
+        let seen = seen::Seen::load(parts.dir.certs().join("members.json"))?;
+        let Parts { dir, config, identity, cas, own_keys, store, membership, tell } = parts;
+        Ok(Self {
+            dir,
+            config,
+            identity,
+            cas,
+            own_keys,
+            store,
+            membership,
+            tell,
+            seen,
+            invites: Mutex::default(),
+            changing: Mutex::default(),
+            budgets: requests::Budgets::default(),
+        })
+    }
+
+    /// Brings files and keys to what `_federation` says: after each step of a
+    /// rotation, and at the start, because one may have been interrupted.
+    pub fn settle(&self) -> anyhow::Result<()> {
+        self.settle_own_key().context("settle the hub's signing key")?;
+        self.settle_anchor().context("settle the anchor")
+    }
+
+    /// One change of `_federation` at a time, from what is read to what is
+    /// written.
+    fn change(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(|error| error.into_inner())
+    }
+
+    /// Writes records of `_federation`; what is read for them is read under
+    /// [`Registrar::change`]. Blocks.
+    fn commit(&self, changes: Vec<Change>) -> anyhow::Result<Arc<Head>> {
+        let own = federation_changes(&self.membership, changes);
+        Ok(self.store.commit_own_later(own)?.wait()?)
+    }
+
+    /// As [`Registrar::commit`], for who has not read anything before.
+    pub fn commit_alone(&self, changes: Vec<Change>) -> anyhow::Result<Arc<Head>> {
+        let _changing = self.change();
+        self.commit(changes)
+    }
+
+    /// The authority that issues now, as `_federation` says.
+    pub(super) fn authority(&self) -> anyhow::Result<Authority> {
+        let registry = self.membership.current()?;
+        Ok(Authority::open(&self.cas, &issuer_choice(&registry)?)?)
+    }
+
+    /// The life of the certificates that this hub issues.
+    pub(super) fn lifetime(&self) -> time::Duration {
+        time::Duration::seconds(self.config.certificates.lifetime_s as i64)
+    }
+
+    /// The numbers up to which this hub holds what `node` owns.
+    fn heads_of(&self, node: &NodeId) -> std::collections::BTreeMap<PartitionId, u64> {
+        let mut heads = self.store.heads();
+        heads.retain(|partition, _| partition.origin == *node);
+        heads.into_iter().map(|(partition, head)| (partition, head.seq())).collect()
+    }
+
+    /// The records that let `next` follow on all keys of `node` that count now.
+    /// Each of those ends with what this hub holds. Nothing that they sign may be
+    /// on its way: see [`Registrar::with_key_suspended`].
+    fn succession(
+        &self,
+        registry: &Registry,
+        node: &NodeId,
+        next: Option<(&PublicKey, Introduction, Option<String>)>,
+        revoked: bool,
+    ) -> Vec<Entry> {
+        let last: std::collections::BTreeMap<String, u64> = self
+            .heads_of(node)
+            .into_iter()
+            .map(|(partition, seq)| (partition.to_string(), seq))
+            .collect();
+        let mut entries = Vec::new();
+        for known in registry.keys(node).iter().filter(|known| known.record.last.is_none()) {
+            let record = KeyRecord { last: Some(last.clone()), revoked, ..known.record.clone() };
+            entries.push(Entry::Key(node.clone(), known.number, record));
+        }
+        if let Some((key, by, countersignature)) = next {
+            let number = registry.keys(node).last().map_or(1, |known| known.number + 1);
+            let record = KeyRecord::new(key, by, now_unix() * 1000);
+            entries.push(Entry::Key(node.clone(), number, KeyRecord { countersignature, ..record }));
+        }
+        entries
+    }
+
+    /// Does `work`, which retires a member's present key, while nothing that the
+    /// key signed is taken: the numbers that `work` reads stay true. After that
+    /// `_federation` refuses such change sets, but one that was verified before
+    /// may still wait for the writer, so only a failure lifts it. Blocks.
+    fn with_key_suspended<T>(
+        &self,
+        registry: &Registry,
+        node: &NodeId,
+        work: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let Some(key) = registry.current_key(node).map(|known| known.public.id()) else {
+            return work();
+        };
+        self.store.suspend_key(key)?;
+        let done = work();
+        if done.is_err() {
+            self.store.resume_key(key)?;
+        }
+        done
+    }
+}
+
+/// Which CAs issue, and which certificates of roots by older roots are shown
+/// with what they issue.
+fn issuer_choice(registry: &Registry) -> anyhow::Result<IssuerChoice> {
+    let (issuing, known) = registry
+        .active_ca(CaKind::Issuing)
+        .context("_federation names no issuing CA in use")?;
+    let root = known.root.context("the issuing CA in use names no root")?;
+    let mut cross = Vec::new();
+    let mut newer = root;
+    // Only one root rotation runs at a time, so the one before is the only one
+    // that may still be trusted somewhere.
+    for (number, known) in registry.cas(CaKind::Root).rev() {
+        if number < newer && known.state == CaState::Retiring {
+            cross.push(Cross { root: newer, by: number });
+            newer = number;
+        }
+    }
+    Ok(IssuerChoice { issuing, root, cross })
+}
+
+/// Changes that write these records.
+fn puts(entries: &[Entry]) -> anyhow::Result<Vec<Change>> {
+    Ok(entries.iter().map(Entry::put).collect::<Result<_, _>>()?)
+}
+
+/// The text of bytes in records of `_federation`.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

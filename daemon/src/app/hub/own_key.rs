@@ -1,0 +1,148 @@
+//! The hub's own signing key: followed in routine, and replaced after a theft.
+//!
+//! In routine the old key signs the record that names the new one, so nobody
+//! needs anything else. After a theft the old key proves nothing: the root signs
+//! an anchor of a higher epoch, which says up to where the old one counts.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context as _, bail};
+use certs::{enrol::Anchor, fault, keyfile};
+use protocol::{
+    federation::{Entry, Introduction, KeyRecord, Registry, succession_bytes},
+    id::PartitionId,
+    sign::SignaturePurpose,
+};
+use serde_json::{Value as Json, json};
+
+use super::{Registrar, hex, puts};
+use crate::app::{node::federation_changes, now_unix};
+
+impl Registrar {
+    /// The next signing key of the hub follows the present one. Blocks.
+    pub fn renew_signing_key(&self) -> anyhow::Result<Json> {
+        let _changing = self.change();
+        let registry = self.membership.current()?;
+        let me = self.membership.me().clone();
+        let current = registry.current_key(&me).context("_federation names no key of this hub")?;
+        let next = self.own_keys.prepare_next()?;
+        let federation = self.membership.federation();
+        let bytes = succession_bytes(federation, &me, &current.public.id(), &next.public());
+        let present = self.own_keys.current();
+        let countersignature = hex(&present.sign(SignaturePurpose::Succession, &bytes));
+        let system = self.membership.partition().clone();
+        let (number, record) = (current.number, current.record.clone());
+        let new = KeyRecord {
+            countersignature: Some(countersignature),
+            ..KeyRecord::new(&next.public(), Introduction::Succession, now_unix() * 1000)
+        };
+        let membership = self.membership.clone();
+        let build = move |mut heads: BTreeMap<PartitionId, u64>| {
+            // The old key's last word is the change set that says so.
+            *heads.entry(system).or_default() += 1;
+            let last = heads.into_iter().map(|(partition, seq)| (partition.to_string(), seq));
+            let old = KeyRecord { last: Some(last.collect()), ..record };
+            let entries =
+                [Entry::Key(me.clone(), number, old), Entry::Key(me, number + 1, new)];
+            // Two small records are below every limit.
+            federation_changes(&membership, puts(&entries).unwrap_or_default())
+        };
+        let me = self.membership.me();
+        let head = self.store.rotate_signer(next.clone(), me.clone(), build)?;
+        fault::point("key.registered");
+        self.own_keys.promote_next()?;
+        self.tell.send_replace(());
+        Ok(json!({
+            "node": me, "signing_key": hex(next.public().as_bytes()), "number": number + 1,
+            "federation_seq": head.seq(),
+        }))
+    }
+
+    /// The signing key may be in the wrong hands: the root names a new one, and
+    /// from here on nothing counts that the old one signs. Blocks.
+    pub fn replace_stolen_key(&self, root_keys: Option<&Path>) -> anyhow::Result<Json> {
+        let _changing = self.change();
+        let base = self.store.head(self.membership.partition());
+        let base = base.context("there is no _federation")?.position();
+        let next = self.own_keys.prepare_next()?;
+        let before = self.membership.anchor();
+        let epoch = before.epoch.checked_add(1).context("too many epochs")?;
+        let anchor = Anchor {
+            hub_key: next.public(),
+            epoch,
+            base: Some(base),
+            signature: Vec::new(),
+            ..before
+        };
+        let anchor = self.sign_anchor(&anchor, root_keys)?;
+        self.store.stop_own_writes(Some("the hub's signing key is being replaced".into()));
+        let done = self.take_up_anchor(&anchor);
+        self.store.stop_own_writes(None);
+        let head = done?;
+        self.tell.send_replace(());
+        tracing::warn!(epoch, "the hub's signing key was replaced; nothing counts that the old one signs from now on");
+        Ok(json!({
+            "node": self.membership.me(), "signing_key": hex(next.public().as_bytes()),
+            "epoch": epoch, "base": base.seq, "federation_seq": head,
+        }))
+    }
+
+    /// Uses a signed anchor for this hub's next key. Repeatable at any point.
+    fn take_up_anchor(&self, anchor: &Anchor) -> anyhow::Result<u64> {
+        keyfile::write_public(&self.dir.anchor(), &anchor.encode())?;
+        fault::point("key.anchor-written");
+        self.membership.set_anchor(anchor.clone());
+        self.register_anchored_key(anchor)
+    }
+
+    /// Lets the key that the anchor names sign, and ends those before it.
+    fn register_anchored_key(&self, anchor: &Anchor) -> anyhow::Result<u64> {
+        let registry = self.membership.current()?;
+        let me = self.membership.me().clone();
+        let base = anchor.base.context("the anchor names no base")?;
+        if let Some(known) = registry.current_key(&me) {
+            // Nothing of it is on its way when this answers.
+            self.store.suspend_key(known.public.id())?;
+        }
+        self.own_keys.use_next()?;
+        let next = (&anchor.hub_key, Introduction::Anchor, None);
+        let mut entries = self.succession(&registry, &me, Some(next), true);
+        let system = self.membership.partition().to_string();
+        for entry in &mut entries {
+            if let Entry::Key(_, _, KeyRecord { last: Some(last), .. }) = entry {
+                last.insert(system.clone(), base.seq);
+            }
+        }
+        let head = self.commit(puts(&entries)?)?;
+        fault::point("key.registered");
+        self.own_keys.promote_next()?;
+        Ok(head.seq())
+    }
+
+    /// Takes up what an interrupted replacement has left: the next key is in
+    /// `_federation`, or in the anchor.
+    pub(super) fn settle_own_key(&self) -> anyhow::Result<()> {
+        let registry = self.membership.current()?;
+        let Some(next) = self.own_keys.next()? else {
+            return Ok(());
+        };
+        let anchor = self.membership.anchor();
+        if is_current(&registry, self.membership.me(), &next) {
+            self.own_keys.use_next()?;
+            self.own_keys.promote_next()?;
+        } else if anchor.hub_key == next.public() {
+            self.register_anchored_key(&anchor)?;
+        } else if self.own_keys.current().public() == next.public() {
+            bail!("{} is the present key", self.own_keys.next_path().display());
+        }
+        Ok(())
+    }
+}
+
+fn is_current(
+    registry: &Registry,
+    me: &protocol::id::NodeId,
+    key: &protocol::sign::SigningKey,
+) -> bool {
+    registry.current_key(me).is_some_and(|known| known.public == key.public())
+}

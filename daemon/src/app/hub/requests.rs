@@ -1,0 +1,180 @@
+//! What connected members ask of the hub: a certificate, a signing key that
+//! follows their present one; and what they report.
+//!
+//! The connection has proved who asks. A request is answered by number of the
+//! node that asks, never by what the request says of itself.
+
+use std::{
+    collections::BTreeMap,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use certs::{fault, verify::VerifiedPeer};
+use protocol::{
+    federation::{Introduction, succession_bytes},
+    freshness::Statement,
+    id::NodeId,
+    message::{NewKeyRequest, RenewRequest, Report, RequestRefused},
+    sign::{PublicKey, SignaturePurpose},
+};
+use time::OffsetDateTime;
+
+use super::{Registrar, hex, puts};
+use crate::{app::now_unix, sync::Office};
+
+/// Requests of one member that are served at once, and how fast that refills:
+/// far more than an honest member has, and little work.
+const REQUESTS_AT_ONCE: u32 = 20;
+const REQUEST_EVERY: Duration = Duration::from_secs(2);
+/// Signing keys that a node may have had: each is a record for ever.
+const KEYS_MAX: usize = 1000;
+
+/// How many requests each member has left.
+#[derive(Default)]
+pub(super) struct Budgets(Mutex<BTreeMap<NodeId, (u32, Instant)>>);
+
+impl Budgets {
+    /// Whether a member may ask now. Bounded by the number of members.
+    fn take(&self, node: &NodeId, now: Instant) -> bool {
+        let mut budgets = self.0.lock().unwrap_or_else(|error| error.into_inner());
+        let (left, since) = budgets.entry(node.clone()).or_insert((REQUESTS_AT_ONCE, now));
+        let refilled = now.duration_since(*since).as_secs() / REQUEST_EVERY.as_secs();
+        if refilled > 0 {
+            let refilled = u32::try_from(refilled).unwrap_or(u32::MAX);
+            *left = left.saturating_add(refilled).min(REQUESTS_AT_ONCE);
+            *since = now;
+        }
+        let may = *left > 0;
+        *left = left.saturating_sub(1);
+        may
+    }
+}
+
+impl Office for Registrar {
+    fn renew(
+        &self,
+        peer: &VerifiedPeer,
+        request: &RenewRequest,
+    ) -> Result<Vec<Vec<u8>>, RequestRefused> {
+        let node = &peer.identity().node;
+        if !self.budgets.take(node, Instant::now()) {
+            return Err(RequestRefused::TooOften);
+        }
+        let authority = self.authority().map_err(|error| failed(node, &error))?;
+        let now = OffsetDateTime::now_utc();
+        let issued = authority.issue(peer.identity(), &request.csr, now, self.lifetime());
+        let chain = issued.map_err(|error| match error {
+            certs::CertError::Request { .. } => {
+                tracing::warn!(%node, %error, "a certificate request was refused");
+                RequestRefused::Mismatch
+            }
+            error => failed(node, &error.into()),
+        })?;
+        tracing::debug!(%node, "a certificate was renewed");
+        Ok(chain.iter().map(|certificate| certificate.to_vec()).collect())
+    }
+
+    fn new_key(&self, peer: &VerifiedPeer, request: &NewKeyRequest) -> Result<u64, RequestRefused> {
+        let node = &peer.identity().node;
+        if !self.budgets.take(node, Instant::now()) {
+            return Err(RequestRefused::TooOften);
+        }
+        self.register_next_key(node, request)
+            .map_err(|error| failed(node, &error))?
+            .inspect(|seq| tracing::info!(%node, federation_seq = seq, "a signing key follows its predecessor"))
+    }
+
+    fn reported(&self, peer: &VerifiedPeer, report: Report) -> Option<String> {
+        let node = &peer.identity().node;
+        if !self.seen.report(peer, report, now_unix()) {
+            return None;
+        }
+        let alarm = format!(
+            "two daemons take turns with the certificate of {node}: it was copied, or two machines run \
+             from one directory. If it may be stolen: creditsync revoke {node} / 两台机器在使用同一证书"
+        );
+        tracing::error!(%node, serial = peer.serial_hex(), "{alarm}");
+        Some(alarm)
+    }
+
+    fn statement(&self) -> Option<Vec<u8>> {
+        let partition = self.membership.partition();
+        let head = self.store.head(partition)?.position();
+        let key = self.own_keys.current();
+        Some(Statement::sign(partition.clone(), head, now_unix() * 1000, &key).encode())
+    }
+
+    fn anchor(&self) -> Option<Vec<u8>> {
+        let anchor = self.membership.anchor();
+        (anchor.epoch > 1).then(|| anchor.encode())
+    }
+}
+
+impl Registrar {
+    fn register_next_key(
+        &self,
+        node: &NodeId,
+        request: &NewKeyRequest,
+    ) -> anyhow::Result<Result<u64, RequestRefused>> {
+        let refused = Ok(Err(RequestRefused::Mismatch));
+        let Ok(new) = PublicKey::from_bytes(&request.signing_key) else {
+            return refused;
+        };
+        let _changing = self.change();
+        let registry = self.membership.current()?;
+        let Some(current) = registry.current_key(node) else {
+            return refused;
+        };
+        if current.public == new {
+            // The answer to an earlier request was lost.
+            let head = self.store.head(self.membership.partition());
+            return Ok(Ok(head.map_or(0, |head| head.seq())));
+        }
+        let keys = registry.keys(node);
+        let federation = self.membership.federation();
+        let bytes = succession_bytes(federation, node, &current.public.id(), &new);
+        let signed = |key: &PublicKey, purpose, signature: &[u8]| {
+            let signature = signature.try_into().ok();
+            signature.is_some_and(|signature| key.verify(purpose, &bytes, signature).is_ok())
+        };
+        if keys.len() >= KEYS_MAX
+            || keys.iter().any(|known| known.public == new)
+            || !signed(&new, SignaturePurpose::Possession, &request.possession)
+            || !signed(&current.public, SignaturePurpose::Succession, &request.countersignature)
+        {
+            tracing::warn!(%node, "a request for a new signing key was refused");
+            return refused;
+        }
+        let countersignature = Some(hex(&request.countersignature));
+        let head = self.with_key_suspended(&registry, node, || {
+            let next = (&new, Introduction::Succession, countersignature);
+            let entries = self.succession(&registry, node, Some(next), false);
+            self.commit(puts(&entries)?).context("write the new signing key")
+        })?;
+        fault::point("key.registered");
+        Ok(Ok(head.seq()))
+    }
+}
+
+fn failed(node: &NodeId, error: &anyhow::Error) -> RequestRefused {
+    tracing::error!(%node, error = format!("{error:#}"), "a member's request could not be served");
+    RequestRefused::Failed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_asks_without_end_is_slowed_down_alone() {
+        let (budgets, start) = (Budgets::default(), Instant::now());
+        let (a, b) = (NodeId::new("a").unwrap(), NodeId::new("b").unwrap());
+        let served = (0..100).filter(|_| budgets.take(&a, start)).count();
+        assert_eq!(served, REQUESTS_AT_ONCE as usize);
+        assert!(budgets.take(&b, start));
+        let later = start + REQUEST_EVERY * 3;
+        assert_eq!((0..100).filter(|_| budgets.take(&a, later)).count(), 3);
+    }
+}

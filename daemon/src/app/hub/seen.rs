@@ -1,0 +1,137 @@
+//! What was seen of members: when, which roots they trust, whose certificate
+//! they showed, and which daemon they are.
+//!
+//! Kept in `certs/members.json`, because a rotation of authorities must not leave
+//! anybody behind, also after a restart. Nothing here decides who may do what.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Mutex, MutexGuard},
+};
+
+use anyhow::Context as _;
+use certs::{keyfile, verify::VerifiedPeer};
+use protocol::{hash::Hash, id::NodeId, message::Report};
+use serde::{Deserialize, Serialize};
+
+/// A node that was not seen for so long is not waited for: 30 days.
+pub const WAITED_FOR_S: i64 = 30 * 24 * 3600;
+/// Seeing a connected node again is written down this often.
+const WRITE_EVERY_S: i64 = 3600;
+
+/// One member as it was seen last.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenMember {
+    /// When, in seconds since 1970.
+    pub at: i64,
+    /// The serial number of its certificate.
+    pub serial: String,
+    /// When that ends, in seconds since 1970.
+    pub not_after: i64,
+    /// The id of the issuing CA's certificate that it showed.
+    pub issuer: Option<Hash>,
+    /// The ids of the roots that it trusts.
+    pub roots: Vec<Hash>,
+    /// The daemon that was connected last, and the one before it.
+    #[serde(skip)]
+    instances: [Option<[u8; 8]>; 2],
+}
+
+/// All members that were seen.
+pub struct Seen {
+    path: PathBuf,
+    members: Mutex<BTreeMap<NodeId, SeenMember>>,
+}
+
+impl Seen {
+    /// Reads the file, if there is one.
+    pub fn load(path: PathBuf) -> anyhow::Result<Self> {
+        let members = if path.exists() {
+            let bytes = keyfile::read_public(&path)?;
+            serde_json::from_slice(&bytes).with_context(|| {
+                format!("{} is damaged; it can be deleted, and fills again", path.display())
+            })?
+        } else {
+            BTreeMap::new()
+        };
+        Ok(Self { path, members: Mutex::new(members) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, SeenMember>> {
+        self.members.lock().unwrap_or_else(|error| error.into_inner())
+    }
+
+    /// What was seen of a member.
+    pub fn get(&self, node: &NodeId) -> Option<SeenMember> {
+        self.lock().get(node).cloned()
+    }
+
+    /// Notes a member's report. Answers whether two daemons take turns with its
+    /// certificate: one that was replaced has come back, so both are alive.
+    pub fn report(&self, peer: &VerifiedPeer, report: Report, now: i64) -> bool {
+        let mut members = self.lock();
+        let member = members.entry(peer.identity().node.clone()).or_default();
+        let [current, before] = member.instances;
+        let two = current != Some(report.instance) && before == Some(report.instance);
+        if current != Some(report.instance) {
+            member.instances = [Some(report.instance), current];
+        }
+        let before = SeenMember { at: now, ..member.clone() };
+        member.serial = peer.serial_hex().to_owned();
+        member.not_after = peer.not_after().unix_timestamp();
+        member.issuer = peer.issuer();
+        member.roots = report.roots;
+        let news = before != SeenMember { at: now, ..member.clone() };
+        let due = now >= member.at + WRITE_EVERY_S;
+        member.at = now;
+        if news || due {
+            self.write(&members);
+        }
+        two
+    }
+
+    /// These members are connected now.
+    pub fn connected<'a>(&self, nodes: impl Iterator<Item = &'a NodeId>, now: i64) {
+        let mut members = self.lock();
+        let mut due = false;
+        for node in nodes {
+            if let Some(member) = members.get_mut(node) {
+                due |= now >= member.at + WRITE_EVERY_S;
+                // Between two writes the time is only kept in memory if it is
+                // not due: what lies on disk is at most an hour behind.
+                if now >= member.at + WRITE_EVERY_S {
+                    member.at = now;
+                }
+            }
+        }
+        if due {
+            self.write(&members);
+        }
+    }
+
+    /// Members that were seen in the last 30 days and for which `behind` holds.
+    pub fn behind(
+        &self,
+        now: i64,
+        is_member: impl Fn(&NodeId) -> bool,
+        behind: impl Fn(&NodeId, &SeenMember) -> bool,
+    ) -> Vec<NodeId> {
+        let members = self.lock();
+        let late = |(node, member): &(&NodeId, &SeenMember)| {
+            member.at > now - WAITED_FOR_S && is_member(node) && behind(node, member)
+        };
+        members.iter().filter(late).map(|(node, _)| node.clone()).collect()
+    }
+
+    /// What cannot be written is only a worse memory: it is not worth a
+    /// connection.
+    fn write(&self, members: &BTreeMap<NodeId, SeenMember>) {
+        let written = serde_json::to_vec_pretty(members)
+            .map_err(anyhow::Error::from)
+            .and_then(|text| Ok(keyfile::write_public(&self.path, &text)?));
+        if let Err(error) = written {
+            tracing::warn!(error = format!("{error:#}"), "what was seen of members could not be written down");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What this node shows to others and whom it trusts, now: loaded from files,
+//! replaced when it was renewed or when files changed, published to the network.
+//!
+//! Used by the daemon's tasks and by `cert show`. Invariants: what is published
+//! was checked, and something that was published before stays until something
+//! better was checked; the last result of every attempt is remembered.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use anyhow::Context as _;
+use certs::{
+    authority::NodeKey,
+    bundle,
+    credentials::{self, Credentials},
+    identity::Identity,
+    keyfile::{KeyDir, NODE_KEY_FILE},
+    pki::{Fingerprint, PkiFiles},
+};
+use rustls::pki_types::CertificateDer;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use super::alarms::{Alarm, Alarms};
+
+/// What a node shows.
+#[derive(Debug)]
+pub struct Shown {
+    /// For replication.
+    pub replication: Arc<Credentials>,
+    /// As the federation's own authority issued it. The same, unless an
+    /// organisation's own PKI is used for replication.
+    pub federation: Arc<Credentials>,
+}
+
+/// How the last attempt to renew or load went.
+#[derive(Debug, Clone)]
+pub struct LastResult {
+    /// When.
+    pub at: OffsetDateTime,
+    /// The problem, if there was one.
+    pub problem: Option<String>,
+}
+
+/// Keeps a node's credentials.
+pub struct Keeper {
+    dir_certs: PathBuf,
+    keys: KeyDir,
+    identity: Identity,
+    pki: PkiFiles,
+    shown: watch::Sender<Arc<Shown>>,
+    files: Mutex<Fingerprint>,
+    last: Mutex<Option<LastResult>>,
+    alarms: Arc<Alarms>,
+}
+
+impl Keeper {
+    /// Loads what is there.
+    pub fn load(
+        dir_certs: PathBuf,
+        keys: KeyDir,
+        identity: Identity,
+        pki: PkiFiles,
+        alarms: Arc<Alarms>,
+    ) -> anyhow::Result<Self> {
+        let fingerprint = pki.fingerprint();
+        let shown = load(&dir_certs, &keys, &identity, &pki)?;
+        Ok(Self {
+            dir_certs,
+            keys,
+            identity,
+            pki,
+            shown: watch::Sender::new(Arc::new(shown)),
+            files: Mutex::new(fingerprint),
+            last: Mutex::new(None),
+            alarms,
+        })
+    }
+
+    /// What is shown now.
+    pub fn shown(&self) -> Arc<Shown> {
+        self.shown.borrow().clone()
+    }
+
+    /// Hears of what is shown from now on.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Shown>> {
+        self.shown.subscribe()
+    }
+
+    /// Whether replication shows files of an organisation's own PKI.
+    pub fn is_foreign(&self) -> bool {
+        self.pki.certificate.is_some()
+    }
+
+    /// Whether those files have changed since they were loaded.
+    pub fn files_changed(&self) -> bool {
+        *lock(&self.files) != self.pki.fingerprint()
+    }
+
+    /// Loads everything again. What cannot be used is refused, and what is shown
+    /// stays.
+    pub fn reload(&self) -> anyhow::Result<()> {
+        // Before they are read: a change meanwhile is seen again.
+        *lock(&self.files) = self.pki.fingerprint();
+        let loaded = load(&self.dir_certs, &self.keys, &self.identity, &self.pki);
+        self.note(loaded.as_ref().err());
+        self.shown.send_replace(Arc::new(loaded?));
+        tracing::info!("certificates and trusted roots were loaded");
+        Ok(())
+    }
+
+    /// The roots that are trusted as the federation's own.
+    pub fn bundle(&self) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+        Ok(bundle::load_bundle(&self.dir_certs)?)
+    }
+
+    /// Trusts other roots from now on.
+    pub fn set_bundle(&self, roots: &[CertificateDer<'static>]) -> anyhow::Result<()> {
+        bundle::save_bundle(&self.dir_certs, roots)?;
+        self.reload()
+    }
+
+    /// A request (PKCS#10, DER) for a certificate with a new key, which waits
+    /// beside the present one until [`Keeper::install`].
+    pub fn request(&self) -> anyhow::Result<Vec<u8>> {
+        let waiting = self.keys.load_next::<NodeKey>(NODE_KEY_FILE)?;
+        let key = match waiting {
+            Some(key) => key,
+            None => {
+                let key = NodeKey::generate()?;
+                self.keys.save_next(NODE_KEY_FILE, &key)?;
+                key
+            }
+        };
+        Ok(key.csr(&self.identity)?)
+    }
+
+    /// Shows the certificate that was issued for [`Keeper::request`], if it is a
+    /// good one.
+    pub fn install(&self, chain: Vec<CertificateDer<'static>>) -> anyhow::Result<()> {
+        let now = OffsetDateTime::now_utc();
+        let installed = credentials::install(&self.dir_certs, &self.keys, &self.identity, chain, now)
+            .map_err(anyhow::Error::from)
+            .and_then(|_| load(&self.dir_certs, &self.keys, &self.identity, &self.pki));
+        self.note(installed.as_ref().err());
+        self.shown.send_replace(Arc::new(installed?));
+        Ok(())
+    }
+
+    /// Remembers how an attempt to renew or load went.
+    pub fn note(&self, error: Option<&anyhow::Error>) {
+        let problem = error.map(|error| format!("{error:#}"));
+        match &problem {
+            Some(problem) => self.alarms.raise(
+                Alarm::Certificate,
+                format!(
+                    "this node's certificate could not be renewed or loaded: {problem}. What was in use stays in \
+                     use / 证书未能更新：{problem}"
+                ),
+            ),
+            None => self.alarms.clear(Alarm::Certificate),
+        }
+        *lock(&self.last) = Some(LastResult { at: OffsetDateTime::now_utc(), problem });
+    }
+
+    /// How the last attempt went; none before there was one.
+    pub fn last(&self) -> Option<LastResult> {
+        lock(&self.last).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Everything done under these locks is an assignment.
+    mutex.lock().unwrap_or_else(|error| error.into_inner())
+}
+
+fn load(
+    dir_certs: &std::path::Path,
+    keys: &KeyDir,
+    identity: &Identity,
+    pki: &PkiFiles,
+) -> anyhow::Result<Shown> {
+    let roots = bundle::load_bundle(dir_certs)?;
+    let foreign = pki.load(identity, &roots).context("the files of [tls] in creditsync.toml")?;
+    let own = Credentials::load(dir_certs, keys, identity).context("load this node's certificate");
+    let mut own = match (own, &foreign) {
+        // Without one of the federation's own the node still replicates.
+        (Err(_), Some(foreign)) => return Ok(same(foreign.duplicate())),
+        (own, _) => own?,
+    };
+    own.roots = pki.roots(&roots).context("the file 'ca' of [tls] in creditsync.toml")?;
+    Ok(match foreign {
+        Some(foreign) => Shown { replication: Arc::new(foreign), federation: Arc::new(own) },
+        None => same(own),
+    })
+}
+
+fn same(credentials: Credentials) -> Shown {
+    let credentials = Arc::new(credentials);
+    Shown { replication: credentials.clone(), federation: credentials }
+}
