@@ -9,7 +9,7 @@ use std::sync::{Arc, RwLock};
 
 use certs::{enrol::Anchor, verify::VerifiedPeer};
 use protocol::{
-    federation::{CaKind, CaState, Registry, Role},
+    federation::{CaState, Registry, Role},
     id::{DatasetId, FederationId, NodeId, PartitionId},
     message::CloseCode,
     page::Leaf,
@@ -24,9 +24,6 @@ pub struct Membership {
     anchor: RwLock<Anchor>,
     me: NodeId,
     partition: PartitionId,
-    /// Whether certificates of an authority that `_federation` does not know are
-    /// welcome, because an organisation's own PKI is trusted here.
-    foreign_issuers: bool,
     /// The number of `_federation` that the registry was built from.
     cached: RwLock<Option<(u64, Arc<Registry>)>>,
 }
@@ -41,7 +38,7 @@ pub enum NotWelcome {
     #[error("it was revoked, or its certificate was")]
     Revoked,
     /// The authority that issued its certificate counts no more.
-    #[error("the authority that issued its certificate was retired, or is unknown")]
+    #[error("the authority that issued its certificate was retired")]
     Authority,
     /// What this node believes cannot be read now.
     #[error("this node cannot read its list of members")]
@@ -62,10 +59,10 @@ impl NotWelcome {
 
 impl Membership {
     /// Reads nothing yet.
-    pub fn new(store: Store, anchor: Anchor, me: NodeId, foreign_issuers: bool) -> Self {
+    pub fn new(store: Store, anchor: Anchor, me: NodeId) -> Self {
         let partition = PartitionId::own(&anchor.federation, &DatasetId::federation(), &anchor.hub);
         let (anchor, cached) = (RwLock::new(anchor), RwLock::new(None));
-        Self { store, anchor, me, partition, foreign_issuers, cached }
+        Self { store, anchor, me, partition, cached }
     }
 
     /// This node.
@@ -120,13 +117,13 @@ impl Membership {
         if !is_counterpart || *node == self.me {
             return Err(NotWelcome::NotAMember);
         }
-        let known = peer.issuer().and_then(|id| registry.issuing_ca(&id));
-        let counts = match known {
-            Some((_, authority)) => authority.state != CaState::Retired,
-            // Without any, `_federation` has not arrived yet.
-            None => self.foreign_issuers || registry.cas(CaKind::Issuing).next().is_none(),
-        };
-        if counts { Ok(()) } else { Err(NotWelcome::Authority) }
+        // One that `_federation` does not name here has a root that is trusted all
+        // the same: it is newer than what has arrived, or an organisation's own.
+        let issuer = peer.issuer().and_then(|id| registry.issuing_ca(&id));
+        match issuer {
+            Some((_, issuer)) if issuer.state == CaState::Retired => Err(NotWelcome::Authority),
+            _ => Ok(()),
+        }
     }
 
     /// The partition of `_federation`.

@@ -7,12 +7,18 @@ use std::{
 };
 
 use anyhow::Context as _;
-use certs::verify::Credentials;
+use certs::{
+    credentials::Credentials, explain::CertificateProblem, identity::Identity,
+    observe::RefusalObserver, tls::TlsOptions,
+};
 use protocol::message::CloseCode;
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{
+    sync::{Notify, Semaphore, broadcast::error::RecvError, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{dir::NodeDir, invite, node::Node};
+use super::{dir::NodeDir, hub, node::Node, renewal};
 use crate::{
     admin,
     ingest::inbox::Inbox,
@@ -31,9 +37,6 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
     let mut node = Node::open(dir)?;
     node.started = Some(Instant::now());
     let node = Arc::new(node);
-    let credentials = Credentials::load(&dir.certs(), &dir.keys(), &node.identity)
-        .context("load this node's certificate")?;
-    let credentials = Arc::new(credentials);
     let shutdown = node.shutdown.clone();
     let socket = dir.socket();
     let server = admin::Server::bind(&socket)
@@ -41,20 +44,28 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
 
     if let Some(address) = node.config.listen {
-        let listener = Listener::bind(address, &credentials)?;
+        let observer = Arc::new(Observer(node.clone()));
+        let shown = node.keeper.shown();
+        let listener =
+            Arc::new(Listener::bind(address, &shown.replication, &shown.federation, observer)?);
         if let Some(bound) = listener.address() {
             tracing::info!(node = %node.identity.node, address = %bound, "listening");
         }
-        tasks.spawn(accept(node.clone(), listener));
+        tasks.spawn(accept(node.clone(), listener.clone()));
+        tasks.spawn(show_renewed(node.clone(), listener, shutdown.clone()));
     }
     if let Some(upstream) = &node.config.upstream {
         tasks.spawn(sync::keep_connected(
             node.sync.clone(),
-            Dialer::bind()?,
-            upstream.addresses.clone(),
-            credentials,
+            sync::Dialling {
+                dialer: Dialer::bind()?,
+                addresses: upstream.addresses.clone(),
+                options: TlsOptions { post_quantum: node.config.tls.post_quantum },
+                credentials: replication_credentials(&node, &mut tasks, &shutdown),
+            },
             shutdown.clone(),
         ));
+        tasks.spawn(heed_federation(node.clone(), shutdown.clone()));
     }
     if node.config.inbox.enabled {
         let inbox = Inbox {
@@ -67,9 +78,11 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
         tasks.spawn(crate::ingest::inbox::watch(inbox, shutdown.clone()));
     }
     tasks.spawn(server.run(node.clone(), shutdown.clone()));
+    let hangup = Arc::new(Notify::new());
+    tasks.spawn(renewal::keep_renewed(node.clone(), hangup.clone(), shutdown.clone()));
     ready();
 
-    let outcome = wait(&node, &mut tasks).await;
+    let outcome = wait(&node, &hangup, &mut tasks).await;
     shutdown.cancel();
     let drained =
         tokio::time::timeout(SHUTDOWN_MAX, async { while tasks.join_next().await.is_some() {} });
@@ -82,18 +95,18 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
 }
 
 /// Waits for a signal, or for a reason to give up.
-async fn wait(node: &Node, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
+async fn wait(node: &Node, reload: &Notify, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    // A terminal that is closed does not end a node that was started from it.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut look = tokio::time::interval(STORE_CHECK);
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => tracing::debug!("hung up; the node goes on"),
+            // As daemons do; and a terminal that is closed does not end a node.
+            _ = hangup.recv() => reload.notify_one(),
             Some(ended) = tasks.join_next() => {
                 // No task ends before the shutdown; a panic is one that did.
                 ended.context("a part of the daemon failed")?;
@@ -108,11 +121,89 @@ async fn wait(node: &Node, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
     }
 }
 
+/// Shows new connections what the keeper publishes.
+async fn show_renewed(node: Arc<Node>, listener: Arc<Listener>, shutdown: CancellationToken) {
+    let mut shown = node.keeper.subscribe();
+    loop {
+        tokio::select! {
+            changed = shown.changed() => if changed.is_err() { return },
+            () = shutdown.cancelled() => return,
+        }
+        let shown = shown.borrow_and_update().clone();
+        if let Err(error) = listener.show(&shown.replication, &shown.federation) {
+            tracing::error!(%error, "the renewed certificate cannot be shown; the one before stays in use");
+        }
+    }
+}
+
+/// What the keeper publishes for replication, as the dialling side takes it.
+fn replication_credentials(
+    node: &Arc<Node>,
+    tasks: &mut JoinSet<()>,
+    shutdown: &CancellationToken,
+) -> watch::Receiver<Arc<Credentials>> {
+    let mut shown = node.keeper.subscribe();
+    let first = shown.borrow_and_update().replication.clone();
+    let (sender, receiver) = watch::channel(first);
+    let shutdown = shutdown.clone();
+    tasks.spawn(async move {
+        loop {
+            tokio::select! {
+                changed = shown.changed() => if changed.is_err() { return },
+                () = shutdown.cancelled() => return,
+            }
+            sender.send_replace(shown.borrow_and_update().replication.clone());
+        }
+    });
+    receiver
+}
+
+/// Lets the trustee look whenever `_federation` has moved.
+async fn heed_federation(node: Arc<Node>, shutdown: CancellationToken) {
+    let mut events = node.store.subscribe();
+    loop {
+        let moved = tokio::select! {
+            event = events.recv() => match event {
+                Ok(partition) => partition == *node.membership.partition(),
+                Err(RecvError::Lagged(_)) => true,
+                Err(RecvError::Closed) => return,
+            },
+            () = shutdown.cancelled() => return,
+        };
+        if !moved {
+            continue;
+        }
+        let judging = node.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            judging.trustee.as_ref().map_or(Ok(()), |trustee| trustee.look())
+        });
+        if let Ok(Err(error)) = looked.await {
+            tracing::error!(error = format!("{error:#}"), "what the hub says about trust could not be taken over");
+        }
+    }
+}
+
+/// Tells, once for each reason, which member shows a certificate that has ended.
+struct Observer(Arc<Node>);
+
+impl RefusalObserver for Observer {
+    fn refused(&self, identity: &Identity, problem: &CertificateProblem) {
+        let peers = &self.0.sync.peers;
+        let is_news = peers.refused(&identity.node, problem.kind.as_str(), &problem.text);
+        if is_news {
+            tracing::warn!(
+                peer = %identity.node, reason = %problem,
+                "a member cannot connect; if its certificate has ended: creditsync invite {}", identity.node
+            );
+        }
+    }
+}
+
 /// Accepts connections; each runs on a task of its own.
-async fn accept(node: Arc<Node>, listener: Listener) {
+async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
     let shutdown: CancellationToken = node.shutdown.clone();
     let mut connections = JoinSet::new();
-    let joining = Arc::new(Semaphore::new(invite::JOINING_MAX));
+    let joining = Arc::new(Semaphore::new(hub::JOINING_MAX));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -135,9 +226,11 @@ async fn accept(node: Arc<Node>, listener: Listener) {
                         tracing::info!(%peer, %address, reason = %end, "disconnected");
                     }
                 }
-                Ok(Accepted::Joining(connection)) => match joining.try_acquire() {
-                    Ok(_permit) => invite::serve_join(node, connection).await,
-                    Err(_) => connection.close(CloseCode::Unavailable),
+                Ok(Accepted::Joining(connection)) => match (joining.try_acquire(), &node.registrar) {
+                    (Ok(_permit), Some(registrar)) => {
+                        hub::serve_join(registrar.clone(), connection).await;
+                    }
+                    _ => connection.close(CloseCode::Unavailable),
                 },
                 Err(error) => tracing::warn!(%address, %error, "a connection was refused"),
             }

@@ -1,15 +1,18 @@
 //! Making a hub: certificate authority, keys, anchor, catalogue.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context as _, bail};
 use certs::{
-    authority::{Authority, NodeKey, save_chain},
+    authority::{Authority, Lifetimes, NodeKey},
+    bundle,
+    credentials::NODE_CHAIN_FILE,
+    enrol::Anchor,
     identity::Identity,
-    keyfile,
-    verify::{NODE_CHAIN_FILE, NODE_KEY_FILE},
+    keyfile::{self, KeyDir, NODE_KEY_FILE, SIGNING_KEY_FILE, generate_signing_key},
+    pem,
 };
-use config::NodeConfig;
+use config::{CertificateConfig, NodeConfig};
 use protocol::{
     federation::{CaKind, CaRecord, CaState, Entry, Introduction, KeyRecord, Member, Role},
     id::{FederationId, NodeId},
@@ -18,7 +21,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::{
     dir::NodeDir,
-    node::{load_anchor, open_store},
+    node::{ca_dirs, load_anchor, open_store, passphrase},
 };
 use crate::membership::Membership;
 
@@ -33,6 +36,8 @@ pub struct NewHub {
     pub name: String,
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Where the root key is kept, if not in `keys/`; absolute.
+    pub root_key_dir: Option<PathBuf>,
 }
 
 /// Makes a hub in `dir`. The configuration is written last: a directory without
@@ -51,16 +56,26 @@ pub fn init(dir: &NodeDir, hub: &NewHub) -> anyhow::Result<()> {
     let config = new_config(hub);
     let now = OffsetDateTime::now_utc();
 
-    let authority = Authority::create(&dir.certs(), &dir.keys(), &hub.federation, now)
+    let keys = KeyDir::new(dir.keys(), passphrase()?);
+    keys.create()?;
+    let cas = ca_dirs(dir, &config, &keys);
+    cas.root_keys.create()?;
+    let lifetimes = Lifetimes {
+        issuing: Duration::seconds(config.certificates.issuing_lifetime_s as i64),
+        ..Lifetimes::default()
+    };
+    let authority = Authority::create(&cas, &hub.federation, now, &lifetimes)
         .context("make the certificate authority")?;
     let node_key = NodeKey::generate()?;
-    node_key.save(&dir.keys().join(NODE_KEY_FILE))?;
+    keys.save(NODE_KEY_FILE, &node_key)?;
     let lifetime = Duration::seconds(config.certificates.lifetime_s as i64);
     let chain = authority.issue(&identity, &node_key.csr(&identity)?, now, lifetime)?;
-    save_chain(&dir.certs().join(NODE_CHAIN_FILE), &chain)?;
-    let signing_key = keyfile::generate_signing_key();
-    keyfile::save_signing_key(&dir.signing_key(), &signing_key)?;
-    let anchor = authority.sign_anchor(&hub.federation, &hub.node, &signing_key.public(), 1)?;
+    pem::save_chain(&dir.certs().join(NODE_CHAIN_FILE), &chain)?;
+    bundle::save_bundle(&dir.certs(), std::slice::from_ref(authority.root()))?;
+    let signing_key = generate_signing_key();
+    keys.save(SIGNING_KEY_FILE, &signing_key)?;
+    let anchor = Anchor::unsigned(&hub.federation, &hub.node, &signing_key.public());
+    let anchor = cas.sign_anchor(1, &anchor)?;
     keyfile::write_public(&dir.anchor(), &anchor.encode())?;
 
     let member = Member { name: hub.name.clone(), role: Role::Hub, removed: false };
@@ -84,7 +99,8 @@ pub fn init(dir: &NodeDir, hub: &NewHub) -> anyhow::Result<()> {
     let store = open_store(dir, &config)?;
     let membership = Membership::new(store.clone(), load_anchor(dir)?, hub.node.clone());
     let changes = super::node::federation_changes(&membership, changes);
-    store.commit_own_later(changes, signing_key.into())?.wait().context("write _federation")?;
+    store.set_signer(signing_key.into());
+    store.commit_own_later(changes)?.wait().context("write _federation")?;
     keyfile::write_public(&dir.config(), config.render_new().as_bytes())?;
     Ok(())
 }
@@ -101,7 +117,10 @@ fn new_config(hub: &NewHub) -> NodeConfig {
         sync: Default::default(),
         import: Default::default(),
         inbox: Default::default(),
-        certificates: Default::default(),
+        certificates: CertificateConfig {
+            root_key_dir: hub.root_key_dir.clone(),
+            ..CertificateConfig::default()
+        },
         tls: Default::default(),
         log: Default::default(),
     }

@@ -3,19 +3,29 @@
 //!
 //! - [`dir`]: what lies where in a node's directory;
 //! - [`node`]: the opened node;
-//! - [`init`], [`invite`], [`join`]: how nodes come to be;
+//! - [`init`]: how a hub comes to be;
+//! - [`hub`]: the hub's office: who belongs, with which keys and certificates;
+//! - [`member`]: joining, and the member's side of trust;
+//! - [`keys`], [`keeper`], [`renewal`], [`alarms`]: this node's own signing keys
+//!   and certificates, what keeps them alive, and what is wrong with them;
 //! - [`daemon`]: the node running;
 //! - [`commands`]: what a request does, in the daemon or without one, with
-//!   [`status`], [`verify`] and [`export`] for the larger answers.
+//!   [`status`], [`certificates`], [`verify`] and [`export`] for the larger
+//!   answers.
 
+mod alarms;
+mod certificates;
 pub mod commands;
 pub mod daemon;
 pub mod dir;
 mod export;
+pub mod hub;
 pub mod init;
-mod invite;
-pub mod join;
+mod keeper;
+mod keys;
+pub mod member;
 pub mod node;
+mod renewal;
 mod status;
 mod verify;
 

@@ -7,16 +7,31 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use certs::{enrol::Anchor, identity::Identity, keyfile};
+use certs::{
+    authority::CaDirs,
+    enrol::Anchor,
+    identity::Identity,
+    keyfile::{KeyDir, PASSPHRASE_VARIABLE, Passphrase},
+    pki::PkiFiles,
+};
 use config::NodeConfig;
 use protocol::{
     change::Change,
     id::{DatasetId, PartitionId},
     sign::SigningKey,
 };
+use time::OffsetDateTime;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::dir::{DirLock, NodeDir};
+use super::{
+    alarms::Alarms,
+    dir::{DirLock, NodeDir},
+    hub::{self, Registrar},
+    keeper::Keeper,
+    keys::OwnKeys,
+    member::trustee::{self, Trustee},
+};
 use crate::{
     ingest::{Importer, deliveries::Deliveries, import::HoldRule},
     membership::Membership,
@@ -32,8 +47,16 @@ pub struct Node {
     pub config: NodeConfig,
     /// Its name in its federation.
     pub identity: Identity,
-    /// The key that signs its change sets.
-    pub signing_key: Arc<SigningKey>,
+    /// The keys that sign its change sets.
+    pub own_keys: Arc<OwnKeys>,
+    /// What it shows and whom it trusts.
+    pub keeper: Arc<Keeper>,
+    /// At a hub: who says who belongs.
+    pub registrar: Option<Arc<Registrar>>,
+    /// At a member: who judges what the hub says.
+    pub trustee: Option<Arc<Trustee>>,
+    /// What is wrong with its trust.
+    pub alarms: Arc<Alarms>,
     /// Its store.
     pub store: Store,
     /// Its federation.
@@ -48,8 +71,6 @@ pub struct Node {
     pub started: Option<Instant>,
     /// Ends everything that belongs to this node.
     pub shutdown: CancellationToken,
-    /// Invitations are read, changed and written by one at a time.
-    pub(super) invites: Mutex<()>,
     /// Schemas are compared and published by one at a time.
     pub(super) publishing: Mutex<()>,
     _lock: DirLock,
@@ -109,16 +130,54 @@ impl Node {
                 anchor.federation
             );
         }
-        let signing_key = Arc::new(keyfile::load_signing_key(&dir.signing_key())?);
+        let keys = KeyDir::new(dir.keys(), passphrase()?);
+        let alarms = Arc::new(Alarms::default());
+        let pki = pki_files(dir, &config);
+        let keeper =
+            Keeper::load(dir.certs(), keys.clone(), identity.clone(), pki, alarms.clone())?;
+        let keeper = Arc::new(keeper);
         let store = open_store(dir, &config)?;
         let membership = Arc::new(Membership::new(store.clone(), anchor, config.node.clone()));
-        check_own_key(&membership, &signing_key)?;
-        let sync = Arc::new(sync::Context::new(
+        let own_keys = Arc::new(OwnKeys::load(keys.clone(), &dir.certs(), store.clone())?);
+        let tell = watch::Sender::new(());
+        let (mut registrar, mut trustee) = (None, None);
+        if membership.is_hub() {
+            let office = Registrar::open(hub::Parts {
+                dir: dir.clone(),
+                identity: identity.clone(),
+                cas: ca_dirs(dir, &config, &keys),
+                own_keys: own_keys.clone(),
+                store: store.clone(),
+                membership: membership.clone(),
+                tell: tell.clone(),
+                config: config.clone(),
+            })?;
+            office.settle()?;
+            registrar = Some(Arc::new(office));
+        } else {
+            let judge = Trustee::open(trustee::Parts {
+                dir: dir.clone(),
+                store: store.clone(),
+                membership: membership.clone(),
+                own_keys: own_keys.clone(),
+                keeper: keeper.clone(),
+                alarms: alarms.clone(),
+                tell: tell.clone(),
+            })?;
+            judge.look()?;
+            trustee = Some(Arc::new(judge));
+        }
+        check_own_key(&membership, &own_keys.current())?;
+        let mut sync = sync::Context::new(
             store.clone(),
             membership.clone(),
             Duration::from_secs(config.sync.heartbeat_s),
             Duration::from_secs(config.sync.retry_max_s),
-        ));
+        );
+        sync.tell = tell;
+        sync.office = registrar.clone().map(|office| office as Arc<dyn sync::Office>);
+        sync.trustee = trustee.clone().map(|judge| judge as Arc<dyn sync::Trustee>);
+        let sync = Arc::new(sync);
         let shutdown = CancellationToken::new();
         let hold = HoldRule {
             percent: config.import.hold_deletes_percent,
@@ -127,7 +186,6 @@ impl Node {
         let importer = Arc::new(Importer::new(
             store.clone(),
             membership.clone(),
-            signing_key.clone(),
             dir.run(),
             usize::try_from(config.import.memory_mb * 1024 * 1024).unwrap_or(usize::MAX),
             hold,
@@ -138,7 +196,11 @@ impl Node {
             dir: dir.clone(),
             config,
             identity,
-            signing_key,
+            own_keys,
+            keeper,
+            registrar,
+            trustee,
+            alarms,
             store,
             membership,
             sync,
@@ -146,7 +208,6 @@ impl Node {
             deliveries,
             started: None,
             shutdown,
-            invites: Mutex::new(()),
             publishing: Mutex::new(()),
             _lock: lock,
         })
@@ -164,18 +225,53 @@ impl Node {
         heads
     }
 
-    /// Commits changes of `_federation`, which only the hub may. Blocks.
-    pub fn commit_federation(&self, changes: Vec<Change>) -> anyhow::Result<Arc<Head>> {
-        if !self.is_hub() {
-            bail!(
-                "members and datasets are the hub's business; do this at {}",
+    /// The hub's office; an error at any other node.
+    pub fn registrar(&self) -> anyhow::Result<&Arc<Registrar>> {
+        self.registrar.as_ref().with_context(|| {
+            format!(
+                "members, authorities and datasets are the hub's business; do this at {}",
                 self.membership.hub()
-            );
-        }
-        let own = federation_changes(&self.membership, changes);
-        let pending = self.store.commit_own_later(own, self.signing_key.clone())?;
-        Ok(pending.wait()?)
+            )
+        })
     }
+
+    /// The hub's own certificate, issued by its own authority. Blocks.
+    pub fn renew_own_certificate(&self) -> anyhow::Result<()> {
+        let registrar = self.registrar()?;
+        let csr = self.keeper.request()?;
+        let now = OffsetDateTime::now_utc();
+        let chain =
+            registrar.authority()?.issue(&self.identity, &csr, now, registrar.lifetime())?;
+        self.keeper.install(chain)
+    }
+}
+
+/// The passphrase of private keys, if the environment names its file.
+pub(crate) fn passphrase() -> anyhow::Result<Option<Passphrase>> {
+    let path = std::env::var_os(PASSPHRASE_VARIABLE).filter(|path| !path.is_empty());
+    let read = path.map(|path| Passphrase::read(std::path::Path::new(&path)));
+    read.transpose().with_context(|| format!("read the passphrase that {PASSPHRASE_VARIABLE} names"))
+}
+
+/// The files of an organisation's own PKI; relative paths begin at the node's
+/// directory.
+fn pki_files(dir: &NodeDir, config: &NodeConfig) -> PkiFiles {
+    let at = |path: &std::path::PathBuf| dir.path().join(path);
+    let pki = config.tls.pki.as_ref();
+    PkiFiles {
+        certificate: pki.map(|pki| at(&pki.certificate)),
+        key: pki.map(|pki| at(&pki.key)),
+        ca: config.tls.ca.as_ref().map(at),
+    }
+}
+
+/// Where a hub's authorities lie.
+pub(super) fn ca_dirs(dir: &NodeDir, config: &NodeConfig, keys: &KeyDir) -> CaDirs {
+    let root_keys = match &config.certificates.root_key_dir {
+        Some(path) => keys.beside(dir.path().join(path)),
+        None => keys.clone(),
+    };
+    CaDirs { certs: dir.certs(), keys: keys.clone(), root_keys }
 }
 
 /// The key has to be one that the federation knows of the node that the
@@ -194,7 +290,7 @@ fn check_own_key(membership: &Membership, key: &SigningKey) -> anyhow::Result<()
     );
 }
 
-/// Sorted changes of `_federation`.
+/// Sorted changes of `_federation`, as its one writer signs them.
 pub(super) fn federation_changes(membership: &Membership, mut changes: Vec<Change>) -> OwnChanges {
     changes.sort_by(|a, b| a.key().cmp(b.key()));
     OwnChanges {

@@ -46,6 +46,8 @@ pub struct PeerState {
     pub clock_ahead_ms: Option<i64>,
     /// What is wrong with its identity, for a person to look into.
     pub alarm: Option<String>,
+    /// Why its handshakes are refused, as a stable name: told once.
+    refused: Option<String>,
 }
 
 impl PeerState {
@@ -56,6 +58,9 @@ impl PeerState {
     }
 }
 
+/// Peers that are remembered: whoever holds a certificate of ours may appear
+/// here, and a federation has far fewer nodes.
+const PEERS_MAX: usize = 10_000;
 /// Clocks that are further apart than this are worth a word: certificates are
 /// dated back by five minutes.
 const CLOCK_DIFFERENCE_MS: i64 = 5 * 60 * 1000;
@@ -139,6 +144,7 @@ impl Peers {
             state.certificate_not_after =
                 connection.peer().map(|peer| peer.not_after().unix_timestamp());
             state.reason = None;
+            state.refused = None;
             let heads = hello.heads.iter().take(HEADS_MAX);
             state.heads = heads.map(|head| (head.partition.clone(), head.clone())).collect();
             state.troubles.clear();
@@ -151,6 +157,24 @@ impl Peers {
             older.close(CloseCode::Replaced);
         }
         before
+    }
+
+    /// A handshake of a peer was refused for a reason that concerns it alone;
+    /// `kind` is stable, `text` may hold the time. Answers whether that is news.
+    /// Says nothing about a peer that is connected all the same.
+    pub fn refused(&self, node: &NodeId, kind: &str, text: &str) -> bool {
+        let mut inner = self.lock();
+        if inner.states.len() >= PEERS_MAX && !inner.states.contains_key(node) {
+            return false;
+        }
+        let state = inner.states.entry(node.clone()).or_default();
+        if state.connected {
+            return false;
+        }
+        state.reason = Some(text.to_owned());
+        let is_news = state.refused.as_deref() != Some(kind);
+        state.refused = Some(kind.to_owned());
+        is_news
     }
 
     /// The live connection to a peer.

@@ -102,6 +102,11 @@ impl Registrar {
         self.settle_anchor().context("settle the anchor")
     }
 
+    /// These members are connected at `now`, seconds since 1970.
+    pub fn note_connected<'a>(&self, nodes: impl Iterator<Item = &'a NodeId>, now: i64) {
+        self.seen.connected(nodes, now);
+    }
+
     /// One change of `_federation` at a time, from what is read to what is
     /// written.
     fn change(&self) -> MutexGuard<'_, ()> {

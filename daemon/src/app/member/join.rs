@@ -1,34 +1,44 @@
-//! Joining a federation with a token.
+//! Joining a federation with a token: a new directory, or a member that joins
+//! again.
 //!
 //! Keys are made here and never leave. The hub is proved by the root key in the
 //! token; what it sends of `_federation` must contain the head that the token
-//! names.
+//! names. Who joins again keeps store, signing key and unsent changes: only the
+//! certificate is new, and the signing key if the hub has retired the old one.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use certs::{
-    authority::{NodeKey, ROOT_CERT_FILE, save_chain},
+    authority::NodeKey,
+    bundle,
+    credentials::{Credentials, NODE_CHAIN_FILE},
     enrol::{RootOfTrust, Token},
-    keyfile,
-    verify::{Credentials, NODE_CHAIN_FILE, NODE_KEY_FILE},
+    keyfile::{KeyDir, NODE_KEY_FILE, SIGNING_KEY_FILE, generate_signing_key},
+    keyfile, pem,
+    tls::TlsOptions,
 };
 use config::{NodeConfig, Upstream};
 use protocol::{
-    change::ChangeSet,
-    message::{JoinReply, JoinRequest, decode_header, possession_bytes},
+    change::{ChangeSet, Position},
+    hash::Hash,
+    message::{JoinRefused, JoinReply, JoinRequest, decode_header, possession_bytes},
     sign::{SignaturePurpose, SigningKey},
 };
 use rustls::pki_types::CertificateDer;
+use serde_json::{Value as Json, json};
 
-use super::{
-    dir::NodeDir,
-    node::{load_anchor, open_store},
-    now_unix,
-};
+use super::trustee::note_join;
 use crate::{
+    app::{
+        dir::NodeDir,
+        keys::OwnKeys,
+        node::{Node, load_anchor, open_store},
+        now_unix,
+    },
     membership::Membership,
-    net::{Connection, Dialer},
+    net::{Connection, Dialer, FrameReceiver},
+    store::Store,
 };
 
 /// The hub has this long for each answer: more than it gives a whole join.
@@ -38,91 +48,236 @@ const CHANGE_SETS_MAX: u64 = 1_000_000;
 
 /// Makes `dir` a member of the token's federation. The configuration is
 /// written last.
-pub async fn join(dir: &NodeDir, text: &str) -> anyhow::Result<NodeConfig> {
+pub async fn join(dir: &NodeDir, text: &str, passphrase: Passphrase) -> anyhow::Result<NodeConfig> {
     if dir.is_node() {
         bail!("{} is a node already; choose another --dir", dir.path().display());
     }
     dir.check_length()?;
-    let token = Token::parse(text).context("read the token")?;
-    if token.is_expired(now_unix()) {
-        bail!(
-            "this token has expired; ask the hub for a new one: creditsync invite {}",
-            token.node
-        );
-    }
+    let token = read_token(text)?;
     dir.create()?;
     let _lock = dir.lock()?;
     clear_earlier_attempt(dir)?;
 
     let identity = token.identity();
     let node_key = NodeKey::generate()?;
-    let signing_key = keyfile::generate_signing_key();
-    let request = join_request(&token, &node_key, &signing_key)?;
-    let connection = dial(&token).await?;
-    let (mut sender, mut receiver) = connection.open_stream().await?;
-    sender.send(&request).await?;
-    sender.finish();
-    let mut next = async || -> anyhow::Result<JoinReply> {
-        let frame = tokio::time::timeout(ANSWER_MAX, receiver.receive()).await;
-        let frame = frame.context("the hub does not answer")??;
-        let frame = frame.context("the hub ended the conversation early")?;
-        Ok(protocol::codec::decode(&frame)?)
-    };
-    let (chain, root) = match next().await? {
-        JoinReply::Accepted { chain, root } => (chain, root),
-        JoinReply::Refused(refused) => bail!("the hub refused: {refused}"),
-        _ => bail!("the hub answered out of order"),
-    };
-    let root = CertificateDer::from(root);
-    if RootOfTrust::from_certificate(&root)? != token.root {
-        bail!("the hub sent another root certificate than the token names; nothing was set up");
-    }
-    let chain: Vec<CertificateDer<'static>> = chain.into_iter().map(CertificateDer::from).collect();
+    let signing_key = generate_signing_key();
+    let csr = node_key.csr(&identity)?;
+    let mut answer = ask(&token, &csr, &signing_key, TlsOptions::default()).await?;
+    let (chain, root) = answer.accepted(&token).await?;
+    let roots = vec![root];
     // Checks that key, chain, root and identity fit together.
-    Credentials::new(chain.clone(), node_key.private_key(), root.clone(), identity.clone())
+    Credentials::new(chain.clone(), node_key.private_key(), roots.clone(), identity.clone())
         .context("the certificate that the hub sent")?;
 
     std::fs::create_dir_all(dir.certs())
         .with_context(|| format!("make {}", dir.certs().display()))?;
-    keyfile::create_private_dir(&dir.keys())?;
-    node_key.save(&dir.keys().join(NODE_KEY_FILE))?;
-    keyfile::save_signing_key(&dir.signing_key(), &signing_key)?;
-    save_chain(&dir.certs().join(NODE_CHAIN_FILE), &chain)?;
-    save_chain(&dir.certs().join(ROOT_CERT_FILE), std::slice::from_ref(&root))?;
+    let keys = KeyDir::new(dir.keys(), passphrase);
+    keys.create()?;
+    keys.save(NODE_KEY_FILE, &node_key)?;
+    keys.save(SIGNING_KEY_FILE, &signing_key)?;
+    pem::save_chain(&dir.certs().join(NODE_CHAIN_FILE), &chain)?;
+    bundle::save_bundle(&dir.certs(), &roots)?;
     keyfile::write_public(&dir.anchor(), &token.anchor.encode())?;
 
     let config = new_config(&token);
     let store = open_store(dir, &config)?;
     let membership = Membership::new(store.clone(), load_anchor(dir)?, identity.node.clone());
-    let mut token_head_seen = false;
-    for _ in 0..CHANGE_SETS_MAX {
-        match next().await? {
-            JoinReply::ChangeSet { header, body } => {
-                let set = ChangeSet { header: decode_header(&header)?, body };
-                if set.header.header().partition != *membership.partition() {
-                    bail!("the hub sent something else than _federation; nothing was set up");
-                }
-                let set =
-                    set.verify(&*membership.current()?).context("_federation from the hub")?;
-                let position = set.header().position();
-                token_head_seen |=
-                    (position.seq, position.hash) == (token.federation_seq, token.federation_head);
-                store.commit_replica(set).await.context("store _federation")?;
-            }
-            JoinReply::Done => break,
-            _ => bail!("the hub answered out of order"),
-        }
-    }
-    if !token_head_seen {
-        bail!(
-            "the hub's _federation is not the one that the token names: it is older, or not the same \
-             federation. Nothing was set up; ask the hub's administrator"
-        );
-    }
+    answer.take_federation(&token, &store, &membership).await?;
+    accept_keys(&OwnKeys::load(keys, &dir.certs(), store)?, &membership)?;
+    note_join(dir);
     keyfile::write_public(&dir.config(), config.render_new().as_bytes())?;
     // Without its marker a directory is never cleared.
     let _ = std::fs::remove_file(joining_marker(dir));
     Ok(config)
+}
+
+/// What private keys are encrypted with.
+pub type Passphrase = Option<certs::keyfile::Passphrase>;
+
+/// A member joins its federation again: its certificate has ended, it was
+/// revoked, or its hub has another address. Blocks, but not within a runtime.
+pub fn join_again(node: &Node, text: &str, runtime: &tokio::runtime::Handle) -> anyhow::Result<Json> {
+    let token = read_token(text)?;
+    if token.identity() != node.identity {
+        bail!(
+            "this directory is {} and the token is for {}; use the right token, or another --dir",
+            node.identity,
+            token.identity()
+        );
+    }
+    if token.hub != *node.membership.hub() {
+        bail!("this node's hub is {}, and the token is of {}", node.membership.hub(), token.hub);
+    }
+    let trustee = node.trustee.clone().context("a hub does not join")?;
+    let anchor = node.membership.anchor();
+    if token.anchor.epoch < anchor.epoch {
+        bail!("the token is older than what this node knows of the hub; ask for a new one");
+    }
+    let options = TlsOptions { post_quantum: node.config.tls.post_quantum };
+    let csr = node.keeper.request()?;
+    let present = node.own_keys.current();
+    let mut new_signing_key = false;
+    let answered = runtime.block_on(async {
+        let mut answer = ask(&token, &csr, &present, options).await?;
+        if answer.is_refused_for_key().await? {
+            let next = node.own_keys.prepare_next()?;
+            new_signing_key = true;
+            answer = ask(&token, &csr, &next, options).await?;
+        }
+        let (chain, root) = answer.accepted(&token).await?;
+        let mut roots = node.keeper.bundle()?;
+        if !roots.contains(&root) {
+            roots.push(root);
+            bundle::save_bundle(&node.dir.certs(), &roots)?;
+        }
+        if token.anchor.supersedes(&anchor) {
+            keyfile::write_public(&node.dir.anchor(), &token.anchor.encode())?;
+            node.membership.set_anchor(token.anchor.clone());
+        }
+        answer.take_federation(&token, &node.store, &node.membership).await?;
+        anyhow::Ok(chain)
+    });
+    node.keeper.install(answered?).context("the certificate that the hub sent")?;
+    // The administrator who pasted a token has looked at the keys.
+    accept_keys(&node.own_keys, &node.membership)?;
+    trustee.look()?;
+    note_join(&node.dir);
+    let not_after = node.keeper.shown().federation.not_after()?;
+    tracing::info!(node = %node.identity.node, new_signing_key, "joined again");
+    let known = node.config.upstream.as_ref().map(|upstream| upstream.addresses.clone());
+    Ok(json!({
+        "node": node.identity.node,
+        "federation": node.identity.federation,
+        "hub": token.hub,
+        "new_signing_key": new_signing_key,
+        "certificate_not_after": super::super::rfc3339(not_after.unix_timestamp()),
+        "addresses": token.addresses,
+        "addresses_differ": known.as_ref() != Some(&token.addresses),
+    }))
+}
+
+fn read_token(text: &str) -> anyhow::Result<Token> {
+    let token = Token::parse(text).context("read the token")?;
+    if token.is_expired(now_unix()) {
+        bail!(
+            "this token has expired, by this machine's clock ({}); if the clock is right, ask the hub for a \
+             new one: creditsync invite {}",
+            super::super::rfc3339(now_unix()),
+            token.node
+        );
+    }
+    Ok(token)
+}
+
+/// All keys that `_federation` has for this node now count as its own.
+fn accept_keys(own_keys: &OwnKeys, membership: &Membership) -> anyhow::Result<()> {
+    let registry = membership.current()?;
+    let keys = registry.keys(membership.me()).iter();
+    let keys = keys.map(|known| Hash(*known.public.as_bytes()));
+    own_keys.know(keys.chain([Hash(*own_keys.current().public().as_bytes())]))
+}
+
+/// The hub's answer to a request to join, as it comes.
+struct Answer {
+    // It ends with the connection.
+    _connection: Connection,
+    receiver: FrameReceiver,
+    /// Read already, to see whether it is a refusal.
+    first: Option<JoinReply>,
+}
+
+async fn ask(
+    token: &Token,
+    csr: &[u8],
+    signing_key: &SigningKey,
+    options: TlsOptions,
+) -> anyhow::Result<Answer> {
+    let connection = dial(token, options).await?;
+    let (mut sender, receiver) = connection.open_stream().await?;
+    let proof = possession_bytes(&token.id, &token.node);
+    sender
+        .send(&JoinRequest {
+            token_id: token.id,
+            secret: *token.secret,
+            node: token.node.clone(),
+            csr: csr.to_vec(),
+            signing_key: *signing_key.public().as_bytes(),
+            possession: signing_key.sign(SignaturePurpose::Possession, &proof).to_vec(),
+        })
+        .await?;
+    sender.finish();
+    Ok(Answer { _connection: connection, receiver, first: None })
+}
+
+impl Answer {
+    async fn next(&mut self) -> anyhow::Result<JoinReply> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
+        let frame = tokio::time::timeout(ANSWER_MAX, self.receiver.receive()).await;
+        let frame = frame.context("the hub does not answer")??;
+        let frame = frame.context("the hub ended the conversation early")?;
+        Ok(protocol::codec::decode(&frame)?)
+    }
+
+    /// Whether the hub wants another signing key.
+    async fn is_refused_for_key(&mut self) -> anyhow::Result<bool> {
+        let first = self.next().await?;
+        let refused = matches!(first, JoinReply::Refused(JoinRefused::KeyRetired));
+        self.first = Some(first);
+        Ok(refused)
+    }
+
+    /// The certificate's chain, and the root that the token names.
+    async fn accepted(
+        &mut self,
+        token: &Token,
+    ) -> anyhow::Result<(Vec<CertificateDer<'static>>, CertificateDer<'static>)> {
+        let (chain, root) = match self.next().await? {
+            JoinReply::Accepted { chain, root } => (chain, CertificateDer::from(root)),
+            JoinReply::Refused(refused) => bail!("the hub refused: {refused}"),
+            _ => bail!("the hub answered out of order"),
+        };
+        if RootOfTrust::from_certificate(&root)? != token.root {
+            bail!("the hub sent another root certificate than the token names; nothing was set up");
+        }
+        Ok((chain.into_iter().map(CertificateDer::from).collect(), root))
+    }
+
+    /// All change sets of `_federation`: those that are held already have to be
+    /// the same.
+    async fn take_federation(
+        &mut self,
+        token: &Token,
+        store: &Store,
+        membership: &Membership,
+    ) -> anyhow::Result<()> {
+        let named = Position { seq: token.federation_seq, hash: token.federation_head };
+        let mut token_head_seen = false;
+        for _ in 0..CHANGE_SETS_MAX {
+            match self.next().await? {
+                JoinReply::ChangeSet { header, body } => {
+                    let set = ChangeSet { header: decode_header(&header)?, body };
+                    if set.header.header().partition != *membership.partition() {
+                        bail!("the hub sent something else than _federation; nothing was set up");
+                    }
+                    let set =
+                        set.verify(&*membership.current()?).context("_federation from the hub")?;
+                    token_head_seen |= set.header().position() == named;
+                    store.commit_replica(set).await.context("store _federation")?;
+                }
+                JoinReply::Done => break,
+                _ => bail!("the hub answered out of order"),
+            }
+        }
+        if !token_head_seen {
+            bail!(
+                "the hub's _federation is not the one that the token names: it is older, or not the same \
+                 federation. Nothing was set up; ask the hub's administrator"
+            );
+        }
+        Ok(())
+    }
 }
 
 /// Removes what an attempt that was interrupted left behind: the hub has never
@@ -149,27 +304,11 @@ fn joining_marker(dir: &NodeDir) -> std::path::PathBuf {
     dir.run().join("joining")
 }
 
-fn join_request(
-    token: &Token,
-    node_key: &NodeKey,
-    signing_key: &SigningKey,
-) -> anyhow::Result<JoinRequest> {
-    let proof = possession_bytes(&token.id, &token.node);
-    Ok(JoinRequest {
-        token_id: token.id,
-        secret: *token.secret,
-        node: token.node.clone(),
-        csr: node_key.csr(&token.identity())?,
-        signing_key: *signing_key.public().as_bytes(),
-        possession: signing_key.sign(SignaturePurpose::Possession, &proof).to_vec(),
-    })
-}
-
-async fn dial(token: &Token) -> anyhow::Result<Connection> {
+async fn dial(token: &Token, options: TlsOptions) -> anyhow::Result<Connection> {
     let dialer = Dialer::bind()?;
     let mut problems = Vec::new();
     for address in &token.addresses {
-        match dialer.dial_to_join(address, &token.hub_identity(), &token.root).await {
+        match dialer.dial_to_join(address, &token.hub_identity(), &token.root, options).await {
             Ok(connection) => return Ok(connection),
             Err(error) => problems.push(format!("{address}: {error}")),
         }
