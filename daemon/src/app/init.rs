@@ -76,7 +76,8 @@ pub fn init(dir: &NodeDir, hub: &NewHub) -> anyhow::Result<()> {
     let store = open_store(dir, &config)?;
     let membership = Membership::new(store.clone(), load_anchor(dir)?, hub.node.clone());
     let changes = super::node::federation_changes(&membership, changes);
-    store.commit_own_later(changes, signing_key.into())?.wait().context("write _federation")?;
+    store.set_signer(signing_key.into());
+    store.commit_own_later(changes)?.wait().context("write _federation")?;
     keyfile::write_public(&dir.config(), config.render_new().as_bytes())?;
     Ok(())
 }

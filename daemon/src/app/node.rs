@@ -33,9 +33,7 @@ pub struct Node {
     pub config: NodeConfig,
     /// Its name in its federation.
     pub identity: Identity,
-    /// The key that signs its change sets.
-    pub signing_key: Arc<SigningKey>,
-    /// Its store.
+    /// Its store, which signs its change sets.
     pub store: Store,
     /// Its federation.
     pub membership: Arc<Membership>,
@@ -110,10 +108,11 @@ impl Node {
                 anchor.federation
             );
         }
-        let signing_key = Arc::new(keyfile::load_signing_key(&dir.signing_key())?);
+        let signing_key = keyfile::load_signing_key(&dir.signing_key())?;
         let store = open_store(dir, &config)?;
         let membership = Arc::new(Membership::new(store.clone(), anchor, config.node.clone()));
         check_own_key(&membership, &signing_key)?;
+        store.set_signer(signing_key.into());
         let sync = Arc::new(sync::Context::new(
             store.clone(),
             membership.clone(),
@@ -128,7 +127,6 @@ impl Node {
         let importer = Arc::new(Importer::new(
             store.clone(),
             membership.clone(),
-            signing_key.clone(),
             dir.run(),
             usize::try_from(config.import.memory_mb * 1024 * 1024).unwrap_or(usize::MAX),
             hold,
@@ -139,7 +137,6 @@ impl Node {
             dir: dir.clone(),
             config,
             identity,
-            signing_key,
             store,
             membership,
             sync,
@@ -174,7 +171,7 @@ impl Node {
             );
         }
         let own = federation_changes(&self.membership, changes);
-        let pending = self.store.commit_own_later(own, self.signing_key.clone())?;
+        let pending = self.store.commit_own_later(own)?;
         Ok(pending.wait()?)
     }
 }

@@ -140,6 +140,9 @@ pub enum StoreError {
         /// The peer's number.
         awaited: u64,
     },
+    /// Own changes, and no key to sign them.
+    #[error("{0}: the store was given no signing key, so nothing can be committed")]
+    NoSigner(PartitionId),
     /// Changes that no peer would accept from this node.
     #[error("{partition}: the changes cannot be committed: {problem}")]
     Changes {

@@ -11,6 +11,7 @@
 //! - [`disk`]: sled opened, batches made durable, values cut into chunks;
 //! - [`pages`]: the state tree's pages, live and through a snapshot;
 //! - [`writer`]: commits, stagings, chores;
+//! - [`signing`]: whose key signs own change sets, and how it is changed;
 //! - [`staging`]: a tree that a peer delivers, until it is whole;
 //! - [`heads`]: the sidecar `HEADS`, by which a truncated database is noticed.
 
@@ -19,6 +20,7 @@ mod error;
 mod heads;
 mod keys;
 mod pages;
+mod signing;
 mod staging;
 mod state;
 mod writer;
@@ -32,7 +34,6 @@ use std::{
 use protocol::{
     change::{Change, ChangeSet, Position, SignedHeader, VerifiedChangeSet},
     id::{NodeId, PartitionId},
-    sign::SigningKey,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -180,24 +181,16 @@ impl Store {
     }
 
     /// Commits changes, sorted by key, to a partition that this node owns: the
-    /// next change set is made, signed with `key`, and durable when this
-    /// answers.
-    pub async fn commit_own(
-        &self,
-        changes: OwnChanges,
-        key: Arc<SigningKey>,
-    ) -> Result<Arc<Head>, StoreError> {
-        self.submit(|reply| Job::Own { changes, key, reply }).await?.answer().await
+    /// next change set is made, signed with the key that is the signer at that
+    /// moment, and durable when this answers.
+    pub async fn commit_own(&self, changes: OwnChanges) -> Result<Arc<Head>, StoreError> {
+        self.submit(|reply| Job::Own { changes, reply }).await?.answer().await
     }
 
     /// As [`Store::commit_own`], from a thread that may block; several may be
     /// pending at once and are committed in order.
-    pub fn commit_own_later(
-        &self,
-        changes: OwnChanges,
-        key: Arc<SigningKey>,
-    ) -> Result<Pending<Arc<Head>>, StoreError> {
-        self.submit_blocking(|reply| Job::Own { changes, key, reply })
+    pub fn commit_own_later(&self, changes: OwnChanges) -> Result<Pending<Arc<Head>>, StoreError> {
+        self.submit_blocking(|reply| Job::Own { changes, reply })
     }
 
     /// Commits a change set of another origin: it must follow the head, and its

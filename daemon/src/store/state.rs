@@ -15,6 +15,7 @@ use protocol::{
     hash::Hash,
     id::{FederationId, NodeId, PartitionId},
     message::Announced,
+    sign::SigningKey,
     tree::Summary,
 };
 use serde::{Deserialize, Serialize};
@@ -190,6 +191,9 @@ pub(super) struct Shared {
     /// Own partitions that a peer holds up to a higher number: nothing is
     /// written before they are taken back.
     pub awaited: Mutex<BTreeMap<PartitionId, u64>>,
+    /// Signs own change sets. Set when the node opens; behind that only the
+    /// writer changes it, between two jobs.
+    pub signer: Mutex<Option<Arc<SigningKey>>>,
     pub failed: AtomicBool,
     pub commits: AtomicU64,
     pub pages_written: AtomicU64,
@@ -219,6 +223,7 @@ impl Shared {
             snapshots: Mutex::default(),
             loading: Mutex::default(),
             awaited: Mutex::default(),
+            signer: Mutex::default(),
             failed: AtomicBool::new(false),
             commits: AtomicU64::new(0),
             pages_written: AtomicU64::new(0),

@@ -9,6 +9,8 @@ mod disk;
 mod heads;
 #[path = "tests_replica.rs"]
 mod replica;
+#[path = "tests_signing.rs"]
+mod signing;
 #[path = "tests_snapshot.rs"]
 mod snapshot;
 #[path = "tests_staging.rs"]
@@ -59,7 +61,13 @@ fn options() -> Options {
 }
 
 fn open(path: &Path) -> Store {
-    Store::open(path, &options()).unwrap()
+    open_with(path, &options())
+}
+
+fn open_with(path: &Path, options: &Options) -> Store {
+    let store = Store::open(path, options).unwrap();
+    store.set_signer(KEY.clone());
+    store
 }
 
 /// A store that knows a `_federation`, without which nothing else is taken.
@@ -149,7 +157,7 @@ fn try_commit(
     partition: &PartitionId,
     changes: Vec<Change>,
 ) -> Result<Arc<Head>, StoreError> {
-    store.commit_own_later(own(partition, changes), KEY.clone())?.wait()
+    store.commit_own_later(own(partition, changes))?.wait()
 }
 
 fn commit(store: &Store, partition: &PartitionId, changes: Vec<Change>) -> Arc<Head> {

@@ -24,7 +24,6 @@ use protocol::{
     id::{NodeId, PartitionId},
     page::MadePage,
     record::{KEY_BYTES_MAX, RECORD_BYTES_MAX},
-    sign::SigningKey,
     tree::{self, Summary, Update},
 };
 use tokio::sync::{
@@ -56,7 +55,7 @@ type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// What the writer is asked to do.
 pub(super) enum Job {
     /// The next change set of an own partition.
-    Own { changes: OwnChanges, key: Arc<SigningKey>, reply: Reply<Arc<Head>> },
+    Own { changes: OwnChanges, reply: Reply<Arc<Head>> },
     /// The next change set of another origin's partition.
     Replica { set: Box<VerifiedChangeSet>, reply: Reply<Arc<Head>> },
     /// What a peer holds.
@@ -183,8 +182,8 @@ impl Writer {
 
     fn handle(&mut self, job: Job) {
         match job {
-            Job::Own { changes, key, reply } => {
-                let result = self.well().and_then(|()| self.commit_own(changes, &key));
+            Job::Own { changes, reply } => {
+                let result = self.well().and_then(|()| self.commit_own(changes));
                 self.answer_after_flush(reply, result);
             }
             Job::Replica { set, reply } => {
@@ -334,7 +333,9 @@ impl Writer {
         found.into_iter().find_map(|id| self.head(&id).map(|head| (id, head)))
     }
 
-    fn commit_own(&mut self, own: OwnChanges, key: &SigningKey) -> Result<Arc<Head>, StoreError> {
+    fn commit_own(&mut self, own: OwnChanges) -> Result<Arc<Head>, StoreError> {
+        let key = lock(&self.shared.signer).clone();
+        let key = key.ok_or_else(|| StoreError::NoSigner(own.partition.clone()))?;
         let body = body_of(&own.changes);
         check_limits(&own.changes, &body)
             .map_err(|problem| StoreError::Changes { partition: own.partition.clone(), problem })?;
@@ -358,7 +359,7 @@ impl Writer {
             records: update.summary.records,
             key_id: key.public().id(),
         };
-        let signed = SignedHeader::sign(header, key);
+        let signed = SignedHeader::sign(header, &key);
         let body = own.keep_body.then(|| protocol::codec::compress(&body));
         self.commit(&state, before.as_deref(), signed, body.as_deref(), update)
     }
