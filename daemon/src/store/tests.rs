@@ -20,7 +20,10 @@ use std::{
     collections::BTreeMap,
     future::Future,
     path::Path,
-    sync::{Arc, LazyLock},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use protocol::{
@@ -320,6 +323,15 @@ fn assert_tidy(store: &Store) {
 /// Waits until the writer has done its chores.
 fn tidy(store: &Store) {
     store.submit_blocking(|reply| Job::Tidy { reply: Some(reply) }).unwrap().wait().unwrap();
+}
+
+/// Ends the threads of a test, also when it fails.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 fn copy_directory(from: &Path, to: &Path) {

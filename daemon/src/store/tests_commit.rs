@@ -1,7 +1,5 @@
 //! Own commits: histories, limits, durability, and errors of the disk.
 
-use std::sync::atomic::Ordering;
-
 use super::*;
 use crate::store::state::Ack;
 

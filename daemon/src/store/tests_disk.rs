@@ -1,9 +1,6 @@
 //! Large values, and disks that are nearly full.
 
-use std::{
-    process::Command,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::process::Command;
 
 use super::*;
 

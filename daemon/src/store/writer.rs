@@ -6,12 +6,14 @@
 //! When nothing waits it does chores: deleting old generations and what closed
 //! snapshots had saved.
 //!
+//! - [`signing`]: another signing key takes the place of the current one;
 //! - [`staging`]: the state of a partition taken from a peer's tree.
 
+mod signing;
 mod staging;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -24,6 +26,7 @@ use protocol::{
     id::{NodeId, PartitionId},
     page::MadePage,
     record::{KEY_BYTES_MAX, RECORD_BYTES_MAX},
+    sign::SigningKey,
     tree::{self, Summary, Update},
 };
 use tokio::sync::{
@@ -51,6 +54,8 @@ const FLUSHES_PER_CHORE: u32 = 16;
 const SNAPSHOTS_MAX: usize = 64;
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+/// Makes changes of `_federation` from the numbers of own partitions' heads.
+pub(super) type Build = Box<dyn FnOnce(BTreeMap<PartitionId, u64>) -> OwnChanges + Send>;
 
 /// What the writer is asked to do.
 pub(super) enum Job {
@@ -76,6 +81,15 @@ pub(super) enum Job {
         inner: Vec<MadePage>,
         reply: Reply<Arc<Head>>,
     },
+    /// Sign with another key, and sign anew what the one before may not sign.
+    AdoptSigner {
+        next: Arc<SigningKey>,
+        origin: NodeId,
+        last: BTreeMap<PartitionId, u64>,
+        reply: Reply<u64>,
+    },
+    /// Commit to `_federation` that another key signs, and sign with it.
+    RotateSigner { next: Arc<SigningKey>, origin: NodeId, build: Build, reply: Reply<Arc<Head>> },
     /// Look for chores. Whoever asks for an answer gets it when all are done.
     Tidy { reply: Option<Reply<()>> },
 }
@@ -173,7 +187,8 @@ impl Writer {
                 self.handle(job);
                 shared_flush += 1;
             }
-            self.flush();
+            // Whoever waited was told.
+            let _ = self.flush();
         }
         if let Err(error) = self.shared.disk.make_durable() {
             tracing::error!(%error, "the last flush of the store failed");
@@ -203,8 +218,7 @@ impl Writer {
             }
             Job::OpenSnapshot { partition, reply } => {
                 // A snapshot shows what is durable and published.
-                self.flush();
-                let result = self.well().and_then(|()| self.open_snapshot(&partition));
+                let result = self.flush().and_then(|()| self.open_snapshot(&partition));
                 let _ = reply.send(result);
             }
             Job::BeginStaging { partition, reply } => {
@@ -219,6 +233,14 @@ impl Writer {
                 let result =
                     self.well().and_then(|()| self.finish_staging(stage, *header, summary, inner));
                 self.answer_after_flush(reply, result);
+            }
+            Job::AdoptSigner { next, origin, last, reply } => {
+                let result = self.well().and_then(|()| self.adopt_signer(next, &origin, &last));
+                let _ = reply.send(result);
+            }
+            Job::RotateSigner { next, origin, build, reply } => {
+                let result = self.well().and_then(|()| self.rotate_signer(next, &origin, build));
+                let _ = reply.send(result);
             }
             Job::Tidy { reply: None } => {}
             Job::Tidy { reply: Some(reply) } => {
@@ -266,17 +288,17 @@ impl Writer {
         }
     }
 
-    /// Makes durable what was applied, publishes the heads, answers.
-    fn flush(&mut self) {
-        if self.waiting.is_empty() {
-            return;
+    /// Makes durable what was applied, publishes the heads, answers. An error is
+    /// what all who waited were told.
+    fn flush(&mut self) -> Result<(), StoreError> {
+        if self.waiting.is_empty() && self.unpublished.is_empty() {
+            return self.well();
         }
         let durable = self
             .well()
             .and_then(|()| self.shared.disk.make_durable().inspect_err(|error| self.fail(error)));
-        let failed = durable.err();
-        match &failed {
-            None => {
+        match &durable {
+            Ok(()) => {
                 for (partition, head) in self.unpublished.drain() {
                     if let Some(state) = self.shared.partition(&partition) {
                         state.publish(head);
@@ -286,11 +308,12 @@ impl Writer {
                 }
                 self.shared.touch_sidecar(|state| state.dirty = true);
             }
-            Some(_) => self.unpublished.clear(),
+            Err(_) => self.unpublished.clear(),
         }
         for answer in self.waiting.drain(..) {
-            answer(failed.clone());
+            answer(durable.clone().err());
         }
+        durable
     }
 
     /// The head that the next job builds upon.
