@@ -140,6 +140,23 @@ pub enum StoreError {
         /// The peer's number.
         awaited: u64,
     },
+    /// The change set was signed with a key that nothing more is taken of, while
+    /// it is being retired.
+    #[error(
+        "{partition}: the key that signed the change set is suspended while it is being retired"
+    )]
+    KeySuspended {
+        /// The partition.
+        partition: PartitionId,
+    },
+    /// This node was told to write nothing to its own partitions.
+    #[error(
+        "this node writes nothing of its own: {reason}. 'creditsync status' says what to do next"
+    )]
+    OwnWritesStopped {
+        /// Why.
+        reason: String,
+    },
     /// Own changes, and no key to sign them.
     #[error("{0}: the store was given no signing key, so nothing can be committed")]
     NoSigner(PartitionId),

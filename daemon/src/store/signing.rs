@@ -65,6 +65,35 @@ impl Store {
         self.submit_blocking(|reply| Job::AdoptSigner { next, origin, last, reply })?.wait()
     }
 
+    /// Takes no more change sets and no pages under headers that name this key,
+    /// until [`Store::resume_key`] or a restart. Answers once all that was asked
+    /// of the store before is done and durable: the heads then say which numbers
+    /// of this key were accepted last. What the log holds already is answered as
+    /// ever. Blocks.
+    pub fn suspend_key(&self, key_id: Hash) -> Result<(), StoreError> {
+        self.submit_blocking(|reply| Job::SuspendKey { key_id, suspended: true, reply })?.wait()
+    }
+
+    /// Takes change sets of a suspended key again. Blocks.
+    ///
+    /// For a key that was not retired after all: one that was verified before the
+    /// key's last number was recorded may still be waiting for the writer, so a
+    /// retired key stays suspended for as long as this store is open.
+    pub fn resume_key(&self, key_id: Hash) -> Result<(), StoreError> {
+        self.submit_blocking(|reply| Job::SuspendKey { key_id, suspended: false, reply })?.wait()
+    }
+
+    /// Refuses own commits from now on, those that wait for the writer as well,
+    /// except to `_federation`; `None` allows them again. Kept in memory only.
+    pub fn stop_own_writes(&self, reason: Option<String>) {
+        *lock(&self.shared.own_writes_stopped) = reason;
+    }
+
+    /// Why own commits are refused, if they are.
+    pub fn own_writes_stopped(&self) -> Option<String> {
+        lock(&self.shared.own_writes_stopped).clone()
+    }
+
     /// Makes `next` the signer by a change set of `_federation` that the signer
     /// before it signs: the hub's own change of keys. Blocks.
     ///

@@ -194,6 +194,8 @@ pub(super) struct Shared {
     /// Signs own change sets. Set when the node opens; behind that only the
     /// writer changes it, between two jobs.
     pub signer: Mutex<Option<Arc<SigningKey>>>,
+    /// Why nothing is written to own partitions but `_federation`.
+    pub own_writes_stopped: Mutex<Option<String>>,
     pub failed: AtomicBool,
     pub commits: AtomicU64,
     pub pages_written: AtomicU64,
@@ -224,6 +226,7 @@ impl Shared {
             loading: Mutex::default(),
             awaited: Mutex::default(),
             signer: Mutex::default(),
+            own_writes_stopped: Mutex::default(),
             failed: AtomicBool::new(false),
             commits: AtomicU64::new(0),
             pages_written: AtomicU64::new(0),

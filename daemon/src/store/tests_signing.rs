@@ -1,7 +1,10 @@
 //! Signing keys: who signs the next own change set, and what a change of keys
 //! leaves in the log.
 
-use std::sync::mpsc;
+use std::{
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 
 use protocol::change::Position;
 
@@ -167,6 +170,19 @@ fn what_the_old_key_may_not_sign_is_signed_anew_once() {
 }
 
 #[test]
+fn a_hub_never_signs_its_federation_anew() {
+    let (_directory, store) = fresh();
+    let hub = federation().origin;
+    let own_data = PartitionId { origin: hub.clone(), ..enterprise() };
+    commit(&store, &own_data, vec![put(1, "x")]);
+    let head = store.head(&federation());
+    assert_eq!(store.adopt_signer_blocking(signing_key(8), hub, BTreeMap::new()).unwrap(), 1);
+    assert_eq!(store.head(&federation()), head);
+    assert_signed(&store, &federation(), |_| KEY.clone());
+    assert_signed(&store, &own_data, |_| signing_key(8));
+}
+
+#[test]
 fn a_switch_that_was_interrupted_is_done_again() {
     let (directory, store, _) = two_partitions();
     let next = signing_key(8);
@@ -316,8 +332,11 @@ fn commit_until(done: &AtomicBool, store: &Store, partition: &PartitionId) -> u6
     count
 }
 
+/// Waits until the head has a number; answers what it has then.
 fn reach(store: &Store, partition: &PartitionId, seq: u64) -> u64 {
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
+        assert!(Instant::now() < deadline, "{partition} does not reach number {seq}");
         match store.head(partition) {
             Some(head) if head.seq() >= seq => return head.seq(),
             _ => std::thread::yield_now(),
@@ -418,4 +437,86 @@ fn the_hub_keeps_its_key_if_the_change_is_not_committed() {
     store.shared.disk.broken.sync.store(true, Ordering::Relaxed);
     let failed = rotate(own(&federation(), vec![put(3, "x")]));
     assert!(matches!(failed, StoreError::Database(_)), "{failed}");
+}
+
+#[test]
+fn a_suspended_key_moves_no_head_but_what_came_before_it_does() {
+    let (_a, origin, _) = two_partitions();
+    let (_b, replica) = replica_of(&origin);
+    let id = KEY.public().id();
+    for number in 0..4 {
+        commit(&origin, &enterprise(), vec![put(number, "later")]);
+    }
+    let header = origin.head(&enterprise()).unwrap().signed.clone();
+    // The writer is held until two change sets wait, with the suspension
+    // between them.
+    let ((go, ready), (begun, building)) = (mpsc::channel(), mpsc::channel());
+    std::thread::scope(|scope| {
+        let build = move |_| {
+            begun.send(()).unwrap();
+            ready.recv().unwrap();
+            // It cannot be committed, so nothing of it stays.
+            own(&enterprise(), vec![])
+        };
+        let hub = federation().origin;
+        let held = scope.spawn(|| replica.rotate_signer(signing_key(9), hub, build));
+        building.recv().unwrap();
+        let queue = |seq| {
+            let set = Box::new(verified(&origin, &enterprise(), seq));
+            replica.submit_blocking(|reply| Job::Replica { set, reply }).unwrap()
+        };
+        let earlier = queue(10);
+        let job = |reply| Job::SuspendKey { key_id: id, suspended: true, reply };
+        let suspended = replica.submit_blocking(job).unwrap();
+        let later = queue(11);
+        go.send(()).unwrap();
+        held.join().unwrap().unwrap_err();
+        suspended.wait().unwrap();
+        // Durable and to be seen, not only queued.
+        assert_eq!(replica.head(&enterprise()).unwrap().seq(), 10);
+        assert_eq!(earlier.wait().unwrap().seq(), 10);
+        let refused = later.wait();
+        let Err(StoreError::KeySuspended { partition }) = refused else { panic!("{refused:?}") };
+        assert_eq!(partition, enterprise());
+    });
+    // What is here is answered as ever; pages are refused like change sets.
+    assert_eq!(try_replicate(&replica, verified(&origin, &enterprise(), 10)).unwrap().seq(), 10);
+    let pages = || {
+        let mut staging = wait(replica.begin_staging(header.clone())).unwrap();
+        let leaves = super::staging::delivery(&origin).1;
+        super::staging::feed(&mut staging, &leaves);
+        wait(staging.finish())
+    };
+    let refused = pages();
+    assert!(matches!(refused, Err(StoreError::KeySuspended { .. })), "{refused:?}");
+    // Another key is not concerned, nor are own commits.
+    let of_another = PartitionId { origin: NodeId::new("410181").unwrap(), ..enterprise() };
+    replica.set_signer(signing_key(3));
+    commit(&replica, &of_another, vec![put(1, "x")]);
+    replica.resume_key(id).unwrap();
+    try_replicate(&replica, verified(&origin, &enterprise(), 11)).unwrap();
+    assert_eq!(pages().unwrap().seq(), 13);
+    let heads = (replica.head(&enterprise()).unwrap(), origin.head(&enterprise()).unwrap());
+    assert_eq!(heads.0.signed, heads.1.signed);
+}
+
+#[test]
+fn while_own_writes_are_stopped_only_the_federation_moves() {
+    let (_a, store, content) = two_partitions();
+    let (_b, replica) = replica_of(&store);
+    store.stop_own_writes(Some("a key for this node was registered that it did not make".into()));
+    let refused = try_commit(&store, &enterprise(), vec![put(1, "x")]);
+    let Err(StoreError::OwnWritesStopped { reason }) = &refused else { panic!("{refused:?}") };
+    assert_eq!(Some(reason), store.own_writes_stopped().as_ref());
+    let text = refused.as_ref().unwrap_err().to_string();
+    assert!(text.contains(reason) && text.contains("'creditsync status'"), "{text}");
+    assert_holds(&store, &enterprise(), &content);
+    commit(&store, &federation(), vec![put(2, "x")]);
+    // What another origin wrote is taken.
+    replica.stop_own_writes(store.own_writes_stopped());
+    follow(&store, &replica, &federation());
+    store.stop_own_writes(None);
+    assert_eq!(store.own_writes_stopped(), None);
+    commit(&store, &enterprise(), vec![put(1, "x")]);
+    follow(&store, &replica, &enterprise());
 }

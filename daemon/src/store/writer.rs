@@ -6,14 +6,15 @@
 //! When nothing waits it does chores: deleting old generations and what closed
 //! snapshots had saved.
 //!
-//! - [`signing`]: another signing key takes the place of the current one;
+//! - [`signing`]: another signing key takes the place of the current one, or
+//!   none counts for a while;
 //! - [`staging`]: the state of a partition taken from a peer's tree.
 
 mod signing;
 mod staging;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -90,6 +91,8 @@ pub(super) enum Job {
     },
     /// Commit to `_federation` that another key signs, and sign with it.
     RotateSigner { next: Arc<SigningKey>, origin: NodeId, build: Build, reply: Reply<Arc<Head>> },
+    /// Take no more, or again, of what a key signed.
+    SuspendKey { key_id: Hash, suspended: bool, reply: Reply<()> },
     /// Look for chores. Whoever asks for an answer gets it when all are done.
     Tidy { reply: Option<Reply<()>> },
 }
@@ -132,6 +135,8 @@ struct Writer {
     /// The ticket of each partition's newest staging.
     stagings: HashMap<u32, u64>,
     next_ticket: u64,
+    /// Keys of which nothing more is taken.
+    suspended: HashSet<Hash>,
     /// Prefixes whose values are to be deleted.
     chores: Vec<Vec<u8>>,
 }
@@ -149,6 +154,7 @@ impl Writer {
             next_snapshot: 1,
             stagings: HashMap::new(),
             next_ticket: 1,
+            suspended: HashSet::new(),
             chores: Vec::new(),
         };
         for state in partitions.values() {
@@ -240,6 +246,10 @@ impl Writer {
             }
             Job::RotateSigner { next, origin, build, reply } => {
                 let result = self.well().and_then(|()| self.rotate_signer(next, &origin, build));
+                let _ = reply.send(result);
+            }
+            Job::SuspendKey { key_id, suspended, reply } => {
+                let result = self.well().and_then(|()| self.suspend_key(key_id, suspended));
                 let _ = reply.send(result);
             }
             Job::Tidy { reply: None } => {}
@@ -357,6 +367,7 @@ impl Writer {
     }
 
     fn commit_own(&mut self, own: OwnChanges) -> Result<Arc<Head>, StoreError> {
+        self.refuse_stopped(&own.partition)?;
         let key = lock(&self.shared.signer).clone();
         let key = key.ok_or_else(|| StoreError::NoSigner(own.partition.clone()))?;
         let body = body_of(&own.changes);
@@ -427,6 +438,7 @@ impl Writer {
                 _ => Ok(head.clone()),
             };
         }
+        self.refuse_suspended(header)?;
         let head_seq = ours.map_or(0, |ours| ours.seq);
         if header.seq != head_seq + 1 {
             return Err(StoreError::Gap {

@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use protocol::{
-    change::{HEADER_BYTES_MAX, SignedHeader},
+    change::{HEADER_BYTES_MAX, Header, SignedHeader},
     hash::Hash,
     id::{NodeId, PartitionId},
     sign::SigningKey,
@@ -84,6 +84,34 @@ impl Writer {
         self.flush()?;
         *lock(&self.shared.signer) = Some(next);
         Ok(head)
+    }
+
+    /// From now on, or no longer, refuses what this key signed.
+    pub(super) fn suspend_key(&mut self, key_id: Hash, suspended: bool) -> Result<(), StoreError> {
+        self.flush()?;
+        if suspended {
+            self.suspended.insert(key_id);
+        } else {
+            self.suspended.remove(&key_id);
+        }
+        Ok(())
+    }
+
+    /// Asked of what would move a head, not of what is here already.
+    pub(super) fn refuse_suspended(&self, header: &Header) -> Result<(), StoreError> {
+        if self.suspended.contains(&header.key_id) {
+            return Err(StoreError::KeySuspended { partition: header.partition.clone() });
+        }
+        Ok(())
+    }
+
+    pub(super) fn refuse_stopped(&self, partition: &PartitionId) -> Result<(), StoreError> {
+        match lock(&self.shared.own_writes_stopped).clone() {
+            Some(reason) if !partition.dataset.is_system() => {
+                Err(StoreError::OwnWritesStopped { reason })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The heads of an origin's partitions, those that wait for a flush as well.

@@ -88,6 +88,7 @@ impl Writer {
                 offered: described.seq,
             });
         }
+        self.refuse_suspended(described)?;
         self.check_federation_head(&stage.partition, described.federation_head, before.as_deref())?;
         self.check_root(&header, &summary)?;
         let mut batch = Batch::default();
