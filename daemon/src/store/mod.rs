@@ -230,6 +230,27 @@ impl Store {
         self.submit(|reply| Job::Quarantine { partition, reason, reply }).await?.answer().await
     }
 
+    /// Drops a replica of another origin, so that it can be fetched again from
+    /// number 1: head, history, pages, what peers acknowledged, a quarantine and
+    /// a staging under way. The store cannot tell a replica from an own
+    /// partition, whose data would be lost.
+    ///
+    /// When it answers, this is durable and listeners have heard of it. It may be
+    /// interrupted anywhere: up to the one batch that takes the name off its
+    /// data everything is as before, except that `HEADS` vouches for the
+    /// partition only from its next commit on; behind it nothing is left but
+    /// data to be deleted, which goes on at the next start.
+    pub async fn forget(&self, partition: &PartitionId) -> Result<(), StoreError> {
+        let partition = partition.clone();
+        self.submit(|reply| Job::Forget { partition, reply }).await?.answer().await
+    }
+
+    /// As [`Store::forget`], from a thread that may block.
+    pub fn forget_blocking(&self, partition: &PartitionId) -> Result<(), StoreError> {
+        let partition = partition.clone();
+        self.submit_blocking(|reply| Job::Forget { partition, reply })?.wait()
+    }
+
     /// Says that a large first load of a partition begins: its head is announced
     /// to peers when the answer is dropped.
     pub fn begin_load(&self, partition: &PartitionId) -> Load {

@@ -158,6 +158,11 @@ impl PartitionState {
         *self.head.write().unwrap_or_else(|e| e.into_inner()) = Some(head);
     }
 
+    /// Shows those who still hold it that nothing is here any more.
+    pub fn forget(&self) {
+        *self.head.write().unwrap_or_else(|e| e.into_inner()) = None;
+    }
+
     pub fn acks(&self) -> BTreeMap<NodeId, Ack> {
         lock(&self.acks).clone()
     }
@@ -199,6 +204,9 @@ pub(super) struct Shared {
     pub failed: AtomicBool,
     pub commits: AtomicU64,
     pub pages_written: AtomicU64,
+    /// The partition that the sidecar leaves out, because it is being forgotten.
+    /// Held while the file is written.
+    pub forgetting: Mutex<Option<PartitionId>>,
     /// Heads moved since the sidecar was written, and whether to end.
     pub sidecar: (Mutex<SidecarState>, std::sync::Condvar),
 }
@@ -230,6 +238,7 @@ impl Shared {
             failed: AtomicBool::new(false),
             commits: AtomicU64::new(0),
             pages_written: AtomicU64::new(0),
+            forgetting: Mutex::default(),
             sidecar: Default::default(),
         }
     }

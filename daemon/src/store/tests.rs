@@ -5,6 +5,8 @@
 mod commit;
 #[path = "tests_disk.rs"]
 mod disk;
+#[path = "tests_forget.rs"]
+mod forget;
 #[path = "tests_heads.rs"]
 mod heads;
 #[path = "tests_replica.rs"]

@@ -6,10 +6,12 @@
 //! When nothing waits it does chores: deleting old generations and what closed
 //! snapshots had saved.
 //!
+//! - [`forget`]: a replica is dropped, to be fetched anew;
 //! - [`signing`]: another signing key takes the place of the current one, or
 //!   none counts for a while;
 //! - [`staging`]: the state of a partition taken from a peer's tree.
 
+mod forget;
 mod signing;
 mod staging;
 
@@ -93,6 +95,8 @@ pub(super) enum Job {
     RotateSigner { next: Arc<SigningKey>, origin: NodeId, build: Build, reply: Reply<Arc<Head>> },
     /// Take no more, or again, of what a key signed.
     SuspendKey { key_id: Hash, suspended: bool, reply: Reply<()> },
+    /// Drop a replica.
+    Forget { partition: PartitionId, reply: Reply<()> },
     /// Look for chores. Whoever asks for an answer gets it when all are done.
     Tidy { reply: Option<Reply<()>> },
 }
@@ -162,6 +166,7 @@ impl Writer {
                 writer.drop_generations_before(state.number, head.generation);
             }
         }
+        writer.drop_unused_numbers();
         writer
     }
 
@@ -250,6 +255,10 @@ impl Writer {
             }
             Job::SuspendKey { key_id, suspended, reply } => {
                 let result = self.well().and_then(|()| self.suspend_key(key_id, suspended));
+                let _ = reply.send(result);
+            }
+            Job::Forget { partition, reply } => {
+                let result = self.well().and_then(|()| self.forget(&partition));
                 let _ = reply.send(result);
             }
             Job::Tidy { reply: None } => {}
@@ -678,7 +687,7 @@ impl Writer {
     fn is_read_by_a_snapshot(&self, prefix: &[u8]) -> bool {
         lock(&self.shared.snapshots)
             .iter()
-            .any(|open| keys::generation(open.number, open.generation) == prefix)
+            .any(|open| keys::generation(open.number, open.generation).starts_with(prefix))
     }
 
     /// Forgets snapshots that were dropped, and closes those that nobody reads.
