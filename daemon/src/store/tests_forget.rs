@@ -149,13 +149,19 @@ fn pages_that_a_stop_leaves_are_not_taken_for_new_ones() {
 #[test]
 fn an_open_snapshot_outlives_what_it_shows() {
     let (_a, origin, content) = origin();
-    let (_b, replica) = replica_of(&origin);
+    let (b, replica) = replica_of(&origin);
     let mut snapshot = replica.snapshot_blocking(&enterprise()).unwrap().unwrap();
+    let mut live = replica.live_pages(&enterprise()).unwrap();
+    assert_eq!(live.get(&key(100)).unwrap().as_ref(), content.get(&key(100)));
     wait(replica.forget(&enterprise())).unwrap();
+    assert_eq!(live.get(&key(100)).unwrap(), None, "though the page is still there");
+    drop(live);
     tidy(&replica);
     follow(&origin, &replica, &enterprise());
     tidy(&replica);
     Memory::built(&content).0.assert_same(&mut snapshot);
+    drop((snapshot, replica));
+    assert!(is_in_sidecar(b.path(), &enterprise()), "what was fetched again is vouched for");
 }
 
 #[test]
