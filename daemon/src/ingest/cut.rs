@@ -12,7 +12,6 @@ use std::{
 use protocol::{
     change::{BODY_BYTES_MAX, CHANGES_MAX, Change, decode_changes, encode_changes},
     id::PartitionId,
-    sign::SigningKey,
 };
 
 use super::spool::SpoolError;
@@ -24,7 +23,6 @@ const PENDING_MAX: usize = 4;
 /// Cuts changes, in key order, into change sets and commits them.
 pub(super) struct Cutter<'a> {
     store: &'a Store,
-    key: Arc<SigningKey>,
     partition: PartitionId,
     schema_version: u32,
     /// Whether the partition held nothing before.
@@ -40,16 +38,10 @@ pub(super) struct Cutter<'a> {
 }
 
 impl<'a> Cutter<'a> {
-    pub fn new(
-        store: &'a Store,
-        key: Arc<SigningKey>,
-        partition: PartitionId,
-        schema_version: u32,
-    ) -> Self {
+    pub fn new(store: &'a Store, partition: PartitionId, schema_version: u32) -> Self {
         let head = store.head(&partition);
         Self {
             store,
-            key,
             first_load: head.as_ref().is_none_or(|head| head.summary.records == 0),
             seq: head.map_or(0, |head| head.seq()),
             partition,
@@ -84,7 +76,7 @@ impl<'a> Cutter<'a> {
             keep_body: self.load.is_none(),
         };
         self.batch_bytes = 0;
-        self.pending.push_back(self.store.commit_own_later(changes, self.key.clone())?);
+        self.pending.push_back(self.store.commit_own_later(changes)?);
         while self.pending.len() >= PENDING_MAX {
             self.wait_for_one()?;
         }

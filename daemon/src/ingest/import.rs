@@ -16,7 +16,6 @@ use protocol::{
     federation::Registry,
     id::{DatasetId, PartitionId},
     schema::Schema,
-    sign::SigningKey,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -186,7 +185,6 @@ struct Turn {
 pub struct Importer {
     store: Store,
     membership: Arc<Membership>,
-    key: Arc<SigningKey>,
     spool_dir: PathBuf,
     memory_bytes: usize,
     hold: HoldRule,
@@ -199,22 +197,12 @@ impl Importer {
     pub fn new(
         store: Store,
         membership: Arc<Membership>,
-        key: Arc<SigningKey>,
         spool_dir: PathBuf,
         memory_bytes: usize,
         hold: HoldRule,
         stop: CancellationToken,
     ) -> Self {
-        Self {
-            store,
-            membership,
-            key,
-            spool_dir,
-            memory_bytes,
-            hold,
-            turns: Mutex::default(),
-            stop,
-        }
+        Self { store, membership, spool_dir, memory_bytes, hold, turns: Mutex::default(), stop }
     }
 
     /// Imports one file. Blocks: call it on a thread of its own.
@@ -440,8 +428,7 @@ impl Job<'_> {
     ) -> Result<Option<HoldReason>, ImportError> {
         let store = &self.importer.store;
         let stored = store.head(&self.partition).map_or(0, |head| head.summary.records);
-        let key = self.importer.key.clone();
-        let mut cutter = Cutter::new(store, key, self.partition.clone(), self.schema.version());
+        let mut cutter = Cutter::new(store, self.partition.clone(), self.schema.version());
         report.seq = cutter.seq;
         if request.full && stored > 0 {
             // Nothing is committed before it is known how much would go.

@@ -113,12 +113,12 @@ impl World {
             epoch: 1,
             signature: vec![],
         };
+        store.set_signer(key);
         let membership = Arc::new(Membership::new(store.clone(), anchor, hub));
         let stop = CancellationToken::new();
         let importer = Arc::new(Importer::new(
             store.clone(),
             membership.clone(),
-            key,
             dir.path().join("spool"),
             memory_bytes,
             HoldRule { percent: 20, at_least: 100 },
@@ -138,8 +138,7 @@ impl World {
             schema_version: 1,
             keep_body: true,
         };
-        let key = Arc::new(SigningKey::from_seed(&[7; 32]));
-        self.store.commit_own_later(changes, key).unwrap().wait().unwrap();
+        self.store.commit_own_later(changes).unwrap().wait().unwrap();
     }
 
     fn partition(&self) -> PartitionId {

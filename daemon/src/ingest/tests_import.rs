@@ -286,7 +286,6 @@ fn a_stop_leaves_whole_change_sets_and_the_next_delivery_does_the_rest() {
     let again = Importer::new(
         world.store.clone(),
         world.membership.clone(),
-        Arc::new(SigningKey::from_seed(&[7; 32])),
         world.path("spool"),
         1 << 20,
         HoldRule { percent: 20, at_least: 100 },

@@ -306,14 +306,15 @@ impl Disk {
         Ok(())
     }
 
-    /// Deletes up to `count` chunked values whose keys begin with `prefix`;
+    /// Deletes up to `count` values of one table whose keys begin with `prefix`;
     /// answers whether there may be more.
     pub fn delete_some(&self, prefix: &[u8], count: usize) -> Result<bool, StoreError> {
         let mut batch = Batch::default();
         let mut deleted = 0;
         for item in self.tree.scan_prefix(prefix).take(count) {
             let (key, first) = item?;
-            batch.remove_chunked(&key, chunks_of(&first));
+            let chunks = if keys::is_chunked(prefix) { chunks_of(&first) } else { 1 };
+            batch.remove_chunked(&key, chunks);
             deleted += 1;
         }
         self.apply(batch)?;

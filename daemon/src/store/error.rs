@@ -140,6 +140,48 @@ pub enum StoreError {
         /// The peer's number.
         awaited: u64,
     },
+    /// The change set was signed with a key that nothing more is taken of, while
+    /// it is being retired.
+    #[error(
+        "{partition}: the key that signed the change set is suspended while it is being retired"
+    )]
+    KeySuspended {
+        /// The partition.
+        partition: PartitionId,
+    },
+    /// This node was told to write nothing to its own partitions.
+    #[error(
+        "this node writes nothing of its own: {reason}. 'creditsync status' says what to do next"
+    )]
+    OwnWritesStopped {
+        /// Why.
+        reason: String,
+    },
+    /// Own changes, and no key to sign them.
+    #[error("{0}: the store was given no signing key, so nothing can be committed")]
+    NoSigner(PartitionId),
+    /// A header is not in the log, so those behind it cannot be signed anew.
+    #[error(
+        "{partition}: the header with number {seq} is not kept here, so the change sets from there          on cannot be signed with the new key. Nothing was changed"
+    )]
+    HeaderMissing {
+        /// The partition.
+        partition: PartitionId,
+        /// The number.
+        seq: u64,
+    },
+    /// More headers than are signed anew in one batch.
+    #[error(
+        "{partition}: {headers} change sets would have to be signed with the new key, and at most          {limit} can be. Nothing was changed. Let the peer take them while the old key counts; if it          counts no longer, move the store directory aside, let the node fetch its data from its peer          and deliver the newest files again"
+    )]
+    TooManyToSign {
+        /// The partition.
+        partition: PartitionId,
+        /// How many there are.
+        headers: u64,
+        /// How many may be.
+        limit: u64,
+    },
     /// Changes that no peer would accept from this node.
     #[error("{partition}: the changes cannot be committed: {problem}")]
     Changes {

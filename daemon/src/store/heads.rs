@@ -2,7 +2,8 @@
 //!
 //! A database file that lost its end opens as if nothing were wrong. The
 //! sidecar is written within a second of a commit, never ahead of it, and
-//! synced; a store that opens behind its sidecar is damaged and says so.
+//! synced; a store that opens behind its sidecar is damaged and says so. A
+//! partition that is about to be forgotten leaves the sidecar first.
 //!
 //! It is text, one line a partition: full name, number, header hash, root,
 //! records; the last line is a checksum of those before.
@@ -107,10 +108,23 @@ fn run(shared: &Shared) {
     }
 }
 
+/// Writes the sidecar without this partition; until `shared.forgetting` names
+/// none, nobody writes it with it.
+pub(super) fn leave_out(shared: &Shared, partition: &PartitionId) -> Result<(), StoreError> {
+    *lock(&shared.forgetting) = Some(partition.clone());
+    write(shared).map_err(|error| {
+        *lock(&shared.forgetting) = None;
+        StoreError::File { path: shared.path.join(FILE), problem: error.to_string() }
+    })
+}
+
 fn write(shared: &Shared) -> std::io::Result<()> {
+    let forgetting = lock(&shared.forgetting);
     let mut text = String::new();
     for (partition, state) in shared.partitions() {
-        if let Some(head) = state.head() {
+        if let Some(head) = state.head()
+            && forgetting.as_ref() != Some(&partition)
+        {
             let (position, summary) = (head.position(), &head.summary);
             let name = partition.full_name();
             // Writing to a String cannot fail.

@@ -4,6 +4,9 @@
 //! batch on one tree is atomic. Numbers are big-endian, so that ranges run in
 //! their order.
 //!
+//! A partition's number is never given to another: what is left under a number
+//! that no name leads to is deleted, at the latest when the store is opened.
+//!
 //! | key | value |
 //! | --- | --- |
 //! | `f` | the format's version |
@@ -38,6 +41,16 @@ fn of_number(table: u8, number: u32) -> Vec<u8> {
     let mut key = vec![table];
     key.extend_from_slice(&number.to_be_bytes());
     key
+}
+
+/// The prefixes of all that lies under a partition's number.
+pub fn of_partition(number: u32) -> impl Iterator<Item = Vec<u8>> {
+    b"hgxalbp".iter().map(move |table| of_number(*table, number))
+}
+
+/// Whether the values under keys that begin like this are chunked.
+pub fn is_chunked(key: &[u8]) -> bool {
+    matches!(key.first(), Some(b'b' | b'p' | b's'))
 }
 
 /// A partition's head.

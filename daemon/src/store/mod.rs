@@ -11,6 +11,7 @@
 //! - [`disk`]: sled opened, batches made durable, values cut into chunks;
 //! - [`pages`]: the state tree's pages, live and through a snapshot;
 //! - [`writer`]: commits, stagings, chores;
+//! - [`signing`]: whose key signs own change sets, and how it is changed;
 //! - [`staging`]: a tree that a peer delivers, until it is whole;
 //! - [`heads`]: the sidecar `HEADS`, by which a truncated database is noticed.
 
@@ -19,6 +20,7 @@ mod error;
 mod heads;
 mod keys;
 mod pages;
+mod signing;
 mod staging;
 mod state;
 mod writer;
@@ -32,7 +34,6 @@ use std::{
 use protocol::{
     change::{Change, ChangeSet, Position, SignedHeader, VerifiedChangeSet},
     id::{NodeId, PartitionId},
-    sign::SigningKey,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -180,24 +181,16 @@ impl Store {
     }
 
     /// Commits changes, sorted by key, to a partition that this node owns: the
-    /// next change set is made, signed with `key`, and durable when this
-    /// answers.
-    pub async fn commit_own(
-        &self,
-        changes: OwnChanges,
-        key: Arc<SigningKey>,
-    ) -> Result<Arc<Head>, StoreError> {
-        self.submit(|reply| Job::Own { changes, key, reply }).await?.answer().await
+    /// next change set is made, signed with the key that is the signer at that
+    /// moment, and durable when this answers.
+    pub async fn commit_own(&self, changes: OwnChanges) -> Result<Arc<Head>, StoreError> {
+        self.submit(|reply| Job::Own { changes, reply }).await?.answer().await
     }
 
     /// As [`Store::commit_own`], from a thread that may block; several may be
     /// pending at once and are committed in order.
-    pub fn commit_own_later(
-        &self,
-        changes: OwnChanges,
-        key: Arc<SigningKey>,
-    ) -> Result<Pending<Arc<Head>>, StoreError> {
-        self.submit_blocking(|reply| Job::Own { changes, key, reply })
+    pub fn commit_own_later(&self, changes: OwnChanges) -> Result<Pending<Arc<Head>>, StoreError> {
+        self.submit_blocking(|reply| Job::Own { changes, reply })
     }
 
     /// Commits a change set of another origin: it must follow the head, and its
@@ -235,6 +228,27 @@ impl Store {
     ) -> Result<(), StoreError> {
         let partition = partition.clone();
         self.submit(|reply| Job::Quarantine { partition, reason, reply }).await?.answer().await
+    }
+
+    /// Drops a replica of another origin, so that it can be fetched again from
+    /// number 1: head, history, pages, what peers acknowledged, a quarantine and
+    /// a staging under way. The store cannot tell a replica from an own
+    /// partition, whose data would be lost.
+    ///
+    /// When it answers, this is durable and listeners have heard of it. It may be
+    /// interrupted anywhere: up to the one batch that takes the name off its
+    /// data everything is as before, except that `HEADS` vouches for the
+    /// partition only from its next commit on; behind it nothing is left but
+    /// data to be deleted, which goes on at the next start.
+    pub async fn forget(&self, partition: &PartitionId) -> Result<(), StoreError> {
+        let partition = partition.clone();
+        self.submit(|reply| Job::Forget { partition, reply }).await?.answer().await
+    }
+
+    /// As [`Store::forget`], from a thread that may block.
+    pub fn forget_blocking(&self, partition: &PartitionId) -> Result<(), StoreError> {
+        let partition = partition.clone();
+        self.submit_blocking(|reply| Job::Forget { partition, reply })?.wait()
     }
 
     /// Says that a large first load of a partition begins: its head is announced

@@ -58,22 +58,23 @@ impl LivePages {
     /// one is deleted once the head has left it.
     fn read<T>(
         &self,
-        read: impl Fn(&mut GenerationPages<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let generation = || self.state.head().map_or(0, |head| head.generation);
-        let mut current = generation();
-        loop {
+        read: impl Fn(&mut GenerationPages<'_>) -> Result<Option<T>, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        let generation = || self.state.head().map(|head| head.generation);
+        let mut now = generation();
+        // None if the partition was forgotten.
+        while let Some(current) = now {
             let answer = read(&mut GenerationPages {
                 shared: &self.shared,
                 number: self.state.number,
                 generation: current,
             });
-            let now = generation();
-            if now == current {
+            now = generation();
+            if now == Some(current) {
                 return answer;
             }
-            current = now;
         }
+        Ok(None)
     }
 }
 

@@ -15,6 +15,7 @@ use protocol::{
     hash::Hash,
     id::{FederationId, NodeId, PartitionId},
     message::Announced,
+    sign::SigningKey,
     tree::Summary,
 };
 use serde::{Deserialize, Serialize};
@@ -157,6 +158,11 @@ impl PartitionState {
         *self.head.write().unwrap_or_else(|e| e.into_inner()) = Some(head);
     }
 
+    /// Shows those who still hold it that nothing is here any more.
+    pub fn forget(&self) {
+        *self.head.write().unwrap_or_else(|e| e.into_inner()) = None;
+    }
+
     pub fn acks(&self) -> BTreeMap<NodeId, Ack> {
         lock(&self.acks).clone()
     }
@@ -190,9 +196,17 @@ pub(super) struct Shared {
     /// Own partitions that a peer holds up to a higher number: nothing is
     /// written before they are taken back.
     pub awaited: Mutex<BTreeMap<PartitionId, u64>>,
+    /// Signs own change sets. Set when the node opens; behind that only the
+    /// writer changes it, between two jobs.
+    pub signer: Mutex<Option<Arc<SigningKey>>>,
+    /// Why nothing is written to own partitions but `_federation`.
+    pub own_writes_stopped: Mutex<Option<String>>,
     pub failed: AtomicBool,
     pub commits: AtomicU64,
     pub pages_written: AtomicU64,
+    /// The partition that the sidecar leaves out, because it is being forgotten.
+    /// Held while the file is written.
+    pub forgetting: Mutex<Option<PartitionId>>,
     /// Heads moved since the sidecar was written, and whether to end.
     pub sidecar: (Mutex<SidecarState>, std::sync::Condvar),
 }
@@ -219,9 +233,12 @@ impl Shared {
             snapshots: Mutex::default(),
             loading: Mutex::default(),
             awaited: Mutex::default(),
+            signer: Mutex::default(),
+            own_writes_stopped: Mutex::default(),
             failed: AtomicBool::new(false),
             commits: AtomicU64::new(0),
             pages_written: AtomicU64::new(0),
+            forgetting: Mutex::default(),
             sidecar: Default::default(),
         }
     }

@@ -5,10 +5,14 @@
 mod commit;
 #[path = "tests_disk.rs"]
 mod disk;
+#[path = "tests_forget.rs"]
+mod forget;
 #[path = "tests_heads.rs"]
 mod heads;
 #[path = "tests_replica.rs"]
 mod replica;
+#[path = "tests_signing.rs"]
+mod signing;
 #[path = "tests_snapshot.rs"]
 mod snapshot;
 #[path = "tests_staging.rs"]
@@ -18,7 +22,10 @@ use std::{
     collections::BTreeMap,
     future::Future,
     path::Path,
-    sync::{Arc, LazyLock},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use protocol::{
@@ -59,7 +66,13 @@ fn options() -> Options {
 }
 
 fn open(path: &Path) -> Store {
-    Store::open(path, &options()).unwrap()
+    open_with(path, &options())
+}
+
+fn open_with(path: &Path, options: &Options) -> Store {
+    let store = Store::open(path, options).unwrap();
+    store.set_signer(KEY.clone());
+    store
 }
 
 /// A store that knows a `_federation`, without which nothing else is taken.
@@ -149,7 +162,7 @@ fn try_commit(
     partition: &PartitionId,
     changes: Vec<Change>,
 ) -> Result<Arc<Head>, StoreError> {
-    store.commit_own_later(own(partition, changes), KEY.clone())?.wait()
+    store.commit_own_later(own(partition, changes))?.wait()
 }
 
 fn commit(store: &Store, partition: &PartitionId, changes: Vec<Change>) -> Arc<Head> {
@@ -312,6 +325,15 @@ fn assert_tidy(store: &Store) {
 /// Waits until the writer has done its chores.
 fn tidy(store: &Store) {
     store.submit_blocking(|reply| Job::Tidy { reply: Some(reply) }).unwrap().wait().unwrap();
+}
+
+/// Ends the threads of a test, also when it fails.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 fn copy_directory(from: &Path, to: &Path) {

@@ -1,7 +1,5 @@
 //! Own commits: histories, limits, durability, and errors of the disk.
 
-use std::sync::atomic::Ordering;
-
 use super::*;
 use crate::store::state::Ack;
 
@@ -55,7 +53,7 @@ fn change_sets_come_in_order_within_their_limits() {
     for seq in 1..=6u64 {
         let keep_body = seq != 4;
         let changes = OwnChanges { keep_body, ..own(&enterprise(), puts(0..seq * 50, "x")) };
-        store.commit_own_later(changes, KEY.clone()).unwrap().wait().unwrap();
+        store.commit_own_later(changes).unwrap().wait().unwrap();
     }
     let seqs = |from, count_max, bytes_max| {
         let sets = store.change_sets(&enterprise(), from, count_max, bytes_max).unwrap();
@@ -132,9 +130,7 @@ fn each_lone_commit_is_synced_once_and_waiting_ones_share() {
     assert_eq!(lone.syncs - before.syncs, 20);
     assert_eq!(lone.commits - before.commits, 20);
     let pending: Vec<_> = (0..100)
-        .map(|number| {
-            store.commit_own_later(own(&enterprise(), vec![put(number, "y")]), KEY.clone()).unwrap()
-        })
+        .map(|number| store.commit_own_later(own(&enterprise(), vec![put(number, "y")])).unwrap())
         .collect();
     let seqs: Vec<u64> = pending.into_iter().map(|pending| pending.wait().unwrap().seq()).collect();
     assert_eq!(seqs, (21..=120).collect::<Vec<_>>());
@@ -202,14 +198,13 @@ fn commits_that_share_a_failed_flush_are_all_refused() {
     let (directory, store) = fresh();
     commit(&store, &enterprise(), puts(0..5, "x"));
     // While the writer is at a large commit, the others gather behind it.
-    let large =
-        store.commit_own_later(own(&federation(), puts(0..8000, "x")), KEY.clone()).unwrap();
+    let large = store.commit_own_later(own(&federation(), puts(0..8000, "x"))).unwrap();
     let pending: Vec<_> = (0..6)
         .map(|number| {
             if number == 3 {
                 store.shared.disk.broken.apply.store(true, Ordering::Relaxed);
             }
-            store.commit_own_later(own(&enterprise(), vec![put(number, "y")]), KEY.clone()).unwrap()
+            store.commit_own_later(own(&enterprise(), vec![put(number, "y")])).unwrap()
         })
         .collect();
     let _ = large.wait();
@@ -230,9 +225,7 @@ fn closing_keeps_what_was_accepted_and_does_not_wait_for_readers() {
     let snapshot = store.snapshot_blocking(&enterprise()).unwrap().unwrap();
     let pages = store.live_pages(&enterprise()).unwrap();
     let pending: Vec<_> = (0..20)
-        .map(|number| {
-            store.commit_own_later(own(&enterprise(), vec![put(number, "y")]), KEY.clone()).unwrap()
-        })
+        .map(|number| store.commit_own_later(own(&enterprise(), vec![put(number, "y")])).unwrap())
         .collect();
     // Dropped by a task: it blocks, but it ends.
     wait(async move { drop(store) });

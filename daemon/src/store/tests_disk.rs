@@ -1,9 +1,6 @@
 //! Large values, and disks that are nearly full.
 
-use std::{
-    process::Command,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::process::Command;
 
 use super::*;
 
@@ -137,7 +134,7 @@ fn a_reserve_beyond_the_free_space_refuses_writes_but_not_reads() {
     let head = commit(&store, &enterprise(), puts(0..500, "x"));
     drop(store);
     let reserve = Options { disk_reserve_mb: Some(u64::MAX / 4), ..options() };
-    let store = Store::open(directory.path(), &reserve).unwrap();
+    let store = open_with(directory.path(), &reserve);
     for refused in [
         try_commit(&store, &enterprise(), puts(0..5, "y")).map(drop),
         wait(store.begin_staging(head.signed.clone())).map(drop),
@@ -186,7 +183,7 @@ fn fill(size_mb: u64, ballast_mb: usize, mut changes: impl FnMut(u64) -> Vec<Cha
     std::fs::write(&ballast, vec![1; ballast_mb << 20]).unwrap();
     // The reserve that a store derives by itself.
     let options = Options { cache_mb: 16, disk_reserve_mb: None };
-    let store = Store::open(&path, &options).unwrap();
+    let store = open_with(&path, &options);
     commit(&store, &federation(), vec![put(1, "hub")]);
     let mut content = Content::new();
     let mut round = 0;
@@ -210,7 +207,7 @@ fn fill(size_mb: u64, ballast_mb: usize, mut changes: impl FnMut(u64) -> Vec<Cha
     assert_holds(&store, &enterprise(), &content);
     let heads = store.heads();
     drop(store);
-    let store = Store::open(&path, &options).unwrap();
+    let store = open_with(&path, &options);
     assert_eq!(store.heads(), heads);
     assert_holds(&store, &enterprise(), &content);
     std::fs::remove_file(&ballast).unwrap();
@@ -238,7 +235,7 @@ fn room_is_asked_for_the_pages_and_not_only_for_the_changes() {
     let free_mb = (stat.f_bavail * stat.f_frsize) >> 20;
     // Room for the few bytes that change, but not for the pages around them.
     let reserve = Options { disk_reserve_mb: Some(free_mb - 15), ..options() };
-    let store = Store::open(&path, &reserve).unwrap();
+    let store = open_with(&path, &reserve);
     let refused = try_commit(&store, &enterprise(), puts((0..20_000).step_by(16), "small"));
     assert!(matches!(refused, Err(StoreError::DiskFull { .. })), "{refused:?}");
     assert_holds(&store, &enterprise(), &content);

@@ -1,7 +1,5 @@
 //! Snapshots: a partition as it was, whatever is committed meanwhile.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use super::*;
 use crate::store::Snapshot;
 
@@ -136,14 +134,6 @@ fn a_point_read_never_misses_a_record_while_pages_split_and_merge() {
             commit(&store, &enterprise(), changes);
         }
     });
-}
-
-struct SetOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
 }
 
 #[test]

@@ -6,9 +6,9 @@ use super::*;
 use crate::store::Staging;
 
 /// A leaf as a peer describes and sends it.
-type Delivery = Vec<(PageRef, Vec<u8>)>;
+pub(super) type Delivery = Vec<(PageRef, Vec<u8>)>;
 
-fn delivery(store: &Store) -> (SignedHeader, Delivery) {
+pub(super) fn delivery(store: &Store) -> (SignedHeader, Delivery) {
     let mut snapshot = store.snapshot_blocking(&enterprise()).unwrap().unwrap();
     let firsts: Vec<Vec<u8>> =
         snapshot.leaves().map(|leaf| leaf.unwrap().first_key().to_vec()).collect();
@@ -22,7 +22,7 @@ fn delivery(store: &Store) -> (SignedHeader, Delivery) {
 
 /// Stages leaves as the session does: asks which are held, sends the others.
 /// Answers how many were held.
-fn feed(staging: &mut Staging, leaves: &[(PageRef, Vec<u8>)]) -> usize {
+pub(super) fn feed(staging: &mut Staging, leaves: &[(PageRef, Vec<u8>)]) -> usize {
     let mut count = 0;
     for leaves in leaves.chunks(32) {
         let pages: Vec<PageRef> = leaves.iter().map(|(page, _)| page.clone()).collect();

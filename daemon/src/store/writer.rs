@@ -5,9 +5,18 @@
 //! Jobs that are waiting anyway share one flush; every answer is sent behind it.
 //! When nothing waits it does chores: deleting old generations and what closed
 //! snapshots had saved.
+//!
+//! - [`forget`]: a replica is dropped, to be fetched anew;
+//! - [`signing`]: another signing key takes the place of the current one, or
+//!   none counts for a while;
+//! - [`staging`]: the state of a partition taken from a peer's tree.
+
+mod forget;
+mod signing;
+mod staging;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -48,11 +57,13 @@ const FLUSHES_PER_CHORE: u32 = 16;
 const SNAPSHOTS_MAX: usize = 64;
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+/// Makes changes of `_federation` from the numbers of own partitions' heads.
+pub(super) type Build = Box<dyn FnOnce(BTreeMap<PartitionId, u64>) -> OwnChanges + Send>;
 
 /// What the writer is asked to do.
 pub(super) enum Job {
     /// The next change set of an own partition.
-    Own { changes: OwnChanges, key: Arc<SigningKey>, reply: Reply<Arc<Head>> },
+    Own { changes: OwnChanges, reply: Reply<Arc<Head>> },
     /// The next change set of another origin's partition.
     Replica { set: Box<VerifiedChangeSet>, reply: Reply<Arc<Head>> },
     /// What a peer holds.
@@ -73,6 +84,19 @@ pub(super) enum Job {
         inner: Vec<MadePage>,
         reply: Reply<Arc<Head>>,
     },
+    /// Sign with another key, and sign anew what the one before may not sign.
+    AdoptSigner {
+        next: Arc<SigningKey>,
+        origin: NodeId,
+        last: BTreeMap<PartitionId, u64>,
+        reply: Reply<u64>,
+    },
+    /// Commit to `_federation` that another key signs, and sign with it.
+    RotateSigner { next: Arc<SigningKey>, origin: NodeId, build: Build, reply: Reply<Arc<Head>> },
+    /// Take no more, or again, of what a key signed.
+    SuspendKey { key_id: Hash, suspended: bool, reply: Reply<()> },
+    /// Drop a replica.
+    Forget { partition: PartitionId, reply: Reply<()> },
     /// Look for chores. Whoever asks for an answer gets it when all are done.
     Tidy { reply: Option<Reply<()>> },
 }
@@ -115,6 +139,8 @@ struct Writer {
     /// The ticket of each partition's newest staging.
     stagings: HashMap<u32, u64>,
     next_ticket: u64,
+    /// Keys of which nothing more is taken.
+    suspended: HashSet<Hash>,
     /// Prefixes whose values are to be deleted.
     chores: Vec<Vec<u8>>,
 }
@@ -132,6 +158,7 @@ impl Writer {
             next_snapshot: 1,
             stagings: HashMap::new(),
             next_ticket: 1,
+            suspended: HashSet::new(),
             chores: Vec::new(),
         };
         for state in partitions.values() {
@@ -139,6 +166,7 @@ impl Writer {
                 writer.drop_generations_before(state.number, head.generation);
             }
         }
+        writer.drop_unused_numbers();
         writer
     }
 
@@ -170,7 +198,8 @@ impl Writer {
                 self.handle(job);
                 shared_flush += 1;
             }
-            self.flush();
+            // Whoever waited was told.
+            let _ = self.flush();
         }
         if let Err(error) = self.shared.disk.make_durable() {
             tracing::error!(%error, "the last flush of the store failed");
@@ -179,8 +208,8 @@ impl Writer {
 
     fn handle(&mut self, job: Job) {
         match job {
-            Job::Own { changes, key, reply } => {
-                let result = self.well().and_then(|()| self.commit_own(changes, &key));
+            Job::Own { changes, reply } => {
+                let result = self.well().and_then(|()| self.commit_own(changes));
                 self.answer_after_flush(reply, result);
             }
             Job::Replica { set, reply } => {
@@ -200,8 +229,7 @@ impl Writer {
             }
             Job::OpenSnapshot { partition, reply } => {
                 // A snapshot shows what is durable and published.
-                self.flush();
-                let result = self.well().and_then(|()| self.open_snapshot(&partition));
+                let result = self.flush().and_then(|()| self.open_snapshot(&partition));
                 let _ = reply.send(result);
             }
             Job::BeginStaging { partition, reply } => {
@@ -216,6 +244,22 @@ impl Writer {
                 let result =
                     self.well().and_then(|()| self.finish_staging(stage, *header, summary, inner));
                 self.answer_after_flush(reply, result);
+            }
+            Job::AdoptSigner { next, origin, last, reply } => {
+                let result = self.well().and_then(|()| self.adopt_signer(next, &origin, &last));
+                let _ = reply.send(result);
+            }
+            Job::RotateSigner { next, origin, build, reply } => {
+                let result = self.well().and_then(|()| self.rotate_signer(next, &origin, build));
+                let _ = reply.send(result);
+            }
+            Job::SuspendKey { key_id, suspended, reply } => {
+                let result = self.well().and_then(|()| self.suspend_key(key_id, suspended));
+                let _ = reply.send(result);
+            }
+            Job::Forget { partition, reply } => {
+                let result = self.well().and_then(|()| self.forget(&partition));
+                let _ = reply.send(result);
             }
             Job::Tidy { reply: None } => {}
             Job::Tidy { reply: Some(reply) } => {
@@ -263,17 +307,17 @@ impl Writer {
         }
     }
 
-    /// Makes durable what was applied, publishes the heads, answers.
-    fn flush(&mut self) {
-        if self.waiting.is_empty() {
-            return;
+    /// Makes durable what was applied, publishes the heads, answers. An error is
+    /// what all who waited were told.
+    fn flush(&mut self) -> Result<(), StoreError> {
+        if self.waiting.is_empty() && self.unpublished.is_empty() {
+            return self.well();
         }
         let durable = self
             .well()
             .and_then(|()| self.shared.disk.make_durable().inspect_err(|error| self.fail(error)));
-        let failed = durable.err();
-        match &failed {
-            None => {
+        match &durable {
+            Ok(()) => {
                 for (partition, head) in self.unpublished.drain() {
                     if let Some(state) = self.shared.partition(&partition) {
                         state.publish(head);
@@ -283,11 +327,12 @@ impl Writer {
                 }
                 self.shared.touch_sidecar(|state| state.dirty = true);
             }
-            Some(_) => self.unpublished.clear(),
+            Err(_) => self.unpublished.clear(),
         }
         for answer in self.waiting.drain(..) {
-            answer(failed.clone());
+            answer(durable.clone().err());
         }
+        durable
     }
 
     /// The head that the next job builds upon.
@@ -330,7 +375,10 @@ impl Writer {
         found.into_iter().find_map(|id| self.head(&id).map(|head| (id, head)))
     }
 
-    fn commit_own(&mut self, own: OwnChanges, key: &SigningKey) -> Result<Arc<Head>, StoreError> {
+    fn commit_own(&mut self, own: OwnChanges) -> Result<Arc<Head>, StoreError> {
+        self.refuse_stopped(&own.partition)?;
+        let key = lock(&self.shared.signer).clone();
+        let key = key.ok_or_else(|| StoreError::NoSigner(own.partition.clone()))?;
         let body = body_of(&own.changes);
         check_limits(&own.changes, &body)
             .map_err(|problem| StoreError::Changes { partition: own.partition.clone(), problem })?;
@@ -354,7 +402,7 @@ impl Writer {
             records: update.summary.records,
             key_id: key.public().id(),
         };
-        let signed = SignedHeader::sign(header, key);
+        let signed = SignedHeader::sign(header, &key);
         let body = own.keep_body.then(|| protocol::codec::compress(&body));
         self.commit(&state, before.as_deref(), signed, body.as_deref(), update)
     }
@@ -399,6 +447,7 @@ impl Writer {
                 _ => Ok(head.clone()),
             };
         }
+        self.refuse_suspended(header)?;
         let head_seq = ours.map_or(0, |ours| ours.seq);
         if header.seq != head_seq + 1 {
             return Err(StoreError::Gap {
@@ -608,89 +657,6 @@ impl Writer {
         Ok(())
     }
 
-    fn begin_staging(&mut self, partition: &PartitionId) -> Result<Stage, StoreError> {
-        self.shared.disk.check_room(0)?;
-        self.refuse_quarantined(partition)?;
-        let mut batch = Batch::default();
-        let state = self.partition(partition);
-        let current = self.head(partition).map(|head| head.generation);
-        let staged = self.shared.disk.get(&keys::staging(state.number))?;
-        let staged =
-            staged.and_then(|bytes| Some(u32::from_be_bytes(bytes.as_ref().try_into().ok()?)));
-        let next = current.map_or(0, |current| current + 1);
-        let generation = match staged {
-            Some(generation) if generation >= next => generation,
-            _ => next,
-        };
-        batch.put(keys::staging(state.number), generation.to_be_bytes().to_vec());
-        self.apply_to(partition, &state, batch)?;
-        let (number, ticket) = (state.number, self.next_ticket);
-        self.next_ticket += 1;
-        self.stagings.insert(number, ticket);
-        Ok(Stage { partition: partition.clone(), ticket, number, generation, current })
-    }
-
-    /// Two stagings of one partition fill the same generation, so only the
-    /// newest may write.
-    fn refuse_overtaken(&self, stage: &Stage) -> Result<(), StoreError> {
-        if self.stagings.get(&stage.number) == Some(&stage.ticket) {
-            return Ok(());
-        }
-        Err(StoreError::Overtaken(stage.partition.clone()))
-    }
-
-    fn stage_leaves(&mut self, stage: &Stage, leaves: StagedLeaves) -> Result<(), StoreError> {
-        self.refuse_overtaken(stage)?;
-        let mut batch = Batch::default();
-        for key in &leaves.removed {
-            batch.remove_chunked(key, self.shared.disk.chunks(key)?);
-        }
-        for (key, body) in &leaves.written {
-            batch.put_chunked(key, body, self.shared.disk.chunks(key)?);
-        }
-        self.shared.disk.check_room(batch.bytes())?;
-        let pages = leaves.written.len() as u64;
-        self.apply(batch)?;
-        self.shared.pages_written.fetch_add(pages, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn finish_staging(
-        &mut self,
-        stage: Stage,
-        header: SignedHeader,
-        summary: Summary,
-        inner: Vec<MadePage>,
-    ) -> Result<Arc<Head>, StoreError> {
-        self.refuse_overtaken(&stage)?;
-        self.refuse_quarantined(&stage.partition)?;
-        let before = self.head(&stage.partition);
-        let described = header.header();
-        if let Some(head) = &before
-            && head.seq() >= described.seq
-        {
-            return Err(StoreError::Gap {
-                partition: stage.partition,
-                head: head.seq(),
-                offered: described.seq,
-            });
-        }
-        self.check_federation_head(&stage.partition, described.federation_head, before.as_deref())?;
-        self.check_root(&header, &summary)?;
-        let mut batch = Batch::default();
-        for made in &inner {
-            let key = keys::page(stage.number, stage.generation, made.level, &made.page.first_key);
-            batch.put_chunked(&key, &made.body, self.shared.disk.chunks(&key)?);
-        }
-        batch.remove(keys::staging(stage.number));
-        let state = self.partition(&stage.partition);
-        let head = self.finish_commit(batch, &state, stage.generation, header, None, summary)?;
-        self.shared.pages_written.fetch_add(inner.len() as u64, Ordering::Relaxed);
-        self.stagings.remove(&stage.number);
-        self.drop_generations_before(stage.number, stage.generation);
-        Ok(head)
-    }
-
     fn drop_generations_before(&mut self, number: u32, generation: u32) {
         // Generations are few: one a bootstrap, and the ones before are gone.
         let first = generation.saturating_sub(8);
@@ -721,7 +687,7 @@ impl Writer {
     fn is_read_by_a_snapshot(&self, prefix: &[u8]) -> bool {
         lock(&self.shared.snapshots)
             .iter()
-            .any(|open| keys::generation(open.number, open.generation) == prefix)
+            .any(|open| keys::generation(open.number, open.generation).starts_with(prefix))
     }
 
     /// Forgets snapshots that were dropped, and closes those that nobody reads.
