@@ -9,6 +9,7 @@ use std::sync::{Arc, RwLock};
 
 use certs::{enrol::Anchor, verify::VerifiedPeer};
 use protocol::{
+    change::Position,
     federation::{CaState, Registry, Role},
     id::{DatasetId, FederationId, NodeId, PartitionId},
     message::CloseCode,
@@ -24,8 +25,8 @@ pub struct Membership {
     anchor: RwLock<Anchor>,
     me: NodeId,
     partition: PartitionId,
-    /// The number of `_federation` that the registry was built from.
-    cached: RwLock<Option<(u64, Arc<Registry>)>>,
+    /// The head of `_federation` that the registry was built from.
+    cached: RwLock<Option<(Option<Position>, Arc<Registry>)>>,
 }
 
 /// Why a peer with a valid certificate is not let in.
@@ -138,10 +139,11 @@ impl Membership {
 
     /// Members, keys and schemas as of now.
     pub fn current(&self) -> Result<Arc<Registry>, StoreError> {
-        let seq = self.store.head(&self.partition).map_or(0, |head| head.seq());
+        let position = || self.store.head(&self.partition).map(|head| head.position());
+        let now = position();
         if let Some((cached, registry)) =
             &*self.cached.read().unwrap_or_else(|error| error.into_inner())
-            && *cached == seq
+            && *cached == now
         {
             return Ok(registry.clone());
         }
@@ -149,10 +151,9 @@ impl Membership {
             // Read again if the head moved meanwhile. What is read may be a
             // moment ahead of the head that is published; it is read again once
             // that moves.
-            let before = self.store.head(&self.partition).map_or(0, |head| head.seq());
+            let before = position();
             let registry = Arc::new(self.read()?);
-            let after = self.store.head(&self.partition).map_or(0, |head| head.seq());
-            if before == after {
+            if before == position() {
                 *self.cached.write().unwrap_or_else(|error| error.into_inner()) =
                     Some((before, registry.clone()));
                 return Ok(registry);

@@ -20,7 +20,9 @@ use crate::ingest::Progress;
 pub const REQUEST_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What a command asks.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+///
+/// It has no `Debug`: one holds a token.
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "command")]
 pub enum Request {
     /// `status`
@@ -71,6 +73,59 @@ pub enum Request {
     },
     /// `node list`
     NodeList,
+    /// `node show`
+    NodeShow {
+        /// The node.
+        node: String,
+    },
+    /// `node remove`
+    NodeRemove {
+        /// The node.
+        node: String,
+        /// Also one that is not revoked.
+        force: bool,
+    },
+    /// `revoke`
+    Revoke {
+        /// The node.
+        node: String,
+        /// One certificate of it only.
+        serial: Option<String>,
+        /// Why, for people.
+        reason: String,
+    },
+    /// `cert show`
+    CertShow,
+    /// `cert check`
+    CertCheck {
+        /// What ends within so many days.
+        days: u32,
+    },
+    /// `cert renew`
+    CertRenew {
+        /// The key that signs change sets, instead of the certificate.
+        signing_key: bool,
+        /// At a hub: the signing key may be in the wrong hands.
+        stolen: bool,
+        /// Where the root key is, if elsewhere than configured.
+        root_key_dir: Option<String>,
+    },
+    /// `ca show`
+    CaShow,
+    /// `ca rotate`
+    CaRotate {
+        /// The root too.
+        root: bool,
+        /// Nobody is waited for.
+        force: bool,
+        /// Where the root key is, if elsewhere than configured.
+        root_key_dir: Option<String>,
+    },
+    /// `join`, by a node that belongs already.
+    JoinAgain {
+        /// The token's text.
+        token: String,
+    },
     /// `delivery list`
     DeliveryList,
     /// `delivery show`

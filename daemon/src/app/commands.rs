@@ -1,7 +1,7 @@
 //! What a request does. The daemon calls this for commands that come over its
 //! socket; without a daemon the command calls it itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use protocol::{
@@ -13,7 +13,15 @@ use protocol::{
 };
 use serde_json::{Value as Json, json};
 
-use super::{export, node::Node, status, verify};
+use super::{
+    certificates, export,
+    member::{
+        join::join_again,
+        requests::{new_signing_key, renew},
+    },
+    node::Node,
+    status, verify,
+};
 use crate::{
     admin::{Handler, Reply, Request},
     ingest::{ImportRequest, deliveries::import_or_hold, import::rejects_path, validate},
@@ -61,10 +69,32 @@ impl Node {
                 self.deliveries.remove(&id)?;
                 Ok((serde_json::to_value(held)?, false))
             }
+            Request::NodeShow { node } => self.node_show(&node),
+            Request::NodeRemove { node, force } => {
+                Ok((self.registrar()?.remove(&node, force)?, false))
+            }
+            Request::Revoke { node, serial, reason } => {
+                let answer = self.registrar()?.revoke(&node, serial.as_deref(), &reason)?;
+                Ok((answer, false))
+            }
+            Request::CertShow => Ok((certificates::show(self)?, false)),
+            Request::CertCheck { days } => certificates::check(self, days),
+            Request::CertRenew { signing_key, stolen, root_key_dir } => {
+                self.cert_renew(signing_key, stolen, root_key_dir.as_deref().map(Path::new))
+            }
+            Request::CaShow => Ok((self.registrar()?.show_cas()?, false)),
+            Request::CaRotate { root, force, root_key_dir } => {
+                self.registrar()?.rotate_ca(root, force, root_key_dir.as_deref().map(Path::new))
+            }
+            Request::JoinAgain { token } => {
+                let answer = with_runtime(|runtime| join_again(self, &token, runtime))?;
+                Ok((answer, false))
+            }
             Request::Invite { node, name, ttl_s, address } => {
-                let token = self.invite(&node, name, ttl_s, address)?;
+                let registrar = self.registrar()?;
+                let token = registrar.invite(&node, name, ttl_s, address)?;
                 let expires = super::rfc3339(token.expires_unix);
-                let replaces = self.would_replace(&token.node)?;
+                let replaces = registrar.is_known(&token.node)?;
                 let (node, token) = (&token.node, token.to_text());
                 let answer = json!({ "node": node, "token": token, "expires": expires, "replaces_member": replaces });
                 Ok((answer, false))
@@ -196,6 +226,7 @@ impl Node {
         if dataset.is_system() {
             bail!("{dataset} is the system's own dataset");
         }
+        let registrar = self.registrar()?;
         // Two at once must not publish two schemas under one version.
         let _one_at_a_time = self.publishing.lock().unwrap_or_else(|error| error.into_inner());
         let registry = self.membership.current()?;
@@ -221,12 +252,82 @@ impl Node {
                  found by them. Make a dataset of another name"
             );
         }
-        let head = self.commit_federation(vec![Entry::Schema(schema.clone()).put()?])?;
+        let head = registrar.commit_alone(vec![Entry::Schema(schema.clone()).put()?])?;
         let seq = head.seq();
         Ok((
             json!({ "dataset": dataset, "version": schema.version(), "changed": true, "federation_seq": seq }),
             false,
         ))
+    }
+
+    fn cert_renew(
+        &self,
+        signing_key: bool,
+        stolen: bool,
+        root_keys: Option<&Path>,
+    ) -> anyhow::Result<Answer> {
+        if stolen && !signing_key {
+            bail!("--stolen is about the signing key: creditsync cert renew --signing-key --stolen");
+        }
+        let answer = match (&self.registrar, signing_key) {
+            (Some(registrar), true) if stolen => registrar.replace_stolen_key(root_keys)?,
+            (Some(registrar), true) => registrar.renew_signing_key()?,
+            (None, true) if stolen => bail!(
+                "at a county a stolen signing key is the hub's business: there, creditsync revoke {}, then \
+                 creditsync invite {0}, and here creditsync join TOKEN",
+                self.membership.me()
+            ),
+            (None, true) => {
+                let seq = with_runtime(|runtime| runtime.block_on(new_signing_key(self)))?;
+                json!({ "node": self.membership.me(), "federation_seq": seq })
+            }
+            (Some(_), false) => {
+                self.renew_own_certificate()?;
+                json!({ "certificates": certificates::list(self)? })
+            }
+            (None, false) => {
+                with_runtime(|runtime| runtime.block_on(renew(self)))?;
+                json!({ "certificates": certificates::list(self)? })
+            }
+        };
+        Ok((answer, false))
+    }
+
+    fn node_show(&self, node: &str) -> anyhow::Result<Answer> {
+        let node = NodeId::new(node)?;
+        let registry = self.membership.current()?;
+        let Some(member) = registry.members().get(&node) else {
+            bail!("{node} is not in this federation; 'creditsync node list' shows who is");
+        };
+        let revocations: Vec<Json> = registry
+            .revocations(&node)
+            .map(|(serial, revocation)| {
+                json!({
+                    "serial": serial,
+                    "at": super::rfc3339(revocation.at_ms / 1000),
+                    "reason": revocation.reason,
+                })
+            })
+            .collect();
+        let partitions: Vec<String> = self
+            .heads(None)
+            .into_keys()
+            .filter(|partition| partition.origin == node)
+            .map(|partition| partition.to_string())
+            .collect();
+        let seen = self.registrar.as_ref().map_or(Json::Null, |registrar| registrar.seen_json(&node));
+        let answer = json!({
+            "node": node,
+            "name": member.name,
+            "role": member.role,
+            "removed": member.removed,
+            "revoked": registry.revocation(&node, None).is_some(),
+            "revocations": revocations,
+            "signing_keys": certificates::signing_keys(self, &node)?,
+            "seen": seen,
+            "partitions": partitions,
+        });
+        Ok((answer, false))
     }
 
     fn node_list(&self) -> anyhow::Result<Answer> {
@@ -248,6 +349,7 @@ impl Node {
                     "name": member.name,
                     "role": member.role,
                     "removed": member.removed,
+                    "revoked": registry.revocation(node, None).is_some(),
                     "signing_keys": keys.collect::<Vec<_>>(),
                     "connected": connected(node),
                 })
@@ -259,6 +361,23 @@ impl Node {
     /// The partition that a text names in this federation.
     pub(super) fn parse_partition(&self, text: &str) -> anyhow::Result<PartitionId> {
         Ok(PartitionId::parse(&self.identity.federation, text)?)
+    }
+}
+
+/// Commands run on threads that may block, in the daemon beside its runtime.
+fn with_runtime<T>(
+    work: impl FnOnce(&tokio::runtime::Handle) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => work(&runtime),
+        Err(_) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .context("start the runtime")?;
+            work(runtime.handle())
+        }
     }
 }
 

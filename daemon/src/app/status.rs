@@ -11,11 +11,16 @@ use protocol::{
 };
 use serde_json::{Value as Json, json};
 
-use super::{node::Node, rfc3339};
+use super::{certificates, node::Node, rfc3339};
 use crate::{store::Head, sync::peers::PeerState};
 
 /// The node, its peers and its partitions.
 pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
+    let (fresh, mut alarms) = (
+        node.trustee.as_ref().and_then(|trustee| trustee.fresh_at_ms()),
+        node.alarms.texts(),
+    );
+    alarms.extend(node.sync.peers.all().into_values().filter_map(|peer| peer.alarm));
     let peers = peers(node)?;
     let held: BTreeSet<_> =
         node.deliveries.list().unwrap_or_default().into_iter().map(|held| held.dataset).collect();
@@ -33,6 +38,9 @@ pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
         "uptime_s": node.started.map(|started| started.elapsed().as_secs()),
         "peers": peers,
         "partitions": partitions,
+        "certificates": certificates::list(node)?,
+        "federation_fresh_at": fresh.map(|at_ms| rfc3339(at_ms / 1000)),
+        "alarms": alarms,
     }))
 }
 
@@ -59,11 +67,26 @@ fn peers(node: &Node) -> anyhow::Result<Vec<Json>> {
             "bytes_sent": state.bytes.map(|(sent, _)| sent),
             "bytes_received": state.bytes.map(|(_, received)| received),
             "certificate_not_after": state.certificate_not_after.map(rfc3339),
-            "reason": state.reason,
+            "reason": peer_reason(&state),
+            "revoked": registry.revocation(name, None).is_some(),
+            "clock_ahead_s": state.clock_ahead_ms.map(|ahead| ahead / 1000),
+            "alarm": state.alarm,
             "misbehaved": state.misbehaved,
         })
     };
     Ok(names.iter().map(peer).collect())
+}
+
+/// Why a peer is not connected, or what is wrong although it is.
+fn peer_reason(state: &PeerState) -> Option<String> {
+    state.reason.clone().or_else(|| state.alarm.clone()).or_else(|| {
+        let ahead_s = state.clock_ahead_ms.filter(|_| state.clock_differs())? / 1000;
+        let way = if ahead_s > 0 { "ahead of" } else { "behind" };
+        Some(format!(
+            "its clock is {} s {way} this machine's: set the wrong one / 时钟相差 {0} 秒",
+            ahead_s.abs()
+        ))
+    })
 }
 
 fn partition_json(node: &Node, partition: &PartitionId, head: &Head, is_held: bool) -> Json {
@@ -93,6 +116,9 @@ fn partition_json(node: &Node, partition: &PartitionId, head: &Head, is_held: bo
         "reason": standing.reason,
         "updated_at": rfc3339(head.updated_ms / 1000),
         "acked": acked,
+        "revoked": node.membership.current().is_ok_and(|registry| {
+            registry.revocation(&partition.origin, None).is_some()
+        }),
     })
 }
 
@@ -153,6 +179,17 @@ fn replica_standing(node: &Node, partition: &PartitionId, head: &Head) -> Standi
         |state, reason: String| Standing { state, behind, lag_s, reason: Some(reason) };
     if let Some(reason) = node.store.quarantine_reason(partition) {
         return not_in_sync("quarantined", reason);
+    }
+    let registry = node.membership.current();
+    let revoked = registry
+        .as_ref()
+        .ok()
+        .and_then(|registry| registry.revocation(&partition.origin, None));
+    if let Some(revoked) = revoked {
+        let since = rfc3339(revoked.at_ms / 1000);
+        let why = if revoked.reason.is_empty() { String::new() } else { format!(": {}", revoked.reason) };
+        let reason = format!("{} was revoked on {since}{why}", partition.origin);
+        return not_in_sync("behind", reason);
     }
     if !peer.connected || silent {
         let reason = match peer.reason {

@@ -6,6 +6,8 @@
 //! contract.
 
 mod ask;
+mod ca;
+mod cert;
 mod dataset;
 mod delivery;
 mod demo;
@@ -14,6 +16,7 @@ mod get;
 mod import;
 mod invite;
 mod node;
+mod revoke;
 mod setup;
 mod status;
 mod verify;
@@ -78,8 +81,14 @@ enum Command {
     Get(get::Arguments),
     /// Check signatures, roots and peers / 校验
     Verify(verify::Arguments),
+    /// This node's certificates and keys / 本节点的证书和密钥
+    Cert(cert::Arguments),
     /// The federation's nodes / 联盟成员
     Node(node::Arguments),
+    /// A node or a certificate counts no more / 吊销节点或证书
+    Revoke(revoke::Arguments),
+    /// The hub's certificate authorities / 证书颁发机构
+    Ca(ca::Arguments),
 }
 
 /// Parses the arguments, does the command, and answers the exit code.
@@ -101,7 +110,10 @@ pub fn main() -> ExitCode {
         Command::Export(arguments) => export::run(&dir, arguments),
         Command::Get(arguments) => get::run(&dir, arguments),
         Command::Verify(arguments) => verify::run(&dir, arguments),
+        Command::Cert(arguments) => cert::run(&dir, arguments),
         Command::Node(arguments) => node::run(&dir, arguments),
+        Command::Revoke(arguments) => revoke::run(&dir, arguments),
+        Command::Ca(arguments) => ca::run(&dir, arguments),
     };
     match done {
         Ok(Done::Well) => ExitCode::SUCCESS,

@@ -2,11 +2,13 @@
 
 use clap::Subcommand;
 
-use super::{Done, ask::ask, print_json, print_table, rows_of};
+use super::{Done, ask::ask, print_json, print_table, rows_of, text_of};
 use crate::{admin::Request, app::dir::NodeDir};
 
 #[derive(clap::Args)]
-#[command(after_help = "Example: creditsync node list")]
+#[command(
+    after_help = "Examples: creditsync node list\n          creditsync node show 410122\n          creditsync node remove 410122"
+)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     action: Action,
@@ -19,16 +21,78 @@ pub(super) struct Arguments {
 enum Action {
     /// All nodes of the federation / 列出成员
     List,
+    /// One node: keys, certificate, revocations, partitions / 查看成员
+    Show {
+        /// The node / 节点标识
+        #[arg(value_name = "NODE")]
+        node: String,
+    },
+    /// Take a revoked node out of the federation; its partitions stay / 移除成员
+    Remove {
+        /// The node / 节点标识
+        #[arg(value_name = "NODE")]
+        node: String,
+        /// Also one that is not revoked / 未吊销也移除
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
-    let Action::List = arguments.action;
-    let (answer, _) = ask(dir, &Request::NodeList)?;
+    let request = match &arguments.action {
+        Action::List => Request::NodeList,
+        Action::Show { node } => Request::NodeShow { node: node.clone() },
+        Action::Remove { node, force } => Request::NodeRemove { node: node.clone(), force: *force },
+    };
+    let (answer, _) = ask(dir, &request)?;
     if arguments.json {
         print_json(&answer)?;
-    } else {
-        let rows = rows_of(&answer["nodes"], &["node", "role", "connected", "name"]);
-        print_table(&["NODE", "ROLE", "CONNECTED", "NAME"], &rows);
+        return Ok(Done::Well);
+    }
+    match arguments.action {
+        Action::List => {
+            let fields = ["node", "role", "connected", "revoked", "removed", "name"];
+            let rows = rows_of(&answer["nodes"], &fields);
+            print_table(&["NODE", "ROLE", "CONNECTED", "REVOKED", "REMOVED", "NAME"], &rows);
+        }
+        Action::Show { .. } => print_node(&answer),
+        Action::Remove { node, .. } if answer["changed"] == false => {
+            println!("{node} was removed before");
+        }
+        Action::Remove { node, .. } => println!("{node} is removed; its partitions stay"),
     }
     Ok(Done::Well)
+}
+
+fn print_node(node: &serde_json::Value) {
+    println!(
+        "{} ({}), {}; revoked: {}, removed: {}",
+        text_of(&node["node"]),
+        text_of(&node["role"]),
+        text_of(&node["name"]),
+        text_of(&node["revoked"]),
+        text_of(&node["removed"])
+    );
+    let seen = &node["seen"];
+    if !seen.is_null() {
+        println!(
+            "last seen {}, with certificate {} until {}",
+            text_of(&seen["at"]),
+            text_of(&seen["serial"]),
+            text_of(&seen["not_after"])
+        );
+    }
+    println!();
+    let keys = rows_of(&node["signing_keys"], &["number", "by", "at", "revoked", "id"]);
+    print_table(&["SIGNING KEY", "BY", "SINCE", "REVOKED", "ID"], &keys);
+    let revocations = rows_of(&node["revocations"], &["serial", "at", "reason"]);
+    if !revocations.is_empty() {
+        println!();
+        print_table(&["REVOKED CERTIFICATE", "AT", "REASON"], &revocations);
+    }
+    let partitions = node["partitions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if !partitions.is_empty() {
+        let names: Vec<String> = partitions.iter().map(text_of).collect();
+        println!("\npartitions: {}", names.join(", "));
+    }
 }

@@ -3,13 +3,15 @@
 use std::{
     io::{Read as _, Write as _},
     net::SocketAddr,
+    path::PathBuf,
 };
 
 use anyhow::{Context as _, bail};
 use protocol::id::{FederationId, NodeId};
 
-use super::Done;
+use super::{Done, ask::ask, text_of};
 use crate::{
+    admin::Request,
     app::{self, dir::NodeDir, init::NewHub, node::load_config},
     telemetry,
 };
@@ -31,14 +33,20 @@ pub(super) struct InitArguments {
     /// A name for people / 显示名称
     #[arg(long)]
     name: Option<String>,
+    /// Keep the root key there, for example on a USB stick, instead of in keys/ / 根密钥存放目录
+    #[arg(long, value_name = "DIR")]
+    root_key: Option<PathBuf>,
 }
 
 pub(super) fn init(dir: &NodeDir, arguments: InitArguments) -> anyhow::Result<Done> {
     telemetry::init_for_command();
     let name = arguments.name.unwrap_or_else(|| arguments.node.to_string());
-    let InitArguments { federation, node, listen, .. } = arguments;
-    let hub = NewHub { federation, node, name, listen };
+    let InitArguments { federation, node, listen, root_key, .. } = arguments;
+    // The daemon has another working directory.
+    let root_key_dir = root_key.map(std::path::absolute).transpose().context("--root-key")?;
+    let hub = NewHub { federation, node, name, listen, root_key_dir };
     app::init::init(dir, &hub)?;
+    let root_keys = hub.root_key_dir.clone().unwrap_or_else(|| dir.keys());
     eprintln!(
         "hub {} of federation {} is ready in {}",
         hub.node,
@@ -49,7 +57,10 @@ pub(super) fn init(dir: &NodeDir, arguments: InitArguments) -> anyhow::Result<Do
         "next: creditsync --dir {0} run    and    creditsync --dir {0} invite ID",
         dir.path().display()
     );
-    eprintln!("keep {} safe: it is the root of all trust", dir.keys().join("root.key").display());
+    eprintln!("keep {} safe: it is the root of all trust", root_keys.join("root.key").display());
+    if hub.root_key_dir.is_some() {
+        eprintln!("it can be taken away now; only 'creditsync ca rotate' and a stolen signing key need it");
+    }
     Ok(Done::Well)
 }
 
@@ -71,7 +82,11 @@ pub(super) fn join(dir: &NodeDir, arguments: JoinArguments) -> anyhow::Result<Do
         let limit = 256 * 1024;
         std::io::stdin().take(limit).read_to_string(&mut token).context("read the token")?;
     }
-    let config = runtime()?.block_on(app::join::join(dir, &token))?;
+    if dir.is_node() {
+        return join_again(dir, token);
+    }
+    let passphrase = app::node::passphrase()?;
+    let config = runtime()?.block_on(app::member::join::join(dir, &token, passphrase))?;
     let hub = config.upstream.map(|upstream| upstream.hub.to_string()).unwrap_or_default();
     eprintln!(
         "{} ({}) joined federation {} at hub {hub}",
@@ -82,6 +97,28 @@ pub(super) fn join(dir: &NodeDir, arguments: JoinArguments) -> anyhow::Result<Do
         dir.path().display(),
         dir.inbox().display()
     );
+    Ok(Done::Well)
+}
+
+/// A member whose certificate has ended, or that was revoked: with the daemon or
+/// without it.
+fn join_again(dir: &NodeDir, token: String) -> anyhow::Result<Done> {
+    let (answer, _) = ask(dir, &Request::JoinAgain { token })?;
+    eprintln!(
+        "{} joined federation {} again; its records, its history and what was not sent yet are as before",
+        text_of(&answer["node"]),
+        text_of(&answer["federation"])
+    );
+    if answer["new_signing_key"] == true {
+        eprintln!("the hub had retired the signing key, so a new one signs from now on");
+    }
+    if answer["addresses_differ"] == true {
+        eprintln!(
+            "the token names other addresses of the hub ({}) than {}: change [upstream] there if they are the right ones",
+            answer["addresses"],
+            dir.config().display()
+        );
+    }
     Ok(Done::Well)
 }
 

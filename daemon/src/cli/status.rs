@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::{Done, ask::ask, print_json, print_table, rows_of, text_of};
+use super::{Done, ask::ask, cert::print_alarms, print_json, print_table, rows_of, text_of};
 use crate::{admin::Request, app::dir::NodeDir};
 
 /// How often `--watch` looks again.
@@ -67,4 +67,14 @@ pub(super) fn print_status(status: &Json) {
     }
     println!();
     print_table(&["PARTITION", "STATE", "SEQ", "RECORDS", "BEHIND", "ROOT", "REASON"], &partitions);
+    let certificates = status["certificates"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if let Some(own) = certificates.iter().find(|item| item["kind"] == "node") {
+        println!();
+        println!(
+            "certificate until {}, renewed by itself from {} on (creditsync cert show)",
+            text_of(&own["not_after"]),
+            text_of(&own["renews_at"])
+        );
+    }
+    print_alarms(&status["alarms"]);
 }

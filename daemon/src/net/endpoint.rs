@@ -9,8 +9,12 @@ use std::{
 
 use aws_lc_rs::hmac;
 use certs::{
+    credentials::Credentials,
+    explain::{CertificateProblem, Parties, ProblemKind, explain_tls},
     identity::Identity,
-    verify::{ALPN_JOIN, Credentials, VerifiedPeer, verified_peer},
+    observe::{Failure, RefusalObserver},
+    tls::{ALPN_JOIN, TlsOptions},
+    verify::{VerifiedPeer, verified_peer},
 };
 use protocol::{
     id::{FederationId, NodeId},
@@ -21,6 +25,7 @@ use quinn::{
     crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig},
 };
 use rustls::pki_types::CertificateDer;
+use time::OffsetDateTime;
 
 use super::{FrameReceiver, FrameSender, NetError};
 
@@ -68,6 +73,7 @@ pub struct Listener {
     endpoint: quinn::Endpoint,
     federation: FederationId,
     handshakes: Arc<tokio::sync::Semaphore>,
+    observer: Arc<dyn RefusalObserver>,
 }
 
 /// A finished incoming handshake.
@@ -80,28 +86,39 @@ pub enum Accepted {
 }
 
 impl Listener {
-    /// Binds `address` and is ready to accept.
-    pub fn bind(address: SocketAddr, credentials: &Credentials) -> Result<Self, NetError> {
-        let tls = certs::verify::server_config(credentials)?;
-        let crypto =
-            QuicServerConfig::try_from(tls).map_err(|error| NetError::Tls(error.to_string()))?;
-        let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-        config.transport_config(transport(UNKNOWN_WINDOW, None));
+    /// Binds `address` and is ready to accept. Replication is shown the first
+    /// credentials, enrolment the second.
+    pub fn bind(
+        address: SocketAddr,
+        replication: &Credentials,
+        enrolment: &Credentials,
+        observer: Arc<dyn RefusalObserver>,
+    ) -> Result<Self, NetError> {
+        let config = server_config(replication, enrolment, observer.clone())?;
         let cannot_bind = |problem: std::io::Error| NetError::Socket {
             address: address.to_string(),
             problem: problem.to_string(),
         };
         let socket = std::net::UdpSocket::bind(address).map_err(cannot_bind)?;
-        let mut endpoint_config = quinn::EndpointConfig::new(Arc::new(reset_key(credentials)));
+        let mut endpoint_config = quinn::EndpointConfig::new(Arc::new(reset_key(enrolment)));
         endpoint_config.cid_generator(|| Box::new(RandomIds));
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = quinn::Endpoint::new(endpoint_config, Some(config), socket, runtime)
             .map_err(cannot_bind)?;
         Ok(Self {
             endpoint,
-            federation: credentials.identity.federation.clone(),
+            federation: replication.identity.federation.clone(),
             handshakes: Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX)),
+            observer,
         })
+    }
+
+    /// Shows these to whoever connects from now on. Connections that live are
+    /// not touched.
+    pub fn show(&self, replication: &Credentials, enrolment: &Credentials) -> Result<(), NetError> {
+        let config = server_config(replication, enrolment, self.observer.clone())?;
+        self.endpoint.set_server_config(Some(config));
+        Ok(())
     }
 
     /// The address that it is bound to.
@@ -155,6 +172,23 @@ impl Listener {
     }
 }
 
+fn server_config(
+    replication: &Credentials,
+    enrolment: &Credentials,
+    observer: Arc<dyn RefusalObserver>,
+) -> Result<quinn::ServerConfig, NetError> {
+    let tls = certs::tls::server_config(replication, Some(enrolment), observer)?;
+    let crypto = QuicServerConfig::try_from(tls).map_err(no_initial_suite)?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(transport(UNKNOWN_WINDOW, None));
+    Ok(config)
+}
+
+/// QUIC's first packets need a cipher suite that our provider has.
+fn no_initial_suite(error: quinn::crypto::rustls::NoInitialCipherSuite) -> NetError {
+    NetError::Transport(error.to_string())
+}
+
 /// A socket to dial from.
 pub struct Dialer {
     endpoint: quinn::Endpoint,
@@ -180,14 +214,15 @@ impl Dialer {
         address: &str,
         hub: &Identity,
         credentials: &Credentials,
+        options: TlsOptions,
     ) -> Result<Connection, NetError> {
-        let tls = certs::verify::client_config(credentials)?;
+        let tls = certs::tls::client_config(credentials, options)?;
         let connection = self.connect(address, hub, tls).await?;
         let alpn = alpn_of(&connection);
         let connection = verify(connection, alpn, &hub.federation)?;
         match &connection.peer {
             Some(peer) if peer.identity() == hub => Ok(connection),
-            _ => Err(NetError::Tls(format!("the peer is not {hub}"))),
+            _ => Err(other_problem(format!("the peer is not {hub}"))),
         }
     }
 
@@ -198,8 +233,9 @@ impl Dialer {
         address: &str,
         hub: &Identity,
         root: &certs::enrol::RootOfTrust,
+        options: TlsOptions,
     ) -> Result<Connection, NetError> {
-        let tls = certs::verify::join_client_config(root)?;
+        let tls = certs::tls::join_client_config(root, options)?;
         let quic = self.connect(address, hub, tls).await?;
         Ok(Connection { quic, peer: None })
     }
@@ -208,10 +244,9 @@ impl Dialer {
         &self,
         address: &str,
         hub: &Identity,
-        tls: rustls::ClientConfig,
+        (tls, failure): (rustls::ClientConfig, Failure),
     ) -> Result<quinn::Connection, NetError> {
-        let crypto =
-            QuicClientConfig::try_from(tls).map_err(|error| NetError::Tls(error.to_string()))?;
+        let crypto = QuicClientConfig::try_from(tls).map_err(no_initial_suite)?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         config.transport_config(transport(CONNECTION_WINDOW, Some(KEEP_ALIVE)));
         let unresolved =
@@ -229,7 +264,7 @@ impl Dialer {
                 .map_err(|error| NetError::Transport(error.to_string()))?;
             match tokio::time::timeout(HANDSHAKE_MAX, connecting).await {
                 Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) => last = net_error(error),
+                Ok(Err(error)) => last = explained(error, &failure),
                 Err(_) => last = NetError::NoAnswer,
             }
         }
@@ -371,6 +406,21 @@ impl Connection {
     }
 }
 
+/// As [`net_error`], with what our own verifier has seen, where it was that which
+/// refused, and with the dates of the certificate that we showed.
+fn explained(error: ConnectionError, failure: &Failure) -> NetError {
+    let now = OffsetDateTime::now_utc();
+    let alert = match &error {
+        ConnectionError::ConnectionClosed(close) => alert_of(close.error_code.into()),
+        _ => None,
+    };
+    let problem = failure.problem(now);
+    match problem.or_else(|| alert.and_then(|alert| failure.explain_alert(alert, now))) {
+        Some(problem) => NetError::Tls(problem),
+        None => net_error(error),
+    }
+}
+
 pub(super) fn net_error(error: ConnectionError) -> NetError {
     match error {
         ConnectionError::ApplicationClosed(close) => {
@@ -390,23 +440,36 @@ pub(super) fn net_error(error: ConnectionError) -> NetError {
     }
 }
 
-/// QUIC carries TLS alerts as codes 0x100 to 0x1ff. Our own alert comes with
-/// the reason in `reason`; the peer's is explained from its number.
+/// QUIC carries TLS alerts as codes 0x100 to 0x1ff (RFC 9001, 4.8).
+fn alert_of(code: u64) -> Option<u8> {
+    code.checked_sub(0x100).and_then(|alert| u8::try_from(alert).ok())
+}
+
+/// Our own alert comes with the reason in `reason`; the peer's is explained from
+/// its number.
 fn tls_text(code: u64, reason: String, ours: bool) -> NetError {
-    let Some(alert) = code.checked_sub(0x100).and_then(|alert| u8::try_from(alert).ok()) else {
+    let Some(alert) = alert_of(code) else {
         return NetError::Transport(if reason.is_empty() {
             format!("QUIC error {code}")
         } else {
             reason
         });
     };
-    let received = rustls::Error::AlertReceived(alert.into());
+    let explain = |error: &rustls::Error| {
+        let parties = Parties { peer: None, own: None, now: OffsetDateTime::now_utc() };
+        explain_tls(error, &parties)
+    };
     if ours {
         // quinn passes rustls' error on as a text only.
         let foreign = ["UnknownIssuer", "BadSignature"].iter().any(|name| reason.contains(name));
-        let known = foreign
-            .then(|| certs::verify::explain_tls(&rustls::CertificateError::UnknownIssuer.into()));
-        return NetError::Tls(known.flatten().unwrap_or(reason));
+        let known = foreign.then(|| explain(&rustls::CertificateError::UnknownIssuer.into()));
+        return known.flatten().map_or_else(|| other_problem(reason), NetError::Tls);
     }
-    NetError::Tls(certs::verify::explain_tls(&received).unwrap_or_else(|| received.to_string()))
+    let received = rustls::Error::AlertReceived(alert.into());
+    explain(&received).map_or_else(|| other_problem(received.to_string()), NetError::Tls)
+}
+
+/// A failed handshake for which there are no better words.
+fn other_problem(text: String) -> NetError {
+    NetError::Tls(CertificateProblem { kind: ProblemKind::Other, text, validity: None })
 }

@@ -12,6 +12,7 @@ pub use self::{
     stream::{FrameReceiver, FrameSender},
 };
 
+use certs::explain::{CertificateProblem, ProblemKind};
 use protocol::{frame::FrameError, message::CloseCode};
 
 /// Why a connection or stream did not work.
@@ -38,7 +39,7 @@ pub enum NetError {
     NoAnswer,
     /// The handshake failed; the text is for people.
     #[error("the secure handshake failed: {0}")]
-    Tls(String),
+    Tls(CertificateProblem),
     /// The peer's certificate is not one to talk to.
     #[error(transparent)]
     Refused(#[from] certs::verify::PeerRefused),
@@ -57,6 +58,17 @@ pub enum NetError {
 }
 
 impl NetError {
+    /// The same text for the same reason, however often it is met: what people
+    /// are told may hold the time.
+    pub fn kind(&self) -> String {
+        match self {
+            NetError::Tls(problem) if problem.kind != ProblemKind::Other => {
+                problem.kind.as_str().to_owned()
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// The code that the peer closed with.
     pub fn code(&self) -> Option<CloseCode> {
         match self {

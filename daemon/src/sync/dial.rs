@@ -1,71 +1,86 @@
-//! A member keeps its connection to the hub.
+//! A member keeps its connection to the hub, and makes it anew before a
+//! certificate ends.
+//!
+//! A connection is only judged when it is made, so it is replaced when this
+//! node's certificate was renewed, and in any case when half of the time is over
+//! that the certificate ending first had left. The new one is connected before
+//! the old one is let go.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::{sync::Arc, time::Duration};
+
+use certs::{credentials::Credentials, identity::Identity, rotate, tls::TlsOptions};
+use protocol::{
+    message::CloseCode,
+    session::backoff::Backoff,
 };
-
-use certs::{identity::Identity, verify::Credentials};
-use protocol::{message::CloseCode, session::backoff::Backoff};
-use tokio_util::sync::CancellationToken;
+use time::OffsetDateTime;
+use tokio::sync::{oneshot, watch};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     Context,
     connection::{ConnectionEnd, Side, serve},
     random,
 };
-use crate::net::{Dialer, NetError};
+use crate::net::{Connection, Dialer, NetError};
 
 /// First wait after a failure.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
+/// A replaced connection has this long to end by itself.
+const REPLACED_MAX: Duration = Duration::from_secs(5);
+/// The clock is looked at this often while a connection lives: it may be set.
+const LOOK_EVERY: Duration = Duration::from_secs(600);
+
+/// How the hub is dialled.
+pub struct Dialling {
+    /// The socket.
+    pub dialer: Dialer,
+    /// HOST:PORT, tried in turn.
+    pub addresses: Vec<String>,
+    /// What is offered.
+    pub options: TlsOptions,
+    /// What is shown, now and when it was renewed.
+    pub credentials: watch::Receiver<Arc<Credentials>>,
+}
 
 /// Dials the hub at its addresses in turn, serves the connection, and dials
 /// again with growing waits, until `shutdown`.
 pub async fn keep_connected(
     context: Arc<Context>,
-    dialer: Dialer,
-    addresses: Vec<String>,
-    credentials: Arc<Credentials>,
+    mut dialling: Dialling,
     shutdown: CancellationToken,
 ) {
     let hub = Identity::new(context.federation(), context.membership.hub());
     let mut backoff = Backoff::new(RETRY_FIRST, context.retry_longest);
     let mut reported = String::new();
+    let addresses = dialling.addresses.clone();
     for address in addresses.iter().cycle() {
-        let was_connected = AtomicBool::new(false);
         let attempt = async {
-            match dialer.dial(address, &hub, &credentials).await {
-                Ok(connection) => {
-                    let connected = || was_connected.store(true, Ordering::Relaxed);
-                    serve(context.clone(), connection, Side::Dialled, shutdown.clone(), connected)
-                        .await
-                }
-                Err(error) => ConnectionEnd::Net(error),
+            match dialling.dial(&context, address, &hub, &shutdown).await {
+                Ok(served) => served.serve(&context, &mut dialling, address, &hub, &shutdown).await,
+                Err(error) => (ConnectionEnd::Net(error), false),
             }
         };
-        let end = tokio::select! {
+        let (end, was_connected) = tokio::select! {
             end = attempt => end,
             () = shutdown.cancelled() => break,
         };
         if let ConnectionEnd::Shutdown = end {
             break;
         }
-        if was_connected.load(Ordering::Relaxed) && is_passing(&end) {
+        if was_connected && is_passing(&end) {
             backoff.succeeded();
             reported.clear();
         }
-        let reason = end.to_string();
+        let (kind, reason) = explain(&end, &dialling);
         context.peers.update(&hub.node, |state| {
             state.address = Some(address.clone());
             state.reason = Some(reason.clone());
         });
         // The same reason is not worth a line every minute.
-        if reported != reason {
+        if reported != kind {
             tracing::warn!(hub = %hub.node, %address, %reason, "not connected to the hub; trying again by itself");
-            reported = reason;
+            reported = kind;
         }
         let mut wait = backoff.failed(random());
         if let ConnectionEnd::Net(NetError::Closed(Some(CloseCode::Replaced))) = end {
@@ -74,10 +89,163 @@ pub async fn keep_connected(
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
+            // A renewed certificate may be what was missing.
+            Ok(()) = dialling.credentials.changed() => backoff.succeeded(),
             () = shutdown.cancelled() => break,
         }
     }
-    dialer.close().await;
+    dialling.dialer.close().await;
+}
+
+/// Why there is no connection: stable, and in words.
+fn explain(end: &ConnectionEnd, dialling: &Dialling) -> (String, String) {
+    let shown = dialling.credentials.borrow().clone();
+    let now = OffsetDateTime::now_utc();
+    if let Ok(not_after) = shown.not_after()
+        && not_after <= now
+    {
+        let node = &shown.identity.node;
+        let reason = format!(
+            "this node's certificate ended on {}, and by this machine's clock it is {} now. If the clock is \
+             right, ask the hub for a new token (there: creditsync invite {node}) and use it here: creditsync \
+             join TOKEN. Nothing is lost meanwhile / 本节点证书已过期，请向市级中心索取新令牌后执行 creditsync join",
+            not_after.date(),
+            now.date(),
+        );
+        return ("our certificate has ended".to_owned(), reason);
+    }
+    let kind = match end {
+        ConnectionEnd::Net(error) => error.kind(),
+        end => end.to_string(),
+    };
+    (kind, end.to_string())
+}
+
+impl Dialling {
+    /// Makes a connection and begins to serve it.
+    async fn dial(
+        &mut self,
+        context: &Arc<Context>,
+        address: &str,
+        hub: &Identity,
+        shutdown: &CancellationToken,
+    ) -> Result<Served, NetError> {
+        let credentials = self.credentials.borrow_and_update().clone();
+        let connection = self.dialer.dial(address, hub, &credentials, self.options).await?;
+        let own = credentials.not_after()?;
+        let peer = connection.peer().map_or(own, |peer| peer.not_after());
+        let replace_at = rotate::reconnect_at(OffsetDateTime::now_utc(), own, peer);
+        Ok(Served::begin(context.clone(), connection, replace_at, shutdown.clone()))
+    }
+}
+
+/// A connection that is being served.
+struct Served {
+    task: AbortOnDropHandle<ConnectionEnd>,
+    /// Answers when the hub's hello has arrived.
+    connected: Option<oneshot::Receiver<()>>,
+    replace_at: OffsetDateTime,
+}
+
+impl Served {
+    fn begin(
+        context: Arc<Context>,
+        connection: Connection,
+        replace_at: OffsetDateTime,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let (sender, receiver) = oneshot::channel();
+        // Nobody may be waiting for it.
+        let connected = || drop(sender.send(()));
+        let serving = serve(context, connection, Side::Dialled, shutdown, connected);
+        let task = AbortOnDropHandle::new(tokio::spawn(serving));
+        Self { task, connected: Some(receiver), replace_at }
+    }
+
+    /// Waits until the hub's hello has arrived; else answers how it ended.
+    async fn wait_connected(&mut self) -> Result<(), ConnectionEnd> {
+        let Some(connected) = self.connected.take() else {
+            return Ok(());
+        };
+        match connected.await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(ended(&mut self.task).await),
+        }
+    }
+
+    /// Serves until the connection ends for good, replacing it in time. Answers
+    /// how it ended and whether the hub's hello had arrived.
+    async fn serve(
+        mut self,
+        context: &Arc<Context>,
+        dialling: &mut Dialling,
+        address: &str,
+        hub: &Identity,
+        shutdown: &CancellationToken,
+    ) -> (ConnectionEnd, bool) {
+        if let Err(end) = self.wait_connected().await {
+            return (end, false);
+        }
+        let mut failures = 0;
+        loop {
+            let left = self.replace_at - OffsetDateTime::now_utc();
+            let left = Duration::try_from(left).unwrap_or_default();
+            tokio::select! {
+                end = ended(&mut self.task) => return (end, true),
+                Ok(()) = dialling.credentials.changed() => {}
+                () = tokio::time::sleep(left.min(LOOK_EVERY)) => {
+                    if left > LOOK_EVERY {
+                        continue;
+                    }
+                }
+            }
+            let replacement = async {
+                let mut next = dialling
+                    .dial(context, address, hub, shutdown)
+                    .await
+                    .map_err(ConnectionEnd::Net)?;
+                next.wait_connected().await?;
+                Ok::<_, ConnectionEnd>(next)
+            };
+            // The old one goes on meanwhile. It may end, not least because the hub
+            // has heard the new one's hello.
+            tokio::pin!(replacement);
+            let (replaced, old_end) = tokio::select! {
+                replaced = &mut replacement => (replaced, None),
+                end = ended(&mut self.task) => (replacement.await, Some(end)),
+            };
+            match replaced {
+                Err(_) if old_end.is_some() => {
+                    return (old_end.unwrap_or(ConnectionEnd::Shutdown), true);
+                }
+                Ok(next) => {
+                    let mut old = std::mem::replace(&mut self, next);
+                    if old_end.is_none() {
+                        // Dropping it ends it, should the hub not have done so.
+                        let _ = tokio::time::timeout(REPLACED_MAX, ended(&mut old.task)).await;
+                    }
+                    failures = 0;
+                    tracing::debug!(hub = %hub.node, "the connection was made anew");
+                }
+                Err(end) => {
+                    failures += 1;
+                    tracing::debug!(hub = %hub.node, reason = %end, "the connection could not be made anew yet");
+                    let now = OffsetDateTime::now_utc();
+                    let own = dialling.credentials.borrow().not_after().unwrap_or(now);
+                    self.replace_at = now + rotate::retry_after(failures, own - now);
+                }
+            }
+        }
+    }
+}
+
+async fn ended(task: &mut AbortOnDropHandle<ConnectionEnd>) -> ConnectionEnd {
+    match task.await {
+        Ok(end) => end,
+        // A half-dead daemon is worse than a dead one.
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => ConnectionEnd::Shutdown,
+    }
 }
 
 /// Whether a connection that was made ended for a reason that dialling again at
@@ -89,7 +257,7 @@ fn is_passing(end: &ConnectionEnd) -> bool {
         ConnectionEnd::Net(NetError::Closed(Some(code))) => {
             matches!(code, Normal | Replaced | Shutdown | Silent)
         }
-        ConnectionEnd::Net(_) | ConnectionEnd::Silent => true,
+        ConnectionEnd::Net(_) | ConnectionEnd::Silent | ConnectionEnd::Anew => true,
         _ => false,
     }
 }

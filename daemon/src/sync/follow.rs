@@ -137,6 +137,9 @@ impl Follow {
                 // _federation is on its way.
                 tracing::debug!(%partition, %peer, reason = %trouble, "waiting for _federation");
             }
+            Trouble::Store(StoreError::KeySuspended { .. }) => {
+                tracing::debug!(%partition, %peer, reason = %trouble, "waiting for the origin to sign anew");
+            }
             Trouble::Store(error) => {
                 tracing::warn!(%partition, %peer, %error, "could not be committed; tried again later")
             }
