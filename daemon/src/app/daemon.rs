@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use certs::verify::Credentials;
+use certs::{credentials::Credentials, keyfile::KeyDir};
 use protocol::message::CloseCode;
 use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -31,8 +31,9 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
     let mut node = Node::open(dir)?;
     node.started = Some(Instant::now());
     let node = Arc::new(node);
-    let credentials = Credentials::load(&dir.certs(), &dir.keys(), &node.identity)
-        .context("load this node's certificate")?;
+    let credentials =
+        Credentials::load(&dir.certs(), &KeyDir::new(dir.keys(), None), &node.identity)
+            .context("load this node's certificate")?;
     let credentials = Arc::new(credentials);
     let shutdown = node.shutdown.clone();
     let socket = dir.socket();

@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, bail};
 use certs::{
-    authority::{Authority, NodeKey, save_chain},
+    authority::{Authority, CaDirs, Lifetimes, NodeKey},
+    bundle::save_bundle,
+    credentials::NODE_CHAIN_FILE,
+    enrol::Anchor,
     identity::Identity,
-    keyfile,
-    verify::{NODE_CHAIN_FILE, NODE_KEY_FILE},
+    keyfile::{self, KeyDir, NODE_KEY_FILE, SIGNING_KEY_FILE},
+    pem::save_chain,
 };
 use config::NodeConfig;
 use protocol::{
@@ -51,16 +54,20 @@ pub fn init(dir: &NodeDir, hub: &NewHub) -> anyhow::Result<()> {
     let config = new_config(hub);
     let now = OffsetDateTime::now_utc();
 
-    let authority = Authority::create(&dir.certs(), &dir.keys(), &hub.federation, now)
+    let keys = KeyDir::new(dir.keys(), None);
+    let ca = CaDirs { certs: dir.certs(), keys: keys.clone(), root_keys: keys.clone() };
+    let authority = Authority::create(&ca, &hub.federation, now, &Lifetimes::default())
         .context("make the certificate authority")?;
+    save_bundle(&dir.certs(), std::slice::from_ref(authority.root()))?;
     let node_key = NodeKey::generate()?;
-    node_key.save(&dir.keys().join(NODE_KEY_FILE))?;
+    keys.save(NODE_KEY_FILE, &node_key)?;
     let lifetime = Duration::hours(config.certificates.lifetime_hours as i64);
     let chain = authority.issue(&identity, &node_key.csr(&identity)?, now, lifetime)?;
     save_chain(&dir.certs().join(NODE_CHAIN_FILE), &chain)?;
     let signing_key = keyfile::generate_signing_key();
-    keyfile::save_signing_key(&dir.signing_key(), &signing_key)?;
-    let anchor = authority.sign_anchor(&hub.federation, &hub.node, &signing_key.public(), 1)?;
+    keys.save(SIGNING_KEY_FILE, &signing_key)?;
+    let anchor = Anchor::unsigned(&hub.federation, &hub.node, &signing_key.public(), 1);
+    let anchor = ca.sign_anchor(1, &anchor)?;
     keyfile::write_public(&dir.anchor(), &anchor.encode())?;
 
     let member = Member {

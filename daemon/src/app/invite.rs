@@ -10,10 +10,10 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use certs::{
-    authority::Authority,
+    authority::{Authority, CaDirs, IssuerChoice},
     enrol::{RootOfTrust, Token, generate_secret, secret_hash},
     identity::Identity,
-    keyfile,
+    keyfile::{self, KeyDir},
 };
 use protocol::{
     federation::{Entry, Member, Role},
@@ -109,7 +109,7 @@ impl Node {
         let addresses = self.addresses_for_token(address)?;
         let head = self.store.head(self.membership.partition());
         let head = head.context("this hub has no _federation; was it initialised?")?;
-        let authority = Authority::open(&self.dir.certs(), &self.dir.keys())?;
+        let authority = self.authority()?;
         let (id, secret) = generate_secret()?;
         let token = Token {
             federation: self.identity.federation.clone(),
@@ -148,6 +148,12 @@ impl Node {
         });
         self.write_invites(&invites)?;
         Ok(token)
+    }
+
+    fn authority(&self) -> Result<Authority, certs::CertError> {
+        let keys = KeyDir::new(self.dir.keys(), None);
+        let dirs = CaDirs { certs: self.dir.certs(), root_keys: keys.clone(), keys };
+        Authority::open(&dirs, &IssuerChoice::default())
     }
 
     /// Whether a node belongs to the federation and has delivered something. One
@@ -227,8 +233,7 @@ impl Node {
         )
         .map_err(|_| JoinRefused::Mismatch)?;
         let identity = Identity::new(&self.identity.federation, &request.node);
-        let authority = Authority::open(&self.dir.certs(), &self.dir.keys())
-            .map_err(|error| failed(error.into()))?;
+        let authority = self.authority().map_err(|error| failed(error.into()))?;
         let lifetime = time::Duration::hours(self.config.certificates.lifetime_hours as i64);
         let chain = authority
             .issue(&identity, &request.csr, OffsetDateTime::now_utc(), lifetime)

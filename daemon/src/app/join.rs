@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use certs::{
-    authority::{NodeKey, ROOT_CERT_FILE, save_chain},
+    authority::NodeKey,
+    bundle::save_bundle,
+    credentials::{Credentials, NODE_CHAIN_FILE},
     enrol::{RootOfTrust, Token},
-    keyfile,
-    verify::{Credentials, NODE_CHAIN_FILE, NODE_KEY_FILE},
+    keyfile::{self, KeyDir, NODE_KEY_FILE, SIGNING_KEY_FILE},
+    pem::save_chain,
 };
 use config::{NodeConfig, Upstream};
 use protocol::{
@@ -79,16 +81,17 @@ pub async fn join(dir: &NodeDir, text: &str) -> anyhow::Result<NodeConfig> {
     }
     let chain: Vec<CertificateDer<'static>> = chain.into_iter().map(CertificateDer::from).collect();
     // Checks that key, chain, root and identity fit together.
-    Credentials::new(chain.clone(), node_key.private_key(), root.clone(), identity.clone())
+    Credentials::new(chain.clone(), node_key.private_key(), vec![root.clone()], identity.clone())
         .context("the certificate that the hub sent")?;
 
     std::fs::create_dir_all(dir.certs())
         .with_context(|| format!("make {}", dir.certs().display()))?;
-    keyfile::create_private_dir(&dir.keys())?;
-    node_key.save(&dir.keys().join(NODE_KEY_FILE))?;
-    keyfile::save_signing_key(&dir.signing_key(), &signing_key)?;
+    let keys = KeyDir::new(dir.keys(), None);
+    keys.create()?;
+    keys.save(NODE_KEY_FILE, &node_key)?;
+    keys.save(SIGNING_KEY_FILE, &signing_key)?;
     save_chain(&dir.certs().join(NODE_CHAIN_FILE), &chain)?;
-    save_chain(&dir.certs().join(ROOT_CERT_FILE), std::slice::from_ref(&root))?;
+    save_bundle(&dir.certs(), std::slice::from_ref(&root))?;
     keyfile::write_public(&dir.anchor(), &token.anchor.encode())?;
 
     let config = new_config(&token);

@@ -7,7 +7,11 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use certs::{enrol::Anchor, identity::Identity, keyfile};
+use certs::{
+    enrol::Anchor,
+    identity::Identity,
+    keyfile::{KeyDir, SIGNING_KEY_FILE},
+};
 use config::NodeConfig;
 use protocol::{
     change::Change,
@@ -110,7 +114,7 @@ impl Node {
                 anchor.federation
             );
         }
-        let signing_key = Arc::new(keyfile::load_signing_key(&dir.signing_key())?);
+        let signing_key = Arc::new(KeyDir::new(dir.keys(), None).load(SIGNING_KEY_FILE)?);
         let store = open_store(dir, &config)?;
         let membership = Arc::new(Membership::new(store.clone(), anchor, config.node.clone()));
         check_own_key(&membership, &signing_key)?;

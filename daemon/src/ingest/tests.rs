@@ -111,6 +111,7 @@ impl World {
             hub: hub.clone(),
             hub_key: key.public(),
             epoch: 1,
+            base: None,
             signature: vec![],
         };
         let membership = Arc::new(Membership::new(store.clone(), anchor, hub));

@@ -9,8 +9,12 @@ use std::{
 
 use aws_lc_rs::hmac;
 use certs::{
+    credentials::Credentials,
+    explain::{Parties, explain_tls},
     identity::Identity,
-    verify::{ALPN_JOIN, Credentials, VerifiedPeer, verified_peer},
+    observe::Failure,
+    tls::{ALPN_JOIN, TlsOptions},
+    verify::{VerifiedPeer, verified_peer},
 };
 use protocol::{
     id::{FederationId, NodeId},
@@ -21,6 +25,7 @@ use quinn::{
     crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig},
 };
 use rustls::pki_types::CertificateDer;
+use time::OffsetDateTime;
 
 use super::{FrameReceiver, FrameSender, NetError};
 
@@ -82,7 +87,7 @@ pub enum Accepted {
 impl Listener {
     /// Binds `address` and is ready to accept.
     pub fn bind(address: SocketAddr, credentials: &Credentials) -> Result<Self, NetError> {
-        let tls = certs::verify::server_config(credentials)?;
+        let tls = certs::tls::server_config(credentials, None, Arc::new(()))?;
         let crypto =
             QuicServerConfig::try_from(tls).map_err(|error| NetError::Tls(error.to_string()))?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
@@ -181,7 +186,7 @@ impl Dialer {
         hub: &Identity,
         credentials: &Credentials,
     ) -> Result<Connection, NetError> {
-        let tls = certs::verify::client_config(credentials)?;
+        let tls = certs::tls::client_config(credentials, TlsOptions::default())?;
         let connection = self.connect(address, hub, tls).await?;
         let alpn = alpn_of(&connection);
         let connection = verify(connection, alpn, &hub.federation)?;
@@ -199,7 +204,7 @@ impl Dialer {
         hub: &Identity,
         root: &certs::enrol::RootOfTrust,
     ) -> Result<Connection, NetError> {
-        let tls = certs::verify::join_client_config(root)?;
+        let tls = certs::tls::join_client_config(root, TlsOptions::default())?;
         let quic = self.connect(address, hub, tls).await?;
         Ok(Connection { quic, peer: None })
     }
@@ -208,7 +213,7 @@ impl Dialer {
         &self,
         address: &str,
         hub: &Identity,
-        tls: rustls::ClientConfig,
+        (tls, failure): (rustls::ClientConfig, Failure),
     ) -> Result<quinn::Connection, NetError> {
         let crypto =
             QuicClientConfig::try_from(tls).map_err(|error| NetError::Tls(error.to_string()))?;
@@ -229,7 +234,7 @@ impl Dialer {
                 .map_err(|error| NetError::Transport(error.to_string()))?;
             match tokio::time::timeout(HANDSHAKE_MAX, connecting).await {
                 Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) => last = net_error(error),
+                Ok(Err(error)) => last = explained(error, &failure),
                 Err(_) => last = NetError::NoAnswer,
             }
         }
@@ -371,6 +376,15 @@ impl Connection {
     }
 }
 
+/// As [`net_error`], with the dates that our verifier has seen where it was that
+/// which refused.
+fn explained(error: ConnectionError, failure: &Failure) -> NetError {
+    match failure.problem(OffsetDateTime::now_utc()) {
+        Some(problem) => NetError::Tls(problem.text),
+        None => net_error(error),
+    }
+}
+
 pub(super) fn net_error(error: ConnectionError) -> NetError {
     match error {
         ConnectionError::ApplicationClosed(close) => {
@@ -400,13 +414,16 @@ fn tls_text(code: u64, reason: String, ours: bool) -> NetError {
             reason
         });
     };
-    let received = rustls::Error::AlertReceived(alert.into());
+    let explain = |error: &rustls::Error| {
+        let parties = Parties { peer: None, own: None, now: OffsetDateTime::now_utc() };
+        explain_tls(error, &parties).map(|problem| problem.text)
+    };
     if ours {
         // quinn passes rustls' error on as a text only.
         let foreign = ["UnknownIssuer", "BadSignature"].iter().any(|name| reason.contains(name));
-        let known = foreign
-            .then(|| certs::verify::explain_tls(&rustls::CertificateError::UnknownIssuer.into()));
+        let known = foreign.then(|| explain(&rustls::CertificateError::UnknownIssuer.into()));
         return NetError::Tls(known.flatten().unwrap_or(reason));
     }
-    NetError::Tls(certs::verify::explain_tls(&received).unwrap_or_else(|| received.to_string()))
+    let received = rustls::Error::AlertReceived(alert.into());
+    NetError::Tls(explain(&received).unwrap_or_else(|| received.to_string()))
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use certs::{identity::Identity, verify::Credentials};
+use certs::{credentials::Credentials, identity::Identity};
 use protocol::{message::CloseCode, session::backoff::Backoff};
 use tokio_util::sync::CancellationToken;
 
