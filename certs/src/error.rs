@@ -11,6 +11,8 @@ use std::{
 use protocol::id::FederationId;
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
+use crate::keyfile::PASSPHRASE_VARIABLE;
+
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum CertError {
@@ -41,6 +43,20 @@ pub enum CertError {
         /// Its permission bits.
         mode: u32,
     },
+    /// A private key is encrypted, and there is no passphrase.
+    #[error(
+        "{} is encrypted, and no passphrase was given; write it as the first line of a file that \
+         only this user can read, and name that file in {PASSPHRASE_VARIABLE}",
+        .0.display()
+    )]
+    PassphraseMissing(PathBuf),
+    /// A private key is encrypted with another passphrase.
+    #[error(
+        "{} does not open with the passphrase that was given; check the file that \
+         {PASSPHRASE_VARIABLE} names; if it is right, restore the key from a backup",
+        .0.display()
+    )]
+    PassphraseWrong(PathBuf),
     /// A file does not hold what it should.
     #[error("{}: {problem}", path.display())]
     Content {
@@ -82,14 +98,15 @@ pub enum CertError {
         /// The requested one.
         theirs: FederationId,
     },
-    /// The issuing certificate has ended, or has not begun.
+    /// A CA's certificate has ended, or has not begun.
     #[error(
-        "the issuing certificate is valid from {} to {}, and it is {} now; check this machine's \
-         clock; if it is right, the hub needs a new issuing certificate, which this version \
-         cannot make",
-        date(*not_before), date(*not_after), date(*now)
+        "the certificate {} is valid from {} to {}, and it is {} now, so it can issue nothing; \
+         check this machine's clock; if it is right, make a CA of the next number",
+        path.display(), date(*not_before), date(*not_after), date(*now)
     )]
     IssuerNotValid {
+        /// Its file.
+        path: PathBuf,
         /// Its first moment.
         not_before: OffsetDateTime,
         /// Its last moment.
@@ -99,11 +116,33 @@ pub enum CertError {
     },
     /// The root key is not on this machine.
     #[error(
-        "the root key {} is not here; it signs anchors and issuing certificates, so put it back \
+        "the root key {} is not here; it signs anchors and the certificates of CAs, so put it back \
          from where it is kept offline, and take it away again afterwards",
         .0.display()
     )]
     RootKeyAbsent(PathBuf),
+    /// A certificate that may not become a trusted root.
+    #[error("the certificate of '{subject}' is not accepted as a further root: {problem}")]
+    RootRefused {
+        /// The certificate's subject.
+        subject: String,
+        /// Why not.
+        problem: &'static str,
+    },
+    /// A renewed certificate that is not valid at the moment it is to be installed.
+    #[error(
+        "the new certificate is valid from {} to {}, and this machine's clock says {}; it is not \
+         installed; compare this machine's clock with the hub's",
+        date(*not_before), date(*not_after), date(*now)
+    )]
+    NotValidNow {
+        /// Its first moment.
+        not_before: OffsetDateTime,
+        /// Its last moment.
+        not_after: OffsetDateTime,
+        /// The moment of the attempt.
+        now: OffsetDateTime,
+    },
     /// The root's key is of a kind that anchors are not signed with.
     #[error("the root's key is not ECDSA P-256, so it cannot vouch for a hub; use a P-256 root CA")]
     RootKeyKind,

@@ -16,6 +16,7 @@ use x509_parser::{
     certificate::X509Certificate,
     extensions::{GeneralName, ParsedExtension},
     prelude::FromDer as _,
+    public_key::PublicKey,
 };
 
 use crate::{CertError, error::IdentityProblem};
@@ -89,6 +90,10 @@ pub struct CertificateFacts {
     pub not_before: OffsetDateTime,
     /// The last moment of its validity.
     pub not_after: OffsetDateTime,
+    /// Its key's kind: "ECDSA P-256", "RSA 2048", "Ed25519".
+    pub key_algorithm: String,
+    /// Whether it may issue certificates.
+    pub is_ca: bool,
 }
 
 /// Reads the identity out of a certificate, without judging who signed it.
@@ -112,7 +117,59 @@ pub fn facts(cert: &CertificateDer<'_>) -> Result<CertificateFacts, CertError> {
         serial_hex: parsed.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect(),
         not_before: moment(parsed.validity().not_before)?,
         not_after: moment(parsed.validity().not_after)?,
+        key_algorithm: key_algorithm(&parsed),
+        is_ca: parsed.is_ca(),
     })
+}
+
+/// Whether `issuer`'s name and key stand behind `cert`: the names are equal byte
+/// by byte, and the signature verifies.
+pub(crate) fn is_issued_by(
+    cert: &CertificateDer<'_>,
+    issuer: &CertificateDer<'_>,
+) -> Result<bool, CertError> {
+    let (cert, issuer) = (parse(cert)?, parse(issuer)?);
+    Ok(cert.issuer().as_raw() == issuer.subject().as_raw()
+        && cert.verify_signature(Some(issuer.public_key())).is_ok())
+}
+
+/// Whether `cross` is a CA certificate by `old_root` for exactly the name and
+/// the key of `new_root`.
+pub(crate) fn vouches(
+    cross: &CertificateDer<'_>,
+    old_root: &CertificateDer<'_>,
+    new_root: &CertificateDer<'_>,
+) -> Result<bool, CertError> {
+    let (parsed, new) = (parse(cross)?, parse(new_root)?);
+    Ok(parsed.is_ca()
+        && parsed.subject().as_raw() == new.subject().as_raw()
+        && parsed.public_key().raw == new.public_key().raw
+        && is_issued_by(cross, old_root)?)
+}
+
+/// The key's kind in an administrator's words.
+fn key_algorithm(cert: &X509Certificate<'_>) -> String {
+    let info = cert.public_key();
+    let algorithm = info.algorithm.algorithm.to_id_string();
+    // RFC 8017, A.1; RFC 5480, 2.1.1; RFC 8410, 3.
+    match algorithm.as_str() {
+        "1.2.840.113549.1.1.1" => match info.parsed() {
+            Ok(PublicKey::RSA(key)) => format!("RSA {}", key.key_size()),
+            _ => "RSA".to_owned(),
+        },
+        "1.2.840.10045.2.1" => {
+            let curve = info.algorithm.parameters.as_ref().and_then(|any| any.as_oid().ok());
+            match curve.map(|oid| oid.to_id_string()).as_deref() {
+                Some("1.2.840.10045.3.1.7") => "ECDSA P-256".to_owned(),
+                Some("1.3.132.0.34") => "ECDSA P-384".to_owned(),
+                Some("1.3.132.0.35") => "ECDSA P-521".to_owned(),
+                Some(other) => format!("ECDSA {other}"),
+                None => "ECDSA".to_owned(),
+            }
+        }
+        "1.3.101.112" => "Ed25519".to_owned(),
+        other => other.to_owned(),
+    }
 }
 
 /// Parses a certificate and refuses bytes behind it.

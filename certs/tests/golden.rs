@@ -1,13 +1,13 @@
-//! Pins the text of a join token and the bytes of an anchor, as
-//! `protocol/SPEC.md` describes them.
+//! Pins the text of a join token and the bytes of anchors, as `protocol/SPEC.md`
+//! describes them.
 //!
-//! Both hold an ECDSA signature of a root key that was thrown away, so they were
+//! All hold an ECDSA signature of a root key that was thrown away, so they were
 //! made once and are read here; writing them again has to give the same bytes.
 
 #![allow(clippy::unwrap_used)]
 
-use certs::enrol::{Anchor, Token, secret_hash};
-use protocol::{hash::Hash, sign::SigningKey};
+use certs::enrol::{Anchor, RootOfTrust, Token, secret_hash};
+use protocol::{change::Position, hash::Hash, sign::SigningKey};
 
 const TOKEN: &str = "\
     creditsync-join-1.AQAAAAl6aGVuZ3pob3UAAAAGNDEwMTAwiojj3XQJ8ZX9UtstPLpdcspnCb8dlB\
@@ -23,10 +23,28 @@ const ANCHOR: &str = "\
     ca6709bf1d94121bf3748801b40f6f5c0000000300000047304502206f8ee8cad32ec1b595d6f9ec\
     ab88adcbd4a725224af828b793d93e94b92b4308022100f534603ba4076d309cbad6727d602fe42b\
     e5b933fb4af60b6ab8fd62b8cad45e";
+/// Of version 2, and the key of the root that signed it.
+const ANCHOR_WITH_BASE: &str = "\
+    02000000097a68656e677a686f75000000063431303130308139770ea87d175f56a35466c34c7ecc\
+    cb8d8a91b4ee37a25df60f5b8fc9b394000000020000000000000102070707070707070707070707\
+    07070707070707070707070707070707070707070000004730450220076fa1fcde0a5235da509f7b\
+    80df653dfa7ddf300a1f5195ccd8b5c594f52ec6022100b921a8beccff925119e414830b29b0dc86\
+    8d6a8a6b2a93637303b820ada0e9d3";
+const ITS_ROOT_KEY: &str = "\
+    301306072a8648ce3d020106082a8648ce3d03010703420004df82d8bb764d945b8d57a6b2fdf7d2\
+    5fe57c2e48f29c958140f1cda373636c9770de1662f00957bcf65f18f7b21289092feed5b685576c\
+    66569afddbcf874582";
 const SECRET_HASH: &str = "0ca338814d5b939bb900c9a42becdbd8d84f6a69b422eb84c357dfe3127122e9";
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .collect()
 }
 
 #[test]
@@ -48,15 +66,23 @@ fn the_pinned_token_reads_as_what_it_was_made_of() {
 #[test]
 fn the_pinned_anchor_verifies_under_the_tokens_root() {
     let token = Token::parse(TOKEN).unwrap();
-    let bytes: Vec<u8> = (0..ANCHOR.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&ANCHOR[at..at + 2], 16).unwrap())
-        .collect();
-    let anchor = Anchor::decode(&bytes).unwrap();
+    let anchor = Anchor::decode(&unhex(ANCHOR)).unwrap();
     assert_eq!(anchor, token.anchor);
     assert_eq!(hex(&anchor.encode()), ANCHOR);
     assert_eq!(anchor.epoch, 3);
     assert_eq!(anchor.hub_key, SigningKey::from_seed(&[1; 32]).public());
     anchor.verify(&token.root).unwrap();
     assert!(Anchor { epoch: 4, ..anchor }.verify(&token.root).is_err());
+}
+
+#[test]
+fn the_pinned_anchor_with_a_base_verifies() {
+    let anchor = Anchor::decode(&unhex(ANCHOR_WITH_BASE)).unwrap();
+    assert_eq!(hex(&anchor.encode()), ANCHOR_WITH_BASE);
+    assert_eq!(anchor.epoch, 2);
+    assert_eq!(anchor.hub_key, SigningKey::from_seed(&[2; 32]).public());
+    assert_eq!(anchor.base, Some(Position { seq: 258, hash: Hash([7; 32]) }));
+    let root = RootOfTrust { subject: Vec::new(), spki: unhex(ITS_ROOT_KEY) };
+    anchor.verify(&root).unwrap();
+    assert!(Anchor { base: None, ..anchor }.verify(&root).is_err());
 }

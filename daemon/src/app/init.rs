@@ -74,7 +74,7 @@ pub fn init(dir: &NodeDir, hub: &NewHub) -> anyhow::Result<()> {
     bundle::save_bundle(&dir.certs(), std::slice::from_ref(authority.root()))?;
     let signing_key = generate_signing_key();
     keys.save(SIGNING_KEY_FILE, &signing_key)?;
-    let anchor = Anchor::unsigned(&hub.federation, &hub.node, &signing_key.public());
+    let anchor = Anchor::unsigned(&hub.federation, &hub.node, &signing_key.public(), 1);
     let anchor = cas.sign_anchor(1, &anchor)?;
     keyfile::write_public(&dir.anchor(), &anchor.encode())?;
 

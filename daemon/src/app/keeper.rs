@@ -185,19 +185,15 @@ fn load(
     let roots = bundle::load_bundle(dir_certs)?;
     let foreign = pki.load(identity, &roots).context("the files of [tls] in creditsync.toml")?;
     let own = Credentials::load(dir_certs, keys, identity).context("load this node's certificate");
-    let mut own = match (own, &foreign) {
+    let foreign = foreign.map(Arc::new);
+    let own = match (own, &foreign) {
+        (Ok(mut own), _) => {
+            own.roots = pki.roots(&roots).context("the file 'ca' of [tls] in creditsync.toml")?;
+            Arc::new(own)
+        }
         // Without one of the federation's own the node still replicates.
-        (Err(_), Some(foreign)) => return Ok(same(foreign.duplicate())),
-        (own, _) => own?,
+        (Err(_), Some(foreign)) => foreign.clone(),
+        (Err(error), None) => return Err(error),
     };
-    own.roots = pki.roots(&roots).context("the file 'ca' of [tls] in creditsync.toml")?;
-    Ok(match foreign {
-        Some(foreign) => Shown { replication: Arc::new(foreign), federation: Arc::new(own) },
-        None => same(own),
-    })
-}
-
-fn same(credentials: Credentials) -> Shown {
-    let credentials = Arc::new(credentials);
-    Shown { replication: credentials.clone(), federation: credentials }
+    Ok(Shown { replication: foreign.unwrap_or_else(|| own.clone()), federation: own })
 }

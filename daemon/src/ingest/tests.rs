@@ -111,6 +111,7 @@ impl World {
             hub: hub.clone(),
             hub_key: key.public(),
             epoch: 1,
+            base: None,
             signature: vec![],
         };
         store.set_signer(key);

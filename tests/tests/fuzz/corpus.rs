@@ -149,11 +149,13 @@ fn add_messages(made: &mut Made, golden: &BTreeMap<String, Vec<u8>>) {
     let member = &golden["federation.member.record"];
     made.add("federation", "cut", &member[..member.len() - 1]);
     made.add("federation", "not-json", [&member[..member.len() - 1], b"{"].concat());
-    let mut anchor = hex_of_anchor();
+    let (mut anchor, based) = (bytes_of("ANCHOR"), bytes_of("ANCHOR_WITH_BASE"));
     made.add("anchor", "valid-anchor", anchor.clone());
+    made.add("anchor", "valid-with-base", based.clone());
     made.add("anchor", "cut", &anchor[..20]);
-    anchor[0] = 2;
-    made.add("anchor", "version-2", anchor);
+    made.add("anchor", "cut-in-base", &based[..80]);
+    anchor[0] = 3;
+    made.add("anchor", "version-3", anchor);
 }
 
 fn add_records(made: &mut Made) {
@@ -238,8 +240,9 @@ fn constant(name: &str) -> String {
     text.chars().filter(|c| !c.is_whitespace() && *c != '\\' && *c != '"').collect()
 }
 
-fn hex_of_anchor() -> Vec<u8> {
-    let text = constant("ANCHOR");
+/// A constant of hexadecimal digits.
+fn bytes_of(name: &str) -> Vec<u8> {
+    let text = constant(name);
     (0..text.len())
         .step_by(2)
         .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())

@@ -1,7 +1,7 @@
 //! Requests to join that do not fit their token. None of them uses the token up,
 //! and none makes a member.
 
-use certs::{authority::NodeKey, enrol::Token, keyfile, verify::ALPN_JOIN};
+use certs::{authority::NodeKey, enrol::Token, keyfile, tls::ALPN_JOIN};
 use harness::node::Node;
 use protocol::{
     id::NodeId,

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use certs::verify::ALPN_JOIN;
+use certs::tls::ALPN_JOIN;
 use harness::{federation::HUB, node::wait_until, sim::rng::Rng};
 use protocol::message::{CloseCode, Open};
 

@@ -1,6 +1,6 @@
 //! Certificates and protocols that a hub does not let in.
 
-use certs::verify::{ALPN, ALPN_JOIN};
+use certs::tls::{ALPN, ALPN_JOIN};
 use protocol::message::{CloseCode, Open};
 use time::Duration;
 

@@ -10,9 +10,10 @@ use std::{
 };
 
 use certs::{
-    authority::Authority,
+    authority::{Authority, IssuerChoice},
+    credentials::Credentials,
     enrol::Token,
-    verify::{Credentials, server_config},
+    tls::server_config,
 };
 use harness::federation::Federation;
 use protocol::{
@@ -71,10 +72,11 @@ type Answers = Arc<dyn Fn(JoinRequest) -> Vec<JoinReply> + Send + Sync>;
 
 impl FakeHub {
     fn start(world: &World, answers: Answers) -> Self {
-        let (certs, keys) = world.hub_dirs();
+        let dirs = world.hub_dirs();
         let hub = identity(harness::federation::HUB);
-        let credentials = Credentials::load(&certs, &keys, &hub).unwrap();
-        let crypto = QuicServerConfig::try_from(server_config(&credentials).unwrap()).unwrap();
+        let credentials = Credentials::load(&dirs.certs, &dirs.keys, &hub).unwrap();
+        let tls = server_config(&credentials, None, Arc::new(())).unwrap();
+        let crypto = QuicServerConfig::try_from(tls).unwrap();
         let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let _inside = world.runtime.enter();
@@ -116,8 +118,8 @@ fn refused(world: &World, what: &str, complaint: &str, answers: Answers) {
 #[test]
 fn answers_that_no_honest_hub_gives_are_refused() {
     let world = World::new();
-    let (certs, keys) = world.hub_dirs();
-    let open = move || Authority::open(&certs, &keys).unwrap();
+    let dirs = world.hub_dirs();
+    let open = move || Authority::open(&dirs, &IssuerChoice::default()).unwrap();
     let other_dir = tempfile::tempdir().unwrap();
     let other_root = other_authority(other_dir.path(), FEDERATION).root().to_vec();
     let another = world.issue(HOSTILE, time::Duration::ZERO, time::Duration::days(1));

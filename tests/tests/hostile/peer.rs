@@ -6,7 +6,7 @@
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
-use certs::{identity::Identity, verify::Credentials};
+use certs::{credentials::Credentials, identity::Identity, tls::TlsOptions};
 use protocol::{
     frame::{self, FrameDecoder},
     message::{CloseCode, Control, Hello, Open},
@@ -88,13 +88,13 @@ impl Dial {
     pub fn config(&self) -> quinn::ClientConfig {
         let trust = &self.credentials;
         let mut tls = if self.anonymous {
-            let root = certs::enrol::RootOfTrust::from_certificate(&trust.root).unwrap();
-            certs::verify::join_client_config(&root).unwrap()
+            let root = certs::enrol::RootOfTrust::from_certificate(&trust.roots[0]).unwrap();
+            certs::tls::join_client_config(&root, TlsOptions::default()).unwrap().0
         } else {
-            certs::verify::client_config(trust).unwrap()
+            certs::tls::client_config(trust, TlsOptions::default()).unwrap().0
         };
         if let Some(shown) = &self.shown {
-            let theirs = certs::verify::client_config(shown).unwrap();
+            let (theirs, _) = certs::tls::client_config(shown, TlsOptions::default()).unwrap();
             tls.client_auth_cert_resolver = theirs.client_auth_cert_resolver;
         }
         tls.alpn_protocols = vec![self.alpn.to_vec()];

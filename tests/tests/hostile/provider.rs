@@ -1,7 +1,7 @@
 //! A member that the hub follows and that sends change sets which its origin
 //! did not sign, or signed wrongly. Nothing of them may be kept.
 
-use certs::keyfile;
+use certs::keyfile::{KeyDir, SIGNING_KEY_FILE};
 use protocol::{
     change::{
         BODY_BYTES_MAX, CHANGES_MAX, Change, Position, SignedHeader, changes_hash, encode_changes,
@@ -10,6 +10,7 @@ use protocol::{
     frame::FRAME_BYTES_MAX,
     hash::Hash,
     message::{CloseCode, FollowReply, FollowRequest, Open},
+    sign::SigningKey,
 };
 
 use crate::{
@@ -55,8 +56,8 @@ fn attack(
 #[test]
 fn change_sets_that_their_origin_did_not_sign_are_refused() {
     let mut world = World::new();
-    let honest_keys = world.federation.dir().join(HONEST).join("keys/signing.key");
-    let honest = keyfile::load_signing_key(&honest_keys).unwrap();
+    let honest_keys = KeyDir::new(world.federation.dir().join(HONEST).join("keys"), None);
+    let honest: SigningKey = honest_keys.load(SIGNING_KEY_FILE).unwrap();
     let forged = CloseCode::Forged;
 
     attack(&mut world, "an altered signature", forged, 1, |_, origin| {

@@ -1,17 +1,14 @@
 //! A hub, an honest county that works, and a hostile one that has joined and
 //! whose keys the test holds.
 
-use std::{
-    future::Future,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{future::Future, path::Path, sync::Arc};
 
 use certs::{
-    authority::{Authority, NodeKey},
+    authority::{Authority, CaDirs, IssuerChoice, Lifetimes, NodeKey},
+    credentials::Credentials,
     identity::Identity,
-    keyfile,
-    verify::{ALPN, Credentials},
+    keyfile::{KeyDir, SIGNING_KEY_FILE},
+    tls::ALPN,
 };
 use harness::{
     federation::{Federation, HUB},
@@ -56,9 +53,9 @@ impl World {
         let token = federation.invite(HOSTILE, &["--address", &address]);
         Node::new(HOSTILE, &dir).cli(&["join", &token]).expect_code(0);
         let runtime = Runtime::new().unwrap();
-        let credentials =
-            Credentials::load(&dir.join("certs"), &dir.join("keys"), &identity(HOSTILE)).unwrap();
-        let key = keyfile::load_signing_key(&dir.join("keys/signing.key")).unwrap();
+        let keys = KeyDir::new(dir.join("keys"), None);
+        let credentials = Credentials::load(&dir.join("certs"), &keys, &identity(HOSTILE)).unwrap();
+        let key = keys.load(SIGNING_KEY_FILE).unwrap();
         let mut world =
             Self { federation, runtime, credentials: Arc::new(credentials), key, rows: 0 };
         world.check_service();
@@ -94,13 +91,13 @@ impl World {
         age: time::Duration,
         lifetime: time::Duration,
     ) -> Arc<Credentials> {
-        let (certs, keys) = self.hub_dirs();
-        issue(&Authority::open(&certs, &keys).unwrap(), identity(node), age, lifetime)
+        let authority = Authority::open(&self.hub_dirs(), &IssuerChoice::default()).unwrap();
+        issue(&authority, identity(node), age, lifetime)
     }
 
-    /// The hub's `certs/` and `keys/`.
-    pub fn hub_dirs(&self) -> (PathBuf, PathBuf) {
-        (self.federation.hub.dir().join("certs"), self.federation.hub.dir().join("keys"))
+    /// The hub's certificates and keys.
+    pub fn hub_dirs(&self) -> CaDirs {
+        ca_dirs(self.federation.hub.dir())
     }
 
     /// How often the hub says that the hostile member broke the protocol.
@@ -198,15 +195,20 @@ pub fn issue(
     let key = NodeKey::generate().unwrap();
     let began = time::OffsetDateTime::now_utc() - age;
     let chain = authority.issue(&identity, &key.csr(&identity).unwrap(), began, lifetime).unwrap();
-    let root = authority.root().clone();
-    Arc::new(Credentials::new(chain, key.private_key(), root, identity).unwrap())
+    let roots = vec![authority.root().clone()];
+    Arc::new(Credentials::new(chain, key.private_key(), roots, identity).unwrap())
 }
 
 /// The authority of a federation with a root of its own, in `dir`.
 pub fn other_authority(dir: &Path, federation: &str) -> Authority {
     let federation = FederationId::new(federation).unwrap();
     let now = time::OffsetDateTime::now_utc();
-    Authority::create(&dir.join("certs"), &dir.join("keys"), &federation, now).unwrap()
+    Authority::create(&ca_dirs(dir), &federation, now, &Lifetimes::default()).unwrap()
+}
+
+fn ca_dirs(dir: &Path) -> CaDirs {
+    let keys = KeyDir::new(dir.join("keys"), None);
+    CaDirs { certs: dir.join("certs"), root_keys: keys.clone(), keys }
 }
 
 /// A partition by its full name below the federation.

@@ -1,28 +1,21 @@
-//! How a new member comes to trust a hub: the root of trust, the anchor that
-//! the root signs for a hub, and the one-time token that carries both.
+//! The one-time token that a member pastes: its text, and what it carries.
 //!
-//! Used by the `invite` and `join` commands and by whoever checks a
-//! `_federation` history from its beginning. Invariant: a [`Token`] that was
-//! parsed carries an anchor that its own root signed, so the joiner has to trust
-//! nothing but the text that it was handed.
+//! Used by the `invite` and `join` commands. Invariant: a [`Token`] that was
+//! parsed carries an anchor that its own root signed.
 //!
 //! Not here: the conversation of enrolment, and the hub's list of open tokens.
 
 use std::fmt;
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use protocol::{
     encoding::{DecodeError, Reader, Writer},
-    federation::Anchored,
     hash::{Hash, Purpose},
-    id::{FederationId, NAME_BYTES_MAX, NodeId},
-    sign::PublicKey,
+    id::{FederationId, NodeId},
 };
-use rustls::RootCertStore;
-use rustls_pki_types::{CertificateDer, Der, TrustAnchor};
 use zeroize::Zeroizing;
 
+use super::anchor::{Anchor, RootOfTrust, read_node};
 use crate::{CertError, identity::Identity};
 
 /// What every token begins with, up to its version.
@@ -34,166 +27,12 @@ const CHECKSUM_BYTES: usize = 4;
 const TOKEN_TEXT_BYTES_MAX: usize = 64 << 10;
 /// A distinguished name or a public key; RSA-4096 keys have about 550 bytes.
 const ROOT_FIELD_BYTES_MAX: usize = 4096;
-/// An ASN.1 ECDSA P-256 signature has at most 72 bytes.
-const SIGNATURE_BYTES_MAX: usize = 80;
 /// Addresses of one hub: several networks, each by name and by number.
 const ADDRESSES_MAX: usize = 64;
 /// A DNS name of 253 bytes, a colon and a port.
 const ADDRESS_BYTES_MAX: usize = 259;
 /// A display name: a thousand Chinese characters.
 const DISPLAY_NAME_BYTES_MAX: usize = 4096;
-
-const ANCHOR_VERSION: u8 = 1;
-const ANCHOR_CONTEXT: &[u8] = b"creditsync/1 anchor";
-
-/// A P-256 public key up to its point, as in the value of a certificate's
-/// SubjectPublicKeyInfo (RFC 5480): id-ecPublicKey, prime256v1, a bit string.
-const P256_SPKI_PREFIX: [u8; 24] = [
-    0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
-    0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-];
-
-/// The parts of the root certificate that a verifier needs.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RootOfTrust {
-    /// The DER name, as [`TrustAnchor::subject`] wants it.
-    pub subject: Vec<u8>,
-    /// The DER public key, as [`TrustAnchor::subject_public_key_info`] wants it.
-    pub spki: Vec<u8>,
-}
-
-impl RootOfTrust {
-    /// Takes them out of a root certificate that is trusted already.
-    pub fn from_certificate(cert: &CertificateDer<'_>) -> Result<Self, CertError> {
-        let mut store = RootCertStore::empty();
-        store
-            .add(cert.clone().into_owned())
-            .map_err(|error| CertError::NotACertificate(error.to_string()))?;
-        let anchor = store
-            .roots
-            .pop()
-            .ok_or_else(|| CertError::NotACertificate("it cannot be a root".into()))?;
-        Ok(Self { subject: anchor.subject.to_vec(), spki: anchor.subject_public_key_info.to_vec() })
-    }
-
-    /// The form that rustls trusts.
-    pub fn trust_anchor(&self) -> TrustAnchor<'static> {
-        TrustAnchor {
-            subject: Der::from(self.subject.clone()),
-            subject_public_key_info: Der::from(self.spki.clone()),
-            name_constraints: None,
-        }
-    }
-
-    /// Verifies an ECDSA P-256 signature with SHA-256; `Ok(false)` means that it
-    /// does not fit.
-    pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<bool, CertError> {
-        let point = self.spki.strip_prefix(&P256_SPKI_PREFIX[..]).ok_or(CertError::RootKeyKind)?;
-        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point);
-        Ok(key.verify(message, signature).is_ok())
-    }
-}
-
-impl fmt::Debug for RootOfTrust {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RootOfTrust({:?})", Purpose::Checksum.hash(&[&self.subject, &self.spki]))
-    }
-}
-
-/// The root CA's word on which hub speaks for a federation, and with which
-/// signing key.
-///
-/// After a theft of the hub's key the root signs one of a higher epoch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Anchor {
-    /// The trust domain.
-    pub federation: FederationId,
-    /// The hub.
-    pub hub: NodeId,
-    /// The hub's signing key for change sets.
-    pub hub_key: PublicKey,
-    /// Counts anchors of a federation; the highest counts.
-    pub epoch: u32,
-    /// ECDSA P-256 with SHA-256, ASN.1, made with the root CA's key.
-    pub signature: Vec<u8>,
-}
-
-impl Anchor {
-    /// The canonical bytes, with the signature.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::new();
-        self.write(&mut writer);
-        writer.into_bytes()
-    }
-
-    /// Reads [`Anchor::encode`] back; says nothing about the signature.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
-        let anchor = Self::read(&mut reader)?;
-        reader.finish()?;
-        Ok(anchor)
-    }
-
-    /// Checks that `root` signed this anchor.
-    pub fn verify(&self, root: &RootOfTrust) -> Result<(), CertError> {
-        if root.verify(&self.signed_message(), &self.signature)? {
-            Ok(())
-        } else {
-            Err(CertError::AnchorSignature { hub: self.hub.to_string() })
-        }
-    }
-
-    /// The hub's identity.
-    pub fn hub_identity(&self) -> Identity {
-        Identity::new(&self.federation, &self.hub)
-    }
-
-    /// What it says, for the registry.
-    pub fn anchored(&self) -> Anchored {
-        Anchored {
-            federation: self.federation.clone(),
-            hub: self.hub.clone(),
-            hub_key: self.hub_key,
-            base: None,
-        }
-    }
-
-    /// What the root signs: the context, a zero byte, the canonical bytes
-    /// without the signature.
-    pub(crate) fn signed_message(&self) -> Vec<u8> {
-        let mut writer = Writer::after([ANCHOR_CONTEXT, &[0]].concat());
-        self.write_unsigned(&mut writer);
-        writer.into_bytes()
-    }
-
-    fn write_unsigned(&self, writer: &mut Writer) {
-        writer.u8(ANCHOR_VERSION);
-        writer.bytes(self.federation.as_str().as_bytes());
-        writer.bytes(self.hub.as_str().as_bytes());
-        writer.raw(self.hub_key.as_bytes());
-        writer.u32(self.epoch);
-    }
-
-    fn write(&self, writer: &mut Writer) {
-        self.write_unsigned(writer);
-        writer.bytes(&self.signature);
-    }
-
-    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        if reader.u8()? != ANCHOR_VERSION {
-            return Err(DecodeError::Invalid("an anchor of an unknown version"));
-        }
-        Ok(Self {
-            federation: FederationId::new(reader.text("federation", NAME_BYTES_MAX)?)
-                .map_err(|_| DecodeError::Invalid("the federation is not a name"))?,
-            hub: read_node(reader)?,
-            hub_key: PublicKey::from_bytes(&reader.array()?)
-                .map_err(|_| DecodeError::Invalid("the hub's signing key is none"))?,
-            epoch: reader.u32()?,
-            signature: reader.bytes("signature", SIGNATURE_BYTES_MAX)?.to_vec(),
-        })
-    }
-}
 
 /// Why a text is not a token that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -411,11 +250,6 @@ pub fn generate_secret() -> Result<([u8; 8], Zeroizing<[u8; 32]>), CertError> {
     Ok((id, secret))
 }
 
-fn read_node(reader: &mut Reader<'_>) -> Result<NodeId, DecodeError> {
-    NodeId::new(reader.text("node", NAME_BYTES_MAX)?)
-        .map_err(|_| DecodeError::Invalid("the node is not a name"))
-}
-
 fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let [a, b, c, d, ..] = Purpose::Checksum.hash(&[TOKEN_VERSION.as_bytes(), bytes]).0;
     [a, b, c, d]
@@ -431,21 +265,8 @@ fn is_ignored(c: char) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use protocol::sign::SigningKey;
-
     use super::*;
-    use crate::authority::tests::TestAuthority;
-
-    fn anchor_of(authority: &TestAuthority) -> Anchor {
-        authority
-            .sign_anchor(
-                &authority.federation,
-                &NodeId::new("410100").unwrap(),
-                &SigningKey::from_seed(&[5; 32]).public(),
-                3,
-            )
-            .unwrap()
-    }
+    use crate::{authority::tests::TestAuthority, enrol::anchor::tests::anchor_of};
 
     fn token(root: RootOfTrust, anchor: Anchor) -> Token {
         Token {
@@ -468,42 +289,6 @@ mod tests {
         let authority = TestAuthority::now("zhengzhou");
         let root = RootOfTrust::from_certificate(authority.root()).unwrap();
         token(root, anchor_of(&authority))
-    }
-
-    #[test]
-    fn an_anchor_verifies_under_its_root_and_unchanged_only() {
-        let authority = TestAuthority::now("zhengzhou");
-        let other = TestAuthority::now("zhengzhou");
-        let root = RootOfTrust::from_certificate(authority.root()).unwrap();
-        let anchor = anchor_of(&authority);
-        anchor.verify(&root).unwrap();
-        assert_eq!(Anchor::decode(&anchor.encode()).unwrap(), anchor);
-
-        let other_root = RootOfTrust::from_certificate(other.root()).unwrap();
-        let refused = |anchor: &Anchor, root: &RootOfTrust| {
-            matches!(anchor.verify(root), Err(CertError::AnchorSignature { .. }))
-        };
-        assert!(refused(&anchor, &other_root));
-        assert!(refused(&Anchor { epoch: 4, ..anchor.clone() }, &root));
-        assert!(refused(&Anchor { hub: NodeId::new("x").unwrap(), ..anchor.clone() }, &root));
-        assert!(refused(
-            &Anchor { federation: FederationId::new("x").unwrap(), ..anchor.clone() },
-            &root
-        ));
-        assert!(refused(
-            &Anchor { hub_key: SigningKey::from_seed(&[6; 32]).public(), ..anchor.clone() },
-            &root
-        ));
-        assert!(refused(&Anchor { signature: Vec::new(), ..anchor }, &root));
-    }
-
-    #[test]
-    fn a_root_key_of_another_kind_is_named() {
-        let anchor = anchor_of(&TestAuthority::now("zhengzhou"));
-        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-        let cert = rcgen::CertificateParams::default().self_signed(&key).unwrap().into();
-        let root = RootOfTrust::from_certificate(&cert).unwrap();
-        assert!(matches!(anchor.verify(&root), Err(CertError::RootKeyKind)));
     }
 
     #[test]

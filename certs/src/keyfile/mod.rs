@@ -1,12 +1,17 @@
 //! Key and certificate files: private ones that only their owner reads, public
 //! ones that are replaced in one step.
 //!
-//! Used by [`crate::authority`], [`crate::verify`] and the daemon's command
-//! line. Invariant: a file written here is whole or absent, whatever fails
-//! half-way, and a private file has mode 0600 from its first moment.
+//! Used by the rest of this crate and by the daemon. Invariant: a file written
+//! here is whole or absent, whatever fails half-way, and a private file has mode
+//! 0600 from its first moment.
+//!
+//! Not here: what the files hold; keys are [`KeyDir`]'s, certificates
+//! [`crate::pem`]'s.
+
+mod dir;
+mod sealed;
 
 use std::{
-    fmt::Write as _,
     fs::{self, File, OpenOptions},
     io::{ErrorKind, Read as _, Write as _},
     os::unix::fs::{
@@ -15,16 +20,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use protocol::sign::SigningKey;
 use zeroize::Zeroizing;
 
+pub use self::dir::{
+    KeyDir, NODE_KEY_FILE, PASSPHRASE_VARIABLE, Passphrase, SIGNING_KEY_FILE, StoredKey,
+    generate_signing_key,
+};
 use crate::CertError;
 
 /// Longest key or certificate file that is read: a chain of RSA-4096
 /// certificates has about 8 KiB, so this only stops a wrong file.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
-
-const SIGNING_KEY_PREFIX: &str = "creditsync-signing-key-1 ";
 
 /// Creates the private file `path` with mode 0600.
 ///
@@ -93,50 +99,13 @@ pub fn read_public(path: &Path) -> Result<Vec<u8>, CertError> {
     read_limited(file, path)
 }
 
-/// Draws a new signing key for change sets from the system's random source.
-pub fn generate_signing_key() -> SigningKey {
-    let mut seed = Zeroizing::new([0; 32]);
-    // The one thing that a daemon cannot do without: the kernel's source fails
-    // only where the call itself does not exist.
-    getrandom::fill(seed.as_mut()).expect("every supported kernel has a random source");
-    SigningKey::from_seed(&seed)
-}
-
-/// Writes a signing key as one line of text into a private file.
-pub fn save_signing_key(path: &Path, key: &SigningKey) -> Result<(), CertError> {
-    // Enough for the whole line, so that growing leaves no copy behind.
-    let mut text = Zeroizing::new(String::with_capacity(128));
-    text.push_str(SIGNING_KEY_PREFIX);
-    for byte in key.seed().iter() {
-        // Writing into a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
+/// Removes a file for good; false if there was none.
+fn remove_durably(path: &Path) -> Result<bool, CertError> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_directory(path).map(|()| true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(CertError::file("remove", path)(error)),
     }
-    text.push('\n');
-    write_private(path, text.as_bytes())
-}
-
-/// Reads back what [`save_signing_key`] wrote.
-pub fn load_signing_key(path: &Path) -> Result<SigningKey, CertError> {
-    let wrong = || {
-        CertError::content(
-            path,
-            format!(
-                "not a signing key: one line, '{SIGNING_KEY_PREFIX}' and 64 hexadecimal digits, \
-                 is expected; restore the file from a backup"
-            ),
-        )
-    };
-    let bytes = read_private(path)?;
-    let hex = std::str::from_utf8(&bytes)
-        .ok()
-        .and_then(|text| text.trim_end().strip_prefix(SIGNING_KEY_PREFIX))
-        .filter(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
-        .ok_or_else(wrong)?;
-    let mut seed = Zeroizing::new([0; 32]);
-    for (index, byte) in seed.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&hex[2 * index..2 * index + 2], 16).map_err(|_| wrong())?;
-    }
-    Ok(SigningKey::from_seed(&seed))
 }
 
 /// Writes and syncs a new file beside `path`.
@@ -269,29 +238,5 @@ mod tests {
     #[test]
     fn an_endless_file_is_refused() {
         assert!(read_public(Path::new("/dev/zero")).is_err());
-    }
-
-    #[test]
-    fn a_signing_key_reads_back_and_a_damaged_one_does_not() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("signing.key");
-        let key = generate_signing_key();
-        save_signing_key(&path, &key).unwrap();
-        assert_eq!(mode(&path), 0o600);
-        assert_eq!(load_signing_key(&path).unwrap().public(), key.public());
-        assert_ne!(generate_signing_key().public(), key.public());
-
-        let text = fs::read_to_string(&path).unwrap();
-        for damaged in [
-            "",
-            &text[1..],
-            &text[..text.len() - 2],
-            &text.replace("key-1", "key-2"),
-            &format!("{SIGNING_KEY_PREFIX}{}", "+f".repeat(32)),
-        ] {
-            fs::write(&path, damaged).unwrap();
-            let message = load_signing_key(&path).unwrap_err().to_string();
-            assert!(message.contains("not a signing key"), "{message}");
-        }
     }
 }

@@ -1,0 +1,69 @@
+//! Named moments at which a test can make the process die.
+//!
+//! Used behind every durable step of a rotation, here and in the daemon, so
+//! that tests can ask what a crash at exactly that moment leaves behind.
+//! Invariant: a release build contains none of it; a debug build dies only where
+//! the environment says so.
+//!
+//! Not here: what has to be true afterwards; that is the tests' to say.
+
+/// The variable that holds the name of the point to die at.
+pub const VARIABLE: &str = "CREDITSYNC_CRASH_AT";
+
+/// All names, in the order in which a federation's life meets them.
+pub const POINTS: &[&str] = &[
+    // A root CA's key is on disk, its certificate is not.
+    "ca.root-key-written",
+    // A root certificate is on disk.
+    "ca.root-cert-written",
+    // The certificate of a new root by an old one is on disk.
+    "ca.cross-cert-written",
+    // An issuing CA's key is on disk, its certificate is not.
+    "ca.issuing-key-written",
+    // An issuing certificate is on disk.
+    "ca.issuing-cert-written",
+    // A retired CA's key is gone.
+    "ca.key-deleted",
+    // A node's trusted roots are replaced.
+    "bundle.written",
+    // A key that shall follow the current one is on disk beside it.
+    "key.next-written",
+    // The following key has become the current one.
+    "key.next-promoted",
+    // A renewed certificate is on disk, and its key is not the current one yet.
+    "node.chain-written",
+];
+
+/// Dies here if [`VARIABLE`] names this point and the build is a debug one.
+///
+/// It dies by `abort`: like SIGKILL it runs no destructor and flushes nothing,
+/// and unlike that signal it needs no `unsafe`.
+///
+/// # Panics
+/// In a debug build, if `name` is not one of [`POINTS`].
+#[inline]
+pub fn point(name: &str) {
+    #[cfg(debug_assertions)]
+    {
+        assert!(POINTS.contains(&name), "'{name}' is not in fault::POINTS");
+        if std::env::var_os(VARIABLE).is_some_and(|wanted| wanted == name) {
+            std::process::abort();
+        }
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = name;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_unknown_ones_are_refused() {
+        for (index, name) in POINTS.iter().enumerate() {
+            assert!(!POINTS[..index].contains(name), "{name}");
+            point(name);
+        }
+        assert!(std::panic::catch_unwind(|| point("nowhere")).is_err());
+    }
+}
