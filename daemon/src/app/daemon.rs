@@ -55,13 +55,14 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
         tasks.spawn(show_renewed(node.clone(), listener, shutdown.clone()));
     }
     if let Some(upstream) = &node.config.upstream {
+        let credentials = replication_credentials(&node, &mut tasks, &shutdown);
         tasks.spawn(sync::keep_connected(
             node.sync.clone(),
             sync::Dialling {
                 dialer: Dialer::bind()?,
                 addresses: upstream.addresses.clone(),
                 options: TlsOptions { post_quantum: node.config.tls.post_quantum },
-                credentials: replication_credentials(&node, &mut tasks, &shutdown),
+                credentials,
             },
             shutdown.clone(),
         ));

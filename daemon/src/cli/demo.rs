@@ -131,6 +131,7 @@ impl Demo {
     fn make_hub(&mut self) -> anyhow::Result<()> {
         let dir = NodeDir::new(&self.root.join("hub"));
         let hub = NewHub {
+            root_key_dir: None,
             federation: FederationId::new("demo")?,
             node: NodeId::new("410100")?,
             name: "示例市信用中心（演示）".into(),

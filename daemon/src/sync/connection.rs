@@ -18,7 +18,11 @@ use protocol::{
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, blame, follow, peers::PeerState, provide, random};
+use super::{
+    Context, blame, follow,
+    peers::{PeerState, is_far},
+    provide, random,
+};
 use crate::{
     membership::NotWelcome,
     net::{Connection, FrameReceiver, FrameSender, NetError},
@@ -330,8 +334,7 @@ fn reported(context: &Context, connection: &Connection, report: Report) {
 
 /// Says once that two clocks are far apart.
 fn warn_of_clock(peer: &NodeId, ahead_ms: i64, before: &PeerState) {
-    let now = PeerState { clock_ahead_ms: Some(ahead_ms), ..PeerState::default() };
-    if now.clock_differs() && !before.clock_differs() {
+    if is_far(ahead_ms) && !before.clock_differs() {
         let (seconds, way) = (ahead_ms.unsigned_abs() / 1000, if ahead_ms > 0 { "ahead of" } else { "behind" });
         tracing::warn!(
             %peer,

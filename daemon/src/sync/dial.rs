@@ -156,7 +156,9 @@ impl Served {
     ) -> Self {
         let (sender, receiver) = oneshot::channel();
         // Nobody may be waiting for it.
-        let connected = || drop(sender.send(()));
+        let connected = || {
+            let _ = sender.send(());
+        };
         let serving = serve(context, connection, Side::Dialled, shutdown, connected);
         let task = AbortOnDropHandle::new(tokio::spawn(serving));
         Self { task, connected: Some(receiver), replace_at }
@@ -209,10 +211,12 @@ impl Served {
             };
             // The old one goes on meanwhile. It may end, not least because the hub
             // has heard the new one's hello.
-            tokio::pin!(replacement);
-            let (replaced, old_end) = tokio::select! {
-                replaced = &mut replacement => (replaced, None),
-                end = ended(&mut self.task) => (replacement.await, Some(end)),
+            let (replaced, old_end) = {
+                tokio::pin!(replacement);
+                tokio::select! {
+                    replaced = &mut replacement => (replaced, None),
+                    end = ended(&mut self.task) => (replacement.await, Some(end)),
+                }
             };
             match replaced {
                 Err(_) if old_end.is_some() => {

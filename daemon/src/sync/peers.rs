@@ -51,11 +51,15 @@ pub struct PeerState {
 }
 
 impl PeerState {
-    /// Whether its clock and ours are too far apart: certificates are dated back
-    /// by no more.
+    /// Whether its clock and ours are too far apart.
     pub fn clock_differs(&self) -> bool {
-        self.clock_ahead_ms.is_some_and(|ahead| ahead.abs() >= CLOCK_DIFFERENCE_MS)
+        self.clock_ahead_ms.is_some_and(is_far)
     }
+}
+
+/// Whether clocks that differ by so much are worth a word.
+pub(super) fn is_far(ahead_ms: i64) -> bool {
+    ahead_ms.abs() >= CLOCK_DIFFERENCE_MS
 }
 
 /// Peers that are remembered: whoever holds a certificate of ours may appear

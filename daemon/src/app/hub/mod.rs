@@ -23,9 +23,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::Context as _;
 use certs::{
-    authority::{Authority, CaDirs, Cross, IssuerChoice},
+    authority::{Authority, CaDirs, IssuerChoice},
     identity::Identity,
-    keyfile::KeyDir,
 };
 use config::NodeConfig;
 use protocol::{
@@ -201,17 +200,10 @@ fn issuer_choice(registry: &Registry) -> anyhow::Result<IssuerChoice> {
         .active_ca(CaKind::Issuing)
         .context("_federation names no issuing CA in use")?;
     let root = known.root.context("the issuing CA in use names no root")?;
-    let mut cross = Vec::new();
-    let mut newer = root;
-    // Only one root rotation runs at a time, so the one before is the only one
-    // that may still be trusted somewhere.
-    for (number, known) in registry.cas(CaKind::Root).rev() {
-        if number < newer && known.state == CaState::Retiring {
-            cross.push(Cross { root: newer, by: number });
-            newer = number;
-        }
-    }
-    Ok(IssuerChoice { issuing, root, cross })
+    // Only one rotation runs at a time, so there is at most one.
+    let retiring = registry.cas(CaKind::Root).filter(|(_, known)| known.state == CaState::Retiring);
+    let cross_by = retiring.map(|(number, _)| number).filter(|number| *number < root).collect();
+    Ok(IssuerChoice { issuing, root, cross_by })
 }
 
 /// Changes that write these records.
