@@ -10,7 +10,7 @@
 /// The variable that holds the name of the point to die at.
 pub const VARIABLE: &str = "CREDITSYNC_CRASH_AT";
 
-/// All names, in the order in which a federation's life meets them.
+/// The names of this crate, in the order in which a federation's life meets them.
 pub const POINTS: &[&str] = &[
     // A root CA's key is on disk, its certificate is not.
     "ca.root-key-written",
@@ -34,18 +34,48 @@ pub const POINTS: &[&str] = &[
     "node.chain-written",
 ];
 
+/// The names that the daemon adds.
+pub const POINTS_OF_DAEMON: &[&str] = &[
+    // The anchor as the next root signed it is on disk beside the present one.
+    "ca.next-anchor-written",
+    // The next authorities stand in `_federation`.
+    "ca.prepared",
+    // They are the ones in use there.
+    "ca.activated",
+    // The anchor that the root in use signed has taken its place.
+    "ca.anchor-replaced",
+    // The authorities before them are retired in `_federation`.
+    "ca.retired",
+    // A member has taken over the roots that `_federation` names.
+    "bundle.taken-over",
+    // An invitation is marked as used, and nothing is granted yet.
+    "invite.used",
+    // A signing key that follows stands in `_federation`.
+    "key.registered",
+    // A member has signed anew what the key before it may not sign.
+    "key.adopted",
+    // After a theft: the new anchor is on the hub's disk.
+    "key.anchor-written",
+    // After a theft: the new anchor is on a member's disk.
+    "anchor.taken",
+];
+
 /// Dies here if [`VARIABLE`] names this point and the build is a debug one.
 ///
 /// It dies by `abort`: like SIGKILL it runs no destructor and flushes nothing,
 /// and unlike that signal it needs no `unsafe`.
 ///
 /// # Panics
-/// In a debug build, if `name` is not one of [`POINTS`].
+/// In a debug build, if `name` is not one of [`POINTS`] or
+/// [`POINTS_OF_DAEMON`].
 #[inline]
 pub fn point(name: &str) {
     #[cfg(debug_assertions)]
     {
-        assert!(POINTS.contains(&name), "'{name}' is not in fault::POINTS");
+        assert!(
+            POINTS.contains(&name) || POINTS_OF_DAEMON.contains(&name),
+            "'{name}' is not in fault::POINTS"
+        );
         if std::env::var_os(VARIABLE).is_some_and(|wanted| wanted == name) {
             std::process::abort();
         }

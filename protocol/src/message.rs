@@ -465,10 +465,16 @@ pub enum CloseCode {
     #[error("nothing was heard for too long")]
     Silent = 13,
     /// The node or its certificate was revoked.
-    #[error("revoked: the hub no longer accepts this node's certificate")]
+    #[error(
+        "revoked: this node or its certificate counts no more. Ask the municipal centre why; a new \
+         token lets it in again (creditsync join TOKEN) / 本节点或其证书已被吊销，请联系市级中心"
+    )]
     Revoked = 14,
     /// The certificate has ended, or its CA was retired.
-    #[error("the certificate has ended, or the authority that issued it was retired")]
+    #[error(
+        "the certificate has ended, or the authority that issued it was retired; a node that missed \
+         that needs a new token (creditsync join TOKEN)"
+    )]
     CertificateEnded = 15,
 }
 

@@ -26,9 +26,8 @@ pub(super) fn list(node: &Node) -> anyhow::Result<Vec<Json>> {
             let kind = if index == 0 { kind } else { "chain" };
             let mut item = describe(kind, certificate, &facts);
             if index == 0 {
-                let renews_at = renews.then(|| {
-                    rfc3339(rotate::renew_at(&facts, u32::MAX).unix_timestamp())
-                });
+                let renews_at =
+                    renews.then(|| rfc3339(rotate::renew_at(&facts, u32::MAX).unix_timestamp()));
                 item["renews_at"] = json!(renews_at);
                 let chain: Vec<String> =
                     credentials.chain.iter().map(|cert| certificate_id(cert).to_string()).collect();
@@ -143,7 +142,8 @@ pub(super) fn check(node: &Node, days: u32) -> anyhow::Result<(Json, bool)> {
             if known.state == CaState::Active {
                 let facts = identity::facts(&CertificateDer::from(known.certificate.clone()))?;
                 let what = format!("issuing CA {number}");
-                let advice = "creditsync ca rotate (with the root key at hand it happens by itself)";
+                let advice =
+                    "creditsync ca rotate (with the root key at hand it happens by itself)";
                 add(what, &facts.serial_hex, facts.not_after, advice);
             }
         }

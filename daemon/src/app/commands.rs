@@ -267,7 +267,9 @@ impl Node {
         root_keys: Option<&Path>,
     ) -> anyhow::Result<Answer> {
         if stolen && !signing_key {
-            bail!("--stolen is about the signing key: creditsync cert renew --signing-key --stolen");
+            bail!(
+                "--stolen is about the signing key: creditsync cert renew --signing-key --stolen"
+            );
         }
         let answer = match (&self.registrar, signing_key) {
             (Some(registrar), true) if stolen => registrar.replace_stolen_key(root_keys)?,
@@ -315,7 +317,8 @@ impl Node {
             .filter(|partition| partition.origin == node)
             .map(|partition| partition.to_string())
             .collect();
-        let seen = self.registrar.as_ref().map_or(Json::Null, |registrar| registrar.seen_json(&node));
+        let seen =
+            self.registrar.as_ref().map_or(Json::Null, |registrar| registrar.seen_json(&node));
         let answer = json!({
             "node": node,
             "name": member.name,

@@ -179,7 +179,10 @@ async fn heed_federation(node: Arc<Node>, shutdown: CancellationToken) {
             judging.trustee.as_ref().map_or(Ok(()), |trustee| trustee.look())
         });
         if let Ok(Err(error)) = looked.await {
-            tracing::error!(error = format!("{error:#}"), "what the hub says about trust could not be taken over");
+            tracing::error!(
+                error = format!("{error:#}"),
+                "what the hub says about trust could not be taken over"
+            );
         }
     }
 }
@@ -227,7 +230,8 @@ async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
                         tracing::info!(%peer, %address, reason = %end, "disconnected");
                     }
                 }
-                Ok(Accepted::Joining(connection)) => match (joining.try_acquire(), &node.registrar) {
+                Ok(Accepted::Joining(connection)) => match (joining.try_acquire(), &node.registrar)
+                {
                     (Ok(_permit), Some(registrar)) => {
                         hub::serve_join(registrar.clone(), connection).await;
                     }

@@ -3,7 +3,8 @@
 //!
 //! Used by the daemon's tasks and by `cert show`. Invariants: what is published
 //! was checked, and something that was published before stays until something
-//! better was checked; the last result of every attempt is remembered.
+//! better was checked; a root is only trusted if one that is trusted already
+//! vouches for it; the last result of every attempt is remembered.
 
 use std::{
     path::PathBuf,
@@ -13,12 +14,14 @@ use std::{
 use anyhow::Context as _;
 use certs::{
     authority::NodeKey,
-    bundle,
+    bundle::{self, ROOTS_MAX, bundle_accepts},
     credentials::{self, Credentials},
+    fault,
     identity::Identity,
     keyfile::{KeyDir, NODE_KEY_FILE},
     pki::{Fingerprint, PkiFiles},
 };
+use protocol::federation::{CaKind, CaState, Registry};
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -116,10 +119,45 @@ impl Keeper {
         Ok(bundle::load_bundle(&self.dir_certs)?)
     }
 
-    /// Trusts other roots from now on.
-    pub fn set_bundle(&self, roots: &[CertificateDer<'static>]) -> anyhow::Result<()> {
-        bundle::save_bundle(&self.dir_certs, roots)?;
-        self.reload()
+    /// Trusts the roots that `_federation` names from now on, as far as roots that
+    /// are trusted already vouch for them, and not those any more that it calls
+    /// retired. Answers whether anything changed.
+    pub fn follow_roots(&self, registry: &Registry) -> anyhow::Result<bool> {
+        let before = self.bundle()?;
+        let mut roots = before.clone();
+        for (number, known) in registry.cas(CaKind::Root) {
+            let root = CertificateDer::from(known.certificate.clone());
+            if known.state == CaState::Retired || roots.contains(&root) {
+                continue;
+            }
+            let cross = known.cross.clone().map(CertificateDer::from);
+            match bundle_accepts(&roots, &root, cross.as_ref()) {
+                Ok(()) if roots.len() < ROOTS_MAX => roots.push(root),
+                Ok(()) => {
+                    tracing::warn!(root = number, "too many roots are trusted; this one is not")
+                }
+                Err(error) => tracing::error!(
+                    root = number, %error,
+                    "_federation names a root CA that none of the trusted roots vouches for; it is not trusted"
+                ),
+            }
+        }
+        let retired = |root: &CertificateDer<'_>| {
+            let found = registry.cas(CaKind::Root).find(|(_, known)| known.certificate == **root);
+            found.is_some_and(|(_, known)| known.state == CaState::Retired)
+        };
+        // Whoever trusts nobody can never be told anything again.
+        if roots.iter().any(|root| !retired(root)) {
+            roots.retain(|root| !retired(root));
+        }
+        if roots == before {
+            return Ok(false);
+        }
+        bundle::save_bundle(&self.dir_certs, &roots)?;
+        fault::point("bundle.taken-over");
+        self.reload()?;
+        tracing::info!(roots = roots.len(), "the trusted roots were taken over from _federation");
+        Ok(true)
     }
 
     /// A request (PKCS#10, DER) for a certificate with a new key, which waits
@@ -141,9 +179,10 @@ impl Keeper {
     /// good one.
     pub fn install(&self, chain: Vec<CertificateDer<'static>>) -> anyhow::Result<()> {
         let now = OffsetDateTime::now_utc();
-        let installed = credentials::install(&self.dir_certs, &self.keys, &self.identity, chain, now)
-            .map_err(anyhow::Error::from)
-            .and_then(|_| load(&self.dir_certs, &self.keys, &self.identity, &self.pki));
+        let installed =
+            credentials::install(&self.dir_certs, &self.keys, &self.identity, chain, now)
+                .map_err(anyhow::Error::from)
+                .and_then(|_| load(&self.dir_certs, &self.keys, &self.identity, &self.pki));
         self.note(installed.as_ref().err());
         self.shown.send_replace(Arc::new(installed?));
         Ok(())

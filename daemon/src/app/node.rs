@@ -147,6 +147,7 @@ impl Node {
                 identity: identity.clone(),
                 cas: ca_dirs(dir, &config, &keys),
                 own_keys: own_keys.clone(),
+                keeper: keeper.clone(),
                 store: store.clone(),
                 membership: membership.clone(),
                 tell: tell.clone(),
@@ -250,7 +251,8 @@ impl Node {
 pub(crate) fn passphrase() -> anyhow::Result<Option<Passphrase>> {
     let path = std::env::var_os(PASSPHRASE_VARIABLE).filter(|path| !path.is_empty());
     let read = path.map(|path| Passphrase::read(std::path::Path::new(&path)));
-    read.transpose().with_context(|| format!("read the passphrase that {PASSPHRASE_VARIABLE} names"))
+    read.transpose()
+        .with_context(|| format!("read the passphrase that {PASSPHRASE_VARIABLE} names"))
 }
 
 /// The files of an organisation's own PKI; relative paths begin at the node's

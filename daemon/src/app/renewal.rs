@@ -45,8 +45,7 @@ pub(super) async fn keep_renewed(
         let now = OffsetDateTime::now_utc();
         if now >= authority_retry_at && node.registrar.is_some() {
             let node = node.clone();
-            let rotated =
-                tokio::task::spawn_blocking(move || rotate_authorities(&node, now)).await;
+            let rotated = tokio::task::spawn_blocking(move || rotate_authorities(&node, now)).await;
             if !rotated.unwrap_or(true) {
                 authority_retry_at = now + AUTHORITY_RETRY;
             }
@@ -70,7 +69,10 @@ fn rotate_authorities(node: &Node, now: OffsetDateTime) -> bool {
     match registrar.rotate_ca_if_due(now, u32::MAX) {
         Ok(_) => true,
         Err(error) => {
-            tracing::warn!(error = format!("{error:#}"), "the certificate authority could not be rotated; trying again in ten minutes");
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "the certificate authority could not be rotated; trying again in ten minutes"
+            );
             false
         }
     }
@@ -104,7 +106,9 @@ impl Renewal {
         if self.facts.as_ref().is_none_or(|(of, _)| !Arc::ptr_eq(of, &shown)) {
             match shown.federation.facts() {
                 Ok(facts) => self.facts = Some((shown.clone(), facts)),
-                Err(error) => return tracing::warn!(%error, "this node's certificate is unreadable"),
+                Err(error) => {
+                    return tracing::warn!(%error, "this node's certificate is unreadable");
+                }
             }
         }
         let Some((_, facts)) = &self.facts else { return };

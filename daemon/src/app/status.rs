@@ -16,10 +16,8 @@ use crate::{store::Head, sync::peers::PeerState};
 
 /// The node, its peers and its partitions.
 pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
-    let (fresh, mut alarms) = (
-        node.trustee.as_ref().and_then(|trustee| trustee.fresh_at_ms()),
-        node.alarms.texts(),
-    );
+    let (fresh, mut alarms) =
+        (node.trustee.as_ref().and_then(|trustee| trustee.fresh_at_ms()), node.alarms.texts());
     alarms.extend(node.sync.peers.all().into_values().filter_map(|peer| peer.alarm));
     let peers = peers(node)?;
     let held: BTreeSet<_> =
@@ -181,13 +179,12 @@ fn replica_standing(node: &Node, partition: &PartitionId, head: &Head) -> Standi
         return not_in_sync("quarantined", reason);
     }
     let registry = node.membership.current();
-    let revoked = registry
-        .as_ref()
-        .ok()
-        .and_then(|registry| registry.revocation(&partition.origin, None));
+    let revoked =
+        registry.as_ref().ok().and_then(|registry| registry.revocation(&partition.origin, None));
     if let Some(revoked) = revoked {
         let since = rfc3339(revoked.at_ms / 1000);
-        let why = if revoked.reason.is_empty() { String::new() } else { format!(": {}", revoked.reason) };
+        let why =
+            if revoked.reason.is_empty() { String::new() } else { format!(": {}", revoked.reason) };
         let reason = format!("{} was revoked on {since}{why}", partition.origin);
         return not_in_sync("behind", reason);
     }

@@ -63,7 +63,8 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
             for row in &mut rows {
                 row[7].truncate(12);
             }
-            let heading = ["AUTHORITY", "NUMBER", "STATE", "ROOT", "FROM", "UNTIL", "KEY HERE", "ID"];
+            let heading =
+                ["AUTHORITY", "NUMBER", "STATE", "ROOT", "FROM", "UNTIL", "KEY HERE", "ID"];
             print_table(&heading, &rows);
             println!();
             println!("next step: {}", text_of(&answer["next_step"]));

@@ -59,7 +59,9 @@ pub(super) fn init(dir: &NodeDir, arguments: InitArguments) -> anyhow::Result<Do
     );
     eprintln!("keep {} safe: it is the root of all trust", root_keys.join("root.key").display());
     if hub.root_key_dir.is_some() {
-        eprintln!("it can be taken away now; only 'creditsync ca rotate' and a stolen signing key need it");
+        eprintln!(
+            "it can be taken away now; only 'creditsync ca rotate' and a stolen signing key need it"
+        );
     }
     Ok(Done::Well)
 }

@@ -14,8 +14,8 @@ use super::*;
 struct Only(PublicKey);
 
 impl KeyRing for Only {
-    fn key(&self, _: &NodeId, key_id: &Hash) -> Option<PublicKey> {
-        (self.0.id() == *key_id).then_some(self.0)
+    fn key(&self, _: &PartitionId, _: u64, key_id: &Hash) -> Result<PublicKey, KeyProblem> {
+        if self.0.id() == *key_id { Ok(self.0) } else { Err(KeyProblem::Unknown) }
     }
 }
 

@@ -335,7 +335,8 @@ fn reported(context: &Context, connection: &Connection, report: Report) {
 /// Says once that two clocks are far apart.
 fn warn_of_clock(peer: &NodeId, ahead_ms: i64, before: &PeerState) {
     if is_far(ahead_ms) && !before.clock_differs() {
-        let (seconds, way) = (ahead_ms.unsigned_abs() / 1000, if ahead_ms > 0 { "ahead of" } else { "behind" });
+        let (seconds, way) =
+            (ahead_ms.unsigned_abs() / 1000, if ahead_ms > 0 { "ahead of" } else { "behind" });
         tracing::warn!(
             %peer,
             "the peer's clock is {seconds} s {way} this machine's; set the wrong one (NTP), or certificates will be \

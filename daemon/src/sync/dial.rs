@@ -9,10 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use certs::{credentials::Credentials, identity::Identity, rotate, tls::TlsOptions};
-use protocol::{
-    message::CloseCode,
-    session::backoff::Backoff,
-};
+use protocol::{message::CloseCode, session::backoff::Backoff};
 use time::OffsetDateTime;
 use tokio::sync::{oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};

@@ -371,11 +371,9 @@ impl Registrar {
     }
 }
 
-const ACTIVATE_BREAKS: &str =
-    "with --force the new authority is used now: these nodes may not be able to verify the hub, and then need \
+const ACTIVATE_BREAKS: &str = "with --force the new authority is used now: these nodes may not be able to verify the hub, and then need \
      a new token each (creditsync invite ID)";
-const RETIRE_BREAKS: &str =
-    "with --force the old authority ends now: the certificates of these nodes count no more, and they need a \
+const RETIRE_BREAKS: &str = "with --force the old authority ends now: the certificates of these nodes count no more, and they need a \
      new token each (creditsync invite ID)";
 
 fn waiting(step: &str, late: &[NodeId], breaks: &str) -> Json {

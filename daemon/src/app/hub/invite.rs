@@ -323,9 +323,9 @@ impl Registrar {
         let chain = authority
             .issue(&identity, &request.csr, OffsetDateTime::now_utc(), self.lifetime())
             .map_err(|error| {
-            tracing::warn!(node = %request.node, %error, "a certificate request was refused");
-            JoinRefused::Mismatch
-        })?;
+                tracing::warn!(node = %request.node, %error, "a certificate request was refused");
+                JoinRefused::Mismatch
+            })?;
         let _changing = self.change();
         let registry = self.membership.current().map_err(|error| failed(error.into()))?;
         let known = registry.keys(&request.node).iter().find(|known| known.public == key);
@@ -379,8 +379,9 @@ async fn answer_join(registrar: Arc<Registrar>, connection: &Connection) -> anyh
         }
         Err(refused) => {
             sender.send(&JoinReply::Refused(refused)).await?;
-            // Those were logged when they became too many.
-            Some(refused).filter(|refused| *refused != JoinRefused::TooMany)
+            // Those were logged when they became too many, and a node whose key was
+            // retired comes again with another one.
+            Some(refused).filter(|r| !matches!(r, JoinRefused::TooMany | JoinRefused::KeyRetired))
         }
     };
     sender.finish();

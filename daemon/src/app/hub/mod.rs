@@ -36,7 +36,7 @@ use protocol::{
 use tokio::sync::watch;
 
 pub(super) use self::invite::{JOINING_MAX, serve_join};
-use super::{dir::NodeDir, keys::OwnKeys, node::federation_changes, now_unix};
+use super::{dir::NodeDir, keeper::Keeper, keys::OwnKeys, node::federation_changes, now_unix};
 use crate::{
     membership::Membership,
     store::{Head, Store},
@@ -49,6 +49,7 @@ pub struct Registrar {
     identity: Identity,
     cas: CaDirs,
     own_keys: Arc<OwnKeys>,
+    keeper: Arc<Keeper>,
     store: Store,
     membership: Arc<Membership>,
     /// Tells connected members that there is news about trust.
@@ -68,6 +69,7 @@ pub(super) struct Parts {
     pub identity: Identity,
     pub cas: CaDirs,
     pub own_keys: Arc<OwnKeys>,
+    pub keeper: Arc<Keeper>,
     pub store: Store,
     pub membership: Arc<Membership>,
     pub tell: watch::Sender<()>,
@@ -77,13 +79,14 @@ impl Registrar {
     /// Reads what was seen of members; changes nothing.
     pub(super) fn open(parts: Parts) -> anyhow::Result<Self> {
         let seen = seen::Seen::load(parts.dir.certs().join("members.json"))?;
-        let Parts { dir, config, identity, cas, own_keys, store, membership, tell } = parts;
+        let Parts { dir, config, identity, cas, own_keys, keeper, store, membership, tell } = parts;
         Ok(Self {
             dir,
             config,
             identity,
             cas,
             own_keys,
+            keeper,
             store,
             membership,
             tell,
@@ -98,6 +101,8 @@ impl Registrar {
     /// rotation, and at the start, because one may have been interrupted.
     pub fn settle(&self) -> anyhow::Result<()> {
         self.settle_own_key().context("settle the hub's signing key")?;
+        let registry = self.membership.current()?;
+        self.keeper.follow_roots(&registry).context("take over the trusted roots")?;
         self.settle_anchor().context("settle the anchor")
     }
 
@@ -166,7 +171,11 @@ impl Registrar {
         if let Some((key, by, countersignature)) = next {
             let number = registry.keys(node).last().map_or(1, |known| known.number + 1);
             let record = KeyRecord::new(key, by, now_unix() * 1000);
-            entries.push(Entry::Key(node.clone(), number, KeyRecord { countersignature, ..record }));
+            entries.push(Entry::Key(
+                node.clone(),
+                number,
+                KeyRecord { countersignature, ..record },
+            ));
         }
         entries
     }
@@ -196,9 +205,8 @@ impl Registrar {
 /// Which CAs issue, and which certificates of roots by older roots are shown
 /// with what they issue.
 fn issuer_choice(registry: &Registry) -> anyhow::Result<IssuerChoice> {
-    let (issuing, known) = registry
-        .active_ca(CaKind::Issuing)
-        .context("_federation names no issuing CA in use")?;
+    let (issuing, known) =
+        registry.active_ca(CaKind::Issuing).context("_federation names no issuing CA in use")?;
     let root = known.root.context("the issuing CA in use names no root")?;
     // Only one rotation runs at a time, so there is at most one.
     let retiring = registry.cas(CaKind::Root).filter(|(_, known)| known.state == CaState::Retiring);

@@ -42,8 +42,7 @@ impl Registrar {
             *heads.entry(system).or_default() += 1;
             let last = heads.into_iter().map(|(partition, seq)| (partition.to_string(), seq));
             let old = KeyRecord { last: Some(last.collect()), ..record };
-            let entries =
-                [Entry::Key(me.clone(), number, old), Entry::Key(me, number + 1, new)];
+            let entries = [Entry::Key(me.clone(), number, old), Entry::Key(me, number + 1, new)];
             // Two small records are below every limit.
             federation_changes(&membership, puts(&entries).unwrap_or_default())
         };
@@ -80,7 +79,10 @@ impl Registrar {
         self.store.stop_own_writes(None);
         let head = done?;
         self.tell.send_replace(());
-        tracing::warn!(epoch, "the hub's signing key was replaced; nothing counts that the old one signs from now on");
+        tracing::warn!(
+            epoch,
+            "the hub's signing key was replaced; nothing counts that the old one signs from now on"
+        );
         Ok(json!({
             "node": self.membership.me(), "signing_key": hex(next.public().as_bytes()),
             "epoch": epoch, "base": base.seq, "federation_seq": head,
@@ -92,6 +94,8 @@ impl Registrar {
         keyfile::write_public(&self.dir.anchor(), &anchor.encode())?;
         fault::point("key.anchor-written");
         self.membership.set_anchor(anchor.clone());
+        // Before members meet what the new key signs.
+        self.tell.send_replace(());
         self.register_anchored_key(anchor)
     }
 

@@ -110,7 +110,8 @@ impl Registrar {
     /// Certificates of members as they were seen last, for `cert check`.
     pub(in crate::app) fn members_not_after(&self) -> anyhow::Result<Vec<(NodeId, String, i64)>> {
         let registry = self.membership.current()?;
-        let active = registry.members().keys().filter(|node| registry.active_member(node).is_some());
+        let active =
+            registry.members().keys().filter(|node| registry.active_member(node).is_some());
         let seen = active.filter_map(|node| {
             self.seen.get(node).map(|seen| (node.clone(), seen.serial, seen.not_after))
         });
@@ -133,7 +134,9 @@ fn normal_serial(text: &str) -> anyhow::Result<String> {
     let good = (1..=SERIAL_DIGITS_MAX).contains(&digits.len())
         && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !good {
-        bail!("--serial {text}: write its hexadecimal digits, as 'creditsync node show' prints them");
+        bail!(
+            "--serial {text}: write its hexadecimal digits, as 'creditsync node show' prints them"
+        );
     }
     Ok(digits)
 }

@@ -131,7 +131,10 @@ impl Seen {
             .map_err(anyhow::Error::from)
             .and_then(|text| Ok(keyfile::write_public(&self.path, &text)?));
         if let Err(error) = written {
-            tracing::warn!(error = format!("{error:#}"), "what was seen of members could not be written down");
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "what was seen of members could not be written down"
+            );
         }
     }
 }

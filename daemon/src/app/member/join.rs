@@ -14,8 +14,9 @@ use certs::{
     bundle,
     credentials::{Credentials, NODE_CHAIN_FILE},
     enrol::{RootOfTrust, Token},
+    keyfile,
     keyfile::{KeyDir, NODE_KEY_FILE, SIGNING_KEY_FILE, generate_signing_key},
-    keyfile, pem,
+    pem,
     tls::TlsOptions,
 };
 use config::{NodeConfig, Upstream};
@@ -96,7 +97,11 @@ pub type Passphrase = Option<certs::keyfile::Passphrase>;
 
 /// A member joins its federation again: its certificate has ended, it was
 /// revoked, or its hub has another address. Blocks, but not within a runtime.
-pub fn join_again(node: &Node, text: &str, runtime: &tokio::runtime::Handle) -> anyhow::Result<Json> {
+pub fn join_again(
+    node: &Node,
+    text: &str,
+    runtime: &tokio::runtime::Handle,
+) -> anyhow::Result<Json> {
     let token = read_token(text)?;
     if token.identity() != node.identity {
         bail!(

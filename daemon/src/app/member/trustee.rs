@@ -2,10 +2,9 @@
 //! which signing keys `_federation` has for this node, how fresh all that is,
 //! and a new anchor.
 //!
-//! Invariant: a hub is believed as far as signatures go and no further. A root is
-//! trusted if one that is trusted already vouches for it; a signing key in this
-//! node's name that it did not make stops its writing; an anchor counts if the
-//! root signed it.
+//! Invariant: a hub is believed as far as signatures go and no further. A signing
+//! key in this node's name that it did not make stops its writing; an anchor
+//! counts if the root signed it. Which roots are trusted is the keeper's.
 
 use std::{
     collections::BTreeMap,
@@ -14,19 +13,14 @@ use std::{
 };
 
 use anyhow::Context as _;
-use certs::{
-    bundle::{self, bundle_accepts, root_id},
-    enrol::Anchor,
-    fault, keyfile,
-};
+use certs::{bundle::root_id, enrol::Anchor, fault, keyfile};
 use protocol::{
-    federation::{CaKind, CaState, Registry},
+    federation::Registry,
     freshness::{Statement, is_stale},
     hash::Hash,
     id::PartitionId,
     message::Report,
 };
-use rustls::pki_types::CertificateDer;
 
 use crate::{
     app::{
@@ -98,46 +92,13 @@ impl Trustee {
     /// moved. Blocks.
     pub fn look(&self) -> anyhow::Result<()> {
         let registry = self.membership.current()?;
-        self.look_at_roots(&registry).context("take over the trusted roots")?;
+        if self.keeper.follow_roots(&registry).context("take over the trusted roots")? {
+            self.tell.send_replace(());
+        }
         self.look_at_keys(&registry).context("take over this node's signing key")?;
         let ahead = self.fresh().ahead.take();
         if let Some(statement) = ahead {
             self.judge(statement, &registry);
-        }
-        Ok(())
-    }
-
-    fn look_at_roots(&self, registry: &Registry) -> anyhow::Result<()> {
-        let before = self.keeper.bundle()?;
-        let mut roots = before.clone();
-        for (number, known) in registry.cas(CaKind::Root) {
-            let root = CertificateDer::from(known.certificate.clone());
-            if known.state == CaState::Retired || roots.contains(&root) {
-                continue;
-            }
-            let cross = known.cross.clone().map(CertificateDer::from);
-            match bundle_accepts(&roots, &root, cross.as_ref()) {
-                Ok(()) if roots.len() < bundle::ROOTS_MAX => roots.push(root),
-                Ok(()) => tracing::warn!(root = number, "too many roots are trusted; this one is not"),
-                Err(error) => tracing::error!(
-                    root = number, %error,
-                    "the hub names a root CA that none of the trusted roots vouches for; it is not trusted"
-                ),
-            }
-        }
-        let retired = |root: &CertificateDer<'_>| {
-            let found = registry.cas(CaKind::Root).find(|(_, known)| known.certificate == **root);
-            found.is_some_and(|(_, known)| known.state == CaState::Retired)
-        };
-        // Whoever trusts nobody can never be told anything again.
-        if roots.iter().any(|root| !retired(root)) {
-            roots.retain(|root| !retired(root));
-        }
-        if roots != before {
-            self.keeper.set_bundle(&roots)?;
-            fault::point("bundle.taken-over");
-            tracing::info!(roots = roots.len(), "the trusted roots were taken over from _federation");
-            self.tell.send_replace(());
         }
         Ok(())
     }
@@ -153,7 +114,7 @@ impl Trustee {
                  directory is the old one; otherwise call the municipal centre: somebody may speak in this county's \
                  name. After that, join again with a new token / 市级中心登记了并非本节点生成的签名密钥，已停止写入，请立即联系市级中心",
                 foreign.number,
-                super::super::rfc3339(foreign.record.at_ms / 1000),
+                crate::app::rfc3339(foreign.record.at_ms / 1000),
             );
             self.store.stop_own_writes(Some(reason.clone()));
             self.alarms.raise(Alarm::ForeignKey, reason);
@@ -247,7 +208,7 @@ impl Trustee {
         if !is_stale(at_ms, now_ms) {
             return self.alarms.clear(Alarm::Stale);
         }
-        let since = at_ms.map_or("never".to_owned(), |at| super::super::rfc3339(at / 1000));
+        let since = at_ms.map_or("never".to_owned(), |at| crate::app::rfc3339(at / 1000));
         self.alarms.raise(
             Alarm::Stale,
             format!(
@@ -267,7 +228,8 @@ impl Trustee {
         keyfile::write_public(&self.dir.anchor(), &anchor.encode())?;
         fault::point("anchor.taken");
         tracing::warn!(
-            epoch = anchor.epoch, base = base.seq,
+            epoch = anchor.epoch,
+            base = base.seq,
             "the root CA has named a new signing key of the hub: the one before may have been stolen"
         );
         self.membership.set_anchor(anchor);
@@ -280,8 +242,7 @@ impl Trustee {
     /// beginning. Blocks.
     fn forget_what_does_not_count(&self) -> anyhow::Result<()> {
         let partition = self.membership.partition();
-        let (Some(base), Some(head)) =
-            (self.membership.anchor().base, self.store.head(partition))
+        let (Some(base), Some(head)) = (self.membership.anchor().base, self.store.head(partition))
         else {
             return Ok(());
         };
@@ -294,7 +255,8 @@ impl Trustee {
         let counts = same && (head.seq() == base.seq || head.signed.verify(&*registry).is_ok());
         if !counts {
             tracing::error!(
-                held = head.seq(), base = base.seq,
+                held = head.seq(),
+                base = base.seq,
                 "this node's _federation holds what the hub's stolen key signed; it is fetched again"
             );
             self.store.forget_blocking(partition)?;
@@ -305,8 +267,13 @@ impl Trustee {
 
 impl TrusteeOfSync for Trustee {
     fn report(&self) -> Report {
-        let roots: Vec<Hash> = self.keeper.bundle().unwrap_or_default().iter().map(root_id).collect();
-        Report { instance: self.instance, roots, signing_key: self.own_keys.current().public().id() }
+        let roots: Vec<Hash> =
+            self.keeper.bundle().unwrap_or_default().iter().map(root_id).collect();
+        Report {
+            instance: self.instance,
+            roots,
+            signing_key: self.own_keys.current().public().id(),
+        }
     }
 
     fn stated(&self, bytes: &[u8]) {
@@ -315,7 +282,9 @@ impl TrusteeOfSync for Trustee {
             .and_then(|statement| Ok((statement, self.membership.current()?)));
         match judged {
             Ok((statement, registry)) => self.judge(statement, &registry),
-            Err(error) => tracing::warn!(error = format!("{error:#}"), "a statement of freshness is no good"),
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "a statement of freshness is no good")
+            }
         }
     }
 
