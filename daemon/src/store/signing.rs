@@ -32,8 +32,9 @@ impl Store {
     ///
     /// In each partition of `origin` (this node) but `_federation`, headers with
     /// numbers above `last[partition]`, 0 where it is not listed, count only if
-    /// `next` signed them. From the first one on that another key signed, all up
-    /// to the head are signed anew: the same headers but for key and
+    /// `next` signed them. From the first one on that another key signed, or that
+    /// names a `_federation` head which was forgotten since, all up to the head
+    /// are signed anew: the same headers but for key, `_federation` head and
     /// predecessor, so their hashes change; bodies, pages and roots stay. Answers
     /// how many were, once they are durable and `next` is the signer; commits
     /// that were queued before are among them, later ones are signed by `next`.

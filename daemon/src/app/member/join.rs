@@ -105,7 +105,8 @@ pub fn join_again(
     let token = read_token(text)?;
     if token.identity() != node.identity {
         bail!(
-            "this directory is {} and the token is for {}; use the right token, or another --dir",
+            "{} is a node already, {}, and the token is for {}; use the right token, or another --dir",
+            node.dir.path().display(),
             node.identity,
             token.identity()
         );

@@ -124,12 +124,7 @@ impl Trustee {
             self.store.stop_own_writes(None);
         }
         self.alarms.clear(Alarm::ForeignKey);
-        let Some(next) = self.own_keys.next()? else {
-            return Ok(());
-        };
-        if registry.current_key(me).is_none_or(|known| known.public != next.public()) {
-            return Ok(());
-        }
+        // Up to here others hold what earlier keys signed: that stays.
         let mut last: BTreeMap<PartitionId, u64> = BTreeMap::new();
         for (name, seq) in keys.iter().filter_map(|known| known.record.last.as_ref()).flatten() {
             if let Ok(partition) = PartitionId::parse(registry.federation(), name) {
@@ -137,11 +132,46 @@ impl Trustee {
                 *highest = (*highest).max(*seq);
             }
         }
+        let next = self.own_keys.next()?;
+        let next = next.filter(|next| {
+            registry.current_key(me).is_some_and(|known| known.public == next.public())
+        });
+        let Some(next) = next else {
+            return self.name_heads_that_count(registry, last);
+        };
         let signed = self.store.adopt_signer_blocking(next, me.clone(), last)?;
         fault::point("key.adopted");
         self.own_keys.promote_next()?;
         tracing::info!(signed_anew = signed, "a new signing key signs from now on");
         self.tell.send_replace(());
+        Ok(())
+    }
+
+    /// After the theft of the hub's key: what this node signed while it held the
+    /// thief's `_federation` names heads that nobody else has, so nobody would
+    /// take it. It is signed anew, as far as the hub does not hold it.
+    fn name_heads_that_count(
+        &self,
+        registry: &Registry,
+        mut last: BTreeMap<PartitionId, u64>,
+    ) -> anyhow::Result<()> {
+        let (me, hub) = (self.membership.me(), self.membership.hub());
+        let anchor = self.membership.anchor();
+        // Only once `_federation` is here again up to behind the anchor's base.
+        let is_whole = registry.keys(hub).iter().any(|known| known.public == anchor.hub_key);
+        if anchor.base.is_none() || !is_whole {
+            return Ok(());
+        }
+        for partition in self.store.heads().into_keys().filter(|own| own.origin == *me) {
+            let acked = self.store.acks(&partition).get(hub).map_or(0, |ack| ack.seq);
+            let highest = last.entry(partition).or_default();
+            *highest = (*highest).max(acked);
+        }
+        let signer = self.own_keys.current();
+        let signed = self.store.adopt_signer_blocking(signer, me.clone(), last)?;
+        if signed > 0 {
+            tracing::info!(signed_anew = signed, "change sets name a _federation that counts now");
+        }
         Ok(())
     }
 

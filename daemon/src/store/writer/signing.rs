@@ -53,7 +53,7 @@ impl Writer {
         for (partition, head) in self.heads_of(origin) {
             if !partition.dataset.is_system() {
                 let last = last.get(&partition).copied().unwrap_or(0);
-                stretches.extend(self.signed_by_another(partition, head, last, &next)?);
+                stretches.extend(self.not_as_it_should_be(partition, head, last, &next)?);
             }
         }
         let count = stretches.iter().map(Stretch::count).sum::<u64>();
@@ -121,9 +121,10 @@ impl Writer {
         of_it.filter_map(|partition| Some((partition.clone(), self.head(&partition)?))).collect()
     }
 
-    /// The stretch behind `last` that begins with the first header of another
-    /// key than `next`, if there is one.
-    fn signed_by_another(
+    /// The stretch behind `last` that begins with the first header that another
+    /// key than `next` signed, or that names a `_federation` head which is not
+    /// the one held here, if there is one.
+    fn not_as_it_should_be(
         &self,
         partition: PartitionId,
         head: Arc<Head>,
@@ -134,7 +135,9 @@ impl Writer {
         let mut first = None;
         for seq in last.saturating_add(1)..=head.seq() {
             let signed = self.logged(&partition, &state, seq)?;
-            if first.is_none() && signed.header().key_id != next.public().id() {
+            let is_good = signed.header().key_id == next.public().id()
+                && self.names_held_federation(signed.header())?;
+            if first.is_none() && !is_good {
                 first = Some(seq);
             }
         }
@@ -160,6 +163,24 @@ impl Writer {
         signed.ok_or_else(|| StoreError::HeaderMissing { partition: partition.clone(), seq })
     }
 
+    /// Whether the `_federation` head that a header names is part of what is held
+    /// here. It is not if that history was forgotten for another one.
+    fn names_held_federation(&self, header: &Header) -> Result<bool, StoreError> {
+        let Some(named) = header.federation_head else {
+            return Ok(true);
+        };
+        let Some((federation, head)) = self.federation_head(&header.partition) else {
+            return Ok(false);
+        };
+        let number = self.partition(&federation).number;
+        Ok(named.seq <= head.seq()
+            && match self.shared.disk.log_header(number, named.seq)? {
+                Some(known) => known.hash() == named.hash,
+                // Older than the log.
+                None => true,
+            })
+    }
+
     /// Signs a stretch and its head in one batch: a chain is never broken.
     fn sign_anew(&mut self, stretch: Stretch, next: &SigningKey) -> Result<(), StoreError> {
         let Stretch { partition, state, head, first } = stretch;
@@ -169,6 +190,10 @@ impl Writer {
         for seq in first..=head.seq() {
             let mut header = self.logged(&partition, &state, seq)?.header().clone();
             header.previous = previous.unwrap_or(header.previous);
+            if !self.names_held_federation(&header)? {
+                let held = self.federation_head(&partition);
+                header.federation_head = held.map(|(_, head)| head.position());
+            }
             header.key_id = next.public().id();
             let signed = SignedHeader::sign(header, next);
             previous = Some(signed.hash());
