@@ -17,6 +17,8 @@ pub enum Alarm {
     OtherHistory,
     /// A certificate of this node cannot be renewed or loaded.
     Certificate,
+    /// At a hub: an authority is to be followed, and a person is needed for that.
+    Authority,
 }
 
 /// The alarms that are on.
@@ -32,7 +34,7 @@ impl Alarms {
     pub fn raise(&self, alarm: Alarm, text: String) {
         if self.lock().insert(alarm, text.clone()).is_none() {
             match alarm {
-                Alarm::Stale | Alarm::Certificate => tracing::warn!("{text}"),
+                Alarm::Stale | Alarm::Certificate | Alarm::Authority => tracing::warn!("{text}"),
                 Alarm::ForeignKey | Alarm::OtherHistory => tracing::error!("{text}"),
             }
         }

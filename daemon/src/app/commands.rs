@@ -284,7 +284,7 @@ impl Node {
                 json!({ "node": self.membership.me(), "federation_seq": seq })
             }
             (Some(_), false) => {
-                self.renew_own_certificate()?;
+                self.registrar()?.renew_own_certificate()?;
                 json!({ "certificates": certificates::list(self)? })
             }
             (None, false) => {

@@ -2,7 +2,9 @@
 //! token, in order, with a deadline.
 
 use std::{
-    sync::Arc,
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -28,6 +30,10 @@ use crate::{
 
 /// Tasks get this long to end by themselves.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
+/// The same refusal from the same address is logged again after this time.
+const REFUSAL_AGAIN: Duration = Duration::from_secs(3600);
+/// Refusals that are logged within that time.
+const REFUSALS_MAX: usize = 1000;
 /// How often the daemon asks whether the store still works.
 const STORE_CHECK: Duration = Duration::from_secs(1);
 
@@ -46,8 +52,11 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
     if let Some(address) = node.config.listen {
         let observer = Arc::new(Observer(node.clone()));
         let shown = node.keeper.shown();
-        let listener =
-            Arc::new(Listener::bind(address, &shown.replication, &shown.federation, observer)?);
+        // The signing key outlives certificates, which are renewed all the time.
+        let reset_seed = node.own_keys.current().seed();
+        let (replication, federation) = (&shown.replication, &shown.federation);
+        let listener = Listener::bind(address, replication, federation, &reset_seed, observer)?;
+        let listener = Arc::new(listener);
         if let Some(bound) = listener.address() {
             tracing::info!(node = %node.identity.node, address = %bound, "listening");
         }
@@ -203,11 +212,31 @@ impl RefusalObserver for Observer {
     }
 }
 
+/// Refused handshakes that were logged lately: the same reason from the same
+/// address is not worth a line for each attempt, and a flood not a full disk.
+#[derive(Default)]
+struct Refusals(Mutex<BTreeMap<(IpAddr, String), Instant>>);
+
+impl Refusals {
+    fn is_news(&self, address: IpAddr, kind: &str) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(|error| error.into_inner());
+        let now = Instant::now();
+        known.retain(|_, logged| now.duration_since(*logged) < REFUSAL_AGAIN);
+        let key = (address, kind.to_owned());
+        if known.contains_key(&key) || known.len() >= REFUSALS_MAX {
+            return false;
+        }
+        known.insert(key, now);
+        true
+    }
+}
+
 /// Accepts connections; each runs on a task of its own.
 async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
     let shutdown: CancellationToken = node.shutdown.clone();
     let mut connections = JoinSet::new();
     let joining = Arc::new(Semaphore::new(hub::JOINING_MAX));
+    let refusals = Arc::new(Refusals::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -218,7 +247,7 @@ async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
         let Some((address, handshake)) = accepted else {
             break;
         };
-        let (node, joining) = (node.clone(), joining.clone());
+        let (node, joining, refusals) = (node.clone(), joining.clone(), refusals.clone());
         connections.spawn(async move {
             match handshake.await {
                 Ok(Accepted::Peer(connection)) => {
@@ -237,7 +266,10 @@ async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
                     }
                     _ => connection.close(CloseCode::Unavailable),
                 },
-                Err(error) => tracing::warn!(%address, %error, "a connection was refused"),
+                Err(error) if refusals.is_news(address.ip(), &error.kind()) => {
+                    tracing::warn!(%address, %error, "a connection was refused");
+                }
+                Err(error) => tracing::debug!(%address, %error, "a connection was refused again"),
             }
         });
     }

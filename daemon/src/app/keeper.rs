@@ -146,9 +146,11 @@ impl Keeper {
             let found = registry.cas(CaKind::Root).find(|(_, known)| known.certificate == **root);
             found.is_some_and(|(_, known)| known.state == CaState::Retired)
         };
-        // Whoever trusts nobody can never be told anything again.
-        if roots.iter().any(|root| !retired(root)) {
-            roots.retain(|root| !retired(root));
+        let counting: Vec<_> = roots.iter().filter(|root| !retired(root)).cloned().collect();
+        // Not before this node's own certificate leads to one of those: with files
+        // that do not fit together it could not even start.
+        if self.own_leads_to(&counting)? {
+            roots = counting;
         }
         if roots == before {
             return Ok(false);
@@ -158,6 +160,14 @@ impl Keeper {
         self.reload()?;
         tracing::info!(roots = roots.len(), "the trusted roots were taken over from _federation");
         Ok(true)
+    }
+
+    /// Whether what this node shows of the federation's own is good under `roots`.
+    fn own_leads_to(&self, roots: &[CertificateDer<'static>]) -> anyhow::Result<bool> {
+        let own = self.shown().federation.clone();
+        let roots = self.pki.roots(roots)?;
+        let (chain, key) = (own.chain.clone(), own.key.clone_key());
+        Ok(Credentials::new(chain, key, roots, self.identity.clone()).is_ok())
     }
 
     /// A request (PKCS#10, DER) for a certificate with a new key, which waits

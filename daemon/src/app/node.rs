@@ -20,7 +20,6 @@ use protocol::{
     id::{DatasetId, PartitionId},
     sign::SigningKey,
 };
-use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -148,6 +147,7 @@ impl Node {
                 cas: ca_dirs(dir, &config, &keys),
                 own_keys: own_keys.clone(),
                 keeper: keeper.clone(),
+                alarms: alarms.clone(),
                 store: store.clone(),
                 membership: membership.clone(),
                 tell: tell.clone(),
@@ -234,16 +234,6 @@ impl Node {
                 self.membership.hub()
             )
         })
-    }
-
-    /// The hub's own certificate, issued by its own authority. Blocks.
-    pub fn renew_own_certificate(&self) -> anyhow::Result<()> {
-        let registrar = self.registrar()?;
-        let csr = self.keeper.request()?;
-        let now = OffsetDateTime::now_utc();
-        let chain =
-            registrar.authority()?.issue(&self.identity, &csr, now, registrar.lifetime())?;
-        self.keeper.install(chain)
     }
 }
 

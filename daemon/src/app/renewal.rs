@@ -124,14 +124,26 @@ impl Renewal {
         }
         let renewed = if is_hub {
             let node = node.clone();
-            let renewing = tokio::task::spawn_blocking(move || node.renew_own_certificate()).await;
-            renewing.unwrap_or_else(|error| Err(error.into()))
+            let renewing =
+                tokio::task::spawn_blocking(move || node.registrar()?.renew_own_certificate());
+            renewing.await.unwrap_or_else(|error| Err(error.into()))
         } else {
             member::requests::renew(node).await
         };
         match renewed {
             Ok(()) => {
                 tracing::info!("this node's certificate was renewed");
+                let node = node.clone();
+                // A root that the certificate before still needed may go now.
+                let followed = tokio::task::spawn_blocking(move || {
+                    node.keeper.follow_roots(&*node.membership.current()?).map(drop)
+                });
+                if let Ok(Err(error)) = followed.await {
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "the trusted roots could not be taken over"
+                    );
+                }
                 (self.failures, self.random) = (0, random());
                 // Whatever it was for may take a moment to be seen.
                 self.next_attempt = now + AFTER_SUCCESS;
@@ -150,7 +162,7 @@ impl Renewal {
 /// others now.
 fn wants_another(node: &Node, shown: &Shown) -> bool {
     if let Some(registrar) = &node.registrar {
-        return !registrar.is_settled(&shown.federation.chain).unwrap_or(true);
+        return !registrar.is_settled().unwrap_or(true);
     }
     let Ok(registry) = node.membership.current() else {
         return false;

@@ -87,11 +87,14 @@ pub enum Accepted {
 
 impl Listener {
     /// Binds `address` and is ready to accept. Replication is shown the first
-    /// credentials, enrolment the second.
+    /// credentials, enrolment the second. With the same secret `reset_seed` after
+    /// a crash as before it, a hub can tell its members at once that their
+    /// connections are gone (RFC 9000, 10.3): they would wait for [`IDLE_MAX`].
     pub fn bind(
         address: SocketAddr,
         replication: &Credentials,
         enrolment: &Credentials,
+        reset_seed: &[u8; 32],
         observer: Arc<dyn RefusalObserver>,
     ) -> Result<Self, NetError> {
         let config = server_config(replication, enrolment, observer.clone())?;
@@ -100,7 +103,7 @@ impl Listener {
             problem: problem.to_string(),
         };
         let socket = std::net::UdpSocket::bind(address).map_err(cannot_bind)?;
-        let mut endpoint_config = quinn::EndpointConfig::new(Arc::new(reset_key(enrolment)));
+        let mut endpoint_config = quinn::EndpointConfig::new(Arc::new(reset_key(reset_seed)));
         endpoint_config.cid_generator(|| Box::new(RandomIds));
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = quinn::Endpoint::new(endpoint_config, Some(config), socket, runtime)
@@ -287,12 +290,11 @@ impl Dialer {
     }
 }
 
-/// With the same key after a crash as before it, a hub can tell its members at
-/// once that their connections are gone (RFC 9000, 10.3): they would wait for
-/// [`IDLE_MAX`].
-fn reset_key(credentials: &Credentials) -> hmac::Key {
-    let seed = [b"creditsync stateless reset ", credentials.key.secret_der()].concat();
-    hmac::Key::new(hmac::HMAC_SHA256, &seed)
+/// Keys of different uses have nothing to do with each other.
+fn reset_key(seed: &[u8; 32]) -> hmac::Key {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, seed);
+    let derived = hmac::sign(&key, b"creditsync stateless reset");
+    hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
 }
 
 /// Connection ids without a mark of the process that made them: quinn's own

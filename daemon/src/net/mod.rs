@@ -12,7 +12,7 @@ pub use self::{
     stream::{FrameReceiver, FrameSender},
 };
 
-use certs::explain::{CertificateProblem, ProblemKind};
+use certs::explain::CertificateProblem;
 use protocol::{frame::FrameError, message::CloseCode};
 
 /// Why a connection or stream did not work.
@@ -62,9 +62,7 @@ impl NetError {
     /// are told may hold the time.
     pub fn kind(&self) -> String {
         match self {
-            NetError::Tls(problem) if problem.kind != ProblemKind::Other => {
-                problem.kind.as_str().to_owned()
-            }
+            NetError::Tls(problem) => problem.kind.as_str().to_owned(),
             other => other.to_string(),
         }
     }

@@ -31,7 +31,7 @@ use serde_json::{Value as Json, json};
 use time::{Duration, OffsetDateTime};
 
 use super::{Registrar, hex, issuer_choice, puts};
-use crate::app::{now_unix, rfc3339};
+use crate::app::{alarms::Alarm, now_unix, rfc3339};
 
 /// The anchor as the next root signed it, until that root is in use.
 const NEXT_ANCHOR_FILE: &str = "anchor.next";
@@ -105,12 +105,7 @@ impl Registrar {
     pub fn rotate_ca_if_due(&self, now: OffsetDateTime, random: u32) -> anyhow::Result<bool> {
         let registry = self.membership.current()?;
         let due = match next_step(&registry) {
-            Step::Begin => {
-                let (_, known) = registry.active_ca(CaKind::Issuing).context("no issuing CA")?;
-                let facts = identity::facts(&certificate(known))?;
-                let root = known.root.is_some_and(|root| self.cas.has_root_key(root));
-                root && rotate::is_due(&facts, random, now)
-            }
+            Step::Begin => self.is_rotation_due(&registry, now, random)?,
             Step::Activate { root, .. } => self.not_prepared(&registry, root).is_empty(),
             Step::Retire { .. } => self.not_renewed(&registry).is_empty(),
         };
@@ -122,6 +117,46 @@ impl Registrar {
             tracing::info!(step = %done["step"], "the rotation of certificate authorities went on");
         }
         Ok(!waits)
+    }
+
+    /// Whether the issuing CA is to be followed now. Where a person is needed for
+    /// that, or for the root, an alarm says so.
+    fn is_rotation_due(
+        &self,
+        registry: &Registry,
+        now: OffsetDateTime,
+        random: u32,
+    ) -> anyhow::Result<bool> {
+        let (_, issuing) =
+            registry.active_ca(CaKind::Issuing).context("no issuing CA is in use")?;
+        let (root, known) = registry.active_ca(CaKind::Root).context("no root CA is in use")?;
+        let facts = identity::facts(&certificate(issuing))?;
+        let root_facts = identity::facts(&certificate(known))?;
+        let is_due = rotate::is_due(&facts, random, now);
+        let has_key = self.cas.has_root_key(root);
+        if is_due && !has_key {
+            self.alarms.raise(
+                Alarm::Authority,
+                format!(
+                    "the issuing CA ends on {} and is to be followed, which needs the root key ({}): creditsync ca \
+                     rotate --root-key DIR / 签发机构即将到期，请插入根密钥后执行 creditsync ca rotate --root-key",
+                    facts.not_after.date(),
+                    CaRole::Root.key_file(root),
+                ),
+            );
+        } else if rotate::is_due(&root_facts, random, now) {
+            self.alarms.raise(
+                Alarm::Authority,
+                format!(
+                    "the root CA ends on {} and is to be followed: creditsync ca rotate --root / 根证书即将到期",
+                    root_facts.not_after.date()
+                ),
+            );
+        } else {
+            self.alarms.clear(Alarm::Authority);
+        }
+        // Under a root that ends no later another issuing CA would not live longer.
+        Ok(is_due && has_key && facts.not_after < root_facts.not_after)
     }
 
     /// Where the CAs lie, with the roots' keys elsewhere if somebody says so.
@@ -216,6 +251,11 @@ impl Registrar {
         root: Option<u32>,
         issuing: Option<u32>,
     ) -> anyhow::Result<Json> {
+        if !self.is_settled()? {
+            bail!(
+                "the hub's own certificate is still one of the old authority; first: creditsync cert renew"
+            );
+        }
         let mut entries = Vec::new();
         for (kind, number) in [(CaKind::Root, root), (CaKind::Issuing, issuing)] {
             if let Some(known) = number.and_then(|number| registry.ca(kind, number)) {
@@ -302,13 +342,6 @@ impl Registrar {
             }
         }
         Ok(())
-    }
-
-    /// Whether this hub's own certificate is one that the authority in use would
-    /// issue: that one's, with the certificates of roots that are needed now.
-    pub(in crate::app) fn is_settled(&self, chain: &[CertificateDer<'_>]) -> anyhow::Result<bool> {
-        let authority = self.authority()?;
-        Ok(chain.get(1..) == Some(authority.above()))
     }
 
     /// All authorities, and how a rotation stands.

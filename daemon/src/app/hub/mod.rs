@@ -33,10 +33,13 @@ use protocol::{
     id::{NodeId, PartitionId},
     sign::PublicKey,
 };
+use time::OffsetDateTime;
 use tokio::sync::watch;
 
 pub(super) use self::invite::{JOINING_MAX, serve_join};
-use super::{dir::NodeDir, keeper::Keeper, keys::OwnKeys, node::federation_changes, now_unix};
+use super::{
+    alarms::Alarms, dir::NodeDir, keeper::Keeper, keys::OwnKeys, node::federation_changes, now_unix,
+};
 use crate::{
     membership::Membership,
     store::{Head, Store},
@@ -50,6 +53,7 @@ pub struct Registrar {
     cas: CaDirs,
     own_keys: Arc<OwnKeys>,
     keeper: Arc<Keeper>,
+    alarms: Arc<Alarms>,
     store: Store,
     membership: Arc<Membership>,
     /// Tells connected members that there is news about trust.
@@ -70,6 +74,7 @@ pub(super) struct Parts {
     pub cas: CaDirs,
     pub own_keys: Arc<OwnKeys>,
     pub keeper: Arc<Keeper>,
+    pub alarms: Arc<Alarms>,
     pub store: Store,
     pub membership: Arc<Membership>,
     pub tell: watch::Sender<()>,
@@ -79,7 +84,8 @@ impl Registrar {
     /// Reads what was seen of members; changes nothing.
     pub(super) fn open(parts: Parts) -> anyhow::Result<Self> {
         let seen = seen::Seen::load(parts.dir.certs().join("members.json"))?;
-        let Parts { dir, config, identity, cas, own_keys, keeper, store, membership, tell } = parts;
+        let Parts { dir, config, identity, cas, own_keys, keeper, alarms, .. } = parts;
+        let Parts { store, membership, tell, .. } = parts;
         Ok(Self {
             dir,
             config,
@@ -87,6 +93,7 @@ impl Registrar {
             cas,
             own_keys,
             keeper,
+            alarms,
             store,
             membership,
             tell,
@@ -103,12 +110,32 @@ impl Registrar {
         self.settle_own_key().context("settle the hub's signing key")?;
         let registry = self.membership.current()?;
         self.keeper.follow_roots(&registry).context("take over the trusted roots")?;
+        if !self.is_settled()? {
+            self.renew_own_certificate().context("renew the hub's own certificate")?;
+            // Those that the certificate before still needed.
+            self.keeper.follow_roots(&registry).context("take over the trusted roots")?;
+        }
         self.settle_anchor().context("settle the anchor")
     }
 
     /// These members are connected at `now`, seconds since 1970.
     pub fn note_connected<'a>(&self, nodes: impl Iterator<Item = &'a NodeId>, now: i64) {
         self.seen.connected(nodes, now);
+    }
+
+    /// Whether this hub's own certificate is one that the authority in use would
+    /// issue: that one's, with the certificates of roots that are needed now.
+    pub fn is_settled(&self) -> anyhow::Result<bool> {
+        let shown = self.keeper.shown();
+        Ok(shown.federation.chain.get(1..) == Some(self.authority()?.above()))
+    }
+
+    /// The hub's own certificate, issued by its own authority. Blocks.
+    pub fn renew_own_certificate(&self) -> anyhow::Result<()> {
+        let csr = self.keeper.request()?;
+        let now = OffsetDateTime::now_utc();
+        let chain = self.authority()?.issue(&self.identity, &csr, now, self.lifetime())?;
+        self.keeper.install(chain)
     }
 
     /// One change of `_federation` at a time, from what is read to what is
