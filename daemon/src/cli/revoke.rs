@@ -31,7 +31,10 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
     } else if answer["changed"] == false {
         println!("{node} was revoked before");
     } else if serial.is_some() {
-        println!("one certificate of {node} is revoked; the node can go on with another one");
+        println!(
+            "one certificate of {node} is revoked. If that is the one in use, the node needs a new token: creditsync \
+             invite {node}"
+        );
     } else {
         println!("{node} is revoked; to let it in again: creditsync invite {node}");
     }

@@ -22,7 +22,7 @@ use certs::{
     keyfile,
 };
 use protocol::{
-    federation::{Entry, Introduction, Member, Registry, Revocation, Role},
+    federation::{CaKind, CaState, Entry, Introduction, Member, Registry, Revocation, Role},
     hash::Hash,
     id::NodeId,
     message::{
@@ -110,6 +110,8 @@ struct Invite {
     name: String,
     expires_unix: i64,
     used_unix: Option<i64>,
+    /// The number of the root that the token names.
+    root: u32,
 }
 
 fn id_text(id: &[u8; 8]) -> String {
@@ -196,6 +198,7 @@ impl Registrar {
             name: token.name.clone(),
             expires_unix: token.expires_unix,
             used_unix: None,
+            root: authority.choice().root,
         });
         self.write_invites(&invites)?;
         Ok(token)
@@ -332,6 +335,13 @@ impl Registrar {
         if known.is_some_and(|known| known.record.last.is_some()) {
             return Err(JoinRefused::KeyRetired);
         }
+        // What is issued leads to the token's root, as long as that is trusted.
+        let invite = self.redeem(request, false)?;
+        let known = registry.ca(CaKind::Root, invite.root);
+        if known.is_none_or(|known| known.state == CaState::Retired) {
+            return Err(JoinRefused::Expired);
+        }
+        let root = self.cas.root(invite.root).map_err(|error| failed(error.into()))?;
         let invite = self.redeem(request, true)?;
         let is_new_key = known.is_none();
         let granted = if is_new_key {
@@ -342,10 +352,13 @@ impl Registrar {
             self.grant(&registry, &invite, None)
         };
         granted.map_err(failed)?;
+        // It counts as seen: a rotation must not leave it behind before its daemon
+        // has ever run.
+        self.seen.joined(&request.node, &chain, &root, now_unix());
         tracing::info!(node = %request.node, new_signing_key = is_new_key, "a node joined");
         Ok(JoinReply::Accepted {
             chain: chain.iter().map(|certificate| certificate.to_vec()).collect(),
-            root: authority.root().to_vec(),
+            root: root.to_vec(),
         })
     }
 }

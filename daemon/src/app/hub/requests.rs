@@ -88,7 +88,8 @@ impl Office for Registrar {
 
     fn reported(&self, peer: &VerifiedPeer, report: Report) -> Option<String> {
         let node = &peer.identity().node;
-        if !self.seen.report(peer, report, now_unix()) {
+        // Each that brings news is written down.
+        if !self.budgets.take(node, Instant::now()) || !self.seen.report(peer, report, now_unix()) {
             return None;
         }
         let alarm = format!(

@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::Context as _;
 use certs::{keyfile, verify::VerifiedPeer};
-use protocol::{hash::Hash, id::NodeId, message::Report};
+use protocol::{federation::certificate_id, hash::Hash, id::NodeId, message::Report};
+use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
 /// A node that was not seen for so long is not waited for: 30 days.
@@ -89,6 +90,27 @@ impl Seen {
             self.write(&members);
         }
         two
+    }
+
+    /// A node has just joined: it has this certificate and trusts this root.
+    pub fn joined(
+        &self,
+        node: &NodeId,
+        chain: &[CertificateDer<'_>],
+        root: &CertificateDer<'_>,
+        now: i64,
+    ) {
+        let Some(Ok(facts)) = chain.first().map(certs::identity::facts) else {
+            return;
+        };
+        let mut members = self.lock();
+        let member = members.entry(node.clone()).or_default();
+        member.at = now;
+        member.serial = facts.serial_hex;
+        member.not_after = facts.not_after.unix_timestamp();
+        member.issuer = chain.get(1).map(|issuer| certificate_id(issuer));
+        member.roots = vec![certificate_id(root)];
+        self.write(&members);
     }
 
     /// These members are connected now.
