@@ -13,4 +13,5 @@ mod e2e {
     mod inbox;
     mod link;
     mod real_data;
+    mod rotation;
 }
