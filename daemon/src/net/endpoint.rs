@@ -87,11 +87,13 @@ pub enum Accepted {
 
 impl Listener {
     /// Binds `address` and is ready to accept. Replication is shown the first
-    /// credentials, enrolment the second.
+    /// credentials, enrolment the second. `reset_seed` is secret and the same at
+    /// every start.
     pub fn bind(
         address: SocketAddr,
         replication: &Credentials,
         enrolment: &Credentials,
+        reset_seed: &[u8],
         observer: Arc<dyn RefusalObserver>,
     ) -> Result<Self, NetError> {
         let config = server_config(replication, enrolment, observer.clone())?;
@@ -100,7 +102,7 @@ impl Listener {
             problem: problem.to_string(),
         };
         let socket = std::net::UdpSocket::bind(address).map_err(cannot_bind)?;
-        let mut endpoint_config = quinn::EndpointConfig::new(Arc::new(reset_key(enrolment)));
+        let mut endpoint_config = quinn::EndpointConfig::new(Arc::new(reset_key(reset_seed)));
         endpoint_config.cid_generator(|| Box::new(RandomIds));
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = quinn::Endpoint::new(endpoint_config, Some(config), socket, runtime)
@@ -289,10 +291,9 @@ impl Dialer {
 
 /// With the same key after a crash as before it, a hub can tell its members at
 /// once that their connections are gone (RFC 9000, 10.3): they would wait for
-/// [`IDLE_MAX`].
-fn reset_key(credentials: &Credentials) -> hmac::Key {
-    let seed = [b"creditsync stateless reset ", credentials.key.secret_der()].concat();
-    hmac::Key::new(hmac::HMAC_SHA256, &seed)
+/// [`IDLE_MAX`]. So it is no key that is ever renewed.
+fn reset_key(seed: &[u8]) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, &[b"creditsync stateless reset ", seed].concat())
 }
 
 /// Connection ids without a mark of the process that made them: quinn's own
