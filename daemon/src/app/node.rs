@@ -20,7 +20,6 @@ use protocol::{
     id::{DatasetId, PartitionId},
     sign::SigningKey,
 };
-use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -236,14 +235,13 @@ impl Node {
         })
     }
 
-    /// The hub's own certificate, issued by its own authority. Blocks.
-    pub fn renew_own_certificate(&self) -> anyhow::Result<()> {
-        let registrar = self.registrar()?;
-        let csr = self.keeper.request()?;
-        let now = OffsetDateTime::now_utc();
-        let chain =
-            registrar.authority()?.issue(&self.identity, &csr, now, registrar.lifetime())?;
-        self.keeper.install(chain)
+    /// Trusts the roots that `_federation` names; after a renewal also not those
+    /// any more that only the certificate before it needed. Blocks.
+    pub fn follow_roots(&self) -> anyhow::Result<()> {
+        if self.keeper.follow_roots(&*self.membership.current()?)? {
+            self.sync.tell.send_replace(());
+        }
+        Ok(())
     }
 }
 

@@ -117,21 +117,30 @@ impl Renewal {
             return;
         }
         // Without a connection there is nobody to ask; that is no failure.
-        let is_hub = node.registrar.is_some();
-        let connected = node.sync.peers.connection(node.membership.hub()).is_some();
-        if !is_hub && !connected {
+        let connected = || node.sync.peers.connection(node.membership.hub()).is_some();
+        if node.registrar.is_none() && !connected() {
             return;
         }
-        let renewed = if is_hub {
-            let node = node.clone();
-            let renewing = tokio::task::spawn_blocking(move || node.renew_own_certificate()).await;
-            renewing.unwrap_or_else(|error| Err(error.into()))
+        let renewed = if let Some(registrar) = node.registrar.clone() {
+            let renewing = tokio::task::spawn_blocking(move || registrar.renew_own_certificate());
+            renewing.await.unwrap_or_else(|error| Err(error.into()))
         } else {
             member::requests::renew(node).await
         };
         match renewed {
+            Err(error) if node.registrar.is_none() && !connected() => {
+                tracing::debug!(
+                    error = format!("{error:#}"),
+                    "the connection ended before an answer"
+                );
+            }
             Ok(()) => {
                 tracing::info!("this node's certificate was renewed");
+                let after = node.clone();
+                let followed = tokio::task::spawn_blocking(move || after.follow_roots()).await;
+                if let Err(error) = followed.unwrap_or_else(|error| Err(error.into())) {
+                    node.keeper.note(Some(&error));
+                }
                 (self.failures, self.random) = (0, random());
                 // Whatever it was for may take a moment to be seen.
                 self.next_attempt = now + AFTER_SUCCESS;
