@@ -28,7 +28,7 @@ use crate::{
 /// RFC 8446, 6.2.
 const HANDSHAKE_FAILURE: Option<End> = Some(End::Alert(40));
 const GETS_IN: Option<End> = None;
-/// The hub says nothing.
+/// The hub says nothing, or at most that there is no such connection.
 const SILENCE: Option<&[u32]> = None;
 /// The hub says which versions it speaks (RFC 9000, 6.1).
 const VERSION_1: Option<&[u32]> = Some(&[1]);
@@ -217,9 +217,11 @@ fn initial(version: u32, id: u8) -> Vec<u8> {
     padded([&[0xc0][..], &version.to_be_bytes(), &ids].concat())
 }
 
-/// As long as a first packet has to be (RFC 9000, 14.1).
+/// A first packet is as long (RFC 9000, 14.1).
+const FIRST_BYTES: usize = 1200;
+
 fn padded(mut datagram: Vec<u8>) -> Vec<u8> {
-    datagram.resize(1200, 0);
+    datagram.resize(FIRST_BYTES, 0);
     datagram
 }
 
@@ -235,7 +237,12 @@ fn tls_1_2_hello() -> Vec<u8> {
 /// which, without those that RFC 9000, 15, keeps free.
 fn version_negotiation(socket: &UdpSocket) -> (u8, Vec<u32>) {
     let mut datagram = [0; 2048];
-    let length = socket.recv(&mut datagram).unwrap();
+    let mut length = socket.recv(&mut datagram).unwrap();
+    // A reset of a connection that there is not: shorter than what it answers.
+    while datagram[0] & 0x80 == 0 {
+        assert!(length < FIRST_BYTES, "{length} bytes");
+        length = socket.recv(&mut datagram).unwrap();
+    }
     let datagram = &datagram[..length];
     assert_eq!((datagram[0] & 0x80, &datagram[1..5], datagram[5]), (0x80, &[0; 4][..], 8));
     let versions = datagram[23..].chunks(4).map(|v| u32::from_be_bytes(v.try_into().unwrap()));
