@@ -22,7 +22,7 @@ use super::{dir::NodeDir, hub, node::Node, renewal};
 use crate::{
     admin,
     ingest::inbox::Inbox,
-    net::{Accepted, Dialer, Listener},
+    net::{Accepted, Dialer, Listener, Quiet},
     sync,
 };
 
@@ -208,6 +208,7 @@ async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
     let shutdown: CancellationToken = node.shutdown.clone();
     let mut connections = JoinSet::new();
     let joining = Arc::new(Semaphore::new(hub::JOINING_MAX));
+    let refusals = Arc::new(Quiet::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -218,7 +219,7 @@ async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
         let Some((address, handshake)) = accepted else {
             break;
         };
-        let (node, joining) = (node.clone(), joining.clone());
+        let (node, joining, refusals) = (node.clone(), joining.clone(), refusals.clone());
         connections.spawn(async move {
             match handshake.await {
                 Ok(Accepted::Peer(connection)) => {
@@ -226,18 +227,27 @@ async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
                     let peer = connection.peer_node().cloned();
                     let end =
                         sync::serve(context, connection, sync::Side::Accepted, stop, || {}).await;
-                    if let Some(peer) = peer {
+                    // One that is not welcome may try as often as it likes.
+                    let said = match end {
+                        sync::ConnectionEnd::NotWelcome(..) => refusals.may_say(),
+                        _ => Some(0),
+                    };
+                    if let (Some(peer), Some(_)) = (peer, said) {
                         tracing::info!(%peer, %address, reason = %end, "disconnected");
                     }
                 }
                 Ok(Accepted::Joining(connection)) => match (joining.try_acquire(), &node.registrar)
                 {
                     (Ok(_permit), Some(registrar)) => {
-                        hub::serve_join(registrar.clone(), connection).await;
+                        hub::serve_join(registrar.clone(), connection, &refusals).await;
                     }
                     _ => connection.close(CloseCode::Unavailable),
                 },
-                Err(error) => tracing::warn!(%address, %error, "a connection was refused"),
+                Err(error) => {
+                    if let Some(unsaid) = refusals.may_say() {
+                        tracing::warn!(%address, %error, unsaid, "a connection was refused");
+                    }
+                }
             }
         });
     }
