@@ -73,6 +73,13 @@ const OTHERS: &[&str] = &[
     "a session taken up again after a revocation",
 ];
 
+/// As often as one likes, and what the log says each time.
+const ENDLESS: &[(&str, &str)] = &[
+    ("connections without a certificate, without end", "a connection was refused"),
+    ("joins that say nothing, without end", "a join failed"),
+    ("broken streams of a member, without end", "broke the protocol"),
+];
+
 const SLOW: &[&str] = &[
     "a hello of TLS that never ends",
     "a hello, byte by byte",
@@ -80,7 +87,8 @@ const SLOW: &[&str] = &[
     "a request to join, byte by byte",
 ];
 
-pub const ROWS: usize = DATAGRAMS.len() + EXCHANGES.len() + OTHERS.len() + SLOW.len();
+pub const ROWS: usize =
+    DATAGRAMS.len() + EXCHANGES.len() + OTHERS.len() + ENDLESS.len() + SLOW.len();
 
 /// Slow ones send a byte this often.
 const BYTE_EVERY: Duration = Duration::from_millis(200);
@@ -194,6 +202,43 @@ fn whoever_is_too_slow_is_given_up() {
         lines.any(|line| line.contains("no answer"))
     });
     assert_eq!(world.misbehaved(), 0, "to be slow is no crime");
+    world.check_service();
+    world.finish();
+}
+
+#[test]
+fn whoever_is_refused_without_end_does_not_fill_the_log() {
+    /// More than the hub speaks of in a minute.
+    const TIMES: u64 = 100;
+    let mut world = World::new();
+    let strange = Dial { anonymous: true, ..world.dial() };
+    let joining = Dial { anonymous: true, alpn: ALPN_JOIN, ..world.dial() };
+    world.block_on(async {
+        for _ in 0..TIMES {
+            assert_eq!(strange.refused().await, End::Code(CloseCode::NotAMember));
+        }
+        for _ in 0..TIMES {
+            let peer = joining.connect().await.unwrap();
+            peer.open().await.send_body(&[]).await;
+            assert_eq!(peer.closed().await, End::Code(CloseCode::Normal));
+        }
+        let peer = world.connect().await;
+        let (_control, _) = peer.say_hello(hello(vec![])).await;
+        for _ in 0..TIMES {
+            let mut stream = peer.open().await;
+            stream.send_body(&[0x77]).await;
+            assert_eq!(stream.end().await, End::Code(CloseCode::Malformed));
+        }
+    });
+    wait_until("all are counted", || world.misbehaved() >= TIMES);
+    let log = world.federation.hub.log();
+    for (what, said) in ENDLESS {
+        let lines = log.lines().filter(|line| line.contains(said)).count() as u64;
+        println!("{what}: {lines} lines");
+        assert!(lines < TIMES / 2, "{what}: {lines} lines");
+    }
+    let lines = |said: &str| log.lines().filter(|line| line.contains(said)).count();
+    assert!(lines(ENDLESS[0].1) > 0 && lines(ENDLESS[2].1) > 0, "not a word: {log}");
     world.check_service();
     world.finish();
 }
