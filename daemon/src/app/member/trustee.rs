@@ -37,6 +37,8 @@ use crate::{
 
 /// The newest statement's time, in milliseconds since 1970, as text.
 const FRESHNESS_FILE: &str = "freshness";
+/// Why this node writes nothing: somebody else's key was registered in its name.
+const FOREIGN_KEY_FILE: &str = "foreign-key";
 /// A statement a minute need not be a write a minute.
 const WRITE_EVERY_MS: i64 = 10 * 60 * 1000;
 
@@ -116,9 +118,13 @@ impl Trustee {
                 foreign.number,
                 crate::app::rfc3339(foreign.record.at_ms / 1000),
             );
-            self.store.stop_own_writes(Some(reason.clone()));
-            self.alarms.raise(Alarm::ForeignKey, reason);
-            return Ok(());
+            return self.stop_for_foreign_key(&reason);
+        }
+        // Whoever wrote it can also take it out again: that settles nothing.
+        let path = foreign_key_path(&self.dir);
+        if path.exists() {
+            let reason = keyfile::read_public(&path)?;
+            return self.stop_for_foreign_key(&String::from_utf8_lossy(&reason));
         }
         if self.store.own_writes_stopped().is_some() {
             self.store.stop_own_writes(None);
@@ -143,6 +149,13 @@ impl Trustee {
         tracing::info!(signed_anew = signed, "a new signing key signs from now on");
         self.tell.send_replace(());
         Ok(())
+    }
+
+    /// Own writes stop until this node has joined again.
+    fn stop_for_foreign_key(&self, reason: &str) -> anyhow::Result<()> {
+        self.store.stop_own_writes(Some(reason.to_owned()));
+        self.alarms.raise(Alarm::ForeignKey, reason.to_owned());
+        Ok(keyfile::write_public(&foreign_key_path(&self.dir), reason.as_bytes())?)
     }
 
     fn fresh(&self) -> std::sync::MutexGuard<'_, Fresh> {
@@ -296,6 +309,20 @@ impl TrusteeOfSync for Trustee {
             tracing::error!(error = format!("{error:#}"), "the hub's anchor is refused");
             false
         })
+    }
+}
+
+fn foreign_key_path(dir: &NodeDir) -> PathBuf {
+    dir.certs().join(FOREIGN_KEY_FILE)
+}
+
+/// An administrator has looked at this node's keys.
+pub(super) fn foreign_key_is_settled(dir: &NodeDir) -> anyhow::Result<()> {
+    match std::fs::remove_file(foreign_key_path(dir)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", foreign_key_path(dir).display()))
+        }
+        _ => Ok(()),
     }
 }
 
