@@ -146,6 +146,7 @@ pub fn join_again(
     // The administrator who pasted a token has looked at the keys.
     accept_keys(&node.own_keys, &node.membership)?;
     foreign_key_is_settled(&node.dir)?;
+    trustee.history_begins_anew();
     trustee.look()?;
     note_join(&node.dir);
     let not_after = node.keeper.shown().federation.not_after()?;

@@ -65,6 +65,9 @@ struct Fresh {
     written_ms: Option<i64>,
     /// One whose head has not arrived here yet.
     ahead: Option<Statement>,
+    /// The highest number that the hub is known to have had. It never has less,
+    /// unless it was set back.
+    highest: u64,
 }
 
 /// What a trustee works with.
@@ -86,7 +89,9 @@ impl Trustee {
         getrandom::fill(&mut instance).context("draw random bytes")?;
         let at_ms = std::fs::read_to_string(freshness_path(&dir)).ok();
         let at_ms = at_ms.and_then(|text| text.trim().parse::<i64>().ok());
-        let fresh = Mutex::new(Fresh { at_ms, written_ms: at_ms, ahead: None });
+        // What is held here the hub had before.
+        let highest = store.head(membership.partition()).map_or(0, |head| head.seq());
+        let fresh = Mutex::new(Fresh { at_ms, written_ms: at_ms, ahead: None, highest });
         Ok(Self { dir, store, membership, own_keys, keeper, alarms, tell, instance, fresh })
     }
 
@@ -170,6 +175,26 @@ impl Trustee {
             tracing::debug!("a statement of freshness does not verify (yet)");
             return;
         }
+        {
+            let mut fresh = self.fresh();
+            if fresh.at_ms.is_some_and(|known| known >= statement.at_ms) {
+                // Sent again by whomever.
+                return;
+            }
+            if statement.head.seq < fresh.highest {
+                let highest = fresh.highest;
+                drop(fresh);
+                return self.alarms.raise(
+                    Alarm::OlderHistory,
+                    format!(
+                        "the hub signs for an older _federation (number {}) than it had before (number {highest}): it                          was restored from an old backup, or somebody hides what was revoked since. This node goes by                          the newer one. Call the municipal centre / 市级中心的成员名册比本节点所知的旧",
+                        statement.head.seq
+                    ),
+                );
+            }
+            fresh.highest = statement.head.seq;
+        }
+        self.alarms.clear(Alarm::OlderHistory);
         let held = self.store.head(partition).map_or(0, |head| head.seq());
         if statement.head.seq > held {
             self.fresh().ahead = Some(statement);
@@ -196,13 +221,16 @@ impl Trustee {
         self.note_fresh(statement.at_ms);
     }
 
+    /// A hub whose clock is fast is heard now, not later: else nobody would notice
+    /// for as long that it is silent.
     fn note_fresh(&self, at_ms: i64) {
+        let at_ms = at_ms.min(now_unix() * 1000);
         let mut fresh = self.fresh();
         if fresh.at_ms.is_some_and(|known| known >= at_ms) {
             return;
         }
         fresh.at_ms = Some(at_ms);
-        if fresh.written_ms.is_none_or(|written| at_ms - written >= WRITE_EVERY_MS) {
+        if fresh.written_ms.is_none_or(|written| at_ms.saturating_sub(written) >= WRITE_EVERY_MS) {
             fresh.written_ms = Some(at_ms);
             drop(fresh);
             note_contact(&self.dir, at_ms);
@@ -247,7 +275,15 @@ impl Trustee {
         );
         self.membership.set_anchor(anchor);
         self.forget_what_does_not_count()?;
+        self.history_begins_anew();
         Ok(true)
+    }
+
+    /// What was heard of numbers above what is held here may have been a thief's.
+    pub fn history_begins_anew(&self) {
+        let held = self.store.head(self.membership.partition()).map_or(0, |head| head.seq());
+        let mut fresh = self.fresh();
+        (fresh.highest, fresh.ahead) = (held, None);
     }
 
     /// Drops a `_federation` that goes on behind the anchor's base as the root
