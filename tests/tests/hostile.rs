@@ -31,8 +31,12 @@ mod intrusions;
 mod intrusions_certificates;
 #[path = "hostile/intrusions_enrolment.rs"]
 mod intrusions_enrolment;
+#[path = "hostile/intrusions_hub.rs"]
+mod intrusions_hub;
 #[path = "hostile/intrusions_transport.rs"]
 mod intrusions_transport;
+#[path = "hostile/lure.rs"]
+mod lure;
 #[path = "hostile/mint.rs"]
 mod mint;
 #[path = "hostile/peer.rs"]

@@ -54,7 +54,7 @@ impl End {
         CloseCode::from_u64(code.into_inner()).map_or(End::Other, End::Code)
     }
 
-    fn of_connection(error: &ConnectionError) -> Self {
+    pub fn of_connection(error: &ConnectionError) -> Self {
         let alert = |code: u64| match code.checked_sub(0x100).map(u8::try_from) {
             Some(Ok(alert)) => End::Alert(alert),
             _ => End::Other,
@@ -154,6 +154,11 @@ pub fn client_config(tls: rustls::ClientConfig) -> quinn::ClientConfig {
 }
 
 impl Peer {
+    /// One that a connection was accepted from.
+    pub fn of(connection: quinn::Connection, endpoint: quinn::Endpoint) -> Self {
+        Self { connection, _endpoint: endpoint }
+    }
+
     /// How the hub closes the connection.
     pub async fn closed(&self) -> End {
         End::of_connection(&soon("the hub closes the connection", self.connection.closed()).await)
