@@ -10,7 +10,7 @@ use std::sync::{Arc, RwLock};
 use certs::{enrol::Anchor, verify::VerifiedPeer};
 use protocol::{
     change::Position,
-    federation::{CaState, Registry, Role},
+    federation::{CaKind, CaState, Registry, Role},
     id::{DatasetId, FederationId, NodeId, PartitionId},
     message::CloseCode,
     page::Leaf,
@@ -120,11 +120,12 @@ impl Membership {
         }
         // One that `_federation` does not name here has a root that is trusted all
         // the same: it is newer than what has arrived, or an organisation's own.
-        let issuer = peer.issuer().and_then(|id| registry.issuing_ca(&id));
-        match issuer {
-            Some((_, issuer)) if issuer.state == CaState::Retired => Err(NotWelcome::Authority),
-            _ => Ok(()),
+        let mut retired =
+            registry.cas(CaKind::Issuing).filter(|(_, known)| known.state == CaState::Retired);
+        if retired.any(|(_, known)| peer.is_issued_by(&known.certificate.as_slice().into())) {
+            return Err(NotWelcome::Authority);
         }
+        Ok(())
     }
 
     /// The partition of `_federation`.

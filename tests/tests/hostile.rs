@@ -25,6 +25,20 @@ mod forge;
 mod handshake;
 #[path = "hostile/hub.rs"]
 mod hub;
+#[path = "hostile/intrusions.rs"]
+mod intrusions;
+#[path = "hostile/intrusions_certificates.rs"]
+mod intrusions_certificates;
+#[path = "hostile/intrusions_enrolment.rs"]
+mod intrusions_enrolment;
+#[path = "hostile/intrusions_hub.rs"]
+mod intrusions_hub;
+#[path = "hostile/intrusions_transport.rs"]
+mod intrusions_transport;
+#[path = "hostile/lure.rs"]
+mod lure;
+#[path = "hostile/mint.rs"]
+mod mint;
 #[path = "hostile/peer.rs"]
 mod peer;
 #[path = "hostile/provider.rs"]

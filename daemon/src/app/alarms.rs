@@ -15,6 +15,8 @@ pub enum Alarm {
     Stale,
     /// The hub shows another `_federation` than the one that is held here.
     OtherHistory,
+    /// The hub has an older `_federation` than it had before.
+    OlderHistory,
     /// A certificate of this node cannot be renewed or loaded.
     Certificate,
     /// At a hub: an authority is to be followed, and a person is needed for that.
@@ -35,7 +37,9 @@ impl Alarms {
         if self.lock().insert(alarm, text.clone()).is_none() {
             match alarm {
                 Alarm::Stale | Alarm::Certificate | Alarm::Authority => tracing::warn!("{text}"),
-                Alarm::ForeignKey | Alarm::OtherHistory => tracing::error!("{text}"),
+                Alarm::ForeignKey | Alarm::OtherHistory | Alarm::OlderHistory => {
+                    tracing::error!("{text}");
+                }
             }
         }
     }

@@ -24,7 +24,7 @@ use super::{dir::NodeDir, hub, node::Node, renewal};
 use crate::{
     admin,
     ingest::inbox::Inbox,
-    net::{Accepted, Dialer, Listener},
+    net::{Accepted, Dialer, Listener, Quiet},
     sync,
 };
 
@@ -266,14 +266,19 @@ async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
                     let peer = connection.peer_node().cloned();
                     let end =
                         sync::serve(context, connection, sync::Side::Accepted, stop, || {}).await;
-                    if let Some(peer) = peer {
+                    // One that is not welcome may try as often as it likes.
+                    let said = match end {
+                        sync::ConnectionEnd::NotWelcome(..) => refusals.may_say(),
+                        _ => Some(0),
+                    };
+                    if let (Some(peer), Some(_)) = (peer, said) {
                         tracing::info!(%peer, %address, reason = %end, "disconnected");
                     }
                 }
                 Ok(Accepted::Joining(connection)) => match (joining.try_acquire(), &node.registrar)
                 {
                     (Ok(_permit), Some(registrar)) => {
-                        hub::serve_join(registrar.clone(), connection).await;
+                        hub::serve_join(registrar.clone(), connection, &refusals).await;
                     }
                     _ => connection.close(CloseCode::Unavailable),
                 },

@@ -5,10 +5,12 @@
 //! asks who is speaking. What is said on the streams is `sync`'s business.
 
 mod endpoint;
+mod quiet;
 mod stream;
 
 pub use self::{
     endpoint::{Accepted, Connection, Dialer, Listener},
+    quiet::Quiet,
     stream::{FrameReceiver, FrameSender},
 };
 

@@ -123,7 +123,9 @@ pub async fn serve(
         () = shutdown.cancelled() => ConnectionEnd::Shutdown,
     };
     if let ConnectionEnd::Misbehaved(problem) = &end {
-        tracing::warn!(%peer, %problem, "the peer broke the protocol; its connection is closed");
+        if let Some(unsaid) = context.complaints.may_say() {
+            tracing::warn!(%peer, %problem, unsaid, "the peer broke the protocol; its connection is closed");
+        }
         context.peers.update(&peer, |state| state.misbehaved += 1);
     }
     connection.close(end.code());
@@ -450,10 +452,12 @@ async fn peer_holds(context: &Context, peer: &NodeId, head: Announced) {
         if context.membership.is_hub() || !known_dataset {
             // The hub follows nobody's copy of its own data, so it could wait
             // for ever; and an unknown dataset holds nothing to take back.
-            tracing::error!(
-                partition = %head.partition, %peer, theirs = head.position.seq, ours,
-                "the peer claims to hold more of our own history than we do; nothing is done about it"
-            );
+            if let Some(unsaid) = context.complaints.may_say() {
+                tracing::error!(
+                    partition = %head.partition, %peer, theirs = head.position.seq, ours, unsaid,
+                    "the peer claims to hold more of our own history than we do; nothing is done about it"
+                );
+            }
             return;
         }
         tracing::warn!(
@@ -475,7 +479,9 @@ async fn peer_holds(context: &Context, peer: &NodeId, head: Announced) {
                 "{peer} holds another history at number {}; was this node restored, or does a second one use its identity?",
                 head.position.seq
             );
-            tracing::error!(partition = %head.partition, %reason, "our own partition is in doubt");
+            if let Some(unsaid) = context.complaints.may_say() {
+                tracing::error!(partition = %head.partition, %reason, unsaid, "our own partition is in doubt");
+            }
             context.peers.update(peer, |state| {
                 state.troubles.insert(head.partition.clone(), reason);
             });

@@ -36,7 +36,7 @@ use time::OffsetDateTime;
 use super::{Registrar, puts};
 use crate::{
     app::now_unix,
-    net::{Connection, FrameReceiver, FrameSender},
+    net::{Connection, FrameReceiver, FrameSender, Quiet},
 };
 
 /// Invitations that may be open at once: more than a city has counties.
@@ -364,14 +364,20 @@ impl Registrar {
 }
 
 /// Serves the one stream of a node that wants to join.
-pub(in crate::app) async fn serve_join(registrar: Arc<Registrar>, connection: Connection) {
+pub(in crate::app) async fn serve_join(
+    registrar: Arc<Registrar>,
+    connection: Connection,
+    refusals: &Quiet,
+) {
     let address = connection.address();
-    match tokio::time::timeout(JOIN_MAX, answer_join(registrar, &connection)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%address, error = format!("{error:#}"), "a join failed"),
-        Err(_) => tracing::warn!(%address, "a join took too long"),
-    }
+    let joined = tokio::time::timeout(JOIN_MAX, answer_join(registrar, &connection)).await;
+    let joined = joined.unwrap_or_else(|_| Err(anyhow::anyhow!("it took too long")));
     connection.close(CloseCode::Normal);
+    if let Err(error) = joined
+        && let Some(unsaid) = refusals.may_say()
+    {
+        tracing::warn!(%address, error = format!("{error:#}"), unsaid, "a join failed");
+    }
 }
 
 async fn answer_join(registrar: Arc<Registrar>, connection: &Connection) -> anyhow::Result<()> {

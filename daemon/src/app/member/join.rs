@@ -29,7 +29,7 @@ use protocol::{
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value as Json, json};
 
-use super::trustee::note_join;
+use super::trustee::{foreign_key_is_settled, note_join};
 use crate::{
     app::{
         dir::NodeDir,
@@ -148,6 +148,8 @@ pub fn join_again(
     node.keeper.install(answered?).context("the certificate that the hub sent")?;
     // The administrator who pasted a token has looked at the keys.
     accept_keys(&node.own_keys, &node.membership)?;
+    foreign_key_is_settled(&node.dir)?;
+    trustee.history_begins_anew();
     trustee.look()?;
     note_join(&node.dir);
     let not_after = node.keeper.shown().federation.not_after()?;

@@ -37,6 +37,8 @@ use crate::{
 
 /// The newest statement's time, in milliseconds since 1970, as text.
 const FRESHNESS_FILE: &str = "freshness";
+/// Why this node writes nothing: somebody else's key was registered in its name.
+const FOREIGN_KEY_FILE: &str = "foreign-key";
 /// A statement a minute need not be a write a minute.
 const WRITE_EVERY_MS: i64 = 10 * 60 * 1000;
 
@@ -63,6 +65,9 @@ struct Fresh {
     written_ms: Option<i64>,
     /// One whose head has not arrived here yet.
     ahead: Option<Statement>,
+    /// The highest number that the hub is known to have had. It never has less,
+    /// unless it was set back.
+    highest: u64,
 }
 
 /// What a trustee works with.
@@ -84,7 +89,9 @@ impl Trustee {
         getrandom::fill(&mut instance).context("draw random bytes")?;
         let at_ms = std::fs::read_to_string(freshness_path(&dir)).ok();
         let at_ms = at_ms.and_then(|text| text.trim().parse::<i64>().ok());
-        let fresh = Mutex::new(Fresh { at_ms, written_ms: at_ms, ahead: None });
+        // What is held here the hub had before.
+        let highest = store.head(membership.partition()).map_or(0, |head| head.seq());
+        let fresh = Mutex::new(Fresh { at_ms, written_ms: at_ms, ahead: None, highest });
         Ok(Self { dir, store, membership, own_keys, keeper, alarms, tell, instance, fresh })
     }
 
@@ -116,9 +123,13 @@ impl Trustee {
                 foreign.number,
                 crate::app::rfc3339(foreign.record.at_ms / 1000),
             );
-            self.store.stop_own_writes(Some(reason.clone()));
-            self.alarms.raise(Alarm::ForeignKey, reason);
-            return Ok(());
+            return self.stop_for_foreign_key(&reason);
+        }
+        // Whoever wrote it can also take it out again: that settles nothing.
+        let path = foreign_key_path(&self.dir);
+        if path.exists() {
+            let reason = keyfile::read_public(&path)?;
+            return self.stop_for_foreign_key(&String::from_utf8_lossy(&reason));
         }
         if self.store.own_writes_stopped().is_some() {
             self.store.stop_own_writes(None);
@@ -175,6 +186,13 @@ impl Trustee {
         Ok(())
     }
 
+    /// Own writes stop until this node has joined again.
+    fn stop_for_foreign_key(&self, reason: &str) -> anyhow::Result<()> {
+        self.store.stop_own_writes(Some(reason.to_owned()));
+        self.alarms.raise(Alarm::ForeignKey, reason.to_owned());
+        Ok(keyfile::write_public(&foreign_key_path(&self.dir), reason.as_bytes())?)
+    }
+
     fn fresh(&self) -> std::sync::MutexGuard<'_, Fresh> {
         self.fresh.lock().unwrap_or_else(|error| error.into_inner())
     }
@@ -187,6 +205,26 @@ impl Trustee {
             tracing::debug!("a statement of freshness does not verify (yet)");
             return;
         }
+        {
+            let mut fresh = self.fresh();
+            if fresh.at_ms.is_some_and(|known| known >= statement.at_ms) {
+                // Sent again by whomever.
+                return;
+            }
+            if statement.head.seq < fresh.highest {
+                let highest = fresh.highest;
+                drop(fresh);
+                return self.alarms.raise(
+                    Alarm::OlderHistory,
+                    format!(
+                        "the hub signs for an older _federation (number {}) than it had before (number {highest}): it                          was restored from an old backup, or somebody hides what was revoked since. This node goes by                          the newer one. Call the municipal centre / 市级中心的成员名册比本节点所知的旧",
+                        statement.head.seq
+                    ),
+                );
+            }
+            fresh.highest = statement.head.seq;
+        }
+        self.alarms.clear(Alarm::OlderHistory);
         let held = self.store.head(partition).map_or(0, |head| head.seq());
         if statement.head.seq > held {
             self.fresh().ahead = Some(statement);
@@ -213,13 +251,16 @@ impl Trustee {
         self.note_fresh(statement.at_ms);
     }
 
+    /// A hub whose clock is fast is heard now, not later: else nobody would notice
+    /// for as long that it is silent.
     fn note_fresh(&self, at_ms: i64) {
+        let at_ms = at_ms.min(now_unix() * 1000);
         let mut fresh = self.fresh();
         if fresh.at_ms.is_some_and(|known| known >= at_ms) {
             return;
         }
         fresh.at_ms = Some(at_ms);
-        if fresh.written_ms.is_none_or(|written| at_ms - written >= WRITE_EVERY_MS) {
+        if fresh.written_ms.is_none_or(|written| at_ms.saturating_sub(written) >= WRITE_EVERY_MS) {
             fresh.written_ms = Some(at_ms);
             drop(fresh);
             note_contact(&self.dir, at_ms);
@@ -264,7 +305,15 @@ impl Trustee {
         );
         self.membership.set_anchor(anchor);
         self.forget_what_does_not_count()?;
+        self.history_begins_anew();
         Ok(true)
+    }
+
+    /// What was heard of numbers above what is held here may have been a thief's.
+    pub fn history_begins_anew(&self) {
+        let held = self.store.head(self.membership.partition()).map_or(0, |head| head.seq());
+        let mut fresh = self.fresh();
+        (fresh.highest, fresh.ahead) = (held, None);
     }
 
     /// Drops a `_federation` that goes on behind the anchor's base as the root
@@ -326,6 +375,20 @@ impl TrusteeOfSync for Trustee {
             tracing::error!(error = format!("{error:#}"), "the hub's anchor is refused");
             false
         })
+    }
+}
+
+fn foreign_key_path(dir: &NodeDir) -> PathBuf {
+    dir.certs().join(FOREIGN_KEY_FILE)
+}
+
+/// An administrator has looked at this node's keys.
+pub(super) fn foreign_key_is_settled(dir: &NodeDir) -> anyhow::Result<()> {
+    match std::fs::remove_file(foreign_key_path(dir)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", foreign_key_path(dir).display()))
+        }
+        _ => Ok(()),
     }
 }
 
