@@ -271,14 +271,19 @@ impl Node {
     /// once, or when it meets it.
     #[track_caller]
     pub fn start_to_crash(&mut self, point: &str) {
+        match self.try_start_to_crash(point) {
+            Ok(()) => self.wait_crashed(point),
+            Err(problem) => assert!(problem.contains("signal: 6"), "{problem}"),
+        }
+    }
+
+    /// Starts the daemon, which will die at a point of [`certs::fault`]:
+    /// [`Node::wait_crashed`] waits for that.
+    pub fn try_start_to_crash(&mut self, point: &str) -> Result<(), String> {
         self.set_environment(certs::fault::VARIABLE, Some(point));
         let started = self.try_start();
         self.set_environment(certs::fault::VARIABLE, None);
-        if started.is_ok() {
-            self.wait_crashed(point);
-        } else if let Err(problem) = started {
-            assert!(problem.contains("signal: 6"), "{problem}");
-        }
+        started
     }
 
     /// Waits until the daemon, which was started with a point to die at, is dead.

@@ -40,7 +40,10 @@ const STORE_CHECK: Duration = Duration::from_secs(1);
 /// Runs the node in `dir` until it is told to stop. `ready` is called once it
 /// listens.
 pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
-    let mut node = Node::open(dir)?;
+    // What an interrupted change of keys has left is finished by it, which waits
+    // for the store.
+    let opening = dir.clone();
+    let mut node = tokio::task::spawn_blocking(move || Node::open(&opening)).await??;
     node.started = Some(Instant::now());
     let node = Arc::new(node);
     let shutdown = node.shutdown.clone();

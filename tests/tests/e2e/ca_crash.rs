@@ -4,7 +4,7 @@
 #![cfg(debug_assertions)]
 
 use harness::{
-    federation::Federation,
+    federation::{Federation, HUB},
     node::{DEADLINE, Node, wait_for_ok, wait_until},
     table::Table,
 };
@@ -56,6 +56,37 @@ impl Case {
         for node in self.federation.nodes() {
             node.assert_no_errors();
         }
+    }
+
+    /// A change of the hub's own, signed with its key.
+    fn import_at_hub(&mut self) {
+        self.imports += 1;
+        let delivery = Table::synthetic(2, 0..self.imports, &format!("市{}", self.imports));
+        let file = delivery.write(self.federation.dir(), "hub.csv");
+        self.hub().import("enterprise", &file);
+    }
+
+    /// The signing keys that the federation knows of a node.
+    fn keys_of(&mut self, node: &str) -> Vec<Json> {
+        let shown = self.hub().json(&["node", "show", node]);
+        shown["signing_keys"].as_array().unwrap().clone()
+    }
+
+    /// Waits until a node signs with the newest key that the federation knows of
+    /// it, and has no other one waiting; answers that key.
+    #[track_caller]
+    fn wait_newest_key(&mut self, node: usize, count: usize) -> Json {
+        let name = [HUB, COUNTY][node];
+        let mut newest = Json::Null;
+        wait_for_ok(&format!("{name} signs with its key {count}"), DEADLINE, || {
+            let keys = self.keys_of(name);
+            newest = keys.last().unwrap().clone();
+            let signer = if node == 0 { self.hub() } else { self.county() };
+            let waiting = signer.dir().join("keys/signing.key.next").exists();
+            let well = keys.len() == count && signer.signing_key() == newest["id"] && !waiting;
+            if well { Ok(()) } else { Err(format!("{keys:#?}")) }
+        });
+        newest
     }
 
     /// The numbers of the root and the issuing CA in use.
@@ -196,5 +227,118 @@ fn a_rotation_goes_on_although_the_county_dies_at_any_step() {
         case.wait_rotated(point, before, true);
         case.check(point);
     }
+    case.federation.finish();
+}
+
+#[test]
+fn a_countys_signing_key_is_replaced_although_either_side_dies() {
+    let renew = ["cert", "renew", "--signing-key"];
+    let mut case = Case::new();
+    let mut count = 1;
+    for (point, dies) in [
+        ("key.next-written", COUNTY),
+        ("key.registered", HUB),
+        ("key.adopted", COUNTY),
+        ("key.next-promoted", COUNTY),
+    ] {
+        let before = case.keys_of(COUNTY).pop().unwrap();
+        let victim = if dies == HUB { case.hub() } else { case.county() };
+        victim.stop();
+        victim.try_start_to_crash(point).unwrap();
+        case.county().wait_connected(HUB);
+        // Its answer may be lost with whoever dies.
+        case.county().cli(&renew);
+        if dies == HUB { case.hub() } else { case.county() }.wait_crashed(point);
+        if dies == HUB {
+            // The next key is registered, but the county does not know it yet,
+            // and signs what the hub will not take.
+            case.import();
+        }
+        if dies == HUB { case.hub() } else { case.county() }.start();
+        if point == "key.next-written" {
+            case.county().wait_connected(HUB);
+            case.county().json(&renew);
+        }
+        count += 1;
+        let newest = case.wait_newest_key(1, count);
+        assert_eq!((&newest["by"], &newest["last"]), (&"succession".into(), &Json::Null));
+        case.check(point);
+        // The key before has a last number, and so much was signed with it.
+        let retired = &case.keys_of(COUNTY)[count - 2];
+        assert_eq!(retired["id"], before["id"]);
+        assert!(retired["last"][format!("enterprise/{COUNTY}")].as_u64() > Some(0), "{retired:#}");
+    }
+    case.federation.finish();
+}
+
+#[test]
+fn the_hubs_signing_key_is_replaced_although_it_dies() {
+    let renew: &[&str] = &["cert", "renew", "--signing-key"];
+    let stolen: &[&str] = &["cert", "renew", "--signing-key", "--stolen"];
+    let mut case = Case::new();
+    let mut count = 1;
+    let mut epoch = 1;
+    for (command, point) in [
+        (renew, "key.next-written"),
+        (renew, "key.registered"),
+        (renew, "key.next-promoted"),
+        (stolen, "key.next-written"),
+        (stolen, "key.anchor-written"),
+        (stolen, "key.registered"),
+        (stolen, "key.next-promoted"),
+    ] {
+        case.import_at_hub();
+        case.federation.wait_converged();
+        case.hub().stop();
+        case.hub().crash(command, point);
+        case.import();
+        if point == "key.next-written" {
+            case.hub().json(command);
+        }
+        case.hub().start();
+        count += 1;
+        epoch += u64::from(command == stolen);
+        let newest = case.wait_newest_key(0, count);
+        let by = if command == stolen { "anchor" } else { "succession" };
+        assert_eq!((&newest["by"], &newest["last"]), (&by.into(), &Json::Null), "{point}");
+        wait_until("the county knows the anchor", || {
+            case.county().json(&["cert", "show"])["anchor_epoch"] == epoch
+        });
+        case.import_at_hub();
+        case.check(point);
+    }
+
+    // The county dies with the new anchor on its disk.
+    case.county().stop();
+    case.hub().json(stolen);
+    case.import_at_hub();
+    case.county().start_to_crash("anchor.taken");
+    case.county().start();
+    case.import_at_hub();
+    case.check("anchor.taken");
+    assert_eq!(case.county().json(&["cert", "show"])["anchor_epoch"], epoch + 1);
+    case.federation.finish();
+}
+
+#[test]
+fn a_token_that_was_used_when_the_hub_died_lets_nobody_in() {
+    let mut case = Case::new();
+    let mut county = Node::new("410181", &case.federation.dir().join("410181"));
+    let token = case.federation.invite("410181", &[]);
+    case.hub().stop();
+    case.hub().try_start_to_crash("invite.used").unwrap();
+    county.cli(&["join", &token]).expect_failure(&[]);
+    case.hub().wait_crashed("invite.used");
+    case.hub().start();
+    county.cli(&["join", &token]).expect_failure(&["used"]);
+    let members = case.hub().json(&["node", "list"]);
+    assert_eq!(members["nodes"].as_array().unwrap().len(), 2, "{members:#}");
+
+    let token = case.federation.invite("410181", &[]);
+    county.cli(&["join", &token]).expect_code(0);
+    county.start();
+    case.federation.counties.push(county);
+    case.federation.wait_connected();
+    case.check("invite.used");
     case.federation.finish();
 }
