@@ -11,10 +11,23 @@ use std::{
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
-use crate::node::{DEADLINE, Node, creditsync, path_text, wait_for_ok, wait_until};
+use crate::node::{DEADLINE, Node, wait_for_ok, wait_until};
 
 /// The hub's name in every federation of the tests.
 pub const HUB: &str = "410100";
+
+/// How a federation is made, where it is not as always.
+#[derive(Default)]
+pub struct Making<'a> {
+    /// More arguments of `init`.
+    pub init: &'a [&'a str],
+    /// What is set in the hub's `creditsync.toml` before it starts.
+    pub hub: &'a [(&'a str, &'a str)],
+    /// What is set in every county's before it starts.
+    pub county: &'a [(&'a str, &'a str)],
+    /// What every node's processes see.
+    pub environment: &'a [(&'a str, &'a str)],
+}
 
 /// A running federation in a directory of its own.
 pub struct Federation {
@@ -23,6 +36,8 @@ pub struct Federation {
     /// The counties, in the order in which they were named.
     pub counties: Vec<Node>,
     address: SocketAddr,
+    county_settings: Vec<(String, String)>,
+    environment: Vec<(String, String)>,
     dir: TempDir,
 }
 
@@ -48,16 +63,39 @@ impl Federation {
     /// A running hub in `hub`, and `dir` for everything else.
     #[track_caller]
     pub fn with_hub_in(hub: PathBuf, dir: TempDir) -> Self {
+        Self::made_in(hub, dir, &Making::default())
+    }
+
+    /// A running hub, alone, made as `making` says.
+    #[track_caller]
+    pub fn made(making: &Making<'_>) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        Self::made_in(dir.path().join("hub"), dir, making)
+    }
+
+    #[track_caller]
+    fn made_in(hub: PathBuf, dir: TempDir, making: &Making<'_>) -> Self {
+        let owned = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+        };
         let address = free_address();
         let listen = address.to_string();
         let options = ["--federation", "test-city", "--node", HUB, "--name", "测试市", "--listen"];
-        let mut arguments = vec!["--dir", path_text(&hub), "init"];
+        let mut arguments = vec!["init"];
         arguments.extend(options);
         arguments.push(&listen);
-        creditsync(&arguments).expect_code(0);
+        arguments.extend(making.init);
         let mut hub = Node::new(HUB, &hub);
+        for (name, value) in making.environment {
+            hub.set_environment(name, Some(value));
+        }
+        hub.cli(&arguments).expect_code(0);
+        for (key, value) in making.hub {
+            hub.configure(key, value);
+        }
         hub.start();
-        Self { hub, counties: Vec::new(), address, dir }
+        let (county_settings, environment) = (owned(making.county), owned(making.environment));
+        Self { hub, counties: Vec::new(), address, county_settings, environment, dir }
     }
 
     /// Invites `name`, joins it in a directory of the federation and starts it.
@@ -72,9 +110,15 @@ impl Federation {
     pub fn add_county_in(&mut self, name: &str, dir: &Path, address: SocketAddr) -> &mut Node {
         let token = self.invite(name, &["--address", &address.to_string()]);
         let mut county = Node::new(name, dir);
+        for (name, value) in &self.environment {
+            county.set_environment(name, Some(value));
+        }
         county.cli(&["join", &token]).expect_code(0);
         // A hub that was away is dialled again at once, or tests take minutes.
         county.configure("retry_max_s", "1");
+        for (key, value) in &self.county_settings {
+            county.configure(key, value);
+        }
         county.start();
         self.counties.push(county);
         self.counties.last_mut().expect("one was pushed")

@@ -8,10 +8,11 @@
 //! its log.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::OnceLock,
     time::{Duration, Instant, SystemTime},
 };
@@ -163,13 +164,30 @@ fn newest_file(dir: &Path) -> Option<SystemTime> {
 pub struct Node {
     name: String,
     dir: PathBuf,
+    environment: BTreeMap<String, String>,
     daemon: Option<Child>,
 }
 
 impl Node {
     /// The node in `dir`, which need not exist yet. Nothing is started.
     pub fn new(name: &str, dir: &Path) -> Self {
-        Self { name: name.to_owned(), dir: dir.to_owned(), daemon: None }
+        let (name, dir) = (name.to_owned(), dir.to_owned());
+        Self { name, dir, environment: BTreeMap::new(), daemon: None }
+    }
+
+    /// Another handle for commands to the same node: not its process.
+    pub fn handle(&self) -> Self {
+        let (name, dir) = (self.name.clone(), self.dir.clone());
+        Self { name, dir, environment: self.environment.clone(), daemon: None }
+    }
+
+    /// From now on its daemon and its commands see this variable, or not any
+    /// more.
+    pub fn set_environment(&mut self, name: &str, value: Option<&str>) {
+        match value {
+            Some(value) => self.environment.insert(name.to_owned(), value.to_owned()),
+            None => self.environment.remove(name),
+        };
     }
 
     /// Its id.
@@ -249,6 +267,46 @@ impl Node {
         daemon.wait().expect("it is ours");
     }
 
+    /// Starts the daemon, which has to die at a point of [`certs::fault`]: at
+    /// once, or when it meets it.
+    #[track_caller]
+    pub fn start_to_crash(&mut self, point: &str) {
+        self.set_environment(certs::fault::VARIABLE, Some(point));
+        let started = self.try_start();
+        self.set_environment(certs::fault::VARIABLE, None);
+        if started.is_ok() {
+            self.wait_crashed(point);
+        } else if let Err(problem) = started {
+            assert!(problem.contains("signal: 6"), "{problem}");
+        }
+    }
+
+    /// Waits until the daemon, which was started with a point to die at, is dead.
+    #[track_caller]
+    pub fn wait_crashed(&mut self, point: &str) {
+        let mut daemon = self.daemon.take().expect("the daemon was started");
+        let mut status: Option<ExitStatus> = None;
+        wait_until(&format!("{} meets {point}", self.name), || {
+            status = daemon.try_wait().expect("it is ours");
+            status.is_some()
+        });
+        let code = status.map(|status| status.code());
+        assert_eq!(code, Some(None), "{}: {point} ended it otherwise", self.name);
+    }
+
+    /// Runs a command that has to die at a point of [`certs::fault`].
+    #[track_caller]
+    pub fn crash(&self, arguments: &[&str], point: &str) {
+        let mut command = self.command(arguments);
+        let output = run(command.env(certs::fault::VARIABLE, point));
+        assert_eq!(output.code, None, "{point} is not met: {output:#?}");
+    }
+
+    /// Sends the daemon a signal.
+    pub fn signal(&self, signal: Signal) {
+        send(self.daemon.as_ref().expect("the daemon was started"), signal);
+    }
+
     /// Stops the daemon as a service manager would: it must end well.
     #[track_caller]
     pub fn stop(&mut self) {
@@ -282,7 +340,7 @@ impl Node {
     /// A command for this node, not yet started.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = command();
-        command.arg("--dir").arg(&self.dir).args(arguments);
+        command.envs(&self.environment).arg("--dir").arg(&self.dir).args(arguments);
         command
     }
 
@@ -297,6 +355,58 @@ impl Node {
     #[track_caller]
     pub fn status(&self) -> Json {
         self.json(&["status"])
+    }
+
+    /// One peer of the status.
+    #[track_caller]
+    pub fn peer(&self, name: &str) -> Json {
+        let mut status = self.status();
+        let peers = status["peers"].as_array_mut().expect("the status lists peers");
+        let at = peers.iter().position(|found| found["node"] == name);
+        peers.swap_remove(at.unwrap_or_else(|| panic!("{name} is no peer: {peers:#?}")))
+    }
+
+    /// Waits until the reason of a peer's absence has all of `words`; answers it.
+    #[track_caller]
+    pub fn wait_reason(&self, peer: &str, words: &[&str]) -> String {
+        let mut reason = String::new();
+        wait_for_ok(&format!("the reason says {words:?}"), DEADLINE, || {
+            let state = self.peer(peer);
+            reason = state["reason"].as_str().unwrap_or_default().to_owned();
+            let said = words.iter().all(|word| reason.contains(word));
+            let away = state["connected"] == false;
+            if said && away { Ok(()) } else { Err(format!("{state:#}")) }
+        });
+        reason
+    }
+
+    /// Waits until a peer is connected.
+    #[track_caller]
+    pub fn wait_connected(&self, peer: &str) {
+        wait_for_ok(&format!("{peer} is connected"), DEADLINE, || {
+            let state = self.peer(peer);
+            if state["connected"] == true { Ok(()) } else { Err(format!("{state:#}")) }
+        });
+    }
+
+    /// Its own certificate, as the status shows it.
+    #[track_caller]
+    pub fn certificate(&self) -> Json {
+        self.status()["certificates"][0].clone()
+    }
+
+    /// The id of the key that signs for it.
+    #[track_caller]
+    pub fn signing_key(&self) -> String {
+        let shown = self.json(&["cert", "show"]);
+        shown["signing_key"].as_str().expect("an id is text").to_owned()
+    }
+
+    /// Lines of the log that have all of `words`.
+    pub fn log_lines(&self, words: &[&str]) -> Vec<String> {
+        let log = self.log();
+        let has_all = |line: &&str| words.iter().all(|word| line.contains(word));
+        log.lines().filter(has_all).map(str::to_owned).collect()
     }
 
     /// One partition of the status.

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail like the test itself")]
 
 mod e2e {
+    mod ca_crash;
     mod cli;
     mod converge;
     mod crash;
@@ -13,4 +14,5 @@ mod e2e {
     mod inbox;
     mod link;
     mod real_data;
+    mod rotation;
 }

@@ -283,8 +283,8 @@ impl Node {
                 let seq = with_runtime(|runtime| runtime.block_on(new_signing_key(self)))?;
                 json!({ "node": self.membership.me(), "federation_seq": seq })
             }
-            (Some(_), false) => {
-                self.registrar()?.renew_own_certificate()?;
+            (Some(registrar), false) => {
+                registrar.renew_own_certificate()?;
                 json!({ "certificates": certificates::list(self)? })
             }
             (None, false) => {

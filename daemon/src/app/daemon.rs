@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use certs::{
-    credentials::Credentials, explain::CertificateProblem, identity::Identity,
+    credentials::Credentials, explain::CertificateProblem, identity::Identity, keyfile,
     observe::RefusalObserver, tls::TlsOptions,
 };
 use protocol::message::CloseCode;
@@ -52,10 +52,9 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
     if let Some(address) = node.config.listen {
         let observer = Arc::new(Observer(node.clone()));
         let shown = node.keeper.shown();
-        // The signing key outlives certificates, which are renewed all the time.
-        let reset_seed = node.own_keys.current().seed();
-        let (replication, federation) = (&shown.replication, &shown.federation);
-        let listener = Listener::bind(address, replication, federation, &reset_seed, observer)?;
+        let seed = reset_seed(dir)?;
+        let listener =
+            Listener::bind(address, &shown.replication, &shown.federation, &seed, observer)?;
         let listener = Arc::new(listener);
         if let Some(bound) = listener.address() {
             tracing::info!(node = %node.identity.node, address = %bound, "listening");
@@ -102,6 +101,18 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
     }
     tracing::info!(node = %node.identity.node, "stopped");
     outcome
+}
+
+/// The secret behind resets of connections; made once.
+fn reset_seed(dir: &NodeDir) -> anyhow::Result<Vec<u8>> {
+    let path = dir.reset_seed();
+    if path.exists() {
+        return Ok(keyfile::read_private(&path)?.to_vec());
+    }
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).context("draw random bytes")?;
+    keyfile::write_private(&path, &seed)?;
+    Ok(seed.to_vec())
 }
 
 /// Waits for a signal, or for a reason to give up.

@@ -72,6 +72,11 @@ impl NodeDir {
         self.keys().join("signing.key")
     }
 
+    /// What makes a hub's resets of connections the same after a crash.
+    pub fn reset_seed(&self) -> PathBuf {
+        self.keys().join("reset.seed")
+    }
+
     /// The database.
     pub fn store(&self) -> PathBuf {
         self.0.join("store")

@@ -55,6 +55,11 @@ pub struct Keeper {
     pki: PkiFiles,
     shown: watch::Sender<Arc<Shown>>,
     files: Mutex<Fingerprint>,
+    /// Of a member, from a request to its answer: two at once would use one
+    /// waiting key.
+    pub asking: tokio::sync::Mutex<()>,
+    /// Trusted roots are changed by one at a time.
+    following: Mutex<()>,
     last: Mutex<Option<LastResult>>,
     alarms: Arc<Alarms>,
 }
@@ -77,6 +82,8 @@ impl Keeper {
             pki,
             shown: watch::Sender::new(Arc::new(shown)),
             files: Mutex::new(fingerprint),
+            asking: tokio::sync::Mutex::default(),
+            following: Mutex::default(),
             last: Mutex::new(None),
             alarms,
         })
@@ -121,8 +128,10 @@ impl Keeper {
 
     /// Trusts the roots that `_federation` names from now on, as far as roots that
     /// are trusted already vouch for them, and not those any more that it calls
-    /// retired. Answers whether anything changed.
+    /// retired, unless this node's own certificate still leads to one. Answers
+    /// whether anything changed.
     pub fn follow_roots(&self, registry: &Registry) -> anyhow::Result<bool> {
+        let _one_at_a_time = lock(&self.following);
         let before = self.bundle()?;
         let mut roots = before.clone();
         for (number, known) in registry.cas(CaKind::Root) {
@@ -146,11 +155,11 @@ impl Keeper {
             let found = registry.cas(CaKind::Root).find(|(_, known)| known.certificate == **root);
             found.is_some_and(|(_, known)| known.state == CaState::Retired)
         };
-        let counting: Vec<_> = roots.iter().filter(|root| !retired(root)).cloned().collect();
-        // Not before this node's own certificate leads to one of those: with files
-        // that do not fit together it could not even start.
-        if self.own_leads_to(&counting)? {
-            roots = counting;
+        let kept: Vec<_> = roots.iter().filter(|root| !retired(root)).cloned().collect();
+        // A node whose own certificate leads to a retired root needs another one
+        // first: without that root it could not even start.
+        if self.leads_to(&kept) {
+            roots = kept;
         }
         if roots == before {
             return Ok(false);
@@ -162,12 +171,18 @@ impl Keeper {
         Ok(true)
     }
 
-    /// Whether what this node shows of the federation's own is good under `roots`.
-    fn own_leads_to(&self, roots: &[CertificateDer<'static>]) -> anyhow::Result<bool> {
-        let own = self.shown().federation.clone();
-        let roots = self.pki.roots(roots)?;
-        let (chain, key) = (own.chain.clone(), own.key.clone_key());
-        Ok(Credentials::new(chain, key, roots, self.identity.clone()).is_ok())
+    /// Whether this node's certificate of the federation leads to one of these
+    /// roots.
+    fn leads_to(&self, roots: &[CertificateDer<'static>]) -> bool {
+        let shown = self.shown();
+        let own = &shown.federation;
+        // Where it is an organisation's own PKI's, the roots of that count too.
+        let is_foreign = self.is_foreign() && Arc::ptr_eq(own, &shown.replication);
+        let roots = if is_foreign { self.pki.roots(roots) } else { Ok(roots.to_vec()) };
+        let led = roots.and_then(|roots| {
+            Credentials::new(own.chain.clone(), own.key.clone_key(), roots, self.identity.clone())
+        });
+        led.is_ok()
     }
 
     /// A request (PKCS#10, DER) for a certificate with a new key, which waits

@@ -235,6 +235,15 @@ impl Node {
             )
         })
     }
+
+    /// Trusts the roots that `_federation` names; after a renewal also not those
+    /// any more that only the certificate before it needed. Blocks.
+    pub fn follow_roots(&self) -> anyhow::Result<()> {
+        if self.keeper.follow_roots(&*self.membership.current()?)? {
+            self.sync.tell.send_replace(());
+        }
+        Ok(())
+    }
 }
 
 /// The passphrase of private keys, if the environment names its file.

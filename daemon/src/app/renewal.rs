@@ -117,32 +117,29 @@ impl Renewal {
             return;
         }
         // Without a connection there is nobody to ask; that is no failure.
-        let is_hub = node.registrar.is_some();
-        let connected = node.sync.peers.connection(node.membership.hub()).is_some();
-        if !is_hub && !connected {
+        let connected = || node.sync.peers.connection(node.membership.hub()).is_some();
+        if node.registrar.is_none() && !connected() {
             return;
         }
-        let renewed = if is_hub {
-            let node = node.clone();
-            let renewing =
-                tokio::task::spawn_blocking(move || node.registrar()?.renew_own_certificate());
+        let renewed = if let Some(registrar) = node.registrar.clone() {
+            let renewing = tokio::task::spawn_blocking(move || registrar.renew_own_certificate());
             renewing.await.unwrap_or_else(|error| Err(error.into()))
         } else {
             member::requests::renew(node).await
         };
         match renewed {
+            Err(error) if node.registrar.is_none() && !connected() => {
+                tracing::debug!(
+                    error = format!("{error:#}"),
+                    "the connection ended before an answer"
+                );
+            }
             Ok(()) => {
                 tracing::info!("this node's certificate was renewed");
-                let node = node.clone();
-                // A root that the certificate before still needed may go now.
-                let followed = tokio::task::spawn_blocking(move || {
-                    node.keeper.follow_roots(&*node.membership.current()?).map(drop)
-                });
-                if let Ok(Err(error)) = followed.await {
-                    tracing::warn!(
-                        error = format!("{error:#}"),
-                        "the trusted roots could not be taken over"
-                    );
+                let after = node.clone();
+                let followed = tokio::task::spawn_blocking(move || after.follow_roots()).await;
+                if let Err(error) = followed.unwrap_or_else(|error| Err(error.into())) {
+                    node.keeper.note(Some(&error));
                 }
                 (self.failures, self.random) = (0, random());
                 // Whatever it was for may take a moment to be seen.

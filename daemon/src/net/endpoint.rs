@@ -87,14 +87,13 @@ pub enum Accepted {
 
 impl Listener {
     /// Binds `address` and is ready to accept. Replication is shown the first
-    /// credentials, enrolment the second. With the same secret `reset_seed` after
-    /// a crash as before it, a hub can tell its members at once that their
-    /// connections are gone (RFC 9000, 10.3): they would wait for [`IDLE_MAX`].
+    /// credentials, enrolment the second. `reset_seed` is secret and the same at
+    /// every start.
     pub fn bind(
         address: SocketAddr,
         replication: &Credentials,
         enrolment: &Credentials,
-        reset_seed: &[u8; 32],
+        reset_seed: &[u8],
         observer: Arc<dyn RefusalObserver>,
     ) -> Result<Self, NetError> {
         let config = server_config(replication, enrolment, observer.clone())?;
@@ -290,11 +289,11 @@ impl Dialer {
     }
 }
 
-/// Keys of different uses have nothing to do with each other.
-fn reset_key(seed: &[u8; 32]) -> hmac::Key {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, seed);
-    let derived = hmac::sign(&key, b"creditsync stateless reset");
-    hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
+/// With the same key after a crash as before it, a hub can tell its members at
+/// once that their connections are gone (RFC 9000, 10.3): they would wait for
+/// [`IDLE_MAX`]. So it is no key that is ever renewed.
+fn reset_key(seed: &[u8]) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, &[b"creditsync stateless reset ", seed].concat())
 }
 
 /// Connection ids without a mark of the process that made them: quinn's own

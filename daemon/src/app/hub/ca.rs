@@ -251,11 +251,8 @@ impl Registrar {
         root: Option<u32>,
         issuing: Option<u32>,
     ) -> anyhow::Result<Json> {
-        if !self.is_settled()? {
-            bail!(
-                "the hub's own certificate is still one of the old authority; first: creditsync cert renew"
-            );
-        }
+        // Members refuse a hub that shows a certificate of a retired authority.
+        self.settle_own_certificate().context("renew the hub's own certificate first")?;
         let mut entries = Vec::new();
         for (kind, number) in [(CaKind::Root, root), (CaKind::Issuing, issuing)] {
             if let Some(known) = number.and_then(|number| registry.ca(kind, number)) {

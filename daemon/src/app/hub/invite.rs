@@ -337,8 +337,8 @@ impl Registrar {
         }
         // What is issued leads to the token's root, as long as that is trusted.
         let invite = self.redeem(request, false)?;
-        let known = registry.ca(CaKind::Root, invite.root);
-        if known.is_none_or(|known| known.state == CaState::Retired) {
+        let named = registry.ca(CaKind::Root, invite.root);
+        if named.is_none_or(|root| root.state == CaState::Retired) {
             return Err(JoinRefused::Expired);
         }
         let root = self.cas.root(invite.root).map_err(|error| failed(error.into()))?;

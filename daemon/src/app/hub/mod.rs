@@ -63,6 +63,8 @@ pub struct Registrar {
     invites: Mutex<invite::Attempts>,
     /// What is read of `_federation` and what is then written belong together.
     changing: Mutex<()>,
+    /// Its own certificate is renewed by one at a time.
+    renewing: Mutex<()>,
     budgets: requests::Budgets,
 }
 
@@ -100,6 +102,7 @@ impl Registrar {
             seen,
             invites: Mutex::default(),
             changing: Mutex::default(),
+            renewing: Mutex::default(),
             budgets: requests::Budgets::default(),
         })
     }
@@ -110,12 +113,32 @@ impl Registrar {
         self.settle_own_key().context("settle the hub's signing key")?;
         let registry = self.membership.current()?;
         self.keeper.follow_roots(&registry).context("take over the trusted roots")?;
-        if !self.is_settled()? {
-            self.renew_own_certificate().context("renew the hub's own certificate")?;
-            // Those that the certificate before still needed.
-            self.keeper.follow_roots(&registry).context("take over the trusted roots")?;
+        if let Err(error) = self.settle_own_certificate() {
+            // The task that renews tries again.
+            self.keeper.note(Some(&error));
         }
+        // One that was only needed by the certificate before.
+        self.keeper.follow_roots(&registry).context("take over the trusted roots")?;
         self.settle_anchor().context("settle the anchor")
+    }
+
+    /// This hub's own certificate becomes one of the authority in use, if it is
+    /// not. Blocks.
+    fn settle_own_certificate(&self) -> anyhow::Result<()> {
+        if self.is_settled()? {
+            return Ok(());
+        }
+        self.renew_own_certificate()
+    }
+
+    /// The hub's own certificate, issued by its own authority. Blocks.
+    pub fn renew_own_certificate(&self) -> anyhow::Result<()> {
+        // Two at once would use one waiting key.
+        let _one_at_a_time = self.renewing.lock().unwrap_or_else(|error| error.into_inner());
+        let csr = self.keeper.request()?;
+        let now = OffsetDateTime::now_utc();
+        let chain = self.authority()?.issue(&self.identity, &csr, now, self.lifetime())?;
+        self.keeper.install(chain)
     }
 
     /// These members are connected at `now`, seconds since 1970.
@@ -128,14 +151,6 @@ impl Registrar {
     pub fn is_settled(&self) -> anyhow::Result<bool> {
         let shown = self.keeper.shown();
         Ok(shown.federation.chain.get(1..) == Some(self.authority()?.above()))
-    }
-
-    /// The hub's own certificate, issued by its own authority. Blocks.
-    pub fn renew_own_certificate(&self) -> anyhow::Result<()> {
-        let csr = self.keeper.request()?;
-        let now = OffsetDateTime::now_utc();
-        let chain = self.authority()?.issue(&self.identity, &csr, now, self.lifetime())?;
-        self.keeper.install(chain)
     }
 
     /// One change of `_federation` at a time, from what is read to what is

@@ -120,6 +120,8 @@ pub fn join_again(
         bail!("the token is older than what this node knows of the hub; ask for a new one");
     }
     let options = TlsOptions { post_quantum: node.config.tls.post_quantum };
+    // The task that renews must not use the waiting key meanwhile.
+    let _one_at_a_time = runtime.block_on(node.keeper.asking.lock());
     let csr = node.keeper.request()?;
     let present = node.own_keys.current();
     let mut new_signing_key = false;

@@ -1,0 +1,200 @@
+//! The hub or a county dies at each step of a rotation, and of a change of
+//! signing keys: the next start goes on where it was, and the county notices
+//! nothing.
+#![cfg(debug_assertions)]
+
+use harness::{
+    federation::Federation,
+    node::{DEADLINE, Node, wait_for_ok, wait_until},
+    table::Table,
+};
+use serde_json::Value as Json;
+
+/// The one county.
+const COUNTY: &str = "410122";
+
+/// A hub with one county, and what the county has imported.
+struct Case {
+    federation: Federation,
+    table: Table,
+    imports: u32,
+}
+
+impl Case {
+    fn new() -> Self {
+        let federation = Federation::new(&[COUNTY]);
+        let mut case = Self { federation, table: Table::default(), imports: 0 };
+        case.import();
+        case.federation.wait_converged();
+        case
+    }
+
+    fn hub(&mut self) -> &mut Node {
+        &mut self.federation.hub
+    }
+
+    fn county(&mut self) -> &mut Node {
+        &mut self.federation.counties[0]
+    }
+
+    /// A change that has to arrive.
+    fn import(&mut self) {
+        self.imports += 1;
+        let delivery = Table::synthetic(1, 0..self.imports, &format!("第{}次", self.imports));
+        let file = delivery.write(self.federation.dir(), "delivery.csv");
+        self.county().import("enterprise", &file);
+        self.table.put_all(&delivery);
+    }
+
+    /// Everything works: what was imported meanwhile has arrived.
+    #[track_caller]
+    fn check(&mut self, point: &str) {
+        self.import();
+        self.federation.wait_converged();
+        let held = self.hub().export(&format!("enterprise/{COUNTY}"));
+        assert_eq!(held, self.table.to_export(), "{point}");
+        for node in self.federation.nodes() {
+            node.assert_no_errors();
+        }
+    }
+
+    /// The numbers of the root and the issuing CA in use.
+    fn in_use(&mut self) -> (u64, u64) {
+        let shown = self.hub().json(&["ca", "show"]);
+        (shown["root"].as_u64().unwrap(), shown["issuing"].as_u64().unwrap())
+    }
+
+    /// The rotation that began when `before` was in use is done, and by no more
+    /// than one generation; all that came before is retired, and the county has
+    /// followed.
+    #[track_caller]
+    fn wait_rotated(&mut self, point: &str, before: (u64, u64), root: bool) {
+        let expected = (before.0 + u64::from(root), before.1 + 1);
+        let mut shown = Json::Null;
+        wait_for_ok(&format!("{point}: rotated"), DEADLINE, || {
+            shown = self.hub().json(&["ca", "show"]);
+            let in_use = (shown["root"].as_u64().unwrap(), shown["issuing"].as_u64().unwrap());
+            let well = shown["next_step"] == "none" && in_use == expected;
+            if well { Ok(()) } else { Err(format!("{expected:?} {shown:#}")) }
+        });
+        for one in shown["authorities"].as_array().unwrap() {
+            let newest = if one["kind"] == "root" { expected.0 } else { expected.1 };
+            let state = if one["number"] == newest { "active" } else { "retired" };
+            assert_eq!(one["state"], state, "{point}: {shown:#}");
+        }
+        let root_id = |one: &&Json| one["kind"] == "root" && one["state"] == "active";
+        let active = shown["authorities"].as_array().unwrap().iter().find(root_id).unwrap();
+        wait_until("every node trusts the root in use and no other", || {
+            self.federation.nodes().all(|node| {
+                let status = node.status();
+                let roots = status["certificates"].as_array().unwrap().iter();
+                let roots: Vec<&Json> =
+                    roots.filter(|one| one["kind"] == "root").map(|one| &one["id"]).collect();
+                roots == [&active["id"]]
+            })
+        });
+    }
+
+    /// What begins a rotation, and what goes on with it.
+    #[track_caller]
+    fn rotate(&mut self, root: bool) {
+        let output = self.hub().cli(rotate(root));
+        assert!(matches!(output.code, Some(0 | 3)), "{output:#?}");
+    }
+}
+
+fn rotate(root: bool) -> &'static [&'static str] {
+    if root { &["ca", "rotate", "--root"] } else { &["ca", "rotate"] }
+}
+
+/// The hub dies at `points` of the command that begins a rotation, and then at
+/// `later` ones of the daemon that goes on with it.
+fn hub_dies_at(root: bool, points: &[&str], later: &[&str]) {
+    let mut case = Case::new();
+    for point in points {
+        let before = case.in_use();
+        case.hub().stop();
+        case.hub().crash(rotate(root), point);
+        case.import();
+        case.rotate(root);
+        case.hub().start();
+        case.wait_rotated(point, before, root);
+        case.check(point);
+    }
+    for point in later {
+        let before = case.in_use();
+        case.hub().stop();
+        case.rotate(root);
+        case.hub().start_to_crash(point);
+        case.import();
+        // Asked for once more when it is over, it would begin another one.
+        if case.hub().json(&["ca", "show"])["next_step"] != "none" {
+            case.rotate(root);
+        }
+        case.hub().start();
+        case.wait_rotated(point, before, root);
+        case.check(point);
+    }
+    // The hub, back from a crash, told the county at once that its connection
+    // was gone, whatever was renewed since it was made.
+    let waited = case.county().log_lines(&["no answer"]);
+    assert!(waited.is_empty(), "{waited:#?}");
+    case.federation.finish();
+}
+
+#[test]
+fn an_issuing_ca_is_rotated_although_the_hub_dies_at_any_step() {
+    hub_dies_at(
+        false,
+        &["ca.issuing-key-written", "ca.issuing-cert-written", "ca.prepared"],
+        &[
+            "ca.activated",
+            "key.next-written",
+            "node.chain-written",
+            "key.next-promoted",
+            "ca.retired",
+            "ca.key-deleted",
+        ],
+    );
+}
+
+#[test]
+fn a_root_is_rotated_although_the_hub_dies_at_any_step() {
+    hub_dies_at(
+        true,
+        &[
+            "ca.root-key-written",
+            "ca.root-cert-written",
+            "ca.cross-cert-written",
+            "ca.next-anchor-written",
+            "ca.issuing-key-written",
+            "ca.issuing-cert-written",
+            "ca.prepared",
+            "bundle.written",
+            "bundle.taken-over",
+        ],
+        &["ca.activated", "ca.anchor-replaced", "ca.retired"],
+    );
+}
+
+#[test]
+fn a_rotation_goes_on_although_the_county_dies_at_any_step() {
+    let mut case = Case::new();
+    for point in [
+        "bundle.written",
+        "bundle.taken-over",
+        "key.next-written",
+        "node.chain-written",
+        "key.next-promoted",
+    ] {
+        let before = case.in_use();
+        case.county().stop();
+        case.rotate(true);
+        case.county().start_to_crash(point);
+        case.import();
+        case.county().start();
+        case.wait_rotated(point, before, true);
+        case.check(point);
+    }
+    case.federation.finish();
+}
