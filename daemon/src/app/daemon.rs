@@ -251,6 +251,7 @@ async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
     let mut connections = JoinSet::new();
     let joining = Arc::new(Semaphore::new(hub::JOINING_MAX));
     let refusals = Arc::new(Refusals::default());
+    let quiet = Arc::new(Quiet::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -261,7 +262,8 @@ async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
         let Some((address, handshake)) = accepted else {
             break;
         };
-        let (node, joining, refusals) = (node.clone(), joining.clone(), refusals.clone());
+        let (node, joining) = (node.clone(), joining.clone());
+        let (refusals, quiet) = (refusals.clone(), quiet.clone());
         connections.spawn(async move {
             match handshake.await {
                 Ok(Accepted::Peer(connection)) => {
@@ -270,18 +272,16 @@ async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
                     let end =
                         sync::serve(context, connection, sync::Side::Accepted, stop, || {}).await;
                     // One that is not welcome may try as often as it likes.
-                    let said = match end {
-                        sync::ConnectionEnd::NotWelcome(..) => refusals.may_say(),
-                        _ => Some(0),
-                    };
-                    if let (Some(peer), Some(_)) = (peer, said) {
+                    let is_news = !matches!(end, sync::ConnectionEnd::NotWelcome(..))
+                        || refusals.is_news(address.ip(), &end.to_string());
+                    if let (Some(peer), true) = (peer, is_news) {
                         tracing::info!(%peer, %address, reason = %end, "disconnected");
                     }
                 }
                 Ok(Accepted::Joining(connection)) => match (joining.try_acquire(), &node.registrar)
                 {
                     (Ok(_permit), Some(registrar)) => {
-                        hub::serve_join(registrar.clone(), connection, &refusals).await;
+                        hub::serve_join(registrar.clone(), connection, &quiet).await;
                     }
                     _ => connection.close(CloseCode::Unavailable),
                 },
