@@ -342,6 +342,7 @@ impl Registrar {
             self.grant(&registry, &invite, None)
         };
         granted.map_err(failed)?;
+        self.seen.joined(&request.node);
         tracing::info!(node = %request.node, new_signing_key = is_new_key, "a node joined");
         Ok(JoinReply::Accepted {
             chain: chain.iter().map(|certificate| certificate.to_vec()).collect(),

@@ -60,6 +60,8 @@ pub struct Registrar {
     /// What is read of `_federation` and what is then written belong together.
     changing: Mutex<()>,
     budgets: requests::Budgets,
+    /// For reports, so that they leave renewals alone.
+    reports: requests::Budgets,
 }
 
 /// What a registrar works with.
@@ -94,6 +96,7 @@ impl Registrar {
             invites: Mutex::default(),
             changing: Mutex::default(),
             budgets: requests::Budgets::default(),
+            reports: requests::Budgets::default(),
         })
     }
 
