@@ -62,6 +62,11 @@ impl Office for Registrar {
         if !self.budgets.take(node, Instant::now()) {
             return Err(RequestRefused::TooOften);
         }
+        // It may have been revoked while this waited: its connection ends any
+        // moment, but with a new serial number it could make another one.
+        if self.membership.admits(peer).is_err() {
+            return Err(RequestRefused::Failed);
+        }
         let authority = self.authority().map_err(|error| failed(node, &error))?;
         let now = OffsetDateTime::now_utc();
         let issued = authority.issue(peer.identity(), &request.csr, now, self.lifetime());
