@@ -107,7 +107,9 @@ impl Membership {
             NotWelcome::Unreadable
         })?;
         let node = &peer.identity().node;
-        if registry.revocation(node, Some(peer.serial_hex())).is_some() {
+        // As it is written down: without the zeros that DER may put in front.
+        let serial = peer.serial_hex().trim_start_matches("00");
+        if registry.revocation(node, Some(serial)).is_some() {
             return Err(NotWelcome::Revoked);
         }
         let is_counterpart = if self.is_hub() {
@@ -117,6 +119,14 @@ impl Membership {
         };
         if !is_counterpart || *node == self.me {
             return Err(NotWelcome::NotAMember);
+        }
+        let ours = || {
+            let mut all = registry.cas(CaKind::Issuing);
+            all.any(|(_, known)| peer.is_issued_by(&known.certificate.as_slice().into()))
+        };
+        let from = registry.members().get(node).and_then(|member| member.certificates_from);
+        if from.is_some_and(|from| peer.not_before().unix_timestamp() < from) && ours() {
+            return Err(NotWelcome::Revoked);
         }
         // One that `_federation` does not name here has a root that is trusted all
         // the same: it is newer than what has arrived, or an organisation's own.

@@ -296,7 +296,12 @@ impl SignedHeader {
             }
         })?;
         key.verify(SignaturePurpose::Header, self.hash.as_bytes(), &self.signature)
-            .map_err(|_| ChangeSetError::Signature)
+            .map_err(|_| ChangeSetError::Signature)?;
+        if keys.allows(partition, self.position()) {
+            Ok(())
+        } else {
+            Err(ChangeSetError::OtherBase)
+        }
     }
 }
 
@@ -310,6 +315,12 @@ pub trait KeyRing {
         seq: u64,
         key_id: &Hash,
     ) -> Result<PublicKey, KeyProblem>;
+
+    /// Whether a place in a history can be the one that counts. After a theft the
+    /// root names one place, and no other header has its number.
+    fn allows(&self, _partition: &PartitionId, _position: Position) -> bool {
+        true
+    }
 }
 
 /// Why a key may not sign a change set.
@@ -354,6 +365,9 @@ pub enum ChangeSetError {
     /// The signature is wrong.
     #[error("the signature does not verify")]
     Signature,
+    /// The root of trust names another header with this number.
+    #[error("the root of trust names another header with this number")]
+    OtherBase,
     /// The body is not the one that was signed.
     #[error("the body's hash is not the signed one")]
     BodyHash,

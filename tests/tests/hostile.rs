@@ -33,6 +33,8 @@ mod intrusions_certificates;
 mod intrusions_enrolment;
 #[path = "hostile/intrusions_hub.rs"]
 mod intrusions_hub;
+#[path = "hostile/intrusions_keys.rs"]
+mod intrusions_keys;
 #[path = "hostile/intrusions_transport.rs"]
 mod intrusions_transport;
 #[path = "hostile/lure.rs"]

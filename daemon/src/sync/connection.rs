@@ -196,6 +196,19 @@ async fn run(
             .map_err(|_| NetError::NoAnswer)??;
     let timing = Timing { heartbeat: context.heartbeat };
     let mut link = Link::new(ends.clone(), timing, local, theirs.clone(), context.now())?;
+    // Before anything is served: whoever has a stolen certificate could else
+    // keep to itself that it is another daemon.
+    let instance = match side {
+        Side::Accepted => {
+            let report = tokio::time::timeout(FIRST_FRAME_MAX, receive_report(&mut receiver));
+            let report = report.await.map_err(|_| NetError::NoAnswer)??;
+            let instance = report.instance;
+            let (context, connection) = (context.clone(), connection.clone());
+            blocking(move || reported(&context, &connection, report)).await?;
+            Some(instance)
+        }
+        Side::Dialled => None,
+    };
     connection.open_window();
     let clock_ahead_ms = theirs.now_ms.saturating_sub(now_ms());
     let before = context.peers.connected(peer, connection, &theirs, clock_ahead_ms);
@@ -227,6 +240,9 @@ async fn run(
                 }
                 LinkAction::PeerHolds(head) => peer_holds(context, peer, head).await,
                 LinkAction::Reported(report) => {
+                    if instance != Some(report.instance) {
+                        return Err(PeerMisbehaved::Unexpected("another daemon's report").into());
+                    }
                     let (context, connection) = (context.clone(), connection.clone());
                     blocking(move || reported(&context, &connection, report)).await?;
                 }
@@ -292,6 +308,15 @@ async fn run(
                 }
             }
         }
+    }
+}
+
+/// The first message behind a member's hello.
+async fn receive_report(receiver: &mut FrameReceiver) -> Result<Report, ConnectionEnd> {
+    let frame = receiver.receive().await?.ok_or(NetError::Closed(None))?;
+    match Control::decode(&frame).map_err(PeerMisbehaved::from)? {
+        Control::Report(report) => Ok(report),
+        _ => Err(PeerMisbehaved::Unexpected("something else than a report").into()),
     }
 }
 

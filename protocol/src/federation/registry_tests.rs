@@ -24,6 +24,7 @@ fn anchored(seed: u8, base: Option<u64>) -> Anchored {
         hub: node(HUB),
         hub_key: key(seed).public(),
         base: base.map(|seq| Position { seq, hash: Hash([1; 32]) }),
+        earlier: base.map(|_| key(1).public()).into_iter().collect(),
     }
 }
 
@@ -116,7 +117,12 @@ fn the_anchor_counts_before_its_record_and_ends_what_was_before_a_theft() {
 
     // Stolen at number 4: the thief's 5 does not count, the new key's does.
     let mut after = Registry::new(anchored(7, Some(4)));
-    assert_eq!(range(&after, "_federation/410100", 1), [0u64; 0], "not known yet");
+    assert_eq!(range(&after, "_federation/410100", 1), [1, 2, 3, 4], "the anchor names it");
+    assert_eq!(range(&after, "list/410100", 1), [0u64; 0], "for that there is no record yet");
+    let base = |byte| Position { seq: 4, hash: Hash([byte; 32]) };
+    assert!(after.allows(&partition("_federation/410100"), base(1)));
+    assert!(!after.allows(&partition("_federation/410100"), base(2)), "another number 4");
+    assert!(after.allows(&partition("list/410100"), base(2)));
     insert(&mut after, Entry::Key(node(HUB), 1, hub_first.clone())).unwrap();
     assert_eq!(range(&after, "_federation/410100", 1), [1, 2, 3, 4]);
     assert_eq!(range(&after, "_federation/410100", 7), [5, 6, 7, 8, 9]);
@@ -135,7 +141,12 @@ fn the_anchor_counts_before_its_record_and_ends_what_was_before_a_theft() {
 #[test]
 fn revoked_and_removed_nodes_are_not_active_but_their_history_verifies() {
     let mut registry = Registry::new(anchored(1, None));
-    let member = |removed| Member { name: "中牟县".into(), role: Role::Member, removed };
+    let member = |removed| Member {
+        name: "中牟县".into(),
+        role: Role::Member,
+        removed,
+        certificates_from: None,
+    };
     insert(&mut registry, Entry::Member(node(COUNTY), member(false))).unwrap();
     let first = record(2, Introduction::Enrolment);
     insert(&mut registry, Entry::Key(node(COUNTY), 1, first)).unwrap();

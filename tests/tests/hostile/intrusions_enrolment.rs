@@ -22,6 +22,7 @@ use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, Sa
 
 use crate::{
     enrolment::{refused, request},
+    lure::honest_key,
     mint::key_pair,
     peer::{Dial, End, Peer},
     world::{FEDERATION, HONEST, HOSTILE, World, hello, identity, identity_in},
@@ -433,11 +434,6 @@ fn follows(
     countersignature: &SigningKey,
 ) -> NewKeyRequest {
     signed(new, &succession(HOSTILE, world, new), possession, countersignature)
-}
-
-fn honest_key(world: &World) -> SigningKey {
-    let keys = keyfile::KeyDir::new(world.federation.dir().join(HONEST).join("keys"), None);
-    keys.load(keyfile::SIGNING_KEY_FILE).unwrap()
 }
 
 async fn renew(peer: &Peer, csr: Vec<u8>) -> RenewReply {

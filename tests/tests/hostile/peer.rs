@@ -14,7 +14,8 @@ use std::{
 use certs::{credentials::Credentials, identity::Identity, tls::TlsOptions};
 use protocol::{
     frame::{self, FrameDecoder},
-    message::{CloseCode, Control, Hello, Open},
+    hash::Hash,
+    message::{CloseCode, Control, Hello, Open, Report},
 };
 use quinn::{
     ConnectionError, ReadError, RecvStream, SendStream, VarInt, crypto::rustls::QuicClientConfig,
@@ -176,8 +177,22 @@ impl Peer {
         Stream::new(accepted.expect("the connection lives"))
     }
 
-    /// Opens the control stream with `hello`; answers it and the hub's hello.
+    /// Opens the control stream with `hello`, and says which daemon this is;
+    /// answers the stream and the hub's hello.
     pub async fn say_hello(&self, hello: Hello) -> (Stream, Hello) {
+        self.say_hello_as([7; 8], hello).await
+    }
+
+    /// The same as a daemon of choice.
+    pub async fn say_hello_as(&self, instance: [u8; 8], hello: Hello) -> (Stream, Hello) {
+        let (mut control, theirs) = self.say_only_hello(hello).await;
+        let report = Report { instance, roots: vec![], signing_key: Hash::ZERO };
+        control.send(&Control::Report(report)).await;
+        (control, theirs)
+    }
+
+    /// Without the report that has to follow.
+    pub async fn say_only_hello(&self, hello: Hello) -> (Stream, Hello) {
         let mut control = self.open().await;
         control.send(&Open::Control(hello)).await;
         match control.receive().await {

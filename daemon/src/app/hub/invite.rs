@@ -30,6 +30,7 @@ use protocol::{
     },
     sign::{PublicKey, SignaturePurpose},
 };
+use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -284,9 +285,19 @@ impl Registrar {
         registry: &Registry,
         invite: &Invite,
         key: Option<&PublicKey>,
+        certificate: &CertificateDer<'_>,
     ) -> anyhow::Result<()> {
         let node = &invite.node;
-        let member = Member { name: invite.name.clone(), role: Role::Member, removed: false };
+        // Whoever holds a certificate from before stays outside: it may be why the
+        // node joins again.
+        let from = certs::identity::facts(certificate)?.not_before.unix_timestamp();
+        let joins_again = registry.members().contains_key(node);
+        let member = Member {
+            name: invite.name.clone(),
+            role: Role::Member,
+            removed: false,
+            certificates_from: joins_again.then_some(from),
+        };
         let mut entries = vec![Entry::Member(node.clone(), member)];
         if let Some(key) = key {
             let by = match registry.keys(node) {
@@ -346,10 +357,10 @@ impl Registrar {
         let is_new_key = known.is_none();
         let granted = if is_new_key {
             self.with_key_suspended(&registry, &request.node, || {
-                self.grant(&registry, &invite, Some(&key))
+                self.grant(&registry, &invite, Some(&key), &chain[0])
             })
         } else {
-            self.grant(&registry, &invite, None)
+            self.grant(&registry, &invite, None, &chain[0])
         };
         granted.map_err(failed)?;
         // It counts as seen: a rotation must not leave it behind before its daemon

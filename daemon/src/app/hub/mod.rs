@@ -66,6 +66,8 @@ pub struct Registrar {
     /// Its own certificate is renewed by one at a time.
     renewing: Mutex<()>,
     budgets: requests::Budgets,
+    /// For reports, so that they leave renewals alone.
+    reports: requests::Budgets,
 }
 
 /// What a registrar works with.
@@ -104,6 +106,7 @@ impl Registrar {
             changing: Mutex::default(),
             renewing: Mutex::default(),
             budgets: requests::Budgets::default(),
+            reports: requests::Budgets::default(),
         })
     }
 

@@ -59,8 +59,13 @@ impl Registrar {
             })?
         };
         tracing::warn!(%node, serial = serial.as_deref().unwrap_or("all"), "revoked");
+        let seen = self.seen.get(&node);
+        let in_use = seen.is_some_and(|seen| {
+            serial.as_deref().is_none_or(|serial| seen.serial.trim_start_matches("00") == serial)
+        });
         Ok(json!({
-            "node": node, "serial": serial, "changed": true, "federation_seq": head.seq(),
+            "node": node, "serial": serial, "changed": true, "in_use": in_use,
+            "federation_seq": head.seq(),
         }))
     }
 
@@ -131,6 +136,8 @@ impl Registrar {
 fn normal_serial(text: &str) -> anyhow::Result<String> {
     let digits: String = text.chars().filter(|c| !matches!(c, ':' | ' ')).collect();
     let digits = digits.trim_start_matches("0x").to_ascii_lowercase();
+    // DER puts a zero byte in front of some, and openssl leaves it out.
+    let digits = digits.trim_start_matches("00").to_owned();
     let good = (1..=SERIAL_DIGITS_MAX).contains(&digits.len())
         && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !good {
@@ -149,6 +156,7 @@ mod tests {
     fn serial_numbers_are_taken_as_tools_print_them() {
         assert_eq!(normal_serial("4A:01:ff").unwrap(), "4a01ff");
         assert_eq!(normal_serial("0x4a01").unwrap(), "4a01");
+        assert_eq!(normal_serial("00:9A:01").unwrap(), "9a01");
         for bad in ["", "0x", "4g", &"1".repeat(41)] {
             assert!(normal_serial(bad).is_err(), "{bad}");
         }
