@@ -13,9 +13,13 @@ use certs::{
     credentials::Credentials, explain::CertificateProblem, identity::Identity, keyfile,
     observe::RefusalObserver, tls::TlsOptions,
 };
-use protocol::message::CloseCode;
+use protocol::{id::PartitionId, message::CloseCode};
 use tokio::{
-    sync::{Notify, Semaphore, broadcast::error::RecvError, watch},
+    sync::{
+        Notify, Semaphore,
+        broadcast::{self, error::RecvError},
+        watch,
+    },
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -66,6 +70,9 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
         tasks.spawn(show_renewed(node.clone(), listener, shutdown.clone()));
     }
     if let Some(upstream) = &node.config.upstream {
+        // Before anything can move it.
+        let events = node.store.subscribe();
+        tasks.spawn(heed_federation(node.clone(), events, shutdown.clone()));
         let credentials = replication_credentials(&node, &mut tasks, &shutdown);
         tasks.spawn(sync::keep_connected(
             node.sync.clone(),
@@ -77,7 +84,6 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
             },
             shutdown.clone(),
         ));
-        tasks.spawn(heed_federation(node.clone(), shutdown.clone()));
     }
     if node.config.inbox.enabled {
         let inbox = Inbox {
@@ -183,8 +189,11 @@ fn replication_credentials(
 }
 
 /// Lets the trustee look whenever `_federation` has moved.
-async fn heed_federation(node: Arc<Node>, shutdown: CancellationToken) {
-    let mut events = node.store.subscribe();
+async fn heed_federation(
+    node: Arc<Node>,
+    mut events: broadcast::Receiver<PartitionId>,
+    shutdown: CancellationToken,
+) {
     loop {
         let moved = tokio::select! {
             event = events.recv() => match event {
