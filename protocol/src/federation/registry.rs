@@ -13,7 +13,7 @@ use super::entry::{
     certificate_id, schema, succession_bytes, unhex,
 };
 use crate::{
-    change::{KeyProblem, KeyRing, Position},
+    change::{Change, KeyProblem, KeyRing, Position},
     hash::Hash,
     id::{DatasetId, FederationId, NodeId, PartitionId},
     schema::Schema,
@@ -305,6 +305,26 @@ impl KeyRing for Registry {
             return Err(KeyProblem::OutOfRange { first, last });
         }
         Ok(keys[at].public)
+    }
+
+    fn base(&self, partition: &PartitionId) -> Option<Position> {
+        let is_it = partition.dataset.is_system() && partition.origin == self.anchored.hub;
+        self.anchored.base.filter(|_| is_it)
+    }
+
+    fn introduced(
+        &self,
+        partition: &PartitionId,
+        key_id: &Hash,
+        changes: &[Change],
+    ) -> Option<PublicKey> {
+        changes.iter().find_map(|change| {
+            let Change::Put { value, .. } = change else { return None };
+            let Ok(Some(Entry::Key(node, _, record))) = Entry::read(value) else { return None };
+            let bytes: Hash = record.public.parse().ok()?;
+            let public = PublicKey::from_bytes(&bytes.0).ok()?;
+            (node == partition.origin && public.id() == *key_id).then_some(public)
+        })
     }
 }
 

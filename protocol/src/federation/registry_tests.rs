@@ -1,7 +1,11 @@
 //! What a registry answers about keys, authorities and revocations.
 
 use super::*;
-use crate::{change::Change, federation::*, sign::SigningKey};
+use crate::{
+    change::{ChangeSet, ChangeSetError, Header, SignedHeader, changes_hash, encode_changes},
+    federation::*,
+    sign::SigningKey,
+};
 
 const HUB: &str = "410100";
 const COUNTY: &str = "410122";
@@ -179,4 +183,50 @@ fn authorities_are_found_by_number_state_and_certificate() {
     assert!(registry.issuing_ca(&certificate_id(&[0xdd])).is_none(), "that is a root");
     let odd = Entry::Ca(CaKind::Root, 2, ca("d", CaState::Next));
     assert!(insert(&mut registry, odd).is_err());
+}
+
+/// The first change set of `_federation`, signed by the key `seed` that it
+/// registers itself.
+fn first_set(seed: u8, registered: u8) -> ChangeSet {
+    let changes =
+        [Entry::Key(node(HUB), 1, record(registered, Introduction::Anchor)).put().unwrap()];
+    let body = encode_changes(&changes);
+    let header = Header {
+        partition: partition(&format!("_federation/{HUB}")),
+        seq: 1,
+        previous: Hash::ZERO,
+        federation_head: None,
+        origin_time_ms: 0,
+        schema_version: 1,
+        change_count: 1,
+        changes_hash: changes_hash(&body),
+        root: Hash([3; 32]),
+        records: 1,
+        key_id: key(seed).public().id(),
+    };
+    let header = SignedHeader::sign(header, &key(seed));
+    ChangeSet { header, body: crate::codec::compress(&body) }
+}
+
+#[test]
+fn a_history_reads_from_its_beginning_with_an_anchor_whose_key_came_later() {
+    let set = first_set(1, 1);
+    let with_base = |seq, hash| {
+        Registry::new(Anchored { base: Some(Position { seq, hash }), ..anchored(9, None) })
+    };
+    let verify = |set: &ChangeSet, registry: &Registry| set.clone().verify(registry).map(drop);
+    assert_eq!(verify(&set, &with_base(5, Hash([1; 32]))), Ok(()));
+    assert_eq!(verify(&set, &with_base(1, set.header.hash())), Ok(()));
+    // The root vouches for another one.
+    let other = verify(&set, &with_base(1, Hash([1; 32])));
+    assert_eq!(other, Err(ChangeSetError::OtherBase { seq: 1 }));
+    // Without a base nobody vouches; and a key has to be the one that it brings.
+    let unknown = |result| matches!(result, Err(ChangeSetError::UnknownKey { .. }));
+    assert!(unknown(verify(&set, &Registry::new(anchored(9, None)))));
+    assert!(unknown(verify(&first_set(2, 1), &with_base(5, Hash([1; 32])))));
+    let mut forged = first_set(1, 1);
+    let mut bytes = forged.header.encode();
+    bytes[0] ^= 1;
+    forged.header = SignedHeader::decode(&bytes).unwrap();
+    assert_eq!(verify(&forged, &with_base(5, Hash([1; 32]))), Err(ChangeSetError::Signature));
 }

@@ -124,7 +124,7 @@ pub fn join_again(
     let csr = node.keeper.request()?;
     let present = node.own_keys.current();
     let mut new_signing_key = false;
-    let answered = runtime.block_on(async {
+    let (mut answer, chain, root) = runtime.block_on(async {
         let mut answer = ask(&token, &csr, &present, options).await?;
         if answer.is_refused_for_key().await? {
             let next = node.own_keys.prepare_next()?;
@@ -132,19 +132,19 @@ pub fn join_again(
             answer = ask(&token, &csr, &next, options).await?;
         }
         let (chain, root) = answer.accepted(&token).await?;
-        let mut roots = node.keeper.bundle()?;
-        if !roots.contains(&root) {
-            roots.push(root);
-            bundle::save_bundle(&node.dir.certs(), &roots)?;
-        }
-        if token.anchor.supersedes(&anchor) {
-            keyfile::write_public(&node.dir.anchor(), &token.anchor.encode())?;
-            node.membership.set_anchor(token.anchor.clone());
-        }
-        answer.take_federation(&token, &node.store, &node.membership).await?;
-        anyhow::Ok(chain)
-    });
-    node.keeper.install(answered?).context("the certificate that the hub sent")?;
+        anyhow::Ok((answer, chain, root))
+    })?;
+    let mut roots = node.keeper.bundle()?;
+    if !roots.contains(&root) {
+        roots.push(root);
+        bundle::save_bundle(&node.dir.certs(), &roots)?;
+    }
+    if token.anchor.supersedes(&anchor) {
+        trustee.take_anchor(token.anchor.clone())?;
+    }
+    let taken = answer.take_federation(&token, &node.store, &node.membership);
+    runtime.block_on(taken)?;
+    node.keeper.install(chain).context("the certificate that the hub sent")?;
     // The administrator who pasted a token has looked at the keys.
     accept_keys(&node.own_keys, &node.membership)?;
     trustee.look()?;

@@ -219,7 +219,9 @@ impl Trustee {
         );
     }
 
-    fn take_anchor(&self, anchor: Anchor) -> anyhow::Result<bool> {
+    /// Takes an anchor of a higher epoch if a trusted root signed it. Answers
+    /// whether it did. Blocks.
+    pub(super) fn take_anchor(&self, anchor: Anchor) -> anyhow::Result<bool> {
         if !anchor.supersedes(&self.membership.anchor()) {
             return Ok(false);
         }
