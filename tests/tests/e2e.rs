@@ -11,6 +11,7 @@ mod e2e {
     mod crash;
     mod disk;
     mod files;
+    mod identity;
     mod inbox;
     mod link;
     mod real_data;
