@@ -8,6 +8,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use protocol::{
+    change::Position,
     hash::Hash,
     id::{NodeId, PartitionId},
     sign::SigningKey,
@@ -63,6 +64,23 @@ impl Store {
         last: BTreeMap<PartitionId, u64>,
     ) -> Result<u64, StoreError> {
         self.submit_blocking(|reply| Job::AdoptSigner { next, origin, last, reply })?.wait()
+    }
+
+    /// Own change sets that name, at `base` or behind it, a head of `_federation`
+    /// that is not in the history held here are signed anew, with all that follow
+    /// them, and name the head that is held: no honest peer has taken them, and
+    /// none would. Bodies, pages and roots stay. Answers how many were, once they
+    /// are durable. As with [`Store::adopt_signer`], a crash leaves each partition
+    /// as it was or done. Blocks.
+    ///
+    /// # Errors
+    /// If a partition has more than 50 000 to sign: nothing was changed then.
+    pub fn name_federation_anew_blocking(
+        &self,
+        origin: NodeId,
+        base: Position,
+    ) -> Result<u64, StoreError> {
+        self.submit_blocking(|reply| Job::NameFederationAnew { origin, base, reply })?.wait()
     }
 
     /// Takes no more change sets and no pages under headers that name this key,

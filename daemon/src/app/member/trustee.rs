@@ -96,6 +96,7 @@ impl Trustee {
             self.tell.send_replace(());
         }
         self.look_at_keys(&registry).context("take over this node's signing key")?;
+        self.name_federation_anew().context("sign anew what names a forged _federation")?;
         let ahead = self.fresh().ahead.take();
         if let Some(statement) = ahead {
             self.judge(statement, &registry);
@@ -261,8 +262,27 @@ impl Trustee {
                 base = base.seq,
                 "this node's _federation holds what the hub's stolen key signed; it is fetched again"
             );
+            keyfile::write_public(&misled_path(&self.dir), b"")?;
             self.store.forget_blocking(partition)?;
         }
+        Ok(())
+    }
+
+    /// Once `_federation` is back from behind the anchor's base: own change sets
+    /// that name what was dropped would be refused for ever. Blocks.
+    fn name_federation_anew(&self) -> anyhow::Result<()> {
+        let path = misled_path(&self.dir);
+        let head = self.store.head(self.membership.partition());
+        let (Some(base), Some(head)) = (self.membership.anchor().base, head) else {
+            return Ok(());
+        };
+        if !path.exists() || head.seq() <= base.seq {
+            return Ok(());
+        }
+        let me = self.membership.me().clone();
+        let signed = self.store.name_federation_anew_blocking(me, base)?;
+        std::fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+        tracing::info!(signed_anew = signed, "_federation is the hub's own again");
         Ok(())
     }
 }
@@ -299,6 +319,12 @@ impl TrusteeOfSync for Trustee {
             false
         })
     }
+}
+
+/// Lies there from when a forged `_federation` is dropped until nothing names it
+/// any more.
+fn misled_path(dir: &NodeDir) -> PathBuf {
+    dir.certs().join("misled")
 }
 
 fn freshness_path(dir: &NodeDir) -> PathBuf {

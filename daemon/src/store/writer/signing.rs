@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use protocol::{
-    change::{HEADER_BYTES_MAX, Header, SignedHeader},
+    change::{HEADER_BYTES_MAX, Header, Position, SignedHeader},
     hash::Hash,
     id::{NodeId, PartitionId},
     sign::SigningKey,
@@ -41,6 +41,16 @@ impl Stretch {
     }
 }
 
+/// Refuses more than fit one batch.
+fn checked(stretch: Stretch) -> Result<Stretch, StoreError> {
+    let headers = stretch.count();
+    if headers > SIGNED_ANEW_MAX {
+        let (partition, limit) = (stretch.partition, SIGNED_ANEW_MAX);
+        return Err(StoreError::TooManyToSign { partition, headers, limit });
+    }
+    Ok(stretch)
+}
+
 impl Writer {
     pub(super) fn adopt_signer(
         &mut self,
@@ -59,7 +69,7 @@ impl Writer {
         let count = stretches.iter().map(Stretch::count).sum::<u64>();
         self.shared.disk.check_room(count as usize * HEADER_BYTES_MAX)?;
         for stretch in stretches {
-            self.sign_anew(stretch, &next)?;
+            self.sign_anew(stretch, &next, None)?;
         }
         self.flush()?;
         *lock(&self.shared.signer) = Some(next);
@@ -138,16 +148,64 @@ impl Writer {
                 first = Some(seq);
             }
         }
-        let Some(first) = first else {
-            return Ok(None);
-        };
-        let stretch = Stretch { partition, state, head, first };
-        let headers = stretch.count();
-        if headers > SIGNED_ANEW_MAX {
-            let (partition, limit) = (stretch.partition, SIGNED_ANEW_MAX);
-            return Err(StoreError::TooManyToSign { partition, headers, limit });
+        first.map(|first| checked(Stretch { partition, state, head, first })).transpose()
+    }
+
+    pub(super) fn name_federation_anew(
+        &mut self,
+        origin: &NodeId,
+        base: Position,
+    ) -> Result<u64, StoreError> {
+        let mut stretches = Vec::new();
+        let mut held = None;
+        for (partition, head) in self.heads_of(origin) {
+            if partition.dataset.is_system() {
+                continue;
+            }
+            if let Some((federation, newest)) = self.federation_head(&partition) {
+                held = Some(newest.position());
+                stretches.extend(self.naming_another(partition, head, &federation, base)?);
+            }
         }
-        Ok(Some(stretch))
+        let count = stretches.iter().map(Stretch::count).sum::<u64>();
+        self.shared.disk.check_room(count as usize * HEADER_BYTES_MAX)?;
+        if count > 0 {
+            let key = lock(&self.shared.signer).clone();
+            let no_signer = || StoreError::NoSigner(stretches[0].partition.clone());
+            let key = key.ok_or_else(no_signer)?;
+            for stretch in stretches {
+                self.sign_anew(stretch, &key, held)?;
+            }
+        }
+        self.flush()?;
+        Ok(count)
+    }
+
+    /// The stretch that begins with the first header that names, at the base or
+    /// behind it, a head that the `_federation` held here does not have.
+    fn naming_another(
+        &self,
+        partition: PartitionId,
+        head: Arc<Head>,
+        federation: &PartitionId,
+        base: Position,
+    ) -> Result<Option<Stretch>, StoreError> {
+        let state = self.partition(&partition);
+        let number = self.shared.partition(federation).map_or(0, |state| state.number);
+        let mut first = None;
+        // What a header names is never older than what the one before it does.
+        for seq in (1..=head.seq()).rev() {
+            let Some(signed) = self.shared.disk.log_header(state.number, seq)? else { break };
+            let Some(named) = signed.header().federation_head else { break };
+            if named.seq < base.seq {
+                break;
+            }
+            let known = self.shared.disk.log_header(number, named.seq)?;
+            if known.is_none_or(|known| known.hash() != named.hash) {
+                first = Some(seq);
+            }
+        }
+        first.map(|first| checked(Stretch { partition, state, head, first })).transpose()
     }
 
     fn logged(
@@ -160,8 +218,14 @@ impl Writer {
         signed.ok_or_else(|| StoreError::HeaderMissing { partition: partition.clone(), seq })
     }
 
-    /// Signs a stretch and its head in one batch: a chain is never broken.
-    fn sign_anew(&mut self, stretch: Stretch, next: &SigningKey) -> Result<(), StoreError> {
+    /// Signs a stretch and its head in one batch: a chain is never broken. All of
+    /// it names `federation`, where that is given.
+    fn sign_anew(
+        &mut self,
+        stretch: Stretch,
+        next: &SigningKey,
+        federation: Option<Position>,
+    ) -> Result<(), StoreError> {
         let Stretch { partition, state, head, first } = stretch;
         let mut batch = Batch::default();
         let mut previous: Option<Hash> = None;
@@ -169,6 +233,7 @@ impl Writer {
         for seq in first..=head.seq() {
             let mut header = self.logged(&partition, &state, seq)?.header().clone();
             header.previous = previous.unwrap_or(header.previous);
+            header.federation_head = federation.or(header.federation_head);
             header.key_id = next.public().id();
             let signed = SignedHeader::sign(header, next);
             previous = Some(signed.hash());
