@@ -460,3 +460,40 @@ fn counties_follow_the_hubs_signing_key_also_after_a_theft() {
     assert_eq!(keys[2]["id"], case.hub().signing_key().as_str());
     case.federation.finish();
 }
+
+#[test]
+fn what_a_thief_signed_as_the_hub_is_dropped_once_the_root_has_spoken() {
+    let mut case = Case::new(&[]);
+    let thief = case.federation.dir().join("thief");
+    let seq = |node: &Node| node.partition(&format!("_federation/{HUB}")).unwrap()["seq"].clone();
+    // Somebody has a copy of the hub's directory, and stands in its place.
+    case.federation.hub.stop();
+    copy(case.hub().dir(), &thief);
+    let mut thief = Node::new(HUB, &thief);
+    thief.start();
+    thief.json(&["revoke", OTHER, "--reason", "forged"]);
+    let forged = seq(&thief);
+    wait_until("the county believes it", || seq(case.county()) == forged);
+    thief.kill_9();
+    // Signed while it did, and refused by the true hub as it stands.
+    case.import();
+
+    case.hub().json(&["cert", "renew", "--signing-key", "--stolen"]);
+    case.federation.hub.start();
+    case.wait_arrived();
+    case.import();
+    case.wait_arrived();
+    case.check_other();
+    case.federation.wait_converged();
+    for node in case.federation.nodes() {
+        node.verify_deep();
+        let shown = node.json(&["node", "show", OTHER]);
+        assert_eq!(shown["revoked"], false, "{}: {shown:#}", node.name());
+    }
+    assert_eq!(case.county().log_lines(&["ERROR"]).len(), 1, "it says so once");
+    // And it lasts.
+    case.county().restart();
+    case.import();
+    case.wait_arrived();
+    case.federation.wait_converged();
+}
