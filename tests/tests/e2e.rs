@@ -13,6 +13,7 @@ mod e2e {
     mod files;
     mod identity;
     mod inbox;
+    mod key_files;
     mod link;
     mod real_data;
     mod rotation;
