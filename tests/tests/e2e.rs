@@ -15,6 +15,7 @@ mod e2e {
     mod inbox;
     mod key_files;
     mod link;
+    mod own_pki;
     mod real_data;
     mod rotation;
 }
