@@ -225,12 +225,13 @@ struct Observer(Arc<Node>);
 impl RefusalObserver for Observer {
     fn refused(&self, identity: &Identity, problem: &CertificateProblem) {
         let peers = &self.0.sync.peers;
-        let is_news = peers.refused(&identity.node, problem.kind.as_str(), &problem.text);
-        if is_news {
-            tracing::warn!(
-                peer = %identity.node, reason = %problem,
-                "a member cannot connect; if its certificate has ended: creditsync invite {}", identity.node
-            );
+        let reason = format!(
+            "{problem}. If its certificate has ended, it needs a new token (here: creditsync invite {}, there: \
+             creditsync join TOKEN) / 若其证书已过期，请签发新令牌",
+            identity.node
+        );
+        if peers.refused(&identity.node, problem.kind.as_str(), &reason) {
+            tracing::warn!(peer = %identity.node, %reason, "a member cannot connect");
         }
     }
 }

@@ -16,6 +16,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use certs::{
+    CertError,
     authority::{CaDirs, CaRole, ROOT_LIFETIME},
     bundle::root_id,
     enrol::{Anchor, RootOfTrust},
@@ -191,14 +192,13 @@ impl Registrar {
         let lifetime = Duration::seconds(self.config.certificates.issuing_lifetime_s as i64);
         let newest = |kind| registry.cas(kind).next_back().map_or(0, |(number, _)| number);
         let (current, _) = registry.active_ca(CaKind::Root).context("no root CA is in use")?;
+        if !cas.has_root_key(current) {
+            // Before a key of the next root is made in a place that is no place.
+            let file = cas.root_keys.file(&CaRole::Root.key_file(current));
+            return Err(CertError::RootKeyAbsent(file).into());
+        }
         let issuing = newest(CaKind::Issuing) + 1;
         let mut entries = Vec::new();
-        // Before anything is made: a stick that is not there is no directory to make
-        // keys in.
-        if !cas.has_root_key(current) {
-            let path = cas.root_keys.file(&CaRole::Root.key_file(current));
-            return Err(certs::CertError::RootKeyAbsent(path).into());
-        }
         let root = if new_root {
             let next = newest(CaKind::Root) + 1;
             let certificate = cas.create_root(federation, next, now, ROOT_LIFETIME)?;
