@@ -146,8 +146,20 @@ const RETIRED: &[Row] = &[
 
 pub const ROWS: usize = SHOWN.len() + RETIRED.len() + SERIAL.len();
 
-/// One certificate of a member that may go on with another.
-const SERIAL: &[(&str, End)] = &[("a certificate whose serial number was revoked", REVOKED)];
+/// One certificate of a member that may go on with another, and the number by
+/// which it is revoked.
+const SERIAL: &[(&str, fn(&World) -> Arc<Credentials>, fn(&Credentials) -> String)] = &[
+    (
+        "a certificate whose serial number was revoked",
+        |world| world.issue(HOSTILE, Duration::ZERO, DAY),
+        |shown| shown.facts().unwrap().serial_hex,
+    ),
+    (
+        "a serial number whose first bit is set, as openssl prints it",
+        |world| leaf(|leaf| leaf.serial = Some(vec![0x9a, 0x0b, 0x0c])).issued(world, 1),
+        |_| "9A0B0C".to_owned(),
+    ),
+];
 
 const DAY: Duration = Duration::days(1);
 const MAIL: ExtendedKeyUsagePurpose = ExtendedKeyUsagePurpose::EmailProtection;
@@ -160,12 +172,12 @@ fn certificates_that_do_not_fit_are_refused_before_the_first_word() {
     world.federation.hub.cli(&["node", "remove", removed.name(), "--force"]).expect_code(0);
     attack_all(&mut world, SHOWN);
 
-    let second = world.issue(HOSTILE, Duration::ZERO, DAY);
-    let serial = second.facts().unwrap().serial_hex;
-    world.federation.hub.cli(&["revoke", HOSTILE, "--serial", &serial]).expect_code(0);
-    for (what, end) in SERIAL {
-        let dial = show(&world, second.clone());
-        world.attack(what, *end, 0, async |_| dial.refused().await);
+    for (what, shown, serial) in SERIAL {
+        let shown = shown(&world);
+        let serial = serial(&shown);
+        world.federation.hub.cli(&["revoke", HOSTILE, "--serial", &serial]).expect_code(0);
+        let dial = show(&world, shown);
+        world.attack(what, REVOKED, 0, async |_| dial.refused().await);
     }
     // The other one counts as before.
     world.block_on(async {

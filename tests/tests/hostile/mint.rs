@@ -13,7 +13,7 @@ use certs::{
 };
 use rcgen::{
     CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
-    SanType,
+    SanType, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
@@ -28,6 +28,8 @@ pub struct Leaf {
     pub usages: Vec<ExtendedKeyUsagePurpose>,
     /// From now.
     pub begins_in: Duration,
+    /// Drawn if there is none.
+    pub serial: Option<Vec<u8>>,
 }
 
 impl Leaf {
@@ -38,6 +40,7 @@ impl Leaf {
             dns_names: vec![identity.dns_name()],
             usages: vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
             begins_in: -Duration::minutes(5),
+            serial: None,
             identity,
         }
     }
@@ -56,6 +59,7 @@ impl Leaf {
         params.subject_alt_names = uris.chain(names).collect();
         params.extended_key_usages = self.usages.clone();
         params.is_ca = IsCa::ExplicitNoCa;
+        params.serial_number = self.serial.clone().map(SerialNumber::from);
         params.not_before = OffsetDateTime::now_utc() + self.begins_in;
         params.not_after = params.not_before + Duration::days(1);
         params
