@@ -16,9 +16,8 @@ use super::{keeper::Shown, member, node::Node, now_unix};
 
 /// How often is looked whether something is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A hub that has just started knows of nobody's return yet, and its clock may
-/// still be set: it goes on with rotations after this time, or a tenth of an
-/// issuing CA's life.
+/// A hub that was away for long, or whose clock is about to be set, knows of
+/// nobody's return yet: it goes on with rotations after this time only.
 const AUTHORITY_GRACE: Duration = Duration::from_secs(300);
 /// An authority that cannot be rotated is tried again after this time.
 const AUTHORITY_RETRY: time::Duration = time::Duration::minutes(10);
@@ -36,8 +35,8 @@ pub(super) async fn keep_renewed(
     let mut renewal = Renewal::new();
     let mut authority_retry_at = OffsetDateTime::UNIX_EPOCH;
     let started = std::time::Instant::now();
-    let issuing_life = Duration::from_secs(node.config.certificates.issuing_lifetime_s);
-    let grace = AUTHORITY_GRACE.min(issuing_life / 10);
+    let was_away = node.registrar.as_ref().is_some_and(|hub| hub.was_away(now_unix()));
+    let grace = if was_away { AUTHORITY_GRACE } else { Duration::ZERO };
     loop {
         let asked = tokio::select! {
             _ = look.tick() => false,

@@ -149,6 +149,12 @@ impl Registrar {
         self.seen.connected(nodes, now);
     }
 
+    /// Whether this hub was away for a day or more, or has a wrong clock: what it
+    /// knows of members may be old.
+    pub fn was_away(&self, now: i64) -> bool {
+        self.seen.is_stale(now)
+    }
+
     /// Whether this hub's own certificate is one that the authority in use would
     /// issue: that one's, with the certificates of roots that are needed now.
     pub fn is_settled(&self) -> anyhow::Result<bool> {

@@ -24,6 +24,9 @@ const TWO_SAID_S: i64 = 24 * 3600;
 /// Seeing a connected node again is written down this often.
 const WRITE_EVERY_S: i64 = 3600;
 
+/// A hub that saw nobody for a day was away, or has a wrong clock.
+const AWAY_S: i64 = 24 * 3600;
+
 /// One member as it was seen last.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeenMember {
@@ -89,6 +92,12 @@ impl Seen {
     /// What was seen of a member.
     pub fn get(&self, node: &NodeId) -> Option<SeenMember> {
         self.lock().get(node).cloned()
+    }
+
+    /// Whether all that were seen were seen long ago by this clock, or after now.
+    pub fn is_stale(&self, now: i64) -> bool {
+        let newest = self.lock().values().map(|member| member.at).max();
+        newest.is_some_and(|newest| now.abs_diff(newest) > AWAY_S.unsigned_abs())
     }
 
     /// What is known of a member's daemons.
@@ -200,6 +209,26 @@ impl Seen {
                 error = format!("{error:#}"),
                 "what was seen of members could not be written down"
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hub_was_away_if_whom_it_saw_last_is_a_day_off_either_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let seen = Seen::load(dir.path().join("members.json")).unwrap();
+        assert!(!seen.is_stale(0), "nobody was ever seen, so nobody is waited for");
+        let at = 1_000_000;
+        for (node, at) in [("410122", at), ("410181", at - 90 * AWAY_S)] {
+            let member = SeenMember { at, ..SeenMember::default() };
+            seen.lock().insert(NodeId::new(node).unwrap(), member);
+        }
+        for (now, stale) in [(0, false), (AWAY_S, false), (AWAY_S + 1, true), (-AWAY_S - 1, true)] {
+            assert_eq!(seen.is_stale(at + now), stale, "{now} s later");
         }
     }
 }
