@@ -117,7 +117,8 @@ pub enum CertError {
     /// The root key is not on this machine.
     #[error(
         "the root key {} is not here; it signs anchors and the certificates of CAs, so put it back \
-         from where it is kept offline, and take it away again afterwards",
+         from where it is kept offline, or name the directory where it is (--root-key DIR), and take \
+         it away again afterwards",
         .0.display()
     )]
     RootKeyAbsent(PathBuf),

@@ -11,8 +11,11 @@ mod e2e {
     mod crash;
     mod disk;
     mod files;
+    mod identity;
     mod inbox;
+    mod key_files;
     mod link;
+    mod own_pki;
     mod real_data;
     mod rotation;
 }

@@ -12,6 +12,7 @@
 
 // Everything here is a test, also what lies in functions of its own.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::type_complexity, reason = "a table of attacks reads best with its types in place")]
 
 #[path = "hostile/control.rs"]
 mod control;

@@ -327,7 +327,8 @@ pub(crate) mod tests {
         let root = RootOfTrust::from_certificate(authority.root()).unwrap();
         let base = Position { seq: 0x0102, hash: Hash([7; 32]) };
         let without = anchor_of(&authority);
-        let with = Anchor { base: Some(base), ..unsigned(&authority) };
+        let earlier = vec![SigningKey::from_seed(&[6; 32]).public()];
+        let with = Anchor { base: Some(base), earlier, ..unsigned(&authority) };
         let with = authority.dirs().sign_anchor(1, &with).unwrap();
         with.verify(&root).unwrap();
         let bytes = with.encode();
@@ -338,12 +339,17 @@ pub(crate) mod tests {
         assert_eq!(bytes[1..at], without.encode()[1..at]);
         assert_eq!(bytes[at..at + 40], [&[0, 0, 0, 0, 0, 0, 1, 2][..], &[7; 32]].concat());
 
+        assert_eq!(bytes[at + 40..at + 42], [0, 1], "as many earlier keys");
         for altered in
             [None, Some(Position { seq: 3, ..base }), Some(Position { hash: Hash::ZERO, ..base })]
         {
             let altered = Anchor { base: altered, ..with.clone() };
             assert!(altered.verify(&root).is_err(), "{altered:?}");
         }
+        let nobody = Anchor { earlier: vec![], ..with.clone() };
+        assert!(nobody.verify(&root).is_err() && Anchor::decode(&nobody.encode()).is_err());
+        let many = Anchor { earlier: vec![with.earlier[0]; 65], ..with.clone() };
+        assert!(Anchor::decode(&many.encode()).is_err());
         for length in 0..bytes.len() {
             assert!(Anchor::decode(&bytes[..length]).is_err(), "{length}");
         }
@@ -354,7 +360,8 @@ pub(crate) mod tests {
         let authority = TestAuthority::now("zhengzhou");
         for (epoch, seq) in [(0, 1), (1, 1), (2, 0)] {
             let base = Some(Position { seq, hash: Hash([7; 32]) });
-            let bad = Anchor { epoch, base, ..anchor_of(&authority) };
+            let earlier = vec![SigningKey::from_seed(&[6; 32]).public()];
+            let bad = Anchor { epoch, base, earlier, ..anchor_of(&authority) };
             assert!(matches!(Anchor::decode(&bad.encode()), Err(DecodeError::Invalid(_))));
             assert!(authority.dirs().sign_anchor(1, &bad).is_err(), "{epoch} {seq}");
         }

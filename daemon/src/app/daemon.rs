@@ -13,9 +13,13 @@ use certs::{
     credentials::Credentials, explain::CertificateProblem, identity::Identity, keyfile,
     observe::RefusalObserver, tls::TlsOptions,
 };
-use protocol::message::CloseCode;
+use protocol::{id::PartitionId, message::CloseCode};
 use tokio::{
-    sync::{Notify, Semaphore, broadcast::error::RecvError, watch},
+    sync::{
+        Notify, Semaphore,
+        broadcast::{self, error::RecvError},
+        watch,
+    },
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -66,6 +70,9 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
         tasks.spawn(show_renewed(node.clone(), listener, shutdown.clone()));
     }
     if let Some(upstream) = &node.config.upstream {
+        // Before anything can move it.
+        let events = node.store.subscribe();
+        tasks.spawn(heed_federation(node.clone(), events, shutdown.clone()));
         let credentials = replication_credentials(&node, &mut tasks, &shutdown);
         tasks.spawn(sync::keep_connected(
             node.sync.clone(),
@@ -77,7 +84,6 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
             },
             shutdown.clone(),
         ));
-        tasks.spawn(heed_federation(node.clone(), shutdown.clone()));
     }
     if node.config.inbox.enabled {
         let inbox = Inbox {
@@ -183,8 +189,11 @@ fn replication_credentials(
 }
 
 /// Lets the trustee look whenever `_federation` has moved.
-async fn heed_federation(node: Arc<Node>, shutdown: CancellationToken) {
-    let mut events = node.store.subscribe();
+async fn heed_federation(
+    node: Arc<Node>,
+    mut events: broadcast::Receiver<PartitionId>,
+    shutdown: CancellationToken,
+) {
     loop {
         let moved = tokio::select! {
             event = events.recv() => match event {
@@ -216,12 +225,13 @@ struct Observer(Arc<Node>);
 impl RefusalObserver for Observer {
     fn refused(&self, identity: &Identity, problem: &CertificateProblem) {
         let peers = &self.0.sync.peers;
-        let is_news = peers.refused(&identity.node, problem.kind.as_str(), &problem.text);
-        if is_news {
-            tracing::warn!(
-                peer = %identity.node, reason = %problem,
-                "a member cannot connect; if its certificate has ended: creditsync invite {}", identity.node
-            );
+        let reason = format!(
+            "{problem}. If its certificate has ended, it needs a new token (here: creditsync invite {}, there: \
+             creditsync join TOKEN) / 若其证书已过期，请签发新令牌",
+            identity.node
+        );
+        if peers.refused(&identity.node, problem.kind.as_str(), &reason) {
+            tracing::warn!(peer = %identity.node, %reason, "a member cannot connect");
         }
     }
 }

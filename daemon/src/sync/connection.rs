@@ -215,8 +215,9 @@ async fn run(
     tracing::info!(%peer, address = %connection.address(), "connected");
     warn_of_clock(peer, clock_ahead_ms, &before);
     connected();
-    tell_about_trust(context, &mut sender, true).await?;
+    // Before it is told: what changes meanwhile is told again.
     let mut tell = context.tell.subscribe();
+    tell_about_trust(context, &mut sender, true).await?;
     let mut statements = tokio::time::interval(STATEMENT_EVERY);
 
     let streams =

@@ -8,7 +8,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use certs::{credentials::Credentials, identity::Identity, rotate, tls::TlsOptions};
+use certs::{
+    credentials::Credentials, explain::ProblemKind, identity::Identity, rotate, tls::TlsOptions,
+};
 use protocol::{message::CloseCode, session::backoff::Backoff};
 use time::OffsetDateTime;
 use tokio::sync::{oneshot, watch};
@@ -111,11 +113,23 @@ fn explain(end: &ConnectionEnd, dialling: &Dialling) -> (String, String) {
         );
         return ("our certificate has ended".to_owned(), reason);
     }
-    let kind = match end {
-        ConnectionEnd::Net(error) => error.kind(),
-        end => end.to_string(),
-    };
-    (kind, end.to_string())
+    match end {
+        ConnectionEnd::Net(NetError::Tls(problem)) if is_about_roots(problem.kind) => {
+            let reason = format!(
+                "{end}. If the municipal centre changed its root while this node was away, ask it for a new token                  (there: creditsync invite {}) and use it here: creditsync join TOKEN. Nothing is lost meanwhile \
+                 / 若市级中心在本节点离线期间更换了根证书，请索取新令牌后执行 creditsync join",
+                shown.identity.node
+            );
+            (problem.kind.as_str().to_owned(), reason)
+        }
+        ConnectionEnd::Net(error) => (error.kind(), end.to_string()),
+        end => (end.to_string(), end.to_string()),
+    }
+}
+
+/// Whether one side trusts no root of the other.
+fn is_about_roots(kind: ProblemKind) -> bool {
+    matches!(kind, ProblemKind::UnknownIssuer | ProblemKind::OursUnknownIssuer)
 }
 
 impl Dialling {

@@ -121,6 +121,9 @@ impl Follow {
             Trouble::UnknownDataset(_) => {
                 tracing::warn!(%partition, %peer, reason = %trouble, "not followed");
             }
+            Trouble::Fork(_) | Trouble::Store(StoreError::Fork { .. }) if self.is_dropped() => {
+                tracing::debug!(%partition, %peer, "what is held here does not count any more");
+            }
             Trouble::Fork(_) | Trouble::Store(StoreError::Fork { .. }) => {
                 tracing::error!(%partition, %peer, reason = %trouble, "the partition is quarantined: it has two signed histories, and nothing is overwritten");
                 if let Err(error) =
@@ -148,6 +151,19 @@ impl Follow {
             Trouble::Net(error) => tracing::debug!(%partition, %peer, %error, "the stream ended"),
         }
         FollowEnd::Retry
+    }
+
+    /// Whether `_federation` as it is held here does not count by the hub's newest
+    /// anchor, and is about to be fetched again, or was just dropped: then it is
+    /// no second history.
+    fn is_dropped(&self) -> bool {
+        let head = self.context.store.head(&self.partition);
+        let registry = self.context.membership.current();
+        self.partition.dataset.is_system()
+            && match (head, registry) {
+                (Some(head), Ok(registry)) => head.signed.verify(&*registry).is_err(),
+                _ => true,
+            }
     }
 
     async fn follow(&self) -> Result<FollowEnd, Trouble> {

@@ -3,6 +3,8 @@
 //! nothing.
 #![cfg(debug_assertions)]
 
+use std::process::Stdio;
+
 use harness::{
     federation::{Federation, HUB},
     node::{DEADLINE, Node, wait_for_ok, wait_until},
@@ -246,8 +248,9 @@ fn a_countys_signing_key_is_replaced_although_either_side_dies() {
         victim.stop();
         victim.try_start_to_crash(point).unwrap();
         case.county().wait_connected(HUB);
-        // Its answer may be lost with whoever dies.
-        case.county().cli(&renew);
+        // Its answer may be lost with whoever dies, so it is not looked at.
+        let mut asking = case.county().command(&renew);
+        let mut asking = asking.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         if dies == HUB { case.hub() } else { case.county() }.wait_crashed(point);
         if dies == HUB {
             // The next key is registered, but the county does not know it yet,
@@ -255,6 +258,7 @@ fn a_countys_signing_key_is_replaced_although_either_side_dies() {
             case.import();
         }
         if dies == HUB { case.hub() } else { case.county() }.start();
+        asking.wait().unwrap();
         if point == "key.next-written" {
             case.county().wait_connected(HUB);
             case.county().json(&renew);

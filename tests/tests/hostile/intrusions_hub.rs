@@ -151,7 +151,9 @@ const ANCHORS: &[Saying] = &[
     ("an anchor of another federation", |scene| scene.anchor("other-city").encode(), Heed::Ignored),
     (
         "an anchor of no higher epoch",
-        |scene| Anchor { epoch: 1, base: None, ..scene.anchor(FEDERATION) }.encode(),
+        |scene| {
+            Anchor { epoch: 1, base: None, earlier: vec![], ..scene.anchor(FEDERATION) }.encode()
+        },
         Heed::Ignored,
     ),
 ];
@@ -248,6 +250,7 @@ impl Scene {
             hub_key: key(5).public(),
             epoch: 2,
             base: Some(self.history.head),
+            earlier: vec![self.anchor.hub_key],
             ..self.anchor.clone()
         };
         let authority = other_authority(dir.path(), federation);

@@ -16,6 +16,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use certs::{
+    CertError,
     authority::{CaDirs, CaRole, ROOT_LIFETIME},
     bundle::root_id,
     enrol::{Anchor, RootOfTrust},
@@ -75,9 +76,25 @@ impl Registrar {
         force: bool,
         root_keys: Option<&Path>,
     ) -> anyhow::Result<(Json, bool)> {
+        self.take_step(new_root, force, root_keys, None)
+    }
+
+    /// As [`Registrar::rotate_ca`]; nothing is done if another step than the
+    /// expected one has become due meanwhile.
+    fn take_step(
+        &self,
+        new_root: bool,
+        force: bool,
+        root_keys: Option<&Path>,
+        expected: Option<&Step>,
+    ) -> anyhow::Result<(Json, bool)> {
         let _changing = self.change();
         let registry = self.membership.current()?;
-        let answer = match next_step(&registry) {
+        let step = next_step(&registry);
+        if expected.is_some_and(|expected| *expected != step) {
+            return Ok((json!({ "step": "none" }), true));
+        }
+        let answer = match step {
             Step::Begin => self.prepare(&registry, new_root, &self.cas_at(root_keys))?,
             Step::Activate { root, issuing } => {
                 let late = self.not_prepared(&registry, root);
@@ -104,15 +121,16 @@ impl Registrar {
     /// Answers whether anything was done. Blocks.
     pub fn rotate_ca_if_due(&self, now: OffsetDateTime, random: u32) -> anyhow::Result<bool> {
         let registry = self.membership.current()?;
-        let due = match next_step(&registry) {
+        let step = next_step(&registry);
+        let due = match &step {
             Step::Begin => self.is_rotation_due(&registry, now, random)?,
-            Step::Activate { root, .. } => self.not_prepared(&registry, root).is_empty(),
+            Step::Activate { root, .. } => self.not_prepared(&registry, *root).is_empty(),
             Step::Retire { .. } => self.not_renewed(&registry).is_empty(),
         };
         if !due {
             return Ok(false);
         }
-        let (done, waits) = self.rotate_ca(false, false, None)?;
+        let (done, waits) = self.take_step(false, false, None, Some(&step))?;
         if !waits {
             tracing::info!(step = %done["step"], "the rotation of certificate authorities went on");
         }
@@ -174,6 +192,11 @@ impl Registrar {
         let lifetime = Duration::seconds(self.config.certificates.issuing_lifetime_s as i64);
         let newest = |kind| registry.cas(kind).next_back().map_or(0, |(number, _)| number);
         let (current, _) = registry.active_ca(CaKind::Root).context("no root CA is in use")?;
+        if !cas.has_root_key(current) {
+            // Before a key of the next root is made in a place that is no place.
+            let file = cas.root_keys.file(&CaRole::Root.key_file(current));
+            return Err(CertError::RootKeyAbsent(file).into());
+        }
         let issuing = newest(CaKind::Issuing) + 1;
         let mut entries = Vec::new();
         let root = if new_root {
@@ -195,6 +218,9 @@ impl Registrar {
         } else {
             current
         };
+        // What an interrupted rotation of another kind has left belongs to another
+        // root, and nobody knows it.
+        cas.discard_issuing_of_others(issuing, root)?;
         let certificate = cas.create_issuing(federation, issuing, root, now, lifetime)?;
         let record = CaRecord {
             certificate: hex(&certificate),

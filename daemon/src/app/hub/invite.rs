@@ -226,6 +226,15 @@ impl Registrar {
         }
     }
 
+    /// Takes back invitations that were not used: what they say of the hub is not
+    /// true any more.
+    pub(super) fn drop_open_invites(&self) -> anyhow::Result<()> {
+        let _one_at_a_time = self.invites.lock().unwrap_or_else(|error| error.into_inner());
+        let mut invites = self.read_invites()?;
+        invites.retain(|invite| invite.used_unix.is_some());
+        self.write_invites(&invites)
+    }
+
     /// Finds the invitation that a request is for and, with `use_up`, marks it as
     /// used. Blocks.
     fn redeem(&self, request: &JoinRequest, use_up: bool) -> Result<Invite, JoinRefused> {
@@ -263,18 +272,16 @@ impl Registrar {
 
     /// As [`Registrar::enrol`], unless too many unknown tokens came in.
     fn enrol_from(&self, request: &JoinRequest, from: IpAddr) -> Result<JoinReply, JoinRefused> {
-        let may_try = {
-            let mut attempts = self.invites.lock().unwrap_or_else(|error| error.into_inner());
-            attempts.may_try(from, Instant::now())
-        };
-        if !may_try {
+        let reply = self.enrol(request);
+        if !matches!(reply, Err(JoinRefused::UnknownToken)) {
+            return reply;
+        }
+        // Who has a token is served, whoever else is at the same address.
+        let mut attempts = self.invites.lock().unwrap_or_else(|error| error.into_inner());
+        if !attempts.may_try(from, Instant::now()) {
             return Err(JoinRefused::TooMany);
         }
-        let reply = self.enrol(request);
-        if matches!(reply, Err(JoinRefused::UnknownToken)) {
-            let mut attempts = self.invites.lock().unwrap_or_else(|error| error.into_inner());
-            attempts.note_unknown(from);
-        }
+        attempts.note_unknown(from);
         reply
     }
 

@@ -152,8 +152,14 @@ impl Registrar {
     /// Whether this hub's own certificate is one that the authority in use would
     /// issue: that one's, with the certificates of roots that are needed now.
     pub fn is_settled(&self) -> anyhow::Result<bool> {
+        let registry = self.membership.current()?;
+        let choice = issuer_choice(&registry)?;
+        let issuing = registry.ca(CaKind::Issuing, choice.issuing).map(|ca| &ca.certificate);
+        let root = registry.ca(CaKind::Root, choice.root).filter(|_| !choice.cross_by.is_empty());
+        let cross = root.and_then(|ca| ca.cross.as_ref());
         let shown = self.keeper.shown();
-        Ok(shown.federation.chain.get(1..) == Some(self.authority()?.above()))
+        let above = shown.federation.chain.iter().skip(1).map(|certificate| certificate.to_vec());
+        Ok(above.eq(issuing.into_iter().chain(cross).cloned()))
     }
 
     /// One change of `_federation` at a time, from what is read to what is

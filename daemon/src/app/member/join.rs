@@ -125,7 +125,7 @@ pub fn join_again(
     let csr = node.keeper.request()?;
     let present = node.own_keys.current();
     let mut new_signing_key = false;
-    let answered = runtime.block_on(async {
+    let (mut answer, chain, root) = runtime.block_on(async {
         let mut answer = ask(&token, &csr, &present, options).await?;
         if answer.is_refused_for_key().await? {
             let next = node.own_keys.prepare_next()?;
@@ -133,19 +133,23 @@ pub fn join_again(
             answer = ask(&token, &csr, &next, options).await?;
         }
         let (chain, root) = answer.accepted(&token).await?;
-        let mut roots = node.keeper.bundle()?;
-        if !roots.contains(&root) {
-            roots.push(root);
-            bundle::save_bundle(&node.dir.certs(), &roots)?;
-        }
-        if token.anchor.supersedes(&anchor) {
-            keyfile::write_public(&node.dir.anchor(), &token.anchor.encode())?;
-            node.membership.set_anchor(token.anchor.clone());
-        }
-        answer.take_federation(&token, &node.store, &node.membership).await?;
-        anyhow::Ok(chain)
-    });
-    node.keeper.install(answered?).context("the certificate that the hub sent")?;
+        anyhow::Ok((answer, chain, root))
+    })?;
+    let mut roots = node.keeper.bundle()?;
+    if !roots.contains(&root) {
+        roots.push(root);
+    }
+    // Nothing is changed before the hub has shown what the token promises.
+    node.keeper.check_waiting(&chain, &roots).context("the certificate that the hub sent")?;
+    if token.anchor.supersedes(&anchor) {
+        trustee.use_anchor(token.anchor.clone())?;
+    }
+    runtime.block_on(answer.take_federation(&token, &node.store, &node.membership))?;
+    bundle::save_bundle(&node.dir.certs(), &roots)?;
+    node.keeper.install(chain).context("the certificate that the hub sent")?;
+    let registry = node.membership.current()?;
+    let foreign = registry.keys(node.membership.me()).iter();
+    let foreign = foreign.filter(|known| !node.own_keys.knows(known.public.as_bytes())).count();
     // The administrator who pasted a token has looked at the keys.
     accept_keys(&node.own_keys, &node.membership)?;
     foreign_key_is_settled(&node.dir)?;
@@ -160,6 +164,7 @@ pub fn join_again(
         "federation": node.identity.federation,
         "hub": token.hub,
         "new_signing_key": new_signing_key,
+        "foreign_signing_keys": foreign,
         "certificate_not_after": super::super::rfc3339(not_after.unix_timestamp()),
         "addresses": token.addresses,
         "addresses_differ": known.as_ref() != Some(&token.addresses),

@@ -9,7 +9,10 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anyhow::Context as _;
@@ -54,6 +57,8 @@ pub struct Trustee {
     /// Which daemon this is, in reports.
     instance: [u8; 8],
     fresh: Mutex<Fresh>,
+    /// The last look did not come to its end.
+    unseen: AtomicBool,
 }
 
 /// What was heard of freshness.
@@ -92,13 +97,28 @@ impl Trustee {
         // What is held here the hub had before.
         let highest = store.head(membership.partition()).map_or(0, |head| head.seq());
         let fresh = Mutex::new(Fresh { at_ms, written_ms: at_ms, ahead: None, highest });
-        Ok(Self { dir, store, membership, own_keys, keeper, alarms, tell, instance, fresh })
+        let unseen = AtomicBool::new(false);
+        Ok(Self { dir, store, membership, own_keys, keeper, alarms, tell, instance, fresh, unseen })
     }
 
     /// Judges what `_federation` says now: at the start, and whenever it has
     /// moved. Blocks.
     pub fn look(&self) -> anyhow::Result<()> {
+        self.unseen.store(true, Ordering::Relaxed);
+        self.look_once()?;
+        self.unseen.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether the last look failed: it is to be tried again.
+    pub fn has_to_look(&self) -> bool {
+        self.unseen.load(Ordering::Relaxed)
+    }
+
+    fn look_once(&self) -> anyhow::Result<()> {
+        self.settle_doubt().context("compare _federation with the anchor")?;
         let registry = self.membership.current()?;
+        self.forget_what_a_thief_signed(&registry).context("drop what a thief signed")?;
         if self.keeper.follow_roots(&registry).context("take over the trusted roots")? {
             self.tell.send_replace(());
         }
@@ -143,6 +163,13 @@ impl Trustee {
                 *highest = (*highest).max(*seq);
             }
         }
+        // Nor is anything written below: a new machine of this node takes its own
+        // history back first.
+        for (partition, seq) in &last {
+            if self.store.head(partition).map_or(0, |head| head.seq()) < *seq {
+                self.store.await_own_history(partition, *seq);
+            }
+        }
         let next = self.own_keys.next()?;
         let next = next.filter(|next| {
             registry.current_key(me).is_some_and(|known| known.public == next.public())
@@ -150,6 +177,22 @@ impl Trustee {
         let Some(next) = next else {
             return self.name_heads_that_count(registry, last);
         };
+        // Signing what the hub has acknowledged before would make a second history.
+        let hub = self.membership.hub();
+        for partition in self.store.heads().into_keys().filter(|own| own.origin == *me) {
+            let acked = self.store.acks(&partition).get(hub).map_or(0, |ack| ack.seq);
+            let counted = last.get(&partition).copied().unwrap_or(0);
+            if acked > counted {
+                let reason = format!(
+                    "the hub counts {partition} up to number {counted} only, and has acknowledged number {acked}: it \
+                     was restored from an old backup, or wants a second history signed. Nothing is written until \
+                     this is cleared up; call the municipal centre / 市级中心的记录比它已确认的少，已停止写入"
+                );
+                self.store.stop_own_writes(Some(reason.clone()));
+                self.alarms.raise(Alarm::OtherHistory, reason);
+                return Ok(());
+            }
+        }
         let signed = self.store.adopt_signer_blocking(next, me.clone(), last)?;
         fault::point("key.adopted");
         self.own_keys.promote_next()?;
@@ -167,10 +210,7 @@ impl Trustee {
         mut last: BTreeMap<PartitionId, u64>,
     ) -> anyhow::Result<()> {
         let (me, hub) = (self.membership.me(), self.membership.hub());
-        let anchor = self.membership.anchor();
-        // Only once `_federation` is here again up to behind the anchor's base.
-        let is_whole = registry.keys(hub).iter().any(|known| known.public == anchor.hub_key);
-        if anchor.base.is_none() || !is_whole {
+        if !self.is_whole_again(registry) {
             return Ok(());
         }
         for partition in self.store.heads().into_keys().filter(|own| own.origin == *me) {
@@ -217,7 +257,7 @@ impl Trustee {
                 return self.alarms.raise(
                     Alarm::OlderHistory,
                     format!(
-                        "the hub signs for an older _federation (number {}) than it had before (number {highest}): it                          was restored from an old backup, or somebody hides what was revoked since. This node goes by                          the newer one. Call the municipal centre / 市级中心的成员名册比本节点所知的旧",
+                        "the hub signs for an older _federation (number {}) than it had before (number {highest}): it was restored from an old backup, or somebody hides what was revoked since. This node goes by the newer one. Call the municipal centre / 市级中心的成员名册比本节点所知的旧",
                         statement.head.seq
                     ),
                 );
@@ -242,7 +282,7 @@ impl Trustee {
                 );
                 return;
             }
-            Ok(_) => {}
+            Ok(_) => self.alarms.clear(Alarm::OtherHistory),
             Err(error) => {
                 tracing::warn!(%error, "a statement of freshness could not be compared");
                 return;
@@ -295,7 +335,17 @@ impl Trustee {
             return Ok(false);
         }
         anchor.verify_any(&self.keeper.bundle()?)?;
+        self.use_anchor(anchor)?;
+        Ok(true)
+    }
+
+    /// Goes by an anchor of a higher epoch, which was verified, from now on.
+    ///
+    /// Dying half-way, it leaves the note that the `_federation` here is to be
+    /// looked at; [`Trustee::look`] does so at the next start.
+    pub fn use_anchor(&self, anchor: Anchor) -> anyhow::Result<()> {
         let base = anchor.base.context("an anchor of a higher epoch names a base")?;
+        keyfile::write_public(&doubt_path(&self.dir), anchor.epoch.to_string().as_bytes())?;
         keyfile::write_public(&self.dir.anchor(), &anchor.encode())?;
         fault::point("anchor.taken");
         tracing::warn!(
@@ -304,9 +354,9 @@ impl Trustee {
             "the root CA has named a new signing key of the hub: the one before may have been stolen"
         );
         self.membership.set_anchor(anchor);
-        self.forget_what_does_not_count()?;
+        self.settle_doubt()?;
         self.history_begins_anew();
-        Ok(true)
+        Ok(())
     }
 
     /// What was heard of numbers above what is held here may have been a thief's.
@@ -316,31 +366,57 @@ impl Trustee {
         (fresh.highest, fresh.ahead) = (held, None);
     }
 
-    /// Drops a `_federation` that goes on behind the anchor's base as the root
-    /// does not want it: what a thief signed. It is fetched again from its
-    /// beginning. Blocks.
-    fn forget_what_does_not_count(&self) -> anyhow::Result<()> {
-        let partition = self.membership.partition();
-        let (Some(base), Some(head)) = (self.membership.anchor().base, self.store.head(partition))
-        else {
-            return Ok(());
-        };
-        if head.seq() < base.seq {
+    /// Drops a `_federation` that is not the one that the root names, or that goes
+    /// on behind the anchor's base with a key that does not count: what a thief
+    /// signed. It is fetched again from its beginning. Once an anchor, because
+    /// what is fetched then is less than the base for a while. Blocks.
+    fn settle_doubt(&self) -> anyhow::Result<()> {
+        let note = doubt_path(&self.dir);
+        if !note.exists() {
             return Ok(());
         }
-        let registry = self.membership.current()?;
-        let at_base = self.store.header_at(partition, base.seq)?;
-        let same = at_base.is_some_and(|header| header.hash() == base.hash);
-        let counts = same && (head.seq() == base.seq || head.signed.verify(&*registry).is_ok());
-        if !counts {
-            tracing::error!(
-                held = head.seq(),
-                base = base.seq,
-                "this node's _federation holds what the hub's stolen key signed; it is fetched again"
-            );
-            self.store.forget_blocking(partition)?;
+        let partition = self.membership.partition();
+        if let (Some(base), Some(head)) =
+            (self.membership.anchor().base, self.store.head(partition))
+        {
+            let registry = self.membership.current()?;
+            let at_base = self.store.header_at(partition, base.seq)?;
+            let same = at_base.is_some_and(|header| header.hash() == base.hash);
+            let counts = same && (head.seq() == base.seq || head.signed.verify(&*registry).is_ok());
+            if !counts {
+                tracing::warn!(
+                    held = head.seq(),
+                    base = base.seq,
+                    "this node's _federation may hold what the hub's stolen key signed; it is fetched again"
+                );
+                self.store.forget_blocking(partition)?;
+            }
+        }
+        std::fs::remove_file(&note).with_context(|| format!("remove {}", note.display()))
+    }
+
+    /// After the theft of the hub's key, drops those of the hub's partitions that
+    /// the thief went on with. They are fetched again. Blocks.
+    fn forget_what_a_thief_signed(&self, registry: &Registry) -> anyhow::Result<()> {
+        if !self.is_whole_again(registry) {
+            return Ok(());
+        }
+        for (partition, head) in self.store.heads() {
+            let is_hubs = partition.origin == *self.membership.hub();
+            if is_hubs && !partition.dataset.is_system() && head.signed.verify(registry).is_err() {
+                tracing::warn!(%partition, "it ends with what the hub's stolen key signed; it is fetched again");
+                self.store.forget_blocking(&partition)?;
+            }
         }
         Ok(())
+    }
+
+    /// Whether `_federation` is here up to behind the base of an anchor that was
+    /// signed after a theft.
+    fn is_whole_again(&self, registry: &Registry) -> bool {
+        let anchor = self.membership.anchor();
+        let mut keys = registry.keys(self.membership.hub()).iter();
+        anchor.base.is_some() && keys.any(|known| known.public == anchor.hub_key)
     }
 }
 
@@ -376,6 +452,11 @@ impl TrusteeOfSync for Trustee {
             false
         })
     }
+}
+
+/// Lies there from a new anchor until `_federation` was compared with it.
+fn doubt_path(dir: &NodeDir) -> PathBuf {
+    dir.certs().join("federation-in-doubt")
 }
 
 fn foreign_key_path(dir: &NodeDir) -> PathBuf {

@@ -187,6 +187,10 @@ impl Writer {
         let mut batch = Batch::default();
         let mut previous: Option<Hash> = None;
         let mut newest = None;
+        // A header names no older `_federation` than the one before it, which need
+        // not be kept any more.
+        let before = self.shared.disk.log_header(state.number, first.saturating_sub(1))?;
+        let mut named = before.and_then(|before| before.header().federation_head);
         for seq in first..=head.seq() {
             let mut header = self.logged(&partition, &state, seq)?.header().clone();
             header.previous = previous.unwrap_or(header.previous);
@@ -194,6 +198,10 @@ impl Writer {
                 let held = self.federation_head(&partition);
                 header.federation_head = held.map(|(_, head)| head.position());
             }
+            if named.is_some_and(|named| header.federation_head.is_none_or(|n| n.seq < named.seq)) {
+                header.federation_head = named;
+            }
+            named = header.federation_head;
             header.key_id = next.public().id();
             let signed = SignedHeader::sign(header, next);
             previous = Some(signed.hash());
