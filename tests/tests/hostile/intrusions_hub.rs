@@ -207,8 +207,11 @@ const TAKEN_OVER: &[&str] = &[
 ];
 
 /// What must not outlast a token that is pasted at a member.
-const JOINED_AGAIN: &[&str] =
-    &["a token of another root, to join again", "a thief's _federation, and then a new token"];
+const JOINED_AGAIN: &[&str] = &[
+    "a token of another root, to join again",
+    "the same with an anchor of a higher epoch",
+    "a thief's _federation, and then a new token",
+];
 
 pub const ROWS: usize = SHOWN.len()
     + STATEMENTS.len()
@@ -489,14 +492,20 @@ fn a_member_that_cannot_join_again_trusts_nobody_new() {
     let node = Node::new(HOSTILE, &world.federation.dir().join(HOSTILE));
     let files = ["certs/root.pem", "certs/anchor", "certs/node.pem", "keys/node.key"];
     let read = || files.map(|file| std::fs::read(node.dir().join(file)).unwrap());
-    let before = read();
+    let head = || node.partition(&format!("_federation/{HUB}")).unwrap()["head"].clone();
+    let (before, head_before) = (read(), head());
     node.cli(&["join", &token]).expect_failure(&["_federation from the hub"]);
-    assert_eq!(read(), before, "{}", JOINED_AGAIN[0]);
+    assert_eq!((read(), head()), (before.clone(), head_before.clone()), "{}", JOINED_AGAIN[0]);
+    // With an anchor that would count more, had a root of ours signed it.
+    other.hub.cli(&["cert", "renew", "--signing-key", "--stolen"]).expect_code(0);
+    let token = other.invite(HOSTILE, &["--address", &other.address().to_string()]);
+    node.cli(&["join", &token]).expect_failure(&["no root CA that this node trusts"]);
+    assert_eq!((read(), head()), (before.clone(), head_before), "{}", JOINED_AGAIN[1]);
     // At its own hub it still can.
     let token =
         world.federation.invite(HOSTILE, &["--address", &world.federation.address().to_string()]);
     node.cli(&["join", &token]).expect_code(0);
-    assert_eq!(read()[..2], before[..2], "{}", JOINED_AGAIN[0]);
+    assert_eq!(read()[..2], before[..2]);
     world.check_service();
     world.finish();
 }
@@ -519,7 +528,7 @@ fn a_member_that_a_thief_has_misled_joins_again() {
     victim.node.cli(&["join", &token]).expect_code(0);
     assert_eq!(victim.node.json(&["cert", "show"])["anchor_epoch"], 2);
     let theirs = world.federation.hub.partition(&format!("_federation/{HUB}")).unwrap();
-    assert_eq!(victim.federation()["head"], theirs["head"], "{}", JOINED_AGAIN[1]);
+    assert_eq!(victim.federation()["head"], theirs["head"], "{}", JOINED_AGAIN[2]);
     drop(victim);
     world.check_service();
     world.finish();
