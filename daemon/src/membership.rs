@@ -107,9 +107,7 @@ impl Membership {
             NotWelcome::Unreadable
         })?;
         let node = &peer.identity().node;
-        // As it is written down: without the zeros that DER may put in front.
-        let serial = peer.serial_hex().trim_start_matches("00");
-        if registry.revocation(node, Some(serial)).is_some() {
+        if registry.revocation(node, Some(peer.serial_hex())).is_some() {
             return Err(NotWelcome::Revoked);
         }
         let is_counterpart = if self.is_hub() {

@@ -39,16 +39,20 @@ pub fn refused(world: &World, what: &str, request: &JoinRequest) -> JoinRefused 
 
 #[track_caller]
 pub fn refused_from(world: &World, dial: &Dial, request: &JoinRequest) -> JoinRefused {
-    let reply = world.block_on(async {
+    match answer(world, dial, request) {
+        JoinReply::Refused(refused) => refused,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The hub's first word.
+pub fn answer(world: &World, dial: &Dial, request: &JoinRequest) -> JoinReply {
+    world.block_on(async {
         let peer = dial.connect().await.unwrap();
         let mut stream = peer.open().await;
         stream.send(request).await;
         stream.receive().await.unwrap()
-    });
-    match reply {
-        JoinReply::Refused(refused) => refused,
-        other => panic!("{other:?}"),
-    }
+    })
 }
 
 #[test]

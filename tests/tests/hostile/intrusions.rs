@@ -1,6 +1,11 @@
 //! The table of attempted intrusions, in parts by what an intruder starts from.
 //! Each row names an attack and the refusal that is expected of it; the test
 //! beside its part makes the attempt.
+//!
+//! Not counted here, because they stand in tests of their own: floods of datagrams,
+//! handshakes, joins and streams (`flood.rs`), frames and streams that break the
+//! protocol (`control.rs`, `streams.rs`), forged change sets and trees
+//! (`provider.rs`, `tree.rs`), and false hubs of a first join (`hub.rs`).
 
 use crate::{
     intrusions_certificates, intrusions_enrolment, intrusions_hub, intrusions_keys,

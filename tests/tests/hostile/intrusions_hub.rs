@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use certs::{authority::ROOT_LIFETIME, credentials::Credentials, enrol::Anchor};
-use harness::{federation::HUB, node::wait_until};
+use harness::{
+    federation::{Federation, HUB},
+    node::{Node, wait_until},
+};
 use protocol::{
     change::{Header, Position},
     federation::{CaKind, CaRecord, CaState, Entry, Introduction, KeyRecord, Revocation},
@@ -203,8 +206,19 @@ const TAKEN_OVER: &[&str] = &[
     "a report, which is a member's to send",
 ];
 
-pub const ROWS: usize =
-    SHOWN.len() + STATEMENTS.len() + ANCHORS.len() + CHANGE_SETS.len() + TAKEN_OVER.len();
+/// What must not outlast a token that is pasted at a member.
+const JOINED_AGAIN: &[&str] = &[
+    "a token of another root, to join again",
+    "the same with an anchor of a higher epoch",
+    "a thief's _federation, and then a new token",
+];
+
+pub const ROWS: usize = SHOWN.len()
+    + STATEMENTS.len()
+    + ANCHORS.len()
+    + CHANGE_SETS.len()
+    + TAKEN_OVER.len()
+    + JOINED_AGAIN.len();
 
 const DAY: Duration = Duration::days(1);
 const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
@@ -464,6 +478,57 @@ fn roots_and_histories_that_nobody_vouches_for_are_not_taken() {
     let row =
         harness::table::Table::synthetic(5, 0..1, "害").write(world.federation.dir(), "v.csv");
     victim.node.import("enterprise", &row);
+    drop(victim);
+    world.check_service();
+    world.finish();
+}
+
+#[test]
+fn a_member_that_cannot_join_again_trusts_nobody_new() {
+    let mut world = World::new();
+    // The same names and another root; this hub would let it in.
+    let other = Federation::hub_only();
+    let token = other.invite(HOSTILE, &["--address", &other.address().to_string()]);
+    let node = Node::new(HOSTILE, &world.federation.dir().join(HOSTILE));
+    let files = ["certs/root.pem", "certs/anchor", "certs/node.pem", "keys/node.key"];
+    let read = || files.map(|file| std::fs::read(node.dir().join(file)).unwrap());
+    let head = || node.partition(&format!("_federation/{HUB}")).unwrap()["head"].clone();
+    let (before, head_before) = (read(), head());
+    node.cli(&["join", &token]).expect_failure(&["_federation from the hub"]);
+    assert_eq!((read(), head()), (before.clone(), head_before.clone()), "{}", JOINED_AGAIN[0]);
+    // With an anchor that would count more, had a root of ours signed it.
+    other.hub.cli(&["cert", "renew", "--signing-key", "--stolen"]).expect_code(0);
+    let token = other.invite(HOSTILE, &["--address", &other.address().to_string()]);
+    node.cli(&["join", &token]).expect_failure(&["no root CA that this node trusts"]);
+    assert_eq!((read(), head()), (before.clone(), head_before), "{}", JOINED_AGAIN[1]);
+    // At its own hub it still can.
+    let token =
+        world.federation.invite(HOSTILE, &["--address", &world.federation.address().to_string()]);
+    node.cli(&["join", &token]).expect_code(0);
+    assert_eq!(read()[..2], before[..2]);
+    world.check_service();
+    world.finish();
+}
+
+#[test]
+fn a_member_that_a_thief_has_misled_joins_again() {
+    let mut world = World::new();
+    let hub = FalseHub::start(&world);
+    let mut victim = Victim::new(&world, VICTIM, &hub);
+    let scene = Scene::new(&world);
+    // The thief has the hub's signing key.
+    let stolen = scene.go_on(&scene.hub_key, |_| {});
+    world.block_on(async {
+        assert_eq!(hub.lured(scene.more()).await.provide(&[stolen]).await, Ok(()));
+    });
+    victim.node.stop();
+    world.federation.hub.cli(&["cert", "renew", "--signing-key", "--stolen"]).expect_code(0);
+    let address = world.federation.address().to_string();
+    let token = world.federation.invite(VICTIM, &["--address", &address]);
+    victim.node.cli(&["join", &token]).expect_code(0);
+    assert_eq!(victim.node.json(&["cert", "show"])["anchor_epoch"], 2);
+    let theirs = world.federation.hub.partition(&format!("_federation/{HUB}")).unwrap();
+    assert_eq!(victim.federation()["head"], theirs["head"], "{}", JOINED_AGAIN[2]);
     drop(victim);
     world.check_service();
     world.finish();

@@ -60,9 +60,8 @@ impl Registrar {
         };
         tracing::warn!(%node, serial = serial.as_deref().unwrap_or("all"), "revoked");
         let seen = self.seen.get(&node);
-        let in_use = seen.is_some_and(|seen| {
-            serial.as_deref().is_none_or(|serial| seen.serial.trim_start_matches("00") == serial)
-        });
+        let in_use =
+            seen.is_some_and(|seen| serial.as_deref().is_none_or(|serial| seen.serial == serial));
         Ok(json!({
             "node": node, "serial": serial, "changed": true, "in_use": in_use,
             "federation_seq": head.seq(),
@@ -165,7 +164,6 @@ mod tests {
         assert_eq!(normal_serial("00:9A:01").unwrap(), "9a01");
         assert_eq!(normal_serial("a01").unwrap(), "0a01");
         assert_eq!(normal_serial("0").unwrap(), "00");
-        assert_eq!(normal_serial("00:9A:01").unwrap(), "9a01");
         for bad in ["", "0x", "4g", &"1".repeat(41)] {
             assert!(normal_serial(bad).is_err(), "{bad}");
         }

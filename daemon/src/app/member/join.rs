@@ -119,6 +119,13 @@ pub fn join_again(
     if token.anchor.epoch < anchor.epoch {
         bail!("the token is older than what this node knows of the hub; ask for a new one");
     }
+    if token.anchor.supersedes(&anchor) && token.anchor.verify_any(&node.keeper.bundle()?).is_err()
+    {
+        // Else the history that is held here could not tell the two apart.
+        bail!(
+            "the token names another signing key of the hub, and no root CA that this node trusts has signed that:              by what is known here it is of another federation of the same name. Call the municipal centre; if it has              replaced both while this node was away, join in a new --dir / 令牌与本节点信任的根证书不符，请联系市级中心"
+        );
+    }
     let options = TlsOptions { post_quantum: node.config.tls.post_quantum };
     // The task that renews must not use the waiting key meanwhile.
     let _one_at_a_time = runtime.block_on(node.keeper.asking.lock());
