@@ -71,7 +71,7 @@ fn a_request_that_does_not_fit_its_token_changes_nothing() {
             alter(&|r| r.possession = vec![1; 63]),
             JoinRefused::Mismatch,
         ),
-        ("a proof for another token", alter(&|r| r.token_id = [0; 8]), JoinRefused::Mismatch),
+        ("another token", alter(&|r| r.token_id = [0; 8]), JoinRefused::UnknownToken),
         ("another node's name", alter(&|r| r.node = other.clone()), JoinRefused::Mismatch),
     ] {
         assert_eq!(refused(&world, what, &request), expected, "{what}");
