@@ -209,7 +209,7 @@ impl CertError {
 }
 
 /// A moment as administrators read it, in UTC to the second.
-pub(crate) fn date(moment: OffsetDateTime) -> String {
+pub fn date(moment: OffsetDateTime) -> String {
     const FORMAT: &[BorrowedFormatItem<'_>] =
         format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
     moment.to_offset(time::UtcOffset::UTC).format(FORMAT).unwrap_or_else(|_| moment.to_string())

@@ -114,12 +114,21 @@ pub fn facts(cert: &CertificateDer<'_>) -> Result<CertificateFacts, CertError> {
         identity: identity_in(&parsed).ok(),
         subject: parsed.subject().to_string(),
         issuer: parsed.issuer().to_string(),
-        serial_hex: parsed.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect(),
+        serial_hex: serial_hex(parsed.raw_serial()),
         not_before: moment(parsed.validity().not_before)?,
         not_after: moment(parsed.validity().not_after)?,
         key_algorithm: key_algorithm(&parsed),
         is_ca: parsed.is_ca(),
     })
+}
+
+/// A serial number as a number, without the octet that DER puts before one whose
+/// first bit is set: other tools print it without, and it is from them that
+/// administrators of other PKIs know what to revoke.
+fn serial_hex(octets: &[u8]) -> String {
+    let zeros = octets.iter().take_while(|octet| **octet == 0).count();
+    let digits = &octets[zeros.min(octets.len().saturating_sub(1))..];
+    digits.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 /// Whether `issuer`'s name and key stand behind `cert`: the names are equal byte
@@ -275,6 +284,15 @@ pub(crate) mod tests {
         }
         for node in ["410122", "a-b", "0", &"9".repeat(63)] {
             identity("zhengzhou", node).check().unwrap();
+        }
+    }
+
+    #[test]
+    fn serial_numbers_are_numbers() {
+        for (octets, text) in
+            [(&[0x00, 0x9a, 0x01][..], "9a01"), (&[0x0a, 0x01], "0a01"), (&[0], "00"), (&[], "")]
+        {
+            assert_eq!(serial_hex(octets), text);
         }
     }
 

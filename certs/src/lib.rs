@@ -43,4 +43,4 @@ pub mod rotate;
 pub mod tls;
 pub mod verify;
 
-pub use error::CertError;
+pub use error::{CertError, date};

@@ -62,9 +62,9 @@ pub fn reconnect_at(
     now + RECONNECT_MIN.max(left / 2)
 }
 
-/// Whether a certificate ends within `days` from `now`, or has ended.
-pub fn expires_within(facts: &CertificateFacts, now: OffsetDateTime, days: u32) -> bool {
-    facts.not_after - now <= Duration::days(days.into())
+/// Whether what ends at `not_after` does so within `days` from `now`, or has ended.
+pub fn ends_within(not_after: OffsetDateTime, now: OffsetDateTime, days: u32) -> bool {
+    not_after - now <= Duration::days(days.into())
 }
 
 #[cfg(test)]
@@ -139,9 +139,9 @@ mod tests {
     #[test]
     fn the_end_comes_within_days() {
         let facts = facts(now(), Duration::days(30));
-        assert!(!expires_within(&facts, now(), 29));
-        assert!(expires_within(&facts, now(), 30));
-        assert!(expires_within(&facts, now() + Duration::days(40), 0));
-        assert!(!expires_within(&facts, now(), 0));
+        assert!(!ends_within(facts.not_after, now(), 29));
+        assert!(ends_within(facts.not_after, now(), 30));
+        assert!(ends_within(facts.not_after, now() + Duration::days(40), 0));
+        assert!(!ends_within(facts.not_after, now(), 0));
     }
 }

@@ -26,7 +26,15 @@ pub struct VerifiedPeer {
     serial_hex: String,
     not_before: OffsetDateTime,
     not_after: OffsetDateTime,
-    issuer: Option<Hash>,
+    issuer: Option<Issuer>,
+}
+
+/// The CA that stands behind a peer's certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Issuer {
+    id: Hash,
+    /// DER SubjectPublicKeyInfo.
+    key: Vec<u8>,
 }
 
 impl VerifiedPeer {
@@ -47,8 +55,20 @@ impl VerifiedPeer {
 
     /// The CA that issued its certificate, as [`root_id`] names it; none if the
     /// peer showed no CA, so that a trusted root issued it directly.
+    ///
+    /// Good for telling generations apart, not for refusing one: the peer can
+    /// show the same CA in other bytes ([`VerifiedPeer::is_issued_by`]).
     pub fn issuer(&self) -> Option<Hash> {
-        self.issuer
+        self.issuer.as_ref().map(|issuer| issuer.id)
+    }
+
+    /// Whether the key of `authority`, a CA's certificate, signed the peer's.
+    ///
+    /// Keys are compared, because a certificate's hash covers its signature, and
+    /// of an ECDSA signature anybody can make another one that verifies too.
+    pub fn is_issued_by(&self, authority: &CertificateDer<'_>) -> bool {
+        let Ok(authority) = identity::parse(authority) else { return false };
+        self.issuer.as_ref().is_some_and(|issuer| issuer.key == authority.public_key().raw)
     }
 
     /// When its certificate ends; a connection must not outlive it.
@@ -116,7 +136,7 @@ pub fn verified_peer(
             if leaf.issuer().as_raw() != parsed.subject().as_raw() {
                 return Err(PeerRefused::ChainOrder(identity));
             }
-            Some(root_id(issuer))
+            Some(Issuer { id: root_id(issuer), key: parsed.public_key().raw.to_vec() })
         }
     };
     let facts = identity::facts(leaf)?;

@@ -27,13 +27,14 @@ const ANCHOR: &str = "\
 const ANCHOR_WITH_BASE: &str = "\
     02000000097a68656e677a686f75000000063431303130308139770ea87d175f56a35466c34c7ecc\
     cb8d8a91b4ee37a25df60f5b8fc9b394000000020000000000000102070707070707070707070707\
-    07070707070707070707070707070707070707070000004730450220076fa1fcde0a5235da509f7b\
-    80df653dfa7ddf300a1f5195ccd8b5c594f52ec6022100b921a8beccff925119e414830b29b0dc86\
-    8d6a8a6b2a93637303b820ada0e9d3";
+    070707070707070707070707070707070707070700018a88e3dd7409f195fd52db2d3cba5d72ca67\
+    09bf1d94121bf3748801b40f6f5c00000046304402204e92fb5ee6c1c8238c940a10fae18edcafc4\
+    fa6ea51c6204ea1f39d4a1493b8902205840ee6cb24955093f4b0a59c0b3b31f2921bcd22cbc1bbb\
+    c97bf2d192f84da8";
 const ITS_ROOT_KEY: &str = "\
-    301306072a8648ce3d020106082a8648ce3d03010703420004df82d8bb764d945b8d57a6b2fdf7d2\
-    5fe57c2e48f29c958140f1cda373636c9770de1662f00957bcf65f18f7b21289092feed5b685576c\
-    66569afddbcf874582";
+    301306072a8648ce3d020106082a8648ce3d03010703420004b882b24409cb78433798e1ee1fb6c9\
+    e85a99c828c1c1badd93ef4c2d598c60b9a69762411f4a4aba278ee61c3837c1cf016172bbf35da6\
+    a1c3745bad9d41e2f7";
 const SECRET_HASH: &str = "0ca338814d5b939bb900c9a42becdbd8d84f6a69b422eb84c357dfe3127122e9";
 
 fn hex(bytes: &[u8]) -> String {
@@ -84,5 +85,6 @@ fn the_pinned_anchor_with_a_base_verifies() {
     assert_eq!(anchor.base, Some(Position { seq: 258, hash: Hash([7; 32]) }));
     let root = RootOfTrust { subject: Vec::new(), spki: unhex(ITS_ROOT_KEY) };
     anchor.verify(&root).unwrap();
+    assert_eq!(anchor.earlier, [SigningKey::from_seed(&[1; 32]).public()]);
     assert!(Anchor { base: None, ..anchor }.verify(&root).is_err());
 }

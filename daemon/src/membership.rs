@@ -10,7 +10,7 @@ use std::sync::{Arc, RwLock};
 use certs::{enrol::Anchor, verify::VerifiedPeer};
 use protocol::{
     change::Position,
-    federation::{CaState, Registry, Role},
+    federation::{CaKind, CaState, Registry, Role},
     id::{DatasetId, FederationId, NodeId, PartitionId},
     message::CloseCode,
     page::Leaf,
@@ -107,7 +107,9 @@ impl Membership {
             NotWelcome::Unreadable
         })?;
         let node = &peer.identity().node;
-        if registry.revocation(node, Some(peer.serial_hex())).is_some() {
+        // As it is written down: without the zeros that DER may put in front.
+        let serial = peer.serial_hex().trim_start_matches("00");
+        if registry.revocation(node, Some(serial)).is_some() {
             return Err(NotWelcome::Revoked);
         }
         let is_counterpart = if self.is_hub() {
@@ -118,13 +120,22 @@ impl Membership {
         if !is_counterpart || *node == self.me {
             return Err(NotWelcome::NotAMember);
         }
+        let ours = || {
+            let mut all = registry.cas(CaKind::Issuing);
+            all.any(|(_, known)| peer.is_issued_by(&known.certificate.as_slice().into()))
+        };
+        let from = registry.members().get(node).and_then(|member| member.certificates_from);
+        if from.is_some_and(|from| peer.not_before().unix_timestamp() < from) && ours() {
+            return Err(NotWelcome::Revoked);
+        }
         // One that `_federation` does not name here has a root that is trusted all
         // the same: it is newer than what has arrived, or an organisation's own.
-        let issuer = peer.issuer().and_then(|id| registry.issuing_ca(&id));
-        match issuer {
-            Some((_, issuer)) if issuer.state == CaState::Retired => Err(NotWelcome::Authority),
-            _ => Ok(()),
+        let mut retired =
+            registry.cas(CaKind::Issuing).filter(|(_, known)| known.state == CaState::Retired);
+        if retired.any(|(_, known)| peer.is_issued_by(&known.certificate.as_slice().into())) {
+            return Err(NotWelcome::Authority);
         }
+        Ok(())
     }
 
     /// The partition of `_federation`.

@@ -295,16 +295,13 @@ impl SignedHeader {
                 ChangeSetError::KeyRange { key_id: *key_id, seq: *seq, first, last }
             }
         })?;
-        self.verify_with(&key, keys)
-    }
-
-    fn verify_with(&self, key: &PublicKey, keys: &dyn KeyRing) -> Result<(), ChangeSetError> {
-        let base = keys.base(&self.header.partition);
-        if base.is_some_and(|base| base.seq == self.header.seq && base.hash != self.hash) {
-            return Err(ChangeSetError::OtherBase { seq: self.header.seq });
-        }
         key.verify(SignaturePurpose::Header, self.hash.as_bytes(), &self.signature)
-            .map_err(|_| ChangeSetError::Signature)
+            .map_err(|_| ChangeSetError::Signature)?;
+        if keys.allows(partition, self.position()) {
+            Ok(())
+        } else {
+            Err(ChangeSetError::OtherBase)
+        }
     }
 }
 
@@ -319,16 +316,10 @@ pub trait KeyRing {
         key_id: &Hash,
     ) -> Result<PublicKey, KeyProblem>;
 
-    /// The place in a partition for which more than a signature vouches. Each
-    /// header names the one before it, so that holds for all before it too.
-    fn base(&self, _: &PartitionId) -> Option<Position> {
-        None
-    }
-
-    /// The key with this id that `changes` register for the partition's origin:
-    /// up to the base, a change set may bring the key that signed it.
-    fn introduced(&self, _: &PartitionId, _: &Hash, _changes: &[Change]) -> Option<PublicKey> {
-        None
+    /// Whether a place in a history can be the one that counts. After a theft the
+    /// root names one place, and no other header has its number.
+    fn allows(&self, _partition: &PartitionId, _position: Position) -> bool {
+        true
     }
 }
 
@@ -371,15 +362,12 @@ pub enum ChangeSetError {
         /// Its last one, if it was retired.
         last: Option<u64>,
     },
-    /// It is another one than the anchor names at this number.
-    #[error("number {seq} is not the one that the hub's anchor names")]
-    OtherBase {
-        /// The header's number.
-        seq: u64,
-    },
     /// The signature is wrong.
     #[error("the signature does not verify")]
     Signature,
+    /// The root of trust names another header with this number.
+    #[error("the root of trust names another header with this number")]
+    OtherBase,
     /// The body is not the one that was signed.
     #[error("the body's hash is not the signed one")]
     BodyHash,
@@ -408,14 +396,9 @@ pub struct ChangeSet {
 impl ChangeSet {
     /// Checks all that can be checked without the replica's state.
     pub fn verify(self, keys: &dyn KeyRing) -> Result<VerifiedChangeSet, ChangeSetError> {
-        let signed = self.header.header();
-        let judged = self.header.verify(keys);
-        let vouched = keys.base(&signed.partition).is_some_and(|base| signed.seq <= base.seq);
-        let may_bring_it = matches!(judged, Err(ChangeSetError::UnknownKey { .. })) && vouched;
-        if !may_bring_it {
-            judged.clone()?;
-        }
+        self.header.verify(keys)?;
         let body = crate::codec::decompress(&self.body, BODY_BYTES_MAX)?;
+        let signed = self.header.header();
         if changes_hash(&body) != signed.changes_hash {
             return Err(ChangeSetError::BodyHash);
         }
@@ -425,10 +408,6 @@ impl ChangeSet {
                 signed: signed.change_count,
                 found: changes.len(),
             });
-        }
-        if let Err(unknown) = judged {
-            let key = keys.introduced(&signed.partition, &signed.key_id, &changes);
-            self.header.verify_with(&key.ok_or(unknown)?, keys)?;
         }
         Ok(VerifiedChangeSet { header: self.header, body: self.body, changes })
     }

@@ -30,6 +30,9 @@ pub const ASKING_FRAME_BYTES_MAX: usize = PAGES_MAX * (crate::record::KEY_BYTES_
 pub const JOIN_REQUEST_BYTES_MAX: usize = 16 * 1024;
 /// Longest certificate request in a [`RenewRequest`].
 pub const CSR_BYTES_MAX: usize = 4 * 1024;
+/// Longest anchor in a message: two names, a position, a signature, and the keys
+/// of 64 anchors before it.
+pub const ANCHOR_BYTES_MAX: usize = 4 * 1024;
 /// Most roots in a report: an overlap has two, and a node trusts at most eight.
 pub const ROOTS_MAX: usize = 16;
 /// Longest build text in a hello.
@@ -204,9 +207,8 @@ impl Control {
                 return Err(DecodeError::TooLong { what: "a list of roots", limit: ROOTS_MAX });
             }
             Control::Report(_) => {}
-            Control::Freshness(bytes) | Control::Anchor(bytes) => {
-                check_bytes(bytes, "a statement", STATEMENT_BYTES_MAX)?;
-            }
+            Control::Freshness(bytes) => check_bytes(bytes, "a statement", STATEMENT_BYTES_MAX)?,
+            Control::Anchor(bytes) => check_bytes(bytes, "an anchor", ANCHOR_BYTES_MAX)?,
         }
         Ok(control)
     }
@@ -539,8 +541,10 @@ mod tests {
             signing_key: Hash::ZERO,
         };
         assert!(Control::decode(&crate::codec::encode(&Control::Report(report))).is_err());
-        let long = vec![0; STATEMENT_BYTES_MAX + 1];
-        for control in [Control::Freshness(long.clone()), Control::Anchor(long)] {
+        for control in [
+            Control::Freshness(vec![0; STATEMENT_BYTES_MAX + 1]),
+            Control::Anchor(vec![0; ANCHOR_BYTES_MAX + 1]),
+        ] {
             assert!(Control::decode(&crate::codec::encode(&control)).is_err());
         }
         let renew = Open::Renew(RenewRequest { csr: vec![0; CSR_BYTES_MAX + 1] });

@@ -12,6 +12,7 @@
 
 // Everything here is a test, also what lies in functions of its own.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::type_complexity, reason = "a table of attacks reads best with its types in place")]
 
 #[path = "hostile/control.rs"]
 mod control;
@@ -25,6 +26,22 @@ mod forge;
 mod handshake;
 #[path = "hostile/hub.rs"]
 mod hub;
+#[path = "hostile/intrusions.rs"]
+mod intrusions;
+#[path = "hostile/intrusions_certificates.rs"]
+mod intrusions_certificates;
+#[path = "hostile/intrusions_enrolment.rs"]
+mod intrusions_enrolment;
+#[path = "hostile/intrusions_hub.rs"]
+mod intrusions_hub;
+#[path = "hostile/intrusions_keys.rs"]
+mod intrusions_keys;
+#[path = "hostile/intrusions_transport.rs"]
+mod intrusions_transport;
+#[path = "hostile/lure.rs"]
+mod lure;
+#[path = "hostile/mint.rs"]
+mod mint;
 #[path = "hostile/peer.rs"]
 mod peer;
 #[path = "hostile/provider.rs"]

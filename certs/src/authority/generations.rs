@@ -214,6 +214,28 @@ impl CaDirs {
         Ok(issuing)
     }
 
+    /// Removes issuing CA `number` if another root than `root_number` issued it.
+    ///
+    /// For a number that nobody knows yet: a rotation may have been interrupted and
+    /// another kind of rotation begun.
+    pub fn discard_issuing_of_others(
+        &self,
+        number: u32,
+        root_number: u32,
+    ) -> Result<(), CertError> {
+        let path = self.cert_path(CaRole::Issuing, number);
+        if path.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        let (issuing, root) = (self.issuing(number)?, self.root(root_number)?);
+        let root_path = self.cert_path(CaRole::Root, root_number);
+        if check_issued(&path, &issuing, &root_path, &root).is_err() {
+            fs::remove_file(&path).map_err(CertError::file("remove", &path))?;
+            self.keys.delete(&CaRole::Issuing.key_file(number))?;
+        }
+        Ok(())
+    }
+
     /// Reads root `number`'s certificate: a CA that signed itself.
     pub fn root(&self, number: u32) -> Result<CertificateDer<'static>, CertError> {
         let path = self.cert_path(CaRole::Root, number);

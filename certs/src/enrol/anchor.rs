@@ -26,6 +26,9 @@ use crate::{CertError, identity::Identity};
 /// An ASN.1 ECDSA P-256 signature has at most 72 bytes.
 const SIGNATURE_BYTES_MAX: usize = 80;
 
+/// Earlier keys in an anchor: a theft each.
+const EARLIER_KEYS_MAX: usize = 64;
+
 /// An anchor that a history begins with.
 const VERSION: u8 = 1;
 /// An anchor that goes on from a place in a history.
@@ -105,6 +108,10 @@ pub struct Anchor {
     /// The last good place in `_federation`, up to which older keys count. None
     /// where the history begins with this anchor.
     pub base: Option<Position>,
+    /// The keys that the anchors before this one named, the oldest first: with
+    /// them whoever starts from this anchor verifies the history up to the base.
+    /// Empty where there is no base.
+    pub earlier: Vec<PublicKey>,
     /// ECDSA P-256 with SHA-256, ASN.1, made with the root CA's key.
     pub signature: Vec<u8>,
 }
@@ -123,6 +130,7 @@ impl Anchor {
             hub_key: *hub_key,
             epoch,
             base: None,
+            earlier: Vec::new(),
             signature: Vec::new(),
         }
     }
@@ -178,6 +186,7 @@ impl Anchor {
             hub: self.hub.clone(),
             hub_key: self.hub_key,
             base: self.base,
+            earlier: self.earlier.clone(),
         }
     }
 
@@ -203,6 +212,10 @@ impl Anchor {
         if let Some(base) = &self.base {
             writer.u64(base.seq);
             writer.raw(base.hash.as_bytes());
+            writer.u16(u16::try_from(self.earlier.len()).unwrap_or(u16::MAX));
+            for key in &self.earlier {
+                writer.raw(key.as_bytes());
+            }
         }
     }
 
@@ -226,7 +239,17 @@ impl Anchor {
             VERSION => None,
             _ => Some(Position { seq: reader.u64()?, hash: Hash(reader.array()?) }),
         };
+        let mut earlier = Vec::new();
         if let Some(base) = &base {
+            let count = usize::from(reader.u16()?);
+            if !(1..=EARLIER_KEYS_MAX).contains(&count) {
+                return Err(DecodeError::TooLong { what: "earlier keys", limit: EARLIER_KEYS_MAX });
+            }
+            for _ in 0..count {
+                let key = PublicKey::from_bytes(&reader.array()?)
+                    .map_err(|_| DecodeError::Invalid("an earlier signing key is none"))?;
+                earlier.push(key);
+            }
             if epoch < 2 {
                 return Err(DecodeError::Invalid("an anchor goes on from one before the first"));
             }
@@ -235,7 +258,7 @@ impl Anchor {
             }
         }
         let signature = reader.bytes("signature", SIGNATURE_BYTES_MAX)?.to_vec();
-        Ok(Self { federation, hub, hub_key, epoch, base, signature })
+        Ok(Self { federation, hub, hub_key, epoch, base, earlier, signature })
     }
 }
 
@@ -304,7 +327,8 @@ pub(crate) mod tests {
         let root = RootOfTrust::from_certificate(authority.root()).unwrap();
         let base = Position { seq: 0x0102, hash: Hash([7; 32]) };
         let without = anchor_of(&authority);
-        let with = Anchor { base: Some(base), ..unsigned(&authority) };
+        let earlier = vec![SigningKey::from_seed(&[6; 32]).public()];
+        let with = Anchor { base: Some(base), earlier, ..unsigned(&authority) };
         let with = authority.dirs().sign_anchor(1, &with).unwrap();
         with.verify(&root).unwrap();
         let bytes = with.encode();
@@ -315,12 +339,17 @@ pub(crate) mod tests {
         assert_eq!(bytes[1..at], without.encode()[1..at]);
         assert_eq!(bytes[at..at + 40], [&[0, 0, 0, 0, 0, 0, 1, 2][..], &[7; 32]].concat());
 
+        assert_eq!(bytes[at + 40..at + 42], [0, 1], "as many earlier keys");
         for altered in
             [None, Some(Position { seq: 3, ..base }), Some(Position { hash: Hash::ZERO, ..base })]
         {
             let altered = Anchor { base: altered, ..with.clone() };
             assert!(altered.verify(&root).is_err(), "{altered:?}");
         }
+        let nobody = Anchor { earlier: vec![], ..with.clone() };
+        assert!(nobody.verify(&root).is_err() && Anchor::decode(&nobody.encode()).is_err());
+        let many = Anchor { earlier: vec![with.earlier[0]; 65], ..with.clone() };
+        assert!(Anchor::decode(&many.encode()).is_err());
         for length in 0..bytes.len() {
             assert!(Anchor::decode(&bytes[..length]).is_err(), "{length}");
         }
@@ -331,7 +360,8 @@ pub(crate) mod tests {
         let authority = TestAuthority::now("zhengzhou");
         for (epoch, seq) in [(0, 1), (1, 1), (2, 0)] {
             let base = Some(Position { seq, hash: Hash([7; 32]) });
-            let bad = Anchor { epoch, base, ..anchor_of(&authority) };
+            let earlier = vec![SigningKey::from_seed(&[6; 32]).public()];
+            let bad = Anchor { epoch, base, earlier, ..anchor_of(&authority) };
             assert!(matches!(Anchor::decode(&bad.encode()), Err(DecodeError::Invalid(_))));
             assert!(authority.dirs().sign_anchor(1, &bad).is_err(), "{epoch} {seq}");
         }

@@ -15,8 +15,12 @@ pub enum Alarm {
     Stale,
     /// The hub shows another `_federation` than the one that is held here.
     OtherHistory,
+    /// The hub has an older `_federation` than it had before.
+    OlderHistory,
     /// A certificate of this node cannot be renewed or loaded.
     Certificate,
+    /// At a hub: an authority is to be followed, and a person is needed for that.
+    Authority,
 }
 
 /// The alarms that are on.
@@ -32,8 +36,10 @@ impl Alarms {
     pub fn raise(&self, alarm: Alarm, text: String) {
         if self.lock().insert(alarm, text.clone()).is_none() {
             match alarm {
-                Alarm::Stale | Alarm::Certificate => tracing::warn!("{text}"),
-                Alarm::ForeignKey | Alarm::OtherHistory => tracing::error!("{text}"),
+                Alarm::Stale | Alarm::Certificate | Alarm::Authority => tracing::warn!("{text}"),
+                Alarm::ForeignKey | Alarm::OtherHistory | Alarm::OlderHistory => {
+                    tracing::error!("{text}");
+                }
             }
         }
     }

@@ -110,7 +110,7 @@ pub(super) fn check(node: &Node, days: u32) -> anyhow::Result<(Json, bool)> {
     let now = OffsetDateTime::now_utc();
     let mut ending = Vec::new();
     let mut add = |what: String, serial: &str, not_after: OffsetDateTime, advice: &str| {
-        if not_after - now <= time::Duration::days(days.into()) {
+        if rotate::ends_within(not_after, now, days) {
             ending.push(json!({
                 "what": what,
                 "serial": serial,

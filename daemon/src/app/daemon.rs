@@ -2,7 +2,9 @@
 //! token, in order, with a deadline.
 
 use std::{
-    sync::Arc,
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -11,9 +13,13 @@ use certs::{
     credentials::Credentials, explain::CertificateProblem, identity::Identity, keyfile,
     observe::RefusalObserver, tls::TlsOptions,
 };
-use protocol::message::CloseCode;
+use protocol::{id::PartitionId, message::CloseCode};
 use tokio::{
-    sync::{Notify, Semaphore, broadcast::error::RecvError, watch},
+    sync::{
+        Notify, Semaphore,
+        broadcast::{self, error::RecvError},
+        watch,
+    },
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -22,12 +28,16 @@ use super::{dir::NodeDir, hub, node::Node, renewal};
 use crate::{
     admin,
     ingest::inbox::Inbox,
-    net::{Accepted, Dialer, Listener},
+    net::{Accepted, Dialer, Listener, Quiet},
     sync,
 };
 
 /// Tasks get this long to end by themselves.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
+/// The same refusal from the same address is logged again after this time.
+const REFUSAL_AGAIN: Duration = Duration::from_secs(3600);
+/// Refusals that are logged within that time.
+const REFUSALS_MAX: usize = 1000;
 /// How often the daemon asks whether the store still works.
 const STORE_CHECK: Duration = Duration::from_secs(1);
 
@@ -60,6 +70,9 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
         tasks.spawn(show_renewed(node.clone(), listener, shutdown.clone()));
     }
     if let Some(upstream) = &node.config.upstream {
+        // Before anything can move it.
+        let events = node.store.subscribe();
+        tasks.spawn(heed_federation(node.clone(), events, shutdown.clone()));
         let credentials = replication_credentials(&node, &mut tasks, &shutdown);
         tasks.spawn(sync::keep_connected(
             node.sync.clone(),
@@ -71,7 +84,6 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
             },
             shutdown.clone(),
         ));
-        tasks.spawn(heed_federation(node.clone(), shutdown.clone()));
     }
     if node.config.inbox.enabled {
         let inbox = Inbox {
@@ -177,8 +189,11 @@ fn replication_credentials(
 }
 
 /// Lets the trustee look whenever `_federation` has moved.
-async fn heed_federation(node: Arc<Node>, shutdown: CancellationToken) {
-    let mut events = node.store.subscribe();
+async fn heed_federation(
+    node: Arc<Node>,
+    mut events: broadcast::Receiver<PartitionId>,
+    shutdown: CancellationToken,
+) {
     loop {
         let moved = tokio::select! {
             event = events.recv() => match event {
@@ -211,7 +226,8 @@ impl RefusalObserver for Observer {
     fn refused(&self, identity: &Identity, problem: &CertificateProblem) {
         let peers = &self.0.sync.peers;
         let reason = format!(
-            "{problem}. If its certificate has ended, it needs a new token (here: creditsync invite {}, there:              creditsync join TOKEN) / 若其证书已过期，请签发新令牌",
+            "{problem}. If its certificate has ended, it needs a new token (here: creditsync invite {}, there: \
+             creditsync join TOKEN) / 若其证书已过期，请签发新令牌",
             identity.node
         );
         if peers.refused(&identity.node, problem.kind.as_str(), &reason) {
@@ -220,11 +236,32 @@ impl RefusalObserver for Observer {
     }
 }
 
+/// Refused handshakes that were logged lately: the same reason from the same
+/// address is not worth a line for each attempt, and a flood not a full disk.
+#[derive(Default)]
+struct Refusals(Mutex<BTreeMap<(IpAddr, String), Instant>>);
+
+impl Refusals {
+    fn is_news(&self, address: IpAddr, kind: &str) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(|error| error.into_inner());
+        let now = Instant::now();
+        known.retain(|_, logged| now.duration_since(*logged) < REFUSAL_AGAIN);
+        let key = (address, kind.to_owned());
+        if known.contains_key(&key) || known.len() >= REFUSALS_MAX {
+            return false;
+        }
+        known.insert(key, now);
+        true
+    }
+}
+
 /// Accepts connections; each runs on a task of its own.
 async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
     let shutdown: CancellationToken = node.shutdown.clone();
     let mut connections = JoinSet::new();
     let joining = Arc::new(Semaphore::new(hub::JOINING_MAX));
+    let refusals = Arc::new(Refusals::default());
+    let quiet = Arc::new(Quiet::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -236,6 +273,7 @@ async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
             break;
         };
         let (node, joining) = (node.clone(), joining.clone());
+        let (refusals, quiet) = (refusals.clone(), quiet.clone());
         connections.spawn(async move {
             match handshake.await {
                 Ok(Accepted::Peer(connection)) => {
@@ -243,18 +281,24 @@ async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
                     let peer = connection.peer_node().cloned();
                     let end =
                         sync::serve(context, connection, sync::Side::Accepted, stop, || {}).await;
-                    if let Some(peer) = peer {
+                    // One that is not welcome may try as often as it likes.
+                    let is_news = !matches!(end, sync::ConnectionEnd::NotWelcome(..))
+                        || refusals.is_news(address.ip(), &end.to_string());
+                    if let (Some(peer), true) = (peer, is_news) {
                         tracing::info!(%peer, %address, reason = %end, "disconnected");
                     }
                 }
                 Ok(Accepted::Joining(connection)) => match (joining.try_acquire(), &node.registrar)
                 {
                     (Ok(_permit), Some(registrar)) => {
-                        hub::serve_join(registrar.clone(), connection).await;
+                        hub::serve_join(registrar.clone(), connection, &quiet).await;
                     }
                     _ => connection.close(CloseCode::Unavailable),
                 },
-                Err(error) => tracing::warn!(%address, %error, "a connection was refused"),
+                Err(error) if refusals.is_news(address.ip(), &error.kind()) => {
+                    tracing::warn!(%address, %error, "a connection was refused");
+                }
+                Err(error) => tracing::debug!(%address, %error, "a connection was refused again"),
             }
         });
     }

@@ -78,7 +78,8 @@ pub fn init(dir: &NodeDir, hub: &NewHub) -> anyhow::Result<()> {
     let anchor = cas.sign_anchor(1, &anchor)?;
     keyfile::write_public(&dir.anchor(), &anchor.encode())?;
 
-    let member = Member { name: hub.name.clone(), role: Role::Hub, removed: false };
+    let member =
+        Member { name: hub.name.clone(), role: Role::Hub, removed: false, certificates_from: None };
     let at_ms = super::now_unix() * 1000;
     let key = KeyRecord::new(&signing_key.public(), Introduction::Anchor, at_ms);
     let ca = |certificate: &[u8], root| CaRecord {

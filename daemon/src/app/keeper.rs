@@ -200,6 +200,19 @@ impl Keeper {
         Ok(key.csr(&self.identity)?)
     }
 
+    /// Whether a chain is good for the waiting key under these roots. Changes
+    /// nothing.
+    pub fn check_waiting(
+        &self,
+        chain: &[CertificateDer<'static>],
+        roots: &[CertificateDer<'static>],
+    ) -> anyhow::Result<()> {
+        let key = self.keys.load_next::<NodeKey>(NODE_KEY_FILE)?;
+        let key = key.context("there is no key waiting for a certificate")?.private_key();
+        Credentials::new(chain.to_vec(), key, roots.to_vec(), self.identity.clone())?;
+        Ok(())
+    }
+
     /// Shows the certificate that was issued for [`Keeper::request`], if it is a
     /// good one.
     pub fn install(&self, chain: Vec<CertificateDer<'static>>) -> anyhow::Result<()> {

@@ -74,12 +74,6 @@ impl OwnKeys {
         Ok(Arc::new(next))
     }
 
-    /// The following key is not needed any more.
-    pub fn discard_next(&self) -> anyhow::Result<()> {
-        self.keys.discard_next(SIGNING_KEY_FILE)?;
-        Ok(())
-    }
-
     /// From now on the following key signs.
     pub fn use_next(&self) -> anyhow::Result<()> {
         if let Some(next) = self.next()? {

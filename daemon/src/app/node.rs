@@ -147,12 +147,20 @@ impl Node {
                 cas: ca_dirs(dir, &config, &keys),
                 own_keys: own_keys.clone(),
                 keeper: keeper.clone(),
+                alarms: alarms.clone(),
                 store: store.clone(),
                 membership: membership.clone(),
                 tell: tell.clone(),
                 config: config.clone(),
             })?;
-            office.settle()?;
+            // A node that cannot bring something to its end is still there for the
+            // commands that can.
+            if let Err(error) = office.settle() {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "an interrupted change of keys or authorities could not be finished"
+                );
+            }
             registrar = Some(Arc::new(office));
         } else {
             let judge = Trustee::open(trustee::Parts {
@@ -164,7 +172,12 @@ impl Node {
                 alarms: alarms.clone(),
                 tell: tell.clone(),
             })?;
-            judge.look()?;
+            if let Err(error) = judge.look() {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "what the hub says about trust could not be taken over; trying again"
+                );
+            }
             trustee = Some(Arc::new(judge));
         }
         check_own_key(&membership, &own_keys.current())?;
@@ -276,12 +289,13 @@ pub(super) fn ca_dirs(dir: &NodeDir, config: &NodeConfig, keys: &KeyDir) -> CaDi
 
 /// The key has to be one that the federation knows of the node that the
 /// configuration names: nobody signs under another's name by a slip in a file.
-/// A node whose store is empty learns later.
+/// A node that does not hold `_federation` yet learns later.
 fn check_own_key(membership: &Membership, key: &SigningKey) -> anyhow::Result<()> {
     let registry = membership.current()?;
     let me = membership.me();
-    let is_known = registry.keys(me).iter().any(|known| known.public == key.public());
-    if registry.members().is_empty() || is_known {
+    let keys = registry.keys(me);
+    // Without any, `_federation` is not here, or not to its end.
+    if keys.is_empty() || keys.iter().any(|known| known.public == key.public()) {
         return Ok(());
     }
     bail!(

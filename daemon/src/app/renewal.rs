@@ -16,6 +16,10 @@ use super::{keeper::Shown, member, node::Node, now_unix};
 
 /// How often is looked whether something is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A hub that has just started knows of nobody's return yet, and its clock may
+/// still be set: it goes on with rotations after this time, or a tenth of an
+/// issuing CA's life.
+const AUTHORITY_GRACE: Duration = Duration::from_secs(300);
 /// An authority that cannot be rotated is tried again after this time.
 const AUTHORITY_RETRY: time::Duration = time::Duration::minutes(10);
 /// A renewed certificate is not renewed again before this, whatever is wrong.
@@ -31,6 +35,9 @@ pub(super) async fn keep_renewed(
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut renewal = Renewal::new();
     let mut authority_retry_at = OffsetDateTime::UNIX_EPOCH;
+    let started = std::time::Instant::now();
+    let issuing_life = Duration::from_secs(node.config.certificates.issuing_lifetime_s);
+    let grace = AUTHORITY_GRACE.min(issuing_life / 10);
     loop {
         let asked = tokio::select! {
             _ = look.tick() => false,
@@ -43,7 +50,8 @@ pub(super) async fn keep_renewed(
             let _ = tokio::task::spawn_blocking(move || drop(node.keeper.reload())).await;
         }
         let now = OffsetDateTime::now_utc();
-        if now >= authority_retry_at && node.registrar.is_some() {
+        let may_rotate = started.elapsed() >= grace && now >= authority_retry_at;
+        if may_rotate && node.registrar.is_some() {
             let node = node.clone();
             let rotated = tokio::task::spawn_blocking(move || rotate_authorities(&node, now)).await;
             if !rotated.unwrap_or(true) {
@@ -52,6 +60,13 @@ pub(super) async fn keep_renewed(
         }
         if let Some(trustee) = &node.trustee {
             trustee.check_freshness(now_unix() * 1000);
+            if trustee.has_to_look() {
+                let trustee = trustee.clone();
+                let looked = tokio::task::spawn_blocking(move || trustee.look()).await;
+                if let Ok(Err(error)) = looked {
+                    tracing::debug!(error = format!("{error:#}"), "looked again in vain");
+                }
+            }
         }
         renewal.look(&node, now).await;
     }
@@ -113,7 +128,10 @@ impl Renewal {
         }
         let Some((_, facts)) = &self.facts else { return };
         let remaining = facts.not_after - now;
-        if !rotate::is_due(facts, self.random, now) && !wants_another(node, &shown) {
+        // A hub's that begins in the future was issued before the clock was set back.
+        let is_early = node.registrar.is_some() && now < facts.not_before;
+        let is_due = rotate::is_due(facts, self.random, now) || is_early;
+        if !is_due && !wants_another(node, &shown) {
             return;
         }
         // Without a connection there is nobody to ask; that is no failure.
@@ -159,7 +177,7 @@ impl Renewal {
 /// others now.
 fn wants_another(node: &Node, shown: &Shown) -> bool {
     if let Some(registrar) = &node.registrar {
-        return !registrar.is_settled(&shown.federation.chain).unwrap_or(true);
+        return !registrar.is_settled().unwrap_or(true);
     }
     let Ok(registry) = node.membership.current() else {
         return false;

@@ -9,7 +9,7 @@ use crate::{admin::Request, app::dir::NodeDir};
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples: creditsync ca show\n          creditsync ca rotate\n          creditsync ca rotate --root --root-key /media/usb\nEach call does the next step; a running hub goes on by itself. Exit code 3 means that nodes are waited for."
+    after_help = "Examples: creditsync ca show\n          creditsync ca rotate\n          creditsync ca rotate --root --root-key /media/usb\nA running hub goes on by itself: call it once, then look with 'ca show' until the next step is 'none'. At a stopped hub each call does one step. Exit code 3 means that nodes are waited for."
 )]
 pub(super) struct Arguments {
     #[command(subcommand)]

@@ -101,7 +101,10 @@ fn print_certificates(list: &serde_json::Value) {
             text_of(&item["renews_at"]),
             match (last.is_null(), &last["problem"]) {
                 (true, _) => "-".to_owned(),
-                (false, serde_json::Value::Null) => format!("renewed {}", text_of(&last["at"])),
+                (false, serde_json::Value::Null) => {
+                    let how = if item["renews_at"].is_null() { "loaded" } else { "renewed" };
+                    format!("{how} {}", text_of(&last["at"]))
+                }
                 (false, problem) => text_of(problem),
             },
             text_of(&item["serial"]),

@@ -39,7 +39,9 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
         println!("{}", answer["token"].as_str().unwrap_or_default());
         if answer["replaces_member"] == true {
             eprintln!(
-                "this node is a member already; whoever joins with this token replaces its keys"
+                "this node is a member already. In its own directory it joins again and keeps its records and its \
+                 signing key; from an empty directory it gets a new signing key, and the old directory may not write \
+                 any more"
             );
         }
         eprintln!(

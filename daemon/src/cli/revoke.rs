@@ -31,7 +31,15 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
     } else if answer["changed"] == false {
         println!("{node} was revoked before");
     } else if serial.is_some() {
-        println!("one certificate of {node} is revoked; the node can go on with another one");
+        println!("one certificate of {node} is revoked");
+        if answer["in_use"] == true {
+            println!("it is the one in use: the node needs a new token, creditsync invite {node}");
+        } else {
+            println!(
+                "the node was last seen with another one (creditsync node show {node}). Whoever held this one may have \
+                 renewed it before: to be sure, revoke the node and invite it anew"
+            );
+        }
     } else {
         println!("{node} is revoked; to let it in again: creditsync invite {node}");
     }

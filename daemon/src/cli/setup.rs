@@ -114,6 +114,14 @@ fn join_again(dir: &NodeDir, token: String) -> anyhow::Result<Done> {
     if answer["new_signing_key"] == true {
         eprintln!("the hub had retired the signing key, so a new one signs from now on");
     }
+    if answer["foreign_signing_keys"] != 0 {
+        eprintln!(
+            "{} signing keys of this node were not made in this directory; they count as its own now. If no other machine \
+             was enrolled under its name, call the municipal centre: creditsync cert show / 有 {0} 个签名密钥不是在本机生成的，\
+             如未更换过机器，请联系市级中心",
+            answer["foreign_signing_keys"]
+        );
+    }
     if answer["addresses_differ"] == true {
         eprintln!(
             "the token names other addresses of the hub ({}) than {}: change [upstream] there if they are the right ones",

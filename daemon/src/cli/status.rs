@@ -5,7 +5,10 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use super::{Done, ask::ask, cert::print_alarms, print_json, print_table, rows_of, text_of};
-use crate::{admin::Request, app::dir::NodeDir};
+use crate::{
+    admin::Request,
+    app::{dir::NodeDir, now_unix, rfc3339},
+};
 
 /// How often `--watch` looks again.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
@@ -69,12 +72,23 @@ pub(super) fn print_status(status: &Json) {
     print_table(&["PARTITION", "STATE", "SEQ", "RECORDS", "BEHIND", "ROOT", "REASON"], &partitions);
     let certificates = status["certificates"].as_array().map(Vec::as_slice).unwrap_or_default();
     if let Some(own) = certificates.iter().find(|item| item["kind"] == "node") {
+        let (until, renews) = (text_of(&own["not_after"]), &own["renews_at"]);
         println!();
-        println!(
-            "certificate until {}, renewed by itself from {} on (creditsync cert show)",
-            text_of(&own["not_after"]),
-            text_of(&own["renews_at"])
-        );
+        // Both are RFC 3339 in UTC, so they compare as texts.
+        if until <= rfc3339(now_unix()) {
+            println!(
+                "certificate ended on {until}, by this machine's clock (creditsync cert check)"
+            );
+        } else if renews.is_null() {
+            println!(
+                "certificate until {until}, from the files that [tls] in creditsync.toml names"
+            );
+        } else {
+            let renews = text_of(renews);
+            println!(
+                "certificate until {until}, renewed by itself from {renews} on (creditsync cert show)"
+            );
+        }
     }
     print_alarms(&status["alarms"]);
 }

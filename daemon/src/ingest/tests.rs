@@ -112,6 +112,7 @@ impl World {
             hub_key: key.public(),
             epoch: 1,
             base: None,
+            earlier: vec![],
             signature: vec![],
         };
         store.set_signer(key);

@@ -51,6 +51,8 @@ const REASON_CHARS_MAX: usize = 200;
 /// Handshakes that run at once. More are refused until one ends, so a flood
 /// costs bounded memory.
 const HANDSHAKES_MAX: usize = 256;
+/// RFC 9000.
+const QUIC_VERSION: u32 = 1;
 /// As long as quinn's own ids.
 const CONNECTION_ID_BYTES: usize = 8;
 
@@ -104,6 +106,8 @@ impl Listener {
         let socket = std::net::UdpSocket::bind(address).map_err(cannot_bind)?;
         let mut endpoint_config = quinn::EndpointConfig::new(Arc::new(reset_key(reset_seed)));
         endpoint_config.cid_generator(|| Box::new(RandomIds));
+        // quinn would also speak drafts, which nobody of ours does.
+        endpoint_config.supported_versions(vec![QUIC_VERSION]);
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = quinn::Endpoint::new(endpoint_config, Some(config), socket, runtime)
             .map_err(cannot_bind)?;

@@ -5,14 +5,16 @@
 //! asks who is speaking. What is said on the streams is `sync`'s business.
 
 mod endpoint;
+mod quiet;
 mod stream;
 
 pub use self::{
     endpoint::{Accepted, Connection, Dialer, Listener},
+    quiet::Quiet,
     stream::{FrameReceiver, FrameSender},
 };
 
-use certs::explain::{CertificateProblem, ProblemKind};
+use certs::explain::CertificateProblem;
 use protocol::{frame::FrameError, message::CloseCode};
 
 /// Why a connection or stream did not work.
@@ -62,9 +64,7 @@ impl NetError {
     /// are told may hold the time.
     pub fn kind(&self) -> String {
         match self {
-            NetError::Tls(problem) if problem.kind != ProblemKind::Other => {
-                problem.kind.as_str().to_owned()
-            }
+            NetError::Tls(problem) => problem.kind.as_str().to_owned(),
             other => other.to_string(),
         }
     }

@@ -162,7 +162,7 @@ pub enum StoreError {
     NoSigner(PartitionId),
     /// A header is not in the log, so those behind it cannot be signed anew.
     #[error(
-        "{partition}: the header with number {seq} is not kept here, so the change sets from there          on cannot be signed with the new key. Nothing was changed"
+        "{partition}: the header with number {seq} is not kept here, so the change sets from there on cannot be signed with the new key. Nothing was changed"
     )]
     HeaderMissing {
         /// The partition.
@@ -172,7 +172,7 @@ pub enum StoreError {
     },
     /// More headers than are signed anew in one batch.
     #[error(
-        "{partition}: {headers} change sets would have to be signed with the new key, and at most          {limit} can be. Nothing was changed. Let the peer take them while the old key counts; if it          counts no longer, move the store directory aside, let the node fetch its data from its peer          and deliver the newest files again"
+        "{partition}: {headers} change sets would have to be signed with the new key, and at most {limit} can be. Nothing was changed. Let the peer take them while the old key counts; if it counts no longer, move the store directory aside, let the node fetch its data from its peer and deliver the newest files again"
     )]
     TooManyToSign {
         /// The partition.

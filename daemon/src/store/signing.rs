@@ -8,7 +8,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use protocol::{
-    change::Position,
     hash::Hash,
     id::{NodeId, PartitionId},
     sign::SigningKey,
@@ -33,8 +32,9 @@ impl Store {
     ///
     /// In each partition of `origin` (this node) but `_federation`, headers with
     /// numbers above `last[partition]`, 0 where it is not listed, count only if
-    /// `next` signed them. From the first one on that another key signed, all up
-    /// to the head are signed anew: the same headers but for key and
+    /// `next` signed them. From the first one on that another key signed, or that
+    /// names a `_federation` head which was forgotten since, all up to the head
+    /// are signed anew: the same headers but for key, `_federation` head and
     /// predecessor, so their hashes change; bodies, pages and roots stay. Answers
     /// how many were, once they are durable and `next` is the signer; commits
     /// that were queued before are among them, later ones are signed by `next`.
@@ -64,23 +64,6 @@ impl Store {
         last: BTreeMap<PartitionId, u64>,
     ) -> Result<u64, StoreError> {
         self.submit_blocking(|reply| Job::AdoptSigner { next, origin, last, reply })?.wait()
-    }
-
-    /// Own change sets that name, at `base` or behind it, a head of `_federation`
-    /// that is not in the history held here are signed anew, with all that follow
-    /// them, and name the head that is held: no honest peer has taken them, and
-    /// none would. Bodies, pages and roots stay. Answers how many were, once they
-    /// are durable. As with [`Store::adopt_signer`], a crash leaves each partition
-    /// as it was or done. Blocks.
-    ///
-    /// # Errors
-    /// If a partition has more than 50 000 to sign: nothing was changed then.
-    pub fn name_federation_anew_blocking(
-        &self,
-        origin: NodeId,
-        base: Position,
-    ) -> Result<u64, StoreError> {
-        self.submit_blocking(|reply| Job::NameFederationAnew { origin, base, reply })?.wait()
     }
 
     /// Takes no more change sets and no pages under headers that name this key,

@@ -520,3 +520,39 @@ fn while_own_writes_are_stopped_only_the_federation_moves() {
     commit(&store, &enterprise(), vec![put(1, "x")]);
     follow(&store, &replica, &enterprise());
 }
+
+#[test]
+fn change_sets_that_name_a_forgotten_federation_are_signed_anew() {
+    let (_a, hub) = fresh();
+    let (_b, store) = replica_of(&hub);
+    let set = |seq| store.header_at(&enterprise(), seq).unwrap().unwrap().header().clone();
+    commit(&store, &enterprise(), vec![put(1, "a")]);
+    let good = hub.head(&federation()).unwrap().position();
+    // A thief's change set of `_federation`, which the hub never made.
+    let head = store.head(&federation()).unwrap();
+    let bogus = Header { seq: 2, previous: head.signed.hash(), ..head.signed.header().clone() };
+    try_replicate(&store, signed(bogus, &[])).unwrap();
+    commit(&store, &enterprise(), vec![put(2, "b")]);
+    commit(&store, &enterprise(), vec![put(3, "c")]);
+    let heads: Vec<_> = (1..=3).map(|seq| set(seq).federation_head.unwrap().seq).collect();
+    assert_eq!(heads, [1, 2, 2]);
+
+    wait(store.forget(&federation())).unwrap();
+    follow(&hub, &store, &federation());
+    let adopt = || wait(store.adopt_signer(KEY.clone(), county(), last(&[]))).unwrap();
+    assert_eq!(adopt(), 2, "number 1 names what is held");
+    for seq in 1..=3 {
+        assert_eq!(set(seq).federation_head, Some(good), "number {seq}");
+    }
+    assert_signed(&store, &enterprise(), |_| KEY.clone());
+    assert_eq!(adopt(), 0);
+    // Now the hub takes them, which it would not have done before.
+    follow(&store, &hub, &enterprise());
+    assert_eq!(
+        hub.head(&enterprise()),
+        store.head(&enterprise()).map(|ours| {
+            let theirs = hub.head(&enterprise()).unwrap();
+            Arc::new(Head { updated_ms: theirs.updated_ms, ..Head::clone(&ours) })
+        })
+    );
+}

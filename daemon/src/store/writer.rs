@@ -93,8 +93,6 @@ pub(super) enum Job {
     },
     /// Commit to `_federation` that another key signs, and sign with it.
     RotateSigner { next: Arc<SigningKey>, origin: NodeId, build: Build, reply: Reply<Arc<Head>> },
-    /// See [`super::Store::name_federation_anew_blocking`].
-    NameFederationAnew { origin: NodeId, base: Position, reply: Reply<u64> },
     /// Take no more, or again, of what a key signed.
     SuspendKey { key_id: Hash, suspended: bool, reply: Reply<()> },
     /// Drop a replica.
@@ -249,10 +247,6 @@ impl Writer {
             }
             Job::AdoptSigner { next, origin, last, reply } => {
                 let result = self.well().and_then(|()| self.adopt_signer(next, &origin, &last));
-                let _ = reply.send(result);
-            }
-            Job::NameFederationAnew { origin, base, reply } => {
-                let result = self.well().and_then(|()| self.name_federation_anew(&origin, base));
                 let _ = reply.send(result);
             }
             Job::RotateSigner { next, origin, build, reply } => {

@@ -123,7 +123,9 @@ pub async fn serve(
         () = shutdown.cancelled() => ConnectionEnd::Shutdown,
     };
     if let ConnectionEnd::Misbehaved(problem) = &end {
-        tracing::warn!(%peer, %problem, "the peer broke the protocol; its connection is closed");
+        if let Some(unsaid) = context.complaints.may_say() {
+            tracing::warn!(%peer, %problem, unsaid, "the peer broke the protocol; its connection is closed");
+        }
         context.peers.update(&peer, |state| state.misbehaved += 1);
     }
     connection.close(end.code());
@@ -194,14 +196,28 @@ async fn run(
             .map_err(|_| NetError::NoAnswer)??;
     let timing = Timing { heartbeat: context.heartbeat };
     let mut link = Link::new(ends.clone(), timing, local, theirs.clone(), context.now())?;
+    // Before anything is served: whoever has a stolen certificate could else
+    // keep to itself that it is another daemon.
+    let instance = match side {
+        Side::Accepted => {
+            let report = tokio::time::timeout(FIRST_FRAME_MAX, receive_report(&mut receiver));
+            let report = report.await.map_err(|_| NetError::NoAnswer)??;
+            let instance = report.instance;
+            let (context, connection) = (context.clone(), connection.clone());
+            blocking(move || reported(&context, &connection, report)).await?;
+            Some(instance)
+        }
+        Side::Dialled => None,
+    };
     connection.open_window();
     let clock_ahead_ms = theirs.now_ms.saturating_sub(now_ms());
     let before = context.peers.connected(peer, connection, &theirs, clock_ahead_ms);
     tracing::info!(%peer, address = %connection.address(), "connected");
     warn_of_clock(peer, clock_ahead_ms, &before);
     connected();
-    tell_about_trust(context, &mut sender, true).await?;
+    // Before it is told: what changes meanwhile is told again.
     let mut tell = context.tell.subscribe();
+    tell_about_trust(context, &mut sender, true).await?;
     let mut statements = tokio::time::interval(STATEMENT_EVERY);
 
     let streams =
@@ -225,6 +241,9 @@ async fn run(
                 }
                 LinkAction::PeerHolds(head) => peer_holds(context, peer, head).await,
                 LinkAction::Reported(report) => {
+                    if instance != Some(report.instance) {
+                        return Err(PeerMisbehaved::Unexpected("another daemon's report").into());
+                    }
                     let (context, connection) = (context.clone(), connection.clone());
                     blocking(move || reported(&context, &connection, report)).await?;
                 }
@@ -290,6 +309,15 @@ async fn run(
                 }
             }
         }
+    }
+}
+
+/// The first message behind a member's hello.
+async fn receive_report(receiver: &mut FrameReceiver) -> Result<Report, ConnectionEnd> {
+    let frame = receiver.receive().await?.ok_or(NetError::Closed(None))?;
+    match Control::decode(&frame).map_err(PeerMisbehaved::from)? {
+        Control::Report(report) => Ok(report),
+        _ => Err(PeerMisbehaved::Unexpected("something else than a report").into()),
     }
 }
 
@@ -450,10 +478,12 @@ async fn peer_holds(context: &Context, peer: &NodeId, head: Announced) {
         if context.membership.is_hub() || !known_dataset {
             // The hub follows nobody's copy of its own data, so it could wait
             // for ever; and an unknown dataset holds nothing to take back.
-            tracing::error!(
-                partition = %head.partition, %peer, theirs = head.position.seq, ours,
-                "the peer claims to hold more of our own history than we do; nothing is done about it"
-            );
+            if let Some(unsaid) = context.complaints.may_say() {
+                tracing::error!(
+                    partition = %head.partition, %peer, theirs = head.position.seq, ours, unsaid,
+                    "the peer claims to hold more of our own history than we do; nothing is done about it"
+                );
+            }
             return;
         }
         tracing::warn!(
@@ -475,7 +505,9 @@ async fn peer_holds(context: &Context, peer: &NodeId, head: Announced) {
                 "{peer} holds another history at number {}; was this node restored, or does a second one use its identity?",
                 head.position.seq
             );
-            tracing::error!(partition = %head.partition, %reason, "our own partition is in doubt");
+            if let Some(unsaid) = context.complaints.may_say() {
+                tracing::error!(partition = %head.partition, %reason, unsaid, "our own partition is in doubt");
+            }
             context.peers.update(peer, |state| {
                 state.troubles.insert(head.partition.clone(), reason);
             });

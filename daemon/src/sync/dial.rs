@@ -108,8 +108,8 @@ fn explain(end: &ConnectionEnd, dialling: &Dialling) -> (String, String) {
             "this node's certificate ended on {}, and by this machine's clock it is {} now. If the clock is \
              right, ask the hub for a new token (there: creditsync invite {node}) and use it here: creditsync \
              join TOKEN. Nothing is lost meanwhile / 本节点证书已过期，请向市级中心索取新令牌后执行 creditsync join",
-            not_after.date(),
-            now.date(),
+            certs::date(not_after),
+            certs::date(now),
         );
         return ("our certificate has ended".to_owned(), reason);
     }

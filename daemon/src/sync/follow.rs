@@ -110,7 +110,9 @@ impl Follow {
             }
             Trouble::Misbehaved(problem) => {
                 self.context.peers.update(peer, |state| state.misbehaved += 1);
-                tracing::warn!(%partition, %peer, %problem, "the peer sent something wrong; nothing of it was kept");
+                if let Some(unsaid) = self.context.complaints.may_say() {
+                    tracing::warn!(%partition, %peer, %problem, unsaid, "the peer sent something wrong; nothing of it was kept");
+                }
             }
             // No signature shows it, so nothing is settled for good.
             Trouble::InDoubt(_) => {

@@ -33,7 +33,11 @@ pub use self::{
     dial::{Dialling, keep_connected},
     office::{Office, Trustee},
 };
-use crate::{membership::Membership, net::NetError, store::Store};
+use crate::{
+    membership::Membership,
+    net::{NetError, Quiet},
+    store::Store,
+};
 
 /// What every task of replication needs.
 pub struct Context {
@@ -53,6 +57,8 @@ pub struct Context {
     pub trustee: Option<Arc<dyn Trustee>>,
     /// Something that members are told has changed: a report, an anchor.
     pub tell: tokio::sync::watch::Sender<()>,
+    /// Lines about what peers do wrong.
+    pub complaints: Quiet,
     started: Instant,
 }
 
@@ -73,6 +79,7 @@ impl Context {
             office: None,
             trustee: None,
             tell: tokio::sync::watch::Sender::new(()),
+            complaints: Quiet::default(),
             started: Instant::now(),
         }
     }

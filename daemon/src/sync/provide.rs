@@ -117,7 +117,9 @@ impl Streams {
                 match trouble {
                     Trouble::Misbehaved(problem) => {
                         self.context.peers.update(peer, |state| state.misbehaved += 1);
-                        tracing::warn!(%peer, %problem, "the peer broke the protocol; its stream is closed");
+                        if let Some(unsaid) = self.context.complaints.may_say() {
+                            tracing::warn!(%peer, %problem, unsaid, "the peer broke the protocol; its stream is closed");
+                        }
                     }
                     Trouble::Store(error) => {
                         tracing::warn!(%peer, %error, "a partition could not be read")

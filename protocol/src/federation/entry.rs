@@ -44,6 +44,10 @@ pub struct Member {
     /// A removed member may not connect; its history still verifies.
     #[serde(default)]
     pub removed: bool,
+    /// Since the node joined again: certificates of this federation's authorities
+    /// that begin before this moment, in seconds since 1970, count no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates_from: Option<i64>,
 }
 
 /// How a signing key came to be registered.
@@ -345,7 +349,12 @@ mod tests {
     fn every_kind_of_record_reads_back_and_its_delete_has_its_key() {
         let node = NodeId::new("410122").unwrap();
         let key = SigningKey::from_seed(&[3; 32]).public();
-        let member = Member { name: "中牟县".into(), role: Role::Member, removed: true };
+        let member = Member {
+            name: "中牟县".into(),
+            role: Role::Member,
+            removed: true,
+            certificates_from: Some(7),
+        };
         let retired = KeyRecord {
             countersignature: Some("ab".repeat(64)),
             last: Some(BTreeMap::from([("enterprise/410122".to_owned(), 42)])),

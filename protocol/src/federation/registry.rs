@@ -13,7 +13,7 @@ use super::entry::{
     certificate_id, schema, succession_bytes, unhex,
 };
 use crate::{
-    change::{Change, KeyProblem, KeyRing, Position},
+    change::{KeyProblem, KeyRing, Position},
     hash::Hash,
     id::{DatasetId, FederationId, NodeId, PartitionId},
     schema::Schema,
@@ -33,6 +33,8 @@ pub struct Anchored {
     /// For an anchor that was signed after a theft: the newest change set of
     /// `_federation` for which the hub's earlier keys count.
     pub base: Option<Position>,
+    /// The keys that earlier anchors named: they count up to the base.
+    pub earlier: Vec<PublicKey>,
 }
 
 /// A signing key of a node.
@@ -247,6 +249,13 @@ impl Registry {
         is_it.then_some(key)
     }
 
+    /// A key that an earlier anchor named, before `_federation` has a record of it.
+    fn earlier_key(&self, partition: &PartitionId, key_id: &Hash) -> Option<PublicKey> {
+        let is_hubs = partition.origin == self.anchored.hub && partition.dataset.is_system();
+        let mut earlier = self.anchored.earlier.iter().filter(|_| is_hubs);
+        earlier.find(|key| key.id() == *key_id).copied()
+    }
+
     /// The first number of `partition` that a key may sign, so far as the
     /// anchor says.
     fn first_by_anchor(&self, partition: &PartitionId, key: Option<&KnownKey>) -> u64 {
@@ -289,6 +298,12 @@ impl KeyRing for Registry {
     ) -> Result<PublicKey, KeyProblem> {
         let keys = self.keys(&partition.origin);
         let Some(at) = keys.iter().position(|known| known.public.id() == *key_id) else {
+            if let Some(key) = self.earlier_key(partition, key_id) {
+                let last = self.anchored.base.map(|base| base.seq);
+                let counts = last.is_some_and(|last| seq <= last);
+                let problem = KeyProblem::OutOfRange { first: 1, last };
+                return if counts { Ok(key) } else { Err(problem) };
+            }
             let key = self.anchored_key(&partition.origin, key_id).ok_or(KeyProblem::Unknown)?;
             let first = self.first_by_anchor(partition, None);
             return if seq >= first {
@@ -307,24 +322,9 @@ impl KeyRing for Registry {
         Ok(keys[at].public)
     }
 
-    fn base(&self, partition: &PartitionId) -> Option<Position> {
-        let is_it = partition.dataset.is_system() && partition.origin == self.anchored.hub;
-        self.anchored.base.filter(|_| is_it)
-    }
-
-    fn introduced(
-        &self,
-        partition: &PartitionId,
-        key_id: &Hash,
-        changes: &[Change],
-    ) -> Option<PublicKey> {
-        changes.iter().find_map(|change| {
-            let Change::Put { value, .. } = change else { return None };
-            let Ok(Some(Entry::Key(node, _, record))) = Entry::read(value) else { return None };
-            let bytes: Hash = record.public.parse().ok()?;
-            let public = PublicKey::from_bytes(&bytes.0).ok()?;
-            (node == partition.origin && public.id() == *key_id).then_some(public)
-        })
+    fn allows(&self, partition: &PartitionId, position: Position) -> bool {
+        let base = self.anchored.base.filter(|_| partition.dataset.is_system());
+        base.is_none_or(|base| base.seq != position.seq || base.hash == position.hash)
     }
 }
 

@@ -231,7 +231,12 @@ fn add_change_set(vectors: &mut Vectors) {
 }
 
 fn add_federation(vectors: &mut Vectors) {
-    let member = Member { name: "中牟县".into(), role: Role::Member, removed: false };
+    let member = Member {
+        name: "中牟县".into(),
+        role: Role::Member,
+        removed: false,
+        certificates_from: None,
+    };
     let schema = {
         let mut raw = protocol::federation::schema().raw().clone();
         raw.dataset = "list".into();

@@ -89,7 +89,8 @@ impl Cast {
             _ => (Introduction::Enrolment, Role::Member),
         };
         let record = KeyRecord::new(&self.keys[node].public(), by, 0);
-        let member = Member { name: format!("node {node}"), role, removed: false };
+        let member =
+            Member { name: format!("node {node}"), role, removed: false, certificates_from: None };
         let name = &self.nodes[node];
         vec![put(Entry::Key(name.clone(), 1, record)), put(Entry::Member(name.clone(), member))]
     }
@@ -101,6 +102,7 @@ impl Cast {
             hub: self.nodes[HUB].clone(),
             hub_key: self.keys[HUB].public(),
             base: None,
+            earlier: Vec::new(),
         }
     }
 }

@@ -15,9 +15,9 @@ use protocol::{
     frame::{FRAME_BYTES_MAX, FrameDecoder},
     freshness::{STATEMENT_BYTES_MAX, Statement},
     message::{
-        BUILD_BYTES_MAX, Control, FollowReply, FollowRequest, HEADS_MAX, Hello, JoinReply,
-        JoinRequest, NewKeyReply, Open, PAGE_PART_BYTES_MAX, PAGES_MAX, ROOTS_MAX, RenewReply,
-        TreeReply, TreeRequest,
+        ANCHOR_BYTES_MAX, BUILD_BYTES_MAX, Control, FollowReply, FollowRequest, HEADS_MAX, Hello,
+        JoinReply, JoinRequest, NewKeyReply, Open, PAGE_PART_BYTES_MAX, PAGES_MAX, ROOTS_MAX,
+        RenewReply, TreeReply, TreeRequest,
     },
     page::{Leaf, PAGE_ENTRIES_MAX, decode_inner, make_inner},
     record::{KEY_BYTES_MAX, RECORD_BYTES_MAX, Record, decode_key, encode_key},
@@ -149,9 +149,8 @@ fn check_control(control: &Control) {
         Control::Announce(heads) => assert!(heads.len() <= HEADS_MAX),
         Control::Heartbeat { .. } => {}
         Control::Report(report) => assert!(report.roots.len() <= ROOTS_MAX),
-        Control::Freshness(bytes) | Control::Anchor(bytes) => {
-            assert!(bytes.len() <= STATEMENT_BYTES_MAX);
-        }
+        Control::Freshness(bytes) => assert!(bytes.len() <= STATEMENT_BYTES_MAX),
+        Control::Anchor(bytes) => assert!(bytes.len() <= ANCHOR_BYTES_MAX),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
 const INVITED: &str = "410182";
 
 /// A request that the token is good for.
-fn request(token: &Token) -> JoinRequest {
+pub fn request(token: &Token) -> JoinRequest {
     let (node_key, key) = (NodeKey::generate().unwrap(), keyfile::generate_signing_key());
     let proof = possession_bytes(&token.id, &token.node);
     JoinRequest {
@@ -31,8 +31,14 @@ fn request(token: &Token) -> JoinRequest {
 }
 
 #[track_caller]
-fn refused(world: &World, what: &str, request: &JoinRequest) -> JoinRefused {
+pub fn refused(world: &World, what: &str, request: &JoinRequest) -> JoinRefused {
     let dial = Dial { anonymous: true, alpn: ALPN_JOIN, ..world.dial() };
+    println!("{what}");
+    refused_from(world, &dial, request)
+}
+
+#[track_caller]
+pub fn refused_from(world: &World, dial: &Dial, request: &JoinRequest) -> JoinRefused {
     let reply = world.block_on(async {
         let peer = dial.connect().await.unwrap();
         let mut stream = peer.open().await;
@@ -41,7 +47,7 @@ fn refused(world: &World, what: &str, request: &JoinRequest) -> JoinRefused {
     });
     match reply {
         JoinReply::Refused(refused) => refused,
-        other => panic!("{what}: {other:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -71,7 +77,7 @@ fn a_request_that_does_not_fit_its_token_changes_nothing() {
             alter(&|r| r.possession = vec![1; 63]),
             JoinRefused::Mismatch,
         ),
-        ("another token", alter(&|r| r.token_id = [0; 8]), JoinRefused::UnknownToken),
+        ("another token's id", alter(&|r| r.token_id = [0; 8]), JoinRefused::UnknownToken),
         ("another node's name", alter(&|r| r.node = other.clone()), JoinRefused::Mismatch),
     ] {
         assert_eq!(refused(&world, what, &request), expected, "{what}");

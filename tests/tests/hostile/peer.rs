@@ -4,15 +4,25 @@
 //! Invariant: every wait has a deadline, so a hub that does not answer fails the
 //! test instead of stopping it.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use certs::{credentials::Credentials, identity::Identity, tls::TlsOptions};
 use protocol::{
     frame::{self, FrameDecoder},
-    message::{CloseCode, Control, Hello, Open},
+    hash::Hash,
+    message::{CloseCode, Control, Hello, Open, Report},
 };
 use quinn::{
     ConnectionError, ReadError, RecvStream, SendStream, VarInt, crypto::rustls::QuicClientConfig,
+};
+use rustls::{
+    crypto::aws_lc_rs::sign::any_supported_type,
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -45,7 +55,7 @@ impl End {
         CloseCode::from_u64(code.into_inner()).map_or(End::Other, End::Code)
     }
 
-    fn of_connection(error: &ConnectionError) -> Self {
+    pub fn of_connection(error: &ConnectionError) -> Self {
         let alert = |code: u64| match code.checked_sub(0x100).map(u8::try_from) {
             Some(Ok(alert)) => End::Alert(alert),
             _ => End::Other,
@@ -64,6 +74,8 @@ impl End {
 pub struct Dial {
     /// The hub's address.
     pub address: SocketAddr,
+    /// Where it dials from.
+    pub from: IpAddr,
     /// The name that the hub has to prove.
     pub hub: Identity,
     /// What is trusted, and by default shown.
@@ -86,6 +98,11 @@ pub struct Peer {
 impl Dial {
     /// A client configuration with these settings.
     pub fn config(&self) -> quinn::ClientConfig {
+        client_config(self.tls())
+    }
+
+    /// Its TLS half.
+    pub fn tls(&self) -> rustls::ClientConfig {
         let trust = &self.credentials;
         let mut tls = if self.anonymous {
             let root = certs::enrol::RootOfTrust::from_certificate(&trust.roots[0]).unwrap();
@@ -94,25 +111,25 @@ impl Dial {
             certs::tls::client_config(trust, TlsOptions::default()).unwrap().0
         };
         if let Some(shown) = &self.shown {
-            let (theirs, _) = certs::tls::client_config(shown, TlsOptions::default()).unwrap();
-            tls.client_auth_cert_resolver = theirs.client_auth_cert_resolver;
+            // Also a chain whose key one has not.
+            let key = any_supported_type(&shown.key).unwrap();
+            let shown = CertifiedKey::new(shown.chain.clone(), key);
+            tls.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(shown));
         }
         tls.alpn_protocols = vec![self.alpn.to_vec()];
-        let crypto = QuicClientConfig::try_from(tls).unwrap();
-        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-        let mut transport = quinn::TransportConfig::default();
-        transport.keep_alive_interval(Some(Duration::from_secs(5)));
-        config.transport_config(Arc::new(transport));
-        config
+        tls
     }
 
     /// Connects; a client's handshake succeeds before the hub has judged its
     /// certificate.
     pub async fn connect(&self) -> Result<Peer, End> {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let endpoint = quinn::Endpoint::client(any).unwrap();
-        let connecting =
-            endpoint.connect_with(self.config(), self.address, &self.hub.dns_name()).unwrap();
+        self.connect_with(self.config()).await
+    }
+
+    /// The same with a configuration of choice.
+    pub async fn connect_with(&self, config: quinn::ClientConfig) -> Result<Peer, End> {
+        let endpoint = quinn::Endpoint::client(SocketAddr::new(self.from, 0)).unwrap();
+        let connecting = endpoint.connect_with(config, self.address, &self.hub.dns_name()).unwrap();
         match soon("a handshake ends", connecting).await {
             Ok(connection) => Ok(Peer { connection, _endpoint: endpoint }),
             Err(error) => Err(End::of_connection(&error)),
@@ -128,7 +145,21 @@ impl Dial {
     }
 }
 
+pub fn client_config(tls: rustls::ClientConfig) -> quinn::ClientConfig {
+    let crypto = QuicClientConfig::try_from(tls).unwrap();
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    let mut transport = quinn::TransportConfig::default();
+    transport.keep_alive_interval(Some(Duration::from_secs(5)));
+    config.transport_config(Arc::new(transport));
+    config
+}
+
 impl Peer {
+    /// One that a connection was accepted from.
+    pub fn of(connection: quinn::Connection, endpoint: quinn::Endpoint) -> Self {
+        Self { connection, _endpoint: endpoint }
+    }
+
     /// How the hub closes the connection.
     pub async fn closed(&self) -> End {
         End::of_connection(&soon("the hub closes the connection", self.connection.closed()).await)
@@ -146,8 +177,22 @@ impl Peer {
         Stream::new(accepted.expect("the connection lives"))
     }
 
-    /// Opens the control stream with `hello`; answers it and the hub's hello.
+    /// Opens the control stream with `hello`, and says which daemon this is;
+    /// answers the stream and the hub's hello.
     pub async fn say_hello(&self, hello: Hello) -> (Stream, Hello) {
+        self.say_hello_as([7; 8], hello).await
+    }
+
+    /// The same as a daemon of choice.
+    pub async fn say_hello_as(&self, instance: [u8; 8], hello: Hello) -> (Stream, Hello) {
+        let (mut control, theirs) = self.say_only_hello(hello).await;
+        let report = Report { instance, roots: vec![], signing_key: Hash::ZERO };
+        control.send(&Control::Report(report)).await;
+        (control, theirs)
+    }
+
+    /// Without the report that has to follow.
+    pub async fn say_only_hello(&self, hello: Hello) -> (Stream, Hello) {
         let mut control = self.open().await;
         control.send(&Open::Control(hello)).await;
         match control.receive().await {
@@ -184,6 +229,30 @@ impl Stream {
     /// Sends a message.
     pub async fn send<T: Serialize>(&mut self, message: &T) {
         self.send_body(&protocol::codec::encode(message)).await;
+    }
+
+    /// Begins a frame of 4 KiB and sends a byte of it each time; answers how the
+    /// stream ends meanwhile.
+    pub async fn drip(&mut self, every: Duration) -> End {
+        self.send_raw(&4096u32.to_be_bytes()).await;
+        let Self { sender, receiver, .. } = self;
+        let sending = async {
+            while sender.write_all(&[0]).await.is_ok() {
+                tokio::time::sleep(every).await;
+            }
+            // It was stopped; the receiving half says why.
+            std::future::pending::<End>().await
+        };
+        let mut buffer = [0; 16];
+        let ending = async {
+            match soon("the hub gives the stream up", receiver.read(&mut buffer)).await {
+                Ok(None) => End::Finished,
+                Err(ReadError::Reset(code)) => End::application(code),
+                Err(ReadError::ConnectionLost(error)) => End::of_connection(&error),
+                other => panic!("{other:?}"),
+            }
+        };
+        tokio::select! { end = sending => end, end = ending => end }
     }
 
     /// Says that nothing more comes.

@@ -32,7 +32,7 @@ use serde_json::{Value as Json, json};
 use time::{Duration, OffsetDateTime};
 
 use super::{Registrar, hex, issuer_choice, puts};
-use crate::app::{now_unix, rfc3339};
+use crate::app::{alarms::Alarm, now_unix, rfc3339};
 
 /// The anchor as the next root signed it, until that root is in use.
 const NEXT_ANCHOR_FILE: &str = "anchor.next";
@@ -76,9 +76,25 @@ impl Registrar {
         force: bool,
         root_keys: Option<&Path>,
     ) -> anyhow::Result<(Json, bool)> {
+        self.take_step(new_root, force, root_keys, None)
+    }
+
+    /// As [`Registrar::rotate_ca`]; nothing is done if another step than the
+    /// expected one has become due meanwhile.
+    fn take_step(
+        &self,
+        new_root: bool,
+        force: bool,
+        root_keys: Option<&Path>,
+        expected: Option<&Step>,
+    ) -> anyhow::Result<(Json, bool)> {
         let _changing = self.change();
         let registry = self.membership.current()?;
-        let answer = match next_step(&registry) {
+        let step = next_step(&registry);
+        if expected.is_some_and(|expected| *expected != step) {
+            return Ok((json!({ "step": "none" }), true));
+        }
+        let answer = match step {
             Step::Begin => self.prepare(&registry, new_root, &self.cas_at(root_keys))?,
             Step::Activate { root, issuing } => {
                 let late = self.not_prepared(&registry, root);
@@ -105,24 +121,60 @@ impl Registrar {
     /// Answers whether anything was done. Blocks.
     pub fn rotate_ca_if_due(&self, now: OffsetDateTime, random: u32) -> anyhow::Result<bool> {
         let registry = self.membership.current()?;
-        let due = match next_step(&registry) {
-            Step::Begin => {
-                let (_, known) = registry.active_ca(CaKind::Issuing).context("no issuing CA")?;
-                let facts = identity::facts(&certificate(known))?;
-                let root = known.root.is_some_and(|root| self.cas.has_root_key(root));
-                root && rotate::is_due(&facts, random, now)
-            }
-            Step::Activate { root, .. } => self.not_prepared(&registry, root).is_empty(),
+        let step = next_step(&registry);
+        let due = match &step {
+            Step::Begin => self.is_rotation_due(&registry, now, random)?,
+            Step::Activate { root, .. } => self.not_prepared(&registry, *root).is_empty(),
             Step::Retire { .. } => self.not_renewed(&registry).is_empty(),
         };
         if !due {
             return Ok(false);
         }
-        let (done, waits) = self.rotate_ca(false, false, None)?;
+        let (done, waits) = self.take_step(false, false, None, Some(&step))?;
         if !waits {
             tracing::info!(step = %done["step"], "the rotation of certificate authorities went on");
         }
         Ok(!waits)
+    }
+
+    /// Whether the issuing CA is to be followed now. Where a person is needed for
+    /// that, or for the root, an alarm says so.
+    fn is_rotation_due(
+        &self,
+        registry: &Registry,
+        now: OffsetDateTime,
+        random: u32,
+    ) -> anyhow::Result<bool> {
+        let (_, issuing) =
+            registry.active_ca(CaKind::Issuing).context("no issuing CA is in use")?;
+        let (root, known) = registry.active_ca(CaKind::Root).context("no root CA is in use")?;
+        let facts = identity::facts(&certificate(issuing))?;
+        let root_facts = identity::facts(&certificate(known))?;
+        let is_due = rotate::is_due(&facts, random, now);
+        let has_key = self.cas.has_root_key(root);
+        if is_due && !has_key {
+            self.alarms.raise(
+                Alarm::Authority,
+                format!(
+                    "the issuing CA ends on {} and is to be followed, which needs the root key ({}): creditsync ca \
+                     rotate --root-key DIR / 签发机构即将到期，请插入根密钥后执行 creditsync ca rotate --root-key",
+                    facts.not_after.date(),
+                    CaRole::Root.key_file(root),
+                ),
+            );
+        } else if rotate::is_due(&root_facts, random, now) {
+            self.alarms.raise(
+                Alarm::Authority,
+                format!(
+                    "the root CA ends on {} and is to be followed: creditsync ca rotate --root / 根证书即将到期",
+                    root_facts.not_after.date()
+                ),
+            );
+        } else {
+            self.alarms.clear(Alarm::Authority);
+        }
+        // Under a root that ends no later another issuing CA would not live longer.
+        Ok(is_due && has_key && facts.not_after < root_facts.not_after)
     }
 
     /// Where the CAs lie, with the roots' keys elsewhere if somebody says so.
@@ -166,6 +218,9 @@ impl Registrar {
         } else {
             current
         };
+        // What an interrupted rotation of another kind has left belongs to another
+        // root, and nobody knows it.
+        cas.discard_issuing_of_others(issuing, root)?;
         let certificate = cas.create_issuing(federation, issuing, root, now, lifetime)?;
         let record = CaRecord {
             certificate: hex(&certificate),
@@ -310,13 +365,6 @@ impl Registrar {
             }
         }
         Ok(())
-    }
-
-    /// Whether this hub's own certificate is one that the authority in use would
-    /// issue: that one's, with the certificates of roots that are needed now.
-    pub(in crate::app) fn is_settled(&self, chain: &[CertificateDer<'_>]) -> anyhow::Result<bool> {
-        let authority = self.authority()?;
-        Ok(chain.get(1..) == Some(authority.above()))
     }
 
     /// All authorities, and how a rotation stands.

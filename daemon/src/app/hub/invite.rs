@@ -22,7 +22,7 @@ use certs::{
     keyfile,
 };
 use protocol::{
-    federation::{Entry, Introduction, Member, Registry, Revocation, Role},
+    federation::{CaKind, CaState, Entry, Introduction, Member, Registry, Revocation, Role},
     hash::Hash,
     id::NodeId,
     message::{
@@ -30,13 +30,14 @@ use protocol::{
     },
     sign::{PublicKey, SignaturePurpose},
 };
+use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::{Registrar, puts};
 use crate::{
     app::now_unix,
-    net::{Connection, FrameReceiver, FrameSender},
+    net::{Connection, FrameReceiver, FrameSender, Quiet},
 };
 
 /// Invitations that may be open at once: more than a city has counties.
@@ -110,6 +111,8 @@ struct Invite {
     name: String,
     expires_unix: i64,
     used_unix: Option<i64>,
+    /// The number of the root that the token names.
+    root: u32,
 }
 
 fn id_text(id: &[u8; 8]) -> String {
@@ -196,6 +199,7 @@ impl Registrar {
             name: token.name.clone(),
             expires_unix: token.expires_unix,
             used_unix: None,
+            root: authority.choice().root,
         });
         self.write_invites(&invites)?;
         Ok(token)
@@ -220,6 +224,15 @@ impl Registrar {
                  --address HOST:PORT, or listen.advertise in creditsync.toml"
             ),
         }
+    }
+
+    /// Takes back invitations that were not used: what they say of the hub is not
+    /// true any more.
+    pub(super) fn drop_open_invites(&self) -> anyhow::Result<()> {
+        let _one_at_a_time = self.invites.lock().unwrap_or_else(|error| error.into_inner());
+        let mut invites = self.read_invites()?;
+        invites.retain(|invite| invite.used_unix.is_some());
+        self.write_invites(&invites)
     }
 
     /// Finds the invitation that a request is for and, with `use_up`, marks it as
@@ -259,18 +272,16 @@ impl Registrar {
 
     /// As [`Registrar::enrol`], unless too many unknown tokens came in.
     fn enrol_from(&self, request: &JoinRequest, from: IpAddr) -> Result<JoinReply, JoinRefused> {
-        let may_try = {
-            let mut attempts = self.invites.lock().unwrap_or_else(|error| error.into_inner());
-            attempts.may_try(from, Instant::now())
-        };
-        if !may_try {
+        let reply = self.enrol(request);
+        if !matches!(reply, Err(JoinRefused::UnknownToken)) {
+            return reply;
+        }
+        // Who has a token is served, whoever else is at the same address.
+        let mut attempts = self.invites.lock().unwrap_or_else(|error| error.into_inner());
+        if !attempts.may_try(from, Instant::now()) {
             return Err(JoinRefused::TooMany);
         }
-        let reply = self.enrol(request);
-        if matches!(reply, Err(JoinRefused::UnknownToken)) {
-            let mut attempts = self.invites.lock().unwrap_or_else(|error| error.into_inner());
-            attempts.note_unknown(from);
-        }
+        attempts.note_unknown(from);
         reply
     }
 
@@ -281,9 +292,19 @@ impl Registrar {
         registry: &Registry,
         invite: &Invite,
         key: Option<&PublicKey>,
+        certificate: &CertificateDer<'_>,
     ) -> anyhow::Result<()> {
         let node = &invite.node;
-        let member = Member { name: invite.name.clone(), role: Role::Member, removed: false };
+        // Whoever holds a certificate from before stays outside: it may be why the
+        // node joins again.
+        let from = certs::identity::facts(certificate)?.not_before.unix_timestamp();
+        let joins_again = registry.members().contains_key(node);
+        let member = Member {
+            name: invite.name.clone(),
+            role: Role::Member,
+            removed: false,
+            certificates_from: joins_again.then_some(from),
+        };
         let mut entries = vec![Entry::Member(node.clone(), member)];
         if let Some(key) = key {
             let by = match registry.keys(node) {
@@ -332,33 +353,49 @@ impl Registrar {
         if known.is_some_and(|known| known.record.last.is_some()) {
             return Err(JoinRefused::KeyRetired);
         }
+        // What is issued leads to the token's root, as long as that is trusted.
+        let invite = self.redeem(request, false)?;
+        let named = registry.ca(CaKind::Root, invite.root);
+        if named.is_none_or(|root| root.state == CaState::Retired) {
+            return Err(JoinRefused::Expired);
+        }
+        let root = self.cas.root(invite.root).map_err(|error| failed(error.into()))?;
         let invite = self.redeem(request, true)?;
         let is_new_key = known.is_none();
         let granted = if is_new_key {
             self.with_key_suspended(&registry, &request.node, || {
-                self.grant(&registry, &invite, Some(&key))
+                self.grant(&registry, &invite, Some(&key), &chain[0])
             })
         } else {
-            self.grant(&registry, &invite, None)
+            self.grant(&registry, &invite, None, &chain[0])
         };
         granted.map_err(failed)?;
+        // It counts as seen: a rotation must not leave it behind before its daemon
+        // has ever run.
+        self.seen.joined(&request.node, &chain, &root, now_unix());
         tracing::info!(node = %request.node, new_signing_key = is_new_key, "a node joined");
         Ok(JoinReply::Accepted {
             chain: chain.iter().map(|certificate| certificate.to_vec()).collect(),
-            root: authority.root().to_vec(),
+            root: root.to_vec(),
         })
     }
 }
 
 /// Serves the one stream of a node that wants to join.
-pub(in crate::app) async fn serve_join(registrar: Arc<Registrar>, connection: Connection) {
+pub(in crate::app) async fn serve_join(
+    registrar: Arc<Registrar>,
+    connection: Connection,
+    refusals: &Quiet,
+) {
     let address = connection.address();
-    match tokio::time::timeout(JOIN_MAX, answer_join(registrar, &connection)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%address, error = format!("{error:#}"), "a join failed"),
-        Err(_) => tracing::warn!(%address, "a join took too long"),
-    }
+    let joined = tokio::time::timeout(JOIN_MAX, answer_join(registrar, &connection)).await;
+    let joined = joined.unwrap_or_else(|_| Err(anyhow::anyhow!("it took too long")));
     connection.close(CloseCode::Normal);
+    if let Err(error) = joined
+        && let Some(unsaid) = refusals.may_say()
+    {
+        tracing::warn!(%address, error = format!("{error:#}"), unsaid, "a join failed");
+    }
 }
 
 async fn answer_join(registrar: Arc<Registrar>, connection: &Connection) -> anyhow::Result<()> {

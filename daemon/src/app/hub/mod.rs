@@ -37,7 +37,9 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 pub(super) use self::invite::{JOINING_MAX, serve_join};
-use super::{dir::NodeDir, keeper::Keeper, keys::OwnKeys, node::federation_changes, now_unix};
+use super::{
+    alarms::Alarms, dir::NodeDir, keeper::Keeper, keys::OwnKeys, node::federation_changes, now_unix,
+};
 use crate::{
     membership::Membership,
     store::{Head, Store},
@@ -51,6 +53,7 @@ pub struct Registrar {
     cas: CaDirs,
     own_keys: Arc<OwnKeys>,
     keeper: Arc<Keeper>,
+    alarms: Arc<Alarms>,
     store: Store,
     membership: Arc<Membership>,
     /// Tells connected members that there is news about trust.
@@ -63,6 +66,8 @@ pub struct Registrar {
     /// Its own certificate is renewed by one at a time.
     renewing: Mutex<()>,
     budgets: requests::Budgets,
+    /// For reports, so that they leave renewals alone.
+    reports: requests::Budgets,
 }
 
 /// What a registrar works with.
@@ -73,6 +78,7 @@ pub(super) struct Parts {
     pub cas: CaDirs,
     pub own_keys: Arc<OwnKeys>,
     pub keeper: Arc<Keeper>,
+    pub alarms: Arc<Alarms>,
     pub store: Store,
     pub membership: Arc<Membership>,
     pub tell: watch::Sender<()>,
@@ -82,7 +88,8 @@ impl Registrar {
     /// Reads what was seen of members; changes nothing.
     pub(super) fn open(parts: Parts) -> anyhow::Result<Self> {
         let seen = seen::Seen::load(parts.dir.certs().join("members.json"))?;
-        let Parts { dir, config, identity, cas, own_keys, keeper, store, membership, tell } = parts;
+        let Parts { dir, config, identity, cas, own_keys, keeper, alarms, .. } = parts;
+        let Parts { store, membership, tell, .. } = parts;
         Ok(Self {
             dir,
             config,
@@ -90,6 +97,7 @@ impl Registrar {
             cas,
             own_keys,
             keeper,
+            alarms,
             store,
             membership,
             tell,
@@ -98,6 +106,7 @@ impl Registrar {
             changing: Mutex::default(),
             renewing: Mutex::default(),
             budgets: requests::Budgets::default(),
+            reports: requests::Budgets::default(),
         })
     }
 
@@ -119,7 +128,7 @@ impl Registrar {
     /// This hub's own certificate becomes one of the authority in use, if it is
     /// not. Blocks.
     fn settle_own_certificate(&self) -> anyhow::Result<()> {
-        if self.is_settled(&self.keeper.shown().federation.chain)? {
+        if self.is_settled()? {
             return Ok(());
         }
         self.renew_own_certificate()
@@ -138,6 +147,19 @@ impl Registrar {
     /// These members are connected at `now`, seconds since 1970.
     pub fn note_connected<'a>(&self, nodes: impl Iterator<Item = &'a NodeId>, now: i64) {
         self.seen.connected(nodes, now);
+    }
+
+    /// Whether this hub's own certificate is one that the authority in use would
+    /// issue: that one's, with the certificates of roots that are needed now.
+    pub fn is_settled(&self) -> anyhow::Result<bool> {
+        let registry = self.membership.current()?;
+        let choice = issuer_choice(&registry)?;
+        let issuing = registry.ca(CaKind::Issuing, choice.issuing).map(|ca| &ca.certificate);
+        let root = registry.ca(CaKind::Root, choice.root).filter(|_| !choice.cross_by.is_empty());
+        let cross = root.and_then(|ca| ca.cross.as_ref());
+        let shown = self.keeper.shown();
+        let above = shown.federation.chain.iter().skip(1).map(|certificate| certificate.to_vec());
+        Ok(above.eq(issuing.into_iter().chain(cross).cloned()))
     }
 
     /// One change of `_federation` at a time, from what is read to what is

@@ -61,23 +61,30 @@ impl Registrar {
     /// from here on nothing counts that the old one signs. Blocks.
     pub fn replace_stolen_key(&self, root_keys: Option<&Path>) -> anyhow::Result<Json> {
         let _changing = self.change();
+        // One that was interrupted comes first: its change sets count.
+        self.settle_own_key().context("finish an earlier change of the signing key")?;
         let base = self.store.head(self.membership.partition());
         let base = base.context("there is no _federation")?.position();
         let next = self.own_keys.prepare_next()?;
         let before = self.membership.anchor();
         let epoch = before.epoch.checked_add(1).context("too many epochs")?;
+        let mut earlier = before.earlier.clone();
+        earlier.push(before.hub_key);
         let anchor = Anchor {
             hub_key: next.public(),
             epoch,
             base: Some(base),
+            earlier,
             signature: Vec::new(),
             ..before
         };
         let anchor = self.sign_anchor(&anchor, root_keys)?;
-        self.store.stop_own_writes(Some("the hub's signing key is being replaced".into()));
-        let done = self.take_up_anchor(&anchor);
+        let reason = "the hub's signing key is being replaced; if that failed, start the hub again";
+        self.store.stop_own_writes(Some(reason.into()));
+        // After a failure nothing may be written: a start finishes it.
+        let head = self.take_up_anchor(&anchor)?;
         self.store.stop_own_writes(None);
-        let head = done?;
+        self.drop_open_invites().context("drop invitations that name the old key")?;
         self.tell.send_replace(());
         tracing::warn!(
             epoch,

@@ -21,7 +21,7 @@ use protocol::{
 };
 use time::OffsetDateTime;
 
-use super::{Registrar, hex, puts};
+use super::{Registrar, hex, puts, seen::Daemons};
 use crate::{app::now_unix, sync::Office};
 
 /// Requests of one member that are served at once, and how fast that refills:
@@ -62,6 +62,11 @@ impl Office for Registrar {
         if !self.budgets.take(node, Instant::now()) {
             return Err(RequestRefused::TooOften);
         }
+        // It may have been revoked while this waited: its connection ends any
+        // moment, but with a new serial number it could make another one.
+        if self.membership.admits(peer).is_err() {
+            return Err(RequestRefused::Failed);
+        }
         let authority = self.authority().map_err(|error| failed(node, &error))?;
         let now = OffsetDateTime::now_utc();
         let issued = authority.issue(peer.identity(), &request.csr, now, self.lifetime());
@@ -88,14 +93,22 @@ impl Office for Registrar {
 
     fn reported(&self, peer: &VerifiedPeer, report: Report) -> Option<String> {
         let node = &peer.identity().node;
-        if !self.seen.report(peer, report, now_unix()) {
+        // Each may be a write; those above the budget change nothing.
+        let daemons = if self.reports.take(node, Instant::now()) {
+            self.seen.report(peer, report, now_unix())
+        } else {
+            self.seen.daemons(node, now_unix())
+        };
+        if daemons == Daemons::One {
             return None;
         }
         let alarm = format!(
             "two daemons take turns with the certificate of {node}: it was copied, or two machines run \
              from one directory. If it may be stolen: creditsync revoke {node} / 两台机器在使用同一证书"
         );
-        tracing::error!(%node, serial = peer.serial_hex(), "{alarm}");
+        if daemons == Daemons::TwoNow {
+            tracing::error!(%node, serial = peer.serial_hex(), "{alarm}");
+        }
         Some(alarm)
     }
 

@@ -59,8 +59,13 @@ impl Registrar {
             })?
         };
         tracing::warn!(%node, serial = serial.as_deref().unwrap_or("all"), "revoked");
+        let seen = self.seen.get(&node);
+        let in_use = seen.is_some_and(|seen| {
+            serial.as_deref().is_none_or(|serial| seen.serial.trim_start_matches("00") == serial)
+        });
         Ok(json!({
-            "node": node, "serial": serial, "changed": true, "federation_seq": head.seq(),
+            "node": node, "serial": serial, "changed": true, "in_use": in_use,
+            "federation_seq": head.seq(),
         }))
     }
 
@@ -131,6 +136,14 @@ impl Registrar {
 fn normal_serial(text: &str) -> anyhow::Result<String> {
     let digits: String = text.chars().filter(|c| !matches!(c, ':' | ' ')).collect();
     let digits = digits.trim_start_matches("0x").to_ascii_lowercase();
+    // As a certificate's number is read here: whole octets, none of them a zero
+    // that only stands before.
+    let octets = if digits.len() % 2 == 1 { format!("0{digits}") } else { digits };
+    let mut digits = octets.as_str();
+    while let Some(rest) = digits.strip_prefix("00").filter(|rest| !rest.is_empty()) {
+        digits = rest;
+    }
+    let digits = digits.to_owned();
     let good = (1..=SERIAL_DIGITS_MAX).contains(&digits.len())
         && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !good {
@@ -149,6 +162,10 @@ mod tests {
     fn serial_numbers_are_taken_as_tools_print_them() {
         assert_eq!(normal_serial("4A:01:ff").unwrap(), "4a01ff");
         assert_eq!(normal_serial("0x4a01").unwrap(), "4a01");
+        assert_eq!(normal_serial("00:9A:01").unwrap(), "9a01");
+        assert_eq!(normal_serial("a01").unwrap(), "0a01");
+        assert_eq!(normal_serial("0").unwrap(), "00");
+        assert_eq!(normal_serial("00:9A:01").unwrap(), "9a01");
         for bad in ["", "0x", "4g", &"1".repeat(41)] {
             assert!(normal_serial(bad).is_err(), "{bad}");
         }

@@ -12,11 +12,15 @@ use std::{
 
 use anyhow::Context as _;
 use certs::{keyfile, verify::VerifiedPeer};
-use protocol::{hash::Hash, id::NodeId, message::Report};
+use protocol::{federation::certificate_id, hash::Hash, id::NodeId, message::Report};
+use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
 /// A node that was not seen for so long is not waited for: 30 days.
 pub const WAITED_FOR_S: i64 = 30 * 24 * 3600;
+/// Two daemons with one certificate are spoken of for a day after the last sign
+/// of them.
+const TWO_SAID_S: i64 = 24 * 3600;
 /// Seeing a connected node again is written down this often.
 const WRITE_EVERY_S: i64 = 3600;
 
@@ -33,9 +37,29 @@ pub struct SeenMember {
     pub issuer: Option<Hash>,
     /// The ids of the roots that it trusts.
     pub roots: Vec<Hash>,
+    /// When two daemons were last seen to take turns with its certificate.
+    #[serde(default)]
+    two_at: Option<i64>,
     /// The daemon that was connected last, and the one before it.
     #[serde(skip)]
     instances: [Option<[u8; 8]>; 2],
+}
+
+impl SeenMember {
+    fn are_two(&self, now: i64) -> bool {
+        self.two_at.is_some_and(|at| now - at < TWO_SAID_S)
+    }
+}
+
+/// Whether one daemon uses a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Daemons {
+    /// As far as is known.
+    One,
+    /// Two take turns, and that is news.
+    TwoNow,
+    /// Two took turns within the last day.
+    Two,
 }
 
 /// All members that were seen.
@@ -67,9 +91,15 @@ impl Seen {
         self.lock().get(node).cloned()
     }
 
-    /// Notes a member's report. Answers whether two daemons take turns with its
-    /// certificate: one that was replaced has come back, so both are alive.
-    pub fn report(&self, peer: &VerifiedPeer, report: Report, now: i64) -> bool {
+    /// What is known of a member's daemons.
+    pub fn daemons(&self, node: &NodeId, now: i64) -> Daemons {
+        let are_two = self.lock().get(node).is_some_and(|member| member.are_two(now));
+        if are_two { Daemons::Two } else { Daemons::One }
+    }
+
+    /// Notes a member's report. Two daemons take turns with its certificate if one
+    /// that was replaced has come back, so that both are alive.
+    pub fn report(&self, peer: &VerifiedPeer, report: Report, now: i64) -> Daemons {
         let mut members = self.lock();
         let member = members.entry(peer.identity().node.clone()).or_default();
         let [current, before] = member.instances;
@@ -78,6 +108,15 @@ impl Seen {
             member.instances = [Some(report.instance), current];
         }
         let before = SeenMember { at: now, ..member.clone() };
+        let were_two = member.are_two(now);
+        if two {
+            member.two_at = Some(now);
+        }
+        let daemons = match (member.are_two(now), were_two) {
+            (false, _) => Daemons::One,
+            (true, false) => Daemons::TwoNow,
+            (true, true) => Daemons::Two,
+        };
         member.serial = peer.serial_hex().to_owned();
         member.not_after = peer.not_after().unix_timestamp();
         member.issuer = peer.issuer();
@@ -88,7 +127,30 @@ impl Seen {
         if news || due {
             self.write(&members);
         }
-        two
+        daemons
+    }
+
+    /// A node has just joined: it has this certificate, trusts this root, and
+    /// begins as one daemon.
+    pub fn joined(
+        &self,
+        node: &NodeId,
+        chain: &[CertificateDer<'_>],
+        root: &CertificateDer<'_>,
+        now: i64,
+    ) {
+        let Some(Ok(facts)) = chain.first().map(certs::identity::facts) else {
+            return;
+        };
+        let mut members = self.lock();
+        let member = members.entry(node.clone()).or_default();
+        member.at = now;
+        member.serial = facts.serial_hex;
+        member.not_after = facts.not_after.unix_timestamp();
+        member.issuer = chain.get(1).map(|issuer| certificate_id(issuer));
+        member.roots = vec![certificate_id(root)];
+        (member.two_at, member.instances) = (None, [None; 2]);
+        self.write(&members);
     }
 
     /// These members are connected now.
@@ -110,7 +172,8 @@ impl Seen {
         }
     }
 
-    /// Members that were seen in the last 30 days and for which `behind` holds.
+    /// Members that were seen in the last 30 days, whose certificate is still good,
+    /// and for which `behind` holds.
     pub fn behind(
         &self,
         now: i64,
@@ -119,7 +182,9 @@ impl Seen {
     ) -> Vec<NodeId> {
         let members = self.lock();
         let late = |(node, member): &(&NodeId, &SeenMember)| {
-            member.at > now - WAITED_FOR_S && is_member(node) && behind(node, member)
+            // Whose certificate has ended needs a token whatever happens here.
+            let may_come = member.at > now - WAITED_FOR_S && member.not_after > now;
+            may_come && is_member(node) && behind(node, member)
         };
         members.iter().filter(late).map(|(node, _)| node.clone()).collect()
     }

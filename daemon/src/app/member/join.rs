@@ -29,7 +29,7 @@ use protocol::{
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value as Json, json};
 
-use super::trustee::note_join;
+use super::trustee::{foreign_key_is_settled, note_join};
 use crate::{
     app::{
         dir::NodeDir,
@@ -105,7 +105,8 @@ pub fn join_again(
     let token = read_token(text)?;
     if token.identity() != node.identity {
         bail!(
-            "this directory is {} and the token is for {}; use the right token, or another --dir",
+            "{} is a node already, {}, and the token is for {}; use the right token, or another --dir",
+            node.dir.path().display(),
             node.identity,
             token.identity()
         );
@@ -137,16 +138,22 @@ pub fn join_again(
     let mut roots = node.keeper.bundle()?;
     if !roots.contains(&root) {
         roots.push(root);
-        bundle::save_bundle(&node.dir.certs(), &roots)?;
     }
+    // Nothing is changed before the hub has shown what the token promises.
+    node.keeper.check_waiting(&chain, &roots).context("the certificate that the hub sent")?;
     if token.anchor.supersedes(&anchor) {
-        trustee.take_anchor(token.anchor.clone())?;
+        trustee.use_anchor(token.anchor.clone())?;
     }
-    let taken = answer.take_federation(&token, &node.store, &node.membership);
-    runtime.block_on(taken)?;
+    runtime.block_on(answer.take_federation(&token, &node.store, &node.membership))?;
+    bundle::save_bundle(&node.dir.certs(), &roots)?;
     node.keeper.install(chain).context("the certificate that the hub sent")?;
+    let registry = node.membership.current()?;
+    let foreign = registry.keys(node.membership.me()).iter();
+    let foreign = foreign.filter(|known| !node.own_keys.knows(known.public.as_bytes())).count();
     // The administrator who pasted a token has looked at the keys.
     accept_keys(&node.own_keys, &node.membership)?;
+    foreign_key_is_settled(&node.dir)?;
+    trustee.history_begins_anew();
     trustee.look()?;
     note_join(&node.dir);
     let not_after = node.keeper.shown().federation.not_after()?;
@@ -157,6 +164,7 @@ pub fn join_again(
         "federation": node.identity.federation,
         "hub": token.hub,
         "new_signing_key": new_signing_key,
+        "foreign_signing_keys": foreign,
         "certificate_not_after": super::super::rfc3339(not_after.unix_timestamp()),
         "addresses": token.addresses,
         "addresses_differ": known.as_ref() != Some(&token.addresses),

@@ -9,7 +9,10 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anyhow::Context as _;
@@ -37,6 +40,8 @@ use crate::{
 
 /// The newest statement's time, in milliseconds since 1970, as text.
 const FRESHNESS_FILE: &str = "freshness";
+/// Why this node writes nothing: somebody else's key was registered in its name.
+const FOREIGN_KEY_FILE: &str = "foreign-key";
 /// A statement a minute need not be a write a minute.
 const WRITE_EVERY_MS: i64 = 10 * 60 * 1000;
 
@@ -52,6 +57,8 @@ pub struct Trustee {
     /// Which daemon this is, in reports.
     instance: [u8; 8],
     fresh: Mutex<Fresh>,
+    /// The last look did not come to its end.
+    unseen: AtomicBool,
 }
 
 /// What was heard of freshness.
@@ -63,6 +70,9 @@ struct Fresh {
     written_ms: Option<i64>,
     /// One whose head has not arrived here yet.
     ahead: Option<Statement>,
+    /// The highest number that the hub is known to have had. It never has less,
+    /// unless it was set back.
+    highest: u64,
 }
 
 /// What a trustee works with.
@@ -84,19 +94,35 @@ impl Trustee {
         getrandom::fill(&mut instance).context("draw random bytes")?;
         let at_ms = std::fs::read_to_string(freshness_path(&dir)).ok();
         let at_ms = at_ms.and_then(|text| text.trim().parse::<i64>().ok());
-        let fresh = Mutex::new(Fresh { at_ms, written_ms: at_ms, ahead: None });
-        Ok(Self { dir, store, membership, own_keys, keeper, alarms, tell, instance, fresh })
+        // What is held here the hub had before.
+        let highest = store.head(membership.partition()).map_or(0, |head| head.seq());
+        let fresh = Mutex::new(Fresh { at_ms, written_ms: at_ms, ahead: None, highest });
+        let unseen = AtomicBool::new(false);
+        Ok(Self { dir, store, membership, own_keys, keeper, alarms, tell, instance, fresh, unseen })
     }
 
     /// Judges what `_federation` says now: at the start, and whenever it has
     /// moved. Blocks.
     pub fn look(&self) -> anyhow::Result<()> {
+        self.unseen.store(true, Ordering::Relaxed);
+        self.look_once()?;
+        self.unseen.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether the last look failed: it is to be tried again.
+    pub fn has_to_look(&self) -> bool {
+        self.unseen.load(Ordering::Relaxed)
+    }
+
+    fn look_once(&self) -> anyhow::Result<()> {
+        self.settle_doubt().context("compare _federation with the anchor")?;
         let registry = self.membership.current()?;
+        self.forget_what_a_thief_signed(&registry).context("drop what a thief signed")?;
         if self.keeper.follow_roots(&registry).context("take over the trusted roots")? {
             self.tell.send_replace(());
         }
         self.look_at_keys(&registry).context("take over this node's signing key")?;
-        self.name_federation_anew().context("sign anew what names a forged _federation")?;
         let ahead = self.fresh().ahead.take();
         if let Some(statement) = ahead {
             self.judge(statement, &registry);
@@ -117,25 +143,54 @@ impl Trustee {
                 foreign.number,
                 crate::app::rfc3339(foreign.record.at_ms / 1000),
             );
-            self.store.stop_own_writes(Some(reason.clone()));
-            self.alarms.raise(Alarm::ForeignKey, reason);
-            return Ok(());
+            return self.stop_for_foreign_key(&reason);
+        }
+        // Whoever wrote it can also take it out again: that settles nothing.
+        let path = foreign_key_path(&self.dir);
+        if path.exists() {
+            let reason = keyfile::read_public(&path)?;
+            return self.stop_for_foreign_key(&String::from_utf8_lossy(&reason));
         }
         if self.store.own_writes_stopped().is_some() {
             self.store.stop_own_writes(None);
         }
         self.alarms.clear(Alarm::ForeignKey);
-        let Some(next) = self.own_keys.next()? else {
-            return Ok(());
-        };
-        if registry.current_key(me).is_none_or(|known| known.public != next.public()) {
-            return Ok(());
-        }
+        // Up to here others hold what earlier keys signed: that stays.
         let mut last: BTreeMap<PartitionId, u64> = BTreeMap::new();
         for (name, seq) in keys.iter().filter_map(|known| known.record.last.as_ref()).flatten() {
             if let Ok(partition) = PartitionId::parse(registry.federation(), name) {
                 let highest = last.entry(partition).or_default();
                 *highest = (*highest).max(*seq);
+            }
+        }
+        // Nor is anything written below: a new machine of this node takes its own
+        // history back first.
+        for (partition, seq) in &last {
+            if self.store.head(partition).map_or(0, |head| head.seq()) < *seq {
+                self.store.await_own_history(partition, *seq);
+            }
+        }
+        let next = self.own_keys.next()?;
+        let next = next.filter(|next| {
+            registry.current_key(me).is_some_and(|known| known.public == next.public())
+        });
+        let Some(next) = next else {
+            return self.name_heads_that_count(registry, last);
+        };
+        // Signing what the hub has acknowledged before would make a second history.
+        let hub = self.membership.hub();
+        for partition in self.store.heads().into_keys().filter(|own| own.origin == *me) {
+            let acked = self.store.acks(&partition).get(hub).map_or(0, |ack| ack.seq);
+            let counted = last.get(&partition).copied().unwrap_or(0);
+            if acked > counted {
+                let reason = format!(
+                    "the hub counts {partition} up to number {counted} only, and has acknowledged number {acked}: it \
+                     was restored from an old backup, or wants a second history signed. Nothing is written until \
+                     this is cleared up; call the municipal centre / 市级中心的记录比它已确认的少，已停止写入"
+                );
+                self.store.stop_own_writes(Some(reason.clone()));
+                self.alarms.raise(Alarm::OtherHistory, reason);
+                return Ok(());
             }
         }
         let signed = self.store.adopt_signer_blocking(next, me.clone(), last)?;
@@ -144,6 +199,38 @@ impl Trustee {
         tracing::info!(signed_anew = signed, "a new signing key signs from now on");
         self.tell.send_replace(());
         Ok(())
+    }
+
+    /// After the theft of the hub's key: what this node signed while it held the
+    /// thief's `_federation` names heads that nobody else has, so nobody would
+    /// take it. It is signed anew, as far as the hub does not hold it.
+    fn name_heads_that_count(
+        &self,
+        registry: &Registry,
+        mut last: BTreeMap<PartitionId, u64>,
+    ) -> anyhow::Result<()> {
+        let (me, hub) = (self.membership.me(), self.membership.hub());
+        if !self.is_whole_again(registry) {
+            return Ok(());
+        }
+        for partition in self.store.heads().into_keys().filter(|own| own.origin == *me) {
+            let acked = self.store.acks(&partition).get(hub).map_or(0, |ack| ack.seq);
+            let highest = last.entry(partition).or_default();
+            *highest = (*highest).max(acked);
+        }
+        let signer = self.own_keys.current();
+        let signed = self.store.adopt_signer_blocking(signer, me.clone(), last)?;
+        if signed > 0 {
+            tracing::info!(signed_anew = signed, "change sets name a _federation that counts now");
+        }
+        Ok(())
+    }
+
+    /// Own writes stop until this node has joined again.
+    fn stop_for_foreign_key(&self, reason: &str) -> anyhow::Result<()> {
+        self.store.stop_own_writes(Some(reason.to_owned()));
+        self.alarms.raise(Alarm::ForeignKey, reason.to_owned());
+        Ok(keyfile::write_public(&foreign_key_path(&self.dir), reason.as_bytes())?)
     }
 
     fn fresh(&self) -> std::sync::MutexGuard<'_, Fresh> {
@@ -158,6 +245,26 @@ impl Trustee {
             tracing::debug!("a statement of freshness does not verify (yet)");
             return;
         }
+        {
+            let mut fresh = self.fresh();
+            if fresh.at_ms.is_some_and(|known| known >= statement.at_ms) {
+                // Sent again by whomever.
+                return;
+            }
+            if statement.head.seq < fresh.highest {
+                let highest = fresh.highest;
+                drop(fresh);
+                return self.alarms.raise(
+                    Alarm::OlderHistory,
+                    format!(
+                        "the hub signs for an older _federation (number {}) than it had before (number {highest}): it was restored from an old backup, or somebody hides what was revoked since. This node goes by the newer one. Call the municipal centre / 市级中心的成员名册比本节点所知的旧",
+                        statement.head.seq
+                    ),
+                );
+            }
+            fresh.highest = statement.head.seq;
+        }
+        self.alarms.clear(Alarm::OlderHistory);
         let held = self.store.head(partition).map_or(0, |head| head.seq());
         if statement.head.seq > held {
             self.fresh().ahead = Some(statement);
@@ -175,7 +282,7 @@ impl Trustee {
                 );
                 return;
             }
-            Ok(_) => {}
+            Ok(_) => self.alarms.clear(Alarm::OtherHistory),
             Err(error) => {
                 tracing::warn!(%error, "a statement of freshness could not be compared");
                 return;
@@ -184,13 +291,16 @@ impl Trustee {
         self.note_fresh(statement.at_ms);
     }
 
+    /// A hub whose clock is fast is heard now, not later: else nobody would notice
+    /// for as long that it is silent.
     fn note_fresh(&self, at_ms: i64) {
+        let at_ms = at_ms.min(now_unix() * 1000);
         let mut fresh = self.fresh();
         if fresh.at_ms.is_some_and(|known| known >= at_ms) {
             return;
         }
         fresh.at_ms = Some(at_ms);
-        if fresh.written_ms.is_none_or(|written| at_ms - written >= WRITE_EVERY_MS) {
+        if fresh.written_ms.is_none_or(|written| at_ms.saturating_sub(written) >= WRITE_EVERY_MS) {
             fresh.written_ms = Some(at_ms);
             drop(fresh);
             note_contact(&self.dir, at_ms);
@@ -220,14 +330,22 @@ impl Trustee {
         );
     }
 
-    /// Takes an anchor of a higher epoch if a trusted root signed it. Answers
-    /// whether it did. Blocks.
-    pub(super) fn take_anchor(&self, anchor: Anchor) -> anyhow::Result<bool> {
+    fn take_anchor(&self, anchor: Anchor) -> anyhow::Result<bool> {
         if !anchor.supersedes(&self.membership.anchor()) {
             return Ok(false);
         }
         anchor.verify_any(&self.keeper.bundle()?)?;
+        self.use_anchor(anchor)?;
+        Ok(true)
+    }
+
+    /// Goes by an anchor of a higher epoch, which was verified, from now on.
+    ///
+    /// Dying half-way, it leaves the note that the `_federation` here is to be
+    /// looked at; [`Trustee::look`] does so at the next start.
+    pub fn use_anchor(&self, anchor: Anchor) -> anyhow::Result<()> {
         let base = anchor.base.context("an anchor of a higher epoch names a base")?;
+        keyfile::write_public(&doubt_path(&self.dir), anchor.epoch.to_string().as_bytes())?;
         keyfile::write_public(&self.dir.anchor(), &anchor.encode())?;
         fault::point("anchor.taken");
         tracing::warn!(
@@ -236,54 +354,69 @@ impl Trustee {
             "the root CA has named a new signing key of the hub: the one before may have been stolen"
         );
         self.membership.set_anchor(anchor);
-        self.forget_what_does_not_count()?;
-        Ok(true)
+        self.settle_doubt()?;
+        self.history_begins_anew();
+        Ok(())
     }
 
-    /// Drops a `_federation` that goes on behind the anchor's base as the root
-    /// does not want it: what a thief signed. It is fetched again from its
-    /// beginning. Blocks.
-    fn forget_what_does_not_count(&self) -> anyhow::Result<()> {
+    /// What was heard of numbers above what is held here may have been a thief's.
+    pub fn history_begins_anew(&self) {
+        let held = self.store.head(self.membership.partition()).map_or(0, |head| head.seq());
+        let mut fresh = self.fresh();
+        (fresh.highest, fresh.ahead) = (held, None);
+    }
+
+    /// Drops a `_federation` that is not the one that the root names, or that goes
+    /// on behind the anchor's base with a key that does not count: what a thief
+    /// signed. It is fetched again from its beginning. Once an anchor, because
+    /// what is fetched then is less than the base for a while. Blocks.
+    fn settle_doubt(&self) -> anyhow::Result<()> {
+        let note = doubt_path(&self.dir);
+        if !note.exists() {
+            return Ok(());
+        }
         let partition = self.membership.partition();
-        let (Some(base), Some(head)) = (self.membership.anchor().base, self.store.head(partition))
-        else {
-            return Ok(());
-        };
-        if head.seq() < base.seq {
+        if let (Some(base), Some(head)) =
+            (self.membership.anchor().base, self.store.head(partition))
+        {
+            let registry = self.membership.current()?;
+            let at_base = self.store.header_at(partition, base.seq)?;
+            let same = at_base.is_some_and(|header| header.hash() == base.hash);
+            let counts = same && (head.seq() == base.seq || head.signed.verify(&*registry).is_ok());
+            if !counts {
+                tracing::warn!(
+                    held = head.seq(),
+                    base = base.seq,
+                    "this node's _federation may hold what the hub's stolen key signed; it is fetched again"
+                );
+                self.store.forget_blocking(partition)?;
+            }
+        }
+        std::fs::remove_file(&note).with_context(|| format!("remove {}", note.display()))
+    }
+
+    /// After the theft of the hub's key, drops those of the hub's partitions that
+    /// the thief went on with. They are fetched again. Blocks.
+    fn forget_what_a_thief_signed(&self, registry: &Registry) -> anyhow::Result<()> {
+        if !self.is_whole_again(registry) {
             return Ok(());
         }
-        let registry = self.membership.current()?;
-        let at_base = self.store.header_at(partition, base.seq)?;
-        let same = at_base.is_some_and(|header| header.hash() == base.hash);
-        let counts = same && (head.seq() == base.seq || head.signed.verify(&*registry).is_ok());
-        if !counts {
-            tracing::error!(
-                held = head.seq(),
-                base = base.seq,
-                "this node's _federation holds what the hub's stolen key signed; it is fetched again"
-            );
-            keyfile::write_public(&misled_path(&self.dir), b"")?;
-            self.store.forget_blocking(partition)?;
+        for (partition, head) in self.store.heads() {
+            let is_hubs = partition.origin == *self.membership.hub();
+            if is_hubs && !partition.dataset.is_system() && head.signed.verify(registry).is_err() {
+                tracing::warn!(%partition, "it ends with what the hub's stolen key signed; it is fetched again");
+                self.store.forget_blocking(&partition)?;
+            }
         }
         Ok(())
     }
 
-    /// Once `_federation` is back from behind the anchor's base: own change sets
-    /// that name what was dropped would be refused for ever. Blocks.
-    fn name_federation_anew(&self) -> anyhow::Result<()> {
-        let path = misled_path(&self.dir);
-        let head = self.store.head(self.membership.partition());
-        let (Some(base), Some(head)) = (self.membership.anchor().base, head) else {
-            return Ok(());
-        };
-        if !path.exists() || head.seq() <= base.seq {
-            return Ok(());
-        }
-        let me = self.membership.me().clone();
-        let signed = self.store.name_federation_anew_blocking(me, base)?;
-        std::fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
-        tracing::info!(signed_anew = signed, "_federation is the hub's own again");
-        Ok(())
+    /// Whether `_federation` is here up to behind the base of an anchor that was
+    /// signed after a theft.
+    fn is_whole_again(&self, registry: &Registry) -> bool {
+        let anchor = self.membership.anchor();
+        let mut keys = registry.keys(self.membership.hub()).iter();
+        anchor.base.is_some() && keys.any(|known| known.public == anchor.hub_key)
     }
 }
 
@@ -321,10 +454,23 @@ impl TrusteeOfSync for Trustee {
     }
 }
 
-/// Lies there from when a forged `_federation` is dropped until nothing names it
-/// any more.
-fn misled_path(dir: &NodeDir) -> PathBuf {
-    dir.certs().join("misled")
+/// Lies there from a new anchor until `_federation` was compared with it.
+fn doubt_path(dir: &NodeDir) -> PathBuf {
+    dir.certs().join("federation-in-doubt")
+}
+
+fn foreign_key_path(dir: &NodeDir) -> PathBuf {
+    dir.certs().join(FOREIGN_KEY_FILE)
+}
+
+/// An administrator has looked at this node's keys.
+pub(super) fn foreign_key_is_settled(dir: &NodeDir) -> anyhow::Result<()> {
+    match std::fs::remove_file(foreign_key_path(dir)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", foreign_key_path(dir).display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn freshness_path(dir: &NodeDir) -> PathBuf {

@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use protocol::{
-    change::{HEADER_BYTES_MAX, Header, Position, SignedHeader},
+    change::{HEADER_BYTES_MAX, Header, SignedHeader},
     hash::Hash,
     id::{NodeId, PartitionId},
     sign::SigningKey,
@@ -41,16 +41,6 @@ impl Stretch {
     }
 }
 
-/// Refuses more than fit one batch.
-fn checked(stretch: Stretch) -> Result<Stretch, StoreError> {
-    let headers = stretch.count();
-    if headers > SIGNED_ANEW_MAX {
-        let (partition, limit) = (stretch.partition, SIGNED_ANEW_MAX);
-        return Err(StoreError::TooManyToSign { partition, headers, limit });
-    }
-    Ok(stretch)
-}
-
 impl Writer {
     pub(super) fn adopt_signer(
         &mut self,
@@ -63,13 +53,13 @@ impl Writer {
         for (partition, head) in self.heads_of(origin) {
             if !partition.dataset.is_system() {
                 let last = last.get(&partition).copied().unwrap_or(0);
-                stretches.extend(self.signed_by_another(partition, head, last, &next)?);
+                stretches.extend(self.not_as_it_should_be(partition, head, last, &next)?);
             }
         }
         let count = stretches.iter().map(Stretch::count).sum::<u64>();
         self.shared.disk.check_room(count as usize * HEADER_BYTES_MAX)?;
         for stretch in stretches {
-            self.sign_anew(stretch, &next, None)?;
+            self.sign_anew(stretch, &next)?;
         }
         self.flush()?;
         *lock(&self.shared.signer) = Some(next);
@@ -131,9 +121,10 @@ impl Writer {
         of_it.filter_map(|partition| Some((partition.clone(), self.head(&partition)?))).collect()
     }
 
-    /// The stretch behind `last` that begins with the first header of another
-    /// key than `next`, if there is one.
-    fn signed_by_another(
+    /// The stretch behind `last` that begins with the first header that another
+    /// key than `next` signed, or that names a `_federation` head which is not
+    /// the one held here, if there is one.
+    fn not_as_it_should_be(
         &self,
         partition: PartitionId,
         head: Arc<Head>,
@@ -144,68 +135,22 @@ impl Writer {
         let mut first = None;
         for seq in last.saturating_add(1)..=head.seq() {
             let signed = self.logged(&partition, &state, seq)?;
-            if first.is_none() && signed.header().key_id != next.public().id() {
+            let is_good = signed.header().key_id == next.public().id()
+                && self.names_held_federation(signed.header())?;
+            if first.is_none() && !is_good {
                 first = Some(seq);
             }
         }
-        first.map(|first| checked(Stretch { partition, state, head, first })).transpose()
-    }
-
-    pub(super) fn name_federation_anew(
-        &mut self,
-        origin: &NodeId,
-        base: Position,
-    ) -> Result<u64, StoreError> {
-        let mut stretches = Vec::new();
-        let mut held = None;
-        for (partition, head) in self.heads_of(origin) {
-            if partition.dataset.is_system() {
-                continue;
-            }
-            if let Some((federation, newest)) = self.federation_head(&partition) {
-                held = Some(newest.position());
-                stretches.extend(self.naming_another(partition, head, &federation, base)?);
-            }
+        let Some(first) = first else {
+            return Ok(None);
+        };
+        let stretch = Stretch { partition, state, head, first };
+        let headers = stretch.count();
+        if headers > SIGNED_ANEW_MAX {
+            let (partition, limit) = (stretch.partition, SIGNED_ANEW_MAX);
+            return Err(StoreError::TooManyToSign { partition, headers, limit });
         }
-        let count = stretches.iter().map(Stretch::count).sum::<u64>();
-        self.shared.disk.check_room(count as usize * HEADER_BYTES_MAX)?;
-        if count > 0 {
-            let key = lock(&self.shared.signer).clone();
-            let no_signer = || StoreError::NoSigner(stretches[0].partition.clone());
-            let key = key.ok_or_else(no_signer)?;
-            for stretch in stretches {
-                self.sign_anew(stretch, &key, held)?;
-            }
-        }
-        self.flush()?;
-        Ok(count)
-    }
-
-    /// The stretch that begins with the first header that names, at the base or
-    /// behind it, a head that the `_federation` held here does not have.
-    fn naming_another(
-        &self,
-        partition: PartitionId,
-        head: Arc<Head>,
-        federation: &PartitionId,
-        base: Position,
-    ) -> Result<Option<Stretch>, StoreError> {
-        let state = self.partition(&partition);
-        let number = self.shared.partition(federation).map_or(0, |state| state.number);
-        let mut first = None;
-        // What a header names is never older than what the one before it does.
-        for seq in (1..=head.seq()).rev() {
-            let Some(signed) = self.shared.disk.log_header(state.number, seq)? else { break };
-            let Some(named) = signed.header().federation_head else { break };
-            if named.seq < base.seq {
-                break;
-            }
-            let known = self.shared.disk.log_header(number, named.seq)?;
-            if known.is_none_or(|known| known.hash() != named.hash) {
-                first = Some(seq);
-            }
-        }
-        first.map(|first| checked(Stretch { partition, state, head, first })).transpose()
+        Ok(Some(stretch))
     }
 
     fn logged(
@@ -218,22 +163,45 @@ impl Writer {
         signed.ok_or_else(|| StoreError::HeaderMissing { partition: partition.clone(), seq })
     }
 
-    /// Signs a stretch and its head in one batch: a chain is never broken. All of
-    /// it names `federation`, where that is given.
-    fn sign_anew(
-        &mut self,
-        stretch: Stretch,
-        next: &SigningKey,
-        federation: Option<Position>,
-    ) -> Result<(), StoreError> {
+    /// Whether the `_federation` head that a header names is part of what is held
+    /// here. It is not if that history was forgotten for another one.
+    fn names_held_federation(&self, header: &Header) -> Result<bool, StoreError> {
+        let Some(named) = header.federation_head else {
+            return Ok(true);
+        };
+        let Some((federation, head)) = self.federation_head(&header.partition) else {
+            return Ok(false);
+        };
+        let number = self.partition(&federation).number;
+        Ok(named.seq <= head.seq()
+            && match self.shared.disk.log_header(number, named.seq)? {
+                Some(known) => known.hash() == named.hash,
+                // Older than the log.
+                None => true,
+            })
+    }
+
+    /// Signs a stretch and its head in one batch: a chain is never broken.
+    fn sign_anew(&mut self, stretch: Stretch, next: &SigningKey) -> Result<(), StoreError> {
         let Stretch { partition, state, head, first } = stretch;
         let mut batch = Batch::default();
         let mut previous: Option<Hash> = None;
         let mut newest = None;
+        // A header names no older `_federation` than the one before it, which need
+        // not be kept any more.
+        let before = self.shared.disk.log_header(state.number, first.saturating_sub(1))?;
+        let mut named = before.and_then(|before| before.header().federation_head);
         for seq in first..=head.seq() {
             let mut header = self.logged(&partition, &state, seq)?.header().clone();
             header.previous = previous.unwrap_or(header.previous);
-            header.federation_head = federation.or(header.federation_head);
+            if !self.names_held_federation(&header)? {
+                let held = self.federation_head(&partition);
+                header.federation_head = held.map(|(_, head)| head.position());
+            }
+            if named.is_some_and(|named| header.federation_head.is_none_or(|n| n.seq < named.seq)) {
+                header.federation_head = named;
+            }
+            named = header.federation_head;
             header.key_id = next.public().id();
             let signed = SignedHeader::sign(header, next);
             previous = Some(signed.hash());
