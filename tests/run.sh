@@ -19,6 +19,9 @@ need_package() { # need_package COMMAND PACKAGE
 say "tools"
 need_package cc gcc
 need_package mount mount
+# Tests with certificates of another PKI, and with a wrong clock.
+need_package openssl openssl
+need_package faketime faketime
 command -v cargo >/dev/null || { echo "tests/run.sh: install Rust first (rustup.rs)" >&2; exit 1; }
 cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 cargo clippy --version >/dev/null 2>&1 || rustup component add clippy

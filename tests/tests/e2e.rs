@@ -7,6 +7,7 @@
 mod e2e {
     mod ca_crash;
     mod cli;
+    mod clock;
     mod converge;
     mod crash;
     mod disk;
