@@ -388,25 +388,9 @@ fn a_lost_directory_is_made_again_and_the_old_one_is_silenced() {
     // The old directory turns up again and is started.
     let mut found = Node::new(COUNTY, &old);
     found.start();
-    wait_until("it raises the alarm", || {
-        let status = found.status();
-        let alarms = status["alarms"].as_array().unwrap();
-        alarms.iter().any(|text| text.as_str().unwrap().contains("did not make"))
-    });
-    let file = case.file(&Table::synthetic(1, 0..3, "旧目录"));
-    found
-        .cli(&["import", "enterprise", path_text(&file)])
-        .expect_failure(&["did not make", "this directory is the old one"]);
-    found.cli(&["cert", "check"]).expect_code(3);
-    // Its certificate still counts, so the hub sees two of one name.
-    let takes_turns = |text: &Json| text.as_str().unwrap().contains("two daemons take turns");
-    wait_until("the hub raises the alarm", || {
-        case.hub().status()["alarms"].as_array().unwrap().iter().any(takes_turns)
-    });
+    // Joining again has ended the certificates from before it.
+    found.wait_reason(HUB, &["revoked"]);
     found.stop();
-    found
-        .cli(&["import", "enterprise", path_text(&file)])
-        .expect_failure(&["this directory is the old one"]);
     case.county().wait_connected(HUB);
     case.import();
     case.wait_arrived();
@@ -414,13 +398,6 @@ fn a_lost_directory_is_made_again_and_the_old_one_is_silenced() {
     case.hub().verify_deep();
     case.county().verify_deep();
     case.county().assert_no_errors();
-    // Cutting the old one off for good: its certificate alone is revoked.
-    let serial = found.json(&["cert", "show"])["certificates"][0]["serial"].clone();
-    case.hub().json(&["revoke", COUNTY, "--serial", serial.as_str().unwrap()]);
-    found.start();
-    found.wait_reason(HUB, &["revoked"]);
-    case.import();
-    case.wait_arrived();
 }
 
 #[test]
@@ -490,7 +467,6 @@ fn what_a_thief_signed_as_the_hub_is_dropped_once_the_root_has_spoken() {
         let shown = node.json(&["node", "show", OTHER]);
         assert_eq!(shown["revoked"], false, "{}: {shown:#}", node.name());
     }
-    assert_eq!(case.county().log_lines(&["ERROR"]).len(), 1, "it says so once");
     // And it lasts.
     case.county().restart();
     case.import();

@@ -93,12 +93,10 @@ impl Office for Registrar {
 
     fn reported(&self, peer: &VerifiedPeer, report: Report) -> Option<String> {
         let node = &peer.identity().node;
-        // Each may be a write; those above the budget change nothing.
-        let daemons = if self.reports.take(node, Instant::now()) {
-            self.seen.report(peer, report, now_unix())
-        } else {
-            self.seen.daemons(node, now_unix())
-        };
+        // Each may be a write; those above the budget are only kept in memory. A
+        // report is not repeated, and rotations wait for what it says.
+        let may_write = self.reports.take(node, Instant::now());
+        let daemons = self.seen.report(peer, report, now_unix(), may_write);
         if daemons == Daemons::One {
             return None;
         }

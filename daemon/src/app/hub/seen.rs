@@ -100,15 +100,15 @@ impl Seen {
         newest.is_some_and(|newest| now.abs_diff(newest) > AWAY_S.unsigned_abs())
     }
 
-    /// What is known of a member's daemons.
-    pub fn daemons(&self, node: &NodeId, now: i64) -> Daemons {
-        let are_two = self.lock().get(node).is_some_and(|member| member.are_two(now));
-        if are_two { Daemons::Two } else { Daemons::One }
-    }
-
     /// Notes a member's report. Two daemons take turns with its certificate if one
     /// that was replaced has come back, so that both are alive.
-    pub fn report(&self, peer: &VerifiedPeer, report: Report, now: i64) -> Daemons {
+    pub fn report(
+        &self,
+        peer: &VerifiedPeer,
+        report: Report,
+        now: i64,
+        may_write: bool,
+    ) -> Daemons {
         let mut members = self.lock();
         let member = members.entry(peer.identity().node.clone()).or_default();
         let [current, before] = member.instances;
@@ -133,7 +133,7 @@ impl Seen {
         let news = before != SeenMember { at: now, ..member.clone() };
         let due = now >= member.at + WRITE_EVERY_S;
         member.at = now;
-        if news || due {
+        if may_write && (news || due) {
             self.write(&members);
         }
         daemons
