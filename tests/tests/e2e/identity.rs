@@ -11,7 +11,7 @@ use std::{
 
 use harness::{
     federation::{Federation, HUB, Making},
-    node::{DEADLINE, Node, path_text, wait_for_ok, wait_until},
+    node::{DEADLINE, Node, wait_for_ok, wait_until},
     relay::{Relay, Weather},
     table::{Table, synthetic_code},
 };
