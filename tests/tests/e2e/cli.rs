@@ -193,7 +193,10 @@ fn a_directory_holds_one_node_and_one_daemon() {
     federation.hub.cli(&again).expect_failure(&[&hub, "is a node already", "--dir"]);
     federation.hub.cli(&["run"]).expect_failure(&[&hub, "in use by another creditsync", "process"]);
     let token = federation.invite("410181", &[]);
-    federation.counties[0].cli(&["join", &token]).expect_failure(&["is a node already", "--dir"]);
+    let whose = ["410122", "the token is for", "410181", "another --dir"];
+    federation.counties[0].cli(&["join", &token]).expect_failure(&whose);
+    let token = federation.invite("410122", &[]);
+    federation.hub.cli(&["join", &token]).expect_failure(&["410100", "the token is for"]);
     // The refused ones took nothing from the ones that were there.
     federation.counties[0].restart();
     federation.add_county("410181");
