@@ -289,12 +289,15 @@ impl Node {
     /// Waits until the daemon, which was started with a point to die at, is dead.
     #[track_caller]
     pub fn wait_crashed(&mut self, point: &str) {
-        let mut daemon = self.daemon.take().expect("the daemon was started");
+        let name = self.name.clone();
         let mut status: Option<ExitStatus> = None;
-        wait_until(&format!("{} meets {point}", self.name), || {
+        // It is let go of only when it is dead: it would outlive a test that fails.
+        let daemon = self.daemon.as_mut().expect("the daemon was started");
+        wait_until(&format!("{name} meets {point}"), || {
             status = daemon.try_wait().expect("it is ours");
             status.is_some()
         });
+        self.daemon = None;
         let code = status.map(|status| status.code());
         assert_eq!(code, Some(None), "{}: {point} ended it otherwise", self.name);
     }

@@ -6,7 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use harness::{
@@ -364,6 +364,10 @@ fn a_lost_directory_is_made_again_and_the_old_one_is_silenced() {
     case.county().stop();
     let (dir, old) = (case.county().dir().to_owned(), case.federation.dir().join("old"));
     fs::rename(&dir, &old).unwrap();
+    // Certificates from before joining again are known by the second they begin in.
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let lost_at = now();
+    wait_until("the next second", || now() > lost_at);
 
     let token = case.federation.invite(COUNTY, &["--address", &address]);
     let mut county = Node::new(COUNTY, &dir);
