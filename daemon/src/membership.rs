@@ -38,6 +38,9 @@ pub enum NotWelcome {
     /// It, or its certificate, was revoked.
     #[error("it was revoked, or its certificate was")]
     Revoked,
+    /// It has joined again since its certificate was issued.
+    #[error("its certificate is from before it joined again")]
+    Superseded,
     /// The authority that issued its certificate counts no more.
     #[error("the authority that issued its certificate was retired")]
     Authority,
@@ -52,6 +55,7 @@ impl NotWelcome {
         match self {
             NotWelcome::NotAMember => CloseCode::NotAMember,
             NotWelcome::Revoked => CloseCode::Revoked,
+            NotWelcome::Superseded => CloseCode::Superseded,
             NotWelcome::Authority => CloseCode::CertificateEnded,
             NotWelcome::Unreadable => CloseCode::Unavailable,
         }
@@ -124,7 +128,7 @@ impl Membership {
         };
         let from = registry.members().get(node).and_then(|member| member.certificates_from);
         if from.is_some_and(|from| peer.not_before().unix_timestamp() < from) && ours() {
-            return Err(NotWelcome::Revoked);
+            return Err(NotWelcome::Superseded);
         }
         // One that `_federation` does not name here has a root that is trusted all
         // the same: it is newer than what has arrived, or an organisation's own.

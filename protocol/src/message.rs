@@ -478,6 +478,13 @@ pub enum CloseCode {
          that needs a new token (creditsync join TOKEN)"
     )]
     CertificateEnded = 15,
+    /// The certificate is from before the node joined again.
+    #[error(
+        "superseded: this node has joined again since this certificate was issued. If that was in \
+         another directory or on another machine, this one is the old one: switch it off. If nobody \
+         did that, call the municipal centre / 本节点已重新加入，此目录是旧的，请停用；若非本单位所为，请立即联系市级中心"
+    )]
+    Superseded = 16,
 }
 
 impl CloseCode {
@@ -506,6 +513,7 @@ impl CloseCode {
             Silent,
             Revoked,
             CertificateEnded,
+            Superseded,
         ]
         .into_iter()
         .find(|known| u64::from(known.as_u32()) == code)
@@ -518,10 +526,10 @@ mod tests {
 
     #[test]
     fn codes_read_back() {
-        for code in 0..16 {
+        for code in 0..17 {
             assert_eq!(CloseCode::from_u64(code).map(|c| u64::from(c.as_u32())), Some(code));
         }
-        assert_eq!(CloseCode::from_u64(16), None);
+        assert_eq!(CloseCode::from_u64(17), None);
     }
 
     #[test]

@@ -11,6 +11,8 @@ use std::{
 pub enum Alarm {
     /// `_federation` has a signing key of this node that it did not make.
     ForeignKey,
+    /// The node has joined again, and this directory is from before.
+    Superseded,
     /// No statement of freshness for a day.
     Stale,
     /// The hub shows another `_federation` than the one that is held here.
@@ -37,9 +39,10 @@ impl Alarms {
         if self.lock().insert(alarm, text.clone()).is_none() {
             match alarm {
                 Alarm::Stale | Alarm::Certificate | Alarm::Authority => tracing::warn!("{text}"),
-                Alarm::ForeignKey | Alarm::OtherHistory | Alarm::OlderHistory => {
-                    tracing::error!("{text}");
-                }
+                Alarm::ForeignKey
+                | Alarm::Superseded
+                | Alarm::OtherHistory
+                | Alarm::OlderHistory => tracing::error!("{text}"),
             }
         }
     }

@@ -287,6 +287,10 @@ impl Node {
                 registrar.renew_own_certificate()?;
                 json!({ "certificates": certificates::list(self)? })
             }
+            (None, false) if self.keeper.is_foreign() => bail!(
+                "this node shows a certificate of your own PKI, which its hub does not renew: replace the files that \
+                 [tls] in creditsync.toml names; they are loaded when they change"
+            ),
             (None, false) => {
                 with_runtime(|runtime| runtime.block_on(renew(self)))?;
                 json!({ "certificates": certificates::list(self)? })

@@ -130,6 +130,12 @@ pub async fn serve(
     }
     connection.close(end.code());
     context.peers.disconnected(&peer, &connection, end.to_string());
+    if let (ConnectionEnd::Net(NetError::Closed(Some(CloseCode::Superseded))), Side::Dialled) =
+        (&end, side)
+    {
+        // It only fails when the daemon is ending.
+        let _ = blocking(move || context.trustee.as_ref().map(|judge| judge.superseded())).await;
+    }
     end
 }
 
@@ -214,6 +220,10 @@ async fn run(
     let before = context.peers.connected(peer, connection, &theirs, clock_ahead_ms);
     tracing::info!(%peer, address = %connection.address(), "connected");
     warn_of_clock(peer, clock_ahead_ms, &before);
+    if let Side::Dialled = side {
+        let context = context.clone();
+        blocking(move || context.trustee.as_ref().map(|judge| judge.welcomed())).await?;
+    }
     connected();
     // Before it is told: what changes meanwhile is told again.
     let mut tell = context.tell.subscribe();

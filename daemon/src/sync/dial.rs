@@ -77,7 +77,8 @@ pub async fn keep_connected(
             state.reason = Some(reason.clone());
         });
         // The same reason is not worth a line every minute.
-        if reported != kind {
+        let is_news = reported != kind && !matches!(end, ConnectionEnd::Anew);
+        if is_news {
             tracing::warn!(hub = %hub.node, %address, %reason, "not connected to the hub; trying again by itself");
             reported = kind;
         }
@@ -116,7 +117,8 @@ fn explain(end: &ConnectionEnd, dialling: &Dialling) -> (String, String) {
     match end {
         ConnectionEnd::Net(NetError::Tls(problem)) if is_about_roots(problem.kind) => {
             let reason = format!(
-                "{end}. If the municipal centre changed its root while this node was away, ask it for a new token                  (there: creditsync invite {}) and use it here: creditsync join TOKEN. Nothing is lost meanwhile \
+                "{end}. If the municipal centre changed its root while this node was away, ask it for a new \
+                 token (there: creditsync invite {}) and use it here: creditsync join TOKEN. Nothing is lost meanwhile \
                  / 若市级中心在本节点离线期间更换了根证书，请索取新令牌后执行 creditsync join",
                 shown.identity.node
             );

@@ -36,10 +36,16 @@ pub trait Trustee: Send + Sync {
     /// What the hub is told about this node.
     fn report(&self) -> Report;
 
+    /// The hub says that this node has joined again elsewhere. Blocks, as the next.
+    fn superseded(&self);
+
+    /// The hub has let this node in.
+    fn welcomed(&self);
+
     /// Judges a statement of freshness.
     fn stated(&self, bytes: &[u8]);
 
-    /// Judges an anchor. Blocks: call it on a thread of its own. Answers whether
+    /// Judges an anchor. Blocks: call it on a thread for that. Answers whether
     /// the connection has to be made anew.
     fn anchored(&self, bytes: &[u8]) -> bool;
 }

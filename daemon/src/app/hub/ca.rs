@@ -94,6 +94,14 @@ impl Registrar {
         if expected.is_some_and(|expected| *expected != step) {
             return Ok((json!({ "step": "none" }), true));
         }
+        let is_issuing_only =
+            matches!(step, Step::Activate { root: None, .. } | Step::Retire { root: None, .. });
+        if new_root && is_issuing_only {
+            bail!(
+                "a rotation of the issuing CA alone is under way; when 'creditsync ca show' says that its next step \
+                 is none, ask for another root again"
+            );
+        }
         let answer = match step {
             Step::Begin => self.prepare(&registry, new_root, &self.cas_at(root_keys))?,
             Step::Activate { root, issuing } => {

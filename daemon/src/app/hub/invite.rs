@@ -340,14 +340,17 @@ impl Registrar {
         )
         .map_err(|_| JoinRefused::Mismatch)?;
         let identity = Identity::new(&self.identity.federation, &request.node);
+        // Nothing is renewed between this certificate's date and the record that
+        // ends those before it. Dates are in seconds, so it is the next one's: half
+        // of how far one of seconds is dated back.
+        let _changing = self.change();
         let authority = self.authority().map_err(failed)?;
-        let chain = authority
-            .issue(&identity, &request.csr, OffsetDateTime::now_utc(), self.lifetime())
-            .map_err(|error| {
+        let now = OffsetDateTime::now_utc() + time::Duration::SECOND.min(self.lifetime() / 20);
+        let chain =
+            authority.issue(&identity, &request.csr, now, self.lifetime()).map_err(|error| {
                 tracing::warn!(node = %request.node, %error, "a certificate request was refused");
                 JoinRefused::Mismatch
             })?;
-        let _changing = self.change();
         let registry = self.membership.current().map_err(|error| failed(error.into()))?;
         let known = registry.keys(&request.node).iter().find(|known| known.public == key);
         if known.is_some_and(|known| known.record.last.is_some()) {

@@ -44,7 +44,8 @@ impl Budgets {
         if refilled > 0 {
             let refilled = u32::try_from(refilled).unwrap_or(u32::MAX);
             *left = left.saturating_add(refilled).min(REQUESTS_AT_ONCE);
-            *since = now;
+            // What is left over counts for the next one.
+            *since += REQUEST_EVERY.saturating_mul(refilled);
         }
         let may = *left > 0;
         *left = left.saturating_sub(1);
@@ -62,8 +63,10 @@ impl Office for Registrar {
         if !self.budgets.take(node, Instant::now()) {
             return Err(RequestRefused::TooOften);
         }
-        // It may have been revoked while this waited: its connection ends any
-        // moment, but with a new serial number it could make another one.
+        // It may have been revoked, or have joined again, while this waited: its
+        // connection ends any moment, but with a new certificate it could make
+        // another one. Neither happens between this look and the certificate's date.
+        let _changing = self.change();
         if self.membership.admits(peer).is_err() {
             return Err(RequestRefused::Failed);
         }

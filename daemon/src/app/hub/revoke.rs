@@ -85,7 +85,7 @@ impl Registrar {
         if registry.revocation(&node, None).is_none() && !force {
             bail!(
                 "{node} is not revoked, so its keys and certificates still count. First: creditsync revoke \
-                 {node} (or --force, which does both)"
+                 {node} (--force does without)"
             );
         }
         let head = self.with_key_suspended(&registry, &node, || {
@@ -97,7 +97,7 @@ impl Registrar {
         Ok(json!({ "node": node, "changed": true, "federation_seq": head.seq() }))
     }
 
-    /// Everything that is known of one node.
+    /// What was seen of a node last; null if it never came.
     pub(in crate::app) fn seen_json(&self, node: &NodeId) -> Json {
         let Some(seen) = self.seen.get(node) else {
             return Json::Null;

@@ -168,11 +168,9 @@ impl Seen {
         let mut due = false;
         for node in nodes {
             if let Some(member) = members.get_mut(node) {
-                due |= now >= member.at + WRITE_EVERY_S;
-                // Between two writes the time is only kept in memory if it is
-                // not due: what lies on disk is at most an hour behind.
+                // What is kept is at most an hour behind.
                 if now >= member.at + WRITE_EVERY_S {
-                    member.at = now;
+                    (member.at, due) = (now, true);
                 }
             }
         }

@@ -29,7 +29,7 @@ use protocol::{
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value as Json, json};
 
-use super::trustee::{foreign_key_is_settled, note_join};
+use super::trustee::{note_join, stops_are_settled};
 use crate::{
     app::{
         dir::NodeDir,
@@ -123,7 +123,9 @@ pub fn join_again(
     {
         // Else the history that is held here could not tell the two apart.
         bail!(
-            "the token names another signing key of the hub, and no root CA that this node trusts has signed that:              by what is known here it is of another federation of the same name. Call the municipal centre; if it has              replaced both while this node was away, join in a new --dir / 令牌与本节点信任的根证书不符，请联系市级中心"
+            "the token names another signing key of the hub, and no root CA that this node trusts has signed \
+             that: by what is known here it is of another federation of the same name. Call the municipal centre; \
+             if it has replaced both while this node was away, join in a new --dir / 令牌与本节点信任的根证书不符，请联系市级中心"
         );
     }
     let options = TlsOptions { post_quantum: node.config.tls.post_quantum };
@@ -159,7 +161,7 @@ pub fn join_again(
     let foreign = foreign.filter(|known| !node.own_keys.knows(known.public.as_bytes())).count();
     // The administrator who pasted a token has looked at the keys.
     accept_keys(&node.own_keys, &node.membership)?;
-    foreign_key_is_settled(&node.dir)?;
+    stops_are_settled(&node.dir)?;
     trustee.history_begins_anew();
     trustee.look()?;
     note_join(&node.dir);

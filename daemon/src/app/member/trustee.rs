@@ -8,7 +8,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -42,6 +42,9 @@ use crate::{
 const FRESHNESS_FILE: &str = "freshness";
 /// Why this node writes nothing: somebody else's key was registered in its name.
 const FOREIGN_KEY_FILE: &str = "foreign-key";
+/// Why this node writes nothing: it has joined again, and this directory is from
+/// before.
+const SUPERSEDED_FILE: &str = "superseded";
 /// A statement a minute need not be a write a minute.
 const WRITE_EVERY_MS: i64 = 10 * 60 * 1000;
 
@@ -143,18 +146,23 @@ impl Trustee {
                 foreign.number,
                 crate::app::rfc3339(foreign.record.at_ms / 1000),
             );
-            return self.stop_for_foreign_key(&reason);
+            return self.stop_writing(Alarm::ForeignKey, FOREIGN_KEY_FILE, reason);
         }
-        // Whoever wrote it can also take it out again: that settles nothing.
-        let path = foreign_key_path(&self.dir);
-        if path.exists() {
-            let reason = keyfile::read_public(&path)?;
-            return self.stop_for_foreign_key(&String::from_utf8_lossy(&reason));
+        // Whoever wrote such a key can also take it out again: that settles nothing.
+        let stops = [(Alarm::ForeignKey, FOREIGN_KEY_FILE), (Alarm::Superseded, SUPERSEDED_FILE)];
+        for (alarm, file) in stops {
+            let path = self.dir.certs().join(file);
+            if path.exists() {
+                let reason = keyfile::read_public(&path)?;
+                let reason = String::from_utf8_lossy(&reason).into_owned();
+                return self.stop_writing(alarm, file, reason);
+            }
         }
         if self.store.own_writes_stopped().is_some() {
             self.store.stop_own_writes(None);
         }
         self.alarms.clear(Alarm::ForeignKey);
+        self.alarms.clear(Alarm::Superseded);
         // Up to here others hold what earlier keys signed: that stays.
         let mut last: BTreeMap<PartitionId, u64> = BTreeMap::new();
         for (name, seq) in keys.iter().filter_map(|known| known.record.last.as_ref()).flatten() {
@@ -226,11 +234,11 @@ impl Trustee {
         Ok(())
     }
 
-    /// Own writes stop until this node has joined again.
-    fn stop_for_foreign_key(&self, reason: &str) -> anyhow::Result<()> {
-        self.store.stop_own_writes(Some(reason.to_owned()));
-        self.alarms.raise(Alarm::ForeignKey, reason.to_owned());
-        Ok(keyfile::write_public(&foreign_key_path(&self.dir), reason.as_bytes())?)
+    /// Own writes stop, also after a restart, until this node has joined again.
+    fn stop_writing(&self, alarm: Alarm, file: &str, reason: String) -> anyhow::Result<()> {
+        self.store.stop_own_writes(Some(reason.clone()));
+        self.alarms.raise(alarm, reason.clone());
+        Ok(keyfile::write_public(&self.dir.certs().join(file), reason.as_bytes())?)
     }
 
     fn fresh(&self) -> std::sync::MutexGuard<'_, Fresh> {
@@ -257,7 +265,10 @@ impl Trustee {
                 return self.alarms.raise(
                     Alarm::OlderHistory,
                     format!(
-                        "the hub signs for an older _federation (number {}) than it had before (number {highest}): it was restored from an old backup, or somebody hides what was revoked since. This node goes by the newer one. Call the municipal centre / 市级中心的成员名册比本节点所知的旧",
+                        "the hub signs for an older _federation (number {}) than it had before (number \
+                         {highest}): it was restored from an old backup, or somebody hides what was revoked \
+                         since. This node goes by the newer one. Call the municipal centre / \
+                         市级中心的成员名册比本节点所知的旧",
                         statement.head.seq
                     ),
                 );
@@ -431,6 +442,37 @@ impl TrusteeOfSync for Trustee {
         }
     }
 
+    fn superseded(&self) {
+        // While this very node joins again, its connection of before ends like this.
+        let Ok(_not_joining) = self.keeper.asking.try_lock() else {
+            return;
+        };
+        let reason = format!(
+            "{} has joined again since this directory's certificate was issued. Nothing is written here: if that \
+             was in another directory or on another machine, this directory is the old one; otherwise call the \
+             municipal centre: somebody may speak in this county's name. After that, join again with a new token \
+             / 本节点已在别处重新加入，此目录是旧的，已停止写入；若非本单位所为，请立即联系市级中心",
+            self.membership.me()
+        );
+        if let Err(error) = self.stop_writing(Alarm::Superseded, SUPERSEDED_FILE, reason) {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "that this directory is the old one could not be written down"
+            );
+        }
+    }
+
+    fn welcomed(&self) {
+        let path = self.dir.certs().join(SUPERSEDED_FILE);
+        if !path.exists() {
+            return;
+        }
+        let settled = remove(&path).and_then(|()| self.look());
+        if let Err(error) = settled {
+            tracing::warn!(error = format!("{error:#}"), "this node goes on writing nothing");
+        }
+    }
+
     fn stated(&self, bytes: &[u8]) {
         let judged = Statement::decode(bytes)
             .map_err(anyhow::Error::from)
@@ -459,15 +501,17 @@ fn doubt_path(dir: &NodeDir) -> PathBuf {
     dir.certs().join("federation-in-doubt")
 }
 
-fn foreign_key_path(dir: &NodeDir) -> PathBuf {
-    dir.certs().join(FOREIGN_KEY_FILE)
+/// An administrator has looked at why this node wrote nothing, and joined again.
+pub(super) fn stops_are_settled(dir: &NodeDir) -> anyhow::Result<()> {
+    remove(&dir.certs().join(FOREIGN_KEY_FILE))?;
+    remove(&dir.certs().join(SUPERSEDED_FILE))
 }
 
-/// An administrator has looked at this node's keys.
-pub(super) fn foreign_key_is_settled(dir: &NodeDir) -> anyhow::Result<()> {
-    match std::fs::remove_file(foreign_key_path(dir)) {
+/// Removes a file that may not be there.
+fn remove(path: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", foreign_key_path(dir).display()))
+            Err(error).with_context(|| format!("remove {}", path.display()))
         }
         _ => Ok(()),
     }
