@@ -16,7 +16,7 @@ use certs::{
 use protocol::{id::PartitionId, message::CloseCode};
 use tokio::{
     sync::{
-        Notify, Semaphore,
+        Notify,
         broadcast::{self, error::RecvError},
         watch,
     },
@@ -28,7 +28,7 @@ use super::{dir::NodeDir, hub, node::Node, renewal};
 use crate::{
     admin,
     ingest::inbox::Inbox,
-    net::{Accepted, Dialer, Listener, Quiet},
+    net::{Accepted, Dialer, Listener, Places, Quiet},
     sync,
 };
 
@@ -259,7 +259,7 @@ impl Refusals {
 async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
     let shutdown: CancellationToken = node.shutdown.clone();
     let mut connections = JoinSet::new();
-    let joining = Arc::new(Semaphore::new(hub::JOINING_MAX));
+    let joining = Places::new(hub::JOINING_MAX, hub::JOINING_OF_ONE_MAX);
     let refusals = Arc::new(Refusals::default());
     let quiet = Arc::new(Quiet::default());
     loop {
@@ -288,13 +288,14 @@ async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
                         tracing::info!(%peer, %address, reason = %end, "disconnected");
                     }
                 }
-                Ok(Accepted::Joining(connection)) => match (joining.try_acquire(), &node.registrar)
-                {
-                    (Ok(_permit), Some(registrar)) => {
-                        hub::serve_join(registrar.clone(), connection, &quiet).await;
+                Ok(Accepted::Joining(connection)) => {
+                    match (joining.take(address.ip()), &node.registrar) {
+                        (Some(_place), Some(registrar)) => {
+                            hub::serve_join(registrar.clone(), connection, &quiet).await;
+                        }
+                        _ => connection.close(CloseCode::Unavailable),
                     }
-                    _ => connection.close(CloseCode::Unavailable),
-                },
+                }
                 Err(error) if refusals.is_news(address.ip(), &error.kind()) => {
                     tracing::warn!(%address, %error, "a connection was refused");
                 }

@@ -27,7 +27,7 @@ use quinn::{
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 
-use super::{FrameReceiver, FrameSender, NetError};
+use super::{FrameReceiver, FrameSender, NetError, Places};
 
 /// A connection without a packet for so long is dead; the status promises that
 /// a silent peer shows within 30 seconds.
@@ -51,6 +51,9 @@ const REASON_CHARS_MAX: usize = 200;
 /// Handshakes that run at once. More are refused until one ends, so a flood
 /// costs bounded memory.
 const HANDSHAKES_MAX: usize = 256;
+/// Of those, so many from one address: more than the counties behind one
+/// firewall, and with those whose address was not shown yet still not all.
+const HANDSHAKES_OF_ONE_MAX: u32 = 64;
 /// RFC 9000.
 const QUIC_VERSION: u32 = 1;
 /// As long as quinn's own ids.
@@ -75,6 +78,8 @@ pub struct Listener {
     endpoint: quinn::Endpoint,
     federation: FederationId,
     handshakes: Arc<tokio::sync::Semaphore>,
+    /// Those whose address is their own.
+    by_address: Arc<Places>,
     observer: Arc<dyn RefusalObserver>,
 }
 
@@ -115,6 +120,7 @@ impl Listener {
             endpoint,
             federation: replication.identity.federation.clone(),
             handshakes: Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX)),
+            by_address: Places::new(HANDSHAKES_MAX as u32, HANDSHAKES_OF_ONE_MAX),
             observer,
         })
     }
@@ -149,13 +155,16 @@ impl Listener {
                 let _ = incoming.retry();
                 continue;
             }
-            let Ok(permit) = self.handshakes.clone().try_acquire_owned() else {
+            let validated = incoming.remote_address_validated();
+            let place = validated.then(|| self.by_address.take(address.ip()));
+            let permit = self.handshakes.clone().try_acquire_owned();
+            let (Ok(permit), None | Some(Some(_))) = (permit, &place) else {
                 incoming.refuse();
                 continue;
             };
             let federation = self.federation.clone();
             return Some((address, async move {
-                let _permit = permit;
+                let _until_it_ends = (permit, place);
                 let connecting = incoming.accept().map_err(net_error)?;
                 let connection = tokio::time::timeout(HANDSHAKE_MAX, connecting)
                     .await

@@ -5,11 +5,13 @@
 //! asks who is speaking. What is said on the streams is `sync`'s business.
 
 mod endpoint;
+mod places;
 mod quiet;
 mod stream;
 
 pub use self::{
     endpoint::{Accepted, Connection, Dialer, Listener},
+    places::{Places, network_of},
     quiet::Quiet,
     stream::{FrameReceiver, FrameSender},
 };

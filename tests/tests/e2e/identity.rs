@@ -420,6 +420,19 @@ fn a_lost_directory_is_made_again_and_the_old_one_is_silenced() {
     case.wait_arrived();
     case.federation.wait_converged();
     case.county().assert_no_errors();
+
+    // Nor does it stay so if the hub lets this directory in all the same.
+    case.county().stop();
+    fs::write(dir.join("certs/superseded"), "this directory is the old one").unwrap();
+    case.file(&Table::synthetic(1, 0..3, "旧目录"));
+    case.county().cli(&import).expect_failure(&["this directory is the old one"]);
+    case.county().start();
+    wait_until("it writes again", || {
+        let status = case.county().status();
+        status["peers"][0]["connected"] == true && status["alarms"] == Json::Array(vec![])
+    });
+    case.import();
+    case.wait_arrived();
 }
 
 #[test]

@@ -19,8 +19,10 @@ use crate::{
 
 /// More than the 256 handshakes that the hub has at once.
 const HALF_OPEN: usize = 300;
-/// More than the nodes that the hub lets join at once.
-const JOINING: usize = 60;
+/// More than the nodes that the hub lets join at once from one address.
+const JOINING: usize = 20;
+/// Addresses of which each holds its share: more than all that may join at once.
+const ADDRESSES: u8 = 5;
 /// The hub's memory may grow by so much under all of this: its connections'
 /// windows are what an attacker can fill.
 const GROWTH_MAX_MB: u64 = 400;
@@ -107,8 +109,9 @@ fn joins_and_streams_that_stall_are_bounded() {
     let mut world = World::new();
     let before = resident_mb(&world);
     // Unknown clients that begin a request of 16 MiB, or send none at all.
-    let dial = Dial { anonymous: true, alpn: ALPN_JOIN, ..world.dial() };
-    let (joins, turned_away) = world.block_on(async {
+    let join_from = async |address: u8| {
+        let from = [127, 0, 0, address].into();
+        let dial = Dial { from, anonymous: true, alpn: ALPN_JOIN, ..world.dial() };
         let mut joins: Vec<(Peer, Stream)> = Vec::new();
         let mut turned_away = 0;
         while joins.len() + turned_away < JOINING {
@@ -128,8 +131,15 @@ fn joins_and_streams_that_stall_are_bounded() {
             }
         }
         (joins, turned_away)
-    });
-    assert_eq!(turned_away, JOINING - 32, "more joined at once than may");
+    };
+    let (mut joins, turned_away) = world.block_on(join_from(2));
+    assert_eq!(turned_away, JOINING - 8, "more joined at once from one address than may");
+    // Nobody else notices.
+    world.join("410187");
+    for address in 3..2 + ADDRESSES {
+        joins.extend(world.block_on(join_from(address)).0);
+    }
+    assert_eq!(joins.len(), 32, "more joined at once than may");
     world.check_service();
 
     // A member with as many streams as it may have, each with half a frame.

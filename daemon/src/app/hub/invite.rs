@@ -9,7 +9,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -37,7 +37,7 @@ use time::OffsetDateTime;
 use super::{Registrar, puts};
 use crate::{
     app::now_unix,
-    net::{Connection, FrameReceiver, FrameSender, Quiet},
+    net::{Connection, FrameReceiver, FrameSender, Quiet, network_of},
 };
 
 /// Invitations that may be open at once: more than a city has counties.
@@ -47,7 +47,10 @@ const INVITES_OPEN_MAX: usize = 1000;
 const INVITES_KEPT_S: i64 = 90 * 24 * 3600;
 /// Nodes that may be joining at once. Who joins is not known yet, and may fill
 /// its connection's window: 512 MiB in all, for 30 seconds.
-pub(in crate::app) const JOINING_MAX: usize = 32;
+pub(in crate::app) const JOINING_MAX: u32 = 32;
+/// Of those, so many from one address: whoever says nothing holds its place for
+/// all of [`JOIN_MAX`].
+pub(in crate::app) const JOINING_OF_ONE_MAX: u32 = 8;
 /// A joining node has this long for everything.
 const JOIN_MAX: Duration = Duration::from_secs(30);
 
@@ -87,17 +90,6 @@ impl Attempts {
                 "too many unknown join tokens; more are refused for the rest of this minute"
             );
         }
-    }
-}
-
-/// One customer has a whole network of IPv6 addresses: 64 bits count.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(v6) => {
-            let bits = v6.to_bits() >> 64 << 64;
-            IpAddr::V6(Ipv6Addr::from_bits(bits))
-        }
-        v4 => v4,
     }
 }
 
@@ -341,17 +333,21 @@ impl Registrar {
         .map_err(|_| JoinRefused::Mismatch)?;
         let identity = Identity::new(&self.identity.federation, &request.node);
         // Nothing is renewed between this certificate's date and the record that
-        // ends those before it. Dates are in seconds, so it is the next one's: half
-        // of how far one of seconds is dated back.
+        // ends those before it.
         let _changing = self.change();
+        let registry = self.membership.current().map_err(|error| failed(error.into()))?;
         let authority = self.authority().map_err(failed)?;
-        let now = OffsetDateTime::now_utc() + time::Duration::SECOND.min(self.lifetime() / 20);
+        let mut now = OffsetDateTime::now_utc();
+        if registry.members().contains_key(&request.node) {
+            // Dates are in seconds, and one before may be of this very second. At
+            // most half of how far one that lives for seconds is dated back.
+            now += time::Duration::SECOND.min(self.lifetime() / 20);
+        }
         let chain =
             authority.issue(&identity, &request.csr, now, self.lifetime()).map_err(|error| {
                 tracing::warn!(node = %request.node, %error, "a certificate request was refused");
                 JoinRefused::Mismatch
             })?;
-        let registry = self.membership.current().map_err(|error| failed(error.into()))?;
         let known = registry.keys(&request.node).iter().find(|known| known.public == key);
         if known.is_some_and(|known| known.record.last.is_some()) {
             return Err(JoinRefused::KeyRetired);

@@ -36,7 +36,7 @@ use protocol::{
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-pub(super) use self::invite::{JOINING_MAX, serve_join};
+pub(super) use self::invite::{JOINING_MAX, JOINING_OF_ONE_MAX, serve_join};
 use super::{
     alarms::Alarms, dir::NodeDir, keeper::Keeper, keys::OwnKeys, node::federation_changes, now_unix,
 };

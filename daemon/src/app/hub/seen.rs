@@ -213,7 +213,65 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
+    use certs::{
+        authority::{Authority, CaDirs, Lifetimes, NodeKey},
+        identity::Identity,
+        keyfile::KeyDir,
+        tls::ALPN,
+        verify::verified_peer,
+    };
+    use protocol::id::FederationId;
+    use time::{Duration, OffsetDateTime};
+
     use super::*;
+
+    /// A county with a certificate of an authority in `dir`.
+    fn county(dir: &std::path::Path) -> VerifiedPeer {
+        let keys = KeyDir::new(dir.join("keys"), None);
+        let dirs = CaDirs { certs: dir.join("certs"), keys: keys.clone(), root_keys: keys };
+        let federation = FederationId::new("zhengzhou").unwrap();
+        let identity = Identity::new(&federation, &NodeId::new("410122").unwrap());
+        let now = OffsetDateTime::now_utc();
+        let authority = Authority::create(&dirs, &federation, now, &Lifetimes::default()).unwrap();
+        let csr = NodeKey::generate().unwrap().csr(&identity).unwrap();
+        let chain = authority.issue(&identity, &csr, now, Duration::DAY).unwrap();
+        verified_peer(Some(ALPN), Some(&chain), &federation).unwrap()
+    }
+
+    #[test]
+    fn a_report_counts_although_it_is_not_written_down() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, county) = (dir.path().join("members.json"), county(dir.path()));
+        let seen = Seen::load(path.clone()).unwrap();
+        let report = |root: u8| Report {
+            instance: [1; 8],
+            roots: vec![Hash([root; 32])],
+            signing_key: Hash::ZERO,
+        };
+        let of = |seen: &Seen| seen.get(&county.identity().node).map(|member| member.roots);
+        let kept = || of(&Seen::load(path.clone()).unwrap());
+        seen.report(&county, report(1), 1000, true);
+        assert_eq!((of(&seen), kept()), (Some(vec![Hash([1; 32])]), Some(vec![Hash([1; 32])])));
+        // A rotation waits for this one, which is sent once.
+        seen.report(&county, report(2), 1001, false);
+        assert_eq!((of(&seen), kept()), (Some(vec![Hash([2; 32])]), Some(vec![Hash([1; 32])])));
+    }
+
+    #[test]
+    fn two_daemons_are_those_that_take_turns() {
+        let dir = tempfile::tempdir().unwrap();
+        let county = county(dir.path());
+        let seen = Seen::load(dir.path().join("members.json")).unwrap();
+        let from = |instance: u8, now| {
+            let report = Report { instance: [instance; 8], roots: vec![], signing_key: Hash::ZERO };
+            seen.report(&county, report, now, true)
+        };
+        // A daemon that reports twice, and one that was restarted.
+        assert_eq!([from(1, 1), from(1, 2), from(2, 3)], [Daemons::One; 3]);
+        assert_eq!(from(1, 4), Daemons::TwoNow, "that was replaced, and is alive");
+        assert_eq!([from(1, 5), from(2, 4 + TWO_SAID_S - 1)], [Daemons::Two; 2]);
+        assert_eq!(from(2, 4 + 2 * TWO_SAID_S), Daemons::One, "nothing for a day");
+    }
 
     #[test]
     fn a_hub_was_away_if_whom_it_saw_last_is_a_day_off_either_way() {
