@@ -207,6 +207,10 @@ fn rotate_without_the_county(case: &Case, root: bool) {
         let text = hub.cli(&["ca", "rotate"]).expect_code(3).stdout;
         assert!(text.contains(&format!("waiting for: {COUNTY}")), "{text}");
         assert_eq!(hub.json(&["ca", "show"])["next_step"], step, "nothing was done");
+        if !root {
+            let another = hub.cli(&["ca", "rotate", "--root", "--force"]);
+            another.expect_failure(&["of the issuing CA alone is under way", "creditsync ca show"]);
+        }
         hub.json(&["ca", "rotate", "--force"]);
     }
     assert_eq!(hub.json(&["ca", "show"])["next_step"], "none");

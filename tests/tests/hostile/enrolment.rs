@@ -56,6 +56,27 @@ pub fn answer(world: &World, dial: &Dial, request: &JoinRequest) -> JoinReply {
 }
 
 #[test]
+fn who_joins_again_within_a_second_has_a_certificate_that_begins_later() {
+    let mut world = World::new();
+    let dial = Dial { anonymous: true, alpn: ALPN_JOIN, ..world.dial() };
+    // Several, so that at least one joins twice within a second of the clock.
+    for node in ["410183", "410184", "410185"] {
+        let begins = [0, 1].map(|_| {
+            let address = world.federation.address().to_string();
+            let text = world.federation.invite(node, &["--address", &address]);
+            let JoinReply::Accepted { chain, .. } =
+                answer(&world, &dial, &request(&Token::parse(&text).unwrap()))
+            else {
+                panic!("{node} is refused");
+            };
+            certs::identity::facts(&chain[0].clone().into()).unwrap().not_before
+        });
+        assert!(begins[0] < begins[1], "{begins:?}");
+    }
+    world.finish();
+}
+
+#[test]
 fn a_request_that_does_not_fit_its_token_changes_nothing() {
     let mut world = World::new();
     let address = world.federation.address().to_string();

@@ -190,5 +190,8 @@ mod tests {
         assert!(budgets.take(&b, start));
         let later = start + REQUEST_EVERY * 3;
         assert_eq!((0..100).filter(|_| budgets.take(&a, later)).count(), 3);
+        // Whoever asks in between waits no longer for that.
+        let times = (1..=8).map(|quarter| later + REQUEST_EVERY * 3 / 4 * quarter);
+        assert_eq!(times.filter(|at| budgets.take(&a, *at)).count(), 6);
     }
 }
