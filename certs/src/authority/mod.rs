@@ -217,17 +217,6 @@ impl Authority {
         // `open` put it there.
         &self.above[0]
     }
-
-    /// What is shown behind each leaf: the issuing certificate, and those of the
-    /// root by older roots.
-    pub fn above(&self) -> &[CertificateDer<'static>] {
-        &self.above
-    }
-
-    /// The first and the last moment at which it issues.
-    pub fn validity(&self) -> (OffsetDateTime, OffsetDateTime) {
-        (self.validity.not_before, self.validity.not_after)
-    }
 }
 
 impl fmt::Debug for Authority {

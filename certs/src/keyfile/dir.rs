@@ -165,7 +165,7 @@ impl KeyDir {
     /// when this returns.
     ///
     /// [`CertError::Exists`] if one is waiting: somebody may have been told its
-    /// public half already, so use it ([`KeyDir::load_next`]) or discard it.
+    /// public half already, so use it ([`KeyDir::load_next`]).
     pub fn save_next<K: StoredKey>(&self, name: &str, key: &K) -> Result<(), CertError> {
         self.save(&next(name), key)?;
         fault::point("key.next-written");
@@ -189,11 +189,6 @@ impl KeyDir {
         sync_directory(&waiting)?;
         fault::point("key.next-promoted");
         Ok(true)
-    }
-
-    /// Deletes the waiting key, durably; false if there was none.
-    pub fn discard_next(&self, name: &str) -> Result<bool, CertError> {
-        self.delete(&next(name))
     }
 
     /// Deletes a key, durably; false if there was none. The blocks of a disk may
@@ -397,7 +392,6 @@ mod tests {
         keys.save(SIGNING_KEY_FILE, &first).unwrap();
         assert!(keys.load_next::<SigningKey>(SIGNING_KEY_FILE).unwrap().is_none());
         assert!(!keys.promote_next(SIGNING_KEY_FILE).unwrap());
-        assert!(!keys.discard_next(SIGNING_KEY_FILE).unwrap());
 
         keys.save_next(SIGNING_KEY_FILE, &second).unwrap();
         let again = keys.save_next(SIGNING_KEY_FILE, &generate_signing_key());
@@ -409,11 +403,6 @@ mod tests {
         assert!(keys.promote_next(SIGNING_KEY_FILE).unwrap());
         assert_eq!(keys.load::<SigningKey>(SIGNING_KEY_FILE).unwrap().public(), second.public());
         assert!(!keys.exists("signing.key.next"));
-
-        keys.save_next(SIGNING_KEY_FILE, &first).unwrap();
-        assert!(keys.discard_next(SIGNING_KEY_FILE).unwrap());
-        assert!(!keys.promote_next(SIGNING_KEY_FILE).unwrap());
-        assert_eq!(keys.load::<SigningKey>(SIGNING_KEY_FILE).unwrap().public(), second.public());
     }
 
     #[test]

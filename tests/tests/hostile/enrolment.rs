@@ -57,7 +57,7 @@ pub fn answer(world: &World, dial: &Dial, request: &JoinRequest) -> JoinReply {
 
 #[test]
 fn who_joins_again_within_a_second_has_a_certificate_that_begins_later() {
-    let mut world = World::new();
+    let world = World::new();
     let dial = Dial { anonymous: true, alpn: ALPN_JOIN, ..world.dial() };
     // Several, so that at least one joins twice within a second of the clock.
     for node in ["410183", "410184", "410185"] {
