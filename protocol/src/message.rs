@@ -255,8 +255,10 @@ pub enum FollowReply {
     /// The next change set.
     ChangeSet {
         /// [`SignedHeader::encode`].
+        #[serde(with = "serde_bytes")]
         header: Vec<u8>,
         /// The compressed body.
+        #[serde(with = "serde_bytes")]
         body: Vec<u8>,
     },
     /// The change sets behind the follower's head are not kept: take pages.
@@ -265,6 +267,7 @@ pub enum FollowReply {
     /// hash is another one.
     Fork {
         /// [`SignedHeader::encode`].
+        #[serde(with = "serde_bytes")]
         header: Vec<u8>,
     },
 }
@@ -312,6 +315,7 @@ pub enum TreeReply {
     /// The head whose tree this stream shows, for as long as it lasts.
     Head {
         /// [`SignedHeader::encode`].
+        #[serde(with = "serde_bytes")]
         header: Vec<u8>,
         /// Levels of the tree; none if it is empty.
         levels: u8,
@@ -319,6 +323,7 @@ pub enum TreeReply {
     /// A part of the next requested page.
     Part {
         /// At most [`PAGE_PART_BYTES_MAX`].
+        #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
         /// Another part of the same page follows.
         more: bool,
@@ -383,8 +388,10 @@ pub enum JoinReply {
     /// The next change set of `_federation`.
     ChangeSet {
         /// [`SignedHeader::encode`].
+        #[serde(with = "serde_bytes")]
         header: Vec<u8>,
         /// The compressed body.
+        #[serde(with = "serde_bytes")]
         body: Vec<u8>,
     },
     /// That was all.

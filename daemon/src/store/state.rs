@@ -90,6 +90,7 @@ impl Head {
 #[derive(Serialize, Deserialize)]
 struct StoredHead {
     version: u8,
+    #[serde(with = "serde_bytes")]
     header: Vec<u8>,
     summary: Summary,
     generation: u32,
