@@ -18,6 +18,8 @@ need_package() { # need_package COMMAND PACKAGE
 
 say "tools"
 need_package cc gcc
+# The allocator is built with it.
+need_package make make
 need_package mount mount
 # Tests with certificates of another PKI, and with a wrong clock.
 need_package openssl openssl

@@ -13,7 +13,6 @@ use protocol::{
     federation::{CaKind, CaState, Registry, Role},
     id::{DatasetId, FederationId, NodeId, PartitionId},
     message::CloseCode,
-    page::Leaf,
     tree::Pages as _,
 };
 
@@ -179,15 +178,15 @@ impl Membership {
         let Some(mut pages) = self.store.live_pages(&self.partition) else {
             return Ok(registry);
         };
-        let mut page = pages.seek(0, &[])?;
-        while let Some((first_key, body)) = page {
-            for (_, value) in Leaf::decode(&body)?.entries() {
+        let mut page = pages.seek_leaf(&[])?;
+        while let Some((first_key, leaf)) = page {
+            for (_, value) in leaf.entries() {
                 if let Err(error) = registry.insert(value) {
                     tracing::warn!(%error, "a record of _federation is ignored");
                 }
             }
             page = match pages.next_key(0, &first_key)? {
-                Some(next) => pages.seek(0, &next)?,
+                Some(next) => pages.seek_leaf(&next)?,
                 None => None,
             };
         }

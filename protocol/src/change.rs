@@ -63,8 +63,12 @@ impl Change {
 }
 
 /// Encodes changes, sorted by key, as a change set's body.
-pub fn encode_changes(changes: &[Change]) -> Vec<u8> {
-    let mut out = Writer::new();
+pub fn encode_changes<'a>(
+    changes: impl IntoIterator<Item = &'a Change, IntoIter: Clone>,
+) -> Vec<u8> {
+    let changes = changes.into_iter();
+    let bytes = changes.clone().map(Change::encoded_bytes).sum();
+    let mut out = Writer::after(Vec::with_capacity(bytes));
     for change in changes {
         match change {
             Change::Put { key, value } => {

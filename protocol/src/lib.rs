@@ -19,6 +19,7 @@ pub mod hash;
 pub mod id;
 pub mod message;
 pub mod page;
+pub mod patch;
 pub mod record;
 pub mod schema;
 pub mod session;

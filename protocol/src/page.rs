@@ -6,8 +6,10 @@
 //! the history. `SPEC.md`, section "State tree".
 
 use crate::{
+    change::Change,
     encoding::{DecodeError, Reader, Writer},
     hash::{Hash, Purpose},
+    patch::IndexWriter,
     record::{KEY_BYTES_MAX, RECORD_BYTES_MAX, entry_digest, key_hash},
 };
 
@@ -53,6 +55,9 @@ pub struct MadePage {
     pub level: u8,
     /// The bytes as they lie on disk and travel.
     pub body: Vec<u8>,
+    /// A leaf's index ([`crate::patch`]), which never travels; empty for an
+    /// inner page.
+    pub index: Vec<u8>,
 }
 
 /// A decoded leaf: the raw bytes and where its entries lie in them.
@@ -130,6 +135,44 @@ impl Leaf {
         (0..self.len()).map(|index| self.entry(index))
     }
 
+    /// The leaf after `changes`, sorted by key without repetition, all of which
+    /// stay inside of it.
+    pub fn patched(&self, changes: &[Change]) -> Result<Self, DecodeError> {
+        let mut raw = Writer::after(Vec::with_capacity(self.raw.len() + 4096));
+        raw.u16(0);
+        let mut spans = Vec::with_capacity(self.len() + changes.len());
+        let mut push = |key: &[u8], value: &[u8]| {
+            let start = raw.len() as u32 + 2;
+            push_entry(&mut raw, key, value);
+            let end = raw.len() as u32;
+            spans.push(Span { key: start, value: end - value.len() as u32, end });
+        };
+        let mut changes = changes.iter().peekable();
+        for (key, value) in self.entries() {
+            let mut replaced = false;
+            while let Some(change) = changes.next_if(|change| change.key() <= key) {
+                replaced |= change.key() == key;
+                if let Change::Put { key, value } = change {
+                    push(key, value);
+                }
+            }
+            if !replaced {
+                push(key, value);
+            }
+        }
+        for change in changes {
+            if let Change::Put { key, value } = change {
+                push(key, value);
+            }
+        }
+        if spans.is_empty() || spans.len() > PAGE_ENTRIES_MAX {
+            return Err(DecodeError::Invalid("a leaf has 1 to 256 entries"));
+        }
+        let mut raw = raw.into_bytes();
+        raw[..2].copy_from_slice(&(spans.len() as u16).to_be_bytes());
+        Ok(Self { raw, spans })
+    }
+
     /// The value under `key`.
     pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
         self.search(key).ok().map(|index| self.entry(index).1)
@@ -156,22 +199,36 @@ impl Leaf {
         self.entry(self.len() - 1).0
     }
 
+    /// The bytes as they travel.
+    pub fn encode(&self) -> Vec<u8> {
+        crate::codec::compress(&self.raw)
+    }
+
     /// Hashes all entries anew and says what the parent should hold, and
     /// whether the leaf ends where the keys say.
     pub fn describe(&self) -> (PageRef, Shape) {
+        let (page, shape, _) = self.describe_with_index();
+        (page, shape)
+    }
+
+    /// As [`Leaf::describe`], with the leaf's index.
+    pub fn describe_with_index(&self) -> (PageRef, Shape, Vec<u8>) {
         let mut hasher = PageHasher::new(0);
+        let mut index = IndexWriter::new();
         let mut shape = Shape::Open;
         let mut last_zeros = 0;
-        for (index, (key, value)) in self.entries().enumerate() {
+        for (count, (key, value)) in (1..).zip(self.entries()) {
             if shape == Shape::Closed {
                 shape = Shape::Broken;
             }
             let key_hash = key_hash(key);
             last_zeros = key_hash.low_zero_bits();
-            if shape == Shape::Open && ends_page(0, last_zeros, index + 1) {
+            if shape == Shape::Open && ends_page(0, last_zeros, count) {
                 shape = Shape::Closed;
             }
-            hasher.entry(&entry_digest(&key_hash, value));
+            let digest = entry_digest(&key_hash, value);
+            hasher.entry(&digest);
+            index.push(key, &digest);
         }
         let page = PageRef {
             first_key: self.first_key().to_vec(),
@@ -179,7 +236,7 @@ impl Leaf {
             records: self.len() as u64,
             last_zeros: clamp_zeros(last_zeros),
         };
-        (page, shape)
+        (page, shape, index.finish())
     }
 }
 
@@ -197,11 +254,7 @@ pub enum Shape {
 /// Fills one leaf entry by entry.
 #[derive(Debug)]
 pub struct LeafBuilder {
-    raw: Writer,
-    digests: Vec<u8>,
-    first_key: Vec<u8>,
-    count: usize,
-    last_zeros: u32,
+    leaf: RawLeaf,
 }
 
 impl Default for LeafBuilder {
@@ -213,62 +266,99 @@ impl Default for LeafBuilder {
 impl LeafBuilder {
     /// An empty leaf.
     pub fn new() -> Self {
-        Self {
-            raw: Self::fresh_raw(),
-            digests: Vec::with_capacity(64 * 32),
-            first_key: Vec::new(),
-            count: 0,
-            last_zeros: 0,
-        }
-    }
-
-    fn fresh_raw() -> Writer {
-        let mut raw = Writer::after(Vec::with_capacity(32 * 1024));
-        raw.u16(0);
-        raw
+        Self { leaf: RawLeaf::new() }
     }
 
     /// Whether nothing was pushed since the last page was made.
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.leaf.key_hashes.is_empty()
     }
 
     /// Appends an entry, whose key is above all before. Answers whether the
     /// leaf ends here.
     pub fn push(&mut self, key: &[u8], value: &[u8]) -> bool {
-        if self.count == 0 {
-            self.first_key = key.to_vec();
-        }
-        self.count += 1;
-        self.raw.u16(u16::try_from(key.len()).expect("a key has at most 1024 bytes"));
-        self.raw.raw(key);
-        self.raw.bytes(value);
+        let leaf = &mut self.leaf;
+        push_entry(&mut leaf.raw, key, value);
         let key_hash = key_hash(key);
-        self.last_zeros = key_hash.low_zero_bits();
-        self.digests.extend_from_slice(entry_digest(&key_hash, value).as_bytes());
-        ends_page(0, self.last_zeros, self.count)
+        leaf.key_hashes.push(key_hash);
+        ends_page(0, key_hash.low_zero_bits(), leaf.key_hashes.len())
+    }
+
+    /// Ends the leaf and starts the next one. What is left to do for it needs
+    /// nothing of its neighbours.
+    pub fn take(&mut self) -> RawLeaf {
+        std::mem::replace(&mut self.leaf, RawLeaf::new())
     }
 
     /// Makes the page and starts the next one.
     pub fn make(&mut self) -> MadePage {
-        let raw = std::mem::replace(&mut self.raw, Self::fresh_raw());
-        let mut raw = raw.into_bytes();
-        raw[..2].copy_from_slice(&(self.count as u16).to_be_bytes());
-        let mut hasher = PageHasher::new(0);
-        hasher.entries(&self.digests);
-        let page = PageRef {
-            first_key: std::mem::take(&mut self.first_key),
-            hash: hasher.finish(),
-            records: self.count as u64,
-            last_zeros: clamp_zeros(self.last_zeros),
-        };
-        self.digests.clear();
-        self.count = 0;
-        MadePage { page, level: 0, body: crate::codec::compress(&raw) }
+        self.take().make()
     }
 }
 
-fn clamp_zeros(zeros: u32) -> u8 {
+/// A leaf whose entries are known, but which is neither hashed nor compressed:
+/// the part of the work that may be done on any thread.
+#[derive(Debug)]
+pub struct RawLeaf {
+    raw: Writer,
+    key_hashes: Vec<Hash>,
+}
+
+impl RawLeaf {
+    fn new() -> Self {
+        // Most leaves of short records fit without growing.
+        let mut raw = Writer::after(Vec::with_capacity(32 * 1024));
+        raw.u16(0);
+        Self { raw, key_hashes: Vec::with_capacity(64) }
+    }
+
+    /// Bytes of the entries.
+    pub fn bytes(&self) -> usize {
+        self.raw.len()
+    }
+
+    /// Hashes and compresses.
+    pub fn make(self) -> MadePage {
+        let count = self.key_hashes.len();
+        let mut raw = self.raw.into_bytes();
+        raw[..2].copy_from_slice(&(count as u16).to_be_bytes());
+        let mut hasher = PageHasher::new(0);
+        let mut index = IndexWriter::new();
+        let mut rest = &raw[2..];
+        for key_hash in &self.key_hashes {
+            let (key, value, behind) = split_entry(rest);
+            let digest = entry_digest(key_hash, value);
+            hasher.entry(&digest);
+            index.push(key, &digest);
+            rest = behind;
+        }
+        let first_key = if count == 0 { &[] } else { split_entry(&raw[2..]).0 };
+        let page = PageRef {
+            first_key: first_key.to_vec(),
+            hash: hasher.finish(),
+            records: count as u64,
+            last_zeros: self.key_hashes.last().map_or(0, |hash| clamp_zeros(hash.low_zero_bits())),
+        };
+        MadePage { page, level: 0, body: crate::codec::compress(&raw), index: index.finish() }
+    }
+}
+
+/// Appends an entry as a leaf's bytes have it.
+fn push_entry(raw: &mut Writer, key: &[u8], value: &[u8]) {
+    raw.u16(u16::try_from(key.len()).expect("a key has at most 1024 bytes"));
+    raw.raw(key);
+    raw.bytes(value);
+}
+
+/// Takes apart what [`push_entry`] wrote: key, value, and what is behind.
+fn split_entry(raw: &[u8]) -> (&[u8], &[u8], &[u8]) {
+    let (key, rest) = raw[2..].split_at(usize::from(u16::from_be_bytes([raw[0], raw[1]])));
+    let length = u32::from_be_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+    let (value, behind) = rest[4..].split_at(length);
+    (key, value, behind)
+}
+
+pub(crate) fn clamp_zeros(zeros: u32) -> u8 {
     u8::try_from(zeros).unwrap_or(u8::MAX)
 }
 
@@ -330,25 +420,21 @@ pub fn make_inner(level: u8, children: &[PageRef]) -> MadePage {
         records: children.iter().map(|child| child.records).sum(),
         last_zeros: children.last().map_or(0, |child| child.last_zeros),
     };
-    MadePage { page, level, body: out.into_bytes() }
+    MadePage { page, level, body: out.into_bytes(), index: Vec::new() }
 }
 
 /// Collects what a page's hash covers: its level, then its entries.
-struct PageHasher(Vec<u8>);
+pub(crate) struct PageHasher(Vec<u8>);
 
 impl PageHasher {
-    fn new(level: u8) -> Self {
+    pub fn new(level: u8) -> Self {
         let mut bytes = Vec::with_capacity(1 + 64 * 72);
         bytes.push(level);
         Self(bytes)
     }
 
-    fn entry(&mut self, digest: &Hash) {
+    pub fn entry(&mut self, digest: &Hash) {
         self.0.extend_from_slice(digest.as_bytes());
-    }
-
-    fn entries(&mut self, digests: &[u8]) {
-        self.0.extend_from_slice(digests);
     }
 
     fn child(&mut self, child: &PageRef) {
@@ -357,7 +443,7 @@ impl PageHasher {
         self.0.extend_from_slice(key_hash(&child.first_key).as_bytes());
     }
 
-    fn finish(self) -> Hash {
+    pub fn finish(self) -> Hash {
         Purpose::Page.hash(&[&self.0])
     }
 }

@@ -5,16 +5,26 @@
 //! makes the inner pages above leaves that arrive in key order. Both end at the
 //! same pages for the same content. The store commits what they answer; nothing
 //! here reads or writes anything.
+//!
+//! Where the store keeps an index beside a leaf, changes inside of it become a
+//! patch ([`crate::patch`]) and its bytes stay as they are.
 
 use crate::{
     change::Change,
     encoding::DecodeError,
     hash::{Hash, Purpose},
     page::{
-        LEVELS_MAX, Leaf, LeafBuilder, MadePage, PageRef, Shape, decode_inner, ends_page,
+        LEVELS_MAX, Leaf, LeafBuilder, MadePage, PageRef, RawLeaf, Shape, decode_inner, ends_page,
         make_inner,
     },
+    patch::{self, Outcome},
 };
+
+/// Leaves that are hashed and compressed together: enough to share out among
+/// threads, and few enough to hold uncompressed.
+const LEAVES_AT_ONCE: usize = 64;
+/// Bytes that end such a group earlier: one leaf may have 16 MiB.
+const LEAF_BYTES_AT_ONCE: usize = 4 * 1024 * 1024;
 
 /// The root of a partition without records.
 pub fn empty_root() -> Hash {
@@ -43,6 +53,17 @@ impl Summary {
 /// A page's first key and its bytes.
 pub type FoundPage = (Vec<u8>, Vec<u8>);
 
+/// What a store keeps beside a leaf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The leaf's first key.
+    pub first_key: Vec<u8>,
+    /// Its index.
+    pub index: Vec<u8>,
+    /// Its patch, if it was changed in place.
+    pub patch: Option<Vec<u8>>,
+}
+
 /// Read access to the pages of a tree.
 pub trait Pages {
     /// Why a page could not be read.
@@ -54,6 +75,25 @@ pub trait Pages {
 
     /// The first key of the page behind the one that begins with `first_key`.
     fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, Self::Error>;
+
+    /// As [`Pages::seek`] at the level of leaves, decoded.
+    fn seek_leaf(&mut self, key: &[u8]) -> Result<Option<(Vec<u8>, Leaf)>, Self::Error> {
+        match self.seek(0, key)? {
+            Some((first_key, body)) => Ok(Some((first_key, Leaf::decode(&body)?))),
+            None => Ok(None),
+        }
+    }
+
+    /// What is kept beside the last leaf that has an index and whose first key
+    /// is not above `key`.
+    fn kept(&mut self, _key: &[u8]) -> Result<Option<Kept>, Self::Error> {
+        Ok(None)
+    }
+
+    /// Makes pages of leaves, in their order.
+    fn make(&mut self, leaves: Vec<RawLeaf>) -> Vec<MadePage> {
+        leaves.into_iter().map(RawLeaf::make).collect()
+    }
 }
 
 /// What a batch of changes does to the pages.
@@ -62,10 +102,22 @@ pub struct Update {
     /// Pages that are gone: level and first key. Never one that is also
     /// written.
     pub removed: Vec<(u8, Vec<u8>)>,
-    /// Pages to write, in place of one with the same level and first key.
+    /// Pages to write, in place of one with the same level and first key. A
+    /// leaf's patch is gone with it.
     pub written: Vec<MadePage>,
+    /// Leaves that stay, and their patches.
+    pub patched: Vec<PatchedLeaf>,
     /// The tree afterwards.
     pub summary: Summary,
+}
+
+/// A leaf that was changed in place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PatchedLeaf {
+    /// The leaf's first key.
+    pub first_key: Vec<u8>,
+    /// The patch in place of the one before, or that there is none any more.
+    pub patch: Option<Vec<u8>>,
 }
 
 /// Applies `changes`, sorted by key without repetition, to the tree `before`.
@@ -76,14 +128,21 @@ pub fn update<P: Pages>(
     before: &Summary,
     changes: &[Change],
 ) -> Result<Update, P::Error> {
-    let mut update = Update { removed: Vec::new(), written: Vec::new(), summary: Summary::empty() };
+    let mut update = Update {
+        removed: Vec::new(),
+        written: Vec::new(),
+        patched: Vec::new(),
+        summary: Summary::empty(),
+    };
     let level_pages = |level: u8| before.pages.get(usize::from(level)).copied().unwrap_or(0);
 
-    let mut touched = rewrite_leaves(pages, changes)?;
+    let mut touched = change_leaves(pages, changes)?;
+    update.patched = std::mem::take(&mut touched.patches);
     let mut level = 0;
     loop {
         let count = level_pages(level) - touched.consumed.len() as u64 + touched.made.len() as u64;
-        let rewrote: Vec<PageRef> = touched.made.iter().map(|made| made.page.clone()).collect();
+        let made = touched.made.iter().map(|made| made.page.clone());
+        let rewrote: Vec<PageRef> = made.chain(std::mem::take(&mut touched.patched)).collect();
         let removed = touched.only_removed();
         if count > 0 {
             update.summary.pages.push(count);
@@ -105,7 +164,7 @@ pub fn update<P: Pages>(
             finish_level(&mut update, level, removed, touched.made);
             return Ok(update);
         }
-        if touched.consumed.is_empty() && touched.made.is_empty() {
+        if touched.consumed.is_empty() && rewrote.is_empty() {
             // Nothing changed here, so nothing changes above.
             update.summary = before.clone();
             return Ok(update);
@@ -149,7 +208,8 @@ fn only_page<P: Pages>(pages: &mut P, level: u8, removed: &[Vec<u8>]) -> Result<
         (key, body) = pages.seek(level, &next)?.ok_or_else(missing)?;
     }
     if level == 0 {
-        return Ok(Leaf::decode(&body)?.describe().0);
+        let (_, leaf) = pages.seek_leaf(&key)?.ok_or_else(missing)?;
+        return Ok(leaf.describe().0);
     }
     Ok(make_inner(level, &decode_inner(&body)?).page)
 }
@@ -161,6 +221,9 @@ struct Touched {
     consumed: Vec<Vec<u8>>,
     /// The pages that take their place, in key order.
     made: Vec<MadePage>,
+    /// Leaves that were changed in place, as their parents hold them now.
+    patched: Vec<PageRef>,
+    patches: Vec<PatchedLeaf>,
 }
 
 impl Touched {
@@ -178,55 +241,141 @@ impl Touched {
     }
 }
 
-fn rewrite_leaves<P: Pages>(pages: &mut P, changes: &[Change]) -> Result<Touched, P::Error> {
-    let mut touched = Touched::default();
-    let mut builder = LeafBuilder::new();
-    let mut changes = changes.iter().peekable();
-    let push = |builder: &mut LeafBuilder, touched: &mut Touched, key: &[u8], value: &[u8]| {
-        if builder.push(key, value) {
-            touched.made.push(builder.make());
-        }
-    };
-    while let Some(first) = changes.peek() {
-        let mut old = pages.seek(0, first.key())?;
-        loop {
-            let mut bound = None;
-            if let Some((first_key, body)) = old.take() {
-                let leaf = Leaf::decode(&body)?;
-                bound = pages.next_key(0, &first_key)?;
-                touched.consumed.push(first_key);
-                for (key, value) in leaf.entries() {
-                    let mut replaced = false;
-                    while let Some(change) = changes.next_if(|change| change.key() <= key) {
-                        replaced |= change.key() == key;
-                        if let Change::Put { key, value } = change {
-                            push(&mut builder, &mut touched, key, value);
-                        }
-                    }
-                    if !replaced {
-                        push(&mut builder, &mut touched, key, value);
-                    }
-                }
-            }
-            let before_next =
-                |change: &&Change| bound.as_deref().is_none_or(|bound| change.key() < bound);
-            while let Some(change) = changes.next_if(before_next) {
-                if let Change::Put { key, value } = change {
-                    push(&mut builder, &mut touched, key, value);
-                }
-            }
-            // With nothing pending, the next old page begins where a new one
-            // would: from there on, old and new are the same.
-            match bound {
-                Some(bound) if !builder.is_empty() => old = pages.seek(0, &bound)?,
-                _ => break,
-            }
-        }
-        if !builder.is_empty() {
-            touched.made.push(builder.make());
+fn change_leaves<P: Pages>(pages: &mut P, changes: &[Change]) -> Result<Touched, P::Error> {
+    let mut leaves = Leaves::default();
+    let mut changes = Ahead(changes);
+    while let Some(first) = changes.0.first() {
+        match patch_leaf(pages, first.key(), &mut changes, &mut leaves.touched)? {
+            true => {}
+            false => rewrite_leaves(pages, first.key(), &mut changes, &mut leaves)?,
         }
     }
-    Ok(touched)
+    leaves.finish(pages)
+}
+
+/// Changes that are still to be applied, in key order.
+struct Ahead<'a>(&'a [Change]);
+
+impl<'a> Ahead<'a> {
+    fn next_if(&mut self, due: impl FnOnce(&Change) -> bool) -> Option<&'a Change> {
+        let (first, rest) = self.0.split_first().filter(|(first, _)| due(first))?;
+        self.0 = rest;
+        Some(first)
+    }
+}
+
+/// Leaves on their way from entries to pages.
+#[derive(Default)]
+struct Leaves {
+    builder: LeafBuilder,
+    raw: Vec<RawLeaf>,
+    raw_bytes: usize,
+    touched: Touched,
+}
+
+impl Leaves {
+    fn push<P: Pages>(&mut self, pages: &mut P, key: &[u8], value: &[u8]) {
+        if self.builder.push(key, value) {
+            self.end_leaf(pages);
+        }
+    }
+
+    fn end_leaf<P: Pages>(&mut self, pages: &mut P) {
+        let leaf = self.builder.take();
+        self.raw_bytes += leaf.bytes();
+        self.raw.push(leaf);
+        if self.raw.len() >= LEAVES_AT_ONCE || self.raw_bytes >= LEAF_BYTES_AT_ONCE {
+            self.make(pages);
+        }
+    }
+
+    fn make<P: Pages>(&mut self, pages: &mut P) {
+        self.raw_bytes = 0;
+        self.touched.made.extend(pages.make(std::mem::take(&mut self.raw)));
+    }
+
+    fn finish<P: Pages>(mut self, pages: &mut P) -> Result<Touched, P::Error> {
+        self.make(pages);
+        Ok(self.touched)
+    }
+}
+
+/// Takes the next changes, the first of which has this key, into the patch of
+/// the leaf that they belong to; answers whether that was possible.
+fn patch_leaf<P: Pages>(
+    pages: &mut P,
+    key: &[u8],
+    changes: &mut Ahead<'_>,
+    touched: &mut Touched,
+) -> Result<bool, P::Error> {
+    let Some(kept) = pages.kept(key)? else {
+        return Ok(false);
+    };
+    let bound = pages.next_key(0, &kept.first_key)?;
+    let inside = |change: &Change| bound.as_deref().is_none_or(|bound| change.key() < bound);
+    let count = changes.0.partition_point(inside);
+    // None at all: the leaf that they belong to has no index.
+    let (mine, rest) = changes.0.split_at(count);
+    if mine.is_empty() {
+        return Ok(false);
+    }
+    match patch::update(&kept.index, kept.patch.as_deref(), mine)? {
+        Outcome::Rewrite => return Ok(false),
+        Outcome::Unchanged => {}
+        Outcome::Patched { page, patch } => {
+            touched.patches.push(PatchedLeaf { first_key: kept.first_key, patch });
+            touched.patched.push(page);
+        }
+    }
+    changes.0 = rest;
+    Ok(true)
+}
+
+/// Writes the leaf of `key` anew with the changes in it, and those behind it
+/// until old and new leaves begin at the same key again.
+fn rewrite_leaves<P: Pages>(
+    pages: &mut P,
+    key: &[u8],
+    changes: &mut Ahead<'_>,
+    leaves: &mut Leaves,
+) -> Result<(), P::Error> {
+    let mut old = pages.seek_leaf(key)?;
+    loop {
+        let mut bound = None;
+        if let Some((first_key, leaf)) = old.take() {
+            bound = pages.next_key(0, &first_key)?;
+            leaves.touched.consumed.push(first_key);
+            for (key, value) in leaf.entries() {
+                let mut replaced = false;
+                while let Some(change) = changes.next_if(|change| change.key() <= key) {
+                    replaced |= change.key() == key;
+                    if let Change::Put { key, value } = change {
+                        leaves.push(pages, key, value);
+                    }
+                }
+                if !replaced {
+                    leaves.push(pages, key, value);
+                }
+            }
+        }
+        let before_next =
+            |change: &Change| bound.as_deref().is_none_or(|bound| change.key() < bound);
+        while let Some(change) = changes.next_if(before_next) {
+            if let Change::Put { key, value } = change {
+                leaves.push(pages, key, value);
+            }
+        }
+        // With nothing pending, the next old page begins where a new one would:
+        // from there on, old and new are the same.
+        match bound {
+            Some(bound) if !leaves.builder.is_empty() => old = pages.seek_leaf(&bound)?,
+            _ => break,
+        }
+    }
+    if !leaves.builder.is_empty() {
+        leaves.end_leaf(pages);
+    }
+    Ok(())
 }
 
 fn rewrite_inner<P: Pages>(

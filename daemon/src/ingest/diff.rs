@@ -53,11 +53,11 @@ impl Cursor {
         let Some(pages) = &mut self.pages else {
             return Ok(None);
         };
-        let Some((first_key, body)) = pages.seek(0, key)? else {
+        let Some((first_key, leaf)) = pages.seek_leaf(key)? else {
             return Ok(None);
         };
         let next = pages.next_key(0, &first_key)?;
-        Ok(Some(Position { leaf: Leaf::decode(&body)?, next }))
+        Ok(Some(Position { leaf, next }))
     }
 
     /// Calls `visit` with all stored keys from `from` (inclusive, or the very

@@ -27,7 +27,9 @@ use super::{Options, StoreError, keys};
 /// Largest value that sled gets. Larger ones are cut.
 pub const CHUNK_BYTES_MAX: usize = 60 * 1024;
 /// The newest format of the database that this program writes and knows.
-const FORMAT_VERSION: u32 = 1;
+///
+/// 2: leaves have indexes and patches.
+const FORMAT_VERSION: u32 = 2;
 /// sled's unit of allocation. With the default of 512 KiB, values of 64 KiB
 /// would be moved out of the file.
 const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
@@ -194,6 +196,49 @@ impl Disk {
         }
     }
 
+    /// As [`Disk::seek`], with the value under the same key behind `beside`.
+    pub fn seek_with(
+        &self,
+        prefix: &[u8],
+        key: &[u8],
+        beside: &[u8],
+    ) -> Result<Option<FoundPair>, StoreError> {
+        let _still = self.between_batches();
+        let found = match self.tree.range(prefix..=key).next_back() {
+            Some(item) => self.found(Some(item), prefix)?,
+            None => self.found(self.tree.range(prefix..).next(), prefix)?,
+        };
+        self.with_beside(found, prefix, beside)
+    }
+
+    /// As [`Disk::last_at_or_before`], with the value under the same key behind
+    /// `beside`.
+    pub fn last_with(
+        &self,
+        prefix: &[u8],
+        key: &[u8],
+        beside: &[u8],
+    ) -> Result<Option<FoundPair>, StoreError> {
+        let _still = self.between_batches();
+        let found = self.found(self.tree.range(prefix..=key).next_back(), prefix)?;
+        self.with_beside(found, prefix, beside)
+    }
+
+    fn with_beside(
+        &self,
+        found: Option<FoundPage>,
+        prefix: &[u8],
+        beside: &[u8],
+    ) -> Result<Option<FoundPair>, StoreError> {
+        let Some((key, value)) = found else {
+            return Ok(None);
+        };
+        let other = [beside, &key[prefix.len()..]].concat();
+        let other =
+            self.tree.get(&other)?.map(|first| self.assemble(&other, &first)).transpose()?;
+        Ok(Some((key, value, other)))
+    }
+
     /// The last chunked value whose key is at most `key`, among keys that begin
     /// with `prefix`.
     pub fn last_at_or_before(
@@ -326,6 +371,9 @@ impl Disk {
         Ok(self.tree.get(key)?.map_or(0, |first| chunks_of(&first)))
     }
 }
+
+/// A chunked value's key, itself, and the one beside it.
+pub type FoundPair = (Vec<u8>, Vec<u8>, Option<Vec<u8>>);
 
 /// What a test makes fail.
 #[cfg(test)]

@@ -18,6 +18,8 @@
 //! | `l` number, seq | signed header |
 //! | `b` number, seq | compressed body (chunked) |
 //! | `p` number, generation, level, first key | page (chunked) |
+//! | `p` number, generation, 128, first key | a leaf's patch (chunked) |
+//! | `p` number, generation, 129, first key | a leaf's index (chunked) |
 //! | `s` snapshot, page key | the page as it was, or that it was not (chunked) |
 //! | `c` key's hash, index | a further chunk of a value |
 
@@ -108,6 +110,11 @@ pub fn page(number: u32, generation_number: u32, level: u8, first_key: &[u8]) ->
     key.extend_from_slice(first_key);
     key
 }
+
+/// In place of a level: a leaf's patch.
+pub const PATCH: u8 = 128;
+/// In place of a level: a leaf's index. It follows from the leaf's bytes alone.
+pub const INDEX: u8 = 129;
 
 /// The prefix of all that snapshots have saved.
 pub const SNAPSHOTS: &[u8] = b"s";

@@ -5,6 +5,10 @@
 //! it replaces it, under the snapshot's number, in the same batch. A snapshot
 //! reads the live page first and then looks whether it was saved since: if not,
 //! the live one had not changed.
+//!
+//! A leaf that was changed in place is its bytes and a patch
+//! ([`protocol::patch`]); both are saved like any page. Who asks for a leaf gets
+//! it as it is now.
 
 use std::{
     sync::{
@@ -15,13 +19,17 @@ use std::{
 };
 
 use protocol::{
-    page::Leaf,
-    tree::{FoundPage, Pages},
+    page::{Leaf, MadePage, RawLeaf},
+    patch::decode_patch,
+    tree::{FoundPage, Kept, Pages},
 };
+use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 use tokio::sync::mpsc::WeakSender;
 
 use super::{
-    StoreError, keys,
+    StoreError,
+    disk::FoundPair,
+    keys,
     state::{Head, PartitionState, Shared},
     writer::Job,
 };
@@ -48,10 +56,7 @@ impl LivePages {
 
     /// The record under `key`.
     pub fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(match self.seek(0, key)? {
-            Some((_, body)) => Leaf::decode(&body)?.get(key).map(<[u8]>::to_vec),
-            None => None,
-        })
+        Ok(self.seek_leaf(key)?.and_then(|(_, leaf)| leaf.get(key).map(<[u8]>::to_vec)))
     }
 
     /// Reads from the generation that is current both before and after: an old
@@ -88,6 +93,19 @@ impl Pages for LivePages {
     fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.read(|pages| pages.next_key(level, first_key))
     }
+
+    fn seek_leaf(&mut self, key: &[u8]) -> Result<Option<(Vec<u8>, Leaf)>, StoreError> {
+        self.read(|pages| pages.seek_leaf(key))
+    }
+}
+
+/// A leaf from its bytes and its patch.
+fn whole(body: &[u8], patch: Option<&[u8]>) -> Result<Leaf, StoreError> {
+    let leaf = Leaf::decode(body)?;
+    Ok(match patch {
+        Some(patch) => leaf.patched(&decode_patch(patch)?)?,
+        None => leaf,
+    })
 }
 
 /// Pages of one generation; what the writer updates.
@@ -101,12 +119,26 @@ impl GenerationPages<'_> {
     fn level_prefix(&self, level: u8) -> Vec<u8> {
         keys::page(self.number, self.generation, level, &[])
     }
+
+    /// The first key, the bytes and the patch of the leaf of `key`.
+    fn leaf_and_patch(&self, key: &[u8]) -> Result<Option<FoundPair>, StoreError> {
+        let (prefix, patches) = (self.level_prefix(0), self.level_prefix(keys::PATCH));
+        let found = self.shared.disk.seek_with(&prefix, &[&prefix, key].concat(), &patches)?;
+        Ok(found.map(|(key, body, patch)| (key[prefix.len()..].to_vec(), body, patch)))
+    }
 }
 
 impl Pages for GenerationPages<'_> {
     type Error = StoreError;
 
     fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
+        if level == 0 {
+            return Ok(match self.leaf_and_patch(key)? {
+                Some((key, body, None)) => Some((key, body)),
+                Some((key, body, patch)) => Some((key, whole(&body, patch.as_deref())?.encode())),
+                None => None,
+            });
+        }
         let prefix = self.level_prefix(level);
         let found = self.shared.disk.seek(&prefix, &[&prefix, key].concat())?;
         Ok(found.map(|(key, body)| (key[prefix.len()..].to_vec(), body)))
@@ -116,6 +148,34 @@ impl Pages for GenerationPages<'_> {
         let prefix = self.level_prefix(level);
         let behind = self.shared.disk.key_behind(&prefix, &[&prefix, first_key].concat())?;
         Ok(behind.map(|key| key[prefix.len()..].to_vec()))
+    }
+
+    fn seek_leaf(&mut self, key: &[u8]) -> Result<Option<(Vec<u8>, Leaf)>, StoreError> {
+        Ok(match self.leaf_and_patch(key)? {
+            Some((key, body, patch)) => Some((key, whole(&body, patch.as_deref())?)),
+            None => None,
+        })
+    }
+
+    fn kept(&mut self, key: &[u8]) -> Result<Option<Kept>, StoreError> {
+        let (prefix, patches) = (self.level_prefix(keys::INDEX), self.level_prefix(keys::PATCH));
+        match self.shared.disk.last_with(&prefix, &[&prefix, key].concat(), &patches) {
+            Ok(Some((key, index, patch))) => {
+                Ok(Some(Kept { first_key: key[prefix.len()..].to_vec(), index, patch }))
+            }
+            // An index can be made anew, and of a patch that is damaged the
+            // reader of the leaf will tell.
+            Ok(None) | Err(StoreError::Damaged { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn make(&mut self, leaves: Vec<RawLeaf>) -> Vec<MadePage> {
+        match leaves.len() {
+            // Waking another thread would take longer.
+            0..=2 => leaves.into_iter().map(RawLeaf::make).collect(),
+            _ => leaves.into_par_iter().map(RawLeaf::make).collect(),
+        }
     }
 }
 
@@ -187,7 +247,7 @@ impl Snapshot {
                 let Some((first_key, body)) = self.at_or_behind(0, &from)? else {
                     return Ok(None);
                 };
-                let leaf = Leaf::decode(&body)?;
+                let leaf = whole(&body, self.patch_of(&first_key)?.as_deref())?;
                 // The least key behind the page's own first key.
                 next = Some([&first_key[..], &[0]].concat());
                 Ok(Some(leaf))
@@ -206,6 +266,20 @@ impl Snapshot {
 
     fn level_prefix(&self, level: u8) -> Vec<u8> {
         keys::page(self.open.number, self.open.generation, level, &[])
+    }
+
+    /// The patch of the leaf that begins with `first_key`. It is looked for
+    /// behind the leaf's bytes, which is right: what changes either saves both.
+    fn patch_of(&self, first_key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let key = keys::page(self.open.number, self.open.generation, keys::PATCH, first_key);
+        let live = self.shared.disk.get_chunked(&key)?;
+        let saved = self.shared.disk.get_chunked(&keys::saved_page(self.open.id, &key))?;
+        self.check_open()?;
+        Ok(match saved.as_deref().map(<[u8]>::split_first) {
+            None => live,
+            Some(Some((&PAGE_SAVED, patch))) => Some(patch.to_vec()),
+            Some(_) => None,
+        })
     }
 
     /// The first page whose first key is at least `key`.
@@ -302,10 +376,17 @@ impl Pages for Snapshot {
     type Error = StoreError;
 
     fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
-        match self.at_or_before(level, key)? {
-            Some(found) => Ok(Some(found)),
-            None => self.at_or_behind(level, &[]),
+        let found = match self.at_or_before(level, key)? {
+            Some(found) => Some(found),
+            None => self.at_or_behind(level, &[])?,
+        };
+        if level == 0
+            && let Some((first_key, body)) = &found
+            && let Some(patch) = self.patch_of(first_key)?
+        {
+            return Ok(Some((first_key.clone(), whole(body, Some(&patch))?.encode())));
         }
+        Ok(found)
     }
 
     fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {

@@ -10,13 +10,13 @@ use protocol::{
     id::PartitionId,
     page::{Leaf, MadePage, PageRef},
     session::fetch::FetchedLeaf,
-    tree::TreeBuilder,
+    tree::{Pages as _, TreeBuilder},
 };
 use tokio::sync::oneshot;
 
 use std::sync::Arc;
 
-use super::{Head, Store, StoreError, keys, writer::Job};
+use super::{Head, Store, StoreError, keys, pages::GenerationPages, writer::Job};
 
 /// Leaves that are written or deleted in one batch, about 2 MB.
 const LEAVES_PER_BATCH: usize = 256;
@@ -39,9 +39,18 @@ pub(super) struct Stage {
 /// Leaves to write into a staged generation, and stale ones to delete.
 #[derive(Debug, Default)]
 pub(super) struct StagedLeaves {
-    pub written: Vec<(Vec<u8>, Vec<u8>)>,
+    pub written: Vec<StagedLeaf>,
+    /// First keys of leaves.
     pub removed: Vec<Vec<u8>>,
     bytes: usize,
+}
+
+/// A leaf to write.
+#[derive(Debug)]
+pub(super) struct StagedLeaf {
+    pub first_key: Vec<u8>,
+    pub body: Vec<u8>,
+    pub index: Vec<u8>,
 }
 
 impl StagedLeaves {
@@ -59,7 +68,7 @@ pub struct Staging {
     builder: TreeBuilder,
     inner: Vec<MadePage>,
     pending: StagedLeaves,
-    /// The key of the page that was staged last.
+    /// The first key of the leaf that was staged last.
     last: Option<Vec<u8>>,
 }
 
@@ -93,15 +102,15 @@ impl Staging {
 
     /// A leaf that is here with the right hash; `true` if it lies in the staged
     /// generation.
-    fn held(&self, page: &PageRef) -> Result<Option<(Leaf, Vec<u8>, bool)>, StoreError> {
-        let disk = &self.store.shared.disk;
+    fn held(&self, page: &PageRef) -> Result<Option<(Leaf, bool)>, StoreError> {
         for generation in [Some(self.stage.generation), self.stage.current].into_iter().flatten() {
-            let key = keys::page(self.stage.number, generation, 0, &page.first_key);
-            if let Some(body) = disk.get_chunked(&key)? {
-                let leaf = Leaf::decode(&body)?;
-                if leaf.describe().0.hash == page.hash {
-                    return Ok(Some((leaf, body, generation == self.stage.generation)));
-                }
+            let shared = &self.store.shared;
+            let mut pages = GenerationPages { shared, number: self.stage.number, generation };
+            if let Some((first_key, leaf)) = pages.seek_leaf(&page.first_key)?
+                && (page.first_key.is_empty() || first_key == page.first_key)
+                && leaf.describe().0.hash == page.hash
+            {
+                return Ok(Some((leaf, generation == self.stage.generation)));
             }
         }
         Ok(None)
@@ -109,25 +118,26 @@ impl Staging {
 
     /// Takes the next leaf in key order.
     pub async fn stage(&mut self, fetched: FetchedLeaf) -> Result<(), StoreError> {
-        let (page, shape, leaf, body) = match fetched {
-            FetchedLeaf::Arrived { page, shape, leaf, body } => (page, shape, leaf, Some(body)),
+        let (described, leaf, body) = match fetched {
+            FetchedLeaf::Arrived { described, leaf, body } => (described, leaf, Some(body)),
             FetchedLeaf::Held(page) => {
-                let (leaf, body, staged) = self
+                let (leaf, staged) = self
                     .held(&page)?
                     .ok_or_else(|| StoreError::Overtaken(self.stage.partition.clone()))?;
-                let (page, shape) = leaf.describe();
-                (page, shape, leaf, (!staged).then_some(body))
+                let body = (!staged).then(|| leaf.encode());
+                (leaf.describe_with_index(), leaf, body)
             }
         };
-        let key = keys::page(self.stage.number, self.stage.generation, 0, &page.first_key);
-        self.remove_stale(Some(&key)).await?;
-        self.last = Some(key.clone());
+        let (page, shape, index) = described;
+        let first_key = page.first_key.clone();
+        self.remove_stale(Some(&first_key)).await?;
+        self.last = Some(first_key.clone());
         self.builder.push(&leaf, page, shape, &mut self.inner).map_err(|problem| {
             StoreError::Shape { partition: self.stage.partition.clone(), problem }
         })?;
         if let Some(body) = body {
-            self.pending.bytes += body.len();
-            self.pending.written.push((key, body));
+            self.pending.bytes += body.len() + index.len();
+            self.pending.written.push(StagedLeaf { first_key, body, index });
         }
         if self.pending.fill_a_batch() {
             self.write_pending().await?;
@@ -138,16 +148,15 @@ impl Staging {
     /// Notes staged leaves behind the last one and before `key` (or up to the
     /// end) for deletion: they belong to an older head.
     async fn remove_stale(&mut self, key: Option<&[u8]>) -> Result<(), StoreError> {
-        let prefix = keys::page(self.stage.number, self.stage.generation, 0, &[]);
         let mut next = match &self.last {
-            Some(last) => self.key_behind(&prefix, last)?,
-            None => self.store.shared.disk.first_key(&prefix)?,
+            Some(last) => self.staged_behind(last)?,
+            None => self.first_staged()?,
         };
         while let Some(stale) = next {
             if key.is_some_and(|key| stale.as_slice() >= key) {
                 break;
             }
-            next = self.key_behind(&prefix, &stale)?;
+            next = self.staged_behind(&stale)?;
             self.pending.removed.push(stale);
             if self.pending.fill_a_batch() {
                 self.write_pending().await?;
@@ -156,8 +165,15 @@ impl Staging {
         Ok(())
     }
 
-    fn key_behind(&self, prefix: &[u8], key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.store.shared.disk.key_behind(prefix, key)
+    fn first_staged(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        let prefix = keys::page(self.stage.number, self.stage.generation, 0, &[]);
+        let first = self.store.shared.disk.first_key(&prefix)?;
+        Ok(first.map(|key| key[prefix.len()..].to_vec()))
+    }
+
+    fn staged_behind(&self, first_key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let (shared, generation) = (&self.store.shared, self.stage.generation);
+        GenerationPages { shared, number: self.stage.number, generation }.next_key(0, first_key)
     }
 
     async fn write_pending(&mut self) -> Result<(), StoreError> {

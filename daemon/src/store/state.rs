@@ -129,6 +129,8 @@ pub struct Counters {
     pub syncs: u64,
     /// Pages written.
     pub pages_written: u64,
+    /// Leaves that were changed in place.
+    pub leaves_patched: u64,
     /// Bytes of keys and values given to sled.
     pub bytes_written: u64,
 }
@@ -205,6 +207,8 @@ pub(super) struct Shared {
     pub failed: AtomicBool,
     pub commits: AtomicU64,
     pub pages_written: AtomicU64,
+    /// Leaves that were changed in place.
+    pub leaves_patched: AtomicU64,
     /// The partition that the sidecar leaves out, because it is being forgotten.
     /// Held while the file is written.
     pub forgetting: Mutex<Option<PartitionId>>,
@@ -239,6 +243,7 @@ impl Shared {
             failed: AtomicBool::new(false),
             commits: AtomicU64::new(0),
             pages_written: AtomicU64::new(0),
+            leaves_patched: AtomicU64::new(0),
             forgetting: Mutex::default(),
             sidecar: Default::default(),
         }
@@ -268,6 +273,7 @@ impl Shared {
             commits: self.commits.load(Ordering::Relaxed),
             syncs: self.disk.syncs.load(Ordering::Relaxed),
             pages_written: self.pages_written.load(Ordering::Relaxed),
+            leaves_patched: self.leaves_patched.load(Ordering::Relaxed),
             bytes_written: self.disk.bytes_written.load(Ordering::Relaxed),
         }
     }

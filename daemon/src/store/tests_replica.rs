@@ -99,7 +99,7 @@ fn a_refused_first_change_set_leaves_no_half_registered_partition() {
     assert!(matches!(refused, Err(StoreError::RootMismatch { .. })), "{refused:?}");
     assert_eq!(replica.head(&enterprise()), None);
     assert!(replica.live_pages(&enterprise()).is_none());
-    assert_eq!(keys_of(&replica, b"p").len(), 1, "the only page is that of _federation");
+    assert_eq!(keys_of(&replica, b"p").len(), 2, "the only page, and index, is _federation's");
     // Another partition comes in between: numbers must not be mixed up.
     let permit = PartitionId::parse_full("zhengzhou/permit/410122/*").unwrap();
     commit(&origin, &permit, puts(0..77, "p"));

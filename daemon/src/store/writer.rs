@@ -558,18 +558,29 @@ impl Writer {
         let generation = before.map_or(0, |head| head.generation);
         let open = self.open_snapshots(number, generation);
         let mut batch = Batch::default();
+        let mut pages = PageBatch { writer: self, batch: &mut batch, snapshots: &open };
+        let page = |level: u8, first_key: &[u8]| keys::page(number, generation, level, first_key);
         for (level, first_key) in &update.removed {
-            let key = keys::page(number, generation, *level, first_key);
-            self.save_for_snapshots(&mut batch, &open, &key)?;
-            batch.remove_chunked(&key, self.shared.disk.chunks(&key)?);
+            pages.put(&page(*level, first_key), None)?;
+            if *level == 0 {
+                pages.put(&page(keys::PATCH, first_key), None)?;
+                pages.put_index(&page(keys::INDEX, first_key), None)?;
+            }
         }
         for made in &update.written {
-            let key = keys::page(number, generation, made.level, &made.page.first_key);
-            self.save_for_snapshots(&mut batch, &open, &key)?;
-            batch.put_chunked(&key, &made.body, self.shared.disk.chunks(&key)?);
+            let first_key = &made.page.first_key;
+            pages.put(&page(made.level, first_key), Some(&made.body))?;
+            if made.level == 0 {
+                pages.put(&page(keys::PATCH, first_key), None)?;
+                pages.put_index(&page(keys::INDEX, first_key), Some(&made.index))?;
+            }
+        }
+        for leaf in &update.patched {
+            pages.put(&page(keys::PATCH, &leaf.first_key), leaf.patch.as_deref())?;
         }
         let head = self.finish_commit(batch, state, generation, signed, body, update.summary)?;
         self.shared.pages_written.fetch_add(update.written.len() as u64, Ordering::Relaxed);
+        self.shared.leaves_patched.fetch_add(update.patched.len() as u64, Ordering::Relaxed);
         Ok(head)
     }
 
@@ -703,6 +714,40 @@ impl Writer {
             }
             !closed
         });
+    }
+}
+
+/// What a commit writes of a generation's pages.
+struct PageBatch<'a> {
+    writer: &'a Writer,
+    batch: &'a mut Batch,
+    snapshots: &'a [Arc<OpenSnapshot>],
+}
+
+impl PageBatch<'_> {
+    /// Writes or removes a page or a patch.
+    fn put(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
+        let chunks = self.writer.shared.disk.chunks(key)?;
+        if chunks == 0 && value.is_none() {
+            return Ok(());
+        }
+        self.writer.save_for_snapshots(self.batch, self.snapshots, key)?;
+        self.replace(key, value, chunks);
+        Ok(())
+    }
+
+    /// Writes or removes an index, which no snapshot reads.
+    fn put_index(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
+        let chunks = self.writer.shared.disk.chunks(key)?;
+        self.replace(key, value, chunks);
+        Ok(())
+    }
+
+    fn replace(&mut self, key: &[u8], value: Option<&[u8]>, chunks: u16) {
+        match value {
+            Some(value) => self.batch.put_chunked(key, value, chunks),
+            None => self.batch.remove_chunked(key, chunks),
+        }
     }
 }
 

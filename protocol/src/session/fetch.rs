@@ -37,10 +37,9 @@ pub enum FetchedLeaf {
     Held(PageRef),
     /// It arrived, and its hash is right.
     Arrived {
-        /// The page as its parent describes it.
-        page: PageRef,
-        /// Whether it ends where its keys say.
-        shape: Shape,
+        /// The page as its parent describes it, whether it ends where its keys
+        /// say, and its index.
+        described: (PageRef, Shape, Vec<u8>),
         /// Its content.
         leaf: Leaf,
         /// Its bytes, to be stored as they are.
@@ -253,18 +252,14 @@ impl TreeFetch {
         }
         let expected = &leaves.all[leaves.staged];
         let leaf = Leaf::decode(&body)?;
-        let (page, shape) = leaf.describe();
+        let described = leaf.describe_with_index();
+        let page = &described.0;
         let in_place = expected.first_key.is_empty() || page.first_key == expected.first_key;
         if page.hash != expected.hash || page.records != expected.records || !in_place {
             return Err(PeerMisbehaved::WrongPage("a leaf is not the one its parent holds"));
         }
         leaves.staged += 1;
-        self.actions.push_back(FetchAction::Stage(FetchedLeaf::Arrived {
-            page,
-            shape,
-            leaf,
-            body,
-        }));
+        self.actions.push_back(FetchAction::Stage(FetchedLeaf::Arrived { described, leaf, body }));
         self.advance_leaves();
         Ok(())
     }

@@ -121,7 +121,7 @@ impl PageTaking {
                             self.held += 1;
                             page
                         }
-                        FetchedLeaf::Arrived { page, .. } => page,
+                        FetchedLeaf::Arrived { described: (page, ..), .. } => page,
                     });
                 }
                 (FetchAction::Finish, _) => {

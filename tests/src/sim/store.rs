@@ -293,7 +293,7 @@ impl Store {
 
     /// Keeps a fetched leaf until the bootstrap is finished.
     pub fn stage(&mut self, partition: &PartitionId, leaf: &FetchedLeaf) {
-        if let FetchedLeaf::Arrived { page, body, .. } = leaf {
+        if let FetchedLeaf::Arrived { described: (page, ..), body, .. } = leaf {
             let staged = &mut self.partitions.entry(partition.clone()).or_default().staged;
             staged.insert(page.first_key.clone(), (page.hash, body.clone()));
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use protocol::{change::SignedHeader, id::PartitionId, page::MadePage, tree::Summary};
 
-use super::Writer;
+use super::{PageBatch, Writer};
 use crate::store::{
     Head, StoreError,
     disk::Batch,
@@ -55,11 +55,16 @@ impl Writer {
     ) -> Result<(), StoreError> {
         self.refuse_overtaken(stage)?;
         let mut batch = Batch::default();
-        for key in &leaves.removed {
-            batch.remove_chunked(key, self.shared.disk.chunks(key)?);
+        let mut pages = PageBatch { writer: self, batch: &mut batch, snapshots: &[] };
+        let key =
+            |level, first_key: &[u8]| keys::page(stage.number, stage.generation, level, first_key);
+        for first_key in &leaves.removed {
+            pages.put(&key(0, first_key), None)?;
+            pages.put_index(&key(keys::INDEX, first_key), None)?;
         }
-        for (key, body) in &leaves.written {
-            batch.put_chunked(key, body, self.shared.disk.chunks(key)?);
+        for leaf in &leaves.written {
+            pages.put(&key(0, &leaf.first_key), Some(&leaf.body))?;
+            pages.put_index(&key(keys::INDEX, &leaf.first_key), Some(&leaf.index))?;
         }
         self.shared.disk.check_room(batch.bytes())?;
         let pages = leaves.written.len() as u64;

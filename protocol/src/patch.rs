@@ -1,0 +1,237 @@
+//! Leaves that are changed in place.
+//!
+//! A leaf's bytes are compressed and its hash covers all its entries, so one
+//! changed record costs the work of sixty. A store may keep two things beside a
+//! leaf instead: its *index*, the keys and digests of the entries as the bytes
+//! have them, and its *patch*, the changes since. [`update`] makes the new hash
+//! from digests alone. Neither travels: a peer gets the leaf as it is now, and
+//! the tree is the same with and without them.
+
+use crate::{
+    change::{BODY_BYTES_MAX, Change, decode_changes, encode_changes},
+    codec::{compress, decompress},
+    encoding::{DecodeError, Reader, Writer},
+    hash::Hash,
+    page::{PAGE_ENTRIES_MAX, PageHasher, PageRef, clamp_zeros, ends_page},
+    record::{KEY_BYTES_MAX, entry_digest, key_hash},
+};
+
+/// A patch of more changes is not worth keeping: half of an average leaf is
+/// new then, and a reader has as much work as the writer saves.
+pub const PATCH_CHANGES_MAX: usize = 32;
+/// Bytes of a patch's changes, uncompressed. An average leaf of short records
+/// has 24 KiB.
+pub const PATCH_BYTES_MAX: usize = 16 * 1024;
+
+/// Writes the index of a leaf. Each key leaves out what it shares with the one
+/// before.
+#[derive(Debug)]
+pub struct IndexWriter {
+    out: Writer,
+    previous: Vec<u8>,
+    count: u16,
+}
+
+impl IndexWriter {
+    pub(crate) fn new() -> Self {
+        let mut out = Writer::after(Vec::with_capacity(4096));
+        out.u16(0);
+        Self { out, previous: Vec::new(), count: 0 }
+    }
+
+    pub(crate) fn push(&mut self, key: &[u8], digest: &Hash) {
+        let shared = key.iter().zip(&self.previous).take_while(|(a, b)| a == b).count();
+        let length = |bytes: usize| u16::try_from(bytes).expect("a key has at most 1024 bytes");
+        self.out.u16(length(shared));
+        self.out.u16(length(key.len() - shared));
+        self.out.raw(&key[shared..]);
+        self.out.raw(digest.as_bytes());
+        self.previous.truncate(shared);
+        self.previous.extend_from_slice(&key[shared..]);
+        self.count += 1;
+    }
+
+    pub(crate) fn finish(self) -> Vec<u8> {
+        let mut bytes = self.out.into_bytes();
+        bytes[..2].copy_from_slice(&self.count.to_be_bytes());
+        bytes
+    }
+}
+
+/// A decoded index.
+struct Index {
+    keys: Vec<u8>,
+    /// Where each key ends in `keys`.
+    ends: Vec<usize>,
+    digests: Vec<Hash>,
+}
+
+impl Index {
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Reader::new(bytes);
+        let count = usize::from(input.u16()?);
+        if count == 0 || count > PAGE_ENTRIES_MAX {
+            return Err(DecodeError::Invalid("an index has 1 to 256 entries"));
+        }
+        let mut index = Self {
+            keys: Vec::with_capacity(bytes.len()),
+            ends: Vec::with_capacity(count),
+            digests: Vec::with_capacity(count),
+        };
+        let mut previous = 0..0;
+        for _ in 0..count {
+            let shared = usize::from(input.u16()?);
+            let suffix = usize::from(input.u16()?);
+            if shared > previous.len() || shared + suffix > KEY_BYTES_MAX {
+                return Err(DecodeError::Invalid("an index has a key that cannot be"));
+            }
+            let start = index.keys.len();
+            index.keys.extend_from_within(previous.start..previous.start + shared);
+            index.keys.extend_from_slice(input.raw(suffix)?);
+            if start > 0 && index.keys[start..] <= index.keys[previous] {
+                return Err(DecodeError::Invalid("an index's keys are not in ascending order"));
+            }
+            previous = start..index.keys.len();
+            index.ends.push(previous.end);
+            index.digests.push(Hash(input.array()?));
+        }
+        input.finish()?;
+        Ok(index)
+    }
+
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn key(&self, at: usize) -> &[u8] {
+        let start = if at == 0 { 0 } else { self.ends[at - 1] };
+        &self.keys[start..self.ends[at]]
+    }
+}
+
+/// Reads a patch.
+pub fn decode_patch(patch: &[u8]) -> Result<Vec<Change>, DecodeError> {
+    decode_changes(&decompress(patch, BODY_BYTES_MAX)?)
+}
+
+/// What becomes of a leaf that is kept with an index.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The changes change nothing.
+    Unchanged,
+    /// The leaf's bytes stay; this is what its parent holds now, and the patch
+    /// in place of the one before.
+    Patched {
+        /// The reference to the leaf.
+        page: PageRef,
+        /// All changes since the leaf's bytes were written; none if these
+        /// take them back.
+        patch: Option<Vec<u8>>,
+    },
+    /// Its bytes have to be written anew: it would begin or end elsewhere, or
+    /// the patch would grow too large.
+    Rewrite,
+}
+
+/// Applies `changes`, sorted by key without repetition and none below the
+/// leaf's first key or behind its end, to a leaf with this index and patch.
+pub fn update(
+    index: &[u8],
+    patch: Option<&[u8]>,
+    changes: &[Change],
+) -> Result<Outcome, DecodeError> {
+    if changes.len() > PATCH_CHANGES_MAX {
+        return Ok(Outcome::Rewrite);
+    }
+    let index = Index::decode(index)?;
+    let before = patch.map(decode_patch).transpose()?.unwrap_or_default();
+    let (first, last) = (index.key(0), index.key(index.len() - 1));
+    let outside = |change: &Change| {
+        let deletes = matches!(change, Change::Delete { .. });
+        let key = change.key();
+        key < first || key > last || (deletes && (key == first || key == last))
+    };
+    if changes.iter().any(outside) {
+        return Ok(Outcome::Rewrite);
+    }
+
+    let mut hasher = PageHasher::new(0);
+    let mut kept: Vec<&Change> = Vec::with_capacity(before.len() + changes.len());
+    let mut count = 0usize;
+    let mut at = 0;
+    for change in merged(&before, changes) {
+        while at < index.len() && index.key(at) < change.key() {
+            hasher.entry(&index.digests[at]);
+            count += 1;
+            at += 1;
+        }
+        let in_place = at < index.len() && index.key(at) == change.key();
+        let old = in_place.then(|| index.digests[at]);
+        at += usize::from(in_place);
+        match change {
+            Change::Put { key, value } => {
+                let key_hash = key_hash(key);
+                if !in_place && ends_page(0, key_hash.low_zero_bits(), 0) {
+                    return Ok(Outcome::Rewrite);
+                }
+                let digest = entry_digest(&key_hash, value);
+                hasher.entry(&digest);
+                count += 1;
+                if old != Some(digest) {
+                    kept.push(change);
+                }
+            }
+            Change::Delete { .. } if in_place => kept.push(change),
+            Change::Delete { .. } => {}
+        }
+    }
+    for digest in &index.digests[at..] {
+        hasher.entry(digest);
+        count += 1;
+    }
+
+    let last_zeros = key_hash(last).low_zero_bits();
+    // A leaf that ends by its length ends elsewhere if its length changes.
+    let ends_by_key = ends_page(0, last_zeros, 0);
+    let longest = index.len().max(count);
+    if count != index.len()
+        && (longest > PAGE_ENTRIES_MAX || (longest == PAGE_ENTRIES_MAX && !ends_by_key))
+    {
+        return Ok(Outcome::Rewrite);
+    }
+    let bytes: usize = kept.iter().map(|change| change.encoded_bytes()).sum();
+    if kept.len() > PATCH_CHANGES_MAX || bytes > PATCH_BYTES_MAX {
+        return Ok(Outcome::Rewrite);
+    }
+    if kept.iter().copied().eq(&before) {
+        return Ok(Outcome::Unchanged);
+    }
+    let page = PageRef {
+        first_key: first.to_vec(),
+        hash: hasher.finish(),
+        records: count as u64,
+        last_zeros: clamp_zeros(last_zeros),
+    };
+    let patch = (!kept.is_empty()).then(|| compress(&encode_changes(kept)));
+    Ok(Outcome::Patched { page, patch })
+}
+
+/// Both in key order; of two changes of one key the newer one.
+fn merged<'a>(old: &'a [Change], new: &'a [Change]) -> impl Iterator<Item = &'a Change> {
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    std::iter::from_fn(move || match (old.peek(), new.peek()) {
+        (Some(before), Some(after)) => {
+            let order = before.key().cmp(after.key());
+            if order.is_eq() {
+                old.next();
+            }
+            if order.is_lt() { old.next() } else { new.next() }
+        }
+        (Some(_), None) => old.next(),
+        (None, _) => new.next(),
+    })
+}
+
+#[cfg(test)]
+#[path = "patch_tests.rs"]
+mod tests;

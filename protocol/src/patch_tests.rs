@@ -1,0 +1,170 @@
+//! A leaf that is changed in place is the leaf that is written anew.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::page::{Leaf, LeafBuilder, MadePage};
+
+type Content = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// The first leaf of `content`, and the keys in it.
+fn first_leaf(content: &Content) -> (MadePage, Content) {
+    let mut builder = LeafBuilder::new();
+    let mut inside = Content::new();
+    for (key, value) in content {
+        inside.insert(key.clone(), value.clone());
+        if builder.push(key, value) {
+            break;
+        }
+    }
+    (builder.make(), inside)
+}
+
+fn apply(content: &mut Content, changes: &[Change]) {
+    for change in changes {
+        match change {
+            Change::Put { key, value } => content.insert(key.clone(), value.clone()),
+            Change::Delete { key } => content.remove(key),
+        };
+    }
+}
+
+fn changes_of(wanted: BTreeMap<u8, Option<u8>>) -> Vec<Change> {
+    let change = |(key, value): (u8, Option<u8>)| match value {
+        Some(value) => Change::Put { key: vec![b'k', key], value: vec![value; 9] },
+        None => Change::Delete { key: vec![b'k', key] },
+    };
+    wanted.into_iter().map(change).collect()
+}
+
+fn some_changes() -> impl Strategy<Value = Vec<Change>> {
+    let values = prop_oneof![3 => (0..3u8).prop_map(Some), 1 => Just(None)];
+    proptest::collection::btree_map(0..90u8, values, 0..12).prop_map(changes_of)
+}
+
+proptest! {
+    #[test]
+    fn patches_one_after_the_other_give_what_writing_gives(
+        start in proptest::collection::btree_set(0..90u8, 1..90),
+        rounds in proptest::collection::vec(some_changes(), 1..6),
+    ) {
+        let content: Content = start.into_iter().map(|key| (vec![b'k', key], vec![7; 9])).collect();
+        let (base, mut content) = first_leaf(&content);
+        let leaf = Leaf::decode(&base.body).unwrap();
+        prop_assert_eq!(&leaf.describe_with_index().2, &base.index);
+        let mut patch: Option<Vec<u8>> = None;
+        for changes in rounds {
+            let last = content.keys().next_back().unwrap().clone();
+            let changes: Vec<Change> =
+                changes.into_iter().filter(|change| change.key() <= &last[..]).collect();
+            let mut after = content.clone();
+            apply(&mut after, &changes);
+            match update(&base.index, patch.as_deref(), &changes).unwrap() {
+                Outcome::Unchanged => prop_assert_eq!(&after, &content),
+                Outcome::Rewrite => {
+                    // Only for a reason: an end moved, or there is too much.
+                    let (made, inside) = first_leaf(&after);
+                    let moved = inside.len() != after.len()
+                        || inside.keys().next_back() != Some(&last)
+                        || made.page.first_key != base.page.first_key;
+                    let touched_ends = changes.iter().any(|change| {
+                        change.key() < &base.page.first_key[..]
+                            || (matches!(change, Change::Delete { .. })
+                                && (change.key() == base.page.first_key || change.key() == &last[..]))
+                    });
+                    let old = patch.as_deref().map_or(0, |patch| decode_patch(patch).unwrap().len());
+                    prop_assert!(moved || touched_ends || old + changes.len() > PATCH_CHANGES_MAX);
+                    break;
+                }
+                Outcome::Patched { page, patch: new } => {
+                    let (made, inside) = first_leaf(&after);
+                    prop_assert_eq!(&inside, &after, "the leaf ends where it ended");
+                    prop_assert_eq!(&page, &made.page);
+                    let changed = match &new {
+                        Some(new) => leaf.patched(&decode_patch(new).unwrap()).unwrap(),
+                        None => leaf.clone(),
+                    };
+                    prop_assert_eq!(changed.encode(), made.body);
+                    prop_assert_eq!(changed.entries().count(), changed.len());
+                    for (key, value) in &after {
+                        prop_assert_eq!(changed.get(key), Some(&value[..]));
+                    }
+                    (patch, content) = (new, after);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_index_that_was_altered_is_refused_or_read_but_nothing_worse(
+        at in 0usize..200, byte: u8,
+    ) {
+        let content: Content = (0..40u8).map(|key| (vec![b'k', key], vec![7; 9])).collect();
+        let (mut base, _) = first_leaf(&content);
+        let place = at % base.index.len();
+        base.index[place] = byte;
+        let _ = update(&base.index, None, &changes_of([(3, Some(1))].into()));
+        prop_assert!(update(&base.index[..place], None, &[]).is_err());
+    }
+}
+
+/// Keys of two bytes whose hash does not end a leaf, in order.
+fn open_keys() -> impl Iterator<Item = Vec<u8>> {
+    let keys = (0..2000u16).map(|n| n.to_be_bytes().to_vec());
+    keys.filter(|key| !ends_page(0, key_hash(key).low_zero_bits(), 0))
+}
+
+#[test]
+fn a_leaf_that_ends_by_its_length_keeps_its_length() {
+    let keys: Vec<Vec<u8>> = open_keys().take(PAGE_ENTRIES_MAX + 2).collect();
+    let put = |key: &Vec<u8>, value: u8| Change::Put { key: key.clone(), value: vec![value] };
+    let made = |keys: &[Vec<u8>]| {
+        let mut builder = LeafBuilder::new();
+        let ends = keys.iter().map(|key| builder.push(key, &[0])).filter(|ends| *ends).count();
+        (builder.make(), ends)
+    };
+    let (full, ends) = made(&keys[..PAGE_ENTRIES_MAX]);
+    assert_eq!(ends, 1, "the last one ends it");
+    let rewritten = |change| update(&full.index, None, &[change]).unwrap() == Outcome::Rewrite;
+    assert!(!rewritten(put(&keys[5], 1)));
+    assert!(rewritten(Change::Delete { key: keys[5].clone() }));
+    // One that has room for one more, but must not become one that is full.
+    let mut but_one = keys[..PAGE_ENTRIES_MAX].to_vec();
+    let absent = but_one.remove(7);
+    let (open, ends) = made(&but_one);
+    assert_eq!(ends, 0);
+    assert_eq!(update(&open.index, None, &[put(&absent, 1)]).unwrap(), Outcome::Rewrite);
+    assert_ne!(update(&open.index, None, &[put(&keys[9], 1)]).unwrap(), Outcome::Rewrite);
+}
+
+#[test]
+fn a_patch_does_not_outgrow_its_limits() {
+    let keys: Vec<Vec<u8>> = open_keys().take(100).collect();
+    let mut builder = LeafBuilder::new();
+    keys.iter().for_each(|key| _ = builder.push(key, &[0]));
+    let made = builder.make();
+    let changes = |count: usize, bytes: usize| -> Vec<Change> {
+        let put = |key: &Vec<u8>| Change::Put { key: key.clone(), value: vec![1; bytes] };
+        keys[1..=count].iter().map(put).collect()
+    };
+    let outcome =
+        |patch: Option<&[u8]>, changes: &[Change]| update(&made.index, patch, changes).unwrap();
+    assert_eq!(outcome(None, &changes(PATCH_CHANGES_MAX + 1, 1)), Outcome::Rewrite);
+    assert_eq!(outcome(None, &changes(2, PATCH_BYTES_MAX / 2)), Outcome::Rewrite);
+    let Outcome::Patched { patch: Some(patch), .. } = outcome(None, &changes(PATCH_CHANGES_MAX, 1))
+    else {
+        panic!("not patched");
+    };
+    assert_eq!(outcome(Some(&patch), &changes(3, 1)), Outcome::Unchanged);
+    let one_more = Change::Put { key: keys[50].clone(), value: vec![1] };
+    assert_eq!(outcome(Some(&patch), &[one_more]), Outcome::Rewrite);
+    let back = changes(PATCH_CHANGES_MAX, 1);
+    let back: Vec<Change> =
+        back.iter().map(|c| Change::Put { key: c.key().to_vec(), value: vec![0] }).collect();
+    let Outcome::Patched { page, patch: None } = outcome(Some(&patch), &back) else {
+        panic!("what is taken back leaves no patch");
+    };
+    assert_eq!(page, made.page);
+}
