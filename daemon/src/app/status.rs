@@ -36,6 +36,7 @@ pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
         "uptime_s": node.started.map(|started| started.elapsed().as_secs()),
         "peers": peers,
         "partitions": partitions,
+        "store": node.store.counters(),
         "certificates": certificates::list(node)?,
         "federation_fresh_at": fresh.map(|at_ms| rfc3339(at_ms / 1000)),
         "alarms": alarms,

@@ -1,0 +1,190 @@
+//! What a piece of work costs in pages, flushes, bytes and instructions.
+//!
+//! None of it depends on the clock or the machine, so a budget that is exceeded
+//! means that more work is done than before. Whoever has a reason to do more
+//! raises the budget and says why. Each is the cost as it was measured, and a
+//! tenth to a quarter on top.
+
+use std::process::Command;
+
+use harness::{
+    federation::{Federation, HUB},
+    node::{Node, command, path_text, run, workspace},
+    table::Table,
+};
+
+const ROWS: u32 = 6000;
+
+/// Counts of one node since its start.
+#[derive(Debug, Clone, Copy)]
+struct Counts {
+    commits: u64,
+    syncs: u64,
+    pages: u64,
+    patched: u64,
+    bytes: u64,
+}
+
+impl Counts {
+    fn of(node: &Node) -> Self {
+        let status = node.status();
+        let count = |name: &str| status["store"][name].as_u64().expect(name);
+        Self {
+            commits: count("commits"),
+            syncs: count("syncs"),
+            pages: count("pages_written"),
+            patched: count("leaves_patched"),
+            bytes: count("bytes_written"),
+        }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            commits: self.commits - before.commits,
+            syncs: self.syncs - before.syncs,
+            pages: self.pages - before.pages,
+            patched: self.patched - before.patched,
+            bytes: self.bytes - before.bytes,
+        }
+    }
+}
+
+fn wire_bytes(county: &Node) -> u64 {
+    let peer = county.peer(HUB);
+    let bytes = |name: &str| peer[name].as_u64().expect("both are connected");
+    bytes("bytes_sent") + bytes("bytes_received")
+}
+
+#[track_caller]
+fn within(what: &str, cost: u64, budget: u64) {
+    assert!(cost <= budget, "{what}: {cost}, and the budget is {budget}");
+}
+
+#[test]
+fn loading_updating_and_delivering_again_stay_within_their_budgets() {
+    let federation = Federation::new(&["410122"]);
+    let (county, hub) = (&federation.counties[0], &federation.hub);
+    let dir = federation.dir();
+    let rows = u64::from(ROWS);
+
+    // A first load: one change set, so that the hub takes it from the log.
+    let all = Table::synthetic(1, 0..ROWS, "一");
+    let file = all.write(dir, "all.csv");
+    let (before, before_hub) = (Counts::of(county), Counts::of(hub));
+    let wire = wire_bytes(county);
+    let report = county.import("enterprise", &file);
+    let sets = report["change_sets"].as_u64().unwrap();
+    federation.wait_converged();
+    for (who, cost) in
+        [("county", Counts::of(county).since(before)), ("hub", Counts::of(hub).since(before_hub))]
+    {
+        println!("load, {who}: {cost:?}");
+        assert_eq!(cost.commits, sets, "{who}");
+        within(&format!("flushes of a load, {who}"), cost.syncs, sets);
+        within(&format!("pages of a load, {who}"), cost.pages, rows / 50);
+        within(&format!("bytes a record to the store, {who}"), cost.bytes / rows, 95);
+    }
+    let wire = wire_bytes(county) - wire;
+    println!("load: {wire} bytes on the wire");
+    within("bytes a record on the wire", wire / rows, 21);
+
+    // The same file again.
+    let (before, before_hub) = (Counts::of(county), Counts::of(hub));
+    let wire = wire_bytes(county);
+    county.import_full("enterprise", &file);
+    assert_eq!(Counts::of(county).since(before).commits, 0);
+    assert_eq!(Counts::of(county).since(before).bytes, 0);
+    assert_eq!(Counts::of(hub).since(before_hub).commits, 0);
+    let wire = wire_bytes(county) - wire;
+    println!("the same again: {wire} bytes on the wire");
+    // Nothing but signs of life.
+    within("bytes on the wire of a file without news", wire, 1000);
+
+    // One row at a time.
+    const CHANGES: u32 = 20;
+    let (before, before_hub) = (Counts::of(county), Counts::of(hub));
+    let wire = wire_bytes(county);
+    for change in 0..CHANGES {
+        let row = change * 271;
+        let one = Table::synthetic(1, row..row + 1, &format!("第{change}次"));
+        county.import("enterprise", &one.write(dir, "one.csv"));
+        federation.wait_converged();
+    }
+    for (who, cost) in
+        [("county", Counts::of(county).since(before)), ("hub", Counts::of(hub).since(before_hub))]
+    {
+        println!("one row, {who}: {cost:?}");
+        let changes = u64::from(CHANGES);
+        assert_eq!((cost.commits, cost.patched), (changes, changes), "{who}");
+        within(&format!("flushes of a change, {who}"), cost.syncs, changes);
+        // The tree has two levels above its leaves.
+        assert_eq!(cost.pages, 2 * changes, "{who}");
+        within(&format!("bytes a change to the store, {who}"), cost.bytes / changes, 5500);
+    }
+    let wire = (wire_bytes(county) - wire) / u64::from(CHANGES);
+    println!("one row: {wire} bytes on the wire");
+    within("bytes a change on the wire", wire, 1300);
+
+    // Every tenth row.
+    let mut some = Table::default();
+    for row in (0..ROWS).step_by(10) {
+        some.put_all(&Table::synthetic(1, row..row + 1, "二"));
+    }
+    let (before, before_hub) = (Counts::of(county), Counts::of(hub));
+    let wire = wire_bytes(county);
+    county.import("enterprise", &some.write(dir, "some.csv"));
+    federation.wait_converged();
+    let changes = some.len() as u64;
+    for (who, cost) in
+        [("county", Counts::of(county).since(before)), ("hub", Counts::of(hub).since(before_hub))]
+    {
+        println!("scattered, {who}: {cost:?}");
+        assert_eq!((cost.commits, cost.syncs), (1, 1), "{who}");
+        // Almost all leaves stay as they are, and get a patch.
+        assert!(cost.patched * 10 > cost.pages * 40, "{who}: {cost:?}");
+        within(
+            &format!("bytes of a scattered change to the store, {who}"),
+            cost.bytes / changes,
+            110,
+        );
+    }
+    let wire = wire_bytes(county) - wire;
+    println!("scattered: {wire} bytes on the wire");
+    within("bytes of a scattered change on the wire", wire / changes, 24);
+    federation.finish();
+}
+
+/// Instructions that a program took, as callgrind counts them: the same for the
+/// same program and input, whatever else the machine is doing.
+fn instructions(node: &Node, arguments: &[&str]) -> u64 {
+    let mut counted = Command::new("valgrind");
+    counted.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+    let program = command();
+    counted.arg(program.get_program()).arg("--dir").arg(node.dir()).args(arguments);
+    // One thread more or less must not count.
+    counted.env("RAYON_NUM_THREADS", "1").current_dir(workspace());
+    let output = run(&mut counted).expect_code(0);
+    let line = output.stderr.lines().find(|line| line.contains("Collected :"));
+    let count = line.and_then(|line| line.rsplit(' ').next()).and_then(|count| count.parse().ok());
+    count.unwrap_or_else(|| panic!("callgrind did not count: {}", output.stderr))
+}
+
+#[test]
+fn an_import_takes_no_more_instructions_a_row_than_it_did() {
+    let mut federation = Federation::new(&["410122"]);
+    let dir = federation.dir().to_owned();
+    let county = &mut federation.counties[0];
+    county.stop();
+    let cost = |rows: std::ops::Range<u32>, batch: &str| {
+        let file = Table::synthetic(1, rows, batch).write(&dir, "rows.csv");
+        instructions(county, &["import", "enterprise", path_text(&file)])
+    };
+    // What starting and stopping takes is in all of them, and cancels out.
+    let (none, load) = (cost(0..1, "一"), cost(0..2001, "一"));
+    let (update, same) = (cost(0..2001, "二"), cost(0..2001, "二"));
+    let a_row = |count: u64| count.saturating_sub(none) / 2000;
+    println!("instructions a row: {} {} {}", a_row(load), a_row(update), a_row(same));
+    within("instructions a row, first load", a_row(load), 130_000);
+    within("instructions a row, all updated", a_row(update), 145_000);
+    within("instructions a row, nothing new", a_row(same), 112_000);
+}
