@@ -26,6 +26,7 @@ mod keys;
 pub mod member;
 pub mod node;
 mod renewal;
+mod repair;
 mod status;
 mod verify;
 

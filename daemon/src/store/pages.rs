@@ -101,6 +101,13 @@ impl GenerationPages<'_> {
     fn level_prefix(&self, level: u8) -> Vec<u8> {
         keys::page(self.number, self.generation, level, &[])
     }
+
+    /// The first key of a level's first page.
+    pub fn first_key(&self, level: u8) -> Result<Option<Vec<u8>>, StoreError> {
+        let prefix = self.level_prefix(level);
+        let first = self.shared.disk.first_key(&prefix)?;
+        Ok(first.map(|key| key[prefix.len()..].to_vec()))
+    }
 }
 
 impl Pages for GenerationPages<'_> {

@@ -7,6 +7,7 @@
 
 use protocol::{
     change::SignedHeader,
+    difference::Own,
     id::PartitionId,
     page::{Leaf, MadePage, PageRef},
     session::fetch::FetchedLeaf,
@@ -16,12 +17,12 @@ use tokio::sync::oneshot;
 
 use std::sync::Arc;
 
-use super::{Head, Store, StoreError, keys, writer::Job};
+use super::{Head, Store, StoreError, compare::own_pages, keys, writer::Job};
 
 /// Leaves that are written or deleted in one batch, about 2 MB.
-const LEAVES_PER_BATCH: usize = 256;
+pub(super) const LEAVES_PER_BATCH: usize = 256;
 /// Bytes that end a batch earlier: one leaf may have 16 MiB.
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// Where a staging writes.
 #[derive(Debug, Clone)]
@@ -73,6 +74,16 @@ impl Staging {
             inner: Vec::new(),
             pending: StagedLeaves::default(),
             last: None,
+        }
+    }
+
+    /// What the current state has where these pages are or would be.
+    pub fn look(&self, level: u8, pages: &[PageRef]) -> Result<Vec<Own>, StoreError> {
+        match self.stage.current {
+            Some(current) => {
+                own_pages(&self.store.shared, self.stage.number, current, level, pages)
+            }
+            None => Ok(pages.iter().map(|_| Own::Nothing).collect()),
         }
     }
 

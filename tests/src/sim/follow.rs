@@ -6,10 +6,10 @@ use protocol::{
     codec,
     id::PartitionId,
     message::{CloseCode, FollowReply, TreeReply, TreeRequest},
-    page::PageRef,
+    page::{LeafBuilder, PageRef},
     session::{
         PeerMisbehaved,
-        fetch::{FetchAction, FetchedLeaf, TreeFetch},
+        fetch::{FetchAction, FetchedLeaf, Piece, TreeFetch},
         follower::{Follower, FollowerAction},
         link::FollowEnd,
     },
@@ -88,12 +88,17 @@ pub enum PageStep {
     Send(TreeRequest),
     /// It is over.
     Finished(Result<(), CommitError>),
+    /// The provider's pages are no tree.
+    Misbehaved(PeerMisbehaved),
 }
 
 impl PageTaking {
     /// Pages for what `store` lacks of `partition`.
     pub fn new(store: &Store, partition: &PartitionId) -> Self {
-        let fetch = TreeFetch::new(partition.clone(), store.position(partition));
+        let fetch = match store.position(partition) {
+            Some(have) => TreeFetch::comparing(partition.clone(), have),
+            None => TreeFetch::new(partition.clone(), None),
+        };
         Self { fetch, head: None, leaves: Vec::new(), held: 0 }
     }
 
@@ -109,7 +114,31 @@ impl PageTaking {
             let partition = self.head.as_ref().map(|head| head.header().partition.clone());
             match (action, partition) {
                 (FetchAction::Send(request), _) => return PageStep::Send(request),
-                (FetchAction::Begin(head), _) => self.head = Some(head),
+                (FetchAction::Begin(head) | FetchAction::Compare(head), _) => {
+                    self.head = Some(head);
+                    self.leaves.clear();
+                }
+                (FetchAction::Look { level, pages }, Some(partition)) => {
+                    let own = pages.iter().map(|page| store.own(&partition, level, page));
+                    if let Err(problem) = self.fetch.handle_own(own.collect()) {
+                        return PageStep::Misbehaved(problem);
+                    }
+                }
+                (FetchAction::Piece(Piece::Held { level, page }), Some(partition)) => {
+                    let leaves = store.leaves_below(&partition, level, &page.first_key);
+                    self.held += leaves.len() as u64;
+                    self.leaves.extend(leaves);
+                }
+                (FetchAction::Piece(Piece::Leaf(leaf)), Some(partition)) => {
+                    let (page, shape) = leaf.describe();
+                    let mut again = LeafBuilder::new();
+                    for (key, value) in leaf.entries() {
+                        again.push(key, value);
+                    }
+                    let body = again.make().body;
+                    self.leaves.push(page.clone());
+                    store.stage(&partition, &FetchedLeaf::Arrived { page, shape, leaf, body });
+                }
                 (FetchAction::Resolve(pages), Some(partition)) => {
                     let held = store.held(&partition, &pages);
                     self.fetch.handle_resolved(&held);
@@ -124,7 +153,7 @@ impl PageTaking {
                         FetchedLeaf::Arrived { page, .. } => page,
                     });
                 }
-                (FetchAction::Finish, _) => {
+                (FetchAction::Finish | FetchAction::Apply, _) => {
                     let head = self.head.as_ref().expect("a tree begins before it is finished");
                     return PageStep::Finished(store.finish_pages(head, &self.leaves).map(drop));
                 }
@@ -265,6 +294,9 @@ impl Following {
                 match pages.step(io.store) {
                     PageStep::Waiting => break,
                     PageStep::Send(request) => io.send(stream, codec::encode(&request)),
+                    PageStep::Misbehaved(problem) => {
+                        return Progress::Ended(FollowEnd::Retry, problem.code());
+                    }
                     PageStep::Finished(Err(error)) => {
                         io.oracle.tally.retried += 1;
                         return Progress::Ended(FollowEnd::Retry, error.code());

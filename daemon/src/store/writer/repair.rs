@@ -1,0 +1,87 @@
+//! The writer's half of repairs: differences from a peer's tree applied in
+//! place, and pages that are damaged replaced under the same head.
+//!
+//! [`super::super::compare`] and [`super::super::heal`] ask for these jobs.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use protocol::{
+    change::{Change, Position, SignedHeader},
+    id::PartitionId,
+};
+
+use super::{Writer, check_limits};
+use crate::store::{Head, StoreError, body_of, disk::Batch, keys};
+
+/// What differs between a replica and a peer's signed state.
+pub(in crate::store) struct Differences {
+    /// The head of the state that was compared.
+    pub before: Position,
+    /// The head of the peer's tree; its signature was verified.
+    pub header: SignedHeader,
+    /// What leads from one to the other, sorted by key.
+    pub changes: Vec<Change>,
+}
+
+/// Pages of the current state as they have to be.
+pub(in crate::store) struct HealedPages {
+    pub partition: PartitionId,
+    /// The head whose tree they belong to.
+    pub head: Position,
+    /// Level, first key and body of each page to write.
+    pub written: Vec<(u8, Vec<u8>, Vec<u8>)>,
+    /// Level and first key of pages that are not in the tree.
+    pub removed: Vec<(u8, Vec<u8>)>,
+}
+
+impl Writer {
+    /// Applies differences in one batch. The log gets the header alone: those in
+    /// between are not known.
+    pub(super) fn apply_differences(
+        &mut self,
+        differences: &Differences,
+    ) -> Result<Arc<Head>, StoreError> {
+        let Differences { before, header, changes } = differences;
+        let described = header.header();
+        let partition = &described.partition;
+        check_limits(changes, &body_of(changes))
+            .map_err(|problem| StoreError::Changes { partition: partition.clone(), problem })?;
+        self.refuse_quarantined(partition)?;
+        let head = self.head(partition).filter(|head| head.position() == *before);
+        let head = head.ok_or_else(|| StoreError::Overtaken(partition.clone()))?;
+        if head.seq() >= described.seq {
+            let (head, offered) = (head.seq(), described.seq);
+            return Err(StoreError::Gap { partition: partition.clone(), head, offered });
+        }
+        self.refuse_suspended(described)?;
+        self.check_federation_head(partition, described.federation_head, Some(&head))?;
+        let state = self.partition(partition);
+        let update = self.update_tree(&state, Some(&head), changes)?;
+        self.check_root(header, &update.summary)?;
+        self.commit(&state, Some(&head), header.clone(), None, update)
+    }
+
+    /// Writes pages of the current state. Open snapshots need nothing saved: a
+    /// page that was replaced since they were opened was saved then, and one
+    /// that was not is in their tree what it is in the current one.
+    pub(super) fn heal(&mut self, healed: &HealedPages) -> Result<(), StoreError> {
+        let head = self.head(&healed.partition).filter(|head| head.position() == healed.head);
+        let head = head.ok_or_else(|| StoreError::Overtaken(healed.partition.clone()))?;
+        let number = self.partition(&healed.partition).number;
+        let key = |level: u8, first: &[u8]| keys::page(number, head.generation, level, first);
+        let mut batch = Batch::default();
+        for (level, first) in &healed.removed {
+            let key = key(*level, first);
+            batch.remove_chunked(&key, self.shared.disk.chunks(&key)?);
+        }
+        for (level, first, body) in &healed.written {
+            let key = key(*level, first);
+            batch.put_chunked(&key, body, self.shared.disk.chunks(&key)?);
+        }
+        self.shared.disk.check_room(batch.bytes())?;
+        self.apply(batch)?;
+        let pages = healed.written.len() as u64;
+        self.shared.pages_written.fetch_add(pages, Ordering::Relaxed);
+        Ok(())
+    }
+}
