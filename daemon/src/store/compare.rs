@@ -57,11 +57,16 @@ pub struct Comparison {
     own: OwnRecords,
 }
 
-/// The replica's records from some leaf on, one leaf in memory.
+/// The replica's records from some leaf on, one leaf in memory. Leaves are found
+/// by their parents, so one that is missing is noticed.
+#[derive(Default)]
 struct OwnRecords {
     leaf: Option<(Leaf, usize)>,
     /// The first key of the leaf behind.
     next: Option<Vec<u8>>,
+    /// The children of the inner page that was used last, and the first key of
+    /// the one behind.
+    parent: (Vec<PageRef>, Option<Vec<u8>>),
 }
 
 impl Comparison {
@@ -71,11 +76,37 @@ impl Comparison {
         let state = store.shared.partition(partition).ok_or_else(overtaken)?;
         let before = state.head().ok_or_else(overtaken)?;
         let number = state.number;
-        let first =
-            GenerationPages { shared: &store.shared, number, generation: before.generation }
-                .first_key(0)?;
-        let own = OwnRecords { leaf: None, next: first };
-        Ok(Self { store, header, before, number, changes: Vec::new(), bytes: 0, own })
+        let own = OwnRecords::default();
+        let mut comparison =
+            Self { store, header, before, number, changes: Vec::new(), bytes: 0, own };
+        let lowest = if comparison.has_inner_pages() { 1 } else { 0 };
+        comparison.own.next = comparison.pages().first_key(lowest)?;
+        Ok(comparison)
+    }
+
+    fn has_inner_pages(&self) -> bool {
+        self.before.summary.pages.len() > 1
+    }
+
+    /// The first key of the leaf behind the one that begins with `first_key`.
+    fn leaf_behind(&mut self, first_key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if !self.has_inner_pages() {
+            return Ok(None);
+        }
+        let place = |children: &[PageRef]| {
+            children.binary_search_by(|child| child.first_key.as_slice().cmp(first_key)).ok()
+        };
+        if place(&self.own.parent.0).is_none() {
+            let mut pages = self.pages();
+            let Some((parent, body)) = pages.seek(1, first_key)? else {
+                return Err(missing());
+            };
+            let next = pages.next_key(1, &parent)?;
+            self.own.parent = (decode_inner(&body)?, next);
+        }
+        let (children, next) = &self.own.parent;
+        let index = place(children).ok_or_else(missing)?;
+        Ok(children.get(index + 1).map(|child| child.first_key.clone()).or_else(|| next.clone()))
     }
 
     /// What this replica has where these pages are or would be.
@@ -95,6 +126,7 @@ impl Comparison {
                 self.own.leaf = None;
                 self.own.next = match page.first_key.is_empty() {
                     true => None,
+                    false if level == 0 => self.leaf_behind(&page.first_key)?,
                     false => self.pages().next_key(level, &page.first_key)?,
                 };
             }
@@ -143,12 +175,10 @@ impl Comparison {
         if self.own.leaf.is_none()
             && let Some(first_key) = self.own.next.take()
         {
-            let mut pages = self.pages();
-            let next = pages.next_key(0, &first_key)?;
-            if let Some((_, body)) = pages.seek(0, &first_key)? {
-                self.own.leaf = Some((Leaf::decode(&body)?, 0));
-                self.own.next = next;
-            }
+            let found = self.pages().seek(0, &first_key)?;
+            let (_, body) = found.filter(|(key, _)| *key == first_key).ok_or_else(missing)?;
+            self.own.leaf = Some((Leaf::decode(&body)?, 0));
+            self.own.next = self.leaf_behind(&first_key)?;
         }
         Ok(self.own.leaf.as_ref().map(|(leaf, index)| leaf.entry(*index)))
     }
@@ -165,6 +195,10 @@ impl Comparison {
     /// Deletes the replica's records before `key`, unless they are too many.
     fn delete_before(&mut self, key: &[u8]) -> Result<(), StoreError> {
         while self.fit() {
+            // A leaf that begins at the key or behind it is not read for this.
+            if self.own.leaf.is_none() && self.own.next.as_deref().is_some_and(|next| next >= key) {
+                break;
+            }
             let Some(own) = self.peek()?.map(|(own, _)| own).filter(|own| *own < key) else {
                 break;
             };
@@ -200,4 +234,8 @@ impl Comparison {
         let job = |reply| Job::Differ { differences: Box::new(differences), reply };
         self.store.submit(job).await?.answer().await.map(Some)
     }
+}
+
+fn missing() -> StoreError {
+    StoreError::Damaged { place: "a page".into(), problem: "it is missing".into() }
 }

@@ -212,3 +212,7 @@ fn heal_instead(fetch: &mut TreeFetch, error: StoreError) -> Result<(), StoreErr
         error => Err(error),
     }
 }
+
+#[cfg(test)]
+#[path = "tests_fetch.rs"]
+mod tests;

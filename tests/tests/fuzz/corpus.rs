@@ -94,13 +94,17 @@ fn add_messages(made: &mut Made, golden: &BTreeMap<String, Vec<u8>>) {
         ("join_request", "frame.join.request"),
         ("join_reply", "frame.join."),
     ] {
-        for (name, frame) in golden.iter().filter(|(name, _)| name.starts_with(prefix)) {
-            let asks =
-                ["ack", "pages", "differences", "request"].iter().any(|end| name.ends_with(end))
-                    && !name.ends_with("take_pages");
-            if asks == (target.ends_with("request")) {
-                made.add(target, &format!("valid-{}", &name["frame.".len()..]), &frame[4..]);
-            }
+        let frames: Vec<(&String, &Vec<u8>)> = golden
+            .iter()
+            .filter(|(name, _)| name.starts_with(prefix))
+            .filter(|(name, _)| {
+                let ends = ["ack", "pages", "differences", "request"];
+                let asks = ends.iter().any(|end| name.ends_with(end));
+                (asks && !name.ends_with("take_pages")) == target.ends_with("request")
+            })
+            .collect();
+        for (name, frame) in &frames {
+            made.add(target, &format!("valid-{}", &name["frame.".len()..]), &frame[4..]);
         }
         made.add(target, "empty", []);
         made.add(target, "unknown-kind", [200]);
@@ -109,7 +113,7 @@ fn add_messages(made: &mut Made, golden: &BTreeMap<String, Vec<u8>>) {
             made.add(target, "endless-list", [0, 253, 0x10, 0, 0, 0, 0, 0, 0, 0]);
         }
         made.add(target, "long-text", [1, 252, 0xff, 0xff, 0xff, 0xff, b'a', b'/']);
-        let some = golden.iter().find(|(name, _)| name.starts_with(prefix)).unwrap().1;
+        let some = frames[0].1;
         made.add(target, "left-over", [&some[4..], &[0]].concat());
         made.add(target, "cut", &some[4..some.len() - 1]);
     }

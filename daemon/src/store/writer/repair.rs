@@ -8,10 +8,20 @@ use std::sync::{Arc, atomic::Ordering};
 use protocol::{
     change::{Change, Position, SignedHeader},
     id::PartitionId,
+    page::LEAF_BYTES_MAX,
+    tree::Pages as _,
 };
 
 use super::{Writer, check_limits};
-use crate::store::{Head, StoreError, body_of, disk::Batch, keys};
+use crate::store::{
+    Head, StoreError, body_of,
+    disk::{Batch, CHUNK_BYTES_MAX},
+    keys,
+    pages::GenerationPages,
+};
+
+/// Chunks that a page may have: what a garbled one claims may be far more.
+const CHUNKS_MAX: u16 = (LEAF_BYTES_MAX / CHUNK_BYTES_MAX + 2) as u16;
 
 /// What differs between a replica and a peer's signed state.
 pub(in crate::store) struct Differences {
@@ -56,9 +66,29 @@ impl Writer {
         self.refuse_suspended(described)?;
         self.check_federation_head(partition, described.federation_head, Some(&head))?;
         let state = self.partition(partition);
+        self.check_inner_pages(state.number, &head)?;
         let update = self.update_tree(&state, Some(&head), changes)?;
         self.check_root(header, &update.summary)?;
         self.commit(&state, Some(&head), header.clone(), None, update)
+    }
+
+    /// Whether there are as many inner pages as the head says: an update counts
+    /// on them.
+    fn check_inner_pages(&self, number: u32, head: &Head) -> Result<(), StoreError> {
+        for (level, expected) in (1u8..).zip(head.summary.pages.iter().skip(1)) {
+            let generation = head.generation;
+            let mut pages = GenerationPages { shared: &self.shared, number, generation };
+            let (mut next, mut found) = (pages.first_key(level)?, 0);
+            while let Some(key) = next {
+                found += 1;
+                next = pages.next_key(level, &key)?;
+            }
+            if found != *expected {
+                let (place, problem) = ("the inner pages".into(), "one is missing".into());
+                return Err(StoreError::Damaged { place, problem });
+            }
+        }
+        Ok(())
     }
 
     /// Writes pages of the current state. Open snapshots need nothing saved: a
@@ -72,11 +102,11 @@ impl Writer {
         let mut batch = Batch::default();
         for (level, first) in &healed.removed {
             let key = key(*level, first);
-            batch.remove_chunked(&key, self.shared.disk.chunks(&key)?);
+            batch.remove_chunked(&key, self.shared.disk.chunks(&key)?.min(CHUNKS_MAX));
         }
         for (level, first, body) in &healed.written {
             let key = key(*level, first);
-            batch.put_chunked(&key, body, self.shared.disk.chunks(&key)?);
+            batch.put_chunked(&key, body, self.shared.disk.chunks(&key)?.min(CHUNKS_MAX));
         }
         self.shared.disk.check_room(batch.bytes())?;
         self.apply(batch)?;
