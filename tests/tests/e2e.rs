@@ -18,5 +18,6 @@ mod e2e {
     mod link;
     mod own_pki;
     mod real_data;
+    mod repair;
     mod rotation;
 }

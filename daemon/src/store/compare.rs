@@ -46,6 +46,9 @@ pub(super) fn own_pages(
     pages.iter().map(own).collect()
 }
 
+/// A key and its value.
+type Entry<'a> = (&'a [u8], &'a [u8]);
+
 /// One comparison. Dropping it leaves everything as it was.
 pub struct Comparison {
     store: Store,
@@ -171,7 +174,7 @@ impl Comparison {
     }
 
     /// The replica's next record.
-    fn peek(&mut self) -> Result<Option<(&[u8], &[u8])>, StoreError> {
+    fn peek(&mut self) -> Result<Option<Entry<'_>>, StoreError> {
         if self.own.leaf.is_none()
             && let Some(first_key) = self.own.next.take()
         {

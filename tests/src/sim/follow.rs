@@ -167,7 +167,7 @@ impl PageTaking {
 #[derive(Debug)]
 enum Phase {
     Changes { follower: Follower, committing: Option<Box<VerifiedChangeSet>> },
-    Pages(PageTaking),
+    Pages(Box<PageTaking>),
 }
 
 /// One followed partition on one connection.
@@ -205,7 +205,7 @@ impl Following {
         let stream = io.net.stream(io.me);
         io.send(stream, codec::encode(&pages.fetch.open()));
         self.finished = false;
-        self.phase = Phase::Pages(pages);
+        self.phase = Phase::Pages(Box::new(pages));
         stream
     }
 

@@ -316,8 +316,8 @@ impl Store {
         let Some(own) = self.partition(partition) else {
             return Vec::new();
         };
-        let of_level = own.tree.level(level).map(|made| &made.page.first_key);
-        let next = of_level.filter(|key| key.as_slice() > first_key).next();
+        let mut of_level = own.tree.level(level).map(|made| &made.page.first_key);
+        let next = of_level.find(|key| key.as_slice() > first_key);
         let next = next.filter(|_| !first_key.is_empty());
         let leaves = own.tree.level(0).map(|made| &made.page);
         let inside = |page: &&PageRef| {
