@@ -30,6 +30,7 @@ pub(super) struct Fetched {
 }
 
 /// How a replica has come to the peer's state.
+#[derive(Debug)]
 pub(super) enum How {
     /// What differed was applied in place.
     Applied,
@@ -37,17 +38,6 @@ pub(super) enum How {
     Rebuilt,
     /// It was there already but for damaged pages.
     Healed(Healed),
-}
-
-impl How {
-    /// For the log.
-    pub fn describe(&self) -> &'static str {
-        match self {
-            How::Applied => "differences applied",
-            How::Rebuilt => "put together anew",
-            How::Healed(_) => "healed",
-        }
-    }
 }
 
 /// What a fetch is for.

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::{
     Context, blame,
     connection::FollowReport,
-    fetch::{self, Purpose},
+    fetch::{self, How, Purpose},
 };
 use crate::{
     net::{Connection, FrameReceiver, FrameSender, NetError},
@@ -268,17 +268,29 @@ impl Follow {
             state.fetching.insert(partition.clone());
             state.troubles.remove(partition);
         });
-        tracing::info!(%partition, %peer, "comparing with the peer's state");
         let fetch = match self.context.store.head(partition) {
-            Some(head) => TreeFetch::comparing(partition.clone(), head.position()),
-            None => TreeFetch::new(partition.clone(), None),
+            Some(head) => {
+                tracing::info!(%partition, %peer, "comparing with the peer's state");
+                TreeFetch::comparing(partition.clone(), head.position())
+            }
+            None => {
+                tracing::info!(%partition, %peer, "fetching the whole state");
+                TreeFetch::new(partition.clone(), None)
+            }
         };
         let fetched = fetch::run(&self.context, &self.connection, fetch, Purpose::Follow).await?;
         self.context.peers.update_through(peer, &self.connection, |state| {
             state.fetching.remove(partition);
         });
-        let (head, how) = (fetched.head, fetched.how.describe());
-        tracing::info!(%partition, %peer, seq = head.seq(), records = head.summary.records, how, "the state is here");
+        let (seq, records) = (fetched.head.seq(), fetched.head.summary.records);
+        match fetched.how {
+            How::Applied => {
+                tracing::info!(%partition, %peer, seq, records, "what differed is applied");
+            }
+            How::Rebuilt | How::Healed(_) => {
+                tracing::info!(%partition, %peer, seq, records, "the whole state is here");
+            }
+        }
         Ok(())
     }
 }

@@ -319,6 +319,44 @@ fn differences_that_do_not_give_the_signed_root_are_refused() {
 }
 
 #[test]
+fn a_state_with_another_past_is_a_fork() {
+    let two = Two::with(3_000);
+    commit(&two.origin, &enterprise(), puts([7], "other"));
+    let header = two.origin.head(&enterprise()).unwrap().signed.header().clone();
+    let other = SignedHeader::sign(Header { previous: Hash([5; 32]), ..header }, &KEY);
+    let before = (two.replica.head(&enterprise()), pages_of(&two.replica));
+    let mut snapshot = two.origin.snapshot_blocking(&enterprise()).unwrap().unwrap();
+    for mut fetch in [two.comparing(), TreeFetch::new(enterprise(), None)] {
+        let mut sink = Sink::None;
+        let TreeReply::Head { levels, root, .. } = head_of(&mut snapshot) else { unreachable!() };
+        let mut replies = vec![TreeReply::Head { header: other.encode(), levels, root }];
+        let refused = loop {
+            assert!(!replies.is_empty());
+            let mut outcome = Ok(None);
+            for reply in std::mem::take(&mut replies) {
+                fetch.handle_message(reply, &Everybody).unwrap();
+                while let (Ok(None), Some(action)) = (&outcome, fetch.poll_action()) {
+                    match action {
+                        FetchAction::Send(request) => {
+                            replies.extend(serve(&mut snapshot, &request));
+                        }
+                        action => {
+                            outcome =
+                                wait(sink.act(&two.replica, &mut fetch, action, Purpose::Follow));
+                        }
+                    }
+                }
+            }
+            if let Err(refused) = outcome {
+                break refused;
+            }
+        };
+        assert!(matches!(refused, Trouble::Store(StoreError::Fork { .. })), "{refused}");
+        assert!((two.replica.head(&enterprise()), pages_of(&two.replica)) == before);
+    }
+}
+
+#[test]
 fn differences_from_a_state_that_has_moved_are_refused() {
     let two = Two::with(3_000);
     commit(&two.origin, &enterprise(), puts([1], "first"));
@@ -481,11 +519,10 @@ fn measure_differences() {
         let began = std::time::Instant::now();
         let (how, cost) = two.compare().unwrap();
         println!(
-            "{count} differences: {} bytes, {} round trips, {:.3} s, {}",
+            "{count} differences: {} bytes, {} round trips, {:.3} s, {how:?}",
             cost.bytes,
             cost.round_trips,
-            began.elapsed().as_secs_f64(),
-            how.describe()
+            began.elapsed().as_secs_f64()
         );
     }
     for count in [1, 100] {
@@ -496,11 +533,10 @@ fn measure_differences() {
         let began = std::time::Instant::now();
         let (how, cost) = two.repair(Purpose::RepairReplica).unwrap();
         println!(
-            "{count} damaged leaves: {} bytes, {} round trips, {:.3} s, {}",
+            "{count} damaged leaves: {} bytes, {} round trips, {:.3} s, {how:?}",
             cost.bytes,
             cost.round_trips,
-            began.elapsed().as_secs_f64(),
-            how.describe()
+            began.elapsed().as_secs_f64()
         );
     }
 }

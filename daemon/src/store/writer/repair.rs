@@ -63,6 +63,7 @@ impl Writer {
             let (head, offered) = (head.seq(), described.seq);
             return Err(StoreError::Gap { partition: partition.clone(), head, offered });
         }
+        refuse_other_past(header, &head)?;
         self.refuse_suspended(described)?;
         self.check_federation_head(partition, described.federation_head, Some(&head))?;
         let state = self.partition(partition);
@@ -114,4 +115,15 @@ impl Writer {
         self.shared.pages_written.fetch_add(pages, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// What follows a head at once has to name it: another past is a second signed
+/// history.
+pub(super) fn refuse_other_past(header: &SignedHeader, head: &Head) -> Result<(), StoreError> {
+    let described = header.header();
+    if described.seq == head.seq() + 1 && described.previous != head.signed.hash() {
+        let (partition, ours) = (Box::new(described.partition.clone()), head.position());
+        return Err(StoreError::Fork { partition, ours });
+    }
+    Ok(())
 }
