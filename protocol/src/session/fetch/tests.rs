@@ -143,6 +143,8 @@ struct Cost {
     /// Bytes of frames in both directions.
     bytes: usize,
     round_trips: usize,
+    /// Own pages that were read.
+    looked: usize,
     /// Pages asked for, by level.
     asked: BTreeMap<u8, usize>,
     records: Records,
@@ -212,6 +214,7 @@ fn act(
             cost.records.clear();
         }
         FetchAction::Look { level, pages } => {
+            cost.looked += pages.len();
             let own = pages.iter().map(|page| own.own(level, &page.first_key)).collect();
             fetch.handle_own(own)?;
         }
@@ -288,6 +291,8 @@ fn what_few_differences_cost_follows_from_the_differences() {
         assert!(!cost.whole);
         assert!(cost.bytes < bytes_max, "{count} differences took {} bytes", cost.bytes);
         assert!(cost.round_trips <= trips_max, "{count}: {} round trips", cost.round_trips);
+        let asked: usize = cost.asked.values().sum();
+        assert_eq!(cost.looked, asked + 1, "own pages beside the root and those that differ");
         assert!(cost.arrived <= count, "{} leaves for {count} differences", cost.arrived);
     }
 }
@@ -394,6 +399,21 @@ fn a_provider_that_lies_is_caught_at_every_step() {
     let refused = run(comparing(), &own, &other, |number, reply| {
         if number == 0 {
             *reply = theirs.head(9, false);
+        }
+    });
+    assert!(matches!(refused, Err(PeerMisbehaved::WrongPage(_))));
+}
+
+#[test]
+fn a_leaf_of_the_same_keys_and_other_values_is_refused() {
+    let own = records(20);
+    let theirs = altered(&own, 1);
+    let (own, theirs) = (Tree::of(&own), Tree::of(&theirs));
+    assert_eq!(theirs.levels(), 1);
+    let refused = run(comparing(), &own, &theirs, |_, reply| {
+        if let TreeReply::Part { bytes, .. } = reply {
+            // The replica's own leaf.
+            *bytes = codec::compress(&[0, 0, 0, 0, 20]);
         }
     });
     assert!(matches!(refused, Err(PeerMisbehaved::WrongPage(_))));
