@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     change::{ChangeSet, Position, SignedHeader},
+    difference::{KNOWN_BYTES_MAX, SHORT_BYTES},
     encoding::DecodeError,
     freshness::STATEMENT_BYTES_MAX,
     hash::Hash,
     id::{NodeId, PartitionId},
+    record::KEY_BYTES_MAX,
 };
 
 /// The version of this protocol; also in the ALPN name.
@@ -20,11 +22,17 @@ pub const PROTOCOL_VERSION: u16 = 1;
 pub const HEADS_MAX: usize = 10_000;
 /// Most pages in one request.
 pub const PAGES_MAX: usize = 256;
+/// Most pages in one request for differences: with all entries named, they fill
+/// three quarters of a frame.
+pub const DIFFERENCES_MAX: usize = 64;
+/// Largest root page that travels with a head: 256 children with keys of 20
+/// bytes.
+pub const ROOT_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a page in one part: a page may be larger than a frame.
 pub const PAGE_PART_BYTES_MAX: usize = 1024 * 1024;
 /// Largest frame of the side that asks on a follow or tree stream: so many keys
 /// of the largest kind, and what lies around them.
-pub const ASKING_FRAME_BYTES_MAX: usize = PAGES_MAX * (crate::record::KEY_BYTES_MAX + 3) + 1024;
+pub const ASKING_FRAME_BYTES_MAX: usize = PAGES_MAX * (KEY_BYTES_MAX + 3) + 1024;
 /// Largest frame of a [`JoinRequest`], which comes from somebody unknown: a
 /// certificate request has about 400 bytes.
 pub const JOIN_REQUEST_BYTES_MAX: usize = 16 * 1024;
@@ -289,22 +297,49 @@ pub enum TreeRequest {
         /// At most [`PAGES_MAX`]; an empty key means the first page.
         keys: Vec<Vec<u8>>,
     },
+    /// The same pages, each told by what the follower's page lacks
+    /// ([`crate::difference`]).
+    Differences {
+        /// 0 for leaves.
+        level: u8,
+        /// At most [`DIFFERENCES_MAX`].
+        pages: Vec<KnownPage>,
+    },
+}
+
+/// A page that is asked for, and what the follower has in its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownPage {
+    /// The page's first key; empty means the first page.
+    pub first_key: Vec<u8>,
+    /// [`crate::difference::Own::known`].
+    pub known: Vec<u8>,
 }
 
 impl TreeRequest {
     /// Decodes and checks the limits that the shape does not express.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let request = crate::codec::decode(bytes)?;
-        let TreeRequest::Pages { keys, .. } = &request;
+        let keys: Vec<&Vec<u8>> = match &request {
+            TreeRequest::Pages { keys, .. } => keys.iter().collect(),
+            TreeRequest::Differences { pages, .. } if pages.len() > DIFFERENCES_MAX => {
+                let (what, limit) = ("a request for differences", DIFFERENCES_MAX);
+                return Err(DecodeError::TooLong { what, limit });
+            }
+            TreeRequest::Differences { pages, .. } => {
+                for page in pages {
+                    check_bytes(&page.known, "the names of a page's entries", KNOWN_BYTES_MAX)?;
+                    if page.known.len() % SHORT_BYTES != 0 {
+                        return Err(DecodeError::Invalid("a name of an entry is cut"));
+                    }
+                }
+                pages.iter().map(|page| &page.first_key).collect()
+            }
+        };
         if keys.len() > PAGES_MAX {
             return Err(DecodeError::TooLong { what: "a page request", limit: PAGES_MAX });
         }
-        if keys.iter().any(|key| key.len() > crate::record::KEY_BYTES_MAX) {
-            return Err(DecodeError::TooLong {
-                what: "a key",
-                limit: crate::record::KEY_BYTES_MAX,
-            });
-        }
+        keys.into_iter().try_for_each(|key| check_bytes(key, "a key", KEY_BYTES_MAX))?;
         Ok(request)
     }
 }
@@ -319,6 +354,9 @@ pub enum TreeReply {
         header: Vec<u8>,
         /// Levels of the tree; none if it is empty.
         levels: u8,
+        /// The root page, if it is an inner page of at most
+        /// [`ROOT_BYTES_MAX`]; else empty. Saves a round trip.
+        root: Vec<u8>,
     },
     /// A part of the next requested page.
     Part {
@@ -336,6 +374,10 @@ impl TreeReply {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let reply = crate::codec::decode(bytes)?;
         match &reply {
+            TreeReply::Head { root, .. } => {
+                check_bytes(root, "a root page", ROOT_BYTES_MAX)?;
+                Ok(reply)
+            }
             TreeReply::Part { bytes, .. } if bytes.is_empty() => {
                 Err(DecodeError::Invalid("a part of a page is empty"))
             }
@@ -549,6 +591,27 @@ mod tests {
         for bytes in [vec![], vec![0; PAGE_PART_BYTES_MAX + 1]] {
             let part = TreeReply::Part { bytes, more: true };
             assert!(TreeReply::decode(&crate::codec::encode(&part)).is_err());
+        }
+        let differences = |count: usize, key: usize, known: usize| {
+            let page = KnownPage { first_key: vec![0xff; key], known: vec![0xff; known] };
+            let request = TreeRequest::Differences { level: 9, pages: vec![page; count] };
+            let bytes = crate::codec::encode(&request);
+            TreeRequest::decode(&bytes).map(|_| bytes.len())
+        };
+        let largest = differences(DIFFERENCES_MAX, KEY_BYTES_MAX, KNOWN_BYTES_MAX);
+        assert!(largest.unwrap() <= ASKING_FRAME_BYTES_MAX);
+        for (count, key, known) in [
+            (DIFFERENCES_MAX + 1, 0, 0),
+            (1, KEY_BYTES_MAX + 1, 0),
+            (1, 0, KNOWN_BYTES_MAX + SHORT_BYTES),
+            (1, 0, SHORT_BYTES - 1),
+        ] {
+            assert!(differences(count, key, known).is_err(), "{count} {key} {known}");
+        }
+        let head = |bytes| TreeReply::Head { header: vec![], levels: 2, root: vec![0; bytes] };
+        for (bytes, well) in [(ROOT_BYTES_MAX, true), (ROOT_BYTES_MAX + 1, false)] {
+            let head = crate::codec::encode(&head(bytes));
+            assert_eq!(TreeReply::decode(&head).is_ok(), well);
         }
         let report = Report {
             instance: [0; 8],

@@ -78,7 +78,11 @@ impl Leaf {
     /// Reads a leaf's bytes: lengths, order and count are checked, the hash is
     /// not; see [`Leaf::describe`].
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        let raw = crate::codec::decompress(body, LEAF_BYTES_MAX)?;
+        Self::parse(crate::codec::decompress(body, LEAF_BYTES_MAX)?)
+    }
+
+    /// As [`Leaf::decode`], of bytes that are not compressed.
+    pub(crate) fn parse(raw: Vec<u8>) -> Result<Self, DecodeError> {
         let mut input = Reader::new(&raw);
         let count = usize::from(input.u16()?);
         if count == 0 || count > PAGE_ENTRIES_MAX {

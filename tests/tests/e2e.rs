@@ -19,5 +19,6 @@ mod e2e {
     mod link;
     mod own_pki;
     mod real_data;
+    mod repair;
     mod rotation;
 }

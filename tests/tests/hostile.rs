@@ -16,6 +16,8 @@
 
 #[path = "hostile/control.rs"]
 mod control;
+#[path = "hostile/differences.rs"]
+mod differences;
 #[path = "hostile/enrolment.rs"]
 mod enrolment;
 #[path = "hostile/flood.rs"]

@@ -59,6 +59,11 @@ pub enum Request {
         /// Read and hash every record.
         deep: bool,
     },
+    /// `repair`
+    Repair {
+        /// The partition.
+        partition: String,
+    },
     /// `dataset list`
     DatasetList,
     /// `dataset show`

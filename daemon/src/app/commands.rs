@@ -20,7 +20,7 @@ use super::{
         requests::{new_signing_key, renew},
     },
     node::Node,
-    status, verify,
+    repair, status, verify,
 };
 use crate::{
     admin::{Handler, Reply, Request},
@@ -54,6 +54,7 @@ impl Node {
             }
             Request::Get { dataset, key } => self.get(&dataset, &key),
             Request::Verify { partition, deep } => verify::verify(self, partition.as_deref(), deep),
+            Request::Repair { partition } => Ok((repair::repair(self, &partition)?, false)),
             Request::DatasetList => self.dataset_list(),
             Request::DatasetShow { dataset } => self.dataset_show(&dataset),
             Request::DatasetApply { text } => self.dataset_apply(&text),
@@ -372,7 +373,7 @@ impl Node {
 }
 
 /// Commands run on threads that may block, in the daemon beside its runtime.
-fn with_runtime<T>(
+pub(super) fn with_runtime<T>(
     work: impl FnOnce(&tokio::runtime::Handle) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     match tokio::runtime::Handle::try_current() {

@@ -10,7 +10,7 @@
 //!   and certificates, what keeps them alive, and what is wrong with them;
 //! - [`daemon`]: the node running;
 //! - [`commands`]: what a request does, in the daemon or without one, with
-//!   [`status`], [`certificates`], [`verify`] and [`export`] for the larger
+//!   [`status`], [`certificates`], [`verify`], [`repair`] and [`export`] for the larger
 //!   answers.
 
 mod alarms;
@@ -26,6 +26,7 @@ mod keys;
 pub mod member;
 pub mod node;
 mod renewal;
+mod repair;
 mod status;
 mod verify;
 

@@ -39,12 +39,18 @@ pub(super) fn verify(node: &Node, only: Option<&str>, deep: bool) -> anyhow::Res
                 Ok(found) => problems.extend(found),
                 Err(error) => problems.push(format!("its log cannot be read: {error:#}")),
             }
+            let before = problems.len();
             match check_pages(node, partition) {
                 Ok((records, found)) => {
                     records_read = Some(records);
                     problems.extend(found);
                 }
                 Err(error) => problems.push(format!("its pages cannot be read: {error:#}")),
+            }
+            if problems.len() > before {
+                problems.push(format!(
+                    "'creditsync repair {partition}' takes damaged pages back from a connected peer"
+                ));
             }
         }
         let peers = compare_with_peers(node, partition, head, &mut problems);
@@ -113,7 +119,10 @@ fn check_log(
     Ok(problems)
 }
 
-fn check_pages(node: &Node, partition: &PartitionId) -> anyhow::Result<(u64, Vec<String>)> {
+pub(super) fn check_pages(
+    node: &Node,
+    partition: &PartitionId,
+) -> anyhow::Result<(u64, Vec<String>)> {
     let snapshot = node.store.snapshot_blocking(partition)?;
     check_tree(&mut snapshot.context("the partition is gone")?)
 }
@@ -141,6 +150,19 @@ fn check_tree(snapshot: &mut Snapshot) -> anyhow::Result<(u64, Vec<String>)> {
             "the pages give the root {}, the head says {}",
             summary.root, head.summary.root
         ));
+    }
+    for (level, expected) in (1..).zip(head.summary.pages.iter().skip(1)) {
+        let mut stored = 0;
+        let mut next = snapshot.seek(level, &[])?.map(|(key, _)| key);
+        while let Some(key) = next {
+            stored += 1;
+            next = snapshot.next_key(level, &key)?;
+        }
+        if stored != *expected {
+            problems.push(format!(
+                "there are {stored} inner pages of level {level}, and not {expected}"
+            ));
+        }
     }
     for made in inner {
         let stored = snapshot.seek(made.level, &made.page.first_key)?;

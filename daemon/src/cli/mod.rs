@@ -16,6 +16,7 @@ mod get;
 mod import;
 mod invite;
 mod node;
+mod repair;
 mod revoke;
 mod setup;
 mod status;
@@ -81,6 +82,8 @@ enum Command {
     Get(get::Arguments),
     /// Check signatures, roots and peers / 校验
     Verify(verify::Arguments),
+    /// Take damaged pages of a partition back from a peer / 修复分区
+    Repair(repair::Arguments),
     /// This node's certificates and keys / 本节点的证书和密钥
     Cert(cert::Arguments),
     /// The federation's nodes / 联盟成员
@@ -110,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::Export(arguments) => export::run(&dir, arguments),
         Command::Get(arguments) => get::run(&dir, arguments),
         Command::Verify(arguments) => verify::run(&dir, arguments),
+        Command::Repair(arguments) => repair::run(&dir, arguments),
         Command::Cert(arguments) => cert::run(&dir, arguments),
         Command::Node(arguments) => node::run(&dir, arguments),
         Command::Revoke(arguments) => revoke::run(&dir, arguments),

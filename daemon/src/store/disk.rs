@@ -211,6 +211,19 @@ impl Disk {
         self.with_beside(found, prefix, beside)
     }
 
+    /// The value under `prefix` and `key`, with the one behind `beside`.
+    pub fn get_with(
+        &self,
+        prefix: &[u8],
+        key: &[u8],
+        beside: &[u8],
+    ) -> Result<Option<FoundPair>, StoreError> {
+        let key = [prefix, key].concat();
+        let _still = self.between_batches();
+        let value = self.tree.get(&key)?.map(|first| self.assemble(&key, &first)).transpose()?;
+        self.with_beside(value.map(|value| (key, value)), prefix, beside)
+    }
+
     /// As [`Disk::last_at_or_before`], with the value under the same key behind
     /// `beside`.
     pub fn last_with(

@@ -13,11 +13,15 @@
 //! - [`writer`]: commits, stagings, chores;
 //! - [`signing`]: whose key signs own change sets, and how it is changed;
 //! - [`staging`]: a tree that a peer delivers, until it is whole;
+//! - [`compare`]: what differs from a peer's tree, applied in place;
+//! - [`heal`]: damaged pages replaced under the same head;
 //! - [`heads`]: the sidecar `HEADS`, by which a truncated database is noticed.
 
+mod compare;
 mod disk;
 mod error;
 mod heads;
+mod heal;
 mod keys;
 mod pages;
 mod signing;
@@ -37,13 +41,15 @@ use protocol::{
 };
 use tokio::sync::{broadcast, oneshot};
 
-use self::{disk::Disk, state::Shared, writer::Job};
 pub use self::{
+    compare::Comparison,
     error::StoreError,
+    heal::{Healed, Healing},
     pages::{LivePages, Snapshot},
     staging::Staging,
     state::{Ack, Counters, Head, OwnChanges},
 };
+use self::{disk::Disk, state::Shared, writer::Job};
 
 /// Jobs that may wait for the writer. Each holds at most one change set, so
 /// this bounds the memory of a burst.
@@ -355,6 +361,22 @@ impl Store {
         let stage =
             self.submit(|reply| Job::BeginStaging { partition, reply }).await?.answer().await?;
         Ok(Staging::new(self.clone(), header, stage))
+    }
+
+    /// Begins to compare this replica with a peer's tree under `header`, whose
+    /// signature was verified.
+    pub fn begin_comparison(&self, header: SignedHeader) -> Result<Comparison, StoreError> {
+        Comparison::new(self.clone(), header)
+    }
+
+    /// Begins to replace what is damaged of a partition's pages under `head`,
+    /// which is its head.
+    pub fn begin_healing(
+        &self,
+        partition: &PartitionId,
+        head: Arc<Head>,
+    ) -> Result<Healing, StoreError> {
+        Healing::new(self.clone(), partition.clone(), head)
     }
 
     async fn submit<T>(

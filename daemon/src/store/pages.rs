@@ -126,6 +126,20 @@ impl GenerationPages<'_> {
         let found = self.shared.disk.seek_with(&prefix, &[&prefix, key].concat(), &patches)?;
         Ok(found.map(|(key, body, patch)| (key[prefix.len()..].to_vec(), body, patch)))
     }
+
+    /// The leaf that begins with exactly this key.
+    pub fn leaf_at(&self, first_key: &[u8]) -> Result<Option<Leaf>, StoreError> {
+        let (prefix, patches) = (self.level_prefix(0), self.level_prefix(keys::PATCH));
+        let found = self.shared.disk.get_with(&prefix, first_key, &patches)?;
+        found.map(|(_, body, patch)| whole(&body, patch.as_deref())).transpose()
+    }
+
+    /// The first key of a level's first page.
+    pub fn first_key(&self, level: u8) -> Result<Option<Vec<u8>>, StoreError> {
+        let prefix = self.level_prefix(level);
+        let first = self.shared.disk.first_key(&prefix)?;
+        Ok(first.map(|key| key[prefix.len()..].to_vec()))
+    }
 }
 
 impl Pages for GenerationPages<'_> {

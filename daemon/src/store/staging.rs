@@ -7,6 +7,7 @@
 
 use protocol::{
     change::SignedHeader,
+    difference::Own,
     id::PartitionId,
     page::{Leaf, MadePage, PageRef},
     session::fetch::FetchedLeaf,
@@ -16,12 +17,14 @@ use tokio::sync::oneshot;
 
 use std::sync::Arc;
 
-use super::{Head, Store, StoreError, keys, pages::GenerationPages, writer::Job};
+use super::{
+    Head, Store, StoreError, compare::own_pages, keys, pages::GenerationPages, writer::Job,
+};
 
 /// Leaves that are written or deleted in one batch, about 2 MB.
-const LEAVES_PER_BATCH: usize = 256;
+pub(super) const LEAVES_PER_BATCH: usize = 256;
 /// Bytes that end a batch earlier: one leaf may have 16 MiB.
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// Where a staging writes.
 #[derive(Debug, Clone)]
@@ -85,6 +88,16 @@ impl Staging {
         }
     }
 
+    /// What the current state has where these pages are or would be.
+    pub fn look(&self, level: u8, pages: &[PageRef]) -> Result<Vec<Own>, StoreError> {
+        match self.stage.current {
+            Some(current) => {
+                own_pages(&self.store.shared, self.stage.number, current, level, pages)
+            }
+            None => Ok(pages.iter().map(|_| Own::Nothing).collect()),
+        }
+    }
+
     /// Which of these leaves are here already, from an interrupted staging or
     /// in the current state.
     pub fn resolve(&self, leaves: &[PageRef]) -> Result<Vec<bool>, StoreError> {
@@ -105,9 +118,8 @@ impl Staging {
     fn held(&self, page: &PageRef) -> Result<Option<(Leaf, bool)>, StoreError> {
         for generation in [Some(self.stage.generation), self.stage.current].into_iter().flatten() {
             let shared = &self.store.shared;
-            let mut pages = GenerationPages { shared, number: self.stage.number, generation };
-            if let Some((first_key, leaf)) = pages.seek_leaf(&page.first_key)?
-                && (page.first_key.is_empty() || first_key == page.first_key)
+            let pages = GenerationPages { shared, number: self.stage.number, generation };
+            if let Some(leaf) = pages.leaf_at(&page.first_key)?
                 && leaf.describe().0.hash == page.hash
             {
                 return Ok(Some((leaf, generation == self.stage.generation)));

@@ -7,11 +7,14 @@
 //! snapshots had saved.
 //!
 //! - [`forget`]: a replica is dropped, to be fetched anew;
+//! - [`repair`]: what differs from a peer's state, or is damaged, replaced in
+//!   place;
 //! - [`signing`]: another signing key takes the place of the current one, or
 //!   none counts for a while;
 //! - [`staging`]: the state of a partition taken from a peer's tree.
 
 mod forget;
+mod repair;
 mod signing;
 mod staging;
 
@@ -37,6 +40,7 @@ use tokio::sync::{
     oneshot,
 };
 
+pub(super) use self::repair::{Differences, HealedPage, HealedPages};
 use super::{
     StoreError, body_of,
     disk::Batch,
@@ -84,6 +88,10 @@ pub(super) enum Job {
         inner: Vec<MadePage>,
         reply: Reply<Arc<Head>>,
     },
+    /// Apply what differs from a peer's state, in place.
+    Differ { differences: Box<Differences>, reply: Reply<Arc<Head>> },
+    /// Replace damaged pages of the current state.
+    Heal { healed: HealedPages, reply: Reply<()> },
     /// Sign with another key, and sign anew what the one before may not sign.
     AdoptSigner {
         next: Arc<SigningKey>,
@@ -243,6 +251,14 @@ impl Writer {
             Job::FinishStaging { stage, header, summary, inner, reply } => {
                 let result =
                     self.well().and_then(|()| self.finish_staging(stage, *header, summary, inner));
+                self.answer_after_flush(reply, result);
+            }
+            Job::Differ { differences, reply } => {
+                let result = self.well().and_then(|()| self.apply_differences(&differences));
+                self.answer_after_flush(reply, result);
+            }
+            Job::Heal { healed, reply } => {
+                let result = self.well().and_then(|()| self.heal(&healed));
                 self.answer_after_flush(reply, result);
             }
             Job::AdoptSigner { next, origin, last, reply } => {

@@ -6,20 +6,24 @@ use std::sync::Arc;
 use protocol::{
     change::Position,
     id::{DatasetId, NodeId, PartitionId},
-    message::{CloseCode, FollowReply, TreeReply},
+    message::{CloseCode, FollowReply},
     session::{
         PeerMisbehaved,
-        fetch::{FetchAction, TreeFetch},
+        fetch::TreeFetch,
         follower::{Follower, FollowerAction},
         link::FollowEnd,
     },
 };
 use tokio::sync::mpsc;
 
-use super::{Context, blame, connection::FollowReport};
+use super::{
+    Context, blame,
+    connection::FollowReport,
+    fetch::{self, How, Purpose},
+};
 use crate::{
     net::{Connection, FrameReceiver, FrameSender, NetError},
-    store::{Head, Staging, StoreError},
+    store::StoreError,
 };
 
 /// One partition followed over one connection.
@@ -35,7 +39,7 @@ pub(super) struct Follow {
 
 /// Why a follow stream ended early.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+pub(super) enum Trouble {
     #[error(transparent)]
     Net(NetError),
     #[error(transparent)]
@@ -49,6 +53,8 @@ enum Trouble {
          it cannot be told whether the two agree; nothing was overwritten"
     )]
     InDoubt(u64),
+    #[error("the peer is at number {theirs}, and number {ours} has to be repaired")]
+    Elsewhere { ours: u64, theirs: u64 },
     #[error("the catalogue has no dataset '{0}'")]
     UnknownDataset(DatasetId),
 }
@@ -63,7 +69,7 @@ impl Trouble {
     /// What the provider is told of its stream.
     fn code(&self) -> CloseCode {
         match self {
-            Trouble::Net(_) => CloseCode::Normal,
+            Trouble::Net(_) | Trouble::Elsewhere { .. } => CloseCode::Normal,
             Trouble::Misbehaved(problem) => problem.code(),
             Trouble::Fork(_) | Trouble::InDoubt(_) | Trouble::Store(StoreError::Fork { .. }) => {
                 CloseCode::Fork
@@ -118,7 +124,7 @@ impl Follow {
             Trouble::InDoubt(_) => {
                 tracing::error!(%partition, %peer, reason = %trouble, "nothing is written to the partition until this is cleared up");
             }
-            Trouble::UnknownDataset(_) => {
+            Trouble::UnknownDataset(_) | Trouble::Elsewhere { .. } => {
                 tracing::warn!(%partition, %peer, reason = %trouble, "not followed");
             }
             Trouble::Fork(_) | Trouble::Store(StoreError::Fork { .. }) if self.is_dropped() => {
@@ -262,61 +268,35 @@ impl Follow {
             state.fetching.insert(partition.clone());
             state.troubles.remove(partition);
         });
-        tracing::info!(%partition, %peer, "fetching the whole state");
-        let have = self.context.store.head(partition).map(|head| head.position());
-        let fetch = TreeFetch::new(partition.clone(), have);
-        let (mut sender, mut receiver) = self.connection.open_stream().await?;
-        let outcome = self.fetch_on(fetch, &mut sender, &mut receiver).await;
-        let head = tell_trouble(outcome, sender, receiver)?;
+        let fetch = match self.context.store.head(partition) {
+            Some(head) => {
+                tracing::info!(%partition, %peer, "comparing with the peer's state");
+                TreeFetch::comparing(partition.clone(), head.position())
+            }
+            None => {
+                tracing::info!(%partition, %peer, "fetching the whole state");
+                TreeFetch::new(partition.clone(), None)
+            }
+        };
+        let fetched = fetch::run(&self.context, &self.connection, fetch, Purpose::Follow).await?;
         self.context.peers.update_through(peer, &self.connection, |state| {
             state.fetching.remove(partition);
         });
-        tracing::info!(%partition, %peer, seq = head.seq(), records = head.summary.records, "the whole state is here");
-        Ok(())
-    }
-
-    async fn fetch_on(
-        &self,
-        mut fetch: TreeFetch,
-        sender: &mut FrameSender,
-        receiver: &mut FrameReceiver,
-    ) -> Result<Arc<Head>, Trouble> {
-        let mut staging: Option<Staging> = None;
-        sender.send(&fetch.open()).await?;
-        loop {
-            while let Some(action) = fetch.poll_action() {
-                match (action, &mut staging) {
-                    (FetchAction::Send(request), _) => sender.send(&request).await?,
-                    (FetchAction::Begin(header), _) => {
-                        staging = Some(self.context.store.begin_staging(*header).await?);
-                    }
-                    (FetchAction::Resolve(leaves), Some(staging)) => {
-                        fetch.handle_resolved(&staging.resolve(&leaves)?);
-                    }
-                    (FetchAction::Stage(leaf), Some(staging)) => staging.stage(leaf).await?,
-                    (FetchAction::Finish, slot) => {
-                        let staging = slot.take().ok_or(StoreError::Closed)?;
-                        let head = staging.finish().await?;
-                        sender.finish();
-                        return Ok(head);
-                    }
-                    // The machine always begins before it resolves or stages.
-                    (FetchAction::Resolve(_) | FetchAction::Stage(_), None) => {
-                        return Err(StoreError::Closed.into());
-                    }
-                }
+        let (seq, records) = (fetched.head.seq(), fetched.head.summary.records);
+        match fetched.how {
+            How::Applied => {
+                tracing::info!(%partition, %peer, seq, records, "what differed is applied");
             }
-            let Some(frame) = receiver.receive().await? else {
-                return Err(NetError::Closed(Some(CloseCode::Unavailable)).into());
-            };
-            let reply = TreeReply::decode(&frame).map_err(PeerMisbehaved::from)?;
-            fetch.handle_message(reply, &*self.context.membership.current()?)?;
+            How::Rebuilt | How::Healed(_) => {
+                tracing::info!(%partition, %peer, seq, records, "the whole state is here");
+            }
         }
+        Ok(())
     }
 }
 
 /// Gives both halves of a stream up where it ended early, and says why.
-fn tell_trouble<T>(
+pub(super) fn tell_trouble<T>(
     outcome: Result<T, Trouble>,
     mut sender: FrameSender,
     mut receiver: FrameReceiver,

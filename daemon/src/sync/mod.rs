@@ -6,16 +6,20 @@
 //! - [`peers`]: who is connected, for the status and for taking over;
 //! - [`connection`]: one connection's control stream and its tasks;
 //! - [`follow`]: a partition that the peer has and we want;
+//! - [`fetch`]: a peer's tree taken over one stream;
+//! - [`repair`]: damaged pages taken back from a peer;
 //! - [`provide`]: a partition that we have and the peer wants;
 //! - [`dial`]: a member keeps its connection to the hub;
 //! - [`office`]: what is asked of the rest of the node about trust.
 
 mod connection;
 mod dial;
+mod fetch;
 mod follow;
 mod office;
 pub mod peers;
 mod provide;
+mod repair;
 
 use std::{
     sync::Arc,
@@ -32,6 +36,7 @@ pub use self::{
     connection::{ConnectionEnd, Side, serve},
     dial::{Dialling, keep_connected},
     office::{Office, Trustee},
+    repair::{Repaired, repair},
 };
 use crate::{
     membership::Membership,

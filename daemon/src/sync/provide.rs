@@ -8,10 +8,11 @@ use std::{
 use certs::verify::VerifiedPeer;
 use protocol::{
     change::Position,
+    difference,
     id::PartitionId,
     message::{
         ASKING_FRAME_BYTES_MAX, CloseCode, FollowRequest, NewKeyReply, Open, PAGE_PART_BYTES_MAX,
-        RenewReply, RequestRefused, TreeReply, TreeRequest,
+        ROOT_BYTES_MAX, RenewReply, RequestRefused, TreeReply, TreeRequest,
     },
     session::{
         PeerMisbehaved,
@@ -25,7 +26,7 @@ use tokio::sync::{Semaphore, broadcast::error::RecvError};
 use super::{Context, Office, blame, connection::FIRST_FRAME_MAX};
 use crate::{
     net::{Connection, FrameReceiver, FrameSender, NetError},
-    store::StoreError,
+    store::{Snapshot, StoreError},
 };
 
 /// Trees that one peer may read at once: each holds a snapshot, for which the
@@ -165,7 +166,10 @@ impl Streams {
                 self.provide(partition, have, sender, receiver).await
             }
             Open::Tree { partition } => {
-                self.check_entitled(&partition)?;
+                // The hub may heal what it owns by a member's copy of it.
+                if !self.ends.concerns_both(&partition) {
+                    return Err(PeerMisbehaved::NotEntitled(partition.to_string()).into());
+                }
                 self.show_tree(partition, sender, receiver).await
             }
         }
@@ -278,27 +282,51 @@ impl Streams {
         let mut snapshot = snapshot.ok_or_else(|| Trouble::UnknownPartition(partition.clone()))?;
         let head = snapshot.head();
         let levels = head.summary.pages.len() as u8;
-        sender.send(&TreeReply::Head { header: head.signed.encode(), levels }).await?;
+        let header = head.signed.encode();
+        let root = match levels {
+            0 | 1 => None,
+            _ => snapshot.seek(levels - 1, &[])?.map(|(_, body)| body),
+        };
+        let root = root.filter(|body| body.len() <= ROOT_BYTES_MAX).unwrap_or_default();
+        sender.send(&TreeReply::Head { header, levels, root }).await?;
         tracing::debug!(%partition, peer = %self.ends.peer, address = %self.connection.address(), "showing the tree");
         while let Some(frame) = receiver.receive().await? {
-            let TreeRequest::Pages { level, keys } =
-                TreeRequest::decode(&frame).map_err(PeerMisbehaved::from)?;
-            for key in keys {
-                let page = snapshot.seek(level, &key)?;
-                let Some((_, body)) = page.filter(|(first, _)| key.is_empty() || *first == key)
-                else {
-                    return Err(PeerMisbehaved::Unexpected(
-                        "a request for a page that is not in the tree",
-                    )
-                    .into());
-                };
-                let mut parts = body.chunks(PAGE_PART_BYTES_MAX).peekable();
-                while let Some(part) = parts.next() {
-                    let (bytes, more) = (part.to_vec(), parts.peek().is_some());
-                    sender.send(&TreeReply::Part { bytes, more }).await?;
+            match TreeRequest::decode(&frame).map_err(PeerMisbehaved::from)? {
+                TreeRequest::Pages { level, keys } => {
+                    for key in keys {
+                        send_page(sender, &page(&mut snapshot, level, &key)?).await?;
+                    }
+                }
+                TreeRequest::Differences { level, pages } => {
+                    for asked in pages {
+                        let body = page(&mut snapshot, level, &asked.first_key)?;
+                        let told = difference::make(level, &body, &asked.known);
+                        send_page(sender, &told.map_err(StoreError::from)?).await?;
+                    }
                 }
             }
         }
         Ok(())
     }
+}
+
+/// The page of the tree that begins with `key`; the first one of its level if
+/// that is empty.
+fn page(snapshot: &mut Snapshot, level: u8, key: &[u8]) -> Result<Vec<u8>, Trouble> {
+    match snapshot.seek(level, key)?.filter(|(first, _)| key.is_empty() || *first == key) {
+        Some((_, body)) => Ok(body),
+        None => {
+            let what = "a request for a page that is not in the tree";
+            Err(PeerMisbehaved::Unexpected(what).into())
+        }
+    }
+}
+
+async fn send_page(sender: &mut FrameSender, body: &[u8]) -> Result<(), NetError> {
+    let mut parts = body.chunks(PAGE_PART_BYTES_MAX).peekable();
+    while let Some(part) = parts.next() {
+        let (bytes, more) = (part.to_vec(), parts.peek().is_some());
+        sender.send(&TreeReply::Part { bytes, more }).await?;
+    }
+    Ok(())
 }

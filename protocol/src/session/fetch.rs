@@ -1,19 +1,31 @@
-//! An empty or far-behind replica takes the pages of a tree.
+//! A replica takes the pages of a tree.
 //!
 //! From a signed head downwards every page is compared with the hash that its
 //! parent holds, so a provider can withhold but not mislead. Inner pages serve
 //! to find the leaves and are then forgotten: the replica makes its own from the
-//! leaves. The list of leaves is held in memory, about 100 bytes for each 64
-//! records.
+//! leaves.
 //!
-//! Leaves that the replica already holds, from an interrupted fetch or from an
-//! older state, are not asked for again.
+//! - [`TreeFetch::comparing`], for a replica that holds something: only what
+//!   differs is fetched, and told apart as [`Piece`]s ([`compare`]). If that is
+//!   more than one batch holds, it goes on as
+//! - [`TreeFetch::new`]: all leaves in order, those that the replica holds and
+//!   those that arrive. Their list is held in memory, about 100 bytes for each
+//!   64 records.
+//! - [`TreeFetch::repairing`]: the same for a replica of which pages are damaged,
+//!   under the head that it has.
+//!
+//! Pages that the replica already holds, from an interrupted fetch, from an older
+//! state or undamaged, are not asked for again.
+
+mod compare;
 
 use std::collections::VecDeque;
 
+use self::compare::{Compare, Progress, hash_of};
 use super::PeerMisbehaved;
 use crate::{
     change::{KeyRing, Position, SignedHeader},
+    difference::Own,
     id::PartitionId,
     message::{Open, PAGE_PART_BYTES_MAX, PAGES_MAX, TreeReply, TreeRequest, decode_header},
     page::{
@@ -47,13 +59,44 @@ pub enum FetchedLeaf {
     },
 }
 
+/// A part of the provider's tree, as compared with the replica's. All of them in
+/// key order are the whole tree.
+#[derive(Debug)]
+pub enum Piece {
+    /// The replica has the same page, with all below it.
+    Held {
+        /// The page's level.
+        level: u8,
+        /// The page; the first key of a root may be empty.
+        page: PageRef,
+    },
+    /// A leaf that the replica does not have; its hash is right.
+    Leaf(Leaf),
+}
+
 /// What the driver does for a fetch.
 #[derive(Debug)]
 pub enum FetchAction {
     /// Send this.
     Send(TreeRequest),
-    /// Prepare to stage the tree of this head.
+    /// Prepare to take the pieces of this head's tree.
+    Compare(Box<SignedHeader>),
+    /// Prepare to stage the tree of this head; what was begun before is over.
     Begin(Box<SignedHeader>),
+    /// Say what the replica has where these pages of the tree are or would be,
+    /// with [`TreeFetch::handle_own`], and before anything that arrives.
+    Look {
+        /// 0 for leaves.
+        level: u8,
+        /// The pages, in key order.
+        pages: Vec<PageRef>,
+    },
+    /// The next part of the tree. If it all does not fit into one batch,
+    /// [`TreeFetch::take_whole`].
+    Piece(Piece),
+    /// All pieces were told: apply the differences under the head. If that
+    /// fails, [`TreeFetch::take_whole`].
+    Apply,
     /// Say which of these leaves the replica holds, with
     /// [`TreeFetch::handle_resolved`].
     Resolve(Vec<PageRef>),
@@ -66,9 +109,23 @@ pub enum FetchAction {
 #[derive(Debug)]
 enum State {
     AwaitHead,
-    Inner { level: u8, wanted: Vec<PageRef>, arrived: usize, asked: usize, below: Vec<PageRef> },
+    Compare(Compare),
+    Inner(Inner),
     Leaves(Leaves),
     Finished,
+}
+
+/// The inner pages of one level.
+#[derive(Debug)]
+struct Inner {
+    level: u8,
+    wanted: Vec<PageRef>,
+    /// The children of each, once known.
+    found: Vec<Option<Vec<PageRef>>>,
+    /// Those that the replica does not have.
+    missing: Vec<usize>,
+    arrived: usize,
+    asked: usize,
 }
 
 #[derive(Debug, Default)]
@@ -80,26 +137,65 @@ struct Leaves {
     staged: usize,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Goal {
+    Compare,
+    Whole,
+    Repair,
+}
+
+/// The tree that the provider shows.
+#[derive(Debug)]
+struct Shown {
+    head: SignedHeader,
+    root: PageRef,
+    levels: u8,
+    /// The root's children, if it travelled with the head.
+    children: Option<Vec<PageRef>>,
+}
+
 /// The state of one fetch.
 #[derive(Debug)]
 pub struct TreeFetch {
     partition: PartitionId,
     have: Option<Position>,
+    goal: Goal,
     state: State,
+    shown: Option<Shown>,
     part: Vec<u8>,
+    /// Pages on their way that nobody wants any more.
+    unwanted: usize,
     /// Bytes of all lists of pages so far.
     listed_bytes: usize,
     actions: VecDeque<FetchAction>,
 }
 
 impl TreeFetch {
-    /// A fetch for a replica that is at `have`.
+    /// A fetch of all leaves for a replica that is at `have`.
     pub fn new(partition: PartitionId, have: Option<Position>) -> Self {
+        Self::with(partition, have, Goal::Whole)
+    }
+
+    /// A fetch of what differs for a replica that is at `have`.
+    pub fn comparing(partition: PartitionId, have: Position) -> Self {
+        Self::with(partition, Some(have), Goal::Compare)
+    }
+
+    /// A fetch of the leaves that are damaged. The driver decides, when it is
+    /// told to begin, whether it takes the tree of that head.
+    pub fn repairing(partition: PartitionId) -> Self {
+        Self::with(partition, None, Goal::Repair)
+    }
+
+    fn with(partition: PartitionId, have: Option<Position>, goal: Goal) -> Self {
         Self {
             partition,
             have,
+            goal,
             state: State::AwaitHead,
+            shown: None,
             part: Vec::new(),
+            unwanted: 0,
             listed_bytes: 0,
             actions: VecDeque::new(),
         }
@@ -117,12 +213,13 @@ impl TreeFetch {
         keys: &dyn KeyRing,
     ) -> Result<(), PeerMisbehaved> {
         match (message, &self.state) {
-            (TreeReply::Head { header, levels }, State::AwaitHead) => {
-                self.handle_head(decode_header(&header)?, levels, keys)
+            (TreeReply::Head { header, levels, root }, State::AwaitHead) => {
+                self.handle_head(decode_header(&header)?, levels, &root, keys)
             }
-            (TreeReply::Part { bytes, more }, State::Inner { .. } | State::Leaves(_)) => {
-                self.handle_part(&bytes, more)
-            }
+            (
+                TreeReply::Part { bytes, more },
+                State::Inner(_) | State::Leaves(_) | State::Compare(_),
+            ) => self.handle_part(&bytes, more),
             _ => Err(PeerMisbehaved::Unexpected("a part of a tree")),
         }
     }
@@ -131,6 +228,7 @@ impl TreeFetch {
         &mut self,
         head: SignedHeader,
         levels: u8,
+        root_body: &[u8],
         keys: &dyn KeyRing,
     ) -> Result<(), PeerMisbehaved> {
         let described = head.header();
@@ -155,30 +253,124 @@ impl TreeFetch {
             records: described.records,
             last_zeros: 0,
         };
-        self.actions.push_back(FetchAction::Begin(Box::new(head)));
+        let children = match root_body {
+            [] => None,
+            _ if levels < 2 => return Err(PeerMisbehaved::Unexpected("a root page")),
+            body => {
+                let children = decode_inner(body)?;
+                check_children(levels - 1, &children, &root)?;
+                Some(children)
+            }
+        };
+        self.shown = Some(Shown { head, root, levels, children });
+        if self.goal == Goal::Compare {
+            self.begin_compare();
+        } else {
+            self.take_whole();
+        }
+        Ok(())
+    }
+
+    fn begin_compare(&mut self) {
+        let Some(shown) = &self.shown else { return };
+        self.actions.push_back(FetchAction::Compare(Box::new(shown.head.clone())));
+        let (root, children) = (shown.root.clone(), shown.children.clone());
+        self.state = State::Compare(Compare::new(root, shown.levels, children));
+        self.advance_compare();
+    }
+
+    /// Gives the comparison up, because it does not fit into one batch or has
+    /// led to nothing, and takes all leaves in order.
+    pub fn take_whole(&mut self) {
+        let Some(shown) = &self.shown else { return };
+        if let State::Compare(compare) = &self.state {
+            self.unwanted += compare.awaited();
+        }
+        // Answers to what is not sent yet were counted, too.
+        self.actions.retain(|action| matches!(action, FetchAction::Send(_)));
+        self.actions.push_back(FetchAction::Begin(Box::new(shown.head.clone())));
+        let (root, levels) = (shown.root.clone(), shown.levels);
+        self.listed_bytes = 0;
         match levels {
             0 => self.begin_leaves(Vec::new()),
             1 => self.begin_leaves(vec![root]),
             _ => self.begin_inner(levels - 1, vec![root]),
         }
-        Ok(())
     }
 
     fn begin_inner(&mut self, level: u8, wanted: Vec<PageRef>) {
-        self.state = State::Inner { level, wanted, arrived: 0, asked: 0, below: Vec::new() };
-        self.ask_inner();
+        self.actions.push_back(FetchAction::Look { level, pages: wanted.clone() });
+        let (found, missing) = (Vec::new(), Vec::new());
+        self.state = State::Inner(Inner { level, wanted, found, missing, arrived: 0, asked: 0 });
     }
 
-    /// Asks for the next batch of inner pages once the one before has arrived.
-    fn ask_inner(&mut self) {
-        if let State::Inner { level, wanted, arrived, asked, .. } = &mut self.state
-            && *arrived == *asked
-        {
-            let batch = &wanted[*asked..(*asked + PAGES_MAX).min(wanted.len())];
-            *asked += batch.len();
-            let keys = batch.iter().map(|page| page.first_key.clone()).collect();
-            self.actions.push_back(FetchAction::Send(TreeRequest::Pages { level: *level, keys }));
+    /// What the replica has at the places of [`FetchAction::Look`].
+    pub fn handle_own(&mut self, own: Vec<Own>) -> Result<(), PeerMisbehaved> {
+        match &mut self.state {
+            State::Compare(compare) => {
+                compare.handle_own(own, &mut self.actions)?;
+                self.advance_compare();
+                Ok(())
+            }
+            State::Inner(inner) if inner.found.is_empty() => {
+                let mut own = own.into_iter();
+                for (index, page) in inner.wanted.iter().enumerate() {
+                    let own = own.next().unwrap_or(Own::Nothing);
+                    let same = hash_of(&own, inner.level) == Some(page.hash);
+                    let given = self.shown.as_mut().filter(|_| page.first_key.is_empty());
+                    let children = match own {
+                        Own::Inner(children) if same => Some(children),
+                        _ => given.and_then(|shown| shown.children.take()),
+                    };
+                    match &children {
+                        Some(children) => self.listed_bytes += list_bytes(children),
+                        None => inner.missing.push(index),
+                    }
+                    inner.found.push(children);
+                }
+                self.ask_inner()
+            }
+            // It was given up meanwhile.
+            _ => Ok(()),
         }
+    }
+
+    /// Refuses a tree whose lists of pages take too much memory.
+    fn check_list(&self) -> Result<(), PeerMisbehaved> {
+        if self.listed_bytes > LIST_BYTES_MAX {
+            return Err(PeerMisbehaved::WrongPage("its pages are too many to list"));
+        }
+        Ok(())
+    }
+
+    /// Asks for the next batch of inner pages once the one before has arrived;
+    /// goes down a level once all are there.
+    fn ask_inner(&mut self) -> Result<(), PeerMisbehaved> {
+        let State::Inner(inner) = &mut self.state else { return Ok(()) };
+        if inner.arrived < inner.asked {
+            return Ok(());
+        }
+        if inner.asked < inner.missing.len() {
+            let end = (inner.asked + PAGES_MAX).min(inner.missing.len());
+            let batch = &inner.missing[inner.asked..end];
+            let keys = batch.iter().map(|&index| inner.wanted[index].first_key.clone()).collect();
+            inner.asked = end;
+            let level = inner.level;
+            self.actions.push_back(FetchAction::Send(TreeRequest::Pages { level, keys }));
+            return Ok(());
+        }
+        let mut below: Vec<PageRef> = Vec::new();
+        for children in std::mem::take(&mut inner.found).into_iter().flatten() {
+            if below.last().is_some_and(|last| last.first_key >= children[0].first_key) {
+                return Err(PeerMisbehaved::WrongPage("inner pages are not in key order"));
+            }
+            below.extend(children);
+        }
+        match inner.level {
+            1 => self.begin_leaves(below),
+            level => self.begin_inner(level - 1, below),
+        }
+        Ok(())
     }
 
     fn begin_leaves(&mut self, all: Vec<PageRef>) {
@@ -196,51 +388,49 @@ impl TreeFetch {
             return Ok(());
         }
         let body = std::mem::take(&mut self.part);
-        match &self.state {
-            State::Inner { .. } => self.handle_inner(&body),
+        if self.unwanted > 0 {
+            self.unwanted -= 1;
+            return Ok(());
+        }
+        match &mut self.state {
+            State::Compare(compare) => {
+                self.listed_bytes += compare.handle_page(&body, &mut self.actions)?;
+                self.check_list()?;
+                self.advance_compare();
+                Ok(())
+            }
+            State::Inner(_) => self.handle_inner(&body),
             _ => self.handle_leaf(body),
         }
     }
 
+    fn advance_compare(&mut self) {
+        let State::Compare(compare) = &mut self.state else { return };
+        match compare.advance(&mut self.actions) {
+            Progress::Waiting => {}
+            Progress::TooMuch => self.take_whole(),
+            Progress::Done => {
+                self.actions.push_back(FetchAction::Apply);
+                self.state = State::Finished;
+            }
+        }
+    }
+
     fn handle_inner(&mut self, body: &[u8]) -> Result<(), PeerMisbehaved> {
-        let State::Inner { level, wanted, arrived, asked, below } = &mut self.state else {
+        let State::Inner(inner) = &mut self.state else {
             return Err(PeerMisbehaved::Unexpected("an inner page"));
         };
-        if arrived >= asked {
+        if inner.arrived >= inner.asked {
             return Err(PeerMisbehaved::Unexpected("a page that nobody asked for"));
         }
-        let expected = &wanted[*arrived];
+        let index = inner.missing[inner.arrived];
         let children = decode_inner(body)?;
-        let in_place = expected.first_key.is_empty() || children[0].first_key == expected.first_key;
-        let records = children.iter().try_fold(0u64, |sum, child| sum.checked_add(child.records));
-        if inner_hash(*level, &children) != expected.hash
-            || records != Some(expected.records)
-            || !in_place
-        {
-            return Err(PeerMisbehaved::WrongPage("an inner page is not the one its parent holds"));
-        }
-        if below.last().is_some_and(|last| last.first_key >= children[0].first_key) {
-            return Err(PeerMisbehaved::WrongPage("inner pages are not in key order"));
-        }
-        let bytes: usize =
-            children.iter().map(|child| child.first_key.len() + size_of::<PageRef>()).sum();
-        self.listed_bytes += bytes;
-        if self.listed_bytes > LIST_BYTES_MAX {
-            return Err(PeerMisbehaved::WrongPage("its pages are too many to list"));
-        }
-        below.extend(children);
-        *arrived += 1;
-        if *arrived == wanted.len() {
-            let (level, below) = (*level, std::mem::take(below));
-            if level == 1 {
-                self.begin_leaves(below);
-            } else {
-                self.begin_inner(level - 1, below);
-            }
-        } else {
-            self.ask_inner();
-        }
-        Ok(())
+        check_children(inner.level, &children, &inner.wanted[index])?;
+        self.listed_bytes += list_bytes(&children);
+        inner.found[index] = Some(children);
+        inner.arrived += 1;
+        self.check_list()?;
+        self.ask_inner()
     }
 
     fn handle_leaf(&mut self, body: Vec<u8>) -> Result<(), PeerMisbehaved> {
@@ -316,3 +506,21 @@ impl TreeFetch {
         self.actions.pop_front()
     }
 }
+
+/// An inner page has to be the one that its parent, or the head, holds.
+fn check_children(level: u8, children: &[PageRef], page: &PageRef) -> Result<(), PeerMisbehaved> {
+    let in_place = page.first_key.is_empty() || children[0].first_key == page.first_key;
+    let records = children.iter().try_fold(0u64, |sum, child| sum.checked_add(child.records));
+    if inner_hash(level, children) != page.hash || records != Some(page.records) || !in_place {
+        return Err(PeerMisbehaved::WrongPage("an inner page is not the one its parent holds"));
+    }
+    Ok(())
+}
+
+/// Memory that a list of pages takes.
+fn list_bytes(pages: &[PageRef]) -> usize {
+    pages.iter().map(|page| page.first_key.len() + size_of::<PageRef>()).sum()
+}
+
+#[cfg(test)]
+mod tests;

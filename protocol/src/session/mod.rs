@@ -8,7 +8,7 @@
 //! - [`link`]: the control stream: who the peer is, what it has, what to follow;
 //! - [`provider`]: one followed partition, at the side that has it;
 //! - [`follower`]: the same, at the side that wants it;
-//! - [`fetch`]: an empty or far-behind replica takes the pages of a tree.
+//! - [`fetch`]: a replica takes the pages of a tree, or only those that differ.
 
 pub mod backoff;
 pub mod entitle;

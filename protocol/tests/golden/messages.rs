@@ -7,8 +7,8 @@ use protocol::{
     id::NodeId,
     message::{
         Announced, Control, FollowReply, FollowRequest, Hello, JoinRefused, JoinReply, JoinRequest,
-        NewKeyReply, NewKeyRequest, Open, RenewReply, RenewRequest, Report, RequestRefused,
-        TreeReply, TreeRequest,
+        KnownPage, NewKeyReply, NewKeyRequest, Open, RenewReply, RenewRequest, Report,
+        RequestRefused, TreeReply, TreeRequest,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -100,7 +100,11 @@ pub fn add(vectors: &mut Vectors) {
 
     let pages = TreeRequest::Pages { level: 1, keys: vec![vec![], b"key".to_vec()] };
     add_frame(vectors, "tree.pages", pages);
-    add_frame(vectors, "tree.head", TreeReply::Head { header: header.encode(), levels: 3 });
+    let known = KnownPage { first_key: b"key".to_vec(), known: vec![0xcd; 16] };
+    let differences = TreeRequest::Differences { level: 2, pages: vec![known] };
+    add_frame(vectors, "tree.differences", differences);
+    let head = TreeReply::Head { header: header.encode(), levels: 3, root: vec![4, 5] };
+    add_frame(vectors, "tree.head", head);
     add_frame(vectors, "tree.part", TreeReply::Part { bytes: vec![1, 2, 3], more: true });
 
     let possession = vec![0x88; 64];

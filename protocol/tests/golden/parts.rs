@@ -6,6 +6,7 @@ use protocol::{
         Change, Header, KeyProblem, KeyRing, Position, SignedHeader, changes_hash, decode_changes,
         encode_changes,
     },
+    difference::{self, Own},
     federation::{
         CaKind, CaRecord, CaState, Entry, Introduction, KeyRecord, Member, Revocation, Role,
         succession_bytes,
@@ -13,7 +14,7 @@ use protocol::{
     freshness::Statement,
     hash::{Hash, Purpose},
     id::{NodeId, PartitionId},
-    page::{LeafBuilder, decode_inner, inner_hash, make_inner},
+    page::{Leaf, LeafBuilder, decode_inner, inner_hash, make_inner},
     record::{Record, decode_key, encode_key, entry_digest, key_hash},
     sign::{PublicKey, SignaturePurpose, SigningKey},
     value::{Date, Decimal, Value},
@@ -131,6 +132,16 @@ fn add_pages(vectors: &mut Vectors) {
     let raw = protocol::codec::decompress(&leaf.body, 1024).unwrap();
     vectors.bytes("leaf.raw", &raw);
     vectors.bytes("leaf.hash", leaf.page.hash.as_bytes());
+
+    let mut own = LeafBuilder::new();
+    for (key, value) in [("a", "1"), ("b", "2"), ("bc", "three")] {
+        own.push(key.as_bytes(), value.as_bytes());
+    }
+    let own = Own::Leaf(Leaf::decode(&own.make().body).unwrap());
+    let difference = difference::make(0, &leaf.body, &own.known()).unwrap();
+    vectors.bytes("difference.leaf.known", &own.known());
+    let raw = protocol::codec::decompress(&difference, 1024).unwrap();
+    vectors.bytes("difference.leaf.raw", &raw);
 
     let mut second = leaf.page.clone();
     second.first_key = b"c".to_vec();

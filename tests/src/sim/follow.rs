@@ -9,7 +9,7 @@ use protocol::{
     page::PageRef,
     session::{
         PeerMisbehaved,
-        fetch::{FetchAction, FetchedLeaf, TreeFetch},
+        fetch::{FetchAction, FetchedLeaf, Piece, TreeFetch},
         follower::{Follower, FollowerAction},
         link::FollowEnd,
     },
@@ -88,12 +88,17 @@ pub enum PageStep {
     Send(TreeRequest),
     /// It is over.
     Finished(Result<(), CommitError>),
+    /// The provider's pages are no tree.
+    Misbehaved(PeerMisbehaved),
 }
 
 impl PageTaking {
     /// Pages for what `store` lacks of `partition`.
     pub fn new(store: &Store, partition: &PartitionId) -> Self {
-        let fetch = TreeFetch::new(partition.clone(), store.position(partition));
+        let fetch = match store.position(partition) {
+            Some(have) => TreeFetch::comparing(partition.clone(), have),
+            None => TreeFetch::new(partition.clone(), None),
+        };
         Self { fetch, head: None, leaves: Vec::new(), held: 0 }
     }
 
@@ -109,7 +114,27 @@ impl PageTaking {
             let partition = self.head.as_ref().map(|head| head.header().partition.clone());
             match (action, partition) {
                 (FetchAction::Send(request), _) => return PageStep::Send(request),
-                (FetchAction::Begin(head), _) => self.head = Some(head),
+                (FetchAction::Begin(head) | FetchAction::Compare(head), _) => {
+                    self.head = Some(head);
+                    self.leaves.clear();
+                }
+                (FetchAction::Look { level, pages }, Some(partition)) => {
+                    let own = pages.iter().map(|page| store.own(&partition, level, page));
+                    if let Err(problem) = self.fetch.handle_own(own.collect()) {
+                        return PageStep::Misbehaved(problem);
+                    }
+                }
+                (FetchAction::Piece(Piece::Held { level, page }), Some(partition)) => {
+                    let leaves = store.leaves_below(&partition, level, &page.first_key);
+                    self.held += leaves.len() as u64;
+                    self.leaves.extend(leaves);
+                }
+                (FetchAction::Piece(Piece::Leaf(leaf)), Some(partition)) => {
+                    let described = leaf.describe_with_index();
+                    let body = leaf.encode();
+                    self.leaves.push(described.0.clone());
+                    store.stage(&partition, &FetchedLeaf::Arrived { described, leaf, body });
+                }
                 (FetchAction::Resolve(pages), Some(partition)) => {
                     let held = store.held(&partition, &pages);
                     self.fetch.handle_resolved(&held);
@@ -124,7 +149,7 @@ impl PageTaking {
                         FetchedLeaf::Arrived { described: (page, ..), .. } => page,
                     });
                 }
-                (FetchAction::Finish, _) => {
+                (FetchAction::Finish | FetchAction::Apply, _) => {
                     let head = self.head.as_ref().expect("a tree begins before it is finished");
                     return PageStep::Finished(store.finish_pages(head, &self.leaves).map(drop));
                 }
@@ -138,7 +163,7 @@ impl PageTaking {
 #[derive(Debug)]
 enum Phase {
     Changes { follower: Follower, committing: Option<Box<VerifiedChangeSet>> },
-    Pages(PageTaking),
+    Pages(Box<PageTaking>),
 }
 
 /// One followed partition on one connection.
@@ -176,7 +201,7 @@ impl Following {
         let stream = io.net.stream(io.me);
         io.send(stream, codec::encode(&pages.fetch.open()));
         self.finished = false;
-        self.phase = Phase::Pages(pages);
+        self.phase = Phase::Pages(Box::new(pages));
         stream
     }
 
@@ -265,6 +290,9 @@ impl Following {
                 match pages.step(io.store) {
                     PageStep::Waiting => break,
                     PageStep::Send(request) => io.send(stream, codec::encode(&request)),
+                    PageStep::Misbehaved(problem) => {
+                        return Progress::Ended(FollowEnd::Retry, problem.code());
+                    }
                     PageStep::Finished(Err(error)) => {
                         io.oracle.tally.retried += 1;
                         return Progress::Ended(FollowEnd::Retry, error.code());

@@ -121,12 +121,16 @@ impl Pair {
                 match taking.step(&mut self.replica) {
                     PageStep::Waiting => break,
                     PageStep::Send(request) => {
-                        let TreeRequest::Pages { level, keys } = &request;
-                        fetched.leaves_asked += if *level == 0 { keys.len() } else { 0 };
+                        fetched.leaves_asked += match &request {
+                            TreeRequest::Pages { level: 0, keys } => keys.len(),
+                            TreeRequest::Differences { level: 0, pages } => pages.len(),
+                            _ => 0,
+                        };
                         queue.extend(serve(&tree, &request).expect("the pages exist"));
                         let ahead = fetched.leaves_asked - fetched.leaves_arrived;
                         fetched.leaves_ahead = fetched.leaves_ahead.max(ahead);
                     }
+                    PageStep::Misbehaved(problem) => panic!("the origin is honest: {problem}"),
                     PageStep::Finished(result) => {
                         result.expect("the tree fits its head");
                         fetched.finished = true;
@@ -147,7 +151,13 @@ impl Pair {
         let mut taking = PageTaking::new(&self.replica, &self.partition);
         for reply in replies {
             taking.handle_message(&codec::encode(&reply), &self.replica)?;
-            while let PageStep::Send(_) = taking.step(&mut self.replica) {}
+            loop {
+                match taking.step(&mut self.replica) {
+                    PageStep::Send(_) => {}
+                    PageStep::Misbehaved(problem) => return Err(problem),
+                    PageStep::Waiting | PageStep::Finished(_) => break,
+                }
+            }
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, rc::Rc};
 
 use protocol::{
     change::{Position, SignedHeader},
-    codec,
+    codec, difference,
     id::PartitionId,
     message::{CloseCode, FollowReply, FollowRequest, PAGE_PART_BYTES_MAX, TreeReply, TreeRequest},
     session::{
@@ -152,17 +152,30 @@ impl Providing {
 
 /// The first message of a tree stream.
 pub fn tree_head(head: &SignedHeader, tree: &Tree) -> TreeReply {
-    TreeReply::Head { header: head.encode(), levels: tree.levels() }
+    TreeReply::Head { header: head.encode(), levels: tree.levels(), root: Vec::new() }
 }
 
 /// Answers a request for pages.
 pub fn serve(tree: &Tree, request: &TreeRequest) -> Result<Vec<TreeReply>, PeerMisbehaved> {
-    let TreeRequest::Pages { level, keys } = request;
+    let page = |level: u8, key: &[u8]| {
+        tree.page(level, key).ok_or(PeerMisbehaved::Unexpected("a level that is not"))
+    };
+    let bodies: Vec<Vec<u8>> = match request {
+        TreeRequest::Pages { level, keys } => {
+            let bodies = keys.iter().map(|key| Ok(page(*level, key)?.body.clone()));
+            bodies.collect::<Result<_, PeerMisbehaved>>()?
+        }
+        TreeRequest::Differences { level, pages } => {
+            let told = pages.iter().map(|asked| {
+                let page = page(*level, &asked.first_key)?;
+                Ok(difference::make(*level, &page.body, &asked.known)?)
+            });
+            told.collect::<Result<_, PeerMisbehaved>>()?
+        }
+    };
     let mut replies = Vec::new();
-    for key in keys {
-        let page =
-            tree.page(*level, key).ok_or(PeerMisbehaved::Unexpected("a level that is not"))?;
-        let parts = page.body.chunks(PAGE_PART_BYTES_MAX);
+    for body in bodies {
+        let parts = body.chunks(PAGE_PART_BYTES_MAX);
         let last = parts.len() - 1;
         replies.extend(
             parts

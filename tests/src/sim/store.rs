@@ -11,11 +11,12 @@ use protocol::{
         Change, ChangeSet, Header, Position, SignedHeader, VerifiedChangeSet, changes_hash,
         encode_changes,
     },
+    difference::Own,
     federation::{Anchored, Registry},
     hash::Hash,
     id::PartitionId,
     message::{Announced, CloseCode},
-    page::{Leaf, PageRef},
+    page::{Leaf, PageRef, decode_inner},
     session::fetch::FetchedLeaf,
     sign::SigningKey,
 };
@@ -289,6 +290,40 @@ impl Store {
     pub fn held(&self, partition: &PartitionId, pages: &[PageRef]) -> Vec<bool> {
         let own = self.partition(partition);
         pages.iter().map(|page| own.is_some_and(|own| own.held_leaf(page).is_some())).collect()
+    }
+
+    /// The page of the tree where `page` is or would be.
+    pub fn own(&self, partition: &PartitionId, level: u8, page: &PageRef) -> Own {
+        let own = self.partition(partition);
+        match own.and_then(|own| own.tree.page(level, &page.first_key)) {
+            None => Own::Nothing,
+            Some(made) if level == 0 => {
+                Own::Leaf(Leaf::decode(&made.body).expect("a page of the model decodes"))
+            }
+            Some(made) => {
+                Own::Inner(decode_inner(&made.body).expect("a page of the model decodes"))
+            }
+        }
+    }
+
+    /// The leaves below a page of the tree; of the root if the key is empty.
+    pub fn leaves_below(
+        &self,
+        partition: &PartitionId,
+        level: u8,
+        first_key: &[u8],
+    ) -> Vec<PageRef> {
+        let Some(own) = self.partition(partition) else {
+            return Vec::new();
+        };
+        let mut of_level = own.tree.level(level).map(|made| &made.page.first_key);
+        let next = of_level.find(|key| key.as_slice() > first_key);
+        let next = next.filter(|_| !first_key.is_empty());
+        let leaves = own.tree.level(0).map(|made| &made.page);
+        let inside = |page: &&PageRef| {
+            page.first_key.as_slice() >= first_key && next.is_none_or(|next| page.first_key < *next)
+        };
+        leaves.filter(inside).cloned().collect()
     }
 
     /// Keeps a fetched leaf until the bootstrap is finished.

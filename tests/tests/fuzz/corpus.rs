@@ -8,7 +8,8 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use harness::table::{ENTERPRISE_TITLES, csv_text, synthetic_row};
 use protocol::{
     codec,
-    page::{LeafBuilder, make_inner},
+    difference::{self, Own},
+    page::{Leaf, LeafBuilder, MadePage, make_inner},
     record::{Record, encode_key},
     value::{Date, Decimal, Value},
 };
@@ -86,19 +87,24 @@ fn add_messages(made: &mut Made, golden: &BTreeMap<String, Vec<u8>>) {
         ("control", "frame.control."),
         ("follow_request", "frame.follow.ack"),
         ("follow_reply", "frame.follow."),
-        ("tree_request", "frame.tree.pages"),
+        ("tree_request", "frame.tree."),
         ("tree_reply", "frame.tree."),
         ("renew_reply", "frame.renew."),
         ("new_key_reply", "frame.new_key."),
         ("join_request", "frame.join.request"),
         ("join_reply", "frame.join."),
     ] {
-        for (name, frame) in golden.iter().filter(|(name, _)| name.starts_with(prefix)) {
-            let asks = ["ack", "pages", "request"].iter().any(|end| name.ends_with(end))
-                && !name.ends_with("take_pages");
-            if asks == (target.ends_with("request")) {
-                made.add(target, &format!("valid-{}", &name["frame.".len()..]), &frame[4..]);
-            }
+        let frames: Vec<(&String, &Vec<u8>)> = golden
+            .iter()
+            .filter(|(name, _)| name.starts_with(prefix))
+            .filter(|(name, _)| {
+                let ends = ["ack", "pages", "differences", "request"];
+                let asks = ends.iter().any(|end| name.ends_with(end));
+                (asks && !name.ends_with("take_pages")) == target.ends_with("request")
+            })
+            .collect();
+        for (name, frame) in &frames {
+            made.add(target, &format!("valid-{}", &name["frame.".len()..]), &frame[4..]);
         }
         made.add(target, "empty", []);
         made.add(target, "unknown-kind", [200]);
@@ -107,7 +113,7 @@ fn add_messages(made: &mut Made, golden: &BTreeMap<String, Vec<u8>>) {
             made.add(target, "endless-list", [0, 253, 0x10, 0, 0, 0, 0, 0, 0, 0]);
         }
         made.add(target, "long-text", [1, 252, 0xff, 0xff, 0xff, 0xff, b'a', b'/']);
-        let some = golden.iter().find(|(name, _)| name.starts_with(prefix)).unwrap().1;
+        let some = frames[0].1;
         made.add(target, "left-over", [&some[4..], &[0]].concat());
         made.add(target, "cut", &some[4..some.len() - 1]);
     }
@@ -190,11 +196,8 @@ fn add_records(made: &mut Made) {
 }
 
 fn add_pages(made: &mut Made) {
-    let mut builder = LeafBuilder::new();
-    for number in 0..60u32 {
-        builder.push(&number.to_be_bytes(), format!("value {number}").as_bytes());
-    }
-    let leaf = builder.make();
+    let leaf = sixty();
+    add_differences(made, &leaf);
     made.add("leaf", "valid-sixty", leaf.body.clone());
     made.add("leaf", "cut", &leaf.body[..leaf.body.len() / 2]);
     made.add("leaf", "no-entries", codec::compress(&[0, 0]));
@@ -229,6 +232,41 @@ fn add_pages(made: &mut Made) {
         "wide-window",
         [0, 0x20, 0, 0, 0x28, 0xb5, 0x2f, 0xfd, 0, 17 << 3, 3, 0, 16, 7],
     );
+}
+
+/// A leaf of sixty entries.
+pub fn sixty() -> MadePage {
+    let mut builder = LeafBuilder::new();
+    for number in 0..60u32 {
+        builder.push(&number.to_be_bytes(), format!("value {number}").as_bytes());
+    }
+    builder.make()
+}
+
+/// Differences against [`sixty`], not compressed.
+fn add_differences(made: &mut Made, leaf: &MadePage) {
+    let own = Own::Leaf(Leaf::decode(&leaf.body).unwrap());
+    let mut other = LeafBuilder::new();
+    for number in 10..90u32 {
+        other.push(&number.to_be_bytes(), format!("value {}", number % 40).as_bytes());
+    }
+    let raw = |level: u8, body: &[u8], own: &Own| {
+        let told = difference::make(level, body, &own.known()).unwrap();
+        codec::decompress(&told, 1 << 20).unwrap()
+    };
+    let told = raw(0, &other.make().body, &own);
+    made.add("difference", "cut", &told[..told.len() - 1]);
+    made.add("difference", "valid-leaf", told);
+    made.add("difference", "valid-all-known", raw(0, &leaf.body, &own));
+    made.add("difference", "valid-all-spelled", raw(0, &leaf.body, &Own::Nothing));
+    let inner = make_inner(1, std::slice::from_ref(&leaf.page)).body;
+    made.add("difference", "valid-inner", raw(1, &inner, &Own::Nothing));
+    made.add("difference", "no-entries", []);
+    made.add("difference", "unknown-kind", [2, 0, 1, 7]);
+    made.add("difference", "too-many-entries", [1, 1, 1]);
+    made.add("difference", "behind-the-last", [0, 0, 59, 0, 2]);
+    made.add("difference", "in-disorder", [0, 0, 5, 0, 1, 0, 0, 4, 0, 1]);
+    made.add("difference", "endless-value", [1, 0, 1, 0, 1, 7, 0xff, 0xff, 0xff, 0xff]);
 }
 
 const GOLDEN_TOKEN: &str = include_str!("../../../certs/tests/golden.rs");

@@ -11,13 +11,14 @@ use daemon::ingest::{
 use protocol::{
     change::{BODY_BYTES_MAX, CHANGES_MAX, Change, SignedHeader, decode_changes, encode_changes},
     codec,
+    difference::{self, KNOWN_BYTES_MAX, Own, SHORT_BYTES},
     federation::Entry,
     frame::{FRAME_BYTES_MAX, FrameDecoder},
     freshness::{STATEMENT_BYTES_MAX, Statement},
     message::{
-        ANCHOR_BYTES_MAX, BUILD_BYTES_MAX, Control, FollowReply, FollowRequest, HEADS_MAX, Hello,
-        JoinReply, JoinRequest, NewKeyReply, Open, PAGE_PART_BYTES_MAX, PAGES_MAX, ROOTS_MAX,
-        RenewReply, TreeReply, TreeRequest,
+        ANCHOR_BYTES_MAX, BUILD_BYTES_MAX, Control, DIFFERENCES_MAX, FollowReply, FollowRequest,
+        HEADS_MAX, Hello, JoinReply, JoinRequest, NewKeyReply, Open, PAGE_PART_BYTES_MAX,
+        PAGES_MAX, ROOT_BYTES_MAX, ROOTS_MAX, RenewReply, TreeReply, TreeRequest,
     },
     page::{Leaf, PAGE_ENTRIES_MAX, decode_inner, make_inner},
     record::{KEY_BYTES_MAX, RECORD_BYTES_MAX, Record, decode_key, encode_key},
@@ -77,6 +78,7 @@ pub const TARGETS: &[Target] = &[
     // Mutated before it is compressed, or zstd would refuse nearly everything.
     target("leaf_raw", |b| leaf(&codec::compress(b)), 2 * MB, 64),
     target("inner", inner, 64 * KB, 32),
+    target("difference", |b| difference(&codec::compress(b)), 2 * MB, 64),
     target("record", record, 64 * KB, 32),
     target("key", key, 8 * KB, 128),
     target("compressed", compressed, UNPACKED, ZSTD_FACTOR),
@@ -154,13 +156,27 @@ fn check_control(control: &Control) {
     }
 }
 
-fn check_tree_request(TreeRequest::Pages { keys, .. }: &TreeRequest) {
-    assert!(keys.len() <= PAGES_MAX && keys.iter().all(|key| key.len() <= KEY_BYTES_MAX));
+fn check_tree_request(request: &TreeRequest) {
+    match request {
+        TreeRequest::Pages { keys, .. } => {
+            assert!(keys.len() <= PAGES_MAX && keys.iter().all(|key| key.len() <= KEY_BYTES_MAX));
+        }
+        TreeRequest::Differences { pages, .. } => {
+            assert!(pages.len() <= DIFFERENCES_MAX);
+            for page in pages {
+                assert!(page.first_key.len() <= KEY_BYTES_MAX);
+                assert!(page.known.len() <= KNOWN_BYTES_MAX && page.known.len() % SHORT_BYTES == 0);
+            }
+        }
+    }
 }
 
 fn check_tree_reply(reply: &TreeReply) {
-    if let TreeReply::Part { bytes, .. } = reply {
-        assert!((1..=PAGE_PART_BYTES_MAX).contains(&bytes.len()));
+    match reply {
+        TreeReply::Part { bytes, .. } => {
+            assert!((1..=PAGE_PART_BYTES_MAX).contains(&bytes.len()));
+        }
+        TreeReply::Head { root, .. } => assert!(root.len() <= ROOT_BYTES_MAX),
     }
 }
 
@@ -211,6 +227,44 @@ fn inner(bytes: &[u8]) -> bool {
         assert_eq!(make_inner(1, &children).body, bytes);
     }
     true
+}
+
+/// A difference against a leaf of sixty entries, and against as many children.
+fn difference(bytes: &[u8]) -> bool {
+    static OWN: OnceLock<(Own, Own)> = OnceLock::new();
+    let (own_leaf, own_inner) = OWN.get_or_init(|| {
+        let made = crate::corpus::sixty();
+        let child = |n: u8| {
+            let mut child = made.page.clone();
+            child.first_key = vec![n];
+            child.hash.0[0] = n;
+            child
+        };
+        let leaf = Leaf::decode(&made.body).unwrap();
+        (Own::Leaf(leaf), Own::Inner((0..60).map(child).collect()))
+    });
+    let leaf = difference::leaf(bytes, own_leaf);
+    if let Ok(leaf) = &leaf {
+        assert!((1..=PAGE_ENTRIES_MAX).contains(&leaf.len()));
+        assert!(leaf.entries().is_sorted_by(|a, b| a.0 < b.0));
+        // Told again it is the same page.
+        let body = {
+            let mut builder = protocol::page::LeafBuilder::new();
+            for (key, value) in leaf.entries() {
+                builder.push(key, value);
+            }
+            builder.make().body
+        };
+        let again = difference::make(0, &body, &own_leaf.known()).unwrap();
+        let again = difference::leaf(&again, own_leaf).unwrap();
+        assert_eq!(again.describe(), leaf.describe());
+    }
+    let inner = difference::inner(bytes, own_inner);
+    if let Ok(children) = &inner {
+        assert!((1..=PAGE_ENTRIES_MAX).contains(&children.len()));
+        assert!(children.is_sorted_by(|a, b| a.first_key < b.first_key));
+    }
+    leaf.is_ok() || inner.is_ok()
 }
 
 fn record(bytes: &[u8]) -> bool {

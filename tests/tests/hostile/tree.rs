@@ -36,8 +36,9 @@ async fn asked_for_pages<'a>(
 /// the stream.
 async fn serve(stream: &mut Stream, tree: &Tree, alter: &dyn Fn(&MadePage) -> Vec<u8>) -> End {
     loop {
-        let TreeRequest::Pages { level, keys } = match stream.receive().await {
-            Ok(request) => request,
+        let (level, keys) = match stream.receive().await {
+            Ok(TreeRequest::Pages { level, keys }) => (level, keys),
+            Ok(other) => panic!("the hub holds nothing to compare: {other:?}"),
             Err(end) => return end,
         };
         for key in keys {
@@ -146,8 +147,10 @@ fn heights_and_parts_that_make_no_tree_are_refused() {
         world.attack(&what, End::Code(code), 1, async |world| {
             let (_peer, _open, mut stream, origin) = asked_for_pages(world, "enterprise").await;
             let tree = Tree::of(&entries(1000));
-            let TreeReply::Head { header, .. } = origin.tree_head(&tree, |_| {}) else { panic!() };
-            stream.send(&TreeReply::Head { header, levels }).await;
+            let TreeReply::Head { header, root, .. } = origin.tree_head(&tree, |_| {}) else {
+                panic!()
+            };
+            stream.send(&TreeReply::Head { header, levels, root }).await;
             // Whatever is asked for is answered with the root.
             let root = tree.page(1, &[]).clone();
             while stream.receive::<TreeRequest>().await.is_ok() {

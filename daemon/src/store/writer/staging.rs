@@ -8,7 +8,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use protocol::{change::SignedHeader, id::PartitionId, page::MadePage, tree::Summary};
 
-use super::{PageBatch, Writer};
+use super::{PageBatch, Writer, repair::refuse_other_past};
 use crate::store::{
     Head, StoreError,
     disk::Batch,
@@ -92,6 +92,9 @@ impl Writer {
                 head: head.seq(),
                 offered: described.seq,
             });
+        }
+        if let Some(head) = &before {
+            refuse_other_past(&header, head)?;
         }
         self.refuse_suspended(described)?;
         self.check_federation_head(&stage.partition, described.federation_head, before.as_deref())?;

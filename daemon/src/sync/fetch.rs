@@ -1,0 +1,208 @@
+//! Drives a fetch of a peer's tree over one stream into the store.
+//!
+//! Three things may come of it: the differences applied in place, a new
+//! generation of pages, or damaged pages replaced under the head that is there.
+//! [`super::follow`] wants one of the first two, [`super::repair`] the last.
+
+use std::sync::Arc;
+
+use protocol::{
+    change::SignedHeader,
+    difference::Own,
+    message::{CloseCode, TreeReply},
+    page::PageRef,
+    session::{
+        PeerMisbehaved,
+        fetch::{FetchAction, FetchedLeaf, TreeFetch},
+    },
+};
+
+use super::{Context, follow::Trouble};
+use crate::{
+    net::{Connection, NetError},
+    store::{Comparison, Head, Healed, Healing, Staging, Store, StoreError},
+};
+
+/// What a fetch has come to.
+pub(super) struct Fetched {
+    pub head: Arc<Head>,
+    pub how: How,
+}
+
+/// How a replica has come to the peer's state.
+#[derive(Debug)]
+pub(super) enum How {
+    /// What differed was applied in place.
+    Applied,
+    /// All leaves were put together anew.
+    Rebuilt,
+    /// It was there already but for damaged pages.
+    Healed(Healed),
+}
+
+/// What a fetch is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To come to a newer state.
+    Follow,
+    /// To heal a replica's pages, or to come to a newer state.
+    RepairReplica,
+    /// To heal the pages of an own partition: whatever the peer shows, its head
+    /// stays what it is.
+    RepairOwn,
+}
+
+/// Where leaves go.
+enum Sink {
+    None,
+    Comparison(Comparison),
+    Staging(Staging),
+    Healing(Healing, Arc<Head>),
+}
+
+/// Runs `fetch` to its end on a stream of its own.
+pub(super) async fn run(
+    context: &Context,
+    connection: &Connection,
+    mut fetch: TreeFetch,
+    purpose: Purpose,
+) -> Result<Fetched, Trouble> {
+    let (mut sender, mut receiver) = connection.open_stream().await?;
+    let outcome = async {
+        let mut sink = Sink::None;
+        sender.send(&fetch.open()).await?;
+        loop {
+            while let Some(action) = fetch.poll_action() {
+                if let FetchAction::Send(request) = action {
+                    sender.send(&request).await?;
+                } else if let Some(fetched) =
+                    sink.act(&context.store, &mut fetch, action, purpose).await?
+                {
+                    sender.finish();
+                    return Ok(fetched);
+                }
+            }
+            let Some(frame) = receiver.receive().await? else {
+                return Err(NetError::Closed(Some(CloseCode::Unavailable)).into());
+            };
+            let reply = TreeReply::decode(&frame).map_err(PeerMisbehaved::from)?;
+            fetch.handle_message(reply, &*context.membership.current()?)?;
+        }
+    }
+    .await;
+    super::follow::tell_trouble(outcome, sender, receiver)
+}
+
+impl Sink {
+    /// Does one action; answers what has come of it all at the end.
+    async fn act(
+        &mut self,
+        store: &Store,
+        fetch: &mut TreeFetch,
+        action: FetchAction,
+        purpose: Purpose,
+    ) -> Result<Option<Fetched>, Trouble> {
+        match action {
+            FetchAction::Send(_) => {}
+            FetchAction::Compare(header) => {
+                *self = Sink::Comparison(store.begin_comparison(*header)?);
+            }
+            FetchAction::Begin(header) => *self = Sink::begin(store, *header, purpose).await?,
+            FetchAction::Look { level, pages } => fetch.handle_own(self.look(level, &pages)?)?,
+            FetchAction::Piece(piece) => {
+                if let Sink::Comparison(comparison) = self {
+                    match comparison.take(piece) {
+                        Ok(true) => {}
+                        Ok(false) => fetch.take_whole(),
+                        Err(error) => heal_instead(fetch, error)?,
+                    }
+                }
+            }
+            FetchAction::Apply => {
+                if let Sink::Comparison(comparison) = std::mem::replace(self, Sink::None) {
+                    match comparison.finish().await {
+                        Ok(Some(head)) => {
+                            return Ok(Some(Fetched { head, how: How::Applied }));
+                        }
+                        Ok(None) => fetch.take_whole(),
+                        Err(error) => heal_instead(fetch, error)?,
+                    }
+                }
+            }
+            FetchAction::Resolve(leaves) => fetch.handle_resolved(&self.resolve(&leaves)?),
+            FetchAction::Stage(leaf) => self.stage(leaf).await?,
+            FetchAction::Finish => {
+                let fetched = match std::mem::replace(self, Sink::None) {
+                    Sink::Staging(staging) => {
+                        Fetched { head: staging.finish().await?, how: How::Rebuilt }
+                    }
+                    Sink::Healing(healing, head) => {
+                        Fetched { head, how: How::Healed(healing.finish().await?) }
+                    }
+                    _ => return Err(StoreError::Closed.into()),
+                };
+                return Ok(Some(fetched));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn begin(store: &Store, header: SignedHeader, purpose: Purpose) -> Result<Self, Trouble> {
+        let partition = header.header().partition.clone();
+        let head = store.head(&partition).filter(|_| purpose != Purpose::Follow);
+        let Some(head) = head else {
+            return Ok(Sink::Staging(store.begin_staging(header).await?));
+        };
+        if head.position() == header.position() {
+            return Ok(Sink::Healing(store.begin_healing(&partition, head.clone())?, head));
+        }
+        let (ours, theirs) = (head.seq(), header.position().seq);
+        if purpose == Purpose::RepairOwn || theirs <= ours {
+            return Err(Trouble::Elsewhere { ours, theirs });
+        }
+        Ok(Sink::Staging(store.begin_staging(header).await?))
+    }
+
+    fn look(&self, level: u8, pages: &[PageRef]) -> Result<Vec<Own>, StoreError> {
+        match self {
+            // The machine always begins before it looks.
+            Sink::None => Err(StoreError::Closed),
+            Sink::Comparison(comparison) => comparison.look(level, pages),
+            Sink::Staging(staging) => staging.look(level, pages),
+            Sink::Healing(healing, _) => healing.look(level, pages),
+        }
+    }
+
+    fn resolve(&self, leaves: &[PageRef]) -> Result<Vec<bool>, StoreError> {
+        match self {
+            Sink::Staging(staging) => staging.resolve(leaves),
+            Sink::Healing(healing, _) => healing.resolve(leaves),
+            _ => Err(StoreError::Closed),
+        }
+    }
+
+    async fn stage(&mut self, leaf: FetchedLeaf) -> Result<(), StoreError> {
+        match self {
+            Sink::Staging(staging) => staging.stage(leaf).await,
+            Sink::Healing(healing, _) => healing.stage(leaf).await,
+            _ => Err(StoreError::Closed),
+        }
+    }
+}
+
+/// Differences that do not lead to the signed root mean that pages here are
+/// damaged: going through all leaves heals that.
+fn heal_instead(fetch: &mut TreeFetch, error: StoreError) -> Result<(), StoreError> {
+    match error {
+        StoreError::RootMismatch { .. } | StoreError::Damaged { .. } => {
+            tracing::warn!(%error, "pages here do not fit the differences; going through all of them");
+            fetch.take_whole();
+            Ok(())
+        }
+        error => Err(error),
+    }
+}
+
+#[cfg(test)]
+#[path = "tests_fetch.rs"]
+mod tests;

@@ -1,0 +1,105 @@
+//! Damaged or missing pages of a partition taken back from a connected peer.
+//!
+//! The peer shows the tree of a signed head. If that is the head that is here,
+//! exactly the pages that are not well are replaced and the head stays. A
+//! replica whose peer is ahead comes to the newer head on the way; an own
+//! partition does not: only what its own head signs is taken.
+
+use protocol::{
+    id::{NodeId, PartitionId},
+    session::fetch::TreeFetch,
+};
+
+use super::{
+    Context,
+    fetch::{self, How, Purpose},
+    follow::Trouble,
+};
+use crate::store::{Healed, StoreError};
+
+/// Attempts against one peer: a partition that moves meanwhile is tried again.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// What a repair has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repaired {
+    /// Who had the pages.
+    pub peer: NodeId,
+    /// The number of the head that the partition has now.
+    pub seq: u64,
+    /// What was replaced, or `None` if the replica was put together anew under a
+    /// newer head, with all pages that were well.
+    pub healed: Option<Healed>,
+}
+
+/// Why a repair was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    /// Nobody who holds the partition is connected.
+    #[error("no connected peer holds it")]
+    NoPeer,
+    /// The peer could not, or did something wrong.
+    #[error("{0}: {1}")]
+    Failed(NodeId, String),
+}
+
+/// Repairs the pages of a partition from a connected peer that holds it.
+pub async fn repair(context: &Context, partition: &PartitionId) -> Result<Repaired, RepairError> {
+    let mut failed = RepairError::NoPeer;
+    for peer in holders(context, partition) {
+        for _ in 0..ATTEMPTS_MAX {
+            match repair_from(context, partition, &peer).await {
+                Ok(repaired) => return Ok(repaired),
+                Err(trouble) => {
+                    failed = RepairError::Failed(peer.clone(), trouble.to_string());
+                    let is_passing = matches!(
+                        trouble,
+                        Trouble::Store(StoreError::Overtaken(_) | StoreError::Gap { .. })
+                    );
+                    if !is_passing {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    Err(failed)
+}
+
+/// Connected peers that hold the partition, those with the most first.
+fn holders(context: &Context, partition: &PartitionId) -> Vec<NodeId> {
+    let acks = context.store.acks(partition);
+    let mut holders: Vec<(u64, NodeId)> = context
+        .peers
+        .all()
+        .into_iter()
+        .filter(|(_, peer)| peer.connected)
+        .filter_map(|(node, peer)| {
+            let said = peer.heads.get(partition).map(|head| head.position.seq);
+            let acked = acks.get(&node).map(|ack| ack.seq);
+            Some((said.max(acked)?, node))
+        })
+        .collect();
+    holders.sort_by(|a, b| b.cmp(a));
+    holders.into_iter().map(|(_, node)| node).collect()
+}
+
+async fn repair_from(
+    context: &Context,
+    partition: &PartitionId,
+    peer: &NodeId,
+) -> Result<Repaired, Trouble> {
+    let connection = context.peers.connection(peer).ok_or(crate::net::NetError::Closed(None))?;
+    let purpose = match partition.origin == *context.me() {
+        true => Purpose::RepairOwn,
+        false => Purpose::RepairReplica,
+    };
+    let fetch = TreeFetch::repairing(partition.clone());
+    let fetched = fetch::run(context, &connection, fetch, purpose).await?;
+    let healed = match fetched.how {
+        How::Healed(healed) => Some(healed),
+        How::Applied | How::Rebuilt => None,
+    };
+    tracing::info!(%partition, %peer, seq = fetched.head.seq(), ?healed, "repaired");
+    Ok(Repaired { peer: peer.clone(), seq: fetched.head.seq(), healed })
+}

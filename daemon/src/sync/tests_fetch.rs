@@ -1,0 +1,547 @@
+//! Fetches between two stores, without a network: what is applied, rebuilt or
+//! healed, what it costs, and that all else leaves everything as it was.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{Arc, LazyLock},
+};
+
+use protocol::{
+    change::{CHANGES_MAX, Change, Header, KeyProblem, KeyRing, SignedHeader},
+    codec, difference,
+    hash::Hash,
+    id::PartitionId,
+    message::{ROOT_BYTES_MAX, TreeReply, TreeRequest},
+    session::fetch::{FetchAction, Piece, TreeFetch},
+    sign::{PublicKey, SigningKey},
+    tree::Pages,
+};
+
+use super::*;
+use crate::store::{Options, OwnChanges, Snapshot};
+
+static KEY: LazyLock<Arc<SigningKey>> = LazyLock::new(|| Arc::new(SigningKey::from_seed(&[7; 32])));
+
+struct Everybody;
+
+impl KeyRing for Everybody {
+    fn key(&self, _: &PartitionId, _: u64, _: &Hash) -> Result<PublicKey, KeyProblem> {
+        Ok(KEY.public())
+    }
+}
+
+fn federation() -> PartitionId {
+    PartitionId::parse_full("zhengzhou/_federation/410100/*").unwrap()
+}
+
+fn enterprise() -> PartitionId {
+    PartitionId::parse_full("zhengzhou/enterprise/410122/*").unwrap()
+}
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+fn open(path: &std::path::Path) -> Store {
+    let options = Options { cache_mb: 16, disk_reserve_mb: Some(1) };
+    let store = Store::open(path, &options).unwrap();
+    store.set_signer(KEY.clone());
+    store
+}
+
+fn key(number: u64) -> Vec<u8> {
+    format!("9141{number:08}").into_bytes()
+}
+
+fn puts(numbers: impl IntoIterator<Item = u64>, value: &str) -> Vec<Change> {
+    let put = |n: u64| Change::Put { key: key(n), value: format!("{value} {n}").into_bytes() };
+    numbers.into_iter().map(put).collect()
+}
+
+fn commit(store: &Store, partition: &PartitionId, changes: Vec<Change>) {
+    for changes in changes.chunks(CHANGES_MAX) {
+        let own = OwnChanges {
+            partition: partition.clone(),
+            changes: changes.to_vec(),
+            schema_version: 1,
+            keep_body: true,
+        };
+        store.commit_own_later(own).unwrap().wait().unwrap();
+    }
+}
+
+/// The replica takes all change sets that it lacks.
+fn follow(origin: &Store, replica: &Store, partition: &PartitionId) {
+    let have = replica.head(partition).map_or(0, |head| head.seq());
+    for seq in have + 1..=origin.head(partition).unwrap().seq() {
+        let sets = origin.change_sets(partition, seq, 1, usize::MAX).unwrap().unwrap();
+        let set = sets[0].clone().verify(&Everybody);
+        wait(replica.commit_replica(set.unwrap())).unwrap();
+    }
+}
+
+struct Two {
+    _directories: [tempfile::TempDir; 2],
+    origin: Store,
+    replica: Store,
+}
+
+impl Two {
+    /// An origin with so many records, and a replica that has them.
+    fn with(records: u64) -> Self {
+        let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let [origin, replica] = [0, 1].map(|index| open(directories[index].path()));
+        commit(&origin, &federation(), puts(0..1, "hub"));
+        commit(&origin, &enterprise(), puts(0..records, "value"));
+        for partition in [federation(), enterprise()] {
+            follow(&origin, &replica, &partition);
+        }
+        Self { _directories: directories, origin, replica }
+    }
+
+    /// Runs a fetch of the replica from the origin as it is now.
+    fn fetch(&self, fetch: TreeFetch, purpose: Purpose) -> Result<(How, Cost), Trouble> {
+        self.fetch_until(fetch, purpose, &mut |_| false).map(|done| done.unwrap())
+    }
+
+    /// As [`Two::fetch`], unless `stop` says that it is dropped at an action.
+    fn fetch_until(
+        &self,
+        mut fetch: TreeFetch,
+        purpose: Purpose,
+        stop: &mut dyn FnMut(&FetchAction) -> bool,
+    ) -> Result<Option<(How, Cost)>, Trouble> {
+        let mut snapshot = self.origin.snapshot_blocking(&enterprise()).unwrap().unwrap();
+        let mut cost = Cost { bytes: 4 + codec::encode(&fetch.open()).len(), round_trips: 0 };
+        let mut sink = Sink::None;
+        let mut replies = vec![head_of(&mut snapshot)];
+        loop {
+            cost.round_trips += 1;
+            let mut requests = Vec::new();
+            assert!(!replies.is_empty(), "it waits for what nobody sends");
+            for reply in std::mem::take(&mut replies) {
+                cost.bytes += 4 + codec::encode(&reply).len();
+                fetch.handle_message(reply, &Everybody)?;
+                while let Some(action) = fetch.poll_action() {
+                    if stop(&action) {
+                        return Ok(None);
+                    }
+                    if let FetchAction::Send(request) = action {
+                        cost.bytes += 4 + codec::encode(&request).len();
+                        requests.push(request);
+                        continue;
+                    }
+                    let done = wait(sink.act(&self.replica, &mut fetch, action, purpose))?;
+                    if let Some(fetched) = done {
+                        assert_eq!(Some(fetched.head), self.replica.head(&enterprise()));
+                        return Ok(Some((fetched.how, cost)));
+                    }
+                }
+            }
+            replies = requests.iter().flat_map(|request| serve(&mut snapshot, request)).collect();
+        }
+    }
+
+    fn comparing(&self) -> TreeFetch {
+        let have = self.replica.head(&enterprise()).unwrap().position();
+        TreeFetch::comparing(enterprise(), have)
+    }
+
+    fn compare(&self) -> Result<(How, Cost), Trouble> {
+        self.fetch(self.comparing(), Purpose::Follow)
+    }
+
+    fn repair(&self, purpose: Purpose) -> Result<(How, Cost), Trouble> {
+        self.fetch(TreeFetch::repairing(enterprise()), purpose)
+    }
+
+    /// Both have the same head, records and pages.
+    fn assert_same(&self) {
+        let heads = [&self.origin, &self.replica].map(|store| store.head(&enterprise()).unwrap());
+        assert_eq!((&heads[0].signed, &heads[0].summary), (&heads[1].signed, &heads[1].summary));
+        assert!(pages_of(&self.origin) == pages_of(&self.replica), "the pages differ");
+    }
+
+    /// First keys of a level's pages.
+    fn places(&self, level: u8) -> Vec<Vec<u8>> {
+        let pages = pages_of(&self.origin);
+        pages.into_keys().filter(|place| place.0 == level).map(|(_, key)| key).collect()
+    }
+}
+
+struct Cost {
+    bytes: usize,
+    round_trips: usize,
+}
+
+fn head_of(snapshot: &mut Snapshot) -> TreeReply {
+    let head = snapshot.head();
+    let (levels, header) = (head.summary.pages.len() as u8, head.signed.encode());
+    let root = (levels >= 2).then(|| snapshot.seek(levels - 1, &[]).unwrap().unwrap().1);
+    let root = root.filter(|root| root.len() <= ROOT_BYTES_MAX).unwrap_or_default();
+    TreeReply::Head { header, levels, root }
+}
+
+fn serve(snapshot: &mut Snapshot, request: &TreeRequest) -> Vec<TreeReply> {
+    let mut page = |level: u8, key: &[u8]| snapshot.seek(level, key).unwrap().unwrap().1;
+    let bodies: Vec<Vec<u8>> = match request {
+        TreeRequest::Pages { level, keys } => keys.iter().map(|key| page(*level, key)).collect(),
+        TreeRequest::Differences { level, pages } => pages
+            .iter()
+            .map(|asked| {
+                difference::make(*level, &page(*level, &asked.first_key), &asked.known).unwrap()
+            })
+            .collect(),
+    };
+    bodies.into_iter().map(|bytes| TreeReply::Part { bytes, more: false }).collect()
+}
+
+fn pages_of(store: &Store) -> BTreeMap<(u8, Vec<u8>), Vec<u8>> {
+    let mut pages = store.live_pages(&enterprise()).unwrap();
+    let mut found = BTreeMap::new();
+    for level in 0..=protocol::page::LEVELS_MAX {
+        let mut next = pages.seek(level, &[]).unwrap().map(|(key, _)| key);
+        while let Some(key) = next {
+            let (first, body) = pages.seek(level, &key).unwrap().unwrap();
+            next = pages.next_key(level, &first).unwrap();
+            found.insert((level, first), body);
+        }
+    }
+    found
+}
+
+fn records_of(snapshot: &mut Snapshot) -> usize {
+    snapshot.leaves().map(|leaf| leaf.unwrap().len()).sum()
+}
+
+#[test]
+fn few_differences_are_applied_in_place_in_one_batch() {
+    let two = Two::with(20_000);
+    let mut more = puts([5, 777, 19_999, 20_007], "other");
+    more.insert(0, Change::Delete { key: key(1) });
+    let mut stretch: Vec<Change> = (4000..4400).map(|n| Change::Delete { key: key(n) }).collect();
+    stretch.extend(puts(30_000..30_300, "new"));
+    for (changes, bytes_max, pages_max) in [
+        (puts([9_000], "one"), 8_000, 4),
+        (more, 40_000, 16),
+        (stretch, 60_000, 30),
+        ((0..60).map(|n| Change::Delete { key: key(n) }).collect(), 10_000, 8),
+    ] {
+        let mut old = two.replica.snapshot_blocking(&enterprise()).unwrap().unwrap();
+        let before = (two.replica.head(&enterprise()).unwrap(), pages_of(&two.replica));
+        let counters = two.replica.counters();
+        commit(&two.origin, &enterprise(), changes);
+        // Interrupted before its batch, it has done nothing.
+        let dropped = two.fetch_until(two.comparing(), Purpose::Follow, &mut |action| {
+            matches!(action, FetchAction::Apply)
+        });
+        assert!(dropped.unwrap().is_none());
+        assert_eq!(two.replica.counters(), counters);
+        let (how, cost) = two.compare().unwrap();
+        assert!(matches!(how, How::Applied));
+        two.assert_same();
+        let after = two.replica.counters();
+        assert_eq!((after.commits, after.syncs), (counters.commits + 1, counters.syncs + 1));
+        assert!(after.pages_written - counters.pages_written <= pages_max);
+        assert!(cost.bytes < bytes_max, "{} bytes", cost.bytes);
+        assert!(cost.round_trips <= 4, "{} round trips", cost.round_trips);
+        let head = two.replica.head(&enterprise()).unwrap();
+        assert_eq!(head.generation, before.0.generation);
+        let log = two.replica.change_sets(&enterprise(), head.seq(), 1, usize::MAX).unwrap();
+        assert_eq!(log, None, "the log has the header alone");
+        assert!(two.replica.header_at(&enterprise(), head.seq()).unwrap().is_some());
+        // Who reads meanwhile reads what was.
+        assert_eq!(old.head(), &*before.0);
+        for ((level, first), body) in &before.1 {
+            assert_eq!(old.seek(*level, first).unwrap(), Some((first.clone(), body.clone())));
+        }
+        assert_eq!(records_of(&mut old) as u64, before.0.summary.records);
+    }
+    // And the next change set follows.
+    commit(&two.origin, &enterprise(), puts([3], "next"));
+    follow(&two.origin, &two.replica, &enterprise());
+    two.assert_same();
+}
+
+#[test]
+fn a_batch_that_cannot_be_written_leaves_the_old_state() {
+    let mut two = Two::with(3_000);
+    let before = (two.replica.head(&enterprise()), pages_of(&two.replica));
+    commit(&two.origin, &enterprise(), puts([1, 2_000], "other"));
+    two.replica.break_writes(true);
+    assert!(matches!(two.compare(), Err(Trouble::Store(StoreError::Database(_)))));
+    two.replica.break_writes(false);
+    let path = two.replica.path().clone();
+    let Two { replica, .. } = &mut two;
+    // Closed before it is opened again.
+    let parked = tempfile::tempdir().unwrap();
+    drop(std::mem::replace(replica, open(parked.path())));
+    *replica = open(&path);
+    assert!((two.replica.head(&enterprise()), pages_of(&two.replica)) == before);
+    assert!(matches!(two.compare().unwrap().0, How::Applied));
+    two.assert_same();
+}
+
+#[test]
+fn differences_that_do_not_give_the_signed_root_are_refused() {
+    let two = Two::with(3_000);
+    let before = (two.replica.head(&enterprise()), pages_of(&two.replica));
+    let counters = two.replica.counters();
+    commit(&two.origin, &enterprise(), puts([7], "other"));
+    let header = two.origin.head(&enterprise()).unwrap().signed.header().clone();
+    let page = |store: &Store, number: u64| {
+        let (_, body) =
+            store.live_pages(&enterprise()).unwrap().seek(0, &key(number)).unwrap().unwrap();
+        protocol::page::Leaf::decode(&body).unwrap()
+    };
+    for wrong in [
+        Header { root: Hash([9; 32]), ..header.clone() },
+        Header { records: header.records + 1, ..header.clone() },
+        // Rightly signed, but a piece is missing.
+        header,
+    ] {
+        let last = wrong == *two.origin.head(&enterprise()).unwrap().signed.header();
+        let signed = SignedHeader::sign(wrong, &KEY);
+        let mut comparison = two.replica.begin_comparison(signed).unwrap();
+        assert!(comparison.take(Piece::Leaf(page(&two.origin, 7))).unwrap());
+        for key in two.places(0).into_iter().skip(if last { 2 } else { 1 }) {
+            let (_, body) =
+                two.replica.live_pages(&enterprise()).unwrap().seek(0, &key).unwrap().unwrap();
+            let page = protocol::page::Leaf::decode(&body).unwrap().describe().0;
+            assert!(comparison.take(Piece::Held { level: 0, page }).unwrap());
+        }
+        let refused = wait(comparison.finish());
+        assert!(matches!(refused, Err(StoreError::RootMismatch { .. })), "{refused:?}");
+        assert!((two.replica.head(&enterprise()), pages_of(&two.replica)) == before);
+        assert_eq!(two.replica.counters(), counters);
+    }
+}
+
+#[test]
+fn a_state_with_another_past_is_a_fork() {
+    let two = Two::with(3_000);
+    commit(&two.origin, &enterprise(), puts([7], "other"));
+    let header = two.origin.head(&enterprise()).unwrap().signed.header().clone();
+    let other = SignedHeader::sign(Header { previous: Hash([5; 32]), ..header }, &KEY);
+    let before = (two.replica.head(&enterprise()), pages_of(&two.replica));
+    let mut snapshot = two.origin.snapshot_blocking(&enterprise()).unwrap().unwrap();
+    for mut fetch in [two.comparing(), TreeFetch::new(enterprise(), None)] {
+        let mut sink = Sink::None;
+        let TreeReply::Head { levels, root, .. } = head_of(&mut snapshot) else { unreachable!() };
+        let mut replies = vec![TreeReply::Head { header: other.encode(), levels, root }];
+        let refused = loop {
+            assert!(!replies.is_empty());
+            let mut outcome = Ok(None);
+            for reply in std::mem::take(&mut replies) {
+                fetch.handle_message(reply, &Everybody).unwrap();
+                while let (Ok(None), Some(action)) = (&outcome, fetch.poll_action()) {
+                    match action {
+                        FetchAction::Send(request) => {
+                            replies.extend(serve(&mut snapshot, &request));
+                        }
+                        action => {
+                            outcome =
+                                wait(sink.act(&two.replica, &mut fetch, action, Purpose::Follow));
+                        }
+                    }
+                }
+            }
+            if let Err(refused) = outcome {
+                break refused;
+            }
+        };
+        assert!(matches!(refused, Trouble::Store(StoreError::Fork { .. })), "{refused}");
+        assert!((two.replica.head(&enterprise()), pages_of(&two.replica)) == before);
+    }
+}
+
+#[test]
+fn differences_from_a_state_that_has_moved_are_refused() {
+    let two = Two::with(3_000);
+    commit(&two.origin, &enterprise(), puts([1], "first"));
+    commit(&two.origin, &enterprise(), puts([2], "second"));
+    let moved = two.fetch_until(two.comparing(), Purpose::Follow, &mut |action| {
+        if matches!(action, FetchAction::Apply) {
+            let sets = two.origin.change_sets(&enterprise(), 2, 1, usize::MAX).unwrap().unwrap();
+            let set = sets[0].clone().verify(&Everybody).unwrap();
+            wait(two.replica.commit_replica(set)).unwrap();
+        }
+        false
+    });
+    assert!(matches!(moved, Err(Trouble::Store(StoreError::Overtaken(_)))));
+    assert_eq!(two.replica.head(&enterprise()).unwrap().seq(), 2);
+    assert!(matches!(two.compare().unwrap().0, How::Applied));
+    two.assert_same();
+}
+
+#[test]
+fn more_differences_than_a_batch_holds_make_a_new_generation() {
+    let two = Two::with(30_000);
+    commit(&two.origin, &enterprise(), puts((0..30_000).step_by(2), "other"));
+    let generation = two.replica.head(&enterprise()).unwrap().generation;
+    assert!(matches!(two.compare().unwrap().0, How::Rebuilt));
+    assert_eq!(two.replica.head(&enterprise()).unwrap().generation, generation + 1);
+    two.assert_same();
+    // Deletions count too, also those behind the last record.
+    let gone = (15_000..30_000).map(|n| Change::Delete { key: key(n) }).collect();
+    commit(&two.origin, &enterprise(), gone);
+    assert!(matches!(two.compare().unwrap().0, How::Rebuilt));
+    two.assert_same();
+}
+
+#[test]
+fn a_damaged_replica_that_is_behind_is_healed_on_the_way() {
+    for (level, changed) in [(0, 0), (1, 0), (1, 2_999), (0, 2_999)] {
+        for remove in [false, true] {
+            let two = Two::with(3_000);
+            let places = two.places(level);
+            two.replica.damage(&enterprise(), level, &places[0], remove);
+            commit(&two.origin, &enterprise(), puts([changed], "other"));
+            let (how, _) = two.compare().unwrap();
+            match how {
+                // Far from what differs a damage is met by a repair.
+                How::Applied if changed > 0 => {
+                    let (how, _) = two.repair(Purpose::RepairReplica).unwrap();
+                    let one = |healed: Healed| healed.leaves + healed.inner == 1;
+                    assert!(matches!(how, How::Healed(healed) if one(healed)));
+                }
+                how => assert!(matches!(how, How::Rebuilt), "level {level}, removed {remove}"),
+            }
+            two.assert_same();
+        }
+    }
+}
+
+#[test]
+fn a_repair_replaces_exactly_what_is_damaged() {
+    let mut two = Two::with(20_000);
+    let levels = two.replica.head(&enterprise()).unwrap().summary.pages.len() as u8;
+    assert_eq!(levels, 3);
+    let (leaves, inner) = (two.places(0), two.places(1));
+    let root = two.places(2);
+    let damages: Vec<Vec<(u8, &Vec<u8>)>> = vec![
+        vec![(0, &leaves[0])],
+        vec![(0, &leaves[100]), (0, &leaves[101]), (0, leaves.last().unwrap())],
+        vec![(1, &inner[0])],
+        vec![(1, &inner[1]), (0, &leaves[3])],
+        vec![(2, &root[0])],
+        leaves.iter().map(|key| (0, key)).collect(),
+    ];
+    let well = pages_of(&two.replica);
+    for purpose in [Purpose::RepairReplica, Purpose::RepairOwn] {
+        for damage in &damages {
+            for remove in [false, true] {
+                for (level, key) in damage {
+                    two.replica.damage(&enterprise(), *level, key, remove);
+                }
+                let (how, cost) = two.repair(purpose).unwrap();
+                let How::Healed(healed) = how else { panic!("it has the same head") };
+                let of_level = |inner: bool| {
+                    damage.iter().filter(|(level, _)| (*level > 0) == inner).count() as u64
+                };
+                assert_eq!((healed.leaves, healed.inner), (of_level(false), of_level(true)));
+                assert_eq!(healed.removed, 0);
+                assert!(well == pages_of(&two.replica), "the pages differ");
+                assert!(cost.bytes < 20_000 || damage.len() > 3, "{} bytes", cost.bytes);
+            }
+        }
+    }
+    // What is well is not written.
+    let before = two.replica.counters();
+    let How::Healed(healed) = two.repair(Purpose::RepairReplica).unwrap().0 else { panic!() };
+    assert_eq!((healed, two.replica.counters()), (Default::default(), before));
+    let path = two.replica.path().clone();
+    let parked = tempfile::tempdir().unwrap();
+    drop(std::mem::replace(&mut two.replica, open(parked.path())));
+    two.replica = open(&path);
+    two.assert_same();
+}
+
+#[test]
+fn a_repair_against_another_head_comes_to_a_newer_one_or_leaves_an_own_partition_alone() {
+    let two = Two::with(5_000);
+    let leaf = two.places(0).swap_remove(9);
+    two.replica.damage(&enterprise(), 0, &leaf, false);
+    commit(&two.origin, &enterprise(), puts([4_000], "other"));
+    let before = two.replica.head(&enterprise());
+    let own = two.repair(Purpose::RepairOwn);
+    assert!(matches!(own, Err(Trouble::Elsewhere { ours: 1, theirs: 2 })));
+    assert_eq!(two.replica.head(&enterprise()), before);
+    assert!(matches!(two.repair(Purpose::RepairReplica).unwrap().0, How::Rebuilt));
+    two.assert_same();
+    // An older one heals nothing.
+    let back = Two { origin: two.replica.clone(), replica: two.origin.clone(), ..Two::with(1) };
+    commit(&back.replica, &enterprise(), puts([1], "more"));
+    let behind = back.repair(Purpose::RepairReplica);
+    assert!(matches!(behind, Err(Trouble::Elsewhere { ours: 3, theirs: 2 })));
+}
+
+#[test]
+fn a_page_that_is_not_in_the_tree_is_removed() {
+    let two = Two::with(5_000);
+    let places = two.places(0);
+    // The page of another place under a key of its own.
+    let (_, body) =
+        two.replica.live_pages(&enterprise()).unwrap().seek(0, &places[2]).unwrap().unwrap();
+    let stray = [&places[2][..], b"~"].concat();
+    two.replica.plant(&enterprise(), 0, &stray, &body);
+    let How::Healed(healed) = two.repair(Purpose::RepairReplica).unwrap().0 else { panic!() };
+    assert_eq!((healed.removed, healed.leaves, healed.inner), (1, 0, 0));
+    two.assert_same();
+}
+
+/// How long it takes and what it costs to find and repair differences among a
+/// million records: `cargo test --release -p creditsync --lib -- --ignored
+/// --nocapture measure_differences`.
+#[test]
+#[ignore = "a measurement"]
+fn measure_differences() {
+    let records: u64 =
+        std::env::var("RECORDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
+    let value = "郑州市合成商贸有限公司 存续 2019-03-01 有限责任公司 河南省郑州市中牟县";
+    let two = Two::with(0);
+    let began = std::time::Instant::now();
+    for from in (0..records).step_by(CHANGES_MAX) {
+        let to = (from + CHANGES_MAX as u64).min(records);
+        let put = |n: u64| {
+            let noise = noise(n);
+            Change::Put { key: key(n), value: format!("{value} {noise}").into_bytes() }
+        };
+        commit(&two.origin, &enterprise(), (from..to).map(put).collect());
+        follow(&two.origin, &two.replica, &enterprise());
+    }
+    println!("{records} records at both ends after {:.1} s", began.elapsed().as_secs_f64());
+    for count in [1, 100, 10_000] {
+        let step = (records / count).max(1);
+        let changes = puts((0..count).map(|n| n * step + step / 2), &format!("changed {count}"));
+        commit(&two.origin, &enterprise(), changes);
+        let began = std::time::Instant::now();
+        let (how, cost) = two.compare().unwrap();
+        println!(
+            "{count} differences: {} bytes, {} round trips, {:.3} s, {how:?}",
+            cost.bytes,
+            cost.round_trips,
+            began.elapsed().as_secs_f64()
+        );
+    }
+    for count in [1, 100] {
+        let places = two.places(0);
+        for place in places.iter().step_by(places.len() / count).take(count) {
+            two.replica.damage(&enterprise(), 0, place, false);
+        }
+        let began = std::time::Instant::now();
+        let (how, cost) = two.repair(Purpose::RepairReplica).unwrap();
+        println!(
+            "{count} damaged leaves: {} bytes, {} round trips, {:.3} s, {how:?}",
+            cost.bytes,
+            cost.round_trips,
+            began.elapsed().as_secs_f64()
+        );
+    }
+}
+
+/// Something that does not compress.
+fn noise(number: u64) -> Hash {
+    protocol::hash::Purpose::Checksum.hash(&[&number.to_be_bytes()])
+}

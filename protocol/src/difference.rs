@@ -1,0 +1,296 @@
+//! A page told by what another one lacks.
+//!
+//! Two replicas that differ in few records hold pages that differ in few
+//! entries. The asking side names its own entries in short, eight bytes of each
+//! digest; the answer refers to those that the page has too, and spells out the
+//! rest. What comes out is the whole page, which is then hashed like one that
+//! was sent whole, so a wrong answer is never more than a refused one. Should
+//! two digests ever begin alike the page is refused too. `SPEC.md`, section
+//! "Trees on the wire".
+//!
+//! Used by [`crate::session::fetch`] and, through [`make`], by providers.
+
+use std::collections::HashMap;
+
+use crate::{
+    encoding::{DecodeError, Reader, Writer},
+    hash::Hash,
+    page::{
+        INNER_BYTES_MAX, LEAF_BYTES_MAX, Leaf, PAGE_ENTRIES_MAX, PageRef, decode_inner, make_inner,
+    },
+    record::{entry_digest, key_hash},
+};
+
+/// Bytes that name an entry of the asking side's page: among the 256 of a page
+/// two are alike once in 10^14 pages.
+pub const SHORT_BYTES: usize = 8;
+/// Bytes that name all entries of a page.
+pub const KNOWN_BYTES_MAX: usize = PAGE_ENTRIES_MAX * SHORT_BYTES;
+
+/// Entries of the asking side's page, by index.
+const KNOWN: u8 = 0;
+/// Entries spelled out.
+const SPELLED: u8 = 1;
+
+/// The page that an asking side has at a place, or near it.
+#[derive(Debug, Clone)]
+pub enum Own {
+    /// None, or one that cannot be read.
+    Nothing,
+    /// An inner page's children.
+    Inner(Vec<PageRef>),
+    /// A leaf.
+    Leaf(Leaf),
+}
+
+impl Own {
+    /// What names its entries to a provider.
+    pub fn known(&self) -> Vec<u8> {
+        match self {
+            Own::Nothing => Vec::new(),
+            Own::Inner(children) => children.iter().flat_map(|child| short(&child.hash)).collect(),
+            Own::Leaf(leaf) => {
+                leaf.entries().flat_map(|(key, value)| short(&digest(key, value))).collect()
+            }
+        }
+    }
+}
+
+fn digest(key: &[u8], value: &[u8]) -> Hash {
+    entry_digest(&key_hash(key), value)
+}
+
+fn short(hash: &Hash) -> [u8; SHORT_BYTES] {
+    std::array::from_fn(|index| hash.0[index])
+}
+
+/// The page `body` of `level`, told to somebody whose page has the entries that
+/// `known` names.
+pub fn make(level: u8, body: &[u8], known: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    let places: HashMap<&[u8], u16> = known.chunks_exact(SHORT_BYTES).zip(0u16..).collect();
+    let mut pieces = Pieces::default();
+    if level == 0 {
+        for (key, value) in Leaf::decode(body)?.entries() {
+            let place = places.get(&short(&digest(key, value))[..]);
+            pieces.push(place.copied(), |out| {
+                out.u16(u16::try_from(key.len()).expect("a key has at most 1024 bytes"));
+                out.raw(key);
+                out.bytes(value);
+            });
+        }
+    } else {
+        for child in decode_inner(body)? {
+            let place = places.get(&short(&child.hash)[..]);
+            // A page of one child is its count and the child.
+            let alone = make_inner(level, std::slice::from_ref(&child)).body;
+            pieces.push(place.copied(), |out| out.raw(&alone[2..]));
+        }
+    }
+    Ok(pieces.finish())
+}
+
+/// Runs of entries of one kind.
+#[derive(Default)]
+struct Pieces {
+    out: Vec<u8>,
+    /// The last piece's kind, first index and number of entries.
+    open: Option<(u8, u16, u16)>,
+    spelled: Vec<u8>,
+}
+
+impl Pieces {
+    fn push(&mut self, place: Option<u16>, spell: impl FnOnce(&mut Writer)) {
+        match (&mut self.open, place) {
+            (Some((KNOWN, first, count)), Some(place)) if *first + *count == place => *count += 1,
+            (Some((SPELLED, _, count)), None) => *count += 1,
+            (_, place) => {
+                self.close();
+                self.open =
+                    Some((if place.is_some() { KNOWN } else { SPELLED }, place.unwrap_or(0), 1));
+            }
+        }
+        if place.is_none() {
+            let mut writer = Writer::after(std::mem::take(&mut self.spelled));
+            spell(&mut writer);
+            self.spelled = writer.into_bytes();
+        }
+    }
+
+    fn close(&mut self) {
+        let Some((kind, first, count)) = self.open.take() else {
+            return;
+        };
+        let mut writer = Writer::after(std::mem::take(&mut self.out));
+        writer.raw(&[kind]);
+        if kind == KNOWN {
+            writer.u16(first);
+        }
+        writer.u16(count);
+        writer.raw(&std::mem::take(&mut self.spelled));
+        self.out = writer.into_bytes();
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.close();
+        crate::codec::compress(&self.out)
+    }
+}
+
+/// The children of the inner page that `difference` tells, by what `own` has.
+pub fn inner(difference: &[u8], own: &Own) -> Result<Vec<PageRef>, DecodeError> {
+    let known = match own {
+        Own::Inner(children) => children.as_slice(),
+        _ => &[],
+    };
+    // Each piece has at most five bytes beside its entries.
+    let raw = crate::codec::decompress(difference, INNER_BYTES_MAX + 5 * PAGE_ENTRIES_MAX)?;
+    let mut page = Writer::new();
+    let count = read(&raw, known.len(), |entry| match entry {
+        Entry::Known(index) => {
+            page.raw(&make_inner(1, std::slice::from_ref(&known[index])).body[2..]);
+            Ok(())
+        }
+        Entry::Spelled(input) => {
+            let key_bytes = input.u16()?;
+            page.u16(key_bytes);
+            // Hash, count and zeros; whoever reads the page checks them.
+            page.raw(input.raw(usize::from(key_bytes) + 32 + 8 + 1)?);
+            Ok(())
+        }
+    })?;
+    let page = [&count.to_be_bytes()[..], &page.into_bytes()].concat();
+    decode_inner(&page)
+}
+
+/// The leaf that `difference` tells, by what `own` has.
+pub fn leaf(difference: &[u8], own: &Own) -> Result<Leaf, DecodeError> {
+    let known = match own {
+        Own::Leaf(leaf) => Some(leaf),
+        _ => None,
+    };
+    let raw = crate::codec::decompress(difference, LEAF_BYTES_MAX + 5 * PAGE_ENTRIES_MAX)?;
+    let mut page = Writer::new();
+    let count = read(&raw, known.map_or(0, Leaf::len), |entry| {
+        let (key, value) = match (entry, known) {
+            (Entry::Known(index), Some(leaf)) => leaf.entry(index),
+            (Entry::Known(_), None) => return Err(DecodeError::Invalid("an unknown entry")),
+            (Entry::Spelled(input), _) => {
+                let key_bytes = usize::from(input.u16()?);
+                let key = input.raw(key_bytes)?;
+                let value_bytes = input.u32()? as usize;
+                (key, input.raw(value_bytes)?)
+            }
+        };
+        page.u16(u16::try_from(key.len()).map_err(|_| DecodeError::Invalid("a key's length"))?);
+        page.raw(key);
+        page.bytes(value);
+        Ok(())
+    })?;
+    Leaf::parse([&count.to_be_bytes()[..], &page.into_bytes()].concat())
+}
+
+enum Entry<'a, 'b> {
+    Known(usize),
+    Spelled(&'a mut Reader<'b>),
+}
+
+/// Hands each entry over in order and answers their number. An index is below
+/// `known`, and there are at most as many entries as a page holds.
+fn read<'b>(
+    raw: &'b [u8],
+    known: usize,
+    mut take: impl FnMut(Entry<'_, 'b>) -> Result<(), DecodeError>,
+) -> Result<u16, DecodeError> {
+    let mut input = Reader::new(raw);
+    let mut total = 0;
+    while input.remaining() > 0 {
+        let [kind] = input.array()?;
+        let first = if kind == KNOWN { usize::from(input.u16()?) } else { 0 };
+        let count = usize::from(input.u16()?);
+        total += count;
+        if count == 0 || total > PAGE_ENTRIES_MAX || kind > SPELLED {
+            return Err(DecodeError::Invalid("a piece of a difference"));
+        }
+        if kind == KNOWN && first + count > known {
+            return Err(DecodeError::Invalid("a difference refers to what nobody named"));
+        }
+        for index in first..first + count {
+            match kind {
+                KNOWN => take(Entry::Known(index))?,
+                _ => take(Entry::Spelled(&mut input))?,
+            }
+        }
+    }
+    Ok(total as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::LeafBuilder;
+
+    fn page(entries: impl IntoIterator<Item = (u32, &'static str)>) -> (Leaf, Vec<u8>) {
+        let mut builder = LeafBuilder::new();
+        for (key, value) in entries {
+            builder.push(&key.to_be_bytes(), value.as_bytes());
+        }
+        let body = builder.make().body;
+        (Leaf::decode(&body).unwrap(), body)
+    }
+
+    fn children(numbers: impl IntoIterator<Item = u32>) -> Vec<PageRef> {
+        let child = |number: u32| page([(number, "value")]).0.describe().0;
+        numbers.into_iter().map(child).collect()
+    }
+
+    #[test]
+    fn a_leaf_comes_out_whole_whatever_the_other_side_holds() {
+        let (theirs, body) = page((0..200).map(|n| (n, if n == 77 { "new" } else { "value" })));
+        for own in [
+            Own::Nothing,
+            Own::Leaf(page((0..200).map(|n| (n, "value"))).0),
+            Own::Leaf(page((50..250).map(|n| (n, "value"))).0),
+            Own::Leaf(page([(9, "other")]).0),
+            Own::Inner(children(0..9)),
+        ] {
+            let told = make(0, &body, &own.known()).unwrap();
+            assert_eq!(leaf(&told, &own).unwrap().describe(), theirs.describe());
+        }
+        let own = Own::Leaf(page((0..200).map(|n| (n, "value"))).0);
+        assert!(
+            make(0, &body, &own.known()).unwrap().len() < 50,
+            "one of 200 entries is spelled out"
+        );
+    }
+
+    #[test]
+    fn an_inner_page_comes_out_whole_whatever_the_other_side_holds() {
+        let theirs = children((0..90).chain(100..200));
+        let body = make_inner(3, &theirs).body;
+        for own in [Own::Nothing, Own::Inner(children(0..256)), Own::Inner(children(90..100))] {
+            let told = make(3, &body, &own.known()).unwrap();
+            assert_eq!(inner(&told, &own).unwrap(), theirs);
+        }
+    }
+
+    #[test]
+    fn differences_that_make_no_page_are_refused() {
+        let own = Own::Leaf(page((0..10).map(|n| (n, "value"))).0);
+        for wrong in [
+            &[][..],                                 // no entry at all
+            &[KNOWN, 0, 0, 0, 0],                    // a piece without entries
+            &[KNOWN, 0, 5, 0, 6],                    // behind the last one named
+            &[KNOWN, 0, 5, 0, 2, KNOWN, 0, 0, 0, 2], // not in order
+            &[KNOWN, 0, 0, 0],                       // cut
+            &[2, 0, 0, 0, 1],                        // no such kind
+            &[SPELLED, 1, 1],                        // more than a page holds
+            &[SPELLED, 0, 1, 0, 1, 9],               // an entry is cut
+        ] {
+            let bytes = crate::codec::compress(wrong);
+            assert!(leaf(&bytes, &own).is_err(), "{wrong:?}");
+            assert!(inner(&bytes, &Own::Inner(children(0..10))).is_err(), "{wrong:?}");
+        }
+        let known = crate::codec::compress(&[KNOWN, 0, 0, 0, 1]);
+        assert!(leaf(&known, &own).is_ok() && leaf(&known, &Own::Nothing).is_err());
+    }
+}

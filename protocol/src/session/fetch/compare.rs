@@ -1,0 +1,238 @@
+//! The first try of a replica that holds something: only what differs.
+//!
+//! From the root downwards, level by level, a page whose hash is that of the
+//! replica's own page ends the descent there; of another one the provider tells
+//! what the replica's page lacks. What comes out, in key order, is the tree as
+//! subtrees that the replica holds and leaves that it does not.
+//!
+//! It holds the references of the pages that differ and of their siblings, and
+//! the replica's own pages for the answers that are awaited.
+
+use std::collections::VecDeque;
+
+use super::{FetchAction, Piece, check_children};
+use crate::{
+    change::CHANGES_MAX,
+    difference::{self, Own},
+    message::{DIFFERENCES_MAX, KnownPage, TreeRequest},
+    page::{Leaf, PageRef, inner_hash},
+    session::PeerMisbehaved,
+};
+
+/// Pages whose answers may be awaited when more are asked for: keeps a slow
+/// link busy, and bounds the replica's own pages in memory.
+const AWAITED_MAX: usize = 2 * DIFFERENCES_MAX;
+
+/// One descent.
+#[derive(Debug)]
+pub(super) struct Compare {
+    level: u8,
+    /// The tree in key order: pages of this level, and held ones of any above.
+    parts: Vec<Part>,
+    /// The same for the level below, as far as it is known.
+    below: Vec<Part>,
+    /// Parts that are settled: held, or taken apart.
+    settled: usize,
+    /// Parts that the replica was asked about.
+    looked: usize,
+    /// Those that it is asked about now.
+    looking: Vec<usize>,
+    /// Those that the provider was asked for, with what the replica has there.
+    awaited: VecDeque<(usize, Own)>,
+    /// The root's children, if they came with the head.
+    root: Option<Vec<PageRef>>,
+}
+
+#[derive(Debug)]
+struct Part {
+    page: PageRef,
+    level: u8,
+    held: bool,
+}
+
+/// How far a descent has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// It waits for the replica or the provider.
+    Waiting,
+    /// All pieces were told.
+    Done,
+    /// So much differs that the whole tree has to be made anew.
+    TooMuch,
+}
+
+impl Compare {
+    /// A descent from `root`, a page of the highest of `levels` levels, whose
+    /// children may be known.
+    pub fn new(root: PageRef, levels: u8, children: Option<Vec<PageRef>>) -> Self {
+        let level = levels.saturating_sub(1);
+        let parts =
+            if levels == 0 { vec![] } else { vec![Part { page: root, level, held: false }] };
+        Self {
+            level,
+            parts,
+            below: Vec::new(),
+            settled: 0,
+            looked: 0,
+            looking: Vec::new(),
+            awaited: VecDeque::new(),
+            root: children,
+        }
+    }
+
+    /// Pages that were asked for and have not arrived.
+    pub fn awaited(&self) -> usize {
+        self.awaited.len()
+    }
+
+    /// What the replica has at the places that it was asked about.
+    pub fn handle_own(
+        &mut self,
+        own: Vec<Own>,
+        actions: &mut VecDeque<FetchAction>,
+    ) -> Result<(), PeerMisbehaved> {
+        let mut pages = Vec::new();
+        for (index, own) in std::mem::take(&mut self.looking).into_iter().zip(own) {
+            let part = &mut self.parts[index];
+            if hash_of(&own, self.level) == Some(part.page.hash) {
+                part.held = true;
+            } else if let Some(children) = self.root.take() {
+                self.take_apart(index, children, &own);
+            } else {
+                let (first_key, known) = (part.page.first_key.clone(), own.known());
+                pages.push(KnownPage { first_key, known });
+                self.awaited.push_back((index, own));
+            }
+        }
+        if !pages.is_empty() {
+            let level = self.level;
+            actions.push_back(FetchAction::Send(TreeRequest::Differences { level, pages }));
+        }
+        Ok(())
+    }
+
+    /// The provider told the next page. Answers the bytes of the references
+    /// that it adds.
+    pub fn handle_page(
+        &mut self,
+        body: &[u8],
+        actions: &mut VecDeque<FetchAction>,
+    ) -> Result<usize, PeerMisbehaved> {
+        let Some((index, own)) = self.awaited.pop_front() else {
+            return Err(PeerMisbehaved::Unexpected("a page that nobody asked for"));
+        };
+        self.settle_up_to(index, actions);
+        let expected = &self.parts[index].page;
+        if self.level > 0 {
+            let children = difference::inner(body, &own)?;
+            check_children(self.level, &children, expected)?;
+            let bytes = super::list_bytes(&children);
+            self.take_apart(index, children, &own);
+            return Ok(bytes);
+        }
+        let leaf = difference::leaf(body, &own)?;
+        let (page, _) = leaf.describe();
+        let in_place = expected.first_key.is_empty() || page.first_key == expected.first_key;
+        if page.hash != expected.hash || page.records != expected.records || !in_place {
+            return Err(PeerMisbehaved::WrongPage("a leaf is not the one its parent holds"));
+        }
+        actions.push_back(FetchAction::Piece(Piece::Leaf(leaf)));
+        self.settled = index + 1;
+        Ok(0)
+    }
+
+    /// Puts the children of a page in its place, one level below. Those that the
+    /// replica's page has too are held.
+    fn take_apart(&mut self, index: usize, children: Vec<PageRef>, own: &Own) {
+        let level = self.level - 1;
+        let mut known = match own {
+            Own::Inner(known) => known.as_slice(),
+            _ => &[],
+        };
+        for page in children {
+            // Both lists are in key order.
+            let before = known.partition_point(|own| own.first_key < page.first_key);
+            known = &known[before..];
+            let held = known
+                .first()
+                .is_some_and(|own| own.first_key == page.first_key && own.hash == page.hash);
+            self.below.push(Part { page, level, held });
+        }
+        self.settled = index + 1;
+    }
+
+    /// Hands held parts before `end` on to the level below, or out.
+    fn settle_up_to(&mut self, end: usize, actions: &mut VecDeque<FetchAction>) {
+        for index in self.settled..end {
+            let part = &self.parts[index];
+            let (page, level) = (part.page.clone(), part.level);
+            if self.level == 0 {
+                actions.push_back(FetchAction::Piece(Piece::Held { level, page }));
+            } else {
+                self.below.push(Part { page, level, held: true });
+            }
+        }
+        self.settled = self.settled.max(end);
+    }
+
+    /// Goes on as far as it gets.
+    pub fn advance(&mut self, actions: &mut VecDeque<FetchAction>) -> Progress {
+        if !self.looking.is_empty() {
+            return Progress::Waiting;
+        }
+        loop {
+            let held = self.parts[self.settled..self.looked.max(self.settled)]
+                .iter()
+                .take_while(|part| part.held)
+                .count();
+            self.settle_up_to(self.settled + held, actions);
+            if self.looked < self.parts.len() {
+                if self.awaited.len() > AWAITED_MAX {
+                    return Progress::Waiting;
+                }
+                self.look(actions);
+                if !self.looking.is_empty() {
+                    return Progress::Waiting;
+                }
+            } else if self.settled < self.parts.len() {
+                return Progress::Waiting;
+            } else if self.level == 0 {
+                return Progress::Done;
+            } else {
+                self.level -= 1;
+                self.parts = std::mem::take(&mut self.below);
+                (self.settled, self.looked) = (0, 0);
+                // Each leaf that differs is at least one change.
+                let differing = self.parts.iter().filter(|part| !part.held).count();
+                if differing > CHANGES_MAX {
+                    return Progress::TooMuch;
+                }
+            }
+        }
+    }
+
+    /// Asks the replica what it has in place of the next parts that are not
+    /// held.
+    fn look(&mut self, actions: &mut VecDeque<FetchAction>) {
+        while self.looked < self.parts.len() && self.looking.len() < DIFFERENCES_MAX {
+            if !self.parts[self.looked].held {
+                self.looking.push(self.looked);
+            }
+            self.looked += 1;
+        }
+        if !self.looking.is_empty() {
+            let pages = self.looking.iter().map(|&index| self.parts[index].page.clone()).collect();
+            actions.push_back(FetchAction::Look { level: self.level, pages });
+        }
+    }
+}
+
+/// The hash of a page that the replica has; computed, never taken from its
+/// parent.
+pub(super) fn hash_of(own: &Own, level: u8) -> Option<crate::hash::Hash> {
+    match own {
+        Own::Nothing => None,
+        Own::Inner(children) => (level > 0).then(|| inner_hash(level, children)),
+        Own::Leaf(leaf) => (level == 0).then(|| Leaf::describe(leaf).0.hash),
+    }
+}

@@ -1,0 +1,475 @@
+//! A replica and a provider without network or store: what comes out, how many
+//! bytes it takes and how often one waits for the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::{
+    change::{CHANGES_MAX, Header, KeyProblem},
+    codec, difference,
+    hash::Hash,
+    page::{LeafBuilder, MadePage, make_inner},
+    sign::{PublicKey, SigningKey},
+    tree::{Summary, TreeBuilder},
+};
+
+type Records = BTreeMap<Vec<u8>, Vec<u8>>;
+
+struct Everybody(SigningKey);
+
+impl KeyRing for Everybody {
+    fn key(&self, _: &PartitionId, _: u64, _: &Hash) -> Result<PublicKey, KeyProblem> {
+        Ok(self.0.public())
+    }
+}
+
+fn keys() -> Everybody {
+    Everybody(SigningKey::from_seed(&[7; 32]))
+}
+
+fn partition() -> PartitionId {
+    PartitionId::parse_full("zhengzhou/enterprise/410122/*").unwrap()
+}
+
+/// All pages of a tree.
+#[derive(Clone)]
+struct Tree {
+    pages: BTreeMap<(u8, Vec<u8>), Vec<u8>>,
+    summary: Summary,
+}
+
+impl Tree {
+    fn of(records: &Records) -> Self {
+        let (mut builder, mut leaf, mut made) =
+            (TreeBuilder::new(), LeafBuilder::new(), Vec::new());
+        let mut left = records.len();
+        for (key, value) in records {
+            left -= 1;
+            if leaf.push(key, value) || left == 0 {
+                let page = leaf.make();
+                let decoded = Leaf::decode(&page.body).unwrap();
+                let (described, shape) = decoded.describe();
+                builder.push(&decoded, described, shape, &mut made).unwrap();
+                made.push(page);
+            }
+        }
+        let summary = builder.finish(&mut made).unwrap();
+        let place = |made: MadePage| ((made.level, made.page.first_key), made.body);
+        Self { pages: made.into_iter().map(place).collect(), summary }
+    }
+
+    fn levels(&self) -> u8 {
+        self.summary.pages.len() as u8
+    }
+
+    fn seek(&self, level: u8, key: &[u8]) -> Option<(&Vec<u8>, &Vec<u8>)> {
+        let level_pages = || self.pages.range((level, vec![])..(level + 1, vec![]));
+        let before = self.pages.range((level, vec![])..=(level, key.to_vec())).next_back();
+        before.or_else(|| level_pages().next()).map(|((_, key), body)| (key, body))
+    }
+
+    fn next(&self, level: u8, key: &[u8]) -> Option<Vec<u8>> {
+        let from = (level, [key, &[0]].concat());
+        self.pages.range(from..(level + 1, vec![])).next().map(|((_, key), _)| key.clone())
+    }
+
+    fn head(&self, seq: u64, with_root: bool) -> TreeReply {
+        let key = keys().0;
+        let header = Header {
+            partition: partition(),
+            seq,
+            previous: Hash([1; 32]),
+            federation_head: Some(Position { seq: 1, hash: Hash([4; 32]) }),
+            origin_time_ms: 0,
+            schema_version: 1,
+            change_count: 1,
+            changes_hash: Hash([2; 32]),
+            root: self.summary.root,
+            records: self.summary.records,
+            key_id: key.public().id(),
+        };
+        let root = match self.levels() {
+            levels if levels >= 2 && with_root => self.seek(levels - 1, &[]).unwrap().1.clone(),
+            _ => vec![],
+        };
+        let header = SignedHeader::sign(header, &key).encode();
+        TreeReply::Head { header, levels: self.levels(), root }
+    }
+
+    fn serve(&self, request: &TreeRequest) -> Vec<TreeReply> {
+        let page = |level: u8, key: &[u8]| {
+            let (first, body) = self.seek(level, key).unwrap();
+            assert!(key.is_empty() || first == key, "only pages of the tree are asked for");
+            body
+        };
+        let bodies: Vec<Vec<u8>> = match request {
+            TreeRequest::Pages { level, keys } => {
+                keys.iter().map(|key| page(*level, key).clone()).collect()
+            }
+            TreeRequest::Differences { level, pages } => pages
+                .iter()
+                .map(|asked| {
+                    difference::make(*level, page(*level, &asked.first_key), &asked.known).unwrap()
+                })
+                .collect(),
+        };
+        bodies.into_iter().map(|bytes| TreeReply::Part { bytes, more: false }).collect()
+    }
+
+    fn own(&self, level: u8, key: &[u8]) -> Own {
+        match self.seek(level, key) {
+            None => Own::Nothing,
+            Some((_, body)) if level == 0 => Leaf::decode(body).map_or(Own::Nothing, Own::Leaf),
+            Some((_, body)) => decode_inner(body).map_or(Own::Nothing, Own::Inner),
+        }
+    }
+
+    /// All records below a page.
+    fn below(&self, level: u8, key: &[u8]) -> Records {
+        let end = if key.is_empty() { None } else { self.next(level, key) };
+        let leaves = self.pages.range((0, key.to_vec())..(1, vec![]));
+        let leaves = leaves.take_while(|((_, key), _)| end.as_ref().is_none_or(|end| key < end));
+        leaves.flat_map(|(_, body)| records_of(&Leaf::decode(body).unwrap())).collect()
+    }
+}
+
+fn records_of(leaf: &Leaf) -> Records {
+    leaf.entries().map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+}
+
+/// What a fetch has cost and brought.
+#[derive(Default)]
+struct Cost {
+    /// Bytes of frames in both directions.
+    bytes: usize,
+    round_trips: usize,
+    /// Own pages that were read.
+    looked: usize,
+    /// Pages asked for, by level.
+    asked: BTreeMap<u8, usize>,
+    records: Records,
+    /// Leaves that came from the provider.
+    arrived: usize,
+    whole: bool,
+    finished: bool,
+}
+
+impl Cost {
+    fn frame<T: serde::Serialize>(&mut self, message: &T) {
+        self.bytes += 4 + codec::encode(message).len();
+    }
+}
+
+/// Runs a fetch to its end; `lie` may alter what the provider says.
+fn run(
+    mut fetch: TreeFetch,
+    own: &Tree,
+    theirs: &Tree,
+    mut lie: impl FnMut(usize, &mut TreeReply),
+) -> Result<Cost, PeerMisbehaved> {
+    let mut cost = Cost::default();
+    cost.frame(&fetch.open());
+    let mut replies = vec![theirs.head(9, true)];
+    let mut number = 0;
+    while !cost.finished {
+        assert!(!replies.is_empty(), "it waits for what nobody sends");
+        cost.round_trips += 1;
+        let mut requests = Vec::new();
+        for mut reply in replies.drain(..) {
+            cost.frame(&reply);
+            lie(number, &mut reply);
+            number += 1;
+            fetch.handle_message(TreeReply::decode(&codec::encode(&reply))?, &keys())?;
+            while let Some(action) = fetch.poll_action() {
+                act(&mut fetch, action, own, &mut cost, &mut requests)?;
+            }
+        }
+        for request in requests {
+            cost.frame(&request);
+            replies.extend(theirs.serve(&TreeRequest::decode(&codec::encode(&request)).unwrap()));
+        }
+    }
+    Ok(cost)
+}
+
+fn act(
+    fetch: &mut TreeFetch,
+    action: FetchAction,
+    own: &Tree,
+    cost: &mut Cost,
+    requests: &mut Vec<TreeRequest>,
+) -> Result<(), PeerMisbehaved> {
+    match action {
+        FetchAction::Send(request) => {
+            let (level, count) = match &request {
+                TreeRequest::Pages { level, keys } => (*level, keys.len()),
+                TreeRequest::Differences { level, pages } => (*level, pages.len()),
+            };
+            *cost.asked.entry(level).or_default() += count;
+            requests.push(request);
+        }
+        FetchAction::Compare(_) => {}
+        FetchAction::Begin(_) => {
+            cost.whole = true;
+            cost.records.clear();
+        }
+        FetchAction::Look { level, pages } => {
+            cost.looked += pages.len();
+            let own = pages.iter().map(|page| own.own(level, &page.first_key)).collect();
+            fetch.handle_own(own)?;
+        }
+        FetchAction::Piece(Piece::Held { level, page }) => {
+            cost.records.extend(own.below(level, &page.first_key));
+        }
+        FetchAction::Piece(Piece::Leaf(leaf)) => {
+            cost.arrived += 1;
+            cost.records.extend(records_of(&leaf));
+        }
+        FetchAction::Resolve(leaves) => {
+            let held = |page: &PageRef| {
+                let hash = hash_of(&own.own(0, &page.first_key), 0);
+                hash == Some(page.hash)
+            };
+            fetch.handle_resolved(&leaves.iter().map(held).collect::<Vec<_>>());
+        }
+        FetchAction::Stage(FetchedLeaf::Held(page)) => {
+            cost.records.extend(own.below(0, &page.first_key));
+        }
+        FetchAction::Stage(FetchedLeaf::Arrived { leaf, .. }) => {
+            cost.arrived += 1;
+            cost.records.extend(records_of(&leaf));
+        }
+        FetchAction::Apply | FetchAction::Finish => cost.finished = true,
+    }
+    Ok(())
+}
+
+fn comparing() -> TreeFetch {
+    TreeFetch::comparing(partition(), Position { seq: 3, hash: Hash([3; 32]) })
+}
+
+fn compared(own: &Tree, theirs: &Tree) -> Cost {
+    let cost = run(comparing(), own, theirs, |_, _| ()).unwrap();
+    assert!(cost.records == theirs.below(0, &[]), "the pieces are not the tree");
+    cost
+}
+
+/// Records of about 150 bytes with 18-byte keys, as enterprises have.
+fn records(count: u64) -> Records {
+    let value = |n: u64| {
+        let noise = Hash(crate::hash::Purpose::Checksum.hash(&[&n.to_be_bytes()]).0);
+        format!("郑州市某某商贸有限公司 {n} {noise} 存续")
+    };
+    (0..count).map(|n| (key(n), value(n).into_bytes())).collect()
+}
+
+fn key(n: u64) -> Vec<u8> {
+    format!("9141010{:011}", n * 7919 % 100_000_000_007).into_bytes()
+}
+
+fn altered(records: &Records, count: usize) -> Records {
+    let mut altered = records.clone();
+    let step = (records.len() / count).max(1);
+    for value in altered.values_mut().skip(step / 2).step_by(step).take(count) {
+        value.extend_from_slice(b"!");
+    }
+    altered
+}
+
+#[test]
+fn what_few_differences_cost_follows_from_the_differences() {
+    let own = records(120_000);
+    for (count, bytes_max, trips_max) in
+        [(0, 1_000, 1), (1, 4_000, 4), (100, 200_000, 4), (CHANGES_MAX, 2_500_000, 20)]
+    {
+        let theirs = if count == 0 { own.clone() } else { altered(&own, count) };
+        let cost = compared(&Tree::of(&own), &Tree::of(&theirs));
+        println!(
+            "{count} differences: {} bytes, {} round trips, pages asked for {:?}",
+            cost.bytes, cost.round_trips, cost.asked
+        );
+        assert!(!cost.whole);
+        assert!(cost.bytes < bytes_max, "{count} differences took {} bytes", cost.bytes);
+        assert!(cost.round_trips <= trips_max, "{count}: {} round trips", cost.round_trips);
+        let asked: usize = cost.asked.values().sum();
+        assert_eq!(cost.looked, asked + 1, "own pages beside the root and those that differ");
+        assert!(cost.arrived <= count, "{} leaves for {count} differences", cost.arrived);
+    }
+}
+
+#[test]
+fn any_two_trees_are_compared() {
+    let all = records(9_000);
+    let some = |keep: &dyn Fn(usize) -> bool| -> Records {
+        let kept = all.iter().enumerate().filter(|(index, _)| keep(*index));
+        kept.map(|(_, (key, value))| (key.clone(), value.clone())).collect()
+    };
+    let states = [
+        Records::new(),
+        some(&|index| index == 17),
+        some(&|index| index < 60),
+        some(&|index| index % 3 > 0),
+        some(&|index| !(2_000..7_000).contains(&index)),
+        some(&|index| index < 8_990),
+        some(&|index| index > 10),
+        all.clone(),
+        altered(&all, 300),
+    ]
+    .map(|records| Tree::of(&records));
+    for (from, own) in states.iter().enumerate() {
+        for (to, theirs) in states.iter().enumerate() {
+            let cost = compared(own, theirs);
+            assert!(!cost.whole && (from != to || cost.asked.is_empty()), "{from} to {to}");
+        }
+    }
+}
+
+#[test]
+fn too_many_differences_end_in_the_whole_tree() {
+    let own = records(3 * CHANGES_MAX as u64);
+    let theirs = altered(&own, own.len());
+    let (own, tree) = (Tree::of(&own), Tree::of(&theirs));
+    // The driver counts the changes; here it gives up at the fiftieth leaf.
+    let mut fetch = comparing();
+    let (mut cost, mut replies) = (Cost::default(), vec![tree.head(9, true)]);
+    while !cost.finished {
+        let mut requests = Vec::new();
+        for reply in std::mem::take(&mut replies) {
+            fetch.handle_message(reply, &keys()).unwrap();
+            while let Some(action) = fetch.poll_action() {
+                act(&mut fetch, action, &own, &mut cost, &mut requests).unwrap();
+                if cost.arrived == 50 && !cost.whole {
+                    fetch.take_whole();
+                }
+            }
+        }
+        replies.extend(requests.iter().flat_map(|request| tree.serve(request)));
+        assert!(cost.finished || !replies.is_empty());
+    }
+    assert!(cost.whole && cost.records == theirs);
+}
+
+#[test]
+fn a_provider_that_lies_is_caught_at_every_step() {
+    let own = records(20_000);
+    let theirs = altered(&own, 3);
+    let (own, theirs) = (Tree::of(&own), Tree::of(&theirs));
+    let mut steps = 0;
+    run(comparing(), &own, &theirs, |number, _| steps = number + 1).unwrap();
+    assert!(steps > 5, "{steps} steps");
+    let other = Tree::of(&altered(&records(20_000), 40));
+    for step in 0..steps {
+        // Another page of the same kind, an older one, and garbage.
+        for kind in 0..3 {
+            let mut seen = 0;
+            let lied = run(comparing(), &own, &theirs, |number, reply| {
+                if number != step {
+                    return;
+                }
+                seen += 1;
+                match (reply, kind) {
+                    (TreeReply::Head { root, .. }, 0) => {
+                        let mut children = decode_inner(root).unwrap();
+                        children[0].records += 1;
+                        *root = make_inner(theirs.levels() - 1, &children).body;
+                    }
+                    (TreeReply::Head { root, .. }, 1) => {
+                        let TreeReply::Head { root: wrong, .. } = other.head(9, true) else {
+                            unreachable!()
+                        };
+                        *root = wrong;
+                    }
+                    (TreeReply::Head { header, .. }, _) => header[3] ^= 1,
+                    // All that the replica has, as it has it.
+                    (TreeReply::Part { bytes, .. }, 0) => {
+                        *bytes = codec::compress(&[0, 0, 0, 0, 1]);
+                    }
+                    (TreeReply::Part { bytes, .. }, 1) => {
+                        *bytes = codec::compress(&[]);
+                    }
+                    (TreeReply::Part { bytes, .. }, _) => {
+                        let last = bytes.len() - 1;
+                        bytes[last] ^= 0x55;
+                    }
+                }
+            });
+            assert!(lied.is_err() && seen == 1, "step {step}, lie {kind}");
+        }
+    }
+    // One that shows what it did not sign, all else being consistent.
+    let refused = run(comparing(), &own, &other, |number, reply| {
+        if number == 0 {
+            *reply = theirs.head(9, false);
+        }
+    });
+    assert!(matches!(refused, Err(PeerMisbehaved::WrongPage(_))));
+}
+
+#[test]
+fn a_leaf_of_the_same_keys_and_other_values_is_refused() {
+    let own = records(20);
+    let theirs = altered(&own, 1);
+    let (own, theirs) = (Tree::of(&own), Tree::of(&theirs));
+    assert_eq!(theirs.levels(), 1);
+    let refused = run(comparing(), &own, &theirs, |_, reply| {
+        if let TreeReply::Part { bytes, .. } = reply {
+            // The replica's own leaf.
+            *bytes = codec::compress(&[0, 0, 0, 0, 20]);
+        }
+    });
+    assert!(matches!(refused, Err(PeerMisbehaved::WrongPage(_))));
+}
+
+#[test]
+fn a_head_without_its_root_page_costs_a_round_trip() {
+    let own = records(5_000);
+    let (own, theirs) = (Tree::of(&own), Tree::of(&altered(&own, 1)));
+    let with = run(comparing(), &own, &theirs, |_, _| ()).unwrap();
+    let without = run(comparing(), &own, &theirs, |_, reply| {
+        if let TreeReply::Head { root, .. } = reply {
+            root.clear();
+        }
+    });
+    let without = without.unwrap();
+    assert_eq!(without.round_trips, with.round_trips + 1);
+    assert!(with.records == without.records);
+}
+
+#[test]
+fn a_repair_asks_for_exactly_the_pages_that_are_damaged() {
+    let records = records(40_000);
+    let well = Tree::of(&records);
+    let of_level = |level: u8, index: usize| {
+        well.pages.keys().filter(|place| place.0 == level).nth(index).unwrap().clone()
+    };
+    let damages = [
+        vec![],
+        vec![of_level(0, 0)],
+        vec![of_level(0, 77), of_level(0, 78), of_level(0, 300)],
+        vec![of_level(1, 3)],
+        vec![of_level(1, 0), of_level(1, 1), of_level(0, 200)],
+        vec![of_level(well.levels() - 1, 0)],
+    ];
+    for damage in damages {
+        for missing in [false, true] {
+            let mut own = well.clone();
+            for place in &damage {
+                if missing {
+                    own.pages.remove(place);
+                } else {
+                    own.pages.insert(place.clone(), b"damaged".to_vec());
+                }
+            }
+            let cost = run(TreeFetch::repairing(partition()), &own, &well, |_, _| ()).unwrap();
+            // The root comes with the head.
+            let asked: BTreeSet<u8> = damage.iter().map(|place| place.0).collect();
+            let asked: BTreeMap<u8, usize> = asked
+                .into_iter()
+                .filter(|level| *level < well.levels() - 1)
+                .map(|level| (level, damage.iter().filter(|place| place.0 == level).count()))
+                .collect();
+            assert_eq!(cost.asked, asked, "{damage:?}");
+            assert!(cost.records == records);
+        }
+    }
+}
