@@ -227,7 +227,8 @@ impl Store {
         assert!(chunks > 0, "there is no such page");
         batch.remove_chunked(&key, chunks);
         if !remove {
-            batch.put(key, b"a page that somebody has garbled".to_vec());
+            // Of one chunk, and with another checksum.
+            batch.put(key, b"\0\x01 a page that somebody has garbled".to_vec());
         }
         self.shared.disk.apply(batch).expect("a test's disk works");
     }
