@@ -1,0 +1,202 @@
+//! The comparison: rounds in which every system takes its turn, and the report.
+
+use std::{
+    fmt::Write as _,
+    fs::File,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::Context as _;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::{
+    arguments::Arguments,
+    files::{Files, RowFile},
+    machine::{self, BLOCK_ROWS, Bounds},
+    network::{Network, text_of},
+    rows::{self, COUNTIES},
+    systems::Setting,
+    table::{Results, with_spread},
+};
+
+/// Measures and prints.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let scratch = Scratch::new()?;
+    let files = Files::new(&scratch.subdir("files")?, arguments.rows);
+    let mut results = Results::default();
+    let mut bounds = Vec::new();
+    let mut counted_on = "";
+    for round in 1..=arguments.repeat {
+        bounds.push({
+            let _turn = take_turn(arguments)?;
+            Bounds::measure(&files.get(RowFile::Base)?, scratch.path())?
+        });
+        for system in &arguments.systems {
+            eprintln!("round {round}: {}", system.title());
+            let _turn = take_turn(arguments)?;
+            let dir = scratch.subdir(system.name())?;
+            let network = Network::new(system.name())?;
+            counted_on = network.describe();
+            let setting =
+                Setting { files: &files, dir: &dir, network: &network, works: &arguments.works };
+            system
+                .measure(&setting, &mut results.column(*system))
+                .with_context(|| format!("measure {}", system.name()))?;
+            std::fs::remove_dir_all(&dir)?;
+        }
+    }
+    let report = report(arguments, &files, scratch.path(), &results, &bounds, counted_on)?;
+    print!("{report}");
+    if let Some(path) = &arguments.output {
+        std::fs::write(path, report).with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Waits for the lock, if one is asked for; it ends with what is answered.
+pub fn take_turn(arguments: &Arguments) -> anyhow::Result<Option<File>> {
+    let Some(path) = &arguments.lock else { return Ok(None) };
+    let file = File::options().create(true).append(true).open(path)?;
+    flock(&file, FlockOperation::LockExclusive)?;
+    Ok(Some(file))
+}
+
+fn report(
+    arguments: &Arguments,
+    files: &Files,
+    dir: &Path,
+    results: &Results,
+    bounds: &[Bounds],
+    counted_on: &str,
+) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let base = files.get(RowFile::Base)?;
+    let megabytes = base.metadata()?.len() as f64 / 1e6;
+    writeln!(
+        text,
+        "{} rows, {megabytes:.0} MB of CSV; {} {}, all systems in turn in each: median (smallest–largest). \
+         `n×`: the median divided by creditsync's; above 1 creditsync needs less.\n",
+        arguments.rows,
+        arguments.repeat,
+        if arguments.repeat == 1 { "round" } else { "rounds" },
+    )?;
+    text.push_str(&results.markdown());
+    text.push_str("\nThe machine, measured in the same rounds:\n\n");
+    text.push_str(&machine_table(bounds));
+    writeln!(text, "\nMachine: {}.", machine(dir)?)?;
+    writeln!(
+        text,
+        "Memory is what all processes of a side have resident at one time, looked at every 25 ms: the sum of their \
+         anonymous memory, and once the largest shared memory and the largest share of files. Bytes on the wire \
+         are counted on {counted_on}, with all headers and in both directions. Disk is what files occupy.\n"
+    )?;
+    for system in &arguments.systems {
+        writeln!(
+            text,
+            "- **{}** ({}). {}",
+            system.title(),
+            system.version()?.trim(),
+            system.notes()
+        )?;
+    }
+    writeln!(
+        text,
+        "\nAgain: `tests/bench/run.sh --rows {} --repeat {}`.",
+        arguments.rows, arguments.repeat
+    )?;
+    Ok(text)
+}
+
+fn machine_table(bounds: &[Bounds]) -> String {
+    let row = |what: &str, decimals: usize, value: fn(&Bounds) -> f64| {
+        let values: Vec<f64> = bounds.iter().map(value).collect();
+        format!("| {what} | {} |\n", with_spread(&values, decimals))
+    };
+    [
+        "| bound | |\n| --- | ---: |\n".to_owned(),
+        row("append of 4 KiB with `fdatasync`: median, ms", 2, |bounds| bounds.append_ms),
+        row("BLAKE3, one core, MB/s", 0, |bounds| bounds.blake3_mb_s),
+        row("zstd -1 of the rows in blocks of 64, one core, MB/s", 0, |bounds| bounds.zstd_mb_s),
+        row("zstd -1 of the rows in blocks of 64, ratio", 2, |bounds| bounds.zstd_ratio),
+        row("bare CSV parse of the file, one core, s", 2, |bounds| bounds.parse_s),
+    ]
+    .concat()
+}
+
+/// Processor, memory, kernel, and the file system that was written to.
+fn machine(dir: &Path) -> anyhow::Result<String> {
+    let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+    };
+    let kib: u64 = field(&file("/proc/meminfo"), "MemTotal").trim_end_matches(" kB").parse()?;
+    let file_system = text_of(Command::new("stat").args(["-f", "-c", "%T"]).arg(dir))?;
+    Ok(format!(
+        "{} cores of {}, {} GiB of memory, Linux {}, {}",
+        std::thread::available_parallelism()?,
+        field(&file("/proc/cpuinfo"), "model name"),
+        kib >> 20,
+        file("/proc/sys/kernel/osrelease").trim(),
+        file_system.trim()
+    ))
+}
+
+/// Compares how files of real rows and the made-up ones compress.
+pub fn rows_like(real: &[PathBuf]) -> anyhow::Result<()> {
+    /// A county of a city has about so many enterprises.
+    const COUNTY_ROWS: u64 = 1000;
+    let scratch = Scratch::new()?;
+    let mut made_up = Vec::new();
+    for county in 0..COUNTIES {
+        let path = scratch.path().join(format!("{county}.csv"));
+        let mut numbers = (0..COUNTY_ROWS).map(|row| (row * COUNTIES + county, 0));
+        rows::write(&path, &mut numbers)?;
+        made_up.push(path);
+    }
+    println!(
+        "| rows | zstd -1, blocks of {BLOCK_ROWS} by code | bytes a row |\n| --- | ---: | ---: |"
+    );
+    for (what, files) in [("given", real), ("made up", &made_up)] {
+        if !files.is_empty() {
+            let (ratio, bytes) = machine::likeness(files)?;
+            println!("| {what} | {ratio:.2} | {bytes:.0} |");
+        }
+    }
+    Ok(())
+}
+
+/// A directory that is removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("creditsync-bench-{}", std::process::id()));
+        // A database server runs as another user and reads files there.
+        std::fs::DirBuilder::new()
+            .mode(0o755)
+            .create(&path)
+            .with_context(|| format!("make {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn subdir(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let path = self.0.join(name);
+        std::fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("{} could not be removed: {error}", self.0.display());
+        }
+    }
+}
