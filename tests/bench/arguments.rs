@@ -9,14 +9,18 @@ use crate::{systems::System, works::Work};
 /// What can be asked for.
 pub const USAGE: &str = "\
 tests/bench/run.sh [OPTIONS]             compare creditsync with its peers
+tests/bench/run.sh growth [OPTIONS]      creditsync with more records, and more members
 tests/bench/run.sh rows-like FILE...     how well FILEs compress, and the made-up rows
 
   --rows N          rows of the register (1000000)
   --repeat N        rounds; every system takes its turn in each (3)
-  --systems A,B     only these: creditsync, postgres
+  --systems A,B     only these: creditsync, postgres, rsync, syncthing, negentropy,
+                    iroh-docs
   --works A,B       only these: import, copy, full-again, updates, one-row,
-                    restart, counties. Most need import and copy,
+                    differences, restart, counties. Most need import and copy,
                     which are done and shown anyway.
+  --sizes N,N       growth: so many records of one county (10000,100000,1000000,5000000)
+  --members N,N     growth: so many counties of 20000 records (1,4,13,50)
   --output FILE     write the table there as well
   --lock FILE       hold a lock on FILE during each system's turn, so that two
                     measurements on one machine do not disturb each other
@@ -31,6 +35,8 @@ pub enum Mode {
     Help,
     /// The comparison.
     Compare,
+    /// The curves of creditsync alone.
+    Growth,
     /// The check of the made-up rows.
     RowsLike(Vec<PathBuf>),
 }
@@ -47,6 +53,10 @@ pub struct Arguments {
     pub systems: Vec<System>,
     /// Which works.
     pub works: BTreeSet<Work>,
+    /// Records of one county, for growth.
+    pub sizes: Vec<u64>,
+    /// Counties, for growth.
+    pub members: Vec<usize>,
     /// Where the table goes besides standard output.
     pub output: Option<PathBuf>,
     /// What is locked during a turn.
@@ -61,6 +71,8 @@ pub fn parse(words: impl Iterator<Item = String>) -> anyhow::Result<Arguments> {
         repeat: 3,
         systems: System::ALL.to_vec(),
         works: Work::ALL.into_iter().collect(),
+        sizes: vec![10_000, 100_000, 1_000_000, 5_000_000],
+        members: vec![1, 4, 13, 50],
         output: None,
         lock: None,
     };
@@ -68,6 +80,9 @@ pub fn parse(words: impl Iterator<Item = String>) -> anyhow::Result<Arguments> {
     if words.next_if_eq("rows-like").is_some() {
         arguments.mode = Mode::RowsLike(words.map(PathBuf::from).collect());
         return Ok(arguments);
+    }
+    if words.next_if_eq("growth").is_some() {
+        arguments.mode = Mode::Growth;
     }
     while let Some(option) = words.next() {
         if option == "--help" || option == "-h" {
@@ -86,6 +101,8 @@ pub fn parse(words: impl Iterator<Item = String>) -> anyhow::Result<Arguments> {
                 let works = named(&value, &Work::ALL, |work| work.name())?;
                 arguments.works = works.into_iter().collect();
             }
+            "--sizes" => arguments.sizes = numbers(&value).context("--sizes")?,
+            "--members" => arguments.members = numbers(&value).context("--members")?,
             "--output" => arguments.output = Some(value.into()),
             "--lock" => arguments.lock = Some(value.into()),
             _ => bail!("{option} is unknown"),
@@ -94,6 +111,14 @@ pub fn parse(words: impl Iterator<Item = String>) -> anyhow::Result<Arguments> {
     // Fewer would leave a county without a row to look for.
     ensure!(arguments.rows >= 1000 && arguments.repeat > 0, "at least 1000 rows, and one round");
     Ok(arguments)
+}
+
+fn numbers<T>(list: &str) -> anyhow::Result<Vec<T>>
+where
+    T: std::str::FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    Ok(list.split(',').map(str::parse).collect::<Result<_, _>>()?)
 }
 
 /// The ones of `all` that a list names, in the order of `all`.

@@ -17,42 +17,77 @@ use crate::{
     machine::{self, BLOCK_ROWS, Bounds},
     network::{Network, text_of},
     rows::{self, COUNTIES},
-    systems::Setting,
+    systems::{Setting, System},
     table::{Results, with_spread},
 };
+
+/// So many rows are few.
+const FEW_ROWS: u64 = 10_000;
+
+/// Systems that are measured with the same rows, and what came out.
+struct Group {
+    systems: Vec<System>,
+    files: Files,
+    results: Results,
+}
 
 /// Measures and prints.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let scratch = Scratch::new()?;
-    let files = Files::new(&scratch.subdir("files")?, arguments.rows);
-    let mut results = Results::default();
+    let mut groups = groups(arguments, &scratch)?;
     let mut bounds = Vec::new();
     let mut counted_on = "";
     for round in 1..=arguments.repeat {
-        bounds.push({
-            let _turn = take_turn(arguments)?;
-            Bounds::measure(&files.get(RowFile::Base)?, scratch.path())?
-        });
-        for system in &arguments.systems {
-            eprintln!("round {round}: {}", system.title());
-            let _turn = take_turn(arguments)?;
-            let dir = scratch.subdir(system.name())?;
-            let network = Network::new(system.name())?;
-            counted_on = network.describe();
-            let setting =
-                Setting { files: &files, dir: &dir, network: &network, works: &arguments.works };
-            system
-                .measure(&setting, &mut results.column(*system))
-                .with_context(|| format!("measure {}", system.name()))?;
-            std::fs::remove_dir_all(&dir)?;
+        for (at, group) in groups.iter_mut().enumerate() {
+            if at == 0 {
+                let base = group.files.get(RowFile::Base)?;
+                let _turn = take_turn(arguments)?;
+                bounds.push(Bounds::measure(&base, scratch.path())?);
+            }
+            for system in &group.systems {
+                eprintln!("round {round}: {}", system.title());
+                let _turn = take_turn(arguments)?;
+                let dir = scratch.subdir(system.name())?;
+                let network = Network::new(system.name())?;
+                counted_on = network.describe();
+                let setting = Setting {
+                    files: &group.files,
+                    dir: &dir,
+                    network: &network,
+                    works: &arguments.works,
+                };
+                system
+                    .measure(&setting, &mut group.results.column(*system))
+                    .with_context(|| format!("measure {}", system.name()))?;
+                std::fs::remove_dir_all(&dir)?;
+            }
         }
     }
-    let report = report(arguments, &files, scratch.path(), &results, &bounds, counted_on)?;
+    let report = report(arguments, &groups, scratch.path(), &bounds, counted_on)?;
     print!("{report}");
     if let Some(path) = &arguments.output {
         std::fs::write(path, report).with_context(|| format!("write {}", path.display()))?;
     }
     Ok(())
+}
+
+/// The systems that take all rows; and those that take few, with creditsync once
+/// more beside them.
+fn groups(arguments: &Arguments, scratch: &Scratch) -> anyhow::Result<Vec<Group>> {
+    let (few, all): (Vec<System>, Vec<System>) =
+        arguments.systems.iter().partition(|system| system.takes_few_rows());
+    let mut groups = Vec::new();
+    if !all.is_empty() {
+        let files = Files::new(&scratch.subdir("files")?, arguments.rows);
+        groups.push(Group { systems: all, files, results: Results::default() });
+    }
+    if !few.is_empty() {
+        let files = Files::new(&scratch.subdir("few")?, arguments.rows.min(FEW_ROWS));
+        let mut systems = vec![System::Creditsync];
+        systems.extend(few);
+        groups.push(Group { systems, files, results: Results::default() });
+    }
+    Ok(groups)
 }
 
 /// Waits for the lock, if one is asked for; it ends with what is answered.
@@ -65,25 +100,26 @@ pub fn take_turn(arguments: &Arguments) -> anyhow::Result<Option<File>> {
 
 fn report(
     arguments: &Arguments,
-    files: &Files,
+    groups: &[Group],
     dir: &Path,
-    results: &Results,
     bounds: &[Bounds],
     counted_on: &str,
 ) -> anyhow::Result<String> {
     let mut text = String::new();
-    let base = files.get(RowFile::Base)?;
-    let megabytes = base.metadata()?.len() as f64 / 1e6;
-    writeln!(
-        text,
-        "{} rows, {megabytes:.0} MB of CSV; {} {}, all systems in turn in each: median (smallest–largest). \
-         `n×`: the median divided by creditsync's; above 1 creditsync needs less.\n",
-        arguments.rows,
-        arguments.repeat,
-        if arguments.repeat == 1 { "round" } else { "rounds" },
-    )?;
-    text.push_str(&results.markdown());
-    text.push_str("\nThe machine, measured in the same rounds:\n\n");
+    for group in groups {
+        let megabytes = group.files.get(RowFile::Base)?.metadata()?.len() as f64 / 1e6;
+        writeln!(
+            text,
+            "{} rows, {megabytes:.0} MB of CSV; {} {}, all systems in turn in each: median (smallest–largest). \
+             `n×`: the median divided by creditsync's; above 1 creditsync needs less.\n",
+            group.files.rows(),
+            arguments.repeat,
+            if arguments.repeat == 1 { "round" } else { "rounds" },
+        )?;
+        text.push_str(&group.results.markdown());
+        text.push('\n');
+    }
+    text.push_str("The machine, measured in the same rounds:\n\n");
     text.push_str(&machine_table(bounds));
     writeln!(text, "\nMachine: {}.", machine(dir)?)?;
     writeln!(
@@ -169,10 +205,11 @@ pub fn rows_like(real: &[PathBuf]) -> anyhow::Result<()> {
 }
 
 /// A directory that is removed at the end.
-struct Scratch(PathBuf);
+pub struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new() -> anyhow::Result<Self> {
+    /// Made below the directory for temporary files.
+    pub fn new() -> anyhow::Result<Self> {
         let path = std::env::temp_dir().join(format!("creditsync-bench-{}", std::process::id()));
         // A database server runs as another user and reads files there.
         std::fs::DirBuilder::new()
@@ -182,11 +219,13 @@ impl Scratch {
         Ok(Self(path))
     }
 
-    fn path(&self) -> &Path {
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
         &self.0
     }
 
-    fn subdir(&self, name: &str) -> anyhow::Result<PathBuf> {
+    /// A directory below it.
+    pub fn subdir(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.0.join(name);
         std::fs::create_dir_all(&path)?;
         Ok(path)

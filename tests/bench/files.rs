@@ -20,8 +20,12 @@ pub enum RowFile {
     Shuffled,
     /// All rows, one of them changed.
     OneChanged,
-    /// Ten percent of the rows, changed.
+    /// The changed rows of [`RowFile::Updated`] alone.
     Updates,
+    /// All rows, ten percent changed.
+    Updated,
+    /// All rows, so many changed.
+    Differing(u64),
     /// One county's share of the base.
     County(u64),
 }
@@ -62,6 +66,11 @@ impl Files {
                 let mut changed = self.updated().map(|number| (number, updated));
                 rows::write(&path, &mut changed)
             }
+            RowFile::Updated => self.write_changed(&path, &self.updated().collect()),
+            RowFile::Differing(count) => self.write_changed(
+                &path,
+                &(0..count).map(|change| rows::scattered(change, self.rows)).collect(),
+            ),
             RowFile::County(county) => {
                 let mut share = rows.filter(|number| number % COUNTIES == county);
                 rows::write(&path, &mut (&mut share).map(|number| (number, base)))

@@ -8,6 +8,7 @@
 mod arguments;
 mod compare;
 mod files;
+mod growth;
 mod machine;
 mod network;
 mod rows;
@@ -30,6 +31,7 @@ fn main() -> anyhow::Result<()> {
     match arguments.mode {
         Mode::Help => println!("{}", arguments::USAGE),
         Mode::Compare => compare::run(&arguments)?,
+        Mode::Growth => growth::run(&arguments)?,
         Mode::RowsLike(ref files) => compare::rows_like(files)?,
     }
     Ok(())

@@ -13,6 +13,8 @@ pub enum Work {
     Updates,
     /// One row changes, again and again.
     OneRow,
+    /// The two sides differ without knowing where.
+    Differences,
     /// Either side comes back after it was stopped.
     Restart,
     /// 13 counties import their share at the same time.
@@ -21,12 +23,13 @@ pub enum Work {
 
 impl Work {
     /// All, in the order of the table.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Import,
         Self::Copy,
         Self::FullAgain,
         Self::Updates,
         Self::OneRow,
+        Self::Differences,
         Self::Restart,
         Self::Counties,
     ];
@@ -39,6 +42,7 @@ impl Work {
             Self::FullAgain => "full-again",
             Self::Updates => "updates",
             Self::OneRow => "one-row",
+            Self::Differences => "differences",
             Self::Restart => "restart",
             Self::Counties => "counties",
         }
@@ -52,6 +56,7 @@ impl Work {
             Self::FullAgain => "The whole file again",
             Self::Updates => "Scattered updates of 10 % of the rows, until durable at the hub",
             Self::OneRow => "One changed row, until durable at the hub",
+            Self::Differences => "Differences found and repaired",
             Self::Restart => "Restart until serving",
             Self::Counties => "13 counties import 1/13 each at once, until durable at the hub",
         }
@@ -85,6 +90,15 @@ pub enum Line {
     OneRowMedian,
     OneRowP99,
     OneRowWire,
+    Find1Time,
+    Find1Wire,
+    Find1Trips,
+    Find100Time,
+    Find100Wire,
+    Find100Trips,
+    Find10000Time,
+    Find10000Wire,
+    Find10000Trips,
     RestartCounty,
     RestartHub,
     CountyDiskAtEnd,
@@ -98,7 +112,7 @@ pub enum Line {
 impl Line {
     /// The work it belongs to, what it says, and with how many decimals.
     pub fn describe(self) -> (Work, &'static str, usize) {
-        use Work::{Copy, Counties, FullAgain, Import, OneRow, Restart, Updates};
+        use Work::{Copy, Counties, Differences, FullAgain, Import, OneRow, Restart, Updates};
         match self {
             Self::ImportTime => (Import, "time, s", 2),
             Self::ImportMemory => (Import, "county: peak memory, MiB", 0),
@@ -122,6 +136,15 @@ impl Line {
             Self::OneRowMedian => (OneRow, "median, ms", 2),
             Self::OneRowP99 => (OneRow, "99th percentile, ms", 2),
             Self::OneRowWire => (OneRow, "on the wire, kB", 2),
+            Self::Find1Time => (Differences, "1 row: time, s", 3),
+            Self::Find1Wire => (Differences, "1 row: on the wire, kB", 1),
+            Self::Find1Trips => (Differences, "1 row: round trips", 0),
+            Self::Find100Time => (Differences, "100 rows: time, s", 3),
+            Self::Find100Wire => (Differences, "100 rows: on the wire, kB", 1),
+            Self::Find100Trips => (Differences, "100 rows: round trips", 0),
+            Self::Find10000Time => (Differences, "10 000 rows: time, s", 3),
+            Self::Find10000Wire => (Differences, "10 000 rows: on the wire, kB", 1),
+            Self::Find10000Trips => (Differences, "10 000 rows: round trips", 0),
             Self::RestartCounty => (Restart, "county: time, s", 3),
             Self::RestartHub => (Restart, "hub: time, s", 3),
             Self::CountyDiskAtEnd => (Restart, "county: disk after all of the above, MB", 0),
@@ -133,3 +156,10 @@ impl Line {
         }
     }
 }
+
+/// How many differences are looked for, and the lines of time, bytes and round trips.
+pub const DIFFERENCES: [(u64, Line, Line, Line); 3] = [
+    (1, Line::Find1Time, Line::Find1Wire, Line::Find1Trips),
+    (100, Line::Find100Time, Line::Find100Wire, Line::Find100Trips),
+    (10_000, Line::Find10000Time, Line::Find10000Wire, Line::Find10000Trips),
+];

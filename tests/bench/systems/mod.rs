@@ -1,7 +1,12 @@
 //! The systems that are compared, and what each is given to work with.
 
-mod creditsync;
+pub mod creditsync;
+mod iroh_docs;
+mod negentropy;
 mod postgres;
+mod rsync;
+mod syncthing;
+mod whole_file;
 
 use std::{
     collections::BTreeSet,
@@ -19,6 +24,14 @@ pub enum System {
     Creditsync,
     /// PostgreSQL's logical replication.
     Postgres,
+    /// rsync of the file.
+    Rsync,
+    /// Syncthing with the file.
+    Syncthing,
+    /// The crate that finds differences of sets.
+    Negentropy,
+    /// The crate with documents of entries.
+    IrohDocs,
 }
 
 /// How often one row is changed, one after the other.
@@ -58,13 +71,24 @@ impl Setting<'_> {
 
 impl System {
     /// All, creditsync first.
-    pub const ALL: [Self; 2] = [Self::Creditsync, Self::Postgres];
+    pub const ALL: [Self; 6] = [
+        Self::Creditsync,
+        Self::Postgres,
+        Self::Rsync,
+        Self::Syncthing,
+        Self::Negentropy,
+        Self::IrohDocs,
+    ];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Creditsync => "creditsync",
             Self::Postgres => "postgres",
+            Self::Rsync => "rsync",
+            Self::Syncthing => "syncthing",
+            Self::Negentropy => "negentropy",
+            Self::IrohDocs => "iroh-docs",
         }
     }
 
@@ -73,7 +97,16 @@ impl System {
         match self {
             Self::Creditsync => "creditsync",
             Self::Postgres => "PostgreSQL 15",
+            Self::Rsync => "rsync",
+            Self::Syncthing => "Syncthing",
+            Self::Negentropy => "negentropy (ids)",
+            Self::IrohDocs => "iroh-docs",
         }
+    }
+
+    /// Whether all rows would take it too long.
+    pub fn takes_few_rows(self) -> bool {
+        self == Self::IrohDocs
     }
 
     /// What was run, exactly.
@@ -81,6 +114,10 @@ impl System {
         match self {
             Self::Creditsync => creditsync::version(),
             Self::Postgres => postgres::version(),
+            Self::Rsync => rsync::version(),
+            Self::Syncthing => syncthing::version(),
+            Self::Negentropy => negentropy::version(),
+            Self::IrohDocs => iroh_docs::version(),
         }
     }
 
@@ -90,6 +127,10 @@ impl System {
         match self {
             Self::Creditsync => creditsync::NOTES,
             Self::Postgres => postgres::NOTES,
+            Self::Rsync => rsync::NOTES,
+            Self::Syncthing => syncthing::NOTES,
+            Self::Negentropy => negentropy::NOTES,
+            Self::IrohDocs => iroh_docs::NOTES,
         }
     }
 
@@ -98,6 +139,10 @@ impl System {
         match self {
             Self::Creditsync => creditsync::measure(setting, column),
             Self::Postgres => postgres::measure(setting, column),
+            Self::Rsync => rsync::measure(setting, column),
+            Self::Syncthing => syncthing::measure(setting, column),
+            Self::Negentropy => negentropy::measure(setting, column),
+            Self::IrohDocs => iroh_docs::measure(setting, column),
         }
     }
 }

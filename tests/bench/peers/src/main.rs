@@ -1,6 +1,8 @@
 //! Programs that the benchmark starts to measure peers that are crates, and with
-//! clients that are crates. Each prints one JSON document.
+//! clients that are crates. Their answers go to standard output.
 
+mod iroh_docs;
+mod negentropy_ids;
 mod postgres_latency;
 
 use anyhow::bail;
@@ -12,6 +14,8 @@ fn main() -> anyhow::Result<()> {
         ["postgres-latency", publisher, subscriber, changes] => {
             postgres_latency::run(publisher, subscriber, changes.as_ref())
         }
+        ["negentropy", own, other] => negentropy_ids::run(own.as_ref(), other.as_ref()),
+        ["iroh-docs", dir] => iroh_docs::run(dir.as_ref()),
         _ => bail!("started by tests/bench/run.sh only"),
     }
 }
