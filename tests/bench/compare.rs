@@ -5,7 +5,6 @@ use std::{
     fs::File,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::Context as _;
@@ -15,7 +14,7 @@ use crate::{
     arguments::Arguments,
     files::{Files, RowFile},
     machine::{self, BLOCK_ROWS, Bounds},
-    network::{Network, text_of},
+    network::Network,
     rows::{self, COUNTIES},
     systems::{Setting, System},
     table::{Results, with_spread},
@@ -121,7 +120,7 @@ fn report(
     }
     text.push_str("The machine, measured in the same rounds:\n\n");
     text.push_str(&machine_table(bounds));
-    writeln!(text, "\nMachine: {}.", machine(dir)?)?;
+    writeln!(text, "\nMachine: {}.", machine::describe(dir)?)?;
     writeln!(
         text,
         "Memory is what all processes of a side have resident at one time, looked at every 25 ms: the sum of their \
@@ -137,12 +136,16 @@ fn report(
             system.notes()
         )?;
     }
-    writeln!(
-        text,
-        "\nAgain: `tests/bench/run.sh --rows {} --repeat {}`.",
-        arguments.rows, arguments.repeat
-    )?;
+    writeln!(text, "\nAgain: `{}`.", again())?;
     Ok(text)
+}
+
+/// The command that does the same.
+pub fn again() -> String {
+    std::iter::once("tests/bench/run.sh".to_owned())
+        .chain(std::env::args().skip(1))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn machine_table(bounds: &[Bounds]) -> String {
@@ -159,25 +162,6 @@ fn machine_table(bounds: &[Bounds]) -> String {
         row("bare CSV parse of the file, one core, s", 2, |bounds| bounds.parse_s),
     ]
     .concat()
-}
-
-/// Processor, memory, kernel, and the file system that was written to.
-fn machine(dir: &Path) -> anyhow::Result<String> {
-    let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let field = |text: &str, name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-        line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
-    };
-    let kib: u64 = field(&file("/proc/meminfo"), "MemTotal").trim_end_matches(" kB").parse()?;
-    let file_system = text_of(Command::new("stat").args(["-f", "-c", "%T"]).arg(dir))?;
-    Ok(format!(
-        "{} cores of {}, {} GiB of memory, Linux {}, {}",
-        std::thread::available_parallelism()?,
-        field(&file("/proc/cpuinfo"), "model name"),
-        kib >> 20,
-        file("/proc/sys/kernel/osrelease").trim(),
-        file_system.trim()
-    ))
 }
 
 /// Compares how files of real rows and the made-up ones compress.

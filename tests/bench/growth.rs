@@ -6,10 +6,11 @@ use anyhow::Context as _;
 
 use crate::{
     arguments::Arguments,
-    compare::{Scratch, take_turn},
+    compare::{Scratch, again, take_turn},
+    machine,
     network::Network,
     rows,
-    systems::creditsync::Federation,
+    systems::{System, creditsync::Federation},
 };
 
 /// The records of each member where members grow.
@@ -31,6 +32,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         with_members(&mut by_members, *members).with_context(|| format!("{members} members"))?;
     }
     report.push_str(&by_members.markdown(&format!("members, {MEMBER_ROWS} records each")));
+    let machine = machine::describe(&std::env::temp_dir())?;
+    let version = System::Creditsync.version()?;
+    writeln!(
+        report,
+        "\n{} with default settings, each number measured once, on {machine}. Peaks of resident memory, looked at \
+         every 25 ms; both daemons run on the machine, and the copy runs from the start of the county's daemon to \
+         the hub's acknowledgement.\n\nAgain: `{}`.",
+        version.trim(),
+        again()
+    )?;
     print!("{report}");
     if let Some(path) = &arguments.output {
         std::fs::write(path, report).with_context(|| format!("write {}", path.display()))?;

@@ -6,12 +6,13 @@ use std::{
     fs::File,
     io::{BufReader, Write as _},
     path::{Path, PathBuf},
+    process::Command,
     time::Instant,
 };
 
 use anyhow::{Context as _, ensure};
 
-use crate::table::median;
+use crate::{network::text_of, table::median};
 
 /// Appends that are made durable one by one.
 const APPENDS: usize = 1000;
@@ -128,4 +129,23 @@ pub fn likeness(files: &[PathBuf]) -> anyhow::Result<(f64, f64)> {
     }
     ensure!(rows > 0, "no rows");
     Ok((bytes as f64 / compressed as f64, bytes as f64 / rows as f64))
+}
+
+/// Processor, memory, kernel, and the file system that was written to.
+pub fn describe(dir: &Path) -> anyhow::Result<String> {
+    let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+    };
+    let kib: u64 = field(&file("/proc/meminfo"), "MemTotal").trim_end_matches(" kB").parse()?;
+    let file_system = text_of(Command::new("stat").args(["-f", "-c", "%T"]).arg(dir))?;
+    Ok(format!(
+        "{} cores of {}, {} GiB of memory, Linux {}, {}",
+        std::thread::available_parallelism()?,
+        field(&file("/proc/cpuinfo"), "model name"),
+        kib >> 20,
+        file("/proc/sys/kernel/osrelease").trim(),
+        file_system.trim()
+    ))
 }
