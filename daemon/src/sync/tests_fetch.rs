@@ -472,6 +472,33 @@ fn a_repair_replaces_exactly_what_is_damaged() {
 }
 
 #[test]
+fn a_leaf_that_was_changed_in_place_is_repaired_whole() {
+    let two = Two::with(5_000);
+    let change = |value: &str| {
+        commit(&two.origin, &enterprise(), puts([100, 4000], value));
+        follow(&two.origin, &two.replica, &enterprise());
+    };
+    change("first");
+    let leaf = two.places(0).into_iter().rfind(|first| *first <= key(100)).unwrap();
+    // The leaf's bytes, then its patch.
+    for part in [0, 128] {
+        let mut before = two.replica.snapshot_blocking(&enterprise()).unwrap().unwrap();
+        let patched = two.replica.counters().leaves_patched;
+        change(&format!("changed before part {part} is damaged"));
+        assert!(two.replica.counters().leaves_patched > patched);
+        two.replica.damage(&enterprise(), part, &leaf, false);
+        let How::Healed(healed) = two.repair(Purpose::RepairReplica).unwrap().0 else { panic!() };
+        assert_eq!((healed.leaves, healed.inner, healed.removed), (1, 0, 0));
+        two.assert_same();
+        // What it had saved of the leaf is of no use without the rest.
+        let read: Result<Vec<_>, _> = before.leaves().collect();
+        assert!(matches!(read, Err(StoreError::SnapshotExpired)));
+        change("and changed again");
+        two.assert_same();
+    }
+}
+
+#[test]
 fn a_repair_against_another_head_comes_to_a_newer_one_or_leaves_an_own_partition_alone() {
     let two = Two::with(5_000);
     let leaf = two.places(0).swap_remove(9);
