@@ -54,12 +54,17 @@ impl Results {
         let mut cell = with_spread(values, decimals);
         if system != System::Creditsync
             && let Some(own) = self.values.get(&(line, System::Creditsync))
-            && median(own) > 0.0
+            && shows(median(own), decimals)
         {
             let _ = write!(cell, " · {}×", two_digits(median(values) / median(own)));
         }
         cell
     }
+}
+
+/// Whether a value is more than a few of its last decimals: a ratio to less is noise.
+fn shows(value: f64, decimals: usize) -> bool {
+    value > 0.1_f64.powi(i32::try_from(decimals).unwrap_or(i32::MAX)) * 4.0
 }
 
 /// A system's share of the results.

@@ -23,7 +23,8 @@ use crate::{
 /// How it was used.
 pub const NOTES: &str = "Persistent stores on both sides (iroh 1, iroh-blobs 0.103), an entry a row with its code as key, 64 insertions \
      under way at a time; relays and look-ups are off. A row is there when the hub's document has its entry and its \
-     store the content: visible, but not yet durable, which it becomes up to half a second later. Initial copy: the \
+     store the content: visible, not necessarily durable, since it \
+     commits up to half a second later (`MAX_COMMIT_DELAY`). Initial copy: the \
      hub joins by ticket. Differences: changed at the county while the hub's process is stopped; the time runs from \
      the hub's start. With fewer rows than the others, since it takes long for each. It cannot be given a whole \
      file, and was not tried with 13 counties.";

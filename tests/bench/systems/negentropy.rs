@@ -16,8 +16,7 @@ use crate::{
 pub const NOTES: &str = "A library: two sets of the rows' hashes (BLAKE3 of its fields, as 32-byte ids) in its sorted vector storage, \
      reconciled in one process without a limit on the size of frames. The bytes are those of its messages alone, \
      and the rows themselves would come on top; a changed row counts twice, since its old and its new hash differ. \
-     The time is that of reconciling: reading the rows, hashing and sorting them, which it leaves to its user, took \
-     longer and is not counted.";
+     The time is that of reconciling: reading the rows, hashing and sorting them is left to its user and not counted.";
 
 /// The crate.
 pub fn version() -> anyhow::Result<String> {

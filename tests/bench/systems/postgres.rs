@@ -30,10 +30,10 @@ pub const NOTES: &str = "A publisher at the county and a subscriber at the hub, 
      Import: server-side `COPY` into a table with its primary key and a publication. Initial copy: from \
      `CREATE SUBSCRIPTION` until `srsubstate = 'r'`. The whole file again: in one transaction `COPY` into a \
      temporary table, `ANALYZE`, `MERGE` of what is distinct, `DELETE` of what is missing (`INSERT … ON CONFLICT DO \
-     UPDATE … WHERE … IS DISTINCT FROM …` instead of `MERGE` took 1.7 times as long). Updates: in one transaction \
+     UPDATE … WHERE … IS DISTINCT FROM …` instead of `MERGE` was slower when it was tried). Updates: in one transaction \
      `COPY` into a temporary table, `ANALYZE`, `UPDATE … FROM`, until visible at the subscriber. One row: `UPDATE` on \
-     one connection, `SELECT` by key without a pause on another until it shows. 13 counties: a cluster for each (13 \
-     databases of one cluster took 1.3 times as long, since every publication reads the log of all). Disk: the data \
+     one connection, `SELECT` by key without a pause on another until it shows. 13 counties: a cluster for each, as counties would have; in one \
+     cluster with 13 databases every publication reads the log of all. Disk: the data \
      directory after a `CHECKPOINT`, without its write-ahead log. Logical replication does not compare the two \
      sides: no differences.";
 

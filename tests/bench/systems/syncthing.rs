@@ -25,8 +25,8 @@ use crate::{
 /// How it was used.
 pub const NOTES: &str = "One instance each with a home of its own, connected over TCP on loopback before anything is measured; \
      discovery, relays, NAT traversal, usage and crash reports and upgrades are off, folders are send-only at the \
-     county and receive-only at the hub. A changed file is announced with `POST /rest/db/scan`, as its documentation \
-     recommends instead of waiting for a rescan, and is there when the hub's file has its size and time of change \
+     county and receive-only at the hub. A changed file is announced with `POST /rest/db/scan`, which its documentation \
+     describes, instead of waiting for a rescan, and is there when the hub's file has its size and time of change \
      (written to a temporary file, fsynced, renamed). As with rsync there is no import, and one changed row is \
      measured 5 times.";
 
