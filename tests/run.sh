@@ -24,8 +24,6 @@ need_package mount mount
 # Tests with certificates of another PKI, and with a wrong clock.
 need_package openssl openssl
 need_package faketime faketime
-# A test that counts an import's instructions.
-need_package valgrind valgrind
 command -v cargo >/dev/null || { echo "tests/run.sh: install Rust first (rustup.rs)" >&2; exit 1; }
 cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 cargo clippy --version >/dev/null 2>&1 || rustup component add clippy

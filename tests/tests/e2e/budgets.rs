@@ -1,15 +1,13 @@
-//! What a piece of work costs in pages, flushes, bytes and instructions.
+//! What a piece of work costs in pages, flushes and bytes.
 //!
 //! None of it depends on the clock or the machine, so a budget that is exceeded
 //! means that more work is done than before. Whoever has a reason to do more
 //! raises the budget and says why. Each is the cost as it was measured, and a
 //! tenth to a quarter on top.
 
-use std::process::Command;
-
 use harness::{
     federation::{Federation, HUB},
-    node::{Node, command, path_text, run, workspace},
+    node::Node,
     table::Table,
 };
 
@@ -152,39 +150,4 @@ fn loading_updating_and_delivering_again_stay_within_their_budgets() {
     println!("scattered: {wire} bytes on the wire");
     within("bytes of a scattered change on the wire", wire / changes, 24);
     federation.finish();
-}
-
-/// Instructions that a program took, as callgrind counts them: the same for the
-/// same program and input, whatever else the machine is doing.
-fn instructions(node: &Node, arguments: &[&str]) -> u64 {
-    let mut counted = Command::new("valgrind");
-    counted.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
-    let program = command();
-    counted.arg(program.get_program()).arg("--dir").arg(node.dir()).args(arguments);
-    // One thread more or less must not count.
-    counted.env("RAYON_NUM_THREADS", "1").current_dir(workspace());
-    let output = run(&mut counted).expect_code(0);
-    let line = output.stderr.lines().find(|line| line.contains("Collected :"));
-    let count = line.and_then(|line| line.rsplit(' ').next()).and_then(|count| count.parse().ok());
-    count.unwrap_or_else(|| panic!("callgrind did not count: {}", output.stderr))
-}
-
-#[test]
-fn an_import_takes_no_more_instructions_a_row_than_it_did() {
-    let mut federation = Federation::new(&["410122"]);
-    let dir = federation.dir().to_owned();
-    let county = &mut federation.counties[0];
-    county.stop();
-    let cost = |rows: std::ops::Range<u32>, batch: &str| {
-        let file = Table::synthetic(1, rows, batch).write(&dir, "rows.csv");
-        instructions(county, &["import", "enterprise", path_text(&file)])
-    };
-    // What starting and stopping takes is in all of them, and cancels out.
-    let (none, load) = (cost(0..1, "一"), cost(0..2001, "一"));
-    let (update, same) = (cost(0..2001, "二"), cost(0..2001, "二"));
-    let a_row = |count: u64| count.saturating_sub(none) / 2000;
-    println!("instructions a row: {} {} {}", a_row(load), a_row(update), a_row(same));
-    within("instructions a row, first load", a_row(load), 130_000);
-    within("instructions a row, all updated", a_row(update), 145_000);
-    within("instructions a row, nothing new", a_row(same), 112_000);
 }
