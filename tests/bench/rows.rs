@@ -12,28 +12,13 @@
 use std::{fs::File, io::BufWriter, path::Path};
 
 use anyhow::Context as _;
-use harness::sim::rng::Rng;
+use harness::{sim::rng::Rng, table::ENTERPRISE_TITLES};
 use protocol::uscc::check_character;
 
 use crate::words::{
     ACTIONS, CHARACTERS, CLAUSES, DISTRICTS, FORMS, INDUSTRIES, OBJECTS, PLACES, STREETS, TYPES,
 };
 
-/// The columns, as `enterprise` reads them.
-pub const HEADER: [&str; 9] = [
-    "企业名称",
-    "统一社会信用代码",
-    "注册日期",
-    "企业类型",
-    "注册资金",
-    "经营范围",
-    "所在省份",
-    "地区",
-    "注册地址",
-];
-/// The same as names of a table's columns.
-pub const COLUMNS: [&str; 9] =
-    ["name", "uscc", "registered_on", "type", "capital", "scope", "province", "city", "address"];
 /// The rows come from so many counties, in turn.
 pub const COUNTIES: u64 = 13;
 
@@ -169,7 +154,7 @@ pub type Numbers<'a> = &'a mut dyn Iterator<Item = (u64, u32)>;
 pub fn write(path: &Path, rows: Numbers<'_>) -> anyhow::Result<u64> {
     let file = File::create(path).with_context(|| format!("make {}", path.display()))?;
     let mut out = csv::Writer::from_writer(BufWriter::with_capacity(1 << 20, file));
-    out.write_record(HEADER)?;
+    out.write_record(ENTERPRISE_TITLES)?;
     for (number, version) in rows {
         out.write_record(row(number, version))?;
     }

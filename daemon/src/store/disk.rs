@@ -190,6 +190,10 @@ impl Disk {
     /// one, among keys that begin with `prefix`.
     pub fn seek(&self, prefix: &[u8], key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
         let _still = self.between_batches();
+        self.at_or_first(prefix, key)
+    }
+
+    fn at_or_first(&self, prefix: &[u8], key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
         match self.tree.range(prefix..=key).next_back() {
             Some(item) => self.found(Some(item), prefix),
             None => self.found(self.tree.range(prefix..).next(), prefix),
@@ -204,10 +208,7 @@ impl Disk {
         beside: &[u8],
     ) -> Result<Option<FoundPair>, StoreError> {
         let _still = self.between_batches();
-        let found = match self.tree.range(prefix..=key).next_back() {
-            Some(item) => self.found(Some(item), prefix)?,
-            None => self.found(self.tree.range(prefix..).next(), prefix)?,
-        };
+        let found = self.at_or_first(prefix, key)?;
         self.with_beside(found, prefix, beside)
     }
 

@@ -9,13 +9,14 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use harness::table::ENTERPRISE_FIELDS;
 use rustix::process::{Signal, geteuid};
 
 use super::{SINGLE_CHANGES, Setting, peers_program};
 use crate::{
     files::RowFile,
     network::{Network, PATIENCE, Process, free_port, run, text_of, wait_until},
-    rows::{self, COLUMNS, COUNTIES},
+    rows::{self, COUNTIES},
     table::{Column, quantile},
     usage::{MemoryWatch, disk_bytes},
     works::{Line, Work},
@@ -153,11 +154,11 @@ fn full_again(
 
 /// The register as a whole file says it is.
 fn deliver_full(path: &Path) -> String {
-    let others = COLUMNS.iter().filter(|column| **column != "uscc");
+    let others = ENTERPRISE_FIELDS.iter().filter(|column| **column != "uscc");
     let pair = |alias: &str| others.clone().map(|c| format!("{alias}.{c}")).collect::<Vec<_>>();
     let (old, new) = (pair("e").join(","), pair("s").join(","));
-    let (set, all) = (others.copied().collect::<Vec<_>>().join(","), COLUMNS.join(","));
-    let values = COLUMNS.map(|column| format!("s.{column}")).join(",");
+    let (set, all) = (others.copied().collect::<Vec<_>>().join(","), ENTERPRISE_FIELDS.join(","));
+    let values = ENTERPRISE_FIELDS.map(|column| format!("s.{column}")).join(",");
     format!(
         "BEGIN; CREATE TEMP TABLE staging (LIKE enterprise) ON COMMIT DROP; {} ANALYZE staging; \
          MERGE INTO enterprise e USING staging s ON e.uscc = s.uscc \
@@ -175,7 +176,7 @@ fn updates(
     hub: &mut Session,
 ) -> anyhow::Result<()> {
     let path = setting.files.get(RowFile::Updates)?;
-    let set = COLUMNS.map(|column| format!("{column} = s.{column}")).join(", ");
+    let set = ENTERPRISE_FIELDS.map(|column| format!("{column} = s.{column}")).join(", ");
     let wire = setting.network.bytes()?;
     let started = Instant::now();
     county.query(&format!(
