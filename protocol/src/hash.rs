@@ -84,9 +84,11 @@ pub enum Purpose {
     TokenSecret,
     /// A checksum in a text that people copy and paste, or in a side file.
     Checksum,
+    /// A row of a delivered file, as it was written there; never travels.
+    Row,
 }
 
-const PURPOSES: usize = 9;
+const PURPOSES: usize = 10;
 
 impl Purpose {
     /// The context string; never change one, add another.
@@ -101,6 +103,7 @@ impl Purpose {
             Purpose::KeyId => "creditsync/1 signing key id",
             Purpose::TokenSecret => "creditsync/1 join token secret",
             Purpose::Checksum => "creditsync/1 checksum",
+            Purpose::Row => "creditsync/1 delivered row",
         }
     }
 
@@ -114,6 +117,7 @@ impl Purpose {
         Purpose::KeyId,
         Purpose::TokenSecret,
         Purpose::Checksum,
+        Purpose::Row,
     ];
 
     /// Hashes the concatenation of `parts`.
@@ -123,6 +127,11 @@ impl Purpose {
                 hasher.update(part);
             }
         })
+    }
+
+    /// Begins a hash of bytes that come one after the other.
+    pub fn running(self) -> Running {
+        Running(blake3::Hasher::new_derive_key(self.context()))
     }
 
     /// Hashes what `feed` puts into the hasher.
@@ -140,6 +149,21 @@ impl Purpose {
             feed(&mut hasher);
             Hash(*hasher.finalize().as_bytes())
         })
+    }
+}
+
+/// A hash that is not at its end.
+pub struct Running(blake3::Hasher);
+
+impl Running {
+    /// Goes on with these bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The hash of all bytes so far.
+    pub fn finish(&self) -> Hash {
+        Hash(*self.0.finalize().as_bytes())
     }
 }
 

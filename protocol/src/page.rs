@@ -258,7 +258,8 @@ pub enum Shape {
 /// Fills one leaf entry by entry.
 #[derive(Debug)]
 pub struct LeafBuilder {
-    leaf: RawLeaf,
+    raw: Writer,
+    key_hashes: Vec<Hash>,
 }
 
 impl Default for LeafBuilder {
@@ -270,28 +271,33 @@ impl Default for LeafBuilder {
 impl LeafBuilder {
     /// An empty leaf.
     pub fn new() -> Self {
-        Self { leaf: RawLeaf::new() }
+        // Most leaves of short records fit without growing.
+        let mut raw = Writer::after(Vec::with_capacity(32 * 1024));
+        raw.u16(0);
+        Self { raw, key_hashes: Vec::with_capacity(64) }
     }
 
     /// Whether nothing was pushed since the last page was made.
     pub fn is_empty(&self) -> bool {
-        self.leaf.key_hashes.is_empty()
+        self.key_hashes.is_empty()
     }
 
     /// Appends an entry, whose key is above all before. Answers whether the
     /// leaf ends here.
     pub fn push(&mut self, key: &[u8], value: &[u8]) -> bool {
-        let leaf = &mut self.leaf;
-        push_entry(&mut leaf.raw, key, value);
+        push_entry(&mut self.raw, key, value);
         let key_hash = key_hash(key);
-        leaf.key_hashes.push(key_hash);
-        ends_page(0, key_hash.low_zero_bits(), leaf.key_hashes.len())
+        self.key_hashes.push(key_hash);
+        ends_page(0, key_hash.low_zero_bits(), self.key_hashes.len())
     }
 
     /// Ends the leaf and starts the next one. What is left to do for it needs
     /// nothing of its neighbours.
     pub fn take(&mut self) -> RawLeaf {
-        std::mem::replace(&mut self.leaf, RawLeaf::new())
+        let Self { raw, key_hashes } = std::mem::take(self);
+        let mut raw = raw.into_bytes();
+        raw[..2].copy_from_slice(&(key_hashes.len() as u16).to_be_bytes());
+        RawLeaf { raw, key_hashes }
     }
 
     /// Makes the page and starts the next one.
@@ -301,34 +307,30 @@ impl LeafBuilder {
 }
 
 /// A leaf whose entries are known, but which is neither hashed nor compressed:
-/// the part of the work that may be done on any thread.
-#[derive(Debug)]
+/// the part of the work that may be done on any thread, and ahead of time, for
+/// equal ones make equal pages.
+#[derive(Debug, PartialEq, Eq)]
 pub struct RawLeaf {
-    raw: Writer,
+    raw: Vec<u8>,
     key_hashes: Vec<Hash>,
 }
 
 impl RawLeaf {
-    fn new() -> Self {
-        // Most leaves of short records fit without growing.
-        let mut raw = Writer::after(Vec::with_capacity(32 * 1024));
-        raw.u16(0);
-        Self { raw, key_hashes: Vec::with_capacity(64) }
-    }
-
     /// Bytes of the entries.
     pub fn bytes(&self) -> usize {
         self.raw.len()
     }
 
+    /// The first key; empty if there is no entry.
+    pub fn first_key(&self) -> &[u8] {
+        if self.key_hashes.is_empty() { &[] } else { split_entry(&self.raw[2..]).0 }
+    }
+
     /// Hashes and compresses.
-    pub fn make(self) -> MadePage {
-        let count = self.key_hashes.len();
-        let mut raw = self.raw.into_bytes();
-        raw[..2].copy_from_slice(&(count as u16).to_be_bytes());
+    pub fn make(&self) -> MadePage {
         let mut hasher = PageHasher::new(0);
         let mut index = IndexWriter::new();
-        let mut rest = &raw[2..];
+        let mut rest = &self.raw[2..];
         for key_hash in &self.key_hashes {
             let (key, value, behind) = split_entry(rest);
             let digest = entry_digest(key_hash, value);
@@ -336,14 +338,14 @@ impl RawLeaf {
             index.push(key, &digest);
             rest = behind;
         }
-        let first_key = if count == 0 { &[] } else { split_entry(&raw[2..]).0 };
         let page = PageRef {
-            first_key: first_key.to_vec(),
+            first_key: self.first_key().to_vec(),
             hash: hasher.finish(),
-            records: count as u64,
+            records: self.key_hashes.len() as u64,
             last_zeros: self.key_hashes.last().map_or(0, |hash| clamp_zeros(hash.low_zero_bits())),
         };
-        MadePage { page, level: 0, body: crate::codec::compress(&raw), index: index.finish() }
+        let body = crate::codec::compress(&self.raw);
+        MadePage { page, level: 0, body, index: index.finish() }
     }
 }
 

@@ -92,7 +92,7 @@ pub trait Pages {
 
     /// Makes pages of leaves, in their order.
     fn make(&mut self, leaves: Vec<RawLeaf>) -> Vec<MadePage> {
-        leaves.into_iter().map(RawLeaf::make).collect()
+        leaves.iter().map(RawLeaf::make).collect()
     }
 }
 

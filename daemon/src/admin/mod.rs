@@ -37,6 +37,8 @@ pub enum Request {
         full: bool,
         /// `auto` or an encoding's name.
         encoding: String,
+        /// Seconds to wait for the hub to hold it, if it is to be waited for.
+        wait_s: Option<u32>,
     },
     /// `export`
     Export {

@@ -1,7 +1,10 @@
 //! What a request does. The daemon calls this for commands that come over its
 //! socket; without a daemon the command calls it itself.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail};
 use protocol::{
@@ -32,6 +35,10 @@ type Answer = (Json, bool);
 /// Where everything but the last reply goes.
 type Heed<'a> = &'a dyn Fn(Reply) -> anyhow::Result<()>;
 
+/// How often a command that waits looks whether the daemon is ending: that must
+/// not take as long as the command would.
+const SHUTDOWN_LOOK: Duration = Duration::from_millis(250);
+
 impl Handler for Node {
     fn handle(&self, request: Request, reply: Heed<'_>) -> Reply {
         match self.execute(request, reply) {
@@ -46,8 +53,19 @@ impl Node {
     pub fn execute(&self, request: Request, reply: Heed<'_>) -> anyhow::Result<Answer> {
         match request {
             Request::Status => Ok((status::status(self)?, false)),
-            Request::Import { dataset, path, full, encoding } => {
-                self.import(&dataset, path.into(), full, &encoding, reply)
+            Request::Import { dataset, path, full, encoding, wait_s } => {
+                if wait_s.is_some() && self.started.is_none() {
+                    bail!(
+                        "no daemon runs here, so nothing would reach the hub: start it, or leave out --wait"
+                    );
+                }
+                let imported = self.import(&dataset, path.into(), full, &encoding, reply)?;
+                match wait_s {
+                    Some(seconds) => {
+                        self.wait_for_hub(&DatasetId::new(&dataset)?, imported, seconds)
+                    }
+                    None => Ok(imported),
+                }
             }
             Request::Export { target, format } => {
                 export::export(self, &target, format, &|chunk| reply(Reply::Chunk(chunk)))
@@ -123,6 +141,30 @@ impl Node {
             approved: false,
         };
         self.run_import(&request, reply)
+    }
+
+    /// Adds to an import's report whether the hub holds what was imported, which
+    /// is waited for.
+    fn wait_for_hub(
+        &self,
+        dataset: &DatasetId,
+        (mut report, attention): Answer,
+        seconds: u32,
+    ) -> anyhow::Result<Answer> {
+        let partition = self.membership.own_partition(dataset);
+        let hub = self.membership.hub();
+        let seq = report["seq"].as_u64().unwrap_or_default();
+        let deadline = Instant::now() + Duration::from_secs(seconds.into());
+        let mut at_hub = seq == 0 || partition.origin == *hub;
+        while !at_hub && !self.shutdown.is_cancelled() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            at_hub = self.store.wait_for_ack(&partition, hub, seq, left.min(SHUTDOWN_LOOK));
+            if left.is_zero() {
+                break;
+            }
+        }
+        report["at_hub"] = at_hub.into();
+        Ok((report, attention || !at_hub))
     }
 
     fn run_import(&self, request: &ImportRequest, reply: Heed<'_>) -> anyhow::Result<Answer> {

@@ -82,6 +82,11 @@ impl NodeDir {
         self.0.join("store")
     }
 
+    /// What is recalled of full files: it only saves time. Made when it is needed.
+    pub fn recall(&self) -> PathBuf {
+        self.store().join("recall")
+    }
+
     /// Where counties drop files.
     pub fn inbox(&self) -> PathBuf {
         self.0.join("inbox")

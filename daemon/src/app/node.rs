@@ -200,6 +200,7 @@ impl Node {
             store.clone(),
             membership.clone(),
             dir.run(),
+            dir.recall(),
             usize::try_from(config.import.memory_mb * 1024 * 1024).unwrap_or(usize::MAX),
             hold,
             shutdown.clone(),

@@ -344,6 +344,7 @@ impl DemoNode {
             path: file.display().to_string(),
             full: false,
             encoding: "auto".into(),
+            wait_s: None,
         })
     }
 }

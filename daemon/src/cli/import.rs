@@ -10,7 +10,7 @@ use crate::{admin::Request, app::dir::NodeDir};
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example: creditsync import enterprise 2024-05.csv\nExit code 3 means that rows were rejected, or that the delivery waits for approval."
+    after_help = "Example: creditsync import enterprise 2024-05.csv\nExit code 3 means that rows were rejected, that the delivery waits for approval, or that the hub did not get it in the time that --wait allows."
 )]
 pub(super) struct Arguments {
     /// The dataset, for example enterprise / 数据集
@@ -23,16 +23,19 @@ pub(super) struct Arguments {
     /// auto, utf-8, gbk, gb18030 or utf-16 / 文件编码
     #[arg(long, default_value = "auto")]
     encoding: String,
+    /// Also wait until the hub holds it, at most so many seconds / 等待市中心保存完成，最多等待的秒数
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    wait: Option<u32>,
     /// Print a JSON document
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
-    let Arguments { dataset, file, full, encoding, json } = arguments;
+    let Arguments { dataset, file, full, encoding, wait, json } = arguments;
     // The daemon has another working directory.
     let path = absolute(&file)?;
-    let request = Request::Import { dataset, path, full, encoding };
+    let request = Request::Import { dataset, path, full, encoding, wait_s: wait };
     let (report, attention) = ask_with(dir, &request, &mut |_| Ok(()))?;
     if json {
         print_json(&report)?;
@@ -75,6 +78,13 @@ pub(super) fn print_report(report: &Json) {
     );
     if let Some(seconds) = report["seconds"].as_f64() {
         println!("{seconds:>10.2} seconds / 秒");
+    }
+    match report["at_hub"].as_bool() {
+        Some(true) => println!("the hub holds it / 市中心已保存"),
+        Some(false) => println!(
+            "the hub does not hold it yet; it will get it by itself / 市中心尚未保存，稍后会自动送达；creditsync status 可查看原因"
+        ),
+        None => {}
     }
     if let Some(rejects) = report["rejects_file"].as_str() {
         println!("rejected rows and warnings / 拒绝与警告明细: {rejects}");

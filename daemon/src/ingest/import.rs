@@ -14,6 +14,7 @@ use std::{
 use protocol::{
     change::Change,
     federation::Registry,
+    hash::Hash,
     id::{DatasetId, PartitionId},
     schema::Schema,
 };
@@ -21,13 +22,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     cut::{ChangeSpool, Cutter},
-    decode::{CsvFile, Encoding, FileError, Links, Row},
+    decode::{CsvFile, Encoding, FileError, Links},
     deliveries::DeliveryError,
     diff::{Comparer, Cursor, Difference},
     map::{HeaderError, Mapping},
+    read::{self, CheckedRows, Note},
+    recall::{self, Recall},
     report::{ImportReport, RejectsFile},
     spool::{Sorted, Sorter, SpoolError},
-    validate::{Severity, Validator, row_issue},
+    validate::{Validator, row_issue},
 };
 use crate::{
     membership::Membership,
@@ -186,23 +189,41 @@ pub struct Importer {
     store: Store,
     membership: Arc<Membership>,
     spool_dir: PathBuf,
+    /// Where full files are recalled from.
+    recall_dir: PathBuf,
     memory_bytes: usize,
     hold: HoldRule,
     turns: Mutex<HashMap<PartitionId, Arc<Turn>>>,
     stop: CancellationToken,
+    /// Full files of which only what was new was read.
+    #[cfg(test)]
+    pub(super) recalled: AtomicU64,
 }
 
 impl Importer {
-    /// An importer that sorts in `memory_bytes` and spills to `spool_dir`.
+    /// An importer that sorts in `memory_bytes`, spills to `spool_dir`, and recalls
+    /// full files from what it keeps in `recall_dir`.
     pub fn new(
         store: Store,
         membership: Arc<Membership>,
         spool_dir: PathBuf,
+        recall_dir: PathBuf,
         memory_bytes: usize,
         hold: HoldRule,
         stop: CancellationToken,
     ) -> Self {
-        Self { store, membership, spool_dir, memory_bytes, hold, turns: Mutex::default(), stop }
+        Self {
+            store,
+            membership,
+            spool_dir,
+            recall_dir,
+            memory_bytes,
+            hold,
+            turns: Mutex::default(),
+            stop,
+            #[cfg(test)]
+            recalled: AtomicU64::new(0),
+        }
     }
 
     /// Imports one file. Blocks: call it on a thread of its own.
@@ -234,7 +255,7 @@ impl Importer {
         let started = Instant::now();
         let registry = self.membership.current()?;
         let schema = self.schema(&registry, &request.dataset)?;
-        let mut rejects = Rejects(RejectsFile::new(request.rejects.clone()), &request.rejects);
+        let mut rejects = Rejects::new(request);
         let mut report = ImportReport::default();
 
         let partition = self.membership.own_partition(&request.dataset);
@@ -242,19 +263,20 @@ impl Importer {
         // Before the file is opened, and without waiting for an import that is
         // under way: that one's file is the newer one, too.
         let fulls = turn.fulls.load(Ordering::SeqCst);
-        let (read, missing) = match CsvFile::open_with(&request.path, request.encoding, links) {
+        let (mut read, missing) = match Opened::new(request, links, &schema) {
             // A full file that suddenly is empty has no rows, not even a header.
-            Err(FileError::NoHeader { .. }) if request.full => (ReadFile::empty(self)?, Vec::new()),
-            file => {
-                let file = file?;
-                let mapping = Mapping::new(file.header(), &schema).map_err(|problem| {
-                    let dataset = request.dataset.clone();
-                    let path = request.path.display().to_string();
-                    ImportError::Header { dataset, path, problem }
-                })?;
-                let read =
-                    self.read(file, &schema, &mapping, &mut rejects, &mut report, progress)?;
-                (read, mapping.missing().to_vec())
+            Err(ImportError::File(FileError::NoHeader { .. })) if request.full => {
+                (ReadFile::empty(self)?, Vec::new())
+            }
+            opened => {
+                let opened = opened?;
+                let missing = opened.mapping.missing().to_vec();
+                let mut told = Told { rejects: &mut rejects, report: &mut report, progress };
+                let read = match self.recall(&opened, request, &partition) {
+                    None => self.read(opened, request.full, &mut told)?,
+                    Some(recall) => self.read_new(opened, recall, &mut told)?,
+                };
+                (read, missing)
             }
         };
 
@@ -263,12 +285,22 @@ impl Importer {
         if request.approved && turn.fulls.load(Ordering::SeqCst) != fulls {
             return Err(ImportError::Superseded);
         }
+        if !read.fits(&self.store, &partition)?
+            && let Some(recalled) = read.recalled.take()
+        {
+            (rejects, report) = (Rejects::new(request), ImportReport::default());
+            let mut told = Told { rejects: &mut rejects, report: &mut report, progress };
+            read = self.read(recalled.opened.again()?, true, &mut told)?;
+        }
+        #[cfg(test)]
+        self.recalled.fetch_add(read.recalled.is_some().into(), Ordering::Relaxed);
         // An upsert keeps what the file has no column for; a full file says all.
         let kept: &[usize] = if request.full { &[] } else { &missing };
         let comparer = Comparer::new(&registry, &schema, kept);
         let job = Job { importer: self, partition, schema: &schema, comparer, progress };
-        let hold = job.apply(request, read, &mut rejects, &mut report)?;
+        let hold = job.apply(request, &mut read, &mut rejects, &mut report)?;
         if request.full && hold.is_none() {
+            self.note_full_file(&job.partition, read, &report);
             // In this order: an approval that begins now finds either the
             // number moved later on, or its file gone already.
             full_applied();
@@ -304,59 +336,167 @@ impl Importer {
         if self.stop.is_cancelled() { Err(ImportError::Stopped) } else { Ok(()) }
     }
 
-    /// Reads the whole file into sorted records.
+    /// Reads the whole file into sorted records; `note` says that a later full
+    /// file may be compared with this one.
     fn read(
         &self,
-        mut file: CsvFile,
-        schema: &Schema,
-        mapping: &Mapping,
-        rejects: &mut Rejects<'_>,
-        report: &mut ImportReport,
-        progress: &dyn Fn(Progress),
+        mut opened: Opened,
+        note: bool,
+        told: &mut Told<'_, '_>,
     ) -> Result<ReadFile, ImportError> {
-        let mut validator = Validator::new(schema, mapping);
         let mut sorter = Sorter::new(&self.spool_dir, self.memory_bytes);
+        let mut rows = note.then(|| Sorter::new(&self.spool_dir, self.memory_bytes / 4));
         let mut unreadable = 0;
-        let bytes_total = file.bytes_total();
-        loop {
-            if report.rows.is_multiple_of(ROWS_PER_PROGRESS) {
-                self.check_stop()?;
-                let (bytes_read, rows) = (file.bytes_read(), report.rows);
-                progress(Progress { bytes_read, bytes_total, rows, compared: 0 });
+        let bytes_total = opened.file.bytes_total();
+        let (report, rejects) = (&mut *told.report, &mut *told.rejects);
+        let pause = |bytes_read, rows| {
+            self.pause(told.progress, Progress { bytes_read, bytes_total, rows, compared: 0 })
+        };
+        read::check_rows(&mut opened.file, &opened.validator, note, pause, |checked| {
+            tell(&checked, rejects, report)?;
+            report.rows += checked.rows;
+            unreadable += checked.unreadable;
+            sorter.append(&checked.records)?;
+            if let Some(rows) = &mut rows {
+                rows.append(&checked.recalled)?;
             }
-            let Some(row) = file.next_row()? else { break };
-            report.rows += 1;
-            match row {
-                Row::Malformed { line, problem } => {
-                    report.rejected += 1;
-                    unreadable += 1;
-                    rejects.write(|file| file.push_malformed(line, &problem))?;
-                }
-                Row::Fields { line, fields } => {
-                    let checked = validator.row(fields.iter());
-                    for issue in &checked.issues {
-                        rejects.write(|file| file.push(line, issue))?;
-                    }
-                    if checked.record.is_none() {
-                        report.rejected += 1;
-                    } else {
-                        let warnings = checked
-                            .issues
-                            .iter()
-                            .filter(|issue| issue.severity == Severity::Warning);
-                        report.warnings += warnings.count() as u64;
-                    }
-                    match &checked.key {
-                        Some(key) => sorter.push(key, line, checked.record.as_deref())?,
-                        None => unreadable += 1,
-                    }
-                }
-            }
-        }
-        let (bytes_read, rows) = (file.bytes_read(), report.rows);
-        progress(Progress { bytes_read, bytes_total, rows, compared: 0 });
-        Ok(ReadFile { sorted: sorter.finish()?, unreadable, bytes_total })
+            Ok::<_, ImportError>(())
+        })?;
+        Ok(ReadFile {
+            unreadable,
+            rows: rows.map(Sorter::finish).transpose()?,
+            ..ReadFile::new(sorter.finish()?, opened.rules, bytes_total)
+        })
     }
+
+    /// Reads what is new in a full file, or all of it where that is not enough.
+    fn read_new(
+        &self,
+        mut opened: Opened,
+        recall: Recall,
+        told: &mut Told<'_, '_>,
+    ) -> Result<ReadFile, ImportError> {
+        let bytes_total = opened.file.bytes_total();
+        let pause = |bytes_read, rows| {
+            self.pause(told.progress, Progress { bytes_read, bytes_total, rows, compared: 0 })
+        };
+        let Some((rows, checked)) =
+            read::recall_rows(&mut opened.file, &opened.validator, &recall, pause)?
+        else {
+            return self.read(opened.again()?, true, told);
+        };
+        let Some((open_keys, others)) = keys(&recall, &checked) else {
+            return self.read(opened.again()?, true, told);
+        };
+        let mut sorter = Sorter::new(&self.spool_dir, self.memory_bytes);
+        for checked in &checked {
+            tell(checked, told.rejects, told.report)?;
+            sorter.append(&checked.records)?;
+        }
+        told.report.rows = rows;
+        let read = ReadFile::new(sorter.finish()?, opened.rules, bytes_total);
+        let recalled = Recalled { opened, recall, open_keys, others };
+        Ok(ReadFile { recalled: Some(recalled), ..read })
+    }
+
+    fn pause(&self, progress: &dyn Fn(Progress), now: Progress) -> Result<(), ImportError> {
+        self.check_stop()?;
+        progress(now);
+        Ok(())
+    }
+
+    fn recall_path(&self, partition: &PartitionId) -> PathBuf {
+        self.recall_dir.join(format!("{}.rows", partition.dataset))
+    }
+
+    /// The last full file, if this one can be compared with it.
+    fn recall(
+        &self,
+        opened: &Opened,
+        request: &ImportRequest,
+        partition: &PartitionId,
+    ) -> Option<Recall> {
+        let head = self.store.head(partition).filter(|_| request.full)?.position();
+        Recall::load(&self.recall_path(partition), head, opened.rules, self.memory_bytes)
+    }
+
+    /// Keeps what the next full file can be compared with. It saves time only, so
+    /// a failure costs nothing else.
+    fn note_full_file(&self, partition: &PartitionId, read: ReadFile, report: &ImportReport) {
+        let path = self.recall_path(partition);
+        let Some(head) = self.store.head(partition).map(|head| head.position()) else {
+            return;
+        };
+        // Rows without a key of their own might hide what became of a record.
+        let plain = read.unreadable == 0 && !read.repeated;
+        let noted = match (read.recalled, read.rows) {
+            (Some(recalled), _) => recalled
+                .recall
+                .renew(head, read.rules, recalled.others)
+                .map_err(|error| error.to_string()),
+            (None, Some(rows)) if plain => recall::note(&path, head, read.rules, rows, report.rows)
+                .map_err(|error| error.to_string()),
+            _ => {
+                let _ = std::fs::remove_file(&path);
+                Ok(())
+            }
+        };
+        if let Err(error) = noted {
+            tracing::warn!(path = %path.display(), error, "the next full file will be read as a whole: this one could not be noted");
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+}
+
+/// A file whose header is understood.
+struct Opened {
+    file: CsvFile,
+    mapping: Mapping,
+    validator: Validator,
+    /// Under which its rows are read.
+    rules: Hash,
+}
+
+impl Opened {
+    fn new(request: &ImportRequest, links: Links, schema: &Schema) -> Result<Self, ImportError> {
+        let file = CsvFile::open_with(&request.path, request.encoding, links)?;
+        let mapping = Mapping::new(file.header(), schema).map_err(|problem| {
+            let dataset = request.dataset.clone();
+            let path = request.path.display().to_string();
+            ImportError::Header { dataset, path, problem }
+        })?;
+        let validator = Validator::new(schema, &mapping);
+        Ok(Self { rules: recall::rules(&file, schema), file, mapping, validator })
+    }
+
+    /// The same file from its first row on.
+    fn again(self) -> Result<Self, FileError> {
+        Ok(Self { file: self.file.again()?, ..self })
+    }
+}
+
+/// Where it is told what becomes of rows.
+struct Told<'a, 'r> {
+    rejects: &'a mut Rejects<'r>,
+    report: &'a mut ImportReport,
+    progress: &'a dyn Fn(Progress),
+}
+
+/// Tells what checking some rows came to.
+fn tell(
+    checked: &CheckedRows,
+    rejects: &mut Rejects<'_>,
+    report: &mut ImportReport,
+) -> Result<(), ImportError> {
+    report.rejected += checked.rejected;
+    report.warnings += checked.warnings;
+    for (line, note) in &checked.notes {
+        rejects.write(|file| match note {
+            Note::Malformed(problem) => file.push_malformed(*line, problem),
+            Note::Issue(issue) => file.push(*line, issue),
+        })?;
+    }
+    Ok(())
 }
 
 /// What came of a file.
@@ -375,7 +515,11 @@ pub(super) enum Outcome {
 /// The rejects file, and its path for errors.
 struct Rejects<'a>(RejectsFile, &'a Path);
 
-impl Rejects<'_> {
+impl<'a> Rejects<'a> {
+    fn new(request: &'a ImportRequest) -> Self {
+        Self(RejectsFile::new(request.rejects.clone()), &request.rejects)
+    }
+
     fn write(
         &mut self,
         write: impl FnOnce(&mut RejectsFile) -> std::io::Result<()>,
@@ -398,14 +542,80 @@ struct ReadFile {
     /// Rejected rows whose key is not known.
     unreadable: u64,
     bytes_total: u64,
+    /// Under which its rows were read.
+    rules: Hash,
+    /// All its rows as the next full file is to be compared with them.
+    rows: Option<Sorted>,
+    /// A key has several rows.
+    repeated: bool,
+    /// What `sorted` lacks, because it was there before.
+    recalled: Option<Recalled>,
 }
 
 impl ReadFile {
+    fn new(sorted: Sorted, rules: Hash, bytes_total: u64) -> Self {
+        Self {
+            sorted,
+            unreadable: 0,
+            bytes_total,
+            rules,
+            rows: None,
+            repeated: false,
+            recalled: None,
+        }
+    }
+
     /// A file without rows.
     fn empty(importer: &Importer) -> Result<Self, ImportError> {
         let sorted = Sorter::new(&importer.spool_dir, importer.memory_bytes).finish()?;
-        Ok(Self { sorted, unreadable: 0, bytes_total: 0 })
+        Ok(Self::new(sorted, Hash::ZERO, 0))
     }
+
+    /// Whether what was recalled still is what the partition holds.
+    fn fits(&self, store: &Store, partition: &PartitionId) -> Result<bool, ImportError> {
+        let Some(recalled) = &self.recalled else {
+            return Ok(true);
+        };
+        let head = store.head(partition).map(|head| head.position());
+        if head != Some(recalled.recall.head()) {
+            return Ok(false);
+        }
+        for (_, key) in &recalled.others {
+            // A key twice in this file, once in a row that was there before.
+            if recalled.open_keys.binary_search(key).is_err()
+                && store.get(partition, key)?.is_some()
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A file of which only what is new was read.
+struct Recalled {
+    /// In case that it has to be read as a whole after all.
+    opened: Opened,
+    recall: Recall,
+    /// Keys of rows that did not come again, or that are told of again, in their
+    /// order.
+    open_keys: Vec<Vec<u8>>,
+    /// The rows that were read.
+    others: Vec<recall::Other>,
+}
+
+/// The keys that may be gone, and the rows that were read. None where a key has
+/// several rows, or the side file is another one now.
+fn keys(recall: &Recall, checked: &[CheckedRows]) -> Option<(Vec<Vec<u8>>, Vec<recall::Other>)> {
+    let rows = checked.iter().flat_map(|checked| checked.recalled.rows());
+    let others: Vec<_> =
+        rows.map(|(hash, _, key)| recall::other(hash, key)).collect::<Option<_>>()?;
+    let mut keys: Vec<&[u8]> = others.iter().map(|(_, key)| key.as_slice()).collect();
+    keys.sort_unstable();
+    if keys.windows(2).any(|pair| pair[0] == pair[1]) {
+        return None;
+    }
+    Some((recall.open_keys()?, others))
 }
 
 /// Comparing and committing for one import.
@@ -422,7 +632,7 @@ impl Job<'_> {
     fn apply(
         &self,
         request: &ImportRequest,
-        mut read: ReadFile,
+        read: &mut ReadFile,
         rejects: &mut Rejects<'_>,
         report: &mut ImportReport,
     ) -> Result<Option<HoldReason>, ImportError> {
@@ -433,7 +643,7 @@ impl Job<'_> {
         if request.full && stored > 0 {
             // Nothing is committed before it is known how much would go.
             let mut spool = ChangeSpool::new(&self.importer.spool_dir)?;
-            self.compare(&mut read, true, rejects, report, &mut |change| Ok(spool.push(&change)?))?;
+            self.compare(read, true, rejects, report, &mut |change| Ok(spool.push(&change)?))?;
             if !request.approved
                 && let Some(reason) = self.hold_reason(report, stored, read.unreadable)
             {
@@ -444,13 +654,7 @@ impl Job<'_> {
                 Ok::<_, ImportError>(cutter.push(change)?)
             })?;
         } else {
-            self.compare(
-                &mut read,
-                false,
-                rejects,
-                report,
-                &mut |change| Ok(cutter.push(change)?),
-            )?;
+            self.compare(read, false, rejects, report, &mut |change| Ok(cutter.push(change)?))?;
         }
         cutter.finish()?;
         report.change_sets = cutter.change_sets;
@@ -487,6 +691,8 @@ impl Job<'_> {
         change: &mut dyn FnMut(Change) -> Result<(), ImportError>,
     ) -> Result<(), ImportError> {
         let mut cursor = Cursor::new(self.stored_pages());
+        let open = read.recalled.as_ref().map(|recalled| recalled.open_keys.as_slice());
+        report.unchanged += read.recalled.as_ref().map_or(0, |recalled| recalled.recall.settled());
         let mut compared = 0u64;
         // The least key that may still have to be deleted.
         let mut from: Option<Vec<u8>> = None;
@@ -498,6 +704,7 @@ impl Job<'_> {
                 (self.progress)(Progress { bytes_read: bytes, bytes_total: bytes, rows, compared });
             }
             report.duplicates += row.duplicate_count;
+            read.repeated |= row.repeated;
             if row.differing {
                 report.warnings += 1;
             }
@@ -505,7 +712,8 @@ impl Job<'_> {
                 rejects.write(|file| file.push_duplicate(*line, row.line, row.differing))?;
             }
             if full {
-                self.delete_between(&mut cursor, from.as_deref(), Some(&row.key), report, change)?;
+                let to = Some(row.key.as_slice());
+                self.delete_between(&mut cursor, open, from.as_deref(), to, report, change)?;
                 // The least key behind this one.
                 from = Some([&row.key[..], &[0]].concat());
             }
@@ -531,7 +739,7 @@ impl Job<'_> {
             }
         }
         if full {
-            self.delete_between(&mut cursor, from.as_deref(), None, report, change)?;
+            self.delete_between(&mut cursor, open, from.as_deref(), None, report, change)?;
         }
         Ok(())
     }
@@ -544,21 +752,38 @@ impl Job<'_> {
             .flatten()
     }
 
+    /// Deletes what is stored between two keys; of that only `open` keys, if
+    /// given, for the others' rows are in the file.
     fn delete_between(
         &self,
         cursor: &mut Cursor,
+        open: Option<&[Vec<u8>]>,
         from: Option<&[u8]>,
         to: Option<&[u8]>,
         report: &mut ImportReport,
         change: &mut dyn FnMut(Change) -> Result<(), ImportError>,
     ) -> Result<(), ImportError> {
-        cursor.keys_between(from, to, &mut |key| {
+        let mut delete = |key: &[u8]| {
             report.deleted += 1;
             if report.deleted.is_multiple_of(ROWS_PER_PROGRESS) {
                 self.importer.check_stop()?;
             }
             change(Change::Delete { key: key.to_vec() })
-        })
+        };
+        let Some(open) = open else {
+            return cursor.keys_between(from, to, &mut delete);
+        };
+        let first = open.partition_point(|key| key.as_slice() < from.unwrap_or_default());
+        for key in &open[first..] {
+            if to.is_some_and(|to| key.as_slice() >= to) {
+                break;
+            }
+            // A row that was rejected may have left no record.
+            if cursor.get(key)?.is_some() {
+                delete(key)?;
+            }
+        }
+        Ok(())
     }
 }
 

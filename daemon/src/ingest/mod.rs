@@ -2,10 +2,12 @@
 //!
 //! A file passes through these modules in this order: [`decode`] turns bytes
 //! into rows of text, [`map`] says which column is which field, [`validate`]
-//! makes a record of a row or says why not, [`spool`] sorts records by key
+//! makes a record of a row or says why not ([`read`] has all cores do that),
+//! [`spool`] sorts records by key
 //! with bounded memory, [`diff`] compares them with what is stored, [`cut`]
 //! makes change sets of the differences, and [`report`] counts and writes down
-//! what was rejected. [`import`] leads a file through all of them. In front of
+//! what was rejected. [`import`] leads a file through all of them, or only what
+//! [`recall`] does not know from the last full file. In front of
 //! it, [`inbox`] takes files from folders; behind it, [`deliveries`] keeps those
 //! that a person has to approve.
 //!
@@ -19,6 +21,8 @@ mod diff;
 pub mod import;
 pub mod inbox;
 pub mod map;
+mod read;
+mod recall;
 pub mod report;
 pub mod spool;
 pub mod validate;

@@ -87,21 +87,22 @@ impl Sorter {
         }
     }
 
-    /// Adds a row; without a record it is a rejected one whose key is known.
-    pub fn push(&mut self, key: &[u8], line: u64, record: Option<&[u8]>) -> Result<(), SpoolError> {
-        if key.len() > KEY_BYTES_MAX || record.is_some_and(|record| record.len() > RECORD_BYTES_MAX)
-        {
-            return Err(SpoolError::TooLong { line });
+    /// Adds rows.
+    pub fn append(&mut self, rows: &Buffer) -> Result<(), SpoolError> {
+        for entry in &rows.entries {
+            let whole = rows.whole(entry);
+            let more = whole.len() + size_of::<Entry>();
+            if !self.buffer.entries.is_empty()
+                && self.buffer.bytes_held() + more > self.memory_bytes
+            {
+                self.spill().map_err(|source| fault(&self.dir, source))?;
+            }
+            self.buffer.push_whole(*entry, whole);
         }
-        let more = HEAD_BYTES + key.len() + record.map_or(0, <[u8]>::len) + size_of::<Entry>();
-        if !self.buffer.entries.is_empty() && self.buffer.bytes_held() + more > self.memory_bytes {
-            self.spill().map_err(|source| fault(&self.dir, source))?;
-        }
-        self.buffer.push(key, line, record);
         Ok(())
     }
 
-    /// Sorts what was pushed.
+    /// Sorts what was added.
     pub fn finish(self) -> Result<Sorted, SpoolError> {
         let dir = self.dir.clone();
         self.build().map_err(|source| fault(&dir, source))
@@ -165,6 +166,8 @@ pub struct SortedRow {
     pub duplicate_count: u64,
     /// Whether one of them differs from the last.
     pub differing: bool,
+    /// Whether there are others of this key, accepted or rejected.
+    pub repeated: bool,
 }
 
 /// The rows in key order, one for each key.
@@ -198,12 +201,14 @@ impl Sorted {
             duplicates: Vec::new(),
             duplicate_count: 0,
             differing: false,
+            repeated: false,
         };
         while let Some(next) = self.source.next()? {
             if next.key != row.key {
                 self.ahead = Some(next);
                 break;
             }
+            row.repeated = true;
             match (&row.record, next.record) {
                 (Some(earlier), Some(later)) => {
                     if row.duplicates.len() < DUPLICATES_NAMED_MAX {
@@ -222,7 +227,7 @@ impl Sorted {
     }
 }
 
-/// A row as it was pushed.
+/// A row as it was added.
 #[derive(Debug)]
 struct RawRow {
     key: Vec<u8>,
@@ -259,9 +264,9 @@ impl Rows {
     }
 }
 
-/// Entries one behind the other, each as it is written to a run, and an index.
+/// Rows one behind the other, each as it is written to a run, and an index.
 #[derive(Debug, Default)]
-struct Buffer {
+pub struct Buffer {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
 }
@@ -280,12 +285,27 @@ impl Buffer {
         self.bytes.len() + self.entries.len() * size_of::<Entry>()
     }
 
+    /// Key, line and record of every row, in the order in which they came.
+    pub fn rows(&self) -> impl Iterator<Item = (&[u8], u64, Option<&[u8]>)> {
+        self.entries.iter().map(|entry| {
+            let (head, rest) = self.whole(entry).split_at(HEAD_BYTES);
+            let (key_len, record_len, line) = parse_head(head);
+            let (key, record) = rest.split_at(key_len);
+            (key, line, (record_len != NO_RECORD).then_some(record))
+        })
+    }
+
     fn clear(&mut self) {
         self.bytes.clear();
         self.entries.clear();
     }
 
-    fn push(&mut self, key: &[u8], line: u64, record: Option<&[u8]>) {
+    /// Adds a row; without a record it is a rejected one whose key is known.
+    pub fn push(&mut self, key: &[u8], line: u64, record: Option<&[u8]>) -> Result<(), SpoolError> {
+        if key.len() > KEY_BYTES_MAX || record.is_some_and(|record| record.len() > RECORD_BYTES_MAX)
+        {
+            return Err(SpoolError::TooLong { line });
+        }
         let mut front = [0; 16];
         let shared = key.len().min(16);
         front[..shared].copy_from_slice(&key[..shared]);
@@ -296,6 +316,13 @@ impl Buffer {
             key_len: key.len() as u16,
         });
         push_entry(&mut self.bytes, key, line, record);
+        Ok(())
+    }
+
+    /// Adds another buffer's row.
+    fn push_whole(&mut self, entry: Entry, whole: &[u8]) {
+        self.entries.push(Entry { at: self.bytes.len() as u32, ..entry });
+        self.bytes.extend_from_slice(whole);
     }
 
     fn key(&self, entry: &Entry) -> &[u8] {
@@ -503,8 +530,13 @@ mod tests {
     fn sorted(rows: &[Pushed], memory_bytes: usize) -> Vec<SortedRow> {
         let dir = tempfile::tempdir().unwrap();
         let mut sorter = Sorter::new(dir.path(), memory_bytes);
-        for (key, line, record) in rows {
-            sorter.push(key, *line, record.as_deref()).unwrap();
+        // Rows arrive in pieces that have nothing to do with the memory.
+        for rows in rows.chunks(7) {
+            let mut piece = Buffer::default();
+            for (key, line, record) in rows {
+                piece.push(key, *line, record.as_deref()).unwrap();
+            }
+            sorter.append(&piece).unwrap();
         }
         let mut sorted = sorter.finish().unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "temporary files have no name");
@@ -538,6 +570,7 @@ mod tests {
                     duplicates: earlier.iter().map(|row| row.1).take(16).collect(),
                     duplicate_count: earlier.len() as u64,
                     differing: earlier.iter().any(|row| row.2 != last.2),
+                    repeated: rows.len() > 1,
                 }
             })
             .collect()
@@ -609,11 +642,13 @@ mod tests {
     #[test]
     fn a_missing_directory_and_an_oversized_row_are_named() {
         let mut sorter = Sorter::new(Path::new("/nonexistent/here"), 0);
-        sorter.push(b"a", 1, None).unwrap();
-        let error = sorter.push(b"b", 2, None).unwrap_err();
+        let mut rows = Buffer::default();
+        rows.push(b"a", 1, None).unwrap();
+        rows.push(b"b", 2, None).unwrap();
+        let error = sorter.append(&rows).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/here"), "{error}");
         let long = vec![0; RECORD_BYTES_MAX + 1];
-        let error = sorter.push(b"c", 3, Some(&long)).unwrap_err();
+        let error = rows.push(b"c", 3, Some(&long)).unwrap_err();
         assert!(matches!(error, SpoolError::TooLong { line: 3 }));
         let full = fault(Path::new("/x"), io::ErrorKind::StorageFull.into());
         assert!(matches!(full, SpoolError::DiskFull { .. }));

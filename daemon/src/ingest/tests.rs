@@ -6,6 +6,8 @@ mod deliveries;
 mod import;
 #[path = "tests_inbox.rs"]
 mod inbox;
+#[path = "tests_recall.rs"]
+mod recall;
 
 use std::{
     cell::Cell,
@@ -122,6 +124,7 @@ impl World {
             store.clone(),
             membership.clone(),
             dir.path().join("spool"),
+            dir.path().join("recall"),
             memory_bytes,
             HoldRule { percent: 20, at_least: 100 },
             stop.clone(),

@@ -287,6 +287,7 @@ fn a_stop_leaves_whole_change_sets_and_the_next_delivery_does_the_rest() {
         world.store.clone(),
         world.membership.clone(),
         world.path("spool"),
+        world.path("recall"),
         1 << 20,
         HoldRule { percent: 20, at_least: 100 },
         CancellationToken::new(),

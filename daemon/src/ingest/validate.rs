@@ -8,7 +8,7 @@
 //! carries a personal value or a citizen id unmasked. Not here: how a row was
 //! split (`decode`), and what a record does to the store.
 
-use std::{borrow::Cow, collections::HashSet, ops::Range};
+use std::{borrow::Cow, collections::HashSet, ops::Range, sync::Arc};
 
 use protocol::{
     record::{KEY_BYTES_MAX, RECORD_BYTES_MAX, Record, RecordError, encode_key},
@@ -226,12 +226,13 @@ pub struct Checked {
     pub issues: Vec<RowIssue>,
 }
 
-/// Checks the rows of one file.
-#[derive(Debug)]
+/// Checks the rows of one file. A copy, which costs little, does the same on
+/// another thread.
+#[derive(Debug, Clone)]
 pub struct Validator {
     columns: Vec<usize>,
     key: Vec<usize>,
-    fields: Vec<FieldRules>,
+    fields: Arc<[FieldRules]>,
     /// Refilled for every row, so that texts keep their buffers. Fields without
     /// a column stay null.
     record: Record,
@@ -318,9 +319,9 @@ pub fn key_of<'a>(schema: &Schema, texts: impl IntoIterator<Item = &'a str>) -> 
 /// The value that a text makes in a field of `schema`, by the rules of that
 /// field. None where it makes none.
 pub(super) fn value_of(schema: &Schema, field: usize, text: &str) -> Option<Value> {
-    let mut validator = Validator::with_columns(schema, vec![field]);
+    let validator = Validator::with_columns(schema, vec![field]);
     let mut value = Value::Null;
-    validator.fields.swap_remove(field).fill(text, &mut value, &mut Vec::new()).then_some(value)
+    validator.fields[field].fill(text, &mut value, &mut Vec::new()).then_some(value)
 }
 
 /// A record's own limits, as an issue of the whole row.

@@ -34,7 +34,7 @@ pub(super) fn own_pages(
     level: u8,
     pages: &[PageRef],
 ) -> Result<Vec<Own>, StoreError> {
-    let mut stored = GenerationPages { shared, number, generation };
+    let mut stored = GenerationPages::new(shared, number, generation);
     let own = |page: &PageRef| {
         let found = match level {
             0 => {
@@ -176,7 +176,7 @@ impl Comparison {
 
     fn pages(&self) -> GenerationPages<'_> {
         let generation = self.before.generation;
-        GenerationPages { shared: &self.store.shared, number: self.number, generation }
+        GenerationPages::new(&self.store.shared, self.number, generation)
     }
 
     /// The replica's next record.

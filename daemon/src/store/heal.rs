@@ -87,7 +87,7 @@ impl Healing {
 
     fn pages(&self) -> GenerationPages<'_> {
         let generation = self.head.generation;
-        GenerationPages { shared: &self.store.shared, number: self.number, generation }
+        GenerationPages::new(&self.store.shared, self.number, generation)
     }
 
     /// What is stored where these pages are or would be.

@@ -11,12 +11,14 @@
 //! - [`disk`]: sled opened, batches made durable, values cut into chunks;
 //! - [`pages`]: the state tree's pages, live and through a snapshot;
 //! - [`writer`]: commits, stagings, chores;
+//! - [`ahead`]: what of a commit is done before the writer's turn;
 //! - [`signing`]: whose key signs own change sets, and how it is changed;
 //! - [`staging`]: a tree that a peer delivers, until it is whole;
 //! - [`compare`]: what differs from a peer's tree, applied in place;
 //! - [`heal`]: damaged pages replaced under the same head;
 //! - [`heads`]: the sidecar `HEADS`, by which a truncated database is noticed.
 
+mod ahead;
 mod compare;
 mod disk;
 mod error;
@@ -33,14 +35,16 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, atomic::Ordering},
+    time::Duration,
 };
 
 use protocol::{
-    change::{Change, ChangeSet, Position, SignedHeader, VerifiedChangeSet},
+    change::{ChangeSet, Position, SignedHeader, VerifiedChangeSet},
     id::{NodeId, PartitionId},
 };
 use tokio::sync::{broadcast, oneshot};
 
+use self::{ahead::Prepared, disk::Disk, state::Shared, writer::Job};
 pub use self::{
     compare::Comparison,
     error::StoreError,
@@ -49,7 +53,6 @@ pub use self::{
     staging::Staging,
     state::{Ack, Counters, Head, OwnChanges},
 };
-use self::{disk::Disk, state::Shared, writer::Job};
 
 /// Jobs that may wait for the writer. Each holds at most one change set, so
 /// this bounds the memory of a burst.
@@ -171,6 +174,19 @@ impl Store {
         self.shared.partition(partition).map(|state| state.acks()).unwrap_or_default()
     }
 
+    /// Waits, at most so long, until `node` holds a partition up to `seq`; answers
+    /// whether it does. Never call it from asynchronous code.
+    pub fn wait_for_ack(
+        &self,
+        partition: &PartitionId,
+        node: &NodeId,
+        seq: u64,
+        longest: Duration,
+    ) -> bool {
+        let state = self.shared.partition(partition);
+        state.is_some_and(|state| state.wait_for_ack(node, seq, longest))
+    }
+
     /// Why a partition is quarantined, if it is.
     pub fn quarantine_reason(&self, partition: &PartitionId) -> Option<String> {
         self.shared.partition(partition)?.quarantine()
@@ -188,15 +204,19 @@ impl Store {
 
     /// Commits changes, sorted by key, to a partition that this node owns: the
     /// next change set is made, signed with the key that is the signer at that
-    /// moment, and durable when this answers.
+    /// moment, and durable when this answers. What needs nothing of the store is
+    /// done on the caller's thread: many changes are [`Store::commit_own_later`]'s
+    /// business.
     pub async fn commit_own(&self, changes: OwnChanges) -> Result<Arc<Head>, StoreError> {
-        self.submit(|reply| Job::Own { changes, reply }).await?.answer().await
+        let prepared = Box::new(Prepared::new(changes)?);
+        self.submit(|reply| Job::Own { prepared, reply }).await?.answer().await
     }
 
     /// As [`Store::commit_own`], from a thread that may block; several may be
     /// pending at once and are committed in order.
     pub fn commit_own_later(&self, changes: OwnChanges) -> Result<Pending<Arc<Head>>, StoreError> {
-        self.submit_blocking(|reply| Job::Own { changes, reply })
+        let prepared = Box::new(Prepared::new(changes)?);
+        self.submit_blocking(|reply| Job::Own { prepared, reply })
     }
 
     /// Commits a change set of another origin: it must follow the head, and its
@@ -402,12 +422,6 @@ impl Store {
         jobs.blocking_send(job(reply)).map_err(|_| StoreError::Closed)?;
         Ok(Pending(answer))
     }
-}
-
-/// Changes as the tree and the log take them: sorted, within the limits of one
-/// change set.
-pub(crate) fn body_of(changes: &[Change]) -> Vec<u8> {
-    protocol::change::encode_changes(changes)
 }
 
 #[cfg(test)]

@@ -23,11 +23,11 @@ use protocol::{
     patch::decode_patch,
     tree::{FoundPage, Kept, Pages},
 };
-use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 use tokio::sync::mpsc::WeakSender;
 
 use super::{
     StoreError,
+    ahead::{MadeAhead, make_leaves},
     disk::FoundPair,
     keys,
     state::{Head, PartitionState, Shared},
@@ -69,11 +69,7 @@ impl LivePages {
         let mut now = generation();
         // None if the partition was forgotten.
         while let Some(current) = now {
-            let answer = read(&mut GenerationPages {
-                shared: &self.shared,
-                number: self.state.number,
-                generation: current,
-            });
+            let answer = read(&mut GenerationPages::new(&self.shared, self.state.number, current));
             now = generation();
             if now == Some(current) {
                 return answer;
@@ -110,12 +106,18 @@ fn whole(body: &[u8], patch: Option<&[u8]>) -> Result<Leaf, StoreError> {
 
 /// Pages of one generation; what the writer updates.
 pub(super) struct GenerationPages<'a> {
-    pub shared: &'a Shared,
-    pub number: u32,
-    pub generation: u32,
+    shared: &'a Shared,
+    number: u32,
+    generation: u32,
+    /// Leaves that need not be made any more.
+    pub ahead: MadeAhead,
 }
 
-impl GenerationPages<'_> {
+impl<'a> GenerationPages<'a> {
+    pub fn new(shared: &'a Shared, number: u32, generation: u32) -> Self {
+        Self { shared, number, generation, ahead: MadeAhead::default() }
+    }
+
     fn level_prefix(&self, level: u8) -> Vec<u8> {
         keys::page(self.number, self.generation, level, &[])
     }
@@ -185,11 +187,12 @@ impl Pages for GenerationPages<'_> {
     }
 
     fn make(&mut self, leaves: Vec<RawLeaf>) -> Vec<MadePage> {
-        match leaves.len() {
-            // Waking another thread would take longer.
-            0..=2 => leaves.into_iter().map(RawLeaf::make).collect(),
-            _ => leaves.into_par_iter().map(RawLeaf::make).collect(),
-        }
+        let ready: Vec<_> = leaves.iter().map(|leaf| self.ahead.take(leaf)).collect();
+        let pairs = leaves.into_iter().zip(&ready);
+        let missing: Vec<_> =
+            pairs.filter(|(_, ready)| ready.is_none()).map(|(leaf, _)| leaf).collect();
+        let mut made = make_leaves(&missing).into_iter();
+        ready.into_iter().filter_map(|ready| ready.or_else(|| made.next())).collect()
     }
 }
 

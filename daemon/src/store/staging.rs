@@ -13,12 +13,10 @@ use protocol::{
     session::fetch::FetchedLeaf,
     tree::{Pages as _, TreeBuilder},
 };
-use tokio::sync::oneshot;
-
 use std::sync::Arc;
 
 use super::{
-    Head, Store, StoreError, compare::own_pages, keys, pages::GenerationPages, writer::Job,
+    Head, Pending, Store, StoreError, compare::own_pages, keys, pages::GenerationPages, writer::Job,
 };
 
 /// Leaves that are written or deleted in one batch, about 2 MB.
@@ -71,6 +69,8 @@ pub struct Staging {
     builder: TreeBuilder,
     inner: Vec<MadePage>,
     pending: StagedLeaves,
+    /// What the writer was given last: it writes while the next leaves arrive.
+    writing: Option<Pending<()>>,
     /// The first key of the leaf that was staged last.
     last: Option<Vec<u8>>,
 }
@@ -84,6 +84,7 @@ impl Staging {
             builder: TreeBuilder::new(),
             inner: Vec::new(),
             pending: StagedLeaves::default(),
+            writing: None,
             last: None,
         }
     }
@@ -118,7 +119,7 @@ impl Staging {
     fn held(&self, page: &PageRef) -> Result<Option<(Leaf, bool)>, StoreError> {
         for generation in [Some(self.stage.generation), self.stage.current].into_iter().flatten() {
             let shared = &self.store.shared;
-            let pages = GenerationPages { shared, number: self.stage.number, generation };
+            let pages = GenerationPages::new(shared, self.stage.number, generation);
             if let Some(leaf) = pages.leaf_at(&page.first_key)?
                 && leaf.describe().0.hash == page.hash
             {
@@ -185,13 +186,25 @@ impl Staging {
 
     fn staged_behind(&self, first_key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let (shared, generation) = (&self.store.shared, self.stage.generation);
-        GenerationPages { shared, number: self.stage.number, generation }.next_key(0, first_key)
+        GenerationPages::new(shared, self.stage.number, generation).next_key(0, first_key)
     }
 
+    /// Hands the writer what is pending, after what it was given before is
+    /// written.
     async fn write_pending(&mut self) -> Result<(), StoreError> {
+        self.written().await?;
         let leaves = std::mem::take(&mut self.pending);
         let stage = self.stage.clone();
-        self.submit(|reply| Job::StageLeaves { stage, leaves, reply }).await
+        let job = |reply| Job::StageLeaves { stage, leaves, reply };
+        self.writing = Some(self.store.submit(job).await?);
+        Ok(())
+    }
+
+    async fn written(&mut self) -> Result<(), StoreError> {
+        match self.writing.take() {
+            Some(writing) => writing.answer().await,
+            None => Ok(()),
+        }
     }
 
     /// Ends the tree: if its root is the signed one, it is the partition's
@@ -199,6 +212,7 @@ impl Staging {
     pub async fn finish(mut self) -> Result<Arc<Head>, StoreError> {
         self.remove_stale(None).await?;
         self.write_pending().await?;
+        self.written().await?;
         let builder = std::mem::take(&mut self.builder);
         let summary = builder.finish(&mut self.inner).map_err(|problem| StoreError::Shape {
             partition: self.stage.partition.clone(),
@@ -206,13 +220,7 @@ impl Staging {
         })?;
         let inner = std::mem::take(&mut self.inner);
         let (stage, header) = (self.stage.clone(), Box::new(self.header.clone()));
-        self.submit(|reply| Job::FinishStaging { stage, header, summary, inner, reply }).await
-    }
-
-    async fn submit<T>(
-        &self,
-        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
-    ) -> Result<T, StoreError> {
+        let job = |reply| Job::FinishStaging { stage, header, summary, inner, reply };
         self.store.submit(job).await?.answer().await
     }
 }

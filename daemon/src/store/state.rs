@@ -4,10 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, RwLock,
+        Arc, Condvar, Mutex, MutexGuard, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use protocol::{
@@ -140,6 +140,7 @@ pub(super) struct PartitionState {
     pub number: u32,
     head: RwLock<Option<Arc<Head>>>,
     acks: Mutex<BTreeMap<NodeId, Ack>>,
+    acked: Condvar,
     quarantine: Mutex<Option<String>>,
 }
 
@@ -149,6 +150,7 @@ impl PartitionState {
             number,
             head: RwLock::new(None),
             acks: Mutex::new(BTreeMap::new()),
+            acked: Condvar::new(),
             quarantine: Mutex::new(None),
         }
     }
@@ -175,7 +177,18 @@ impl PartitionState {
         let mut acks = lock(&self.acks);
         let news = acks.get(node).is_none_or(|known| known.seq != ack.seq);
         acks.insert(node.clone(), ack);
+        self.acked.notify_all();
         news
+    }
+
+    /// Waits, at most so long, until `node` holds everything up to `seq`; answers
+    /// whether it does.
+    pub fn wait_for_ack(&self, node: &NodeId, seq: u64, longest: Duration) -> bool {
+        let missing =
+            |acks: &mut BTreeMap<NodeId, Ack>| acks.get(node).is_none_or(|known| known.seq < seq);
+        let waited = self.acked.wait_timeout_while(lock(&self.acks), longest, missing);
+        let (mut acks, _) = waited.unwrap_or_else(|error| error.into_inner());
+        !missing(&mut acks)
     }
 
     pub fn quarantine(&self) -> Option<String> {

@@ -26,7 +26,6 @@ use std::{
 use protocol::{
     change::{
         BODY_BYTES_MAX, CHANGES_MAX, Change, Header, Position, SignedHeader, VerifiedChangeSet,
-        changes_hash,
     },
     hash::Hash,
     id::{NodeId, PartitionId},
@@ -42,7 +41,8 @@ use tokio::sync::{
 
 pub(super) use self::repair::{Differences, HealedPage, HealedPages};
 use super::{
-    StoreError, body_of,
+    StoreError,
+    ahead::{MadeAhead, Prepared},
     disk::Batch,
     keys,
     pages::{GenerationPages, OpenSnapshot, PAGE_SAVED, PAGE_WAS_NOT, Snapshot},
@@ -67,7 +67,7 @@ pub(super) type Build = Box<dyn FnOnce(BTreeMap<PartitionId, u64>) -> OwnChanges
 /// What the writer is asked to do.
 pub(super) enum Job {
     /// The next change set of an own partition.
-    Own { changes: OwnChanges, reply: Reply<Arc<Head>> },
+    Own { prepared: Box<Prepared>, reply: Reply<Arc<Head>> },
     /// The next change set of another origin's partition.
     Replica { set: Box<VerifiedChangeSet>, reply: Reply<Arc<Head>> },
     /// What a peer holds.
@@ -216,8 +216,8 @@ impl Writer {
 
     fn handle(&mut self, job: Job) {
         match job {
-            Job::Own { changes, reply } => {
-                let result = self.well().and_then(|()| self.commit_own(changes));
+            Job::Own { prepared, reply } => {
+                let result = self.well().and_then(|()| self.commit_own(*prepared));
                 self.answer_after_flush(reply, result);
             }
             Job::Replica { set, reply } => {
@@ -391,20 +391,18 @@ impl Writer {
         found.into_iter().find_map(|id| self.head(&id).map(|head| (id, head)))
     }
 
-    fn commit_own(&mut self, own: OwnChanges) -> Result<Arc<Head>, StoreError> {
+    fn commit_own(&mut self, prepared: Prepared) -> Result<Arc<Head>, StoreError> {
+        let own = prepared.own;
         self.refuse_stopped(&own.partition)?;
         let key = lock(&self.shared.signer).clone();
         let key = key.ok_or_else(|| StoreError::NoSigner(own.partition.clone()))?;
-        let body = body_of(&own.changes);
-        check_limits(&own.changes, &body)
-            .map_err(|problem| StoreError::Changes { partition: own.partition.clone(), problem })?;
-        self.shared.disk.check_room(body.len())?;
+        self.shared.disk.check_room(prepared.body_bytes)?;
         self.refuse_quarantined(&own.partition)?;
         self.refuse_awaiting(&own.partition)?;
         let before = self.head(&own.partition);
         let federation_head = self.federation_head_for(&own.partition, before.as_deref())?;
         let state = self.partition(&own.partition);
-        let update = self.update_tree(&state, before.as_deref(), &own.changes)?;
+        let update = self.update_tree(&state, before.as_deref(), &own.changes, prepared.leaves)?;
         let header = Header {
             partition: own.partition,
             seq: before.as_ref().map_or(1, |head| head.seq() + 1),
@@ -413,14 +411,13 @@ impl Writer {
             origin_time_ms: now_ms(),
             schema_version: own.schema_version,
             change_count: own.changes.len() as u32,
-            changes_hash: changes_hash(&body),
+            changes_hash: prepared.changes_hash,
             root: update.summary.root,
             records: update.summary.records,
             key_id: key.public().id(),
         };
         let signed = SignedHeader::sign(header, &key);
-        let body = own.keep_body.then(|| protocol::codec::compress(&body));
-        self.commit(&state, before.as_deref(), signed, body.as_deref(), update)
+        self.commit(&state, before.as_deref(), signed, prepared.kept_body.as_deref(), update)
     }
 
     /// The `_federation` head that an own change set names. Without one, or with
@@ -479,7 +476,8 @@ impl Writer {
         }
         self.check_federation_head(partition, header.federation_head, before.as_deref())?;
         let state = self.partition(partition);
-        let update = self.update_tree(&state, before.as_deref(), set.changes())?;
+        let update =
+            self.update_tree(&state, before.as_deref(), set.changes(), MadeAhead::default())?;
         self.check_root(set.header(), &update.summary)?;
         let body = Some(set.body());
         self.commit(&state, before.as_deref(), set.header().clone(), body, update)
@@ -554,10 +552,12 @@ impl Writer {
         state: &PartitionState,
         before: Option<&Head>,
         changes: &[Change],
+        ahead: MadeAhead,
     ) -> Result<Update, StoreError> {
         let summary = before.map_or_else(Summary::empty, |head| head.summary.clone());
         let generation = before.map_or(0, |head| head.generation);
-        let mut pages = GenerationPages { shared: &self.shared, number: state.number, generation };
+        let mut pages = GenerationPages::new(&self.shared, state.number, generation);
+        pages.ahead = ahead;
         tree::update(&mut pages, &summary, changes)
     }
 
@@ -768,7 +768,7 @@ impl PageBatch<'_> {
 }
 
 /// What every replica will ask of a change set.
-fn check_limits(changes: &[Change], body: &[u8]) -> Result<(), &'static str> {
+pub(super) fn check_limits(changes: &[Change], body: &[u8]) -> Result<(), &'static str> {
     if changes.len() > CHANGES_MAX || body.len() > BODY_BYTES_MAX {
         return Err("they are more than one change set holds");
     }

@@ -1,6 +1,7 @@
 //! creditsync itself: real processes, asked through the admin socket.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -12,25 +13,30 @@ use daemon::{
     admin::{self, Request},
     app::dir::NodeDir,
 };
+use protocol::{record::encode_key, value::Value};
 use rustix::process::Signal;
 use serde_json::Value as Json;
 
 use super::{SINGLE_CHANGES, Setting};
 use crate::{
     files::RowFile,
-    network::{Network, PATIENCE, Process, free_port, text_of, wait_until},
+    network::{Network, PATIENCE, Process, STEP_MAX, free_port, text_of, wait_until},
     rows::{self, COUNTIES},
     table::{Column, quantile},
     usage::{MemoryWatch, disk_bytes},
-    works::{Line, Work},
+    works::{DIFFERENCES, Line, Work},
 };
 
 /// How it was used.
 pub const NOTES: &str = "`creditsync import enterprise FILE` at the county's daemon, `--full` where the file is the \
-     whole register; done when the county's `status` shows that the hub has acknowledged the change set, which it \
-     does after its own flush. Initial copy: from the start of the county's daemon, the hub being up. One changed \
-     row: from the request on the county's admin socket to that acknowledgement. Restart: from `creditsync run` \
-     to its `ready`. Default settings. Finding differences is not measured here yet.";
+     whole register, `--wait` except for the initial import: it answers when the hub has acknowledged the change \
+     set, which it does after its own flush. Initial copy: from the start of the county's daemon, the hub being up, \
+     until the county's `status` shows that acknowledgement. One changed row: from the request on the county's \
+     admin socket to the answer. Restart: from `creditsync run` \
+     to its `ready`. Default settings. Differences: the hub is stopped, a byte of each page that holds one of the rows \
+     is changed in its database behind the program's back, and `creditsync repair enterprise/COUNTY` at the hub \
+     reads and hashes every page and takes what is damaged from the county, whole pages of 64 rows; its bytes include \
+     what an idle connection sends meanwhile.";
 
 /// The program's own word.
 pub fn version() -> anyhow::Result<String> {
@@ -74,6 +80,9 @@ fn measure_pair(setting: &Setting<'_>, column: &mut Column<'_>) -> anyhow::Resul
     if setting.wants(Work::OneRow) {
         one_row(setting, column, &federation)?;
     }
+    if setting.wants(Work::Differences) {
+        differences(setting, column, &mut federation)?;
+    }
     if setting.wants(Work::Restart) {
         let [county] = federation.counties.as_mut_slice() else { unreachable!("one was made") };
         column.put_seconds(Line::RestartCounty, county.restart()?);
@@ -99,10 +108,9 @@ fn full_again(
         let path = setting.files.get(file)?;
         let wire = setting.network.bytes()?;
         let started = Instant::now();
-        let report = county.import(&path, true)?;
-        ensure!(report["updated"] == changes, "{file:?} changed something else: {report}");
-        county.wait_in_sync()?;
+        let report = county.import_to_hub(&path, true)?;
         column.put_seconds(time_line, started.elapsed());
+        ensure!(report["updated"] == changes, "{file:?} changed something else: {report}");
         column.put_kilobytes(wire_line, setting.network.bytes()? - wire);
     }
     column.put_mebibytes(Line::FullAgainMemory, memory.peak_bytes()?);
@@ -119,8 +127,7 @@ fn updates(
     let memory = (county.watch_memory()?, federation.hub.watch_memory()?);
     let wire = setting.network.bytes()?;
     let started = Instant::now();
-    let report = county.import(&path, false)?;
-    county.wait_in_sync()?;
+    let report = county.import_to_hub(&path, false)?;
     column.put_seconds(Line::UpdatesTime, started.elapsed());
     column.put_megabytes(Line::UpdatesWire, setting.network.bytes()? - wire);
     column.put_mebibytes(Line::UpdatesCountyMemory, memory.0.peak_bytes()?);
@@ -143,8 +150,7 @@ fn one_row(
         // The versions before belong to files.
         rows::write(&path, &mut std::iter::once((number, change + 2)))?;
         let started = Instant::now();
-        let report = county.import(&path, false)?;
-        county.wait_acked(report["seq"].as_u64().context("seq")?, Duration::ZERO)?;
+        let report = county.import_to_hub(&path, false)?;
         times_ms.push(started.elapsed().as_secs_f64() * 1000.0);
         ensure!(report["updated"] == 1, "the row did not change: {report}");
     }
@@ -153,6 +159,57 @@ fn one_row(
     column.put(Line::OneRowP99, quantile(&times_ms, 0.99));
     column.put_kilobytes(Line::OneRowWire, bytes / u64::from(SINGLE_CHANGES));
     Ok(())
+}
+
+fn differences(
+    setting: &Setting<'_>,
+    column: &mut Column<'_>,
+    federation: &mut Federation<'_>,
+) -> anyhow::Result<()> {
+    let partition = format!("enterprise/{}", federation.counties[0].name);
+    for (count, time_line, wire_line, _) in DIFFERENCES {
+        federation.hub.stop()?;
+        let damaged = damage(&federation.hub.dir.store(), count, setting.files.rows())?;
+        federation.hub.start()?;
+        federation.counties[0].wait_connected()?;
+        let wire = setting.network.bytes()?;
+        let started = Instant::now();
+        let report = federation.hub.ask(&Request::Repair { partition: partition.clone() })?;
+        column.put_seconds(time_line, started.elapsed());
+        column.put_kilobytes(wire_line, setting.network.bytes()? - wire);
+        ensure!(report["pages"] == damaged, "{damaged} pages were damaged: {report}");
+    }
+    Ok(())
+}
+
+/// Changes a byte of each leaf that holds one of `count` scattered rows, in a
+/// database that nobody has open; answers of how many leaves.
+fn damage(store: &Path, count: u64, rows: u64) -> anyhow::Result<usize> {
+    /// Where a page's key says of which level it is; leaves are of level 0.
+    const LEVEL_AT: usize = 9;
+    // The node would not open it with another size of segments.
+    let database = sled::Config::new().path(store.join("sled")).segment_size(8 * 1024 * 1024);
+    let database = database.open()?;
+    let tree = database.open_tree("creditsync")?;
+    let is_leaf = |key: &sled::IVec| key.get(LEVEL_AT) == Some(&0);
+    // Behind the pages of `_federation`.
+    let leaves = tree.scan_prefix(b"p").keys().filter(|key| key.as_ref().is_ok_and(is_leaf));
+    let last = leaves.last().context("the hub has no pages")??;
+    let prefix = &last[..=LEVEL_AT];
+    let mut damaged = BTreeSet::new();
+    for change in 0..count {
+        let code = rows::code(rows::scattered(change, rows));
+        let key = [prefix, &encode_key([&Value::text(code)])?].concat();
+        let found = tree.range(prefix..=key.as_slice()).next_back();
+        damaged.insert(found.context("a row lies before all pages")??.0);
+    }
+    for key in &damaged {
+        let mut page = tree.get(key)?.context("the page was there")?.to_vec();
+        *page.last_mut().context("a page has bytes")? ^= 1;
+        tree.insert(key, page)?;
+    }
+    database.flush()?;
+    Ok(damaged.len())
 }
 
 fn measure_counties(setting: &Setting<'_>, column: &mut Column<'_>) -> anyhow::Result<()> {
@@ -215,7 +272,7 @@ impl<'a> Federation<'a> {
     pub fn import(&self, file: &Path, rows: u64) -> anyhow::Result<(Duration, u64)> {
         let memory = self.counties[0].watch_memory()?;
         let started = Instant::now();
-        let report = self.counties[0].import(file, false)?;
+        let report = self.counties[0].import(file)?;
         let time = started.elapsed();
         ensure!(report["inserted"] == rows, "not everything was imported: {report}");
         Ok((time, memory.peak_bytes()?))
@@ -233,7 +290,7 @@ impl<'a> Federation<'a> {
         let started = Instant::now();
         county.start()?;
         let county_memory = county.watch_memory()?;
-        county.wait_acked(seq, PATIENCE)?;
+        county.wait_acked(seq)?;
         Ok(Copied {
             time: started.elapsed(),
             wire_bytes: self.network.bytes()? - wire,
@@ -248,9 +305,9 @@ impl<'a> Federation<'a> {
         let started = Instant::now();
         std::thread::scope(|scope| {
             let import = |(county, file): (&Node<'_>, &PathBuf)| -> anyhow::Result<()> {
-                let report = county.import(file, false)?;
+                let report = county.import_to_hub(file, false)?;
                 ensure!(report["inserted"] == report["rows"], "not everything: {report}");
-                county.wait_in_sync()
+                Ok(())
             };
             let imports: Vec<_> = self
                 .counties
@@ -331,13 +388,17 @@ impl<'a> Node<'a> {
     }
 
     /// Imports a file; answers the report.
-    pub fn import(&self, file: &Path, full: bool) -> anyhow::Result<Json> {
-        self.ask(&Request::Import {
-            dataset: "enterprise".into(),
-            path: file.display().to_string(),
-            full,
-            encoding: "auto".into(),
-        })
+    fn import(&self, file: &Path) -> anyhow::Result<Json> {
+        self.ask(&import_request(file, false, None))
+    }
+
+    /// Imports a file and waits until it is durable at the hub; answers the
+    /// report.
+    fn import_to_hub(&self, file: &Path, full: bool) -> anyhow::Result<Json> {
+        let seconds = u32::try_from(STEP_MAX.as_secs())?;
+        let report = self.ask(&import_request(file, full, Some(seconds)))?;
+        ensure!(report["at_hub"] == true, "the hub did not get it: {report}");
+        Ok(report)
     }
 
     /// The number of the newest change set, and of the one that the hub has.
@@ -351,14 +412,9 @@ impl<'a> Node<'a> {
         Ok((number(&own["seq"]), number(&own["acked"][0]["seq"])))
     }
 
-    /// Waits until the hub has everything.
-    fn wait_in_sync(&self) -> anyhow::Result<()> {
-        self.wait_acked(self.standing()?.0, PATIENCE)
-    }
-
     /// Waits until the county knows that `seq` is durable at the hub.
-    fn wait_acked(&self, seq: u64, pause: Duration) -> anyhow::Result<()> {
-        wait_until("the hub has everything", pause, || Ok(self.standing()?.1 >= seq))
+    fn wait_acked(&self, seq: u64) -> anyhow::Result<()> {
+        wait_until("the hub has everything", PATIENCE, || Ok(self.standing()?.1 >= seq))
     }
 
     fn wait_connected(&self) -> anyhow::Result<()> {
@@ -376,6 +432,16 @@ impl<'a> Node<'a> {
     /// What the database occupies.
     pub fn disk_bytes(&self) -> anyhow::Result<u64> {
         disk_bytes(&self.dir.store())
+    }
+}
+
+fn import_request(file: &Path, full: bool, wait_s: Option<u32>) -> Request {
+    Request::Import {
+        dataset: "enterprise".into(),
+        path: file.display().to_string(),
+        full,
+        encoding: "auto".into(),
+        wait_s,
     }
 }
 

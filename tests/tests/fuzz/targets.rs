@@ -351,7 +351,7 @@ fn csv(bytes: &[u8]) -> bool {
     };
     let mut validator = Validator::new(enterprise(), &mapping);
     let mut last = 0;
-    while let Some(row) = file.next_row().expect("memory can be read") {
+    let mut check = |row: Row<'_>| {
         let line = match row {
             Row::Fields { line, fields } => {
                 assert!(fields.iter().map(str::len).sum::<usize>() <= 2 * ROW_BYTES_MAX);
@@ -367,6 +367,12 @@ fn csv(bytes: &[u8]) -> bool {
         };
         assert!(line > last, "line {line} behind {last}");
         last = line;
+    };
+    loop {
+        let batch = file.next_rows().expect("memory can be read");
+        if batch.is_empty() {
+            return true;
+        }
+        batch.for_each(&mut check);
     }
-    true
 }

@@ -1,8 +1,8 @@
 //! A delivered file's bytes to rows of text.
 //!
 //! [`CsvFile`] finds out the encoding and the separator, reads the header, and
-//! hands out one row at a time. Used by the importer; fuzzed through
-//! [`CsvFile::from_bytes`].
+//! splits the file into rows; a [`RowBatch`] of them can be decoded on any
+//! thread. Used by the importer; fuzzed through [`CsvFile::from_bytes`].
 //!
 //! Invariants: whatever the bytes are, every physical line is either part of a
 //! row, blank, or reported as malformed; a malformed record costs its first
@@ -21,6 +21,7 @@
 //! Not here: which column is which field (`map`), what values mean
 //! (`validate`).
 
+mod batch;
 mod detect;
 mod error;
 mod input;
@@ -40,6 +41,7 @@ use std::{
 use encoding_rs::{DecoderResult, GB18030, UTF_8};
 use rustix::{fs::OFlags, io::Errno};
 
+pub use self::batch::RowBatch;
 pub use self::error::{FileError, NotText, RowProblem};
 use self::{
     detect::detect,
@@ -174,7 +176,7 @@ pub enum Row<'a> {
     },
 }
 
-/// The fields of a row, borrowed from the file's buffers.
+/// The fields of a row, borrowed from a batch.
 #[derive(Debug, Clone, Copy)]
 pub struct Fields<'a> {
     text: &'a str,
@@ -204,19 +206,19 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A delivered file, read row by row.
+/// A delivered file, read from the front to the end.
 pub struct CsvFile {
     path: String,
     input: Input,
     charset: Charset,
+    /// How long its byte order mark is.
+    bom_bytes: u64,
     separator: u8,
     header: Vec<String>,
     /// The physical line at which the input stands, from 1.
     line: u64,
     bytes_total: u64,
     spans: Vec<Span>,
-    scratch: String,
-    scratch_spans: Vec<Span>,
 }
 
 impl fmt::Debug for CsvFile {
@@ -278,21 +280,37 @@ impl CsvFile {
             path,
             input: Input::new(source, charset, bom_bytes, chunk),
             charset,
+            bom_bytes,
             separator: b',',
             header: Vec::new(),
             line: 1,
             bytes_total,
             spans: Vec::new(),
-            scratch: String::new(),
-            scratch_spans: Vec::new(),
         };
         file.read_header()?;
         Ok(file)
     }
 
+    /// The same file from its first row on, whatever lies under its name by now.
+    pub fn again(mut self) -> Result<Self, FileError> {
+        let Input { mut source, chunk, .. } = self.input;
+        source
+            .seek(SeekFrom::Start(self.bom_bytes))
+            .map_err(|source| FileError::Io { path: self.path.clone(), source })?;
+        self.input = Input::new(source, self.charset, self.bom_bytes, chunk);
+        self.line = 1;
+        self.read_header()?;
+        Ok(self)
+    }
+
     /// The encoding that was found or asked for.
     pub fn encoding_name(&self) -> &'static str {
         self.charset.name()
+    }
+
+    /// What separates its columns.
+    pub fn separator(&self) -> u8 {
+        self.separator
     }
 
     /// The column labels, without white space around them.
@@ -310,37 +328,25 @@ impl CsvFile {
         self.input.bytes_read
     }
 
-    /// The next row that is not blank, or none at the end of the file.
-    pub fn next_row(&mut self) -> Result<Option<Row<'_>>, FileError> {
-        let (line, record) = loop {
+    /// The next rows that are not blank; none at the end of the file.
+    pub fn next_rows(&mut self) -> Result<RowBatch, FileError> {
+        let mut batch = RowBatch::new(self.charset);
+        while !batch.is_full() {
             match self.step()? {
-                Step::End => return Ok(None),
+                Step::End => break,
                 Step::Blank => {}
-                Step::Malformed { line, problem } => {
-                    return Ok(Some(Row::Malformed { line, problem }));
+                Step::Malformed { line, problem } => batch.push_malformed(line, problem),
+                Step::Record { line, record } => {
+                    let body = &self.input.buf[record.body.clone()];
+                    batch.push(line, record.escaped, body, &self.spans);
                 }
-                Step::Record { line, record } => break (line, record),
             }
-        };
-        let body = &self.input.buf[record.body];
-        let decoded = decode_fields(
-            body,
-            &self.spans,
-            record.escaped,
-            self.charset,
-            &mut self.scratch,
-            &mut self.scratch_spans,
-        );
-        Ok(Some(match decoded {
-            Ok(fields) => Row::Fields { line, fields },
-            Err(column) => Row::Malformed {
-                line,
-                problem: RowProblem::Encoding { column, encoding: self.charset.name() },
-            },
-        }))
+        }
+        Ok(batch)
     }
 
     fn read_header(&mut self) -> Result<(), FileError> {
+        let (mut scratch, mut scratch_spans) = (String::new(), Vec::new());
         // A header without a comma may use another separator; one without any
         // is a file of one column.
         for separator in [b',', b'\t', b';'] {
@@ -378,8 +384,8 @@ impl CsvFile {
                 &self.spans,
                 record.escaped,
                 self.charset,
-                &mut self.scratch,
-                &mut self.scratch_spans,
+                &mut scratch,
+                &mut scratch_spans,
             );
             match fields {
                 Ok(fields) => {

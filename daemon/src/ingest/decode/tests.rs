@@ -2,11 +2,21 @@
 
 use super::*;
 
+fn for_each_row(file: &mut CsvFile, mut visit: impl FnMut(Row<'_>)) {
+    loop {
+        let batch = file.next_rows().unwrap();
+        if batch.is_empty() {
+            return;
+        }
+        batch.for_each(&mut visit);
+    }
+}
+
 /// A whole file as lines of `line: field|field` or `line! code`.
 fn read(bytes: &[u8], encoding: Encoding) -> Vec<String> {
     let mut file = CsvFile::from_bytes(bytes.to_vec(), encoding).unwrap();
     let mut out = Vec::new();
-    while let Some(row) = file.next_row().unwrap() {
+    for_each_row(&mut file, |row| {
         out.push(match row {
             Row::Fields { line, fields } => {
                 assert_eq!(fields.len(), fields.iter().count());
@@ -15,7 +25,7 @@ fn read(bytes: &[u8], encoding: Encoding) -> Vec<String> {
             }
             Row::Malformed { line, problem } => format!("{line}! {}", problem.code()),
         });
-    }
+    });
     assert_eq!(file.bytes_read(), bytes.len() as u64);
     out
 }
@@ -152,14 +162,12 @@ fn a_stray_quote_in_a_large_file_is_followed_one_mebibyte_at_most() {
     text.push_str(&"1,2\n".repeat(rows));
     let mut file = CsvFile::from_bytes(text.into_bytes(), Encoding::Auto).unwrap();
     let mut good = 0;
-    while let Some(row) = file.next_row().unwrap() {
-        match row {
-            Row::Fields { .. } => good += 1,
-            Row::Malformed { line, problem } => {
-                assert_eq!((line, problem), (2, RowProblem::UnclosedQuote));
-            }
+    for_each_row(&mut file, |row| match row {
+        Row::Fields { .. } => good += 1,
+        Row::Malformed { line, problem } => {
+            assert_eq!((line, problem), (2, RowProblem::UnclosedQuote));
         }
-    }
+    });
     assert_eq!(good, rows);
     assert!(file.input.buf.len() <= ROW_BYTES_MAX + 2 * CHUNK);
 }
@@ -181,10 +189,12 @@ fn a_line_above_the_limit_is_rejected_and_the_next_one_read() {
 #[test]
 fn a_wrong_field_count_names_both_numbers() {
     let mut file = CsvFile::from_bytes(b"a,b\n1,2,3\n".to_vec(), Encoding::Auto).unwrap();
-    let Some(Row::Malformed { line: 2, problem }) = file.next_row().unwrap() else {
-        panic!("the row has three fields");
-    };
-    assert_eq!(problem, RowProblem::FieldCount { expected: 2, found: 3 });
+    let mut problems = Vec::new();
+    for_each_row(&mut file, |row| match row {
+        Row::Malformed { line, problem } => problems.push((line, problem)),
+        Row::Fields { .. } => panic!("the row has three fields"),
+    });
+    assert_eq!(problems, [(2, RowProblem::FieldCount { expected: 2, found: 3 })]);
     assert_eq!(read(b"a,b\n1\n,\n1,2\n", Encoding::Auto), ["2! field-count", "3: |", "4: 1|2"]);
 }
 
@@ -222,7 +232,7 @@ fn what_cannot_be_opened_says_why() {
     std::fs::write(&path, "a,b\n1,2\n").unwrap();
     let mut file = CsvFile::open(&path, Encoding::Auto).unwrap();
     assert_eq!(file.bytes_total(), 8);
-    assert!(matches!(file.next_row(), Ok(Some(Row::Fields { line: 2, .. }))));
+    for_each_row(&mut file, |row| assert!(matches!(row, Row::Fields { line: 2, .. })));
 }
 
 #[test]
@@ -294,7 +304,7 @@ fn any_bytes_are_read_line_by_line() {
             };
             let mut last = 1;
             let mut read = 0;
-            while let Some(row) = file.next_row().unwrap() {
+            for_each_row(&mut file, |row| {
                 let line = match row {
                     Row::Fields { line, fields } => {
                         read += fields.iter().map(str::len).sum::<usize>();
@@ -305,7 +315,7 @@ fn any_bytes_are_read_line_by_line() {
                 };
                 assert!(line > last || encoding == Encoding::Utf16, "{bytes:?}");
                 last = line;
-            }
+            });
             assert!(read <= 2 * bytes.len(), "{bytes:?}");
         }
     }

@@ -6,7 +6,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use protocol::{
-    change::{Change, Position, SignedHeader},
+    change::{Change, Position, SignedHeader, encode_changes},
     id::PartitionId,
     page::LEAF_BYTES_MAX,
     tree::Pages as _,
@@ -14,7 +14,8 @@ use protocol::{
 
 use super::{Writer, check_limits};
 use crate::store::{
-    Head, StoreError, body_of,
+    Head, StoreError,
+    ahead::MadeAhead,
     disk::{Batch, CHUNK_BYTES_MAX},
     keys,
     pages::GenerationPages,
@@ -62,7 +63,7 @@ impl Writer {
         let Differences { before, header, changes } = differences;
         let described = header.header();
         let partition = &described.partition;
-        check_limits(changes, &body_of(changes))
+        check_limits(changes, &encode_changes(changes))
             .map_err(|problem| StoreError::Changes { partition: partition.clone(), problem })?;
         self.refuse_quarantined(partition)?;
         let head = self.head(partition).filter(|head| head.position() == *before);
@@ -76,7 +77,7 @@ impl Writer {
         self.check_federation_head(partition, described.federation_head, Some(&head))?;
         let state = self.partition(partition);
         self.check_inner_pages(state.number, &head)?;
-        let update = self.update_tree(&state, Some(&head), changes)?;
+        let update = self.update_tree(&state, Some(&head), changes, MadeAhead::default())?;
         self.check_root(header, &update.summary)?;
         self.commit(&state, Some(&head), header.clone(), None, update)
     }
@@ -86,7 +87,7 @@ impl Writer {
     fn check_inner_pages(&self, number: u32, head: &Head) -> Result<(), StoreError> {
         for (level, expected) in (1u8..).zip(head.summary.pages.iter().skip(1)) {
             let generation = head.generation;
-            let mut pages = GenerationPages { shared: &self.shared, number, generation };
+            let mut pages = GenerationPages::new(&self.shared, number, generation);
             let (mut next, mut found) = (pages.first_key(level)?, 0);
             while let Some(key) = next {
                 found += 1;

@@ -17,6 +17,7 @@ use protocol::{
 use super::{Build, Writer};
 use crate::store::{
     Head, StoreError,
+    ahead::Prepared,
     disk::Batch,
     keys,
     state::{PartitionState, lock},
@@ -80,7 +81,7 @@ impl Writer {
             let problem = "a signing key is changed in this node's own _federation alone";
             return Err(StoreError::Changes { partition: own.partition, problem });
         }
-        let head = self.commit_own(own)?;
+        let head = self.commit_own(Prepared::new(own)?)?;
         self.flush()?;
         *lock(&self.shared.signer) = Some(next);
         Ok(head)

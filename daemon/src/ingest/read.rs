@@ -1,0 +1,184 @@
+//! A file's rows to checked records, on all cores.
+//!
+//! Three things go on at a time: one thread splits what comes next, all of them
+//! look at what was split before, and one hands on, in the file's order, what
+//! came of that.
+//!
+//! Invariant: what is handed on, and its order, do not depend on the number of
+//! cores. Memory is bounded by three groups of batches.
+
+use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
+
+use super::{
+    decode::{CsvFile, FileError, Row, RowBatch, RowProblem},
+    recall::{Recall, RowHash},
+    spool::{Buffer, SpoolError},
+    validate::{RowIssue, Severity, Validator},
+};
+
+/// Batches that are split before they are looked at together: some for each core
+/// even where one core is slower, and not more than 2 MB.
+const BATCHES_AT_ONCE: usize = 16;
+
+/// What became of some consecutive rows.
+#[derive(Debug, Default)]
+pub(super) struct CheckedRows {
+    pub rows: u64,
+    /// Rows that make no record.
+    pub rejected: u64,
+    /// Those among them whose key is not known either.
+    pub unreadable: u64,
+    /// Warnings about rows that make a record.
+    pub warnings: u64,
+    /// What is to be told of them, in the file's order.
+    pub notes: Vec<(u64, Note)>,
+    /// The rows whose key is known.
+    pub records: Buffer,
+    /// The same rows as a later import is to recall them, if it is.
+    pub recalled: Buffer,
+}
+
+/// Something to be told of a row.
+#[derive(Debug)]
+pub(super) enum Note {
+    Malformed(RowProblem),
+    Issue(RowIssue),
+}
+
+/// Why reading stopped.
+pub(super) trait ReadError: From<FileError> + From<SpoolError> + Send {}
+impl<E: From<FileError> + From<SpoolError> + Send> ReadError for E {}
+
+/// Reads `file` to its end; `take` gets the checked rows, in the file's order.
+/// `pause` is called now and then, with the bytes and rows that were read.
+pub(super) fn check_rows<E: ReadError>(
+    file: &mut CsvFile,
+    validator: &Validator,
+    recall: bool,
+    pause: impl FnMut(u64, u64) -> Result<(), E>,
+    mut take: impl FnMut(CheckedRows) -> Result<(), E> + Send,
+) -> Result<(), E> {
+    let check = |batch| check(validator, batch, recall);
+    read(file, check, pause, |checked| take(checked?).map(|()| true)).map(drop)
+}
+
+/// Reads `file` to its end as long as nearly all of its rows are recalled.
+/// Answers how many rows it has, and the others, checked; none if reading it as
+/// a whole is called for.
+pub(super) fn recall_rows<E: ReadError>(
+    file: &mut CsvFile,
+    validator: &Validator,
+    recall: &Recall,
+    pause: impl FnMut(u64, u64) -> Result<(), E>,
+) -> Result<Option<(u64, Vec<CheckedRows>)>, E> {
+    let (mut rows, mut fresh) = (0, recall.none_fresh());
+    let all = read(
+        file,
+        |batch| recall.look(batch),
+        pause,
+        |looked| {
+            rows += looked.rows;
+            Ok(fresh.take(looked))
+        },
+    )?;
+    if !all {
+        return Ok(None);
+    }
+    let checked: Vec<_> =
+        fresh.batches.into_par_iter().map(|batch| check(validator, batch, true)).collect();
+    let checked = checked.into_iter().collect::<Result<Vec<_>, SpoolError>>()?;
+    let readable = checked.iter().all(|checked| checked.unreadable == 0);
+    Ok(readable.then_some((rows, checked)))
+}
+
+/// Has all cores look at the rows, and hands on what came of it until `take`
+/// wants no more; answers whether it wanted all.
+fn read<T: Send, E: ReadError>(
+    file: &mut CsvFile,
+    look: impl Fn(RowBatch) -> T + Sync,
+    mut pause: impl FnMut(u64, u64) -> Result<(), E>,
+    mut take: impl FnMut(T) -> Result<bool, E> + Send,
+) -> Result<bool, E> {
+    let mut split = split_some(file)?;
+    let (mut looked_at, mut rows) = (Vec::new(), 0);
+    while !split.is_empty() || !looked_at.is_empty() {
+        rows += split.iter().map(|batch| batch.len() as u64).sum::<u64>();
+        pause(file.bytes_read(), rows)?;
+        let done = std::mem::take(&mut looked_at);
+        let hand_on = || -> Result<_, E> {
+            for one in done {
+                if !take(one)? {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(split_some(file)?))
+        };
+        let (next, now) =
+            rayon::join(hand_on, || split.into_par_iter().map(&look).collect::<Vec<_>>());
+        match next? {
+            Some(next) => split = next,
+            None => return Ok(false),
+        }
+        looked_at = now;
+    }
+    pause(file.bytes_read(), rows)?;
+    Ok(true)
+}
+
+fn split_some(file: &mut CsvFile) -> Result<Vec<RowBatch>, FileError> {
+    let mut batches = Vec::with_capacity(BATCHES_AT_ONCE);
+    while batches.len() < BATCHES_AT_ONCE {
+        let batch = file.next_rows()?;
+        if batch.is_empty() {
+            break;
+        }
+        batches.push(batch);
+    }
+    Ok(batches)
+}
+
+fn check(validator: &Validator, batch: RowBatch, recall: bool) -> Result<CheckedRows, SpoolError> {
+    let mut validator = validator.clone();
+    let mut out = CheckedRows { rows: batch.len() as u64, ..CheckedRows::default() };
+    let hashes: Vec<RowHash> = match recall {
+        true => batch.bodies().map(|body| RowHash::of(body.unwrap_or_default())).collect(),
+        false => Vec::new(),
+    };
+    let mut hashes = hashes.into_iter();
+    let mut pushed = Ok(());
+    batch.for_each(|row| {
+        let hash = hashes.next();
+        let (line, fields) = match row {
+            Row::Fields { line, fields } => (line, fields),
+            Row::Malformed { line, problem } => {
+                out.rejected += 1;
+                out.unreadable += 1;
+                out.notes.push((line, Note::Malformed(problem)));
+                return;
+            }
+        };
+        let checked = validator.row(fields.iter());
+        if checked.record.is_none() {
+            out.rejected += 1;
+        } else {
+            let warnings =
+                checked.issues.iter().filter(|issue| issue.severity == Severity::Warning);
+            out.warnings += warnings.count() as u64;
+        }
+        match &checked.key {
+            None => out.unreadable += 1,
+            Some(key) if pushed.is_ok() => {
+                pushed = out.records.push(key, line, checked.record.as_deref());
+                if let Some(hash) = hash
+                    && pushed.is_ok()
+                {
+                    let hash = hash.noted(!checked.issues.is_empty());
+                    pushed = out.recalled.push(&hash.to_bytes(), line, Some(key));
+                }
+            }
+            Some(_) => {}
+        }
+        out.notes.extend(checked.issues.into_iter().map(|issue| (line, Note::Issue(issue))));
+    });
+    pushed.map(|()| out)
+}
