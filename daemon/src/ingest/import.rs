@@ -263,21 +263,23 @@ impl Importer {
         // Before the file is opened, and without waiting for an import that is
         // under way: that one's file is the newer one, too.
         let fulls = turn.fulls.load(Ordering::SeqCst);
-        let (mut read, missing) = match Opened::new(request, links, &schema) {
-            // A full file that suddenly is empty has no rows, not even a header.
-            Err(ImportError::File(FileError::NoHeader { .. })) if request.full => {
-                (ReadFile::empty(self)?, Vec::new())
+        let mut told = Told { rejects: &mut rejects, report: &mut report, progress };
+        let (mut read, missing) = match self.recall(request, links, &schema, &partition) {
+            // A full file needs no missing columns kept.
+            Some((opened, recall)) => {
+                (self.read_new(opened, recall, request, &schema, &mut told)?, Vec::new())
             }
-            opened => {
-                let opened = opened?;
-                let missing = opened.mapping.missing().to_vec();
-                let mut told = Told { rejects: &mut rejects, report: &mut report, progress };
-                let read = match self.recall(&opened, request, &partition) {
-                    None => self.read(opened, request.full, &mut told)?,
-                    Some(recall) => self.read_new(opened, recall, &mut told)?,
-                };
-                (read, missing)
-            }
+            None => match Opened::new(request, links, &schema) {
+                // A full file that suddenly is empty has no rows, not even a header.
+                Err(ImportError::File(FileError::NoHeader { .. })) if request.full => {
+                    (ReadFile::empty(self)?, Vec::new())
+                }
+                opened => {
+                    let opened = opened?;
+                    let missing = opened.mapping.missing().to_vec();
+                    (self.read(opened, request.full, &mut told)?, missing)
+                }
+            },
         };
 
         // A panic in another import left nothing half-done here.
@@ -290,7 +292,7 @@ impl Importer {
         {
             (rejects, report) = (Rejects::new(request), ImportReport::default());
             let mut told = Told { rejects: &mut rejects, report: &mut report, progress };
-            read = self.read(recalled.opened.again()?, true, &mut told)?;
+            read = self.read(recalled.opened.again(request, &schema)?, true, &mut told)?;
         }
         #[cfg(test)]
         self.recalled.fetch_add(read.recalled.is_some().into(), Ordering::Relaxed);
@@ -374,6 +376,8 @@ impl Importer {
         &self,
         mut opened: Opened,
         recall: Recall,
+        request: &ImportRequest,
+        schema: &Schema,
         told: &mut Told<'_, '_>,
     ) -> Result<ReadFile, ImportError> {
         let bytes_total = opened.file.bytes_total();
@@ -383,10 +387,10 @@ impl Importer {
         let Some((rows, checked)) =
             read::recall_rows(&mut opened.file, &opened.validator, &recall, pause)?
         else {
-            return self.read(opened.again()?, true, told);
+            return self.read(opened.again(request, schema)?, true, told);
         };
         let Some((open_keys, others)) = keys(&recall, &checked) else {
-            return self.read(opened.again()?, true, told);
+            return self.read(opened.again(request, schema)?, true, told);
         };
         let mut sorter = Sorter::new(&self.spool_dir, self.memory_bytes);
         for checked in &checked {
@@ -409,15 +413,32 @@ impl Importer {
         self.recall_dir.join(format!("{}.rows", partition.dataset))
     }
 
-    /// The last full file, if this one can be compared with it.
+    /// A full file and the last one, if it can be compared with that.
     fn recall(
         &self,
-        opened: &Opened,
         request: &ImportRequest,
+        links: Links,
+        schema: &Schema,
         partition: &PartitionId,
-    ) -> Option<Recall> {
+    ) -> Option<(Opened, Recall)> {
         let head = self.store.head(partition).filter(|_| request.full)?.position();
-        Recall::load(&self.recall_path(partition), head, opened.rules, self.memory_bytes)
+        let path = self.recall_path(partition);
+        if !recall::is_of(&path, head) {
+            return None;
+        }
+        // Finding out what it is takes a look at all of it. Where the last one was
+        // UTF-8, equal rows are; the others are looked at.
+        let encodings = match request.encoding {
+            Encoding::Auto => [Encoding::Utf8, Encoding::Auto].as_slice(),
+            _ => std::slice::from_ref(&request.encoding),
+        };
+        encodings.iter().find_map(|encoding| {
+            let request = ImportRequest { encoding: *encoding, ..request.clone() };
+            // What is wrong with it is told by whoever reads it as a whole.
+            let opened = Opened::new(&request, links, schema).ok()?;
+            let recall = Recall::load(&path, head, opened.rules, self.memory_bytes)?;
+            Some((opened, recall))
+        })
     }
 
     /// Keeps what the next full file can be compared with. It saves time only, so
@@ -460,6 +481,15 @@ struct Opened {
 impl Opened {
     fn new(request: &ImportRequest, links: Links, schema: &Schema) -> Result<Self, ImportError> {
         let file = CsvFile::open_with(&request.path, request.encoding, links)?;
+        Self::with(file, request, schema)
+    }
+
+    /// The same file, found out about anew and read from its first row on.
+    fn again(self, request: &ImportRequest, schema: &Schema) -> Result<Self, ImportError> {
+        Self::with(self.file.again(request.encoding)?, request, schema)
+    }
+
+    fn with(file: CsvFile, request: &ImportRequest, schema: &Schema) -> Result<Self, ImportError> {
         let mapping = Mapping::new(file.header(), schema).map_err(|problem| {
             let dataset = request.dataset.clone();
             let path = request.path.display().to_string();
@@ -467,11 +497,6 @@ impl Opened {
         })?;
         let validator = Validator::new(schema, &mapping);
         Ok(Self { rules: recall::rules(&file, schema), file, mapping, validator })
-    }
-
-    /// The same file from its first row on.
-    fn again(self) -> Result<Self, FileError> {
-        Ok(Self { file: self.file.again()?, ..self })
     }
 }
 

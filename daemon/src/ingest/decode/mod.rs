@@ -211,8 +211,6 @@ pub struct CsvFile {
     path: String,
     input: Input,
     charset: Charset,
-    /// How long its byte order mark is.
-    bom_bytes: u64,
     separator: u8,
     header: Vec<String>,
     /// The physical line at which the input stands, from 1.
@@ -280,7 +278,6 @@ impl CsvFile {
             path,
             input: Input::new(source, charset, bom_bytes, chunk),
             charset,
-            bom_bytes,
             separator: b',',
             header: Vec::new(),
             line: 1,
@@ -292,15 +289,12 @@ impl CsvFile {
     }
 
     /// The same file from its first row on, whatever lies under its name by now.
-    pub fn again(mut self) -> Result<Self, FileError> {
-        let Input { mut source, chunk, .. } = self.input;
-        source
-            .seek(SeekFrom::Start(self.bom_bytes))
-            .map_err(|source| FileError::Io { path: self.path.clone(), source })?;
-        self.input = Input::new(source, self.charset, self.bom_bytes, chunk);
-        self.line = 1;
-        self.read_header()?;
-        Ok(self)
+    pub fn again(self, encoding: Encoding) -> Result<Self, FileError> {
+        let Self { path, input: Input { mut source, .. }, bytes_total, .. } = self;
+        match source.rewind() {
+            Ok(()) => Self::new(path, source, bytes_total, encoding),
+            Err(source) => Err(FileError::Io { path, source }),
+        }
     }
 
     /// The encoding that was found or asked for.
