@@ -50,8 +50,9 @@ const FILE: &str = "journal";
 /// segment of log lies between the two, so half a segment is a round's limit.
 pub const JOURNAL_BYTES: usize = SEGMENT_BYTES / 2;
 /// What sled is thought to write for a key beside the key and its value: at each
-/// tenth change it writes a node of up to 16 values anew. Measured are 10 KiB
-/// for each key of a small commit.
+/// tenth change of a node it writes all of it anew, up to 16 values. For the seven
+/// keys of a changed row 78 KB were measured (`docs/performance.md`). It is no
+/// upper bound, so there is room between this limit and the segment.
 const NODE_BYTES: usize = 16 * 1024;
 /// Largest record without its header. Above it the cost of writing everything
 /// twice is more than that of a flush of sled.

@@ -108,6 +108,27 @@ fn a_commit_survives_a_crash_before_sled_was_flushed() {
 }
 
 #[test]
+fn a_record_has_these_bytes() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = open_disk(directory.path());
+    let mut batch = batch(1, b"value");
+    batch.remove(b"gone".to_vec());
+    disk.apply(batch).unwrap();
+    disk.make_durable().unwrap();
+    let content = std::fs::read(directory.path().join("journal")).unwrap();
+    let body =
+        [&b"\x01\0\0\0\x09t\0\0\0\0\0\0\0\x01\0\0\0\x05value"[..], b"\0\0\0\0\x04gone"].concat();
+    // The first batch of the first opening: 2^40 and 1.
+    let head = b"\0\0\x01\0\0\0\0\x01\0\0\0\x20";
+    let checksum = protocol::hash::Purpose::Checksum.hash(&[head, &body]);
+    let record = [head, &checksum.as_bytes()[..], &body].concat();
+    assert_eq!(content[..record.len()], record);
+    assert!(content[record.len()..].iter().all(|byte| *byte == 0));
+    let (number, found) = records(&content).next().unwrap();
+    assert_eq!((number, found), ((1 << 40) + 1, &body[..]));
+}
+
+#[test]
 fn the_file_is_made_once_with_its_size_for_its_owner_only() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal");
@@ -378,14 +399,19 @@ fn a_journal_that_cannot_be_written_stops_the_writer() {
 }
 
 /// The journal as a power cut leaves it while it goes from one state to
-/// another: of the sectors that differ some are written.
+/// another: a block that was being written is old, new, or anything.
 fn torn(random: &mut Random, before: &[u8], after: &[u8]) -> Vec<u8> {
     let chance = random.below(101);
-    let sectors = before.chunks(512).zip(after.chunks(512));
-    sectors
-        .flat_map(|(old, new)| if random.below(100) < chance { new } else { old })
-        .copied()
-        .collect()
+    let mut content = Vec::new();
+    for (old, new) in before.chunks(BLOCK).zip(after.chunks(BLOCK)) {
+        match random.below(100) {
+            _ if old == new => content.extend_from_slice(old),
+            0..8 => content.extend(old.iter().map(|_| random.next() as u8)),
+            drawn if drawn < chance => content.extend_from_slice(new),
+            _ => content.extend_from_slice(old),
+        }
+    }
+    content
 }
 
 #[test]
