@@ -2,15 +2,18 @@
 //! into chunks; checksums on what is read.
 //!
 //! On Linux sled's flush is `sync_file_range`, which syncs neither metadata nor
-//! the drive's cache, so each commit also calls `fdatasync` on a descriptor of
-//! its own. Values above about 128 KB become files that sled never syncs, so no
-//! value exceeds [`CHUNK_BYTES_MAX`].
+//! the drive's cache, so `fdatasync` follows on a descriptor of its own. All in
+//! all that is four writes one after the other for each commit, so small batches
+//! are made durable in the [`journal`], and sled is flushed when that is full.
+//!
+//! Values above about 128 KB become files that sled never syncs, so no value
+//! exceeds [`CHUNK_BYTES_MAX`].
 
 use std::{
     fs::File,
     path::{Path, PathBuf},
     sync::{
-        PoisonError, RwLock, RwLockReadGuard,
+        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -22,17 +25,22 @@ use protocol::{
     tree::FoundPage,
 };
 
-use super::{Options, StoreError, keys};
+use super::{
+    Options, StoreError,
+    journal::{self, Journal, Write},
+    keys,
+};
 
 /// Largest value that sled gets. Larger ones are cut.
 pub const CHUNK_BYTES_MAX: usize = 60 * 1024;
 /// The newest format of the database that this program writes and knows.
 ///
-/// 2: leaves have indexes and patches.
-const FORMAT_VERSION: u32 = 2;
+/// 3: batches are numbered, and some are only in the journal, which an older
+/// program would not replay.
+const FORMAT_VERSION: u32 = 3;
 /// sled's unit of allocation. With the default of 512 KiB, values of 64 KiB
 /// would be moved out of the file.
-const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
+pub const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
 const MIB: u64 = 1024 * 1024;
 /// Least reserve: three segments. On a tmpfs, sled met the full disk with a
 /// reserve of none while writing, and with half a segment when it was opened
@@ -49,6 +57,9 @@ pub struct Disk {
     // Closed after the tree; its lock keeps other processes out.
     db: sled::Db,
     data: File,
+    /// Held while a batch is applied, so that numbers are in the order of sled's
+    /// batches.
+    journal: Mutex<Journal>,
     path: PathBuf,
     reserve_mb: u64,
     /// Held for writing while a batch is applied. sled keeps batches out of
@@ -59,7 +70,7 @@ pub struct Disk {
     pub broken: Broken,
     /// Calls of `fdatasync`.
     pub syncs: AtomicU64,
-    /// Bytes of keys and values given to sled.
+    /// Bytes of keys and values given to sled, and bytes written to the journal.
     pub bytes_written: AtomicU64,
 }
 
@@ -85,14 +96,26 @@ impl Disk {
         let db = open_unlocked(&config)?;
         let tree = db.open_tree("creditsync")?;
         let data = File::open(database.join("db")).map_err(file_error)?;
-        // The file's own name has to survive a power cut, too.
+        check_format(&tree)?;
+        let last = replay(&tree, &journal::read(path)?)?;
+        // Numbers of this opening are above all of an earlier one, and durable
+        // before the first of them is given.
+        let first = journal::next_opening(last)?;
+        let mut opening = Batch::default();
+        opening.put(keys::FORMAT.to_vec(), FORMAT_VERSION.to_be_bytes().to_vec());
+        tree.apply_batch(opening.numbered(first))?;
+        db.flush()?;
+        data.sync_data().map_err(file_error)?;
+        let journal = Mutex::new(Journal::open(path, first)?);
+        // The files' own names have to survive a power cut, too.
         for directory in [&database, path] {
             File::open(directory).and_then(|open| open.sync_all()).map_err(file_error)?;
         }
-        let disk = Self {
+        Ok(Self {
             tree,
             db,
             data,
+            journal,
             path: path.to_owned(),
             reserve_mb,
             gate: RwLock::new(()),
@@ -100,26 +123,7 @@ impl Disk {
             broken: Default::default(),
             syncs: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
-        };
-        disk.check_format()?;
-        Ok(disk)
-    }
-
-    fn check_format(&self) -> Result<(), StoreError> {
-        match self.tree.get(keys::FORMAT)? {
-            None => {
-                self.tree.insert(keys::FORMAT, &FORMAT_VERSION.to_be_bytes())?;
-                self.make_durable()
-            }
-            Some(bytes) => {
-                let found = bytes.as_ref().try_into().map(u32::from_be_bytes).unwrap_or(u32::MAX);
-                if found == FORMAT_VERSION {
-                    Ok(())
-                } else {
-                    Err(StoreError::Format { found, known: FORMAT_VERSION })
-                }
-            }
-        }
+        })
     }
 
     /// Refuses a write of about `bytes` if it would eat into the reserve. sled
@@ -139,12 +143,25 @@ impl Disk {
     }
 
     /// Applies a batch atomically; it is durable after [`Disk::make_durable`].
+    /// Behind an error nobody knows what of it took place.
     pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         #[cfg(test)]
         fail_if(&self.broken.apply)?;
+        if batch.writes.is_empty() {
+            return Ok(());
+        }
         self.bytes_written.fetch_add(batch.bytes as u64, Ordering::Relaxed);
+        let mut journal = self.journal();
+        let number = journal.note(&batch.writes);
         let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-        Ok(self.tree.apply_batch(batch.inner)?)
+        self.tree.apply_batch(batch.numbered(number)).map_err(|error| {
+            journal.leave_out();
+            error.into()
+        })
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps batches out while something is read in several steps.
@@ -152,13 +169,52 @@ impl Disk {
         self.gate.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until everything applied is on the disk.
+    /// Waits until everything applied is on the disk: in the journal, or else in
+    /// sled.
     pub fn make_durable(&self) -> Result<(), StoreError> {
         #[cfg(test)]
         fail_if(&self.broken.sync)?;
+        let mut journal = self.journal();
+        if journal.is_incomplete() {
+            return self.flush_sled(&mut journal);
+        }
+        if journal.is_idle() {
+            return Ok(());
+        }
+        #[cfg(test)]
+        fail_if(&self.broken.journal).inspect_err(|_| journal.leave_out())?;
+        let bytes = journal.write()?;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.bytes_written.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Waits until everything applied is on the disk in sled, so that the
+    /// journal begins anew and the next start has nothing to replay.
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
+        #[cfg(test)]
+        fail_if(&self.broken.sync)?;
+        self.flush_sled(&mut self.journal())
+    }
+
+    /// Whether the journal is so full that an idle moment is well used for a
+    /// checkpoint.
+    pub fn wants_checkpoint(&self) -> bool {
+        self.journal().is_nearly_full()
+    }
+
+    /// What sled does by itself with all but the last batch.
+    #[cfg(test)]
+    pub fn flush_sled_alone(&self) -> Result<(), StoreError> {
+        self.db.flush()?;
+        Ok(())
+    }
+
+    fn flush_sled(&self, journal: &mut Journal) -> Result<(), StoreError> {
         self.db.flush()?;
         self.data.sync_data().map_err(|error| StoreError::Database(error.to_string()))?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
+        journal.restart();
         Ok(())
     }
 
@@ -395,6 +451,8 @@ pub type FoundPair = (Vec<u8>, Vec<u8>, Option<Vec<u8>>);
 pub struct Broken {
     pub apply: std::sync::atomic::AtomicBool,
     pub sync: std::sync::atomic::AtomicBool,
+    /// The journal alone.
+    pub journal: std::sync::atomic::AtomicBool,
 }
 
 #[cfg(test)]
@@ -403,6 +461,43 @@ fn fail_if(broken: &std::sync::atomic::AtomicBool) -> Result<(), StoreError> {
         return Err(StoreError::Database("broken by a test".into()));
     }
     Ok(())
+}
+
+fn check_format(tree: &sled::Tree) -> Result<(), StoreError> {
+    let Some(bytes) = tree.get(keys::FORMAT)? else {
+        return Ok(());
+    };
+    match bytes.as_ref().try_into().map(u32::from_be_bytes).unwrap_or(u32::MAX) {
+        FORMAT_VERSION => Ok(()),
+        found => Err(StoreError::Format { found, known: FORMAT_VERSION }),
+    }
+}
+
+/// Applies what the journal holds and sled does not, and answers the number of
+/// the last batch. It may be interrupted anywhere: the journal stays as it is.
+fn replay(tree: &sled::Tree, content: &[u8]) -> Result<u64, StoreError> {
+    let applied = match tree.get(keys::APPLIED)? {
+        None => 0,
+        Some(bytes) => bytes.as_ref().try_into().map(u64::from_be_bytes).map_err(|_| {
+            let problem = "it has not 8 bytes".into();
+            StoreError::Damaged { place: "the number of the last batch".into(), problem }
+        })?,
+    };
+    let mut last = applied;
+    for (number, body) in journal::records(content).filter(|(number, _)| *number > applied) {
+        if number != last + 1 {
+            // Only the first one can; what lies between was in sled once.
+            tracing::warn!(applied, number, "the database is older than its journal begins");
+            break;
+        }
+        let batch = Batch { writes: journal::decode(body)?, bytes: 0 };
+        tree.apply_batch(batch.numbered(number))?;
+        last = number;
+    }
+    if last > applied {
+        tracing::info!(batches = last - applied, "replayed the journal into the database");
+    }
+    Ok(last)
 }
 
 /// Removes what sled leaves when it is stopped, or finds no room, while it
@@ -467,7 +562,7 @@ fn hex(bytes: &[u8]) -> String {
 /// Writes that happen together or not at all.
 #[derive(Default)]
 pub struct Batch {
-    inner: sled::Batch,
+    writes: Vec<Write>,
     bytes: usize,
 }
 
@@ -476,12 +571,12 @@ impl Batch {
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         debug_assert!(value.len() <= CHUNK_BYTES_MAX + ENVELOPE_BYTES);
         self.bytes += key.len() + value.len();
-        self.inner.insert(key, value);
+        self.writes.push((key, Some(value)));
     }
 
     /// Deletes a small value.
     pub fn remove(&mut self, key: Vec<u8>) {
-        self.inner.remove(key);
+        self.writes.push((key, None));
     }
 
     /// Writes a value of any size in chunks. `before` is how many chunks the
@@ -514,5 +609,19 @@ impl Batch {
     /// Bytes written by this batch.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The batch as sled gets it, with its number. Of two writes under one key
+    /// the later one counts.
+    fn numbered(self, number: u64) -> sled::Batch {
+        let mut batch = sled::Batch::default();
+        for (key, value) in self.writes {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        batch.insert(keys::APPLIED, &number.to_be_bytes());
+        batch
     }
 }

@@ -12,6 +12,7 @@
 //! | `f` | the format's version |
 //! | `n` full name | the partition's number |
 //! | `h` number | head |
+//! | `i` | the number of the last batch |
 //! | `g` number | generation that is being staged |
 //! | `x` number | why it is quarantined |
 //! | `a` number, node | what the node acknowledged |
@@ -30,6 +31,10 @@ use protocol::{
 
 /// The format's version.
 pub const FORMAT: &[u8] = b"f";
+
+/// The number of the last batch that was applied. It lies beside the heads,
+/// which are small and written in most batches anyway.
+pub const APPLIED: &[u8] = b"i";
 
 /// The prefix of all partitions' numbers.
 pub const NUMBERS: &[u8] = b"n";

@@ -9,6 +9,7 @@
 //!
 //! - [`keys`]: what lies under which key;
 //! - [`disk`]: sled opened, batches made durable, values cut into chunks;
+//! - [`journal`]: the file in which small batches are durable first;
 //! - [`pages`]: the state tree's pages, live and through a snapshot;
 //! - [`writer`]: commits, stagings, chores;
 //! - [`ahead`]: what of a commit is done before the writer's turn;
@@ -24,6 +25,7 @@ mod disk;
 mod error;
 mod heads;
 mod heal;
+mod journal;
 mod keys;
 mod pages;
 mod signing;

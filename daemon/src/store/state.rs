@@ -131,7 +131,7 @@ pub struct Counters {
     pub pages_written: u64,
     /// Leaves that were changed in place.
     pub leaves_patched: u64,
-    /// Bytes of keys and values given to sled.
+    /// Bytes of keys and values given to sled, and bytes written to the journal.
     pub bytes_written: u64,
 }
 

@@ -9,6 +9,8 @@ mod disk;
 mod forget;
 #[path = "tests_heads.rs"]
 mod heads;
+#[path = "tests_journal.rs"]
+mod journal;
 #[path = "tests_replica.rs"]
 mod replica;
 #[path = "tests_signing.rs"]

@@ -4,7 +4,7 @@
 //! and head together, and before them whatever an open snapshot still needs.
 //! Jobs that are waiting anyway share one flush; every answer is sent behind it.
 //! When nothing waits it does chores: deleting old generations and what closed
-//! snapshots had saved.
+//! snapshots had saved, and a checkpoint before the journal is full.
 //!
 //! - [`forget`]: a replica is dropped, to be fetched anew;
 //! - [`repair`]: what differs from a peer's state, or is damaged, replaced in
@@ -189,7 +189,7 @@ impl Writer {
                 Ok(job) => job,
                 Err(TryRecvError::Disconnected) => break,
                 Err(TryRecvError::Empty) => {
-                    if self.chore() {
+                    if self.chore() || self.relieve_journal() {
                         continue;
                     }
                     match jobs.blocking_recv() {
@@ -209,7 +209,7 @@ impl Writer {
             // Whoever waited was told.
             let _ = self.flush();
         }
-        if let Err(error) = self.shared.disk.make_durable() {
+        if let Err(error) = self.shared.disk.checkpoint() {
             tracing::error!(%error, "the last flush of the store failed");
         }
     }
@@ -279,7 +279,7 @@ impl Writer {
             }
             Job::Tidy { reply: None } => {}
             Job::Tidy { reply: Some(reply) } => {
-                while self.chore() {}
+                while self.chore() || self.relieve_journal() {}
                 let _ = reply.send(Ok(()));
             }
         }
@@ -707,6 +707,18 @@ impl Writer {
             }
             // The next start takes them up again.
             Err(error) => self.fail(&error),
+        }
+        true
+    }
+
+    /// Makes a checkpoint if the journal is getting full, so that a burst seldom
+    /// has to wait for one; answers whether it was.
+    fn relieve_journal(&mut self) -> bool {
+        if self.shared.failed.load(Ordering::Relaxed) || !self.shared.disk.wants_checkpoint() {
+            return false;
+        }
+        if let Err(error) = self.shared.disk.checkpoint() {
+            self.fail(&error);
         }
         true
     }

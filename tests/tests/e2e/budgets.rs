@@ -114,10 +114,12 @@ fn loading_updating_and_delivering_again_stay_within_their_budgets() {
         println!("one row, {who}: {cost:?}");
         let changes = u64::from(CHANGES);
         assert_eq!((cost.commits, cost.patched), (changes, changes), "{who}");
-        within(&format!("flushes of a change, {who}"), cost.syncs, changes);
+        // Of the journal, and now and then of the database behind it.
+        within(&format!("flushes of a change, {who}"), cost.syncs, changes + changes / 10);
         // The tree has two levels above its leaves.
         assert_eq!(cost.pages, 2 * changes, "{who}");
-        within(&format!("bytes a change to the store, {who}"), cost.bytes / changes, 5500);
+        // Once to the database, once in whole blocks to the journal.
+        within(&format!("bytes a change to the store, {who}"), cost.bytes / changes, 13_000);
     }
     let wire = (wire_bytes(county) - wire) / u64::from(CHANGES);
     println!("one row: {wire} bytes on the wire");
@@ -137,13 +139,16 @@ fn loading_updating_and_delivering_again_stay_within_their_budgets() {
         [("county", Counts::of(county).since(before)), ("hub", Counts::of(hub).since(before_hub))]
     {
         println!("scattered, {who}: {cost:?}");
-        assert_eq!((cost.commits, cost.syncs), (1, 1), "{who}");
+        assert_eq!(cost.commits, 1, "{who}");
+        // It uses up the journal's room, so a checkpoint follows in an idle
+        // moment.
+        within(&format!("flushes of a scattered change, {who}"), cost.syncs, 2);
         // Almost all leaves stay as they are, and get a patch.
         assert!(cost.patched * 10 > cost.pages * 40, "{who}: {cost:?}");
         within(
             &format!("bytes of a scattered change to the store, {who}"),
             cost.bytes / changes,
-            110,
+            220,
         );
     }
     let wire = wire_bytes(county) - wire;
