@@ -1,4 +1,4 @@
-//! How often memory is asked for, where work is repeated for every row or every
+//! How often memory is asked for, and for how much, where work is repeated for every row or every
 //! change.
 //!
 //! Counts of one thread, so they are the same on every machine and in every run.
@@ -28,10 +28,11 @@ use protocol::{
 const ROWS: u32 = 10_000;
 
 #[track_caller]
-fn within(what: &str, cost: AllocationInfo, of: u64, budget: f64) {
-    let each = cost.count_total as f64 / of as f64;
-    println!("{what}: {each:.2} allocations each, {} bytes each", cost.bytes_total / of);
-    assert!(each <= budget, "{what}: {each:.2} allocations each, and the budget is {budget}");
+fn within(what: &str, cost: AllocationInfo, of: u64, count: f64, bytes: u64) {
+    let (each, bytes_each) = (cost.count_total as f64 / of as f64, cost.bytes_total / of);
+    println!("{what}: {each:.2} allocations of {bytes_each} bytes each");
+    assert!(each <= count, "{what}: {each:.2} allocations each, and the budget is {count}");
+    assert!(bytes_each <= bytes, "{what}: {bytes_each} bytes each, and the budget is {bytes}");
 }
 
 fn records() -> BTreeMap<Vec<u8>, Vec<u8>> {
@@ -72,14 +73,14 @@ fn a_row_on_its_way_to_a_record() {
         }
     });
     assert_eq!(rows, ROWS);
-    within("a row split, checked and encoded", cost, ROWS.into(), 1.0);
+    within("a row split, checked and encoded", cost, ROWS.into(), 2.5, 2_600);
 }
 
 #[test]
 fn a_change_on_its_way_through_the_tree() {
     let records = records();
     let cost = measure(|| drop(Tree::build(&records)));
-    within("a record put into a new tree", cost, ROWS.into(), 1.0);
+    within("a record put into a new tree", cost, ROWS.into(), 0.31, 2_350);
 
     let tree = Tree::build(&records);
     let changes: Vec<Change> = records.keys().step_by(100).map(|key| put(key)).collect();
@@ -87,7 +88,7 @@ fn a_change_on_its_way_through_the_tree() {
         let update = protocol::tree::update(&mut &tree, &tree.summary, &changes).unwrap();
         assert_eq!(update.summary.records, u64::from(ROWS));
     });
-    within("one of 100 changes that rewrite leaves", cost, 100, 1.0);
+    within("one of 100 changes that rewrite leaves", cost, 100, 20.0, 153_000);
 }
 
 #[test]
@@ -102,14 +103,14 @@ fn a_change_in_place() {
         let outcome = patch::update(&leaf.index, None, &changes).unwrap();
         assert!(matches!(outcome, Outcome::Patched { .. }));
     });
-    within("a patch of one change", cost, 1, 1.0);
+    within("a patch of one change", cost, 1, 10.0, 11_500);
 }
 
 #[test]
 fn a_change_set_written_and_read() {
     let changes: Vec<Change> = records().keys().take(1000).map(|key| put(key)).collect();
     let mut body = Vec::new();
-    within("a change encoded", measure(|| body = encode_changes(&changes)), 1000, 1.0);
+    within("a change encoded", measure(|| body = encode_changes(&changes)), 1000, 0.05, 400);
     let cost = measure(|| assert_eq!(decode_changes(&body).unwrap(), changes));
-    within("a change decoded", cost, 1000, 1.0);
+    within("a change decoded", cost, 1000, 2.2, 500);
 }

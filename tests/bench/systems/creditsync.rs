@@ -193,8 +193,8 @@ fn damage(store: &Path, count: u64, rows: u64) -> anyhow::Result<usize> {
     let tree = database.open_tree("creditsync")?;
     let is_leaf = |key: &sled::IVec| key.get(LEVEL_AT) == Some(&0);
     // Behind the pages of `_federation`.
-    let leaves = tree.scan_prefix(b"p").keys().filter(|key| key.as_ref().is_ok_and(is_leaf));
-    let last = leaves.last().context("the hub has no pages")??;
+    let mut leaves = tree.scan_prefix(b"p").keys().filter(|key| key.as_ref().is_ok_and(is_leaf));
+    let last = leaves.next_back().context("the hub has no pages")??;
     let prefix = &last[..=LEVEL_AT];
     let mut damaged = BTreeSet::new();
     for change in 0..count {
