@@ -60,6 +60,37 @@ fn commands_work_on_a_node_that_does_not_run() {
     }
 }
 
+#[test]
+fn an_import_waits_for_the_hub_if_it_is_asked_to() {
+    let mut federation = Federation::new(&["410122"]);
+    let table = Table::synthetic(1, 0..40, "一");
+    let file = table.write(federation.dir(), "40.csv");
+    let (file, import) = (path_text(&file), ["import", "enterprise"]);
+    let county = federation.counties[0].handle();
+    let report = county.json(&[&import[..], &[file, "--wait", "60"]].concat());
+    assert_eq!((&report["inserted"], &report["at_hub"]), (&json!(40), &json!(true)));
+    // The hub has it by now, not soon.
+    assert_eq!(federation.hub.export("enterprise/410122"), table.to_export());
+    let report = county.json(&[&import[..], &[file]].concat());
+    assert_eq!(report.get("at_hub"), None);
+    // At the hub there is nothing to wait for.
+    let report = federation.hub.json(&[&import[..], &[file, "--wait", "60"]].concat());
+    assert_eq!(report["at_hub"], true);
+
+    federation.hub.stop();
+    let changed = Table::synthetic(1, 0..40, "二").write(federation.dir(), "changed.csv");
+    let changed = path_text(&changed);
+    let output = county.cli(&[&import[..], &[changed, "--wait", "1"]].concat()).expect_code(3);
+    assert!(output.stdout.contains("the hub does not hold it yet"), "{output:?}");
+    federation.hub.start();
+    let report = county.json(&[&import[..], &[changed, "--wait", "60"]].concat());
+    assert_eq!((&report["unchanged"], &report["at_hub"]), (&json!(40), &json!(true)));
+
+    federation.counties[0].stop();
+    let arguments = [&import[..], &[file, "--wait", "1"]].concat();
+    county.cli(&arguments).expect_failure(&["no daemon runs here", "--wait"]);
+}
+
 fn with_origin(table: &Table) -> String {
     let mut rows = Vec::new();
     for row in table.0.values() {
