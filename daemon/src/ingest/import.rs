@@ -277,7 +277,10 @@ impl Importer {
                 opened => {
                     let opened = opened?;
                     let missing = opened.mapping.missing().to_vec();
-                    (self.read(opened, request.full, &mut told)?, missing)
+                    (
+                        self.read(opened, request.full || self.stored(&partition) == 0, &mut told)?,
+                        missing,
+                    )
                 }
             },
         };
@@ -299,10 +302,14 @@ impl Importer {
         // An upsert keeps what the file has no column for; a full file says all.
         let kept: &[usize] = if request.full { &[] } else { &missing };
         let comparer = Comparer::new(&registry, &schema, kept);
+        // What comes into an empty partition is all that it holds.
+        let is_whole = request.full || self.stored(&partition) == 0;
         let job = Job { importer: self, partition, schema: &schema, comparer, progress };
         let hold = job.apply(request, &mut read, &mut rejects, &mut report)?;
+        if is_whole && hold.is_none() {
+            self.note_whole_file(&job.partition, read, &report);
+        }
         if request.full && hold.is_none() {
-            self.note_full_file(&job.partition, read, &report);
             // In this order: an approval that begins now finds either the
             // number moved later on, or its file gone already.
             full_applied();
@@ -334,6 +341,11 @@ impl Importer {
         turns.entry(partition.clone()).or_default().clone()
     }
 
+    /// Records that a partition holds.
+    fn stored(&self, partition: &PartitionId) -> u64 {
+        self.store.head(partition).map_or(0, |head| head.summary.records)
+    }
+
     fn check_stop(&self) -> Result<(), ImportError> {
         if self.stop.is_cancelled() { Err(ImportError::Stopped) } else { Ok(()) }
     }
@@ -346,8 +358,9 @@ impl Importer {
         note: bool,
         told: &mut Told<'_, '_>,
     ) -> Result<ReadFile, ImportError> {
-        let mut sorter = Sorter::new(&self.spool_dir, self.memory_bytes);
-        let mut rows = note.then(|| Sorter::new(&self.spool_dir, self.memory_bytes / 4));
+        let for_notes = if note { self.memory_bytes / 4 } else { 0 };
+        let mut sorter = Sorter::new(&self.spool_dir, self.memory_bytes - for_notes);
+        let mut rows = note.then(|| Sorter::new(&self.spool_dir, for_notes));
         let mut unreadable = 0;
         let bytes_total = opened.file.bytes_total();
         let (report, rejects) = (&mut *told.report, &mut *told.rejects);
@@ -443,7 +456,7 @@ impl Importer {
 
     /// Keeps what the next full file can be compared with. It saves time only, so
     /// a failure costs nothing else.
-    fn note_full_file(&self, partition: &PartitionId, read: ReadFile, report: &ImportReport) {
+    fn note_whole_file(&self, partition: &PartitionId, read: ReadFile, report: &ImportReport) {
         let path = self.recall_path(partition);
         let Some(head) = self.store.head(partition).map(|head| head.position()) else {
             return;
@@ -662,7 +675,7 @@ impl Job<'_> {
         report: &mut ImportReport,
     ) -> Result<Option<HoldReason>, ImportError> {
         let store = &self.importer.store;
-        let stored = store.head(&self.partition).map_or(0, |head| head.summary.records);
+        let stored = self.importer.stored(&self.partition);
         let mut cutter = Cutter::new(store, self.partition.clone(), self.schema.version());
         report.seq = cutter.seq;
         if request.full && stored > 0 {

@@ -104,17 +104,19 @@ fn read<T: Send, E: ReadError>(
     while !split.is_empty() || !looked_at.is_empty() {
         rows += split.iter().map(|batch| batch.len() as u64).sum::<u64>();
         pause(file.bytes_read(), rows)?;
-        let done = std::mem::take(&mut looked_at);
-        let hand_on = || -> Result<_, E> {
-            for one in done {
+        let mut hand_on = || -> Result<_, E> {
+            for one in std::mem::take(&mut looked_at) {
                 if !take(one)? {
                     return Ok(None);
                 }
             }
             Ok(Some(split_some(file)?))
         };
-        let (next, now) =
-            rayon::join(hand_on, || split.into_par_iter().map(&look).collect::<Vec<_>>());
+        let (next, now) = match split.len() {
+            // A small file, or the end of one: other threads are not worth waking.
+            0 | 1 => (hand_on(), split.into_iter().map(&look).collect()),
+            _ => rayon::join(hand_on, || split.into_par_iter().map(&look).collect::<Vec<_>>()),
+        };
         match next? {
             Some(next) => split = next,
             None => return Ok(false),

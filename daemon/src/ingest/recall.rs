@@ -1,8 +1,9 @@
 //! The last full file, recalled row by row.
 //!
 //! Counties deliver their whole register again and again, and nearly all of its
-//! rows are, byte for byte, what they were. So of a full file that went in, a
-//! hash of each row and the row's key are kept in a side file. The next full
+//! rows are, byte for byte, what they were. So of a full file that went in, and
+//! of a first one, a hash of each row and the row's key are kept in a side file.
+//! The next full
 //! file's rows are looked up there first: only those that are new are decoded,
 //! checked and compared, and only records whose rows did not come again can be
 //! gone.

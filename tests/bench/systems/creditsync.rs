@@ -80,15 +80,16 @@ fn measure_pair(setting: &Setting<'_>, column: &mut Column<'_>) -> anyhow::Resul
     if setting.wants(Work::OneRow) {
         one_row(setting, column, &federation)?;
     }
-    if setting.wants(Work::Differences) {
-        differences(setting, column, &mut federation)?;
-    }
     if setting.wants(Work::Restart) {
         let [county] = federation.counties.as_mut_slice() else { unreachable!("one was made") };
         column.put_seconds(Line::RestartCounty, county.restart()?);
         column.put_seconds(Line::RestartHub, federation.hub.restart()?);
         column.put_megabytes(Line::CountyDiskAtEnd, federation.counties[0].disk_bytes()?);
         column.put_megabytes(Line::HubDiskAtEnd, federation.hub.disk_bytes()?);
+    }
+    // Last, for it writes to the hub's database.
+    if setting.wants(Work::Differences) {
+        differences(setting, column, &mut federation)?;
     }
     Ok(())
 }
