@@ -17,8 +17,10 @@ use protocol::{
 use super::spool::SpoolError;
 use crate::store::{Head, Load, OwnChanges, Pending, Store, StoreError};
 
-/// Change sets that may wait for the writer while the next one is prepared.
-const PENDING_MAX: usize = 4;
+/// Change sets that the writer may have while the next one is prepared: the one
+/// that it applies and the one behind it. With leaves made ahead each holds some
+/// 10 MB.
+const PENDING_MAX: usize = 2;
 
 /// Cuts changes, in key order, into change sets and commits them.
 pub(super) struct Cutter<'a> {

@@ -16,9 +16,11 @@ use super::{
     validate::{RowIssue, Severity, Validator},
 };
 
-/// Batches that are split before they are looked at together: some for each core
-/// even where one core is slower, and not more than 2 MB.
-const BATCHES_AT_ONCE: usize = 16;
+/// Batches for each core that are split before they are looked at together:
+/// several, so that one core may be slower.
+const BATCHES_A_CORE: usize = 4;
+/// Batches that are split at once at most: 8 MB.
+const BATCHES_MAX: usize = 64;
 
 /// What became of some consecutive rows.
 #[derive(Debug, Default)]
@@ -128,8 +130,9 @@ fn read<T: Send, E: ReadError>(
 }
 
 fn split_some(file: &mut CsvFile) -> Result<Vec<RowBatch>, FileError> {
-    let mut batches = Vec::with_capacity(BATCHES_AT_ONCE);
-    while batches.len() < BATCHES_AT_ONCE {
+    let at_once = (rayon::current_num_threads() * BATCHES_A_CORE).min(BATCHES_MAX);
+    let mut batches = Vec::with_capacity(at_once);
+    while batches.len() < at_once {
         let batch = file.next_rows()?;
         if batch.is_empty() {
             break;

@@ -17,7 +17,7 @@
 
 use std::{
     fs::{self, DirBuilder, File},
-    io::{self, BufReader, BufWriter, Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, BufWriter, Read, Write},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
@@ -38,6 +38,8 @@ use super::{
 const MAGIC: [u8; 8] = *b"csrows/1";
 const HEAD_BYTES: usize = 8 + 32 + 8 + 32 + 8;
 const HASH_BYTES: usize = 16;
+/// The checksum at the end.
+const SUM_BYTES: u64 = 32;
 /// New rows up to which recalling pays: a part of so many …
 const FRESH_PART: usize = 16;
 /// … or so many, whatever the file has.
@@ -340,22 +342,21 @@ impl Fresh {
 
 /// The entries of a side file, from the front to the end.
 struct Entries {
-    input: BufReader<File>,
-    sum: Running,
+    input: BufReader<Summing<io::Take<File>>>,
     head: Position,
     rules: Hash,
     count: u64,
     left: u64,
-    row: Vec<u8>,
+    key: Vec<u8>,
 }
 
 impl Entries {
     fn open(path: &Path) -> io::Result<Self> {
-        let mut input = BufReader::with_capacity(BUFFER_BYTES, File::open(path)?);
+        let file = File::open(path)?;
+        let summed = file.metadata()?.len().saturating_sub(SUM_BYTES);
+        let mut input = BufReader::with_capacity(BUFFER_BYTES, Summing::new(file.take(summed)));
         let mut front = [0; HEAD_BYTES];
         input.read_exact(&mut front)?;
-        let mut sum = Purpose::Checksum.running();
-        sum.update(&front);
         let (magic, rest) = front.split_at(MAGIC.len());
         let (rules, rest) = rest.split_at(32);
         let (seq, rest) = rest.split_at(8);
@@ -366,15 +367,19 @@ impl Entries {
             return Err(damaged());
         }
         let (head, count) = (Position { seq: number(seq), hash: array(hash) }, number(count));
-        Ok(Self { input, sum, head, rules: array(rules), count, left: count, row: Vec::new() })
+        Ok(Self { input, head, rules: array(rules), count, left: count, key: Vec::new() })
     }
 
     /// The next row and its key; at the end the checksum is compared.
     fn next(&mut self) -> io::Result<Option<(RowHash, &[u8])>> {
         if self.left == 0 {
-            let mut found = [0; 32];
-            self.input.read_exact(&mut found)?;
-            return if self.sum.finish() == Hash(found) { Ok(None) } else { Err(damaged()) };
+            if !self.input.fill_buf()?.is_empty() {
+                return Err(damaged());
+            }
+            let Summing { inner, sum } = self.input.get_mut();
+            let mut found = [0; SUM_BYTES as usize];
+            inner.get_mut().read_exact(&mut found)?;
+            return if sum.finish() == Hash(found) { Ok(None) } else { Err(damaged()) };
         }
         self.left -= 1;
         let mut front = [0; HASH_BYTES + 2];
@@ -384,12 +389,10 @@ impl Entries {
         if length > KEY_BYTES_MAX {
             return Err(damaged());
         }
-        self.row.resize(front.len() + length, 0);
-        self.row[..front.len()].copy_from_slice(&front);
-        self.input.read_exact(&mut self.row[front.len()..])?;
-        self.sum.update(&self.row);
+        self.key.resize(length, 0);
+        self.input.read_exact(&mut self.key)?;
         let hash = hash.iter().fold(0, |sum, byte| sum << 8 | u128::from(*byte));
-        Ok(Some((RowHash(hash), &self.row[front.len()..])))
+        Ok(Some((RowHash(hash), &self.key)))
     }
 }
 
@@ -397,8 +400,7 @@ impl Entries {
 struct EntriesWriter {
     path: PathBuf,
     next: PathBuf,
-    out: BufWriter<File>,
-    sum: Running,
+    out: BufWriter<Summing<File>>,
 }
 
 impl EntriesWriter {
@@ -409,33 +411,61 @@ impl EntriesWriter {
         }
         let file =
             File::options().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
-        let out = BufWriter::with_capacity(BUFFER_BYTES, file);
-        let mut writer =
-            Self { path: path.to_owned(), next, out, sum: Purpose::Checksum.running() };
-        writer.write(&MAGIC)?;
-        writer.write(rules.as_bytes())?;
-        writer.write(&head.seq.to_be_bytes())?;
-        writer.write(head.hash.as_bytes())?;
-        writer.write(&count.to_be_bytes())?;
+        let out = BufWriter::with_capacity(BUFFER_BYTES, Summing::new(file));
+        let mut writer = Self { path: path.to_owned(), next, out };
+        writer.out.write_all(&MAGIC)?;
+        writer.out.write_all(rules.as_bytes())?;
+        writer.out.write_all(&head.seq.to_be_bytes())?;
+        writer.out.write_all(head.hash.as_bytes())?;
+        writer.out.write_all(&count.to_be_bytes())?;
         Ok(writer)
     }
 
     fn put(&mut self, hash: RowHash, key: &[u8]) -> io::Result<()> {
-        self.write(&hash.to_bytes())?;
-        self.write(&(key.len() as u16).to_be_bytes())?;
-        self.write(key)
+        self.out.write_all(&hash.to_bytes())?;
+        self.out.write_all(&(key.len() as u16).to_be_bytes())?;
+        self.out.write_all(key)
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.sum.update(bytes);
-        self.out.write_all(bytes)
-    }
-
-    fn finish(mut self) -> io::Result<()> {
-        self.out.write_all(self.sum.finish().as_bytes())?;
-        self.out.flush()?;
+    fn finish(self) -> io::Result<()> {
+        let Summing { mut inner, sum } =
+            self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        inner.write_all(sum.finish().as_bytes())?;
         // A power cut may leave half of it, which the checksum tells.
         fs::rename(&self.next, &self.path)
+    }
+}
+
+/// A file, with the checksum of what is read from it or written to it, buffer by
+/// buffer.
+struct Summing<F> {
+    inner: F,
+    sum: Running,
+}
+
+impl<F> Summing<F> {
+    fn new(inner: F) -> Self {
+        Self { inner, sum: Purpose::Checksum.running() }
+    }
+}
+
+impl<F: Read> Read for Summing<F> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(into)?;
+        self.sum.update(&into[..count]);
+        Ok(count)
+    }
+}
+
+impl<F: Write> Write for Summing<F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.sum.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 

@@ -31,6 +31,12 @@ impl RowBatch {
         Self { charset, bytes: Vec::new(), spans: Vec::new(), rows: Vec::new() }
     }
 
+    /// As [`RowBatch::new`], with room for as much as a batch holds at most.
+    pub(super) fn with_room(charset: Charset, bytes_left: u64) -> Self {
+        let bytes = BATCH_BYTES.min(usize::try_from(bytes_left).unwrap_or(BATCH_BYTES));
+        Self { bytes: Vec::with_capacity(bytes + bytes / 8), ..Self::new(charset) }
+    }
+
     /// How many rows there are, malformed ones among them.
     pub fn len(&self) -> usize {
         self.rows.len()

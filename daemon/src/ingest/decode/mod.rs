@@ -324,7 +324,9 @@ impl CsvFile {
 
     /// The next rows that are not blank; none at the end of the file.
     pub fn next_rows(&mut self) -> Result<RowBatch, FileError> {
-        let mut batch = RowBatch::new(self.charset);
+        let left = self.bytes_total.saturating_sub(self.input.bytes_read)
+            + self.input.unread().len() as u64;
+        let mut batch = RowBatch::with_room(self.charset, left);
         while !batch.is_full() {
             match self.step()? {
                 Step::End => break,
