@@ -98,6 +98,31 @@ fn another_head_other_rules_or_a_damaged_file_are_not_recalled() {
 }
 
 #[test]
+fn a_key_with_several_rows_is_not_taken_for_one() {
+    let plain = || (0..500).map(|number| row(number, "a"));
+    // The second row is new, the first one is recalled.
+    let world = World::new();
+    world.import(&csv(plain()), true);
+    let twice = world.import(&csv(plain().chain([row(3, "twice")])), true);
+    let expected = Counts {
+        updated: 1,
+        unchanged: 499,
+        duplicates: 1,
+        warnings: 1,
+        change_sets: 1,
+        ..Counts::default()
+    };
+    assert_eq!((counts(&twice), recalled(&world)), (expected, 0));
+    // The first row, which was rejected, does not come again; the second does.
+    let world = World::new();
+    let rejected = "c0000003,,note,1".to_owned();
+    world.import(&csv([rejected].into_iter().chain(plain())), true);
+    let without = world.import(&csv(plain()), true);
+    assert_eq!(counts(&without), Counts { unchanged: 500, ..Counts::default() });
+    assert_eq!(world.content(), content_of(0..500, "a"));
+}
+
+#[test]
 fn many_new_rows_are_read_as_a_whole() {
     let world = World::new();
     world.import(&rows(0..3000, "a"), true);

@@ -87,3 +87,42 @@ pub(super) fn make_leaves(leaves: &[RawLeaf]) -> Vec<MadePage> {
         _ => leaves.par_iter().map(RawLeaf::make).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn puts(value: u8) -> Vec<Change> {
+        let put = |number: u32| Change::Put {
+            key: number.to_be_bytes().to_vec(),
+            value: vec![value; 40],
+        };
+        (0..2000).map(put).collect()
+    }
+
+    /// The leaves of these changes but for the last one, which is not at its end.
+    fn leaves(changes: &[Change]) -> Vec<RawLeaf> {
+        let mut builder = LeafBuilder::new();
+        let mut leaves = Vec::new();
+        for change in changes {
+            let Change::Put { key, value } = change else { continue };
+            if builder.push(key, value) {
+                leaves.push(builder.take());
+            }
+        }
+        leaves
+    }
+
+    #[test]
+    fn a_page_made_ahead_is_the_page_of_an_equal_leaf_only() {
+        let mut ahead = MadeAhead::of(&puts(1));
+        let (same, other) = (leaves(&puts(1)), leaves(&puts(2)));
+        assert!(same.len() > 10);
+        for (leaf, other) in same.iter().zip(&other) {
+            assert_eq!(other.first_key(), leaf.first_key());
+            assert_eq!(ahead.take(other), None);
+            assert_eq!(ahead.take(leaf), Some(leaf.make()));
+            assert_eq!(ahead.take(leaf), None, "it is taken once");
+        }
+    }
+}
