@@ -2,6 +2,7 @@
 //! socket; without a daemon the command calls it itself.
 
 use std::{
+    cell::Cell,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -35,9 +36,9 @@ type Answer = (Json, bool);
 /// Where everything but the last reply goes.
 type Heed<'a> = &'a dyn Fn(Reply) -> anyhow::Result<()>;
 
-/// How often a command that waits looks whether the daemon is ending: that must
-/// not take as long as the command would.
-const SHUTDOWN_LOOK: Duration = Duration::from_millis(250);
+/// How often a command that waits looks whether the daemon is ending, and whether
+/// anybody still listens: neither must take as long as the command would.
+const WAIT_LOOK: Duration = Duration::from_millis(250);
 
 impl Handler for Node {
     fn handle(&self, request: Request, reply: Heed<'_>) -> Reply {
@@ -59,12 +60,24 @@ impl Node {
                         "no daemon runs here, so nothing would reach the hub: start it, or leave out --wait"
                     );
                 }
-                let imported = self.import(&dataset, path.into(), full, &encoding, reply)?;
-                match wait_s {
-                    Some(seconds) => {
-                        self.wait_for_hub(&DatasetId::new(&dataset)?, imported, seconds)
+                let last = Cell::new(None);
+                let noting = |told| {
+                    if let Reply::Progress(progress) = &told {
+                        last.set(Some(*progress));
                     }
+                    reply(told)
+                };
+                let imported = self.import(&dataset, path.into(), full, &encoding, &noting)?;
+                // Of a held delivery nothing is on its way.
+                match wait_s.filter(|_| imported.0["held"].is_null()) {
                     None => Ok(imported),
+                    Some(seconds) => {
+                        // A command that went away is not waited for.
+                        let listens =
+                            || last.get().is_none_or(|last| reply(Reply::Progress(last)).is_ok());
+                        let dataset = DatasetId::new(&dataset)?;
+                        self.wait_for_hub(&dataset, imported, seconds, &listens)
+                    }
                 }
             }
             Request::Export { target, format } => {
@@ -150,15 +163,16 @@ impl Node {
         dataset: &DatasetId,
         (mut report, attention): Answer,
         seconds: u32,
+        listens: &dyn Fn() -> bool,
     ) -> anyhow::Result<Answer> {
         let partition = self.membership.own_partition(dataset);
         let hub = self.membership.hub();
         let seq = report["seq"].as_u64().unwrap_or_default();
         let deadline = Instant::now() + Duration::from_secs(seconds.into());
         let mut at_hub = seq == 0 || partition.origin == *hub;
-        while !at_hub && !self.shutdown.is_cancelled() {
+        while !at_hub && !self.shutdown.is_cancelled() && listens() {
             let left = deadline.saturating_duration_since(Instant::now());
-            at_hub = self.store.wait_for_ack(&partition, hub, seq, left.min(SHUTDOWN_LOOK));
+            at_hub = self.store.wait_for_ack(&partition, hub, seq, left.min(WAIT_LOOK));
             if left.is_zero() {
                 break;
             }

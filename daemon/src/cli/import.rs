@@ -24,7 +24,7 @@ pub(super) struct Arguments {
     #[arg(long, default_value = "auto")]
     encoding: String,
     /// Also wait until the hub holds it, at most so many seconds / 等待市中心保存完成，最多等待的秒数
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
     wait: Option<u32>,
     /// Print a JSON document
     #[arg(long)]

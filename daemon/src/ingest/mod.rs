@@ -6,16 +6,19 @@
 //! [`spool`] sorts records by key
 //! with bounded memory, [`diff`] compares them with what is stored, [`cut`]
 //! makes change sets of the differences, and [`report`] counts and writes down
-//! what was rejected. [`import`] leads a file through all of them, or only what
-//! [`recall`] does not know from the last full file. In front of
+//! what was rejected. [`import`] leads a file through all of them: [`delivered`]
+//! through the first half, or only what of it [`recall`] does not know from the
+//! last full file, and [`apply`] through the second. In front of
 //! it, [`inbox`] takes files from folders; behind it, [`deliveries`] keeps those
 //! that a person has to approve.
 //!
 //! Invariant: a problem of one row never stops the file, and memory never
 //! depends on the file's size.
 
+mod apply;
 mod cut;
 pub mod decode;
+mod delivered;
 pub mod deliveries;
 mod diff;
 pub mod import;

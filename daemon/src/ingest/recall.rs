@@ -3,12 +3,11 @@
 //! Counties deliver their whole register again and again, and nearly all of its
 //! rows are, byte for byte, what they were. So of a full file that went in, and
 //! of a first one, a hash of each row and the row's key are kept in a side file.
-//! The next full
-//! file's rows are looked up there first: only those that are new are decoded,
-//! checked and compared, and only records whose rows did not come again can be
-//! gone.
+//! The next full file's rows are looked up there first: only those that are new
+//! are decoded, checked and compared, and only records whose rows did not come
+//! again can be gone.
 //!
-//! The importer uses it instead of reading a file as a whole. Invariants: what
+//! `delivered` uses it instead of reading a file as a whole. Invariants: what
 //! is recalled is used only for the very head that it left behind, and for a
 //! file that is read by the same rules ([`rules`]), so that both ways come to
 //! the same records and the same report; rows that had to be told of are told of
@@ -103,6 +102,19 @@ pub(super) fn rules(file: &CsvFile, schema: &Schema) -> Hash {
 /// Whether the side file, if there is one, is of the file that led to `head`.
 pub(super) fn is_of(path: &Path, head: Position) -> bool {
     Entries::open(path).is_ok_and(|entries| entries.head == head)
+}
+
+/// Removes the side file, and what an interrupted writer left of one.
+pub(super) fn remove(path: &Path) {
+    for path in [path.to_owned(), next_of(path)] {
+        // It may not be there.
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Where a side file is written.
+fn next_of(path: &Path) -> PathBuf {
+    path.with_extension("next")
 }
 
 /// A full file that is recalled.
@@ -405,7 +417,7 @@ struct EntriesWriter {
 
 impl EntriesWriter {
     fn create(path: &Path, head: Position, rules: Hash, count: u64) -> io::Result<Self> {
-        let next = path.with_extension("next");
+        let next = next_of(path);
         if let Some(dir) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }

@@ -189,6 +189,12 @@ impl Store {
         state.is_some_and(|state| state.wait_for_ack(node, seq, longest))
     }
 
+    /// Whether so many bytes beside the database would leave it the room that it
+    /// needs.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.shared.disk.check_room(bytes).is_ok()
+    }
+
     /// Why a partition is quarantined, if it is.
     pub fn quarantine_reason(&self, partition: &PartitionId) -> Option<String> {
         self.shared.partition(partition)?.quarantine()

@@ -77,6 +77,12 @@ fn an_import_waits_for_the_hub_if_it_is_asked_to() {
     let report = federation.hub.json(&[&import[..], &[file, "--wait", "60"]].concat());
     assert_eq!(report["at_hub"], true);
 
+    // Nothing of a held delivery is on its way.
+    let empty = Table::default().write(federation.dir(), "empty.csv");
+    let held = [&import[..], &[path_text(&empty), "--full", "--wait", "60", "--json"]].concat();
+    let report = county.cli(&held).expect_code(3).json();
+    assert!(report["held"].is_string() && report.get("at_hub").is_none(), "{report}");
+
     federation.hub.stop();
     let changed = Table::synthetic(1, 0..40, "二").write(federation.dir(), "changed.csv");
     let changed = path_text(&changed);

@@ -1,0 +1,370 @@
+//! A delivered file on its way to sorted records: read as a whole, or only what
+//! is new of it.
+//!
+//! The importer asks for a [`ReadFile`] and compares it with what is stored
+//! (`apply`). Here it is decided which way a file is read: what [`recall`] knows
+//! from the last one is not read again, and whatever is doubtful about that leads
+//! back to the file's first row. Not here: how rows are checked (`read`), and how
+//! a row is recognised (`recall`).
+
+use std::path::{Path, PathBuf};
+
+use protocol::{hash::Hash, id::PartitionId, schema::Schema};
+
+use super::{
+    decode::{CsvFile, Encoding, FileError, Links},
+    import::{ImportError, ImportRequest, Importer, Progress},
+    map::Mapping,
+    read::{self, CheckedRows, Note},
+    recall::{self, Recall},
+    report::{ImportReport, RejectsFile},
+    spool::{Sorted, Sorter},
+    validate::Validator,
+};
+use crate::store::Store;
+
+/// What is kept of a row for the next full file, roughly: a hash and a key.
+const NOTE_BYTES: usize = 64;
+
+impl Importer {
+    /// Reads a file, by the shorter way if there is one. `told` gets what checking
+    /// its rows comes to.
+    pub(super) fn read_file(
+        &self,
+        request: &ImportRequest,
+        links: Links,
+        schema: &Schema,
+        partition: &PartitionId,
+        told: &mut Told<'_, '_>,
+    ) -> Result<ReadFile, ImportError> {
+        if let Some((opened, recall)) = self.recall(request, links, schema, partition) {
+            return self.read_new(opened, recall, request, schema, told);
+        }
+        match Opened::new(request, links, schema) {
+            // A full file that suddenly is empty has no rows, not even a header.
+            Err(ImportError::File(FileError::NoHeader { .. })) if request.full => {
+                ReadFile::empty(self)
+            }
+            opened => self.read(opened?, request.full || self.stored(partition) == 0, told),
+        }
+    }
+
+    /// Reads what was recalled as a whole after all: it does not fit any more.
+    pub(super) fn read_again(
+        &self,
+        recalled: Recalled,
+        request: &ImportRequest,
+        schema: &Schema,
+        told: &mut Told<'_, '_>,
+    ) -> Result<ReadFile, ImportError> {
+        self.read(recalled.opened.again(request, schema)?, true, told)
+    }
+
+    /// Reads the whole file into sorted records; `note` says that a later full
+    /// file may be compared with this one.
+    fn read(
+        &self,
+        mut opened: Opened,
+        note: bool,
+        told: &mut Told<'_, '_>,
+    ) -> Result<ReadFile, ImportError> {
+        let for_notes = if note { self.memory_bytes / 4 } else { 0 };
+        let mut sorter = Sorter::new(&self.spool_dir, self.memory_bytes - for_notes);
+        let mut rows = note.then(|| Sorter::new(&self.spool_dir, for_notes));
+        let mut unreadable = 0;
+        let bytes_total = opened.file.bytes_total();
+        let (report, rejects) = (&mut *told.report, &mut *told.rejects);
+        let pause = |bytes_read, rows| {
+            self.pause(told.progress, Progress { bytes_read, bytes_total, rows, compared: 0 })
+        };
+        read::check_rows(&mut opened.file, &opened.validator, note, pause, |checked| {
+            tell(&checked, rejects, report)?;
+            report.rows += checked.rows;
+            unreadable += checked.unreadable;
+            sorter.append(&checked.records)?;
+            if let Some(rows) = &mut rows {
+                rows.append(&checked.recalled)?;
+            }
+            Ok::<_, ImportError>(())
+        })?;
+        Ok(ReadFile {
+            unreadable,
+            rows: rows.map(Sorter::finish).transpose()?,
+            missing: opened.mapping.missing().to_vec(),
+            ..ReadFile::new(sorter.finish()?, opened.rules, bytes_total)
+        })
+    }
+
+    /// Reads what is new in a full file, or all of it where that is not enough.
+    fn read_new(
+        &self,
+        mut opened: Opened,
+        recall: Recall,
+        request: &ImportRequest,
+        schema: &Schema,
+        told: &mut Told<'_, '_>,
+    ) -> Result<ReadFile, ImportError> {
+        let bytes_total = opened.file.bytes_total();
+        let pause = |bytes_read, rows| {
+            self.pause(told.progress, Progress { bytes_read, bytes_total, rows, compared: 0 })
+        };
+        let Some((rows, checked)) =
+            read::recall_rows(&mut opened.file, &opened.validator, &recall, pause)?
+        else {
+            return self.read(opened.again(request, schema)?, true, told);
+        };
+        let Some((open_keys, others)) = keys(&recall, &checked) else {
+            return self.read(opened.again(request, schema)?, true, told);
+        };
+        let mut sorter = Sorter::new(&self.spool_dir, self.memory_bytes);
+        for checked in &checked {
+            tell(checked, told.rejects, told.report)?;
+            sorter.append(&checked.records)?;
+        }
+        told.report.rows = rows;
+        let read = ReadFile::new(sorter.finish()?, opened.rules, bytes_total);
+        let recalled = Recalled { opened, recall, open_keys, others };
+        Ok(ReadFile { recalled: Some(recalled), ..read })
+    }
+
+    fn pause(&self, progress: &dyn Fn(Progress), now: Progress) -> Result<(), ImportError> {
+        self.check_stop()?;
+        progress(now);
+        Ok(())
+    }
+
+    fn recall_path(&self, partition: &PartitionId) -> PathBuf {
+        self.recall_dir.join(format!("{}.rows", partition.dataset))
+    }
+
+    /// A full file and the last one, if it can be compared with that.
+    fn recall(
+        &self,
+        request: &ImportRequest,
+        links: Links,
+        schema: &Schema,
+        partition: &PartitionId,
+    ) -> Option<(Opened, Recall)> {
+        let head = self.store.head(partition).filter(|_| request.full)?.position();
+        let path = self.recall_path(partition);
+        if !recall::is_of(&path, head) {
+            return None;
+        }
+        // Finding out what it is takes a look at all of it. Where the last one was
+        // UTF-8, equal rows are; the others are looked at.
+        let encodings = match request.encoding {
+            Encoding::Auto => [Encoding::Utf8, Encoding::Auto].as_slice(),
+            _ => std::slice::from_ref(&request.encoding),
+        };
+        encodings.iter().find_map(|encoding| {
+            let request = ImportRequest { encoding: *encoding, ..request.clone() };
+            // What is wrong with it is told by whoever reads it as a whole.
+            let opened = Opened::new(&request, links, schema).ok()?;
+            let recall = Recall::load(&path, head, opened.rules, self.memory_bytes)?;
+            Some((opened, recall))
+        })
+    }
+
+    /// Keeps what the next full file can be compared with. It saves time only, so
+    /// a failure costs nothing else.
+    pub(super) fn note_whole_file(
+        &self,
+        partition: &PartitionId,
+        read: ReadFile,
+        report: &ImportReport,
+    ) {
+        let path = self.recall_path(partition);
+        let Some(head) = self.store.head(partition).map(|head| head.position()) else {
+            return;
+        };
+        if !self
+            .store
+            .has_room(usize::try_from(report.rows).unwrap_or(usize::MAX).saturating_mul(NOTE_BYTES))
+        {
+            recall::remove(&path);
+            return;
+        }
+        // Rows without a key of their own might hide what became of a record.
+        let plain = read.unreadable == 0 && !read.repeated;
+        let noted = match (read.recalled, read.rows) {
+            (Some(recalled), _) => recalled
+                .recall
+                .renew(head, read.rules, recalled.others)
+                .map_err(|error| error.to_string()),
+            (None, Some(rows)) if plain => recall::note(&path, head, read.rules, rows, report.rows)
+                .map_err(|error| error.to_string()),
+            _ => {
+                recall::remove(&path);
+                Ok(())
+            }
+        };
+        if let Err(error) = noted {
+            tracing::warn!(path = %path.display(), error, "the next full file will be read as a whole: this one could not be noted");
+            recall::remove(&path);
+        }
+    }
+}
+
+/// A file whose header is understood.
+struct Opened {
+    file: CsvFile,
+    mapping: Mapping,
+    validator: Validator,
+    /// Under which its rows are read.
+    rules: Hash,
+}
+
+impl Opened {
+    fn new(request: &ImportRequest, links: Links, schema: &Schema) -> Result<Self, ImportError> {
+        let file = CsvFile::open_with(&request.path, request.encoding, links)?;
+        Self::with(file, request, schema)
+    }
+
+    /// The same file, found out about anew and read from its first row on.
+    fn again(self, request: &ImportRequest, schema: &Schema) -> Result<Self, ImportError> {
+        Self::with(self.file.again(request.encoding)?, request, schema)
+    }
+
+    fn with(file: CsvFile, request: &ImportRequest, schema: &Schema) -> Result<Self, ImportError> {
+        let mapping = Mapping::new(file.header(), schema).map_err(|problem| {
+            let dataset = request.dataset.clone();
+            let path = request.path.display().to_string();
+            ImportError::Header { dataset, path, problem }
+        })?;
+        let validator = Validator::new(schema, &mapping);
+        Ok(Self { rules: recall::rules(&file, schema), file, mapping, validator })
+    }
+}
+
+/// Where it is told what becomes of rows.
+pub(super) struct Told<'a, 'r> {
+    pub rejects: &'a mut Rejects<'r>,
+    pub report: &'a mut ImportReport,
+    pub progress: &'a dyn Fn(Progress),
+}
+
+/// Tells what checking some rows came to.
+fn tell(
+    checked: &CheckedRows,
+    rejects: &mut Rejects<'_>,
+    report: &mut ImportReport,
+) -> Result<(), ImportError> {
+    report.rejected += checked.rejected;
+    report.warnings += checked.warnings;
+    for (line, note) in &checked.notes {
+        rejects.write(|file| match note {
+            Note::Malformed(problem) => file.push_malformed(*line, problem),
+            Note::Issue(issue) => file.push(*line, issue),
+        })?;
+    }
+    Ok(())
+}
+
+/// The rejects file, and its path for errors.
+pub(super) struct Rejects<'a>(RejectsFile, &'a Path);
+
+impl<'a> Rejects<'a> {
+    pub fn new(request: &'a ImportRequest) -> Self {
+        Self(RejectsFile::new(request.rejects.clone()), &request.rejects)
+    }
+
+    pub fn write(
+        &mut self,
+        write: impl FnOnce(&mut RejectsFile) -> std::io::Result<()>,
+    ) -> Result<(), ImportError> {
+        write(&mut self.0).map_err(|source| Self::failed(self.1, source))
+    }
+
+    pub fn finish(self) -> Result<Option<PathBuf>, ImportError> {
+        self.0.finish().map_err(|source| Self::failed(self.1, source))
+    }
+
+    fn failed(path: &Path, source: std::io::Error) -> ImportError {
+        ImportError::Report { path: path.display().to_string(), source }
+    }
+}
+
+/// A file in key order.
+pub(super) struct ReadFile {
+    pub sorted: Sorted,
+    /// Rejected rows whose key is not known.
+    pub unreadable: u64,
+    pub bytes_total: u64,
+    /// Fields that it has no column for.
+    pub missing: Vec<usize>,
+    /// Under which its rows were read.
+    rules: Hash,
+    /// All its rows as the next full file is to be compared with them.
+    rows: Option<Sorted>,
+    /// A key has several rows.
+    pub repeated: bool,
+    /// What `sorted` lacks, because it was there before.
+    pub recalled: Option<Recalled>,
+}
+
+impl ReadFile {
+    fn new(sorted: Sorted, rules: Hash, bytes_total: u64) -> Self {
+        Self {
+            sorted,
+            unreadable: 0,
+            bytes_total,
+            missing: Vec::new(),
+            rules,
+            rows: None,
+            repeated: false,
+            recalled: None,
+        }
+    }
+
+    /// A file without rows.
+    fn empty(importer: &Importer) -> Result<Self, ImportError> {
+        let sorted = Sorter::new(&importer.spool_dir, importer.memory_bytes).finish()?;
+        Ok(Self::new(sorted, Hash::ZERO, 0))
+    }
+
+    /// Whether what was recalled still is what the partition holds.
+    pub fn fits(&self, store: &Store, partition: &PartitionId) -> Result<bool, ImportError> {
+        let Some(recalled) = &self.recalled else {
+            return Ok(true);
+        };
+        let head = store.head(partition).map(|head| head.position());
+        if head != Some(recalled.recall.head()) {
+            return Ok(false);
+        }
+        for (_, key) in &recalled.others {
+            // A key twice in this file, once in a row that was there before.
+            if recalled.open_keys.binary_search(key).is_err()
+                && store.get(partition, key)?.is_some()
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A file of which only what is new was read.
+pub(super) struct Recalled {
+    /// In case that it has to be read as a whole after all.
+    opened: Opened,
+    pub recall: Recall,
+    /// Keys of rows that did not come again, or that are told of again, in their
+    /// order.
+    pub open_keys: Vec<Vec<u8>>,
+    /// The rows that were read.
+    others: Vec<recall::Other>,
+}
+
+/// The keys that may be gone, and the rows that were read. None where a key has
+/// several rows, or the side file is another one now.
+fn keys(recall: &Recall, checked: &[CheckedRows]) -> Option<(Vec<Vec<u8>>, Vec<recall::Other>)> {
+    let rows = checked.iter().flat_map(|checked| checked.recalled.rows());
+    let others: Vec<_> =
+        rows.map(|(hash, _, key)| recall::other(hash, key)).collect::<Option<_>>()?;
+    let mut keys: Vec<&[u8]> = others.iter().map(|(_, key)| key.as_slice()).collect();
+    keys.sort_unstable();
+    if keys.windows(2).any(|pair| pair[0] == pair[1]) {
+        return None;
+    }
+    Some((recall.open_keys()?, others))
+}
