@@ -4,16 +4,18 @@
 //! On Linux sled's flush is `sync_file_range`, which syncs neither metadata nor
 //! the drive's cache, so `fdatasync` follows on a descriptor of its own. All in
 //! all that is four writes one after the other for each commit, so small batches
-//! are made durable in the [`journal`], and sled is flushed when that is full.
+//! are made durable in the [`journal`], and sled gets them when that is full
+//! ([`table`](super::table)).
 //!
 //! Values above about 128 KB become files that sled never syncs, so no value
 //! exceeds [`CHUNK_BYTES_MAX`].
 
 use std::{
     fs::File,
+    ops::Bound::{Excluded, Included, Unbounded},
     path::{Path, PathBuf},
     sync::{
-        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -29,6 +31,7 @@ use super::{
     Options, StoreError,
     journal::{self, Journal, Write},
     keys,
+    table::{KeyRange, Pair, SLICE_BYTES, Table, View},
 };
 
 /// Largest value that sled gets. Larger ones are cut.
@@ -53,18 +56,14 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The open database.
 pub struct Disk {
-    tree: sled::Tree,
-    // Closed after the tree; its lock keeps other processes out.
+    table: Table,
+    // Closed after the table; its lock keeps other processes out.
     db: sled::Db,
     data: File,
-    /// Held while a batch is applied, so that numbers are in the order of sled's
-    /// batches.
+    /// Held while a batch is applied, so that numbers are in the order of batches.
     journal: Mutex<Journal>,
     path: PathBuf,
     reserve_mb: u64,
-    /// Held for writing while a batch is applied. sled keeps batches out of
-    /// each single read, but a page may take several: one for each chunk.
-    gate: RwLock<()>,
     /// Lets a test see what happens when sled reports an error.
     #[cfg(test)]
     pub broken: Broken,
@@ -94,31 +93,29 @@ impl Disk {
             .segment_size(SEGMENT_BYTES)
             .flush_every_ms(None);
         let db = open_unlocked(&config)?;
-        let tree = db.open_tree("creditsync")?;
         let data = File::open(database.join("db")).map_err(file_error)?;
-        check_format(&tree)?;
-        let last = replay(&tree, &journal::read(path)?)?;
+        let table = Table::new(db.open_tree("creditsync")?);
+        check_format(&table)?;
+        let sync = || sync_sled(&db, &data);
+        let last = replay(&table, &journal::read(path)?, sync)?;
         // Numbers of this opening are above all of an earlier one, and durable
         // before the first of them is given.
         let first = journal::next_opening(last)?;
-        let mut opening = Batch::default();
-        opening.put(keys::FORMAT.to_vec(), FORMAT_VERSION.to_be_bytes().to_vec());
-        tree.apply_batch(opening.numbered(first))?;
-        db.flush()?;
-        data.sync_data().map_err(file_error)?;
+        let format = (keys::FORMAT.to_vec(), Some(FORMAT_VERSION.to_be_bytes().to_vec()));
+        table.pass_on(vec![format], first)?;
+        sync()?;
         let journal = Mutex::new(Journal::open(path, first)?);
         // The files' own names have to survive a power cut, too.
         for directory in [&database, path] {
             File::open(directory).and_then(|open| open.sync_all()).map_err(file_error)?;
         }
         Ok(Self {
-            tree,
+            table,
             db,
             data,
             journal,
             path: path.to_owned(),
             reserve_mb,
-            gate: RwLock::new(()),
             #[cfg(test)]
             broken: Default::default(),
             syncs: AtomicU64::new(0),
@@ -135,7 +132,8 @@ impl Disk {
         })?;
         let free_mb = stat.f_bavail.saturating_mul(stat.f_frsize) / MIB;
         // sled writes whole nodes: a batch costs more than its own bytes.
-        let needed_mb = self.reserve_mb + 3 * bytes as u64 / MIB;
+        let sled_bytes = self.table.recent_bytes() + 3 * bytes;
+        let needed_mb = self.reserve_mb + sled_bytes as u64 / MIB;
         if free_mb < needed_mb {
             return Err(StoreError::DiskFull { path: self.path.clone(), free_mb, needed_mb });
         }
@@ -150,23 +148,26 @@ impl Disk {
         if batch.writes.is_empty() {
             return Ok(());
         }
-        self.bytes_written.fetch_add(batch.bytes as u64, Ordering::Relaxed);
         let mut journal = self.journal();
-        let number = journal.note(&batch.writes);
-        let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-        self.tree.apply_batch(batch.numbered(number)).map_err(|error| {
-            journal.leave_out();
-            error.into()
-        })
+        if journal.note(&batch.writes) {
+            self.table.keep(batch.writes);
+            return Ok(());
+        }
+        self.pass_on(&mut journal, batch)
+    }
+
+    /// Gives a batch to sled at once.
+    fn pass_on(&self, journal: &mut Journal, batch: Batch) -> Result<(), StoreError> {
+        if self.table.recent_bytes() > SLICE_BYTES && !journal.is_incomplete() {
+            self.move_to_sled(journal)?;
+        }
+        let number = journal.leave_out();
+        self.bytes_written.fetch_add(batch.bytes as u64, Ordering::Relaxed);
+        self.table.pass_on(batch.writes, number)
     }
 
     fn journal(&self) -> MutexGuard<'_, Journal> {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Keeps batches out while something is read in several steps.
-    fn between_batches(&self) -> RwLockReadGuard<'_, ()> {
-        self.gate.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until everything applied is on the disk: in the journal, or else in
@@ -176,13 +177,17 @@ impl Disk {
         fail_if(&self.broken.sync)?;
         let mut journal = self.journal();
         if journal.is_incomplete() {
-            return self.flush_sled(&mut journal);
+            return self.move_to_sled(&mut journal);
         }
+        self.write_journal(&mut journal)
+    }
+
+    fn write_journal(&self, journal: &mut Journal) -> Result<(), StoreError> {
         if journal.is_idle() {
             return Ok(());
         }
         #[cfg(test)]
-        fail_if(&self.broken.journal).inspect_err(|_| journal.leave_out())?;
+        fail_if(&self.broken.journal).inspect_err(|_| journal.give_up())?;
         let bytes = journal.write()?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.bytes_written.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -194,7 +199,7 @@ impl Disk {
     pub fn checkpoint(&self) -> Result<(), StoreError> {
         #[cfg(test)]
         fail_if(&self.broken.sync)?;
-        self.flush_sled(&mut self.journal())
+        self.move_to_sled(&mut self.journal())
     }
 
     /// Whether the journal is so full that an idle moment is well used for a
@@ -203,24 +208,31 @@ impl Disk {
         self.journal().is_nearly_full()
     }
 
-    /// What sled does by itself with all but the last batch.
-    #[cfg(test)]
-    pub fn flush_sled_alone(&self) -> Result<(), StoreError> {
-        self.db.flush()?;
-        Ok(())
-    }
-
-    fn flush_sled(&self, journal: &mut Journal) -> Result<(), StoreError> {
-        self.db.flush()?;
-        self.data.sync_data().map_err(|error| StoreError::Database(error.to_string()))?;
-        self.syncs.fetch_add(1, Ordering::Relaxed);
+    fn move_to_sled(&self, journal: &mut Journal) -> Result<(), StoreError> {
+        let slice_bytes = if journal.is_incomplete() {
+            // Nobody could complete what a crash left behind.
+            usize::MAX
+        } else {
+            if self.table.recent_bytes() > SLICE_BYTES {
+                self.write_journal(journal)?;
+            }
+            SLICE_BYTES
+        };
+        let moved = self.table.move_to_sled(journal.last(), slice_bytes, || {
+            sync_sled(&self.db, &self.data)?;
+            self.syncs.fetch_add(1, Ordering::Relaxed);
+            #[cfg(test)]
+            fail_if(&self.broken.slice)?;
+            Ok(())
+        })?;
+        self.bytes_written.fetch_add(moved as u64, Ordering::Relaxed);
         journal.restart();
         Ok(())
     }
 
     /// A small value.
     pub fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, StoreError> {
-        Ok(self.tree.get(key)?)
+        self.table.view().get(key)
     }
 
     /// Small values whose keys begin with `prefix`: what follows the prefix,
@@ -229,31 +241,36 @@ impl Disk {
         &self,
         prefix: &[u8],
     ) -> impl Iterator<Item = Result<(Vec<u8>, sled::IVec), StoreError>> {
-        let skip = prefix.len();
-        self.tree.scan_prefix(prefix).map(move |item| {
-            let (key, value) = item?;
-            Ok((key[skip..].to_vec(), value))
+        self.pairs(prefix.to_vec()).map({
+            let skip = prefix.len();
+            move |pair| pair.map(|(key, value)| (key[skip..].to_vec(), value))
+        })
+    }
+
+    /// What lies under keys that begin with `prefix`, each read by itself.
+    fn pairs(&self, prefix: Vec<u8>) -> impl Iterator<Item = Result<Pair, StoreError>> {
+        let mut last: Option<sled::IVec> = None;
+        std::iter::from_fn(move || {
+            let from = last.as_deref().map_or(Included(prefix.as_slice()), Excluded);
+            let next = self.table.view().first((from, Unbounded)).transpose()?;
+            match &next {
+                Ok((key, _)) if !key.starts_with(&prefix) => return None,
+                Ok((key, _)) => last = Some(key.clone()),
+                Err(_) => {}
+            }
+            Some(next)
         })
     }
 
     /// The whole of a chunked value, its checksum compared.
     pub fn get_chunked(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let _still = self.between_batches();
-        self.tree.get(key)?.map(|first| self.assemble(key, &first)).transpose()
+        whole_at(&self.table.view(), key)
     }
 
     /// The last chunked value whose key is at most `key`, or else the first
     /// one, among keys that begin with `prefix`.
     pub fn seek(&self, prefix: &[u8], key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
-        let _still = self.between_batches();
-        self.at_or_first(prefix, key)
-    }
-
-    fn at_or_first(&self, prefix: &[u8], key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
-        match self.tree.range(prefix..=key).next_back() {
-            Some(item) => self.found(Some(item), prefix),
-            None => self.found(self.tree.range(prefix..).next(), prefix),
-        }
+        at_or_first(&self.table.view(), prefix, key)
     }
 
     /// As [`Disk::seek`], with the value under the same key behind `beside`.
@@ -263,9 +280,9 @@ impl Disk {
         key: &[u8],
         beside: &[u8],
     ) -> Result<Option<FoundPair>, StoreError> {
-        let _still = self.between_batches();
-        let found = self.at_or_first(prefix, key)?;
-        self.with_beside(found, prefix, beside)
+        let view = self.table.view();
+        let found = at_or_first(&view, prefix, key)?;
+        with_beside(&view, found, prefix, beside)
     }
 
     /// The value under `prefix` and `key`, with the one behind `beside`.
@@ -276,9 +293,9 @@ impl Disk {
         beside: &[u8],
     ) -> Result<Option<FoundPair>, StoreError> {
         let key = [prefix, key].concat();
-        let _still = self.between_batches();
-        let value = self.tree.get(&key)?.map(|first| self.assemble(&key, &first)).transpose()?;
-        self.with_beside(value.map(|value| (key, value)), prefix, beside)
+        let view = self.table.view();
+        let value = whole_at(&view, &key)?;
+        with_beside(&view, value.map(|value| (key, value)), prefix, beside)
     }
 
     /// As [`Disk::last_at_or_before`], with the value under the same key behind
@@ -289,24 +306,9 @@ impl Disk {
         key: &[u8],
         beside: &[u8],
     ) -> Result<Option<FoundPair>, StoreError> {
-        let _still = self.between_batches();
-        let found = self.found(self.tree.range(prefix..=key).next_back(), prefix)?;
-        self.with_beside(found, prefix, beside)
-    }
-
-    fn with_beside(
-        &self,
-        found: Option<FoundPage>,
-        prefix: &[u8],
-        beside: &[u8],
-    ) -> Result<Option<FoundPair>, StoreError> {
-        let Some((key, value)) = found else {
-            return Ok(None);
-        };
-        let other = [beside, &key[prefix.len()..]].concat();
-        let other =
-            self.tree.get(&other)?.map(|first| self.assemble(&other, &first)).transpose()?;
-        Ok(Some((key, value, other)))
+        let view = self.table.view();
+        let found = whole(&view, view.last(up_to(prefix, key))?, prefix)?;
+        with_beside(&view, found, prefix, beside)
     }
 
     /// The last chunked value whose key is at most `key`, among keys that begin
@@ -316,8 +318,8 @@ impl Disk {
         prefix: &[u8],
         key: &[u8],
     ) -> Result<Option<FoundPage>, StoreError> {
-        let _still = self.between_batches();
-        self.found(self.tree.range(prefix..=key).next_back(), prefix)
+        let view = self.table.view();
+        whole(&view, view.last(up_to(prefix, key))?, prefix)
     }
 
     /// The first chunked value whose key is at least `key`, among keys that
@@ -327,72 +329,33 @@ impl Disk {
         prefix: &[u8],
         key: &[u8],
     ) -> Result<Option<FoundPage>, StoreError> {
-        let _still = self.between_batches();
-        self.found(self.tree.range(key..).next(), prefix)
+        let view = self.table.view();
+        whole(&view, view.first((Included(key), Unbounded))?, prefix)
     }
 
     /// The first key behind `key` that begins with `prefix`.
     pub fn key_behind(&self, prefix: &[u8], key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let _still = self.between_batches();
-        match self.tree.range::<&[u8], _>((Excluded(key), Unbounded)).next() {
-            Some(item) => {
-                let (key, _) = item?;
-                Ok(key.starts_with(prefix).then(|| key.to_vec()))
-            }
-            None => Ok(None),
-        }
+        self.first_key_in(prefix, (Excluded(key), Unbounded))
     }
 
     /// The first key that begins with `prefix`.
     pub fn first_key(&self, prefix: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let _still = self.between_batches();
-        Ok(self.tree.scan_prefix(prefix).keys().next().transpose()?.map(|key| key.to_vec()))
+        self.first_key_in(prefix, (Included(prefix), Unbounded))
+    }
+
+    fn first_key_in(
+        &self,
+        prefix: &[u8],
+        range: KeyRange<'_>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let first = self.table.view().first(range)?;
+        Ok(first.filter(|(key, _)| key.starts_with(prefix)).map(|(key, _)| key.to_vec()))
     }
 
     /// The last key before `key` that begins with `prefix`.
     pub fn key_before(&self, prefix: &[u8], key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let _still = self.between_batches();
-        match self.tree.range(prefix..key).next_back() {
-            Some(item) => Ok(Some(item?.0.to_vec())),
-            None => Ok(None),
-        }
-    }
-
-    fn found(
-        &self,
-        item: Option<sled::Result<(sled::IVec, sled::IVec)>>,
-        prefix: &[u8],
-    ) -> Result<Option<FoundPage>, StoreError> {
-        let Some(item) = item else {
-            return Ok(None);
-        };
-        let (key, first) = item?;
-        if !key.starts_with(prefix) {
-            return Ok(None);
-        }
-        let value = self.assemble(&key, &first)?;
-        Ok(Some((key.to_vec(), value)))
-    }
-
-    /// Puts a chunked value together and compares its checksum.
-    fn assemble(&self, key: &[u8], first: &[u8]) -> Result<Vec<u8>, StoreError> {
-        let damaged = |problem: &str| {
-            let place = format!("key {}", hex(&key[..key.len().min(24)]));
-            StoreError::Damaged { place, problem: problem.into() }
-        };
-        let (envelope, piece) = first
-            .split_first_chunk::<ENVELOPE_BYTES>()
-            .ok_or_else(|| damaged("it is shorter than its envelope"))?;
-        let mut value = piece.to_vec();
-        for index in 1..chunks_of(first) {
-            let piece = self.tree.get(keys::chunk(key, index))?;
-            value.extend_from_slice(&piece.ok_or_else(|| damaged("a part of it is missing"))?);
-        }
-        if checksum(&value) != envelope[2..] {
-            return Err(damaged("its checksum does not fit"));
-        }
-        Ok(value)
+        let last = self.table.view().last((Included(prefix), Excluded(key)))?;
+        Ok(last.map(|(key, _)| key.to_vec()))
     }
 
     /// The signed header with this number.
@@ -426,20 +389,92 @@ impl Disk {
     pub fn delete_some(&self, prefix: &[u8], count: usize) -> Result<bool, StoreError> {
         let mut batch = Batch::default();
         let mut deleted = 0;
-        for item in self.tree.scan_prefix(prefix).take(count) {
-            let (key, first) = item?;
+        for pair in self.pairs(prefix.to_vec()).take(count) {
+            let (key, first) = pair?;
             let chunks = if keys::is_chunked(prefix) { chunks_of(&first) } else { 1 };
             batch.remove_chunked(&key, chunks);
             deleted += 1;
         }
-        self.apply(batch)?;
+        if deleted > 0 {
+            // Kept in memory, all that is deleted would be in the way of the next
+            // call.
+            self.pass_on(&mut self.journal(), batch)?;
+        }
         Ok(deleted == count)
     }
 
     /// How many chunks the value under `key` has; zero if there is none.
     pub fn chunks(&self, key: &[u8]) -> Result<u16, StoreError> {
-        Ok(self.tree.get(key)?.map_or(0, |first| chunks_of(&first)))
+        Ok(self.get(key)?.map_or(0, |first| chunks_of(&first)))
     }
+}
+
+/// Keys that begin with `prefix`, the last of which is at most `key`.
+fn up_to<'a>(prefix: &'a [u8], key: &'a [u8]) -> KeyRange<'a> {
+    (Included(prefix), Included(key))
+}
+
+fn at_or_first(
+    view: &View<'_>,
+    prefix: &[u8],
+    key: &[u8],
+) -> Result<Option<FoundPage>, StoreError> {
+    let found = match view.last(up_to(prefix, key))? {
+        Some(found) => Some(found),
+        None => view.first((Included(prefix), Unbounded))?,
+    };
+    whole(view, found, prefix)
+}
+
+fn with_beside(
+    view: &View<'_>,
+    found: Option<FoundPage>,
+    prefix: &[u8],
+    beside: &[u8],
+) -> Result<Option<FoundPair>, StoreError> {
+    let Some((key, value)) = found else {
+        return Ok(None);
+    };
+    let other = whole_at(view, &[beside, &key[prefix.len()..]].concat())?;
+    Ok(Some((key, value, other)))
+}
+
+/// The whole of the chunked value under `key`.
+fn whole_at(view: &View<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    view.get(key)?.map(|first| assemble(view, key, &first)).transpose()
+}
+
+/// The whole of a chunked value that was found, if its key begins with `prefix`.
+fn whole(
+    view: &View<'_>,
+    found: Option<Pair>,
+    prefix: &[u8],
+) -> Result<Option<FoundPage>, StoreError> {
+    let Some((key, first)) = found.filter(|(key, _)| key.starts_with(prefix)) else {
+        return Ok(None);
+    };
+    let value = assemble(view, &key, &first)?;
+    Ok(Some((key.to_vec(), value)))
+}
+
+/// Puts a chunked value together and compares its checksum.
+fn assemble(view: &View<'_>, key: &[u8], first: &[u8]) -> Result<Vec<u8>, StoreError> {
+    let damaged = |problem: &str| {
+        let place = format!("key {}", hex(&key[..key.len().min(24)]));
+        StoreError::Damaged { place, problem: problem.into() }
+    };
+    let (envelope, piece) = first
+        .split_first_chunk::<ENVELOPE_BYTES>()
+        .ok_or_else(|| damaged("it is shorter than its envelope"))?;
+    let mut value = piece.to_vec();
+    for index in 1..chunks_of(first) {
+        let piece = view.get(&keys::chunk(key, index))?;
+        value.extend_from_slice(&piece.ok_or_else(|| damaged("a part of it is missing"))?);
+    }
+    if checksum(&value) != envelope[2..] {
+        return Err(damaged("its checksum does not fit"));
+    }
+    Ok(value)
 }
 
 /// A chunked value's key, itself, and the one beside it.
@@ -453,6 +488,8 @@ pub struct Broken {
     pub sync: std::sync::atomic::AtomicBool,
     /// The journal alone.
     pub journal: std::sync::atomic::AtomicBool,
+    /// A checkpoint, behind its first slice.
+    pub slice: std::sync::atomic::AtomicBool,
 }
 
 #[cfg(test)]
@@ -463,8 +500,14 @@ fn fail_if(broken: &std::sync::atomic::AtomicBool) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn check_format(tree: &sled::Tree) -> Result<(), StoreError> {
-    let Some(bytes) = tree.get(keys::FORMAT)? else {
+/// Waits until everything that sled was given is on the disk.
+fn sync_sled(db: &sled::Db, data: &File) -> Result<(), StoreError> {
+    db.flush()?;
+    data.sync_data().map_err(|error| StoreError::Database(error.to_string()))
+}
+
+fn check_format(table: &Table) -> Result<(), StoreError> {
+    let Some(bytes) = table.view().get(keys::FORMAT)? else {
         return Ok(());
     };
     match bytes.as_ref().try_into().map(u32::from_be_bytes).unwrap_or(u32::MAX) {
@@ -473,10 +516,14 @@ fn check_format(tree: &sled::Tree) -> Result<(), StoreError> {
     }
 }
 
-/// Applies what the journal holds and sled does not, and answers the number of
-/// the last batch. It may be interrupted anywhere: the journal stays as it is.
-fn replay(tree: &sled::Tree, content: &[u8]) -> Result<u64, StoreError> {
-    let applied = match tree.get(keys::APPLIED)? {
+/// Gives sled what the journal holds and it has not got, and answers the number
+/// of the last batch. It may be interrupted anywhere: the journal stays as it is.
+fn replay(
+    table: &Table,
+    content: &[u8],
+    sync: impl Fn() -> Result<(), StoreError>,
+) -> Result<u64, StoreError> {
+    let applied = match table.view().get(keys::APPLIED)? {
         None => 0,
         Some(bytes) => bytes.as_ref().try_into().map(u64::from_be_bytes).map_err(|_| {
             let problem = "it has not 8 bytes".into();
@@ -490,11 +537,11 @@ fn replay(tree: &sled::Tree, content: &[u8]) -> Result<u64, StoreError> {
             tracing::warn!(applied, number, "the database is older than its journal begins");
             break;
         }
-        let batch = Batch { writes: journal::decode(body)?, bytes: 0 };
-        tree.apply_batch(batch.numbered(number))?;
+        table.keep(journal::decode(body)?);
         last = number;
     }
     if last > applied {
+        table.move_to_sled(last, SLICE_BYTES, sync)?;
         tracing::info!(batches = last - applied, "replayed the journal into the database");
     }
     Ok(last)
@@ -609,19 +656,5 @@ impl Batch {
     /// Bytes written by this batch.
     pub fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    /// The batch as sled gets it, with its number. Of two writes under one key
-    /// the later one counts.
-    fn numbered(self, number: u64) -> sled::Batch {
-        let mut batch = sled::Batch::default();
-        for (key, value) in self.writes {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        batch.insert(keys::APPLIED, &number.to_be_bytes());
-        batch
     }
 }

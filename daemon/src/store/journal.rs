@@ -1,21 +1,25 @@
 //! The journal: a small file in front of sled, so that a small batch is durable
 //! after one write and one `fdatasync`.
 //!
-//! [`Disk`](super::disk::Disk) owns it. Each batch has a number, which stands in
-//! sled beside what the batch wrote ([`keys::APPLIED`](super::keys::APPLIED)).
-//! A small batch also becomes a *record* here: in memory when it is applied, in
-//! the file when it is made durable. A batch that is too large, or finds no
-//! room, is left out; then only a *checkpoint* makes durable what was applied:
-//! sled is flushed and synced, and the next record goes to the file's beginning.
-//! The records between two checkpoints are a *round*.
+//! [`Disk`](super::disk::Disk) owns it. Each batch has a number. A small one
+//! becomes a *record* here, in memory when it is applied, in the file when it is
+//! made durable, and its writes stay above sled ([`table`](super::table)). A
+//! *checkpoint* gives sled all of these, with the number of the last one
+//! ([`keys::APPLIED`](super::keys::APPLIED)), flushes and syncs it, and the next
+//! record goes to the file's beginning. The records between two checkpoints are a
+//! *round*. A batch that is too large, or finds no room, goes to sled at once with
+//! all that is recent; then only a checkpoint makes durable what was applied.
 //!
 //! What holds:
 //!
 //! - Nothing is acknowledged before its record lies here, synced, with all
 //!   records of its round before it, or before sled was flushed and synced.
-//! - Replay never applies a batch twice, nor out of order. sled recovers to a
-//!   prefix of its batches and says which one was the last; only the records
-//!   behind it are applied, each the successor of the one before.
+//! - Replay ends where the last acknowledged batch did, or behind it. sled
+//!   recovers to a prefix of what it was given and says which batch was the last;
+//!   the records behind that one are applied in their order, each the successor
+//!   of the one before. A checkpoint that was interrupted may have given sled some
+//!   of their writes already; all of its records lie here by then, and end at the
+//!   same values.
 //! - A torn or stale record is never taken for a valid one. A torn one fails its
 //!   checksum. A stale one has the wrong number, because no number is given
 //!   twice: within a run they ascend, and each opening of the store goes on far
@@ -38,22 +42,13 @@ use std::{
 
 use protocol::hash::Purpose;
 
-use super::{StoreError, disk::SEGMENT_BYTES};
+use super::StoreError;
 
 const FILE: &str = "journal";
-/// Size of the file, and the most that sled is thought to write in a round.
-///
-/// sled writes its log as it goes, takes what `sync_file_range` has written for
-/// durable, and gives away the room of a segment when all its pages lie in later
-/// ones. A power cut must not find the segment overwritten and the later ones
-/// lost, though an `fdatasync` had made its pages durable once. At least a whole
-/// segment of log lies between the two, so half a segment is a round's limit.
-pub const JOURNAL_BYTES: usize = SEGMENT_BYTES / 2;
-/// What sled is thought to write for a key beside the key and its value: at each
-/// tenth change of a node it writes all of it anew, up to 16 values. For the seven
-/// keys of a changed row 78 KB were measured (`docs/performance.md`). It is no
-/// upper bound, so there is room between this limit and the segment.
-const NODE_BYTES: usize = 16 * 1024;
+/// Size of the file: some 250 changes of a row, which are in memory as well. With
+/// fewer a checkpoint, which takes 250 times as long as a change, would hold up
+/// more than one change in a hundred.
+pub const JOURNAL_BYTES: usize = 4 * 1024 * 1024;
 /// Largest record without its header. Above it the cost of writing everything
 /// twice is more than that of a flush of sled.
 pub const RECORD_BYTES_MAX: usize = 256 * 1024;
@@ -80,9 +75,6 @@ pub struct Journal {
     pending: Vec<u8>,
     /// Whether such a batch has no record here, so that sled has to be flushed.
     incomplete: bool,
-    /// What sled is thought to have written in this round; never less than what
-    /// the records take here.
-    round_bytes: usize,
 }
 
 impl Journal {
@@ -92,29 +84,42 @@ impl Journal {
         let path = directory.join(FILE);
         let file = open_file(&path).map_err(|problem| file_error(&path, &problem))?;
         let pending = Vec::new();
-        Ok(Self { file, path, last, end: 0, pending, incomplete: false, round_bytes: 0 })
+        Ok(Self { file, path, last, end: 0, pending, incomplete: false })
     }
 
-    /// Gives the next batch, which is not empty, its number; keeps its record if
-    /// it is small enough and there is room.
-    pub fn note(&mut self, writes: &[Write]) -> u64 {
-        self.last += 1;
+    /// Keeps a record of the next batch, with the next number, if it is small enough
+    /// and there is room; answers whether it did.
+    pub fn note(&mut self, writes: &[Write]) -> bool {
         let bytes = encoded_bytes(writes);
-        self.round_bytes += bytes + NODE_BYTES * writes.len();
-        if bytes > RECORD_BYTES_MAX || self.round_bytes > JOURNAL_BYTES {
-            self.leave_out();
+        let end = self.end + self.pending.len() + HEADER_BYTES + bytes;
+        if self.incomplete
+            || bytes > RECORD_BYTES_MAX
+            || end.next_multiple_of(BLOCK_BYTES) > JOURNAL_BYTES
+        {
+            return false;
         }
-        if !self.incomplete {
-            encode(self.last, writes, &mut self.pending);
-        }
+        self.last += 1;
+        encode(self.last, writes, &mut self.pending);
+        true
+    }
+
+    /// Gives the next batch its number and keeps no record of it: only a checkpoint
+    /// makes it durable, and what is pending.
+    pub fn leave_out(&mut self) -> u64 {
+        self.give_up();
+        self.last += 1;
         self.last
     }
 
-    /// Notes that a batch has no record, or one that does not count: only a
-    /// checkpoint makes it durable.
-    pub fn leave_out(&mut self) {
+    /// Drops what is pending: only a checkpoint makes it durable.
+    pub fn give_up(&mut self) {
         self.incomplete = true;
         self.pending = Vec::new();
+    }
+
+    /// The number of the last batch.
+    pub fn last(&self) -> u64 {
+        self.last
     }
 
     /// Whether only a checkpoint makes durable what was applied.
@@ -130,7 +135,7 @@ impl Journal {
     /// Whether it is time for a checkpoint when there is nothing else to do. Who
     /// wrote more than has room will ask for one anyway, when that is complete.
     pub fn is_nearly_full(&self) -> bool {
-        !self.incomplete && self.round_bytes > JOURNAL_BYTES / 4 * 3
+        !self.incomplete && self.end + self.pending.len() > JOURNAL_BYTES / 4 * 3
     }
 
     /// Writes the records that are kept, and syncs them; answers how many bytes
@@ -138,13 +143,13 @@ impl Journal {
     pub fn write(&mut self) -> Result<usize, StoreError> {
         let bytes = self.pending.len().next_multiple_of(BLOCK_BYTES);
         self.pending.resize(bytes, 0);
-        debug_assert!(self.end + bytes <= self.round_bytes, "a header and a block exceed a node");
+        debug_assert!(self.end + bytes <= JOURNAL_BYTES, "what found no room was left out");
         let written = self
             .file
             .write_all_at(&self.pending, self.end as u64)
             .and_then(|()| self.file.sync_data());
         if let Err(problem) = written {
-            self.leave_out();
+            self.give_up();
             return Err(file_error(&self.path, &problem));
         }
         self.end += bytes;
@@ -158,7 +163,6 @@ impl Journal {
         self.end = 0;
         self.pending.clear();
         self.incomplete = false;
-        self.round_bytes = 0;
     }
 }
 

@@ -10,6 +10,7 @@
 //! - [`keys`]: what lies under which key;
 //! - [`disk`]: sled opened, batches made durable, values cut into chunks;
 //! - [`journal`]: the file in which small batches are durable first;
+//! - [`table`]: these batches in memory, above sled;
 //! - [`pages`]: the state tree's pages, live and through a snapshot;
 //! - [`writer`]: commits, stagings, chores;
 //! - [`ahead`]: what of a commit is done before the writer's turn;
@@ -31,6 +32,7 @@ mod pages;
 mod signing;
 mod staging;
 mod state;
+mod table;
 mod writer;
 
 use std::{

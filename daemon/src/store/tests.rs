@@ -19,6 +19,8 @@ mod signing;
 mod snapshot;
 #[path = "tests_staging.rs"]
 mod staging;
+#[path = "tests_table.rs"]
+mod table;
 
 use std::{
     collections::BTreeMap,

@@ -1,0 +1,206 @@
+//! One ordered table: sled, and above it the *recent* writes that it has not got.
+//!
+//! A small batch that the journal makes durable stays in memory, where it hides
+//! what sled has under its keys, until the next checkpoint gives all of them to
+//! sled at once. sled writes a whole node at each tenth change of it and wakes a
+//! pool of threads for each batch, so a change that goes there by itself costs
+//! many times its own size and more processor time than all the rest; and of the
+//! pages near a tree's root, which each change replaces, it gets only the last.
+//!
+//! Reads go through a [`View`], which sees either all of a batch or nothing of
+//! it. What is durable, and when, is [`Disk`](super::disk::Disk)'s business.
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use sled::IVec;
+
+use super::{StoreError, disk::SEGMENT_BYTES, journal::Write, keys};
+
+/// A key and its value.
+pub type Pair = (IVec, IVec);
+/// A range of keys.
+pub type KeyRange<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+/// What sled is thought to write for a key beside the key and its value: at each
+/// tenth change of a node it writes all of it anew, up to 16 values. For the seven
+/// keys of a changed row 78 KB were measured (`docs/performance.md`). It is no
+/// upper bound, so there is room between [`SLICE_BYTES`] and the segment.
+const NODE_BYTES: usize = 16 * 1024;
+/// The most that sled is thought to write between two calls of `fdatasync`.
+///
+/// sled writes its log as it goes, takes what `sync_file_range` has written for
+/// durable, and gives away the room of a segment when all its pages lie in later
+/// ones. A power cut must not find the segment overwritten and the later ones
+/// lost, though an `fdatasync` had made its pages durable once. At least a whole
+/// segment of log lies between the two, so half a segment is the limit.
+pub const SLICE_BYTES: usize = SEGMENT_BYTES / 2;
+
+/// The table.
+pub struct Table {
+    sled: sled::Tree,
+    /// Held for writing while a batch is applied. sled keeps batches out of each
+    /// single read, but a value may take several: one for each chunk.
+    recent: RwLock<Recent>,
+}
+
+/// Writes that sled has not got: the value, or that there is none.
+#[derive(Default)]
+struct Recent {
+    writes: BTreeMap<IVec, Option<IVec>>,
+    /// What sled is thought to write for them.
+    sled_bytes: usize,
+}
+
+impl Table {
+    /// The table in a tree of sled.
+    pub fn new(sled: sled::Tree) -> Self {
+        Self { sled, recent: RwLock::default() }
+    }
+
+    /// Keeps batches out while something is read.
+    pub fn view(&self) -> View<'_> {
+        View { sled: &self.sled, recent: self.read() }
+    }
+
+    /// Takes a batch into memory.
+    pub fn keep(&self, writes: Vec<Write>) {
+        let mut recent = self.write();
+        for (key, value) in writes {
+            let added = bytes_in_sled(key.len(), value.as_ref().map(Vec::len));
+            let (key, value) = (IVec::from(key), value.map(IVec::from));
+            let replaced = recent.writes.insert(key.clone(), value);
+            let before = replaced.map(|value| bytes_in_sled(key.len(), value.map(|v| v.len())));
+            recent.sled_bytes = recent.sled_bytes + added - before.unwrap_or(0);
+        }
+    }
+
+    /// Gives sled a batch and all recent writes before it, as one batch of this
+    /// number.
+    pub fn pass_on(&self, writes: Vec<Write>, number: u64) -> Result<(), StoreError> {
+        let mut recent = self.write();
+        let mut batch = sled::Batch::default();
+        for (key, value) in std::mem::take(&mut *recent).writes {
+            add(&mut batch, key, value);
+        }
+        for (key, value) in writes {
+            add(&mut batch, key.into(), value.map(IVec::from));
+        }
+        batch.insert(keys::APPLIED, &number.to_be_bytes());
+        Ok(self.sled.apply_batch(batch)?)
+    }
+
+    /// Gives sled the recent writes, the last of which have this number, in slices
+    /// of about so many bytes, and calls `sync` behind each; answers how many bytes
+    /// of keys and values they are. Whoever reads meanwhile sees them here or there.
+    ///
+    /// A crash can leave sled with some of the slices.
+    pub fn move_to_sled(
+        &self,
+        number: u64,
+        slice_bytes: usize,
+        sync: impl Fn() -> Result<(), StoreError>,
+    ) -> Result<usize, StoreError> {
+        // Whoever could write meanwhile waits for the caller.
+        let recent = self.read();
+        let mut slice = sled::Batch::default();
+        let (mut in_slice, mut moved) = (0, 0);
+        for (key, value) in &recent.writes {
+            let bytes = key.len() + value.as_ref().map_or(0, |value| value.len());
+            if in_slice > 0 && in_slice + NODE_BYTES + bytes > slice_bytes {
+                self.sled.apply_batch(std::mem::take(&mut slice))?;
+                sync()?;
+                in_slice = 0;
+            }
+            in_slice += NODE_BYTES + bytes;
+            moved += bytes;
+            add(&mut slice, key.clone(), value.clone());
+        }
+        if in_slice > 0 {
+            slice.insert(keys::APPLIED, &number.to_be_bytes());
+            self.sled.apply_batch(slice)?;
+        }
+        drop(recent);
+        sync()?;
+        *self.write() = Recent::default();
+        Ok(moved)
+    }
+
+    /// What sled is thought to write for what is recent.
+    pub fn recent_bytes(&self) -> usize {
+        self.read().sled_bytes
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Recent> {
+        self.recent.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Recent> {
+        self.recent.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn add(batch: &mut sled::Batch, key: IVec, value: Option<IVec>) {
+    match value {
+        Some(value) => batch.insert(key, value),
+        None => batch.remove(key),
+    }
+}
+
+fn bytes_in_sled(key: usize, value: Option<usize>) -> usize {
+    NODE_BYTES + key + value.unwrap_or(0)
+}
+
+/// The table while no batch is applied.
+pub struct View<'a> {
+    sled: &'a sled::Tree,
+    recent: RwLockReadGuard<'a, Recent>,
+}
+
+impl View<'_> {
+    /// The value under `key`.
+    pub fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
+        match self.recent.writes.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => Ok(self.sled.get(key)?),
+        }
+    }
+
+    /// The first key in a range, and its value.
+    pub fn first(&self, range: KeyRange<'_>) -> Result<Option<Pair>, StoreError> {
+        let recent = self.recent.writes.range::<[u8], _>(range).find_map(present);
+        let older = self.not_hidden(self.sled.range::<&[u8], _>(range))?;
+        Ok(match (recent, older) {
+            (Some(recent), Some(older)) if older.0 < recent.0 => Some(older),
+            (recent, older) => recent.or(older),
+        })
+    }
+
+    /// The last key in a range, and its value.
+    pub fn last(&self, range: KeyRange<'_>) -> Result<Option<Pair>, StoreError> {
+        let recent = self.recent.writes.range::<[u8], _>(range).rev().find_map(present);
+        let older = self.not_hidden(self.sled.range::<&[u8], _>(range).rev())?;
+        Ok(match (recent, older) {
+            (Some(recent), Some(older)) if older.0 > recent.0 => Some(older),
+            (recent, older) => recent.or(older),
+        })
+    }
+
+    /// The first of sled's pairs that no recent write hides.
+    fn not_hidden(
+        &self,
+        mut pairs: impl Iterator<Item = sled::Result<Pair>>,
+    ) -> Result<Option<Pair>, StoreError> {
+        let hidden = |pair: &sled::Result<Pair>| {
+            pair.as_ref().is_ok_and(|(key, _)| self.recent.writes.contains_key(key))
+        };
+        Ok(pairs.find(|pair| !hidden(pair)).transpose()?)
+    }
+}
+
+fn present((key, value): (&IVec, &Option<IVec>)) -> Option<Pair> {
+    value.as_ref().map(|value| (key.clone(), value.clone()))
+}
