@@ -8,7 +8,7 @@
 //! ([`table`](super::table)).
 //!
 //! Values above about 128 KB become files that sled never syncs, so no value
-//! exceeds [`CHUNK_BYTES_MAX`].
+//! exceeds [`CHUNK_BYTES_MAX`]. Large numbers of new pages go to [`packs`].
 
 use std::{
     fs::File,
@@ -31,6 +31,7 @@ use super::{
     Options, StoreError,
     journal::{self, Journal, Write},
     keys,
+    packs::{self, PackId, Packs, Place},
     table::{KeyRange, Pair, SLICE_BYTES, Table, View},
 };
 
@@ -60,6 +61,7 @@ pub struct Disk {
     // Closed after the table; its lock keeps other processes out.
     db: sled::Db,
     data: File,
+    pub(super) packs: Packs,
     /// Held while a batch is applied, so that numbers are in the order of batches.
     journal: Mutex<Journal>,
     path: PathBuf,
@@ -113,6 +115,7 @@ impl Disk {
             table,
             db,
             data,
+            packs: Packs::open(path)?,
             journal,
             path: path.to_owned(),
             reserve_mb,
@@ -161,9 +164,55 @@ impl Disk {
         if self.table.recent_bytes() > SLICE_BYTES && !journal.is_incomplete() {
             self.move_to_sled(journal)?;
         }
+        self.sync_packs()?;
         let number = journal.leave_out();
         self.bytes_written.fetch_add(batch.bytes as u64, Ordering::Relaxed);
         self.table.pass_on(batch.writes, number)
+    }
+
+    /// What refers to a pack is written behind what it refers to.
+    fn sync_packs(&self) -> Result<(), StoreError> {
+        let synced = self.packs.sync()?;
+        self.syncs.fetch_add(synced, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Adds pages to `batch` whose keys are new: to the generation's pack if they
+    /// are many. The tree will have `in_tree` pages.
+    pub fn put_new(
+        &self,
+        batch: &mut Batch,
+        generation: PackId,
+        pages: &[(Vec<u8>, &[u8])],
+        in_tree: u64,
+    ) -> Result<(), StoreError> {
+        let bytes: usize = pages.iter().map(|(_, page)| page.len()).sum();
+        let (added, count) = (bytes as u64, pages.len() as u64);
+        if bytes < packs::APPEND_BYTES_MIN
+            || !packs::may_grow(self.packs.length(generation)?, added, count, in_tree)
+        {
+            for (key, page) in pages {
+                batch.put_chunked(key, page, 0);
+            }
+            return Ok(());
+        }
+        self.check_room(bytes)?;
+        let bodies: Vec<&[u8]> = pages.iter().map(|(_, page)| *page).collect();
+        let places = self.packs.append(generation, &bodies)?;
+        self.bytes_written.fetch_add(added, Ordering::Relaxed);
+        for ((key, page), place) in pages.iter().zip(places) {
+            let value = [&PACKED.to_be_bytes()[..], &checksum(page), &place.encode()].concat();
+            batch.put(key.clone(), value);
+        }
+        Ok(())
+    }
+
+    /// Removes the packs of what was deleted under a prefix.
+    pub fn remove_packs(&self, prefix: &[u8]) -> Result<(), StoreError> {
+        match keys::pages_of(prefix) {
+            Some((number, generation)) => self.packs.remove(number, generation),
+            None => Ok(()),
+        }
     }
 
     fn journal(&self) -> MutexGuard<'_, Journal> {
@@ -188,6 +237,7 @@ impl Disk {
         }
         #[cfg(test)]
         fail_if(&self.broken.journal).inspect_err(|_| journal.give_up())?;
+        self.sync_packs().inspect_err(|_| journal.give_up())?;
         let bytes = journal.write()?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.bytes_written.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -218,6 +268,7 @@ impl Disk {
             }
             SLICE_BYTES
         };
+        self.sync_packs()?;
         let moved = self.table.move_to_sled(journal.last(), slice_bytes, || {
             sync_sled(&self.db, &self.data)?;
             self.syncs.fetch_add(1, Ordering::Relaxed);
@@ -262,15 +313,19 @@ impl Disk {
         })
     }
 
+    fn read(&self) -> Read<'_> {
+        Read { view: self.table.view(), packs: &self.packs }
+    }
+
     /// The whole of a chunked value, its checksum compared.
     pub fn get_chunked(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        whole_at(&self.table.view(), key)
+        self.read().whole_at(key)
     }
 
     /// The last chunked value whose key is at most `key`, or else the first
     /// one, among keys that begin with `prefix`.
     pub fn seek(&self, prefix: &[u8], key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
-        at_or_first(&self.table.view(), prefix, key)
+        self.read().at_or_first(prefix, key)
     }
 
     /// As [`Disk::seek`], with the value under the same key behind `beside`.
@@ -280,9 +335,9 @@ impl Disk {
         key: &[u8],
         beside: &[u8],
     ) -> Result<Option<FoundPair>, StoreError> {
-        let view = self.table.view();
-        let found = at_or_first(&view, prefix, key)?;
-        with_beside(&view, found, prefix, beside)
+        let read = self.read();
+        let found = read.at_or_first(prefix, key)?;
+        read.with_beside(found, prefix, beside)
     }
 
     /// The value under `prefix` and `key`, with the one behind `beside`.
@@ -293,9 +348,9 @@ impl Disk {
         beside: &[u8],
     ) -> Result<Option<FoundPair>, StoreError> {
         let key = [prefix, key].concat();
-        let view = self.table.view();
-        let value = whole_at(&view, &key)?;
-        with_beside(&view, value.map(|value| (key, value)), prefix, beside)
+        let read = self.read();
+        let value = read.whole_at(&key)?;
+        read.with_beside(value.map(|value| (key, value)), prefix, beside)
     }
 
     /// As [`Disk::last_at_or_before`], with the value under the same key behind
@@ -306,9 +361,9 @@ impl Disk {
         key: &[u8],
         beside: &[u8],
     ) -> Result<Option<FoundPair>, StoreError> {
-        let view = self.table.view();
-        let found = whole(&view, view.last(up_to(prefix, key))?, prefix)?;
-        with_beside(&view, found, prefix, beside)
+        let read = self.read();
+        let found = read.whole(read.view.last(up_to(prefix, key))?, prefix)?;
+        read.with_beside(found, prefix, beside)
     }
 
     /// The last chunked value whose key is at most `key`, among keys that begin
@@ -318,8 +373,8 @@ impl Disk {
         prefix: &[u8],
         key: &[u8],
     ) -> Result<Option<FoundPage>, StoreError> {
-        let view = self.table.view();
-        whole(&view, view.last(up_to(prefix, key))?, prefix)
+        let read = self.read();
+        read.whole(read.view.last(up_to(prefix, key))?, prefix)
     }
 
     /// The first chunked value whose key is at least `key`, among keys that
@@ -329,8 +384,8 @@ impl Disk {
         prefix: &[u8],
         key: &[u8],
     ) -> Result<Option<FoundPage>, StoreError> {
-        let view = self.table.view();
-        whole(&view, view.first((Included(key), Unbounded))?, prefix)
+        let read = self.read();
+        read.whole(read.view.first((Included(key), Unbounded))?, prefix)
     }
 
     /// The first key behind `key` that begins with `prefix`.
@@ -414,67 +469,74 @@ fn up_to<'a>(prefix: &'a [u8], key: &'a [u8]) -> KeyRange<'a> {
     (Included(prefix), Included(key))
 }
 
-fn at_or_first(
-    view: &View<'_>,
-    prefix: &[u8],
-    key: &[u8],
-) -> Result<Option<FoundPage>, StoreError> {
-    let found = match view.last(up_to(prefix, key))? {
-        Some(found) => Some(found),
-        None => view.first((Included(prefix), Unbounded))?,
-    };
-    whole(view, found, prefix)
+/// Whole values, read while no batch is applied.
+struct Read<'a> {
+    view: View<'a>,
+    packs: &'a Packs,
 }
 
-fn with_beside(
-    view: &View<'_>,
-    found: Option<FoundPage>,
-    prefix: &[u8],
-    beside: &[u8],
-) -> Result<Option<FoundPair>, StoreError> {
-    let Some((key, value)) = found else {
-        return Ok(None);
-    };
-    let other = whole_at(view, &[beside, &key[prefix.len()..]].concat())?;
-    Ok(Some((key, value, other)))
-}
-
-/// The whole of the chunked value under `key`.
-fn whole_at(view: &View<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-    view.get(key)?.map(|first| assemble(view, key, &first)).transpose()
-}
-
-/// The whole of a chunked value that was found, if its key begins with `prefix`.
-fn whole(
-    view: &View<'_>,
-    found: Option<Pair>,
-    prefix: &[u8],
-) -> Result<Option<FoundPage>, StoreError> {
-    let Some((key, first)) = found.filter(|(key, _)| key.starts_with(prefix)) else {
-        return Ok(None);
-    };
-    let value = assemble(view, &key, &first)?;
-    Ok(Some((key.to_vec(), value)))
-}
-
-/// Puts a chunked value together and compares its checksum.
-fn assemble(view: &View<'_>, key: &[u8], first: &[u8]) -> Result<Vec<u8>, StoreError> {
-    let damaged = |problem: &str| {
-        let place = format!("key {}", hex(&key[..key.len().min(24)]));
-        StoreError::Damaged { place, problem: problem.into() }
-    };
-    let (envelope, piece) = first
-        .split_first_chunk::<ENVELOPE_BYTES>()
-        .ok_or_else(|| damaged("it is shorter than its envelope"))?;
-    let mut value = piece.to_vec();
-    for index in 1..chunks_of(first) {
-        let piece = view.get(&keys::chunk(key, index))?;
-        value.extend_from_slice(&piece.ok_or_else(|| damaged("a part of it is missing"))?);
+impl Read<'_> {
+    /// The whole of the value under `key`.
+    fn whole_at(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.view.get(key)?.map(|first| self.assemble(key, &first)).transpose()
     }
-    if checksum(&value) != envelope[2..] {
-        return Err(damaged("its checksum does not fit"));
+
+    /// The whole of a value that was found, if its key begins with `prefix`.
+    fn whole(&self, found: Option<Pair>, prefix: &[u8]) -> Result<Option<FoundPage>, StoreError> {
+        let Some((key, first)) = found.filter(|(key, _)| key.starts_with(prefix)) else {
+            return Ok(None);
+        };
+        let value = self.assemble(&key, &first)?;
+        Ok(Some((key.to_vec(), value)))
     }
-    Ok(value)
+
+    fn at_or_first(&self, prefix: &[u8], key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
+        let found = match self.view.last(up_to(prefix, key))? {
+            Some(found) => Some(found),
+            None => self.view.first((Included(prefix), Unbounded))?,
+        };
+        self.whole(found, prefix)
+    }
+
+    fn with_beside(
+        &self,
+        found: Option<FoundPage>,
+        prefix: &[u8],
+        beside: &[u8],
+    ) -> Result<Option<FoundPair>, StoreError> {
+        let Some((key, value)) = found else {
+            return Ok(None);
+        };
+        let other = self.whole_at(&[beside, &key[prefix.len()..]].concat())?;
+        Ok(Some((key, value, other)))
+    }
+
+    /// Puts a value together and compares its checksum.
+    fn assemble(&self, key: &[u8], first: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let damaged = |problem: &str| {
+            let place = format!("key {}", hex(&key[..key.len().min(24)]));
+            StoreError::Damaged { place, problem: problem.into() }
+        };
+        let (envelope, piece) = first
+            .split_first_chunk::<ENVELOPE_BYTES>()
+            .ok_or_else(|| damaged("it is shorter than its envelope"))?;
+        let value = if envelope[..2] == PACKED.to_be_bytes() {
+            let place = Place::decode(piece).zip(keys::generation_of(key));
+            let (place, generation) = place.ok_or_else(|| damaged("it is no place in a pack"))?;
+            self.packs.read(generation, place)?
+        } else {
+            let mut value = piece.to_vec();
+            for index in 1..chunks_of(first) {
+                let piece = self.view.get(&keys::chunk(key, index))?;
+                value.extend_from_slice(&piece.ok_or_else(|| damaged("a part of it is missing"))?);
+            }
+            value
+        };
+        if checksum(&value) != envelope[2..] {
+            return Err(damaged("its checksum does not fit"));
+        }
+        Ok(value)
+    }
 }
 
 /// A chunked value's key, itself, and the one beside it.
@@ -586,9 +648,15 @@ fn open_unlocked(config: &sled::Config) -> Result<sled::Db, StoreError> {
 
 /// In front of a chunked value: its number of chunks and 8 bytes of checksum.
 const ENVELOPE_BYTES: usize = 2 + 8;
+/// In place of the number of chunks: the value lies in a pack, and its place
+/// follows.
+const PACKED: u16 = u16::MAX;
 
 fn chunks_of(first: &[u8]) -> u16 {
-    first.first_chunk::<2>().map_or(1, |bytes| u16::from_be_bytes(*bytes))
+    match first.first_chunk::<2>().map(|bytes| u16::from_be_bytes(*bytes)) {
+        None | Some(PACKED) => 1,
+        Some(count) => count,
+    }
 }
 
 fn checksum(value: &[u8]) -> [u8; 8] {

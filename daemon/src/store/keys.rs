@@ -23,11 +23,15 @@
 //! | `p` number, generation, 129, first key | a leaf's index (chunked) |
 //! | `s` snapshot, page key | the page as it was, or that it was not (chunked) |
 //! | `c` key's hash, index | a further chunk of a value |
+//!
+//! In place of a page, or an index, there may be its place in a pack.
 
 use protocol::{
     hash::Purpose,
     id::{NodeId, PartitionId},
 };
+
+use super::packs::PackId;
 
 /// The format's version.
 pub const FORMAT: &[u8] = b"f";
@@ -106,6 +110,20 @@ pub fn generation(number: u32, generation: u32) -> Vec<u8> {
     let mut key = of_number(b'p', number);
     key.extend_from_slice(&generation.to_be_bytes());
     key
+}
+
+/// The partition's number in a key, or a prefix, of pages, and the generation if
+/// it goes on to that.
+pub fn pages_of(key: &[u8]) -> Option<(u32, Option<u32>)> {
+    let (number, rest) = key.strip_prefix(b"p")?.split_first_chunk()?;
+    let generation = rest.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+    Some((u32::from_be_bytes(*number), generation))
+}
+
+/// Whose page lies under a key.
+pub fn generation_of(key: &[u8]) -> Option<PackId> {
+    let (number, generation) = pages_of(key)?;
+    Some(PackId { number, generation: generation? })
 }
 
 /// A page.

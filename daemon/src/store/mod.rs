@@ -11,6 +11,7 @@
 //! - [`disk`]: sled opened, batches made durable, values cut into chunks;
 //! - [`journal`]: the file in which small batches are durable first;
 //! - [`table`]: these batches in memory, above sled;
+//! - [`packs`]: files with the pages of bulk loads;
 //! - [`pages`]: the state tree's pages, live and through a snapshot;
 //! - [`writer`]: commits, stagings, chores;
 //! - [`ahead`]: what of a commit is done before the writer's turn;
@@ -28,6 +29,7 @@ mod heads;
 mod heal;
 mod journal;
 mod keys;
+mod packs;
 mod pages;
 mod signing;
 mod staging;
@@ -387,9 +389,9 @@ impl Store {
     /// Begins, or takes up again, the staging of a peer's tree under `header`,
     /// whose signature was verified.
     pub async fn begin_staging(&self, header: SignedHeader) -> Result<Staging, StoreError> {
-        let partition = header.header().partition.clone();
-        let stage =
-            self.submit(|reply| Job::BeginStaging { partition, reply }).await?.answer().await?;
+        let (partition, records) = (header.header().partition.clone(), header.header().records);
+        let job = |reply| Job::BeginStaging { partition, records, reply };
+        let stage = self.submit(job).await?.answer().await?;
         Ok(Staging::new(self.clone(), header, stage))
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Stage {
     pub generation: u32,
     /// The generation that readers see, if any.
     pub current: Option<u32>,
+    /// Records of the tree.
+    pub records: u64,
 }
 
 /// Leaves to write into a staged generation, and stale ones to delete.

@@ -107,9 +107,7 @@ fn the_sidecar_is_never_ahead_of_the_database() {
             for (partition, seq) in &claimed {
                 assert!(durable[partition] >= *seq, "{claimed:?} {durable:?}");
             }
-            // What a checkpoint takes away from the journal is in sled by then.
-            std::fs::copy(directory.path().join("journal"), copy.path().join("journal")).unwrap();
-            copy_directory(&directory.path().join("sled"), &copy.path().join("sled"));
+            copy_crashed(directory.path(), copy.path());
             let crashed = open(copy.path());
             for (partition, seq) in claimed {
                 assert!(numbers(&crashed)[&partition] >= seq);

@@ -21,12 +21,9 @@ fn open_disk(path: &Path) -> Disk {
     Disk::open(path, &options()).unwrap()
 }
 
-/// A copy of the directory as a crash at this moment would leave it. The journal
-/// comes first: what a checkpoint takes away from it is in sled by then.
-fn crashed(directory: &Path) -> tempfile::TempDir {
+pub(super) fn crashed(directory: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
-    std::fs::copy(directory.join("journal"), copy.path().join("journal")).unwrap();
-    copy_directory(&directory.join("sled"), &copy.path().join("sled"));
+    copy_crashed(directory, copy.path());
     copy
 }
 

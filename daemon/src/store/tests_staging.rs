@@ -55,7 +55,7 @@ fn grown(store: &Store, content: &mut Content, rounds: u64) {
     }
 }
 
-fn empty_replica(origin: &Store) -> (tempfile::TempDir, Store) {
+pub(super) fn empty_replica(origin: &Store) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();
     let replica = open(directory.path());
     follow(origin, &replica, &federation());

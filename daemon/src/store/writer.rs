@@ -45,6 +45,7 @@ use super::{
     ahead::{MadeAhead, Prepared},
     disk::Batch,
     keys,
+    packs::PackId,
     pages::{GenerationPages, OpenSnapshot, PAGE_SAVED, PAGE_WAS_NOT, Snapshot},
     staging::{Stage, StagedLeaves},
     state::{Ack, Head, OwnChanges, PartitionState, Shared, lock, now_ms},
@@ -76,8 +77,8 @@ pub(super) enum Job {
     Quarantine { partition: PartitionId, reason: String, reply: Reply<()> },
     /// Keep a partition readable as it is now.
     OpenSnapshot { partition: PartitionId, reply: Reply<Option<Snapshot>> },
-    /// Begin or continue a generation next to the current one.
-    BeginStaging { partition: PartitionId, reply: Reply<Stage> },
+    /// Begin or continue a generation next to the current one, for so many records.
+    BeginStaging { partition: PartitionId, records: u64, reply: Reply<Stage> },
     /// Write leaves of a staged generation; durable with the next flush.
     StageLeaves { stage: Stage, leaves: StagedLeaves, reply: Reply<()> },
     /// Make the staged generation the current one.
@@ -240,8 +241,8 @@ impl Writer {
                 let result = self.flush().and_then(|()| self.open_snapshot(&partition));
                 let _ = reply.send(result);
             }
-            Job::BeginStaging { partition, reply } => {
-                let result = self.well().and_then(|()| self.begin_staging(&partition));
+            Job::BeginStaging { partition, records, reply } => {
+                let result = self.well().and_then(|()| self.begin_staging(&partition, records));
                 let _ = reply.send(result);
             }
             Job::StageLeaves { stage, leaves, reply } => {
@@ -573,27 +574,30 @@ impl Writer {
         let number = state.number;
         let generation = before.map_or(0, |head| head.generation);
         let open = self.open_snapshots(number, generation);
-        let mut batch = Batch::default();
-        let mut pages = PageBatch { writer: self, batch: &mut batch, snapshots: &open };
+        let mut pages = PageBatch::new(self, &open);
         let page = |level: u8, first_key: &[u8]| keys::page(number, generation, level, first_key);
         for (level, first_key) in &update.removed {
-            pages.put(&page(*level, first_key), None)?;
+            pages.put(page(*level, first_key), None)?;
             if *level == 0 {
-                pages.put(&page(keys::PATCH, first_key), None)?;
-                pages.put_index(&page(keys::INDEX, first_key), None)?;
+                pages.put(page(keys::PATCH, first_key), None)?;
+                pages.put_index(page(keys::INDEX, first_key), None)?;
             }
         }
         for made in &update.written {
             let first_key = &made.page.first_key;
-            pages.put(&page(made.level, first_key), Some(&made.body))?;
             if made.level == 0 {
-                pages.put(&page(keys::PATCH, first_key), None)?;
-                pages.put_index(&page(keys::INDEX, first_key), Some(&made.index))?;
+                pages.put_leaf(page(0, first_key), &made.body)?;
+                pages.put(page(keys::PATCH, first_key), None)?;
+                pages.put_index(page(keys::INDEX, first_key), Some(&made.index))?;
+            } else {
+                pages.put(page(made.level, first_key), Some(&made.body))?;
             }
         }
         for leaf in &update.patched {
-            pages.put(&page(keys::PATCH, &leaf.first_key), leaf.patch.as_deref())?;
+            pages.put(page(keys::PATCH, &leaf.first_key), leaf.patch.as_deref())?;
         }
+        let leaves = update.summary.pages.first().copied().unwrap_or(0);
+        let batch = pages.finish(PackId { number, generation }, leaves)?;
         let head = self.finish_commit(batch, state, generation, signed, body, update.summary)?;
         self.shared.pages_written.fetch_add(update.written.len() as u64, Ordering::Relaxed);
         self.shared.leaves_patched.fetch_add(update.patched.len() as u64, Ordering::Relaxed);
@@ -703,7 +707,11 @@ impl Writer {
         match self.shared.disk.delete_some(&self.chores[index], CHORE_DELETES) {
             Ok(true) => {}
             Ok(false) => {
-                self.chores.swap_remove(index);
+                let prefix = self.chores.swap_remove(index);
+                if let Err(error) = self.shared.disk.remove_packs(&prefix) {
+                    // The next start tries it again.
+                    tracing::warn!(%error, "what is not needed any more could not be removed");
+                }
             }
             // The next start takes them up again.
             Err(error) => self.fail(&error),
@@ -745,29 +753,48 @@ impl Writer {
     }
 }
 
-/// What a commit writes of a generation's pages.
+/// What is written of a generation's pages.
 struct PageBatch<'a> {
     writer: &'a Writer,
-    batch: &'a mut Batch,
+    batch: Batch,
     snapshots: &'a [Arc<OpenSnapshot>],
+    /// Leaves and indexes whose keys are new.
+    new: Vec<(Vec<u8>, &'a [u8])>,
 }
 
-impl PageBatch<'_> {
-    /// Writes or removes a page or a patch.
-    fn put(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
-        let chunks = self.writer.shared.disk.chunks(key)?;
+impl<'a> PageBatch<'a> {
+    fn new(writer: &'a Writer, snapshots: &'a [Arc<OpenSnapshot>]) -> Self {
+        Self { writer, batch: Batch::default(), snapshots, new: Vec::new() }
+    }
+
+    /// Writes or removes an inner page or a patch, or removes a leaf.
+    fn put(&mut self, key: Vec<u8>, value: Option<&[u8]>) -> Result<(), StoreError> {
+        let chunks = self.writer.shared.disk.chunks(&key)?;
         if chunks == 0 && value.is_none() {
             return Ok(());
         }
-        self.writer.save_for_snapshots(self.batch, self.snapshots, key)?;
-        self.replace(key, value, chunks);
+        self.writer.save_for_snapshots(&mut self.batch, self.snapshots, &key)?;
+        self.replace(&key, value, chunks);
+        Ok(())
+    }
+
+    /// Writes a leaf.
+    fn put_leaf(&mut self, key: Vec<u8>, value: &'a [u8]) -> Result<(), StoreError> {
+        let chunks = self.writer.shared.disk.chunks(&key)?;
+        self.writer.save_for_snapshots(&mut self.batch, self.snapshots, &key)?;
+        match chunks {
+            0 => self.new.push((key, value)),
+            chunks => self.replace(&key, Some(value), chunks),
+        }
         Ok(())
     }
 
     /// Writes or removes an index, which no snapshot reads.
-    fn put_index(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
-        let chunks = self.writer.shared.disk.chunks(key)?;
-        self.replace(key, value, chunks);
+    fn put_index(&mut self, key: Vec<u8>, value: Option<&'a [u8]>) -> Result<(), StoreError> {
+        match (self.writer.shared.disk.chunks(&key)?, value) {
+            (0, Some(value)) => self.new.push((key, value)),
+            (chunks, value) => self.replace(&key, value, chunks),
+        }
         Ok(())
     }
 
@@ -776,6 +803,15 @@ impl PageBatch<'_> {
             Some(value) => self.batch.put_chunked(key, value, chunks),
             None => self.batch.remove_chunked(key, chunks),
         }
+    }
+
+    /// The batch; new pages may lie in the generation's pack. The tree will have
+    /// so many leaves.
+    fn finish(mut self, generation: PackId, leaves: u64) -> Result<Batch, StoreError> {
+        // A leaf has its index beside it.
+        let pages = 2 * leaves;
+        self.writer.shared.disk.put_new(&mut self.batch, generation, &self.new, pages)?;
+        Ok(self.batch)
     }
 }
 

@@ -13,11 +13,19 @@ use crate::store::{
     Head, StoreError,
     disk::Batch,
     keys,
+    packs::PackId,
     staging::{Stage, StagedLeaves},
 };
 
+/// Leaves have 64 records on average; so many trees of any size have.
+const LEAST_RECORDS_PER_LEAF: u64 = 32;
+
 impl Writer {
-    pub(super) fn begin_staging(&mut self, partition: &PartitionId) -> Result<Stage, StoreError> {
+    pub(super) fn begin_staging(
+        &mut self,
+        partition: &PartitionId,
+        records: u64,
+    ) -> Result<Stage, StoreError> {
         self.shared.disk.check_room(0)?;
         self.refuse_quarantined(partition)?;
         let mut batch = Batch::default();
@@ -36,7 +44,8 @@ impl Writer {
         let (number, ticket) = (state.number, self.next_ticket);
         self.next_ticket += 1;
         self.stagings.insert(number, ticket);
-        Ok(Stage { partition: partition.clone(), ticket, number, generation, current })
+        let partition = partition.clone();
+        Ok(Stage { partition, ticket, number, generation, current, records })
     }
 
     /// Two stagings of one partition fill the same generation, so only the
@@ -54,18 +63,19 @@ impl Writer {
         leaves: StagedLeaves,
     ) -> Result<(), StoreError> {
         self.refuse_overtaken(stage)?;
-        let mut batch = Batch::default();
-        let mut pages = PageBatch { writer: self, batch: &mut batch, snapshots: &[] };
+        let mut pages = PageBatch::new(self, &[]);
         let key =
             |level, first_key: &[u8]| keys::page(stage.number, stage.generation, level, first_key);
         for first_key in &leaves.removed {
-            pages.put(&key(0, first_key), None)?;
-            pages.put_index(&key(keys::INDEX, first_key), None)?;
+            pages.put(key(0, first_key), None)?;
+            pages.put_index(key(keys::INDEX, first_key), None)?;
         }
         for leaf in &leaves.written {
-            pages.put(&key(0, &leaf.first_key), Some(&leaf.body))?;
-            pages.put_index(&key(keys::INDEX, &leaf.first_key), Some(&leaf.index))?;
+            pages.put_leaf(key(0, &leaf.first_key), &leaf.body)?;
+            pages.put_index(key(keys::INDEX, &leaf.first_key), Some(&leaf.index))?;
         }
+        let pack = PackId { number: stage.number, generation: stage.generation };
+        let batch = pages.finish(pack, stage.records / LEAST_RECORDS_PER_LEAF)?;
         self.shared.disk.check_room(batch.bytes())?;
         let pages = leaves.written.len() as u64;
         self.apply(batch)?;
