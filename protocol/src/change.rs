@@ -53,6 +53,14 @@ impl Change {
         }
     }
 
+    /// The key and the record that it puts there, if it does.
+    pub fn entry(&self) -> Option<(&[u8], &[u8])> {
+        match self {
+            Change::Put { key, value } => Some((key, value)),
+            Change::Delete { .. } => None,
+        }
+    }
+
     /// Bytes that it takes in a body.
     pub fn encoded_bytes(&self) -> usize {
         match self {

@@ -16,9 +16,8 @@ use crate::{
     encoding::{DecodeError, Reader, Writer},
     hash::Hash,
     page::{
-        INNER_BYTES_MAX, LEAF_BYTES_MAX, Leaf, PAGE_ENTRIES_MAX, PageRef, decode_inner, make_inner,
+        INNER_BYTES_MAX, LEAF_BYTES_MAX, Leaf, PAGE_ENTRIES_MAX, PageRef, decode_inner, push_child,
     },
-    record::{entry_digest, key_hash},
 };
 
 /// Bytes that name an entry of the asking side's page: among the 256 of a page
@@ -49,15 +48,9 @@ impl Own {
         match self {
             Own::Nothing => Vec::new(),
             Own::Inner(children) => children.iter().flat_map(|child| short(&child.hash)).collect(),
-            Own::Leaf(leaf) => {
-                leaf.entries().flat_map(|(key, value)| short(&digest(key, value))).collect()
-            }
+            Own::Leaf(leaf) => leaf.digests().iter().flat_map(short).collect(),
         }
     }
-}
-
-fn digest(key: &[u8], value: &[u8]) -> Hash {
-    entry_digest(&key_hash(key), value)
 }
 
 fn short(hash: &Hash) -> [u8; SHORT_BYTES] {
@@ -70,8 +63,9 @@ pub fn make(level: u8, body: &[u8], known: &[u8]) -> Result<Vec<u8>, DecodeError
     let places: HashMap<&[u8], u16> = known.chunks_exact(SHORT_BYTES).zip(0u16..).collect();
     let mut pieces = Pieces::default();
     if level == 0 {
-        for (key, value) in Leaf::decode(body)?.entries() {
-            let place = places.get(&short(&digest(key, value))[..]);
+        let leaf = Leaf::decode(body)?;
+        for ((key, value), digest) in leaf.entries().zip(&leaf.digests()) {
+            let place = places.get(&short(digest)[..]);
             pieces.push(place.copied(), |out| {
                 out.u16(u16::try_from(key.len()).expect("a key has at most 1024 bytes"));
                 out.raw(key);
@@ -81,9 +75,7 @@ pub fn make(level: u8, body: &[u8], known: &[u8]) -> Result<Vec<u8>, DecodeError
     } else {
         for child in decode_inner(body)? {
             let place = places.get(&short(&child.hash)[..]);
-            // A page of one child is its count and the child.
-            let alone = make_inner(level, std::slice::from_ref(&child)).body;
-            pieces.push(place.copied(), |out| out.raw(&alone[2..]));
+            pieces.push(place.copied(), |out| push_child(out, &child));
         }
     }
     Ok(pieces.finish())
@@ -147,7 +139,7 @@ pub fn inner(difference: &[u8], own: &Own) -> Result<Vec<PageRef>, DecodeError> 
     let mut page = Writer::new();
     let count = read(&raw, known.len(), |entry| match entry {
         Entry::Known(index) => {
-            page.raw(&make_inner(1, std::slice::from_ref(&known[index])).body[2..]);
+            push_child(&mut page, &known[index]);
             Ok(())
         }
         Entry::Spelled(input) => {
@@ -227,7 +219,7 @@ fn read<'b>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page::LeafBuilder;
+    use crate::page::{LeafBuilder, make_inner};
 
     fn page(entries: impl IntoIterator<Item = (u32, &'static str)>) -> (Leaf, Vec<u8>) {
         let mut builder = LeafBuilder::new();

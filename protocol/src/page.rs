@@ -10,7 +10,7 @@ use crate::{
     encoding::{DecodeError, Reader, Writer},
     hash::{Hash, Purpose},
     patch::IndexWriter,
-    record::{KEY_BYTES_MAX, RECORD_BYTES_MAX, entry_digest, key_hash},
+    record::{KEY_BYTES_MAX, RECORD_BYTES_MAX, entry_digests, key_hash, key_hashes},
 };
 
 /// A run without a natural end is cut after so many entries.
@@ -135,7 +135,7 @@ impl Leaf {
     }
 
     /// The entries in key order.
-    pub fn entries(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub fn entries(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
         (0..self.len()).map(|index| self.entry(index))
     }
 
@@ -217,30 +217,35 @@ impl Leaf {
 
     /// As [`Leaf::describe`], with the leaf's index.
     pub fn describe_with_index(&self) -> (PageRef, Shape, Vec<u8>) {
-        let mut hasher = PageHasher::new(0);
-        let mut index = IndexWriter::new();
         let mut shape = Shape::Open;
         let mut last_zeros = 0;
-        for (count, (key, value)) in (1..).zip(self.entries()) {
+        for (count, key_hash) in (1..).zip(self.key_hashes()) {
             if shape == Shape::Closed {
                 shape = Shape::Broken;
             }
-            let key_hash = key_hash(key);
             last_zeros = key_hash.low_zero_bits();
             if shape == Shape::Open && ends_page(0, last_zeros, count) {
                 shape = Shape::Closed;
             }
-            let digest = entry_digest(&key_hash, value);
-            hasher.entry(&digest);
-            index.push(key, &digest);
         }
+        let (hash, index) = hash_and_index(self.entries());
         let page = PageRef {
             first_key: self.first_key().to_vec(),
-            hash: hasher.finish(),
+            hash,
             records: self.len() as u64,
             last_zeros: clamp_zeros(last_zeros),
         };
-        (page, shape, index.finish())
+        (page, shape, index)
+    }
+
+    /// The hashes of the keys, in their order.
+    pub(crate) fn key_hashes(&self) -> Vec<Hash> {
+        key_hashes(self.entries().map(|(key, _)| key))
+    }
+
+    /// The digests of the entries, in their order.
+    pub(crate) fn digests(&self) -> Vec<Hash> {
+        entry_digests(self.entries())
     }
 }
 
@@ -285,8 +290,13 @@ impl LeafBuilder {
     /// Appends an entry, whose key is above all before. Answers whether the
     /// leaf ends here.
     pub fn push(&mut self, key: &[u8], value: &[u8]) -> bool {
+        self.push_hashed(key, key_hash(key), value)
+    }
+
+    /// As [`LeafBuilder::push`], of a key whose hash is known: many are hashed
+    /// together sooner than one after the other ([`key_hashes`]).
+    pub fn push_hashed(&mut self, key: &[u8], key_hash: Hash, value: &[u8]) -> bool {
         push_entry(&mut self.raw, key, value);
-        let key_hash = key_hash(key);
         self.key_hashes.push(key_hash);
         ends_page(0, key_hash.low_zero_bits(), self.key_hashes.len())
     }
@@ -328,25 +338,36 @@ impl RawLeaf {
 
     /// Hashes and compresses.
     pub fn make(&self) -> MadePage {
-        let mut hasher = PageHasher::new(0);
-        let mut index = IndexWriter::new();
         let mut rest = &self.raw[2..];
-        for key_hash in &self.key_hashes {
+        let entries = self.key_hashes.iter().map(move |_| {
             let (key, value, behind) = split_entry(rest);
-            let digest = entry_digest(key_hash, value);
-            hasher.entry(&digest);
-            index.push(key, &digest);
             rest = behind;
-        }
+            (key, value)
+        });
+        let (hash, index) = hash_and_index(entries);
         let page = PageRef {
             first_key: self.first_key().to_vec(),
-            hash: hasher.finish(),
+            hash,
             records: self.key_hashes.len() as u64,
             last_zeros: self.key_hashes.last().map_or(0, |hash| clamp_zeros(hash.low_zero_bits())),
         };
         let body = crate::codec::compress(&self.raw);
-        MadePage { page, level: 0, body, index: index.finish() }
+        MadePage { page, level: 0, body, index }
     }
+}
+
+/// The hash and the index of a leaf with these entries.
+fn hash_and_index<'a>(
+    entries: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+) -> (Hash, Vec<u8>) {
+    let mut hasher = PageHasher::new(0);
+    let mut index = IndexWriter::new();
+    let digests = entry_digests(entries.clone());
+    for ((key, _), digest) in entries.zip(&digests) {
+        hasher.entry(digest);
+        index.push(key, digest);
+    }
+    (hasher.finish(), index.finish())
 }
 
 /// Appends an entry as a leaf's bytes have it.
@@ -403,8 +424,9 @@ pub fn decode_inner(body: &[u8]) -> Result<Vec<PageRef>, DecodeError> {
 /// The hash of an inner page of `level` with these children.
 pub fn inner_hash(level: u8, children: &[PageRef]) -> Hash {
     let mut hasher = PageHasher::new(level);
-    for child in children {
-        hasher.child(child);
+    let first_keys = key_hashes(children.iter().map(|child| child.first_key.as_slice()));
+    for (child, first_key) in children.iter().zip(&first_keys) {
+        hasher.child(child, first_key);
     }
     hasher.finish()
 }
@@ -414,11 +436,7 @@ pub fn make_inner(level: u8, children: &[PageRef]) -> MadePage {
     let mut out = Writer::new();
     out.u16(u16::try_from(children.len()).expect("a page has at most 256 children"));
     for child in children {
-        out.u16(u16::try_from(child.first_key.len()).expect("a key has at most 1024 bytes"));
-        out.raw(&child.first_key);
-        out.raw(child.hash.as_bytes());
-        out.u64(child.records);
-        out.u8(child.last_zeros);
+        push_child(&mut out, child);
     }
     let page = PageRef {
         first_key: children.first().map(|child| child.first_key.clone()).unwrap_or_default(),
@@ -427,6 +445,15 @@ pub fn make_inner(level: u8, children: &[PageRef]) -> MadePage {
         last_zeros: children.last().map_or(0, |child| child.last_zeros),
     };
     MadePage { page, level, body: out.into_bytes(), index: Vec::new() }
+}
+
+/// Appends a child as an inner page's bytes have it.
+pub(crate) fn push_child(out: &mut Writer, child: &PageRef) {
+    out.u16(u16::try_from(child.first_key.len()).expect("a key has at most 1024 bytes"));
+    out.raw(&child.first_key);
+    out.raw(child.hash.as_bytes());
+    out.u64(child.records);
+    out.u8(child.last_zeros);
 }
 
 /// Collects what a page's hash covers: its level, then its entries.
@@ -443,10 +470,10 @@ impl PageHasher {
         self.0.extend_from_slice(digest.as_bytes());
     }
 
-    fn child(&mut self, child: &PageRef) {
+    fn child(&mut self, child: &PageRef, first_key: &Hash) {
         self.0.extend_from_slice(child.hash.as_bytes());
         self.0.extend_from_slice(&child.records.to_be_bytes());
-        self.0.extend_from_slice(key_hash(&child.first_key).as_bytes());
+        self.0.extend_from_slice(first_key.as_bytes());
     }
 
     pub fn finish(self) -> Hash {

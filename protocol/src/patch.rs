@@ -13,7 +13,7 @@ use crate::{
     encoding::{DecodeError, Reader, Writer},
     hash::Hash,
     page::{PAGE_ENTRIES_MAX, PageHasher, PageRef, clamp_zeros, ends_page},
-    record::{KEY_BYTES_MAX, entry_digest, key_hash},
+    record::{KEY_BYTES_MAX, entry_digests, key_hash},
 };
 
 /// A patch of more changes is not worth keeping: half of an average leaf is
@@ -157,6 +157,7 @@ pub fn update(
 
     let mut hasher = PageHasher::new(0);
     let mut kept: Vec<&Change> = Vec::with_capacity(before.len() + changes.len());
+    let mut digests = entry_digests(merged(&before, changes).filter_map(Change::entry)).into_iter();
     let mut count = 0usize;
     let mut at = 0;
     for change in merged(&before, changes) {
@@ -169,12 +170,11 @@ pub fn update(
         let old = in_place.then(|| index.digests[at]);
         at += usize::from(in_place);
         match change {
-            Change::Put { key, value } => {
-                let key_hash = key_hash(key);
-                if !in_place && ends_page(0, key_hash.low_zero_bits(), 0) {
+            Change::Put { key, .. } => {
+                if !in_place && ends_page(0, key_hash(key).low_zero_bits(), 0) {
                     return Ok(Outcome::Rewrite);
                 }
-                let digest = entry_digest(&key_hash, value);
+                let digest = digests.next().expect("there is one for each entry that is put");
                 hasher.entry(&digest);
                 count += 1;
                 if old != Some(digest) {

@@ -18,6 +18,7 @@ use crate::{
         make_inner,
     },
     patch::{self, Outcome},
+    record::key_hashes,
 };
 
 /// Leaves that are hashed and compressed together: enough to share out among
@@ -257,10 +258,15 @@ fn change_leaves<P: Pages>(pages: &mut P, changes: &[Change]) -> Result<Touched,
 struct Ahead<'a>(&'a [Change]);
 
 impl<'a> Ahead<'a> {
-    fn next_if(&mut self, due: impl FnOnce(&Change) -> bool) -> Option<&'a Change> {
-        let (first, rest) = self.0.split_first().filter(|(first, _)| due(first))?;
-        self.0 = rest;
-        Some(first)
+    /// The next changes whose keys are below `bound`; all if there is none.
+    fn below(&self, bound: Option<&[u8]>) -> &'a [Change] {
+        let inside = |change: &Change| bound.is_none_or(|bound| change.key() < bound);
+        &self.0[..self.0.partition_point(inside)]
+    }
+
+    /// Goes on behind the next `count` changes.
+    fn skip(&mut self, count: usize) {
+        self.0 = &self.0[count..];
     }
 }
 
@@ -274,9 +280,16 @@ struct Leaves {
 }
 
 impl Leaves {
-    fn push<P: Pages>(&mut self, pages: &mut P, key: &[u8], value: &[u8]) {
-        if self.builder.push(key, value) {
+    fn push<P: Pages>(&mut self, pages: &mut P, key: &[u8], key_hash: Hash, value: &[u8]) {
+        if self.builder.push_hashed(key, key_hash, value) {
             self.end_leaf(pages);
+        }
+    }
+
+    /// As `push`, of what a change puts.
+    fn change<P: Pages>(&mut self, pages: &mut P, (change, key_hash): (&Change, Hash)) {
+        if let Change::Put { key, value } = change {
+            self.push(pages, key, key_hash, value);
         }
     }
 
@@ -312,10 +325,8 @@ fn patch_leaf<P: Pages>(
         return Ok(false);
     };
     let bound = pages.next_key(0, &kept.first_key)?;
-    let inside = |change: &Change| bound.as_deref().is_none_or(|bound| change.key() < bound);
-    let count = changes.0.partition_point(inside);
     // None at all: the leaf that they belong to has no index.
-    let (mine, rest) = changes.0.split_at(count);
+    let mine = changes.below(bound.as_deref());
     if mine.is_empty() {
         return Ok(false);
     }
@@ -327,7 +338,7 @@ fn patch_leaf<P: Pages>(
             touched.patched.push(page);
         }
     }
-    changes.0 = rest;
+    changes.skip(mine.len());
     Ok(true)
 }
 
@@ -341,29 +352,30 @@ fn rewrite_leaves<P: Pages>(
 ) -> Result<(), P::Error> {
     let mut old = pages.seek_leaf(key)?;
     loop {
-        let mut bound = None;
-        if let Some((first_key, leaf)) = old.take() {
-            bound = pages.next_key(0, &first_key)?;
+        let old_leaf = old.take();
+        let bound = match &old_leaf {
+            Some((first_key, _)) => pages.next_key(0, first_key)?,
+            None => None,
+        };
+        let mine = changes.below(bound.as_deref());
+        changes.skip(mine.len());
+        let hashes = key_hashes(mine.iter().map(Change::key));
+        let mut mine = mine.iter().zip(hashes).peekable();
+        if let Some((first_key, leaf)) = old_leaf {
             leaves.touched.consumed.push(first_key);
-            for (key, value) in leaf.entries() {
+            for ((key, value), key_hash) in leaf.entries().zip(leaf.key_hashes()) {
                 let mut replaced = false;
-                while let Some(change) = changes.next_if(|change| change.key() <= key) {
-                    replaced |= change.key() == key;
-                    if let Change::Put { key, value } = change {
-                        leaves.push(pages, key, value);
-                    }
+                while let Some(change) = mine.next_if(|(change, _)| change.key() <= key) {
+                    replaced |= change.0.key() == key;
+                    leaves.change(pages, change);
                 }
                 if !replaced {
-                    leaves.push(pages, key, value);
+                    leaves.push(pages, key, key_hash, value);
                 }
             }
         }
-        let before_next =
-            |change: &Change| bound.as_deref().is_none_or(|bound| change.key() < bound);
-        while let Some(change) = changes.next_if(before_next) {
-            if let Change::Put { key, value } = change {
-                leaves.push(pages, key, value);
-            }
+        for change in mine {
+            leaves.change(pages, change);
         }
         // With nothing pending, the next old page begins where a new one would:
         // from there on, old and new are the same.

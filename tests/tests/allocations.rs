@@ -79,8 +79,9 @@ fn a_row_on_its_way_to_a_record() {
 #[test]
 fn a_change_on_its_way_through_the_tree() {
     let records = records();
+    // Entries of a leaf are hashed together, so their hashes are in lists.
     let cost = measure(|| drop(Tree::build(&records)));
-    within("a record put into a new tree", cost, ROWS.into(), 0.31, 2_350);
+    within("a record put into a new tree", cost, ROWS.into(), 0.36, 2_350);
 
     let tree = Tree::build(&records);
     let changes: Vec<Change> = records.keys().step_by(100).map(|key| put(key)).collect();
@@ -88,7 +89,7 @@ fn a_change_on_its_way_through_the_tree() {
         let update = protocol::tree::update(&mut &tree, &tree.summary, &changes).unwrap();
         assert_eq!(update.summary.records, u64::from(ROWS));
     });
-    within("one of 100 changes that rewrite leaves", cost, 100, 20.0, 153_000);
+    within("one of 100 changes that rewrite leaves", cost, 100, 23.5, 165_000);
 }
 
 #[test]
@@ -103,7 +104,7 @@ fn a_change_in_place() {
         let outcome = patch::update(&leaf.index, None, &changes).unwrap();
         assert!(matches!(outcome, Outcome::Patched { .. }));
     });
-    within("a patch of one change", cost, 1, 10.0, 11_500);
+    within("a patch of one change", cost, 1, 11.0, 11_500);
 }
 
 #[test]

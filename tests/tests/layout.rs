@@ -47,6 +47,8 @@ fn every_module_begins_with_what_it_is() {
 fn each_replaceable_dependency_has_one_place() {
     for (word, place) in [
         ("sled::", "daemon/src/store/"),
+        ("blake3::", "protocol/src/hash"),
+        ("platform::Platform", "protocol/src/hash/lanes.rs"),
         ("bincode::", "protocol/src/codec.rs"),
         ("zstd::", "protocol/src/codec.rs"),
         ("quinn::", "daemon/src/net/"),

@@ -14,6 +14,7 @@ use protocol::{
     change::{Change, changes_hash, encode_changes},
     hash::Hash,
     page::{LeafBuilder, MadePage, RawLeaf},
+    record::key_hashes,
 };
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
@@ -57,10 +58,9 @@ impl MadeAhead {
     fn of(changes: &[Change]) -> Self {
         let mut builder = LeafBuilder::new();
         let mut leaves = Vec::new();
-        for change in changes {
-            if let Change::Put { key, value } = change
-                && builder.push(key, value)
-            {
+        let entries = || changes.iter().filter_map(Change::entry);
+        for ((key, value), hash) in entries().zip(key_hashes(entries().map(|(key, _)| key))) {
+            if builder.push_hashed(key, hash, value) {
                 leaves.push(builder.take());
             }
         }

@@ -39,9 +39,9 @@ use super::{
 pub const CHUNK_BYTES_MAX: usize = 60 * 1024;
 /// The newest format of the database that this program writes and knows.
 ///
-/// 3: batches are numbered, and some are only in the journal, which an older
-/// program would not replay.
-const FORMAT_VERSION: u32 = 3;
+/// 4: the hashes of keys and the digests of entries, and so the ends of pages,
+/// follow another rule than before, and pages may lie in packs.
+const FORMAT_VERSION: u32 = 4;
 /// sled's unit of allocation. With the default of 512 KiB, values of 64 KiB
 /// would be moved out of the file.
 pub const SEGMENT_BYTES: usize = 8 * 1024 * 1024;

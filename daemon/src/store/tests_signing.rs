@@ -117,6 +117,8 @@ fn what_the_old_key_may_not_sign_is_signed_anew_once() {
     commit(&store, &other, vec![put(1, "x")]);
     let next = signing_key(8);
     let (before, heads) = (described(&store, &enterprise()), store.heads());
+    // The journal has room, so the writer makes no checkpoint meanwhile.
+    store.shared.disk.checkpoint().unwrap();
     let counters = store.counters();
     let mut events = store.subscribe();
     // `permit` is not listed: nothing of it was accepted.

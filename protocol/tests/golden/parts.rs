@@ -15,7 +15,7 @@ use protocol::{
     hash::{Hash, Purpose},
     id::{NodeId, PartitionId},
     page::{Leaf, LeafBuilder, decode_inner, inner_hash, make_inner},
-    record::{Record, decode_key, encode_key, entry_digest, key_hash},
+    record::{Record, decode_key, encode_key, entry_digests, key_hash},
     sign::{PublicKey, SignaturePurpose, SigningKey},
     value::{Date, Decimal, Value},
 };
@@ -74,7 +74,6 @@ pub fn add(vectors: &mut Vectors) {
 fn add_hashes(vectors: &mut Vectors) {
     for (name, purpose) in [
         ("key", Purpose::Key),
-        ("value", Purpose::Value),
         ("entry", Purpose::Entry),
         ("page", Purpose::Page),
         ("changes", Purpose::Changes),
@@ -118,7 +117,10 @@ fn add_values(vectors: &mut Vectors) {
     vectors.bytes("record.all", &record);
     vectors.bytes("key.all", &key);
     vectors.bytes("key.all.hash", key_hash(&key).as_bytes());
-    vectors.bytes("entry.all.digest", entry_digest(&key_hash(&key), &record).as_bytes());
+    vectors.bytes("entry.all.digest", entry_digests([(&key[..], &record[..])])[0].as_bytes());
+    // Longer than a chunk of BLAKE3.
+    let long = [7; 3000];
+    vectors.bytes("entry.long.digest", entry_digests([(&b"a"[..], &long[..])])[0].as_bytes());
 }
 
 /// A leaf of three short entries, and an inner page of level 1 above two
