@@ -8,8 +8,7 @@
 //! the tree is the same with and without them.
 
 use crate::{
-    change::{BODY_BYTES_MAX, Change, decode_changes, encode_changes},
-    codec::{compress, decompress},
+    change::{Change, decode_changes, encode_changes},
     encoding::{DecodeError, Reader, Writer},
     hash::Hash,
     page::{PAGE_ENTRIES_MAX, PageHasher, PageRef, clamp_zeros, ends_page},
@@ -99,6 +98,12 @@ impl Index {
         Ok(index)
     }
 
+    fn push(&mut self, key: &[u8], digest: Hash) {
+        self.keys.extend_from_slice(key);
+        self.ends.push(self.keys.len());
+        self.digests.push(digest);
+    }
+
     fn len(&self) -> usize {
         self.ends.len()
     }
@@ -111,7 +116,56 @@ impl Index {
 
 /// Reads a patch.
 pub fn decode_patch(patch: &[u8]) -> Result<Vec<Change>, DecodeError> {
-    decode_changes(&decompress(patch, BODY_BYTES_MAX)?)
+    decode_changes(patch)
+}
+
+/// The keys of a leaf as it is now, and its entries' digests.
+pub struct Digests(Index);
+
+impl Digests {
+    /// From what is kept beside the leaf.
+    pub fn decode(index: &[u8], patch: Option<&[u8]>) -> Result<Self, DecodeError> {
+        let index = Index::decode(index)?;
+        let Some(patch) = patch else {
+            return Ok(Self(index));
+        };
+        let patch = decode_patch(patch)?;
+        let mut digests = entry_digests(patch.iter().filter_map(Change::entry)).into_iter();
+        let mut now = Index { keys: Vec::new(), ends: Vec::new(), digests: Vec::new() };
+        let mut at = 0;
+        for change in &patch {
+            while at < index.len() && index.key(at) < change.key() {
+                now.push(index.key(at), index.digests[at]);
+                at += 1;
+            }
+            at += usize::from(at < index.len() && index.key(at) == change.key());
+            if let Change::Put { key, .. } = change {
+                now.push(key, digests.next().expect("there is one for each entry that is put"));
+            }
+        }
+        (at..index.len()).for_each(|at| now.push(index.key(at), index.digests[at]));
+        Ok(Self(now))
+    }
+
+    /// The digest of the entry under `key`.
+    pub fn get(&self, key: &[u8]) -> Option<&Hash> {
+        let at = self.lower_bound(key);
+        (at < self.0.len() && self.0.key(at) == key).then(|| &self.0.digests[at])
+    }
+
+    /// The keys that are not below `from`.
+    pub fn keys_from(&self, from: &[u8]) -> impl Iterator<Item = &[u8]> {
+        (self.lower_bound(from)..self.0.len()).map(|at| self.0.key(at))
+    }
+
+    fn lower_bound(&self, key: &[u8]) -> usize {
+        let (mut low, mut high) = (0, self.0.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.0.key(middle) < key { low = middle + 1 } else { high = middle }
+        }
+        low
+    }
 }
 
 /// What becomes of a leaf that is kept with an index.
@@ -212,7 +266,7 @@ pub fn update(
         records: count as u64,
         last_zeros: clamp_zeros(last_zeros),
     };
-    let patch = (!kept.is_empty()).then(|| compress(&encode_changes(kept)));
+    let patch = (!kept.is_empty()).then(|| encode_changes(kept));
     Ok(Outcome::Patched { page, patch })
 }
 

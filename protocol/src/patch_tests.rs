@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::page::{Leaf, LeafBuilder, MadePage};
+use crate::{
+    page::{Leaf, LeafBuilder, MadePage},
+    record::entry_digest,
+};
 
 type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -88,8 +91,17 @@ proptest! {
                     };
                     prop_assert_eq!(changed.encode(), made.body);
                     prop_assert_eq!(changed.entries().count(), changed.len());
+                    let digests = Digests::decode(&base.index, new.as_deref()).unwrap();
                     for (key, value) in &after {
                         prop_assert_eq!(changed.get(key), Some(&value[..]));
+                        prop_assert_eq!(digests.get(key), Some(&entry_digest(key, value)));
+                    }
+                    for around in 0..92u8 {
+                        let from = vec![b'k', around];
+                        let keys = digests.keys_from(&from).map(<[u8]>::to_vec);
+                        let expected = after.range(from.clone()..).map(|(key, _)| key.clone());
+                        prop_assert_eq!(keys.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+                        prop_assert_eq!(digests.get(&from).is_some(), after.contains_key(&from));
                     }
                     (patch, content) = (new, after);
                 }

@@ -194,6 +194,11 @@ pub fn key_hashes<'a>(keys: impl IntoIterator<Item = &'a [u8]>) -> Vec<Hash> {
     })
 }
 
+/// The digest of an entry of the state tree: see [`entry_digests`].
+pub fn entry_digest(key: &[u8], value: &[u8]) -> Hash {
+    Purpose::Entry.hash_padded(&[&key_length(key), key, &value_length(value), value])
+}
+
 /// The digests of entries of the state tree, each a key and a record, of which
 /// it hashes what a leaf's bytes have: both, and their lengths.
 pub fn entry_digests<'a>(entries: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Vec<Hash> {

@@ -9,6 +9,8 @@
 //! Where the store keeps an index beside a leaf, changes inside of it become a
 //! patch ([`crate::patch`]) and its bytes stay as they are.
 
+use std::collections::VecDeque;
+
 use crate::{
     change::Change,
     encoding::DecodeError,
@@ -21,7 +23,7 @@ use crate::{
     record::key_hashes,
 };
 
-/// Leaves that are hashed and compressed together: enough to share out among
+/// Leaves that are hashed and compressed, or patched, together: enough to share out among
 /// threads, and few enough to hold uncompressed.
 const LEAVES_AT_ONCE: usize = 64;
 /// Bytes that end such a group earlier: one leaf may have 16 MiB.
@@ -65,6 +67,13 @@ pub struct Kept {
     pub patch: Option<Vec<u8>>,
 }
 
+impl Kept {
+    /// What becomes of the leaf by changes that belong to it.
+    pub fn update(&self, changes: &[Change]) -> Result<Outcome, DecodeError> {
+        patch::update(&self.index, self.patch.as_deref(), changes)
+    }
+}
+
 /// Read access to the pages of a tree.
 pub trait Pages {
     /// Why a page could not be read.
@@ -94,6 +103,11 @@ pub trait Pages {
     /// Makes pages of leaves, in their order.
     fn make(&mut self, leaves: Vec<RawLeaf>) -> Vec<MadePage> {
         leaves.iter().map(RawLeaf::make).collect()
+    }
+
+    /// What becomes of leaves, each by changes that belong to it, in their order.
+    fn patch(&mut self, leaves: &[(Kept, &[Change])]) -> Vec<Result<Outcome, DecodeError>> {
+        leaves.iter().map(|(kept, changes)| kept.update(changes)).collect()
     }
 }
 
@@ -245,13 +259,64 @@ impl Touched {
 fn change_leaves<P: Pages>(pages: &mut P, changes: &[Change]) -> Result<Touched, P::Error> {
     let mut leaves = Leaves::default();
     let mut changes = Ahead(changes);
+    let mut due = VecDeque::new();
     while let Some(first) = changes.0.first() {
-        match patch_leaf(pages, first.key(), &mut changes, &mut leaves.touched)? {
-            true => {}
-            false => rewrite_leaves(pages, first.key(), &mut changes, &mut leaves)?,
+        // What a leaf that is written anew took with it.
+        while due.pop_front_if(|due: &mut Due<'_>| due.changes[0].key() < first.key()).is_some() {}
+        if due.is_empty() {
+            due = look_ahead(pages, &changes)?;
+        }
+        let outcome = match due.pop_front() {
+            Some(due) => (due.kept.first_key, due.changes.len(), due.outcome?),
+            // It has no index.
+            None => (Vec::new(), 0, Outcome::Rewrite),
+        };
+        match outcome {
+            (_, count, Outcome::Unchanged) => changes.skip(count),
+            (first_key, count, Outcome::Patched { page, patch }) => {
+                leaves.touched.patches.push(PatchedLeaf { first_key, patch });
+                leaves.touched.patched.push(page);
+                changes.skip(count);
+            }
+            (_, _, Outcome::Rewrite) => {
+                rewrite_leaves(pages, first.key(), &mut changes, &mut leaves)?;
+            }
         }
     }
     leaves.finish(pages)
+}
+
+/// A leaf whose turn will come, and what becomes of it then: no other leaf's
+/// changes touch it unless they take its own with them.
+struct Due<'a> {
+    kept: Kept,
+    changes: &'a [Change],
+    outcome: Result<Outcome, DecodeError>,
+}
+
+/// What becomes of the leaves of the next changes, up to one without an index.
+fn look_ahead<'a, P: Pages>(
+    pages: &mut P,
+    changes: &Ahead<'a>,
+) -> Result<VecDeque<Due<'a>>, P::Error> {
+    let mut changes = Ahead(changes.0);
+    let mut found = Vec::new();
+    while found.len() < LEAVES_AT_ONCE
+        && let Some(first) = changes.0.first()
+        && let Some(kept) = pages.kept(first.key())?
+    {
+        let bound = pages.next_key(0, &kept.first_key)?;
+        let mine = changes.below(bound.as_deref());
+        // None at all: the leaf that they belong to has no index.
+        if mine.is_empty() {
+            break;
+        }
+        changes.skip(mine.len());
+        found.push((kept, mine));
+    }
+    let outcomes = pages.patch(&found);
+    let with_outcomes = found.into_iter().zip(outcomes);
+    Ok(with_outcomes.map(|((kept, changes), outcome)| Due { kept, changes, outcome }).collect())
 }
 
 /// Changes that are still to be applied, in key order.
@@ -311,35 +376,6 @@ impl Leaves {
         self.make(pages);
         Ok(self.touched)
     }
-}
-
-/// Takes the next changes, the first of which has this key, into the patch of
-/// the leaf that they belong to; answers whether that was possible.
-fn patch_leaf<P: Pages>(
-    pages: &mut P,
-    key: &[u8],
-    changes: &mut Ahead<'_>,
-    touched: &mut Touched,
-) -> Result<bool, P::Error> {
-    let Some(kept) = pages.kept(key)? else {
-        return Ok(false);
-    };
-    let bound = pages.next_key(0, &kept.first_key)?;
-    // None at all: the leaf that they belong to has no index.
-    let mine = changes.below(bound.as_deref());
-    if mine.is_empty() {
-        return Ok(false);
-    }
-    match patch::update(&kept.index, kept.patch.as_deref(), mine)? {
-        Outcome::Rewrite => return Ok(false),
-        Outcome::Unchanged => {}
-        Outcome::Patched { page, patch } => {
-            touched.patches.push(PatchedLeaf { first_key: kept.first_key, patch });
-            touched.patched.push(page);
-        }
-    }
-    changes.skip(mine.len());
-    Ok(true)
 }
 
 /// Writes the leaf of `key` anew with the changes in it, and those behind it

@@ -5,7 +5,7 @@ use protocol::{change::Change, id::PartitionId, schema::Schema};
 use super::{
     cut::{ChangeSpool, Cutter},
     delivered::{ReadFile, Rejects},
-    diff::{Comparer, Cursor, Difference},
+    diff::{Comparer, Cursor, Difference, Stored},
     import::{HoldReason, ImportError, ImportRequest, Importer, Progress},
     report::ImportReport,
     validate::row_issue,
@@ -86,7 +86,10 @@ impl Job<'_> {
         report: &mut ImportReport,
         change: &mut dyn FnMut(Change) -> Result<(), ImportError>,
     ) -> Result<(), ImportError> {
-        let mut cursor = Cursor::new(self.stored_pages());
+        // Where nearly every record is compared, whole leaves cost less.
+        let few = !full || read.recalled.is_some();
+        let by_digest = few && self.comparer.needs_no_records();
+        let mut cursor = Cursor::new(self.stored_pages(), by_digest);
         let open = read.recalled.as_ref().map(|recalled| recalled.open_keys.as_slice());
         report.unchanged += read.recalled.as_ref().map_or(0, |recalled| recalled.recall.settled());
         let mut compared = 0u64;
@@ -175,7 +178,7 @@ impl Job<'_> {
                 break;
             }
             // A row that was rejected may have left no record.
-            if cursor.get(key)?.is_some() {
+            if !matches!(cursor.get(key)?, Stored::Nothing) {
                 delete(key)?;
             }
         }

@@ -3,15 +3,14 @@
 use protocol::{
     change::Change,
     federation::Registry,
-    page::Leaf,
-    record::{Record, RecordError},
+    hash::Hash,
+    record::{Record, RecordError, entry_digest},
     schema::{Field, Schema},
-    tree::Pages as _,
     value::Value,
 };
 
 use super::validate::value_of;
-use crate::store::{LivePages, StoreError};
+use crate::store::{Entries, LivePages, StoreError, Stretch};
 
 /// Looks records up by ascending keys, a leaf at a time.
 ///
@@ -19,45 +18,49 @@ use crate::store::{LivePages, StoreError};
 /// before the keys that are still to come.
 pub(super) struct Cursor {
     pages: Option<LivePages>,
-    at: Option<Position>,
+    by_digest: bool,
+    at: Option<Stretch>,
 }
 
-struct Position {
-    leaf: Leaf,
-    /// The first key of the next leaf, if there is one.
-    next: Option<Vec<u8>>,
+/// What is stored under a key.
+pub(super) enum Stored<'a> {
+    Nothing,
+    Record(&'a [u8]),
+    /// The digest of the record and its key.
+    Digest(&'a Hash),
 }
 
 impl Cursor {
-    /// A cursor over a partition's pages; over nothing if it has none.
-    pub fn new(pages: Option<LivePages>) -> Self {
-        Self { pages, at: None }
+    /// A cursor over a partition's pages; over nothing if it has none. By digests
+    /// it need not unpack a leaf, but finds no record where there is one.
+    pub fn new(pages: Option<LivePages>, by_digest: bool) -> Self {
+        Self { pages, by_digest, at: None }
     }
 
-    /// The record under `key`, which is above all keys asked for before.
-    pub fn get(&mut self, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
+    /// What lies under `key`, which is above all keys asked for before.
+    pub fn get(&mut self, key: &[u8]) -> Result<Stored<'_>, StoreError> {
         self.move_to(key)?;
-        Ok(self.at.as_ref().and_then(|at| at.leaf.get(key)))
+        let stored = self.at.as_ref().and_then(|at| match &at.entries {
+            Entries::Whole(leaf) => leaf.get(key).map(Stored::Record),
+            Entries::Digests(digests) => digests.get(key).map(Stored::Digest),
+        });
+        Ok(stored.unwrap_or(Stored::Nothing))
     }
 
     /// Loads the leaf where `key` is or would be.
     fn move_to(&mut self, key: &[u8]) -> Result<(), StoreError> {
-        let inside = |at: &Position| at.next.as_deref().is_none_or(|next| key < next);
+        let inside = |at: &Stretch| at.next.as_deref().is_none_or(|next| key < next);
         if !self.at.as_ref().is_some_and(inside) {
             self.at = self.load(key)?;
         }
         Ok(())
     }
 
-    fn load(&mut self, key: &[u8]) -> Result<Option<Position>, StoreError> {
-        let Some(pages) = &mut self.pages else {
-            return Ok(None);
-        };
-        let Some((first_key, leaf)) = pages.seek_leaf(key)? else {
-            return Ok(None);
-        };
-        let next = pages.next_key(0, &first_key)?;
-        Ok(Some(Position { leaf, next }))
+    fn load(&self, key: &[u8]) -> Result<Option<Stretch>, StoreError> {
+        match &self.pages {
+            Some(pages) => pages.stretch(key, self.by_digest),
+            None => Ok(None),
+        }
     }
 
     /// Calls `visit` with all stored keys from `from` (inclusive, or the very
@@ -72,12 +75,27 @@ impl Cursor {
         let mut start = from.unwrap_or_default().to_vec();
         self.move_to(&start)?;
         while let Some(at) = &self.at {
-            for index in at.leaf.lower_bound(&start)..at.leaf.len() {
-                let (key, _) = at.leaf.entry(index);
-                if to.is_some_and(|to| key >= to) {
-                    return Ok(());
+            let mut visit_below = |key: &[u8]| {
+                let below = to.is_none_or(|to| key < to);
+                if below { visit(key).map(|()| true) } else { Ok(false) }
+            };
+            let mut goes_on = true;
+            match &at.entries {
+                Entries::Whole(leaf) => {
+                    let mut indexes = leaf.lower_bound(&start)..leaf.len();
+                    while goes_on && let Some(index) = indexes.next() {
+                        goes_on = visit_below(leaf.entry(index).0)?;
+                    }
                 }
-                visit(key)?;
+                Entries::Digests(digests) => {
+                    let mut keys = digests.keys_from(&start);
+                    while goes_on && let Some(key) = keys.next() {
+                        goes_on = visit_below(key)?;
+                    }
+                }
+            }
+            if !goes_on {
+                return Ok(());
             }
             let Some(next) = at.next.clone() else {
                 break;
@@ -118,18 +136,31 @@ impl<'a> Comparer<'a> {
         Self { registry, schema, kept: kept.to_vec() }
     }
 
+    /// Whether digests tell all that there is to know: nothing of what is stored
+    /// is kept, nor can it mean the same in other bytes.
+    pub fn needs_no_records(&self) -> bool {
+        self.kept.is_empty() && self.schema.version() == 1
+    }
+
     pub fn compare(
         &self,
         key: Vec<u8>,
         delivered: Vec<u8>,
-        stored: Option<&[u8]>,
+        stored: Stored<'_>,
     ) -> Result<Difference, StoreError> {
-        let Some(stored) = stored else {
-            return Ok(Difference::Inserted(Change::Put { key, value: delivered }));
+        let stored = match stored {
+            Stored::Nothing => {
+                return Ok(Difference::Inserted(Change::Put { key, value: delivered }));
+            }
+            Stored::Digest(digest) if entry_digest(&key, &delivered) == *digest => {
+                return Ok(Difference::Unchanged);
+            }
+            Stored::Digest(_) => {
+                return Ok(Difference::Updated(Change::Put { key, value: delivered }));
+            }
+            Stored::Record(stored) if stored == delivered => return Ok(Difference::Unchanged),
+            Stored::Record(stored) => stored,
         };
-        if stored == delivered {
-            return Ok(Difference::Unchanged);
-        }
         let same_version = stored.get(..4) == delivered.get(..4);
         if same_version && self.kept.is_empty() {
             return Ok(Difference::Updated(Change::Put { key, value: delivered }));

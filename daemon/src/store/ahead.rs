@@ -79,12 +79,20 @@ impl MadeAhead {
     }
 }
 
-/// The pages of leaves, in their order, made on all cores.
+/// The pages of leaves, in their order.
 pub(super) fn make_leaves(leaves: &[RawLeaf]) -> Vec<MadePage> {
-    match leaves.len() {
+    on_all_cores(leaves, RawLeaf::make)
+}
+
+/// What comes of each of these, in their order.
+pub(super) fn on_all_cores<T: Sync, R: Send>(
+    of: &[T],
+    make: impl Fn(&T) -> R + Sync + Send,
+) -> Vec<R> {
+    match of.len() {
         // Waking another thread would take longer.
-        0..=2 => leaves.iter().map(RawLeaf::make).collect(),
-        _ => leaves.par_iter().map(RawLeaf::make).collect(),
+        0..=2 => of.iter().map(make).collect(),
+        _ => of.par_iter().map(make).collect(),
     }
 }
 

@@ -313,7 +313,8 @@ impl Disk {
         })
     }
 
-    fn read(&self) -> Read<'_> {
+    /// Keeps batches out while several things are read.
+    pub fn read(&self) -> Read<'_> {
         Read { view: self.table.view(), packs: &self.packs }
     }
 
@@ -328,18 +329,6 @@ impl Disk {
         self.read().at_or_first(prefix, key)
     }
 
-    /// As [`Disk::seek`], with the value under the same key behind `beside`.
-    pub fn seek_with(
-        &self,
-        prefix: &[u8],
-        key: &[u8],
-        beside: &[u8],
-    ) -> Result<Option<FoundPair>, StoreError> {
-        let read = self.read();
-        let found = read.at_or_first(prefix, key)?;
-        read.with_beside(found, prefix, beside)
-    }
-
     /// The value under `prefix` and `key`, with the one behind `beside`.
     pub fn get_with(
         &self,
@@ -351,19 +340,6 @@ impl Disk {
         let read = self.read();
         let value = read.whole_at(&key)?;
         read.with_beside(value.map(|value| (key, value)), prefix, beside)
-    }
-
-    /// As [`Disk::last_at_or_before`], with the value under the same key behind
-    /// `beside`.
-    pub fn last_with(
-        &self,
-        prefix: &[u8],
-        key: &[u8],
-        beside: &[u8],
-    ) -> Result<Option<FoundPair>, StoreError> {
-        let read = self.read();
-        let found = read.whole(read.view.last(up_to(prefix, key))?, prefix)?;
-        read.with_beside(found, prefix, beside)
     }
 
     /// The last chunked value whose key is at most `key`, among keys that begin
@@ -390,21 +366,12 @@ impl Disk {
 
     /// The first key behind `key` that begins with `prefix`.
     pub fn key_behind(&self, prefix: &[u8], key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.first_key_in(prefix, (Excluded(key), Unbounded))
+        self.read().key_behind(prefix, key)
     }
 
     /// The first key that begins with `prefix`.
     pub fn first_key(&self, prefix: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.first_key_in(prefix, (Included(prefix), Unbounded))
-    }
-
-    fn first_key_in(
-        &self,
-        prefix: &[u8],
-        range: KeyRange<'_>,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
-        let first = self.table.view().first(range)?;
-        Ok(first.filter(|(key, _)| key.starts_with(prefix)).map(|(key, _)| key.to_vec()))
+        self.read().first_key_in(prefix, (Included(prefix), Unbounded))
     }
 
     /// The last key before `key` that begins with `prefix`.
@@ -470,7 +437,7 @@ fn up_to<'a>(prefix: &'a [u8], key: &'a [u8]) -> KeyRange<'a> {
 }
 
 /// Whole values, read while no batch is applied.
-struct Read<'a> {
+pub struct Read<'a> {
     view: View<'a>,
     packs: &'a Packs,
 }
@@ -496,6 +463,43 @@ impl Read<'_> {
             None => self.view.first((Included(prefix), Unbounded))?,
         };
         self.whole(found, prefix)
+    }
+
+    /// The last chunked value whose key is at most `key`, or else the first one,
+    /// among keys that begin with `prefix`, and the value under the same key
+    /// behind `beside`.
+    pub fn seek_with(
+        &self,
+        prefix: &[u8],
+        key: &[u8],
+        beside: &[u8],
+    ) -> Result<Option<FoundPair>, StoreError> {
+        self.with_beside(self.at_or_first(prefix, key)?, prefix, beside)
+    }
+
+    /// As [`Read::seek_with`], but nothing where all keys are behind `key`.
+    pub fn last_with(
+        &self,
+        prefix: &[u8],
+        key: &[u8],
+        beside: &[u8],
+    ) -> Result<Option<FoundPair>, StoreError> {
+        let found = self.whole(self.view.last(up_to(prefix, key))?, prefix)?;
+        self.with_beside(found, prefix, beside)
+    }
+
+    /// The first key behind `key` that begins with `prefix`.
+    pub fn key_behind(&self, prefix: &[u8], key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.first_key_in(prefix, (Excluded(key), Unbounded))
+    }
+
+    fn first_key_in(
+        &self,
+        prefix: &[u8],
+        range: KeyRange<'_>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let first = self.view.first(range)?;
+        Ok(first.filter(|(key, _)| key.starts_with(prefix)).map(|(key, _)| key.to_vec()))
     }
 
     fn with_beside(

@@ -55,7 +55,7 @@ pub use self::{
     compare::Comparison,
     error::StoreError,
     heal::{Healed, Healing},
-    pages::{LivePages, Snapshot},
+    pages::{Entries, LivePages, Snapshot, Stretch},
     staging::Staging,
     state::{Ack, Counters, Head, OwnChanges},
 };

@@ -19,15 +19,17 @@ use std::{
 };
 
 use protocol::{
+    change::Change,
+    encoding::DecodeError,
     page::{Leaf, MadePage, RawLeaf},
-    patch::decode_patch,
+    patch::{Digests, Outcome, decode_patch},
     tree::{FoundPage, Kept, Pages},
 };
 use tokio::sync::mpsc::WeakSender;
 
 use super::{
     StoreError,
-    ahead::{MadeAhead, make_leaves},
+    ahead::{MadeAhead, make_leaves, on_all_cores},
     disk::FoundPair,
     keys,
     state::{Head, PartitionState, Shared},
@@ -57,6 +59,12 @@ impl LivePages {
     /// The record under `key`.
     pub fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.seek_leaf(key)?.and_then(|(_, leaf)| leaf.get(key).map(<[u8]>::to_vec)))
+    }
+
+    /// What is stored around `key`: by digests if they are asked for and there are
+    /// some.
+    pub fn stretch(&self, key: &[u8], by_digest: bool) -> Result<Option<Stretch>, StoreError> {
+        self.read(|pages| pages.stretch(key, by_digest))
     }
 
     /// Reads from the generation that is current both before and after: an old
@@ -95,6 +103,22 @@ impl Pages for LivePages {
     }
 }
 
+/// What one leaf has, and where the next one begins.
+pub struct Stretch {
+    /// Its entries as they are now.
+    pub entries: Entries,
+    /// The first key of the next leaf, if there is one.
+    pub next: Option<Vec<u8>>,
+}
+
+/// A leaf's entries.
+pub enum Entries {
+    /// With their records.
+    Whole(Leaf),
+    /// With digests in place of records.
+    Digests(Digests),
+}
+
 /// A leaf from its bytes and its patch.
 fn whole(body: &[u8], patch: Option<&[u8]>) -> Result<Leaf, StoreError> {
     let leaf = Leaf::decode(body)?;
@@ -125,8 +149,39 @@ impl<'a> GenerationPages<'a> {
     /// The first key, the bytes and the patch of the leaf of `key`.
     fn leaf_and_patch(&self, key: &[u8]) -> Result<Option<FoundPair>, StoreError> {
         let (prefix, patches) = (self.level_prefix(0), self.level_prefix(keys::PATCH));
-        let found = self.shared.disk.seek_with(&prefix, &[&prefix, key].concat(), &patches)?;
+        let found =
+            self.shared.disk.read().seek_with(&prefix, &[&prefix, key].concat(), &patches)?;
         Ok(found.map(|(key, body, patch)| (key[prefix.len()..].to_vec(), body, patch)))
+    }
+
+    fn stretch(&self, key: &[u8], by_digest: bool) -> Result<Option<Stretch>, StoreError> {
+        let (leaves, patches) = (self.level_prefix(0), self.level_prefix(keys::PATCH));
+        // One after the other, they could be of two states.
+        let read = self.shared.disk.read();
+        let next = |first_key: &[u8]| {
+            let next = read.key_behind(&leaves, &[&leaves, first_key].concat())?;
+            Ok::<_, StoreError>(next.map(|next| next[leaves.len()..].to_vec()))
+        };
+        if by_digest {
+            let indexes = self.level_prefix(keys::INDEX);
+            let found = read.last_with(&indexes, &[&indexes, key].concat(), &patches);
+            if let Some((first_key, index, patch)) = undamaged(found)? {
+                let next = next(&first_key[indexes.len()..])?;
+                // Or else it is of an earlier leaf, and this one has none.
+                if next.as_deref().is_none_or(|next| key < next)
+                    && let Ok(digests) = Digests::decode(&index, patch.as_deref())
+                {
+                    return Ok(Some(Stretch { entries: Entries::Digests(digests), next }));
+                }
+            }
+        }
+        let Some((first_key, body, patch)) =
+            read.seek_with(&leaves, &[&leaves, key].concat(), &patches)?
+        else {
+            return Ok(None);
+        };
+        let entries = Entries::Whole(whole(&body, patch.as_deref())?);
+        Ok(Some(Stretch { entries, next: next(&first_key[leaves.len()..])? }))
     }
 
     /// The leaf that begins with exactly this key.
@@ -175,15 +230,12 @@ impl Pages for GenerationPages<'_> {
 
     fn kept(&mut self, key: &[u8]) -> Result<Option<Kept>, StoreError> {
         let (prefix, patches) = (self.level_prefix(keys::INDEX), self.level_prefix(keys::PATCH));
-        match self.shared.disk.last_with(&prefix, &[&prefix, key].concat(), &patches) {
-            Ok(Some((key, index, patch))) => {
-                Ok(Some(Kept { first_key: key[prefix.len()..].to_vec(), index, patch }))
-            }
-            // An index can be made anew, and of a patch that is damaged the
-            // reader of the leaf will tell.
-            Ok(None) | Err(StoreError::Damaged { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let found = self.shared.disk.read().last_with(&prefix, &[&prefix, key].concat(), &patches);
+        Ok(undamaged(found)?.map(|(key, index, patch)| Kept {
+            first_key: key[prefix.len()..].to_vec(),
+            index,
+            patch,
+        }))
     }
 
     fn make(&mut self, leaves: Vec<RawLeaf>) -> Vec<MadePage> {
@@ -193,6 +245,21 @@ impl Pages for GenerationPages<'_> {
             pairs.filter(|(_, ready)| ready.is_none()).map(|(leaf, _)| leaf).collect();
         let mut made = make_leaves(&missing).into_iter();
         ready.into_iter().filter_map(|ready| ready.or_else(|| made.next())).collect()
+    }
+
+    fn patch(&mut self, leaves: &[(Kept, &[Change])]) -> Vec<Result<Outcome, DecodeError>> {
+        on_all_cores(leaves, |(kept, changes)| kept.update(changes))
+    }
+}
+
+/// Nothing in place of an index that is damaged: it can be made anew, and of a
+/// patch that is damaged the reader of the leaf will tell.
+fn undamaged(
+    found: Result<Option<FoundPair>, StoreError>,
+) -> Result<Option<FoundPair>, StoreError> {
+    match found {
+        Err(StoreError::Damaged { .. }) => Ok(None),
+        found => found,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Own commits: histories, limits, durability, and errors of the disk.
 
 use super::*;
-use crate::store::state::Ack;
+use crate::store::{Entries, keys::INDEX, state::Ack};
 
 #[test]
 fn any_history_ends_at_the_rebuilt_tree_and_survives_reopening() {
@@ -254,4 +254,53 @@ fn acknowledgements_and_events_tell_who_has_what() {
     assert_eq!(seq(&store), Some(1));
     drop(store);
     assert_eq!(seq(&open(directory.path())), Some(1));
+}
+
+#[test]
+fn a_leaf_by_digests_has_the_same_entries_as_the_whole_one() {
+    let mut random = Random::new();
+    let (_directory, store) = fresh();
+    let mut content = Content::new();
+    let mut by_digest = 0;
+    for round in 0..12 {
+        let count = if round == 0 { 3000 } else { random.below(200) };
+        let changes = random.changes(4000, count, 20);
+        apply(&mut content, &changes);
+        commit(&store, &enterprise(), changes);
+        // An index that is lost, and one that nobody can read.
+        let number = store.shared.partition(&enterprise()).unwrap().number;
+        let indexes = keys_of(&store, &super::super::keys::page(number, 0, INDEX, &[]));
+        let mut batch = super::super::disk::Batch::default();
+        let chosen = || random.below(indexes.len() as u64) as usize;
+        let [lost, garbled] = [chosen; 2].map(|mut chosen| indexes[chosen()].clone());
+        let chunks = store.shared.disk.chunks(&lost).unwrap();
+        batch.remove_chunked(&lost, chunks);
+        batch.put(garbled, b"\0\x01 not an index".to_vec());
+        store.shared.disk.apply(batch).unwrap();
+
+        let pages = store.live_pages(&enterprise()).unwrap();
+        let mut next = Some(Vec::new());
+        let mut keys = Vec::new();
+        while let Some(from) = next {
+            let whole = pages.stretch(&from, false).unwrap().unwrap();
+            let found = pages.stretch(&from, true).unwrap().unwrap();
+            assert_eq!(found.next, whole.next);
+            let Entries::Whole(leaf) = whole.entries else { panic!("it was to be whole") };
+            keys.extend(leaf.entries().map(|(key, _)| key.to_vec()));
+            match found.entries {
+                Entries::Whole(same) => assert_eq!(same.encode(), leaf.encode()),
+                Entries::Digests(digests) => {
+                    by_digest += 1;
+                    assert!(digests.keys_from(&[]).eq(leaf.entries().map(|(key, _)| key)));
+                    for (key, value) in leaf.entries() {
+                        let digest = protocol::record::entry_digest(key, value);
+                        assert_eq!(digests.get(key), Some(&digest));
+                    }
+                }
+            }
+            next = found.next;
+        }
+        assert!(keys.iter().eq(content.keys()));
+    }
+    assert!(by_digest > 100, "{by_digest}");
 }
