@@ -69,12 +69,15 @@ struct Group {
 
 /// The hashes of what `fill` pushes, in that order.
 pub(super) fn hash_each(purpose: Purpose, fill: impl FnOnce(&mut Batch)) -> Vec<Hash> {
+    hash_each_on(Platform::detect(), purpose, fill)
+}
+
+fn hash_each_on(platform: Platform, purpose: Purpose, fill: impl FnOnce(&mut Batch)) -> Vec<Hash> {
     // At most 136 KiB a thread, and none for lengths that it has not met.
     thread_local! {
         static GROUPS: Cell<Option<Box<Groups>>> = const { Cell::new(None) };
     }
     let groups = GROUPS.take().unwrap_or_default();
-    let platform = Platform::detect();
     let mut batch = Batch { purpose, platform, groups, hashes: Vec::new() };
     fill(&mut batch);
     for blocks in 1..=BLOCKS_MAX {
@@ -243,6 +246,24 @@ mod tests {
                 });
                 let wanted: Vec<_> = messages.iter().map(|one| expected(purpose, one)).collect();
                 prop_assert_eq!(hashes, wanted);
+            }
+        }
+    }
+
+    #[test]
+    fn narrower_registers_and_none_come_to_the_same() {
+        let mut platforms = vec![Platform::portable()];
+        #[cfg(target_arch = "x86_64")]
+        platforms
+            .extend([Platform::sse2(), Platform::sse41(), Platform::avx2()].into_iter().flatten());
+        let messages: Vec<_> = (0..100).map(|n| message(30 * n % 1100, n as u64)).collect();
+        let wanted: Vec<_> = messages.iter().map(|one| expected(Purpose::Entry, one)).collect();
+        for platform in platforms {
+            for count in 0..=messages.len() {
+                let hashes = hash_each_on(platform, Purpose::Entry, |batch| {
+                    messages[..count].iter().for_each(|one| batch.push(&[one]));
+                });
+                assert_eq!(hashes, wanted[..count], "{platform:?}");
             }
         }
     }

@@ -118,8 +118,10 @@ fn loading_updating_and_delivering_again_stay_within_their_budgets() {
         within(&format!("flushes of a change, {who}"), cost.syncs, changes + changes / 10);
         // The tree has two levels above its leaves.
         assert_eq!(cost.pages, 2 * changes, "{who}");
-        // Once to the database, once in whole blocks to the journal.
-        within(&format!("bytes a change to the store, {who}"), cost.bytes / changes, 13_000);
+        // Once to the database, once in whole blocks to the journal. Most of it
+        // is the page above the leaf: with these keys, nine in ten leaves are
+        // below one page of 90 children.
+        within(&format!("bytes a change to the store, {who}"), cost.bytes / changes, 17_500);
     }
     let wire = (wire_bytes(county) - wire) / u64::from(CHANGES);
     println!("one row: {wire} bytes on the wire");
