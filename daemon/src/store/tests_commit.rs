@@ -271,8 +271,8 @@ fn a_leaf_by_digests_has_the_same_entries_as_the_whole_one() {
         let number = store.shared.partition(&enterprise()).unwrap().number;
         let indexes = keys_of(&store, &super::super::keys::page(number, 0, INDEX, &[]));
         let mut batch = super::super::disk::Batch::default();
-        let chosen = || random.below(indexes.len() as u64) as usize;
-        let [lost, garbled] = [chosen; 2].map(|mut chosen| indexes[chosen()].clone());
+        let mut chosen = || indexes[random.below(indexes.len() as u64) as usize].clone();
+        let (lost, garbled) = (chosen(), chosen());
         let chunks = store.shared.disk.chunks(&lost).unwrap();
         batch.remove_chunked(&lost, chunks);
         batch.put(garbled, b"\0\x01 not an index".to_vec());
