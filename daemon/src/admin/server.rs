@@ -1,9 +1,11 @@
 //! The daemon's side of the local interface.
 
 use std::{
+    cell::Cell,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -19,12 +21,16 @@ use super::{REQUEST_BYTES_MAX, Reply, Request};
 const COMMANDS_MAX: usize = 16;
 /// A request has to arrive within this time: who says nothing must not hold a
 /// slot.
-const REQUEST_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+const REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Replies that may wait for a slow reader; the command then waits too.
 const REPLIES_WAITING_MAX: usize = 16;
+/// How far a command has come is told no more often than anybody could read it,
+/// and not at all of one that takes less: each time wakes a thread here and one
+/// in the command.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// Does what a request asks. It blocks, on a thread of its own; `reply` fails
-/// when nobody listens any more.
+/// when nobody listens any more, for progress within [`PROGRESS_EVERY`].
 pub trait Handler: Send + Sync + 'static {
     /// Everything but the last reply goes to `reply`, the last one is returned.
     fn handle(&self, request: Request, reply: &dyn Fn(Reply) -> anyhow::Result<()>) -> Reply;
@@ -71,7 +77,7 @@ impl Server {
                 Err(error) => {
                     tracing::warn!(%error, "the local socket does not accept");
                     // Out of descriptors, most likely: do not spin.
-                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                    tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
         }
@@ -97,7 +103,14 @@ async fn serve(stream: UnixStream, handler: Arc<dyn Handler>) -> std::io::Result
     }
     let (sender, mut replies) = mpsc::channel::<Reply>(REPLIES_WAITING_MAX);
     let handling = tokio::task::spawn_blocking(move || {
+        let told = Cell::new(Instant::now());
         let reply = |reply: Reply| {
+            if matches!(reply, Reply::Progress(_)) {
+                if told.get().elapsed() < PROGRESS_EVERY {
+                    return Ok(());
+                }
+                told.set(Instant::now());
+            }
             sender.blocking_send(reply).map_err(|_| anyhow::anyhow!("the command went away"))
         };
         let last = match serde_json::from_str::<Request>(&line) {
@@ -114,4 +127,66 @@ async fn serve(stream: UnixStream, handler: Arc<dyn Handler>) -> std::io::Result
         write.write_all(line.as_bytes()).await?;
     }
     handling.await.map_err(std::io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::Progress;
+
+    const PROGRESS: Progress = Progress { bytes_read: 1, bytes_total: 2, rows: 3, compared: 0 };
+
+    /// Tells its progress without a pause, for a time or as long as anybody
+    /// listens.
+    struct Teller {
+        time: Duration,
+        ended: Arc<Semaphore>,
+    }
+
+    impl Handler for Teller {
+        fn handle(&self, _: Request, reply: &dyn Fn(Reply) -> anyhow::Result<()>) -> Reply {
+            let started = Instant::now();
+            while started.elapsed() < self.time {
+                if reply(Reply::Progress(PROGRESS)).is_err() {
+                    self.ended.add_permits(1);
+                    break;
+                }
+                std::thread::yield_now();
+            }
+            Reply::Done { value: serde_json::Value::Null, attention: false }
+        }
+    }
+
+    #[tokio::test]
+    async fn progress_is_told_now_and_then() {
+        for periods in [0, 3] {
+            let started = Instant::now();
+            let time = PROGRESS_EVERY * periods + PROGRESS_EVERY / 2;
+            let (mut here, there) = UnixStream::pair().unwrap();
+            let teller = Teller { time, ended: Arc::new(Semaphore::new(0)) };
+            let serving = tokio::spawn(serve(there, Arc::new(teller)));
+            here.write_all(b"{\"command\":\"status\"}\n").await.unwrap();
+            let mut text = String::new();
+            here.read_to_string(&mut text).await.unwrap();
+            serving.await.unwrap().unwrap();
+            let told = text.lines().filter(|line| line.contains("\"progress\"")).count() as u128;
+            let most = started.elapsed().as_millis() / PROGRESS_EVERY.as_millis();
+            assert!(told <= most, "{told} times within {most} periods");
+            assert!(told > 0 || periods == 0);
+            assert!(text.lines().last().unwrap().contains("\"done\""), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_that_went_away_is_noticed() {
+        let (mut here, there) = UnixStream::pair().unwrap();
+        let ended = Arc::new(Semaphore::new(0));
+        let teller = Teller { time: Duration::from_secs(10), ended: ended.clone() };
+        let serving = tokio::spawn(serve(there, Arc::new(teller)));
+        here.write_all(b"{\"command\":\"status\"}\n").await.unwrap();
+        drop(here);
+        serving.await.unwrap().unwrap_err();
+        let ended = tokio::time::timeout(Duration::from_secs(5), ended.acquire()).await;
+        assert!(ended.is_ok(), "it goes on for nobody");
+    }
 }
