@@ -87,11 +87,9 @@ pub enum Purpose {
     TokenSecret,
     /// A checksum in a text that people copy and paste, or in a side file.
     Checksum,
-    /// A row of a delivered file, as it was written there; never travels.
-    Row,
 }
 
-const PURPOSES: usize = 9;
+const PURPOSES: usize = 8;
 
 impl Purpose {
     /// The context string; never change one, add another.
@@ -105,7 +103,6 @@ impl Purpose {
             Purpose::KeyId => "creditsync/1 signing key id",
             Purpose::TokenSecret => "creditsync/1 join token secret",
             Purpose::Checksum => "creditsync/1 checksum",
-            Purpose::Row => "creditsync/1 delivered row",
         }
     }
 
@@ -118,7 +115,6 @@ impl Purpose {
         Purpose::KeyId,
         Purpose::TokenSecret,
         Purpose::Checksum,
-        Purpose::Row,
     ];
 
     /// Hashes the concatenation of `parts`.

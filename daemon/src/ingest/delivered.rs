@@ -16,7 +16,7 @@ use super::{
     import::{ImportError, ImportRequest, Importer, Progress},
     map::Mapping,
     read::{self, CheckedRows, Note},
-    recall::{self, Recall},
+    recall::{self, Recall, RowKey},
     report::{ImportReport, RejectsFile},
     spool::{Sorted, Sorter},
     validate::Validator,
@@ -68,16 +68,18 @@ impl Importer {
         note: bool,
         told: &mut Told<'_, '_>,
     ) -> Result<ReadFile, ImportError> {
-        let for_notes = if note { self.memory_bytes / 4 } else { 0 };
+        // Without one, it is not compared.
+        let key = note.then(RowKey::draw).and_then(Result::ok);
+        let for_notes = if key.is_some() { self.memory_bytes / 4 } else { 0 };
         let mut sorter = Sorter::new(&self.spool_dir, self.memory_bytes - for_notes);
-        let mut rows = note.then(|| Sorter::new(&self.spool_dir, for_notes));
+        let mut rows = key.as_ref().map(|_| Sorter::new(&self.spool_dir, for_notes));
         let mut unreadable = 0;
         let bytes_total = opened.file.bytes_total();
         let (report, rejects) = (&mut *told.report, &mut *told.rejects);
         let pause = |bytes_read, rows| {
             self.pause(told.progress, Progress { bytes_read, bytes_total, rows, compared: 0 })
         };
-        read::check_rows(&mut opened.file, &opened.validator, note, pause, |checked| {
+        read::check_rows(&mut opened.file, &opened.validator, key.as_ref(), pause, |checked| {
             tell(&checked, rejects, report)?;
             report.rows += checked.rows;
             unreadable += checked.unreadable;
@@ -89,7 +91,7 @@ impl Importer {
         })?;
         Ok(ReadFile {
             unreadable,
-            rows: rows.map(Sorter::finish).transpose()?,
+            rows: key.zip(rows.map(Sorter::finish).transpose()?),
             missing: opened.mapping.missing().to_vec(),
             ..ReadFile::new(sorter.finish()?, opened.rules, bytes_total)
         })
@@ -146,23 +148,20 @@ impl Importer {
         partition: &PartitionId,
     ) -> Option<(Opened, Recall)> {
         let head = self.store.head(partition).filter(|_| request.full)?.position();
-        let path = self.recall_path(partition);
-        if !recall::is_of(&path, head) {
-            return None;
-        }
+        let found = recall::find(&self.recall_path(partition), head)?;
         // Finding out what it is takes a look at all of it. Where the last one was
         // UTF-8, equal rows are; the others are looked at.
         let encodings = match request.encoding {
             Encoding::Auto => [Encoding::Utf8, Encoding::Auto].as_slice(),
             _ => std::slice::from_ref(&request.encoding),
         };
-        encodings.iter().find_map(|encoding| {
+        let opened = encodings.iter().find_map(|encoding| {
             let request = ImportRequest { encoding: *encoding, ..request.clone() };
             // What is wrong with it is told by whoever reads it as a whole.
             let opened = Opened::new(&request, links, schema).ok()?;
-            let recall = Recall::load(&path, head, opened.rules, self.memory_bytes)?;
-            Some((opened, recall))
-        })
+            (opened.rules == found.rules()).then_some(opened)
+        })?;
+        Some((opened, found.load(self.memory_bytes)?))
     }
 
     /// Keeps what the next full file can be compared with. It saves time only, so
@@ -187,10 +186,9 @@ impl Importer {
         // Rows without a key of their own might hide what became of a record.
         let plain = read.unreadable == 0 && !read.repeated;
         let noted = match (read.recalled, read.rows) {
-            (Some(recalled), _) => recalled
-                .recall
-                .renew(head, read.rules, recalled.others)
-                .map_err(|error| error.to_string()),
+            (Some(recalled), _) => {
+                recalled.recall.renew(head, recalled.others).map_err(|error| error.to_string())
+            }
             (None, Some(rows)) if plain => recall::note(&path, head, read.rules, rows, report.rows)
                 .map_err(|error| error.to_string()),
             _ => {
@@ -295,7 +293,7 @@ pub(super) struct ReadFile {
     /// Under which its rows were read.
     rules: Hash,
     /// All its rows as the next full file is to be compared with them.
-    rows: Option<Sorted>,
+    rows: Option<(RowKey, Sorted)>,
     /// A key has several rows.
     pub repeated: bool,
     /// What `sorted` lacks, because it was there before.
@@ -352,15 +350,15 @@ pub(super) struct Recalled {
     /// order.
     pub open_keys: Vec<Vec<u8>>,
     /// The rows that were read.
-    others: Vec<recall::Other>,
+    others: Vec<recall::Keyed>,
 }
 
 /// The keys that may be gone, and the rows that were read. None where a key has
 /// several rows, or the side file is another one now.
-fn keys(recall: &Recall, checked: &[CheckedRows]) -> Option<(Vec<Vec<u8>>, Vec<recall::Other>)> {
+fn keys(recall: &Recall, checked: &[CheckedRows]) -> Option<(Vec<Vec<u8>>, Vec<recall::Keyed>)> {
     let rows = checked.iter().flat_map(|checked| checked.recalled.rows());
     let others: Vec<_> =
-        rows.map(|(hash, _, key)| recall::other(hash, key)).collect::<Option<_>>()?;
+        rows.map(|(hash, _, key)| recall::keyed(hash, key)).collect::<Option<_>>()?;
     let mut keys: Vec<&[u8]> = others.iter().map(|(_, key)| key.as_slice()).collect();
     keys.sort_unstable();
     if keys.windows(2).any(|pair| pair[0] == pair[1]) {

@@ -11,7 +11,7 @@ use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 
 use super::{
     decode::{CsvFile, FileError, Row, RowBatch, RowProblem},
-    recall::{Recall, RowHash},
+    recall::{Recall, RowHash, RowKey},
     spool::{Buffer, SpoolError},
     validate::{RowIssue, Severity, Validator},
 };
@@ -52,16 +52,18 @@ pub(super) trait ReadError: From<FileError> + From<SpoolError> + Send {}
 impl<E: From<FileError> + From<SpoolError> + Send> ReadError for E {}
 
 /// Reads `file` to its end; `take` gets the checked rows, in the file's order.
+/// With a `key` a later import is to recall them, and rows are hashed with it.
 /// `pause` is called now and then, with the bytes and rows that were read.
 pub(super) fn check_rows<E: ReadError>(
     file: &mut CsvFile,
     validator: &Validator,
-    recall: bool,
+    key: Option<&RowKey>,
     pause: impl FnMut(u64, u64) -> Result<(), E>,
     mut take: impl FnMut(CheckedRows) -> Result<(), E> + Send,
 ) -> Result<(), E> {
-    let check = |batch| check(validator, batch, recall);
-    read(file, check, pause, |checked| take(checked?).map(|()| true)).map(drop)
+    let split = |file: &mut CsvFile| file.next_rows().map(|batch| (batch.len(), batch));
+    let check = |batch| check(validator, batch, key);
+    read(file, split, check, pause, |checked| take(checked?).map(|()| true)).map(drop)
 }
 
 /// Reads `file` to its end as long as nearly all of its rows are recalled.
@@ -76,6 +78,7 @@ pub(super) fn recall_rows<E: ReadError>(
     let (mut rows, mut fresh) = (0, recall.none_fresh());
     let all = read(
         file,
+        |file| file.next_bodies().map(|batch| (batch.len(), batch)),
         |batch| recall.look(batch),
         pause,
         |looked| {
@@ -86,25 +89,30 @@ pub(super) fn recall_rows<E: ReadError>(
     if !all {
         return Ok(None);
     }
-    let checked: Vec<_> =
-        fresh.batches.into_par_iter().map(|batch| check(validator, batch, true)).collect();
+    let checked: Vec<_> = fresh
+        .batches
+        .into_par_iter()
+        .map(|batch| check(validator, batch, Some(recall.key())))
+        .collect();
     let checked = checked.into_iter().collect::<Result<Vec<_>, SpoolError>>()?;
     let readable = checked.iter().all(|checked| checked.unreadable == 0);
     Ok(readable.then_some((rows, checked)))
 }
 
-/// Has all cores look at the rows, and hands on what came of it until `take`
-/// wants no more; answers whether it wanted all.
-fn read<T: Send, E: ReadError>(
+/// Has all cores look at the rows that `split` takes from the file, so many at a
+/// time, and hands on what came of it until `take` wants no more; answers whether
+/// it wanted all.
+fn read<B: Send, T: Send, E: ReadError>(
     file: &mut CsvFile,
-    look: impl Fn(RowBatch) -> T + Sync,
+    split: impl Fn(&mut CsvFile) -> Result<(usize, B), FileError> + Sync,
+    look: impl Fn(B) -> T + Sync,
     mut pause: impl FnMut(u64, u64) -> Result<(), E>,
     mut take: impl FnMut(T) -> Result<bool, E> + Send,
 ) -> Result<bool, E> {
-    let mut split = split_some(file)?;
     let (mut looked_at, mut rows) = (Vec::new(), 0);
-    while !split.is_empty() || !looked_at.is_empty() {
-        rows += split.iter().map(|batch| batch.len() as u64).sum::<u64>();
+    let (mut more, mut batches) = split_some(file, &split)?;
+    while !batches.is_empty() || !looked_at.is_empty() {
+        rows += more;
         pause(file.bytes_read(), rows)?;
         let mut hand_on = || -> Result<_, E> {
             for one in std::mem::take(&mut looked_at) {
@@ -112,15 +120,15 @@ fn read<T: Send, E: ReadError>(
                     return Ok(None);
                 }
             }
-            Ok(Some(split_some(file)?))
+            Ok(Some(split_some(file, &split)?))
         };
-        let (next, now) = match split.len() {
+        let (next, now) = match batches.len() {
             // A small file, or the end of one: other threads are not worth waking.
-            0 | 1 => (hand_on(), split.into_iter().map(&look).collect()),
-            _ => rayon::join(hand_on, || split.into_par_iter().map(&look).collect::<Vec<_>>()),
+            0 | 1 => (hand_on(), batches.into_iter().map(&look).collect()),
+            _ => rayon::join(hand_on, || batches.into_par_iter().map(&look).collect::<Vec<_>>()),
         };
         match next? {
-            Some(next) => split = next,
+            Some(next) => (more, batches) = next,
             None => return Ok(false),
         }
         looked_at = now;
@@ -129,25 +137,34 @@ fn read<T: Send, E: ReadError>(
     Ok(true)
 }
 
-fn split_some(file: &mut CsvFile) -> Result<Vec<RowBatch>, FileError> {
+/// The next batches, and how many rows they have.
+fn split_some<B>(
+    file: &mut CsvFile,
+    split: impl Fn(&mut CsvFile) -> Result<(usize, B), FileError>,
+) -> Result<(u64, Vec<B>), FileError> {
     let at_once = (rayon::current_num_threads() * BATCHES_A_CORE).min(BATCHES_MAX);
-    let mut batches = Vec::with_capacity(at_once);
+    let (mut batches, mut rows) = (Vec::with_capacity(at_once), 0);
     while batches.len() < at_once {
-        let batch = file.next_rows()?;
-        if batch.is_empty() {
+        let (more, batch) = split(file)?;
+        if more == 0 {
             break;
         }
+        rows += more as u64;
         batches.push(batch);
     }
-    Ok(batches)
+    Ok((rows, batches))
 }
 
-fn check(validator: &Validator, batch: RowBatch, recall: bool) -> Result<CheckedRows, SpoolError> {
+fn check(
+    validator: &Validator,
+    batch: RowBatch,
+    key: Option<&RowKey>,
+) -> Result<CheckedRows, SpoolError> {
     let mut validator = validator.clone();
     let mut out = CheckedRows { rows: batch.len() as u64, ..CheckedRows::default() };
-    let hashes: Vec<RowHash> = match recall {
-        true => batch.bodies().map(|body| RowHash::of(body.unwrap_or_default())).collect(),
-        false => Vec::new(),
+    let hashes: Vec<RowHash> = match key.map(RowKey::hasher) {
+        Some(hasher) => batch.bodies().map(|body| hasher.hash(body.unwrap_or_default())).collect(),
+        None => Vec::new(),
     };
     let mut hashes = hashes.into_iter();
     let mut pushed = Ok(());

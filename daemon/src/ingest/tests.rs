@@ -269,10 +269,10 @@ fn content_of(numbers: impl IntoIterator<Item = u64>, name: &str) -> Content {
 
 /// A generator of the splitmix family; prints its seed, and takes another one
 /// from `CREDITSYNC_SEED`.
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let seed = std::env::var("CREDITSYNC_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = seed.unwrap_or(20_260_101);
         println!("CREDITSYNC_SEED={seed}");
@@ -287,7 +287,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 

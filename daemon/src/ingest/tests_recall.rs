@@ -1,5 +1,7 @@
 //! Full files of which only what is new is read come to the same as any other.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::*;
 
 /// A citizen id that the standard's own example uses: free text with it is
@@ -8,7 +10,7 @@ const CITIZEN_ID: &str = "11010519491231002X";
 
 /// How many full files were not read as a whole.
 fn recalled(world: &World) -> u64 {
-    world.importer.recalled.load(std::sync::atomic::Ordering::Relaxed)
+    world.importer.recalled.load(Relaxed)
 }
 
 fn forget(world: &World) {
@@ -76,25 +78,75 @@ fn another_head_other_rules_or_a_damaged_file_are_not_recalled() {
     assert_eq!(recalled(&world), 0);
     assert_eq!(world.import(&swapped, true).unchanged, 500);
     assert_eq!(recalled(&world), 1);
-    // Any byte.
+    // Any byte; those of the keys are looked at when a row has changed.
     let path = world.path("recall/list.rows");
     let bytes = fs::read(&path).unwrap();
-    for at in (0..bytes.len()).step_by(bytes.len() / 40) {
-        let mut damaged = bytes.clone();
-        damaged[at] ^= 4;
+    for at in (0..bytes.len()).step_by(bytes.len() / 20).chain([bytes.len()]) {
+        let damage = |bytes: &mut Vec<u8>| match bytes.get_mut(at) {
+            Some(byte) => *byte ^= 4,
+            None => bytes.truncate(at / 2),
+        };
+        for name in ["b", "a"] {
+            let mut damaged = fs::read(&path).unwrap();
+            damage(&mut damaged);
+            fs::write(&path, &damaged).unwrap();
+            let text = swapped.replacen("c0000003,a", &format!("c0000003,{name}"), 1);
+            let report = world.import(&text, true);
+            assert_eq!((report.updated, report.unchanged), (1, 499), "byte {at}");
+            assert_eq!(recalled(&world), 1, "byte {at}");
+        }
+        let mut damaged = fs::read(&path).unwrap();
+        damage(&mut damaged);
         fs::write(&path, &damaged).unwrap();
         assert_eq!(world.import(&swapped, true).unchanged, 500, "byte {at}");
-        assert_eq!(recalled(&world), 1, "byte {at}");
+        forget(&world);
+        assert_eq!(world.import(&swapped, true).unchanged, 500);
+        world.importer.recalled.store(1, Relaxed);
     }
-    fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    assert_eq!(world.import(&swapped, true).unchanged, 500);
-    assert_eq!(recalled(&world), 1);
     // More than the memory for sorting.
     let small = World::with_memory(4096);
     for _ in 0..3 {
         small.import(&text, true);
     }
     assert_eq!(recalled(&small), 0);
+}
+
+#[test]
+fn what_has_changed_is_written_beside_the_rest() {
+    let world = World::new();
+    let (rows_path, since_path) = (world.path("recall/list.rows"), world.path("recall/list.since"));
+    let mut lines: Vec<String> = (0..500).map(|number| row(number, "a")).collect();
+    world.import(&csv(lines.clone()), true);
+    let first = fs::read(&rows_path).unwrap();
+    // Back and forth, with records that go and come again.
+    for round in 0..8 {
+        let name = if round % 2 == 0 { "b" } else { "a" };
+        lines[7] = row(7, name);
+        let removed = lines.swap_remove(20 + round);
+        let report = world.import(&csv(lines.clone()), true);
+        assert_eq!((report.updated, report.deleted, report.unchanged), (1, 1, 498));
+        lines.push(removed);
+        let report = world.import(&csv(lines.clone()), true);
+        assert_eq!((report.inserted, report.deleted, report.unchanged), (1, 0, 499));
+        assert_eq!(world.content().len(), 500);
+        assert_eq!(recalled(&world), 2 * round as u64 + 2);
+        assert_eq!(fs::read(&rows_path).unwrap(), first);
+    }
+    // What is not known, or of another file, leads to reading it as a whole.
+    let since = fs::read(&since_path).unwrap();
+    fs::remove_file(&since_path).unwrap();
+    assert_eq!(world.import(&csv(lines.clone()), true).unchanged, 500);
+    assert_eq!(recalled(&world), 16);
+    fs::write(&since_path, since).unwrap();
+    assert_eq!(world.import(&csv(lines.clone()), true).unchanged, 500);
+    assert_eq!(recalled(&world), 17);
+    // Many changes are written anew with all the rest.
+    fs::remove_file(&since_path).unwrap();
+    (0..100).for_each(|at| lines[at] = lines[at].replace(",a,", ",c,"));
+    assert_eq!(world.import(&csv(lines.clone()), true).updated, 100);
+    assert_eq!((recalled(&world), since_path.exists()), (18, false));
+    assert_eq!(world.import(&csv(lines), true).unchanged, 500);
+    assert_eq!(recalled(&world), 19);
 }
 
 #[test]

@@ -1,15 +1,28 @@
-//! Rows that were split and not yet decoded: what goes from the one thread that
-//! reads a file to those that look at its rows.
+//! Rows that were found and not yet decoded: what goes from the one thread that
+//! reads a file to those that look at its rows. A [`RowBatch`] knows where fields
+//! are, [`RowBodies`] only where rows are, for whoever wants few of them.
 
 use std::ops::Range;
 
-use super::{Charset, Row, RowProblem, Span, decode_fields};
+use super::{
+    Charset, Row, RowProblem, Span, decode_fields,
+    scan::{Scan, scan_record},
+};
 
 /// Bytes after which a batch is full: some hundred rows, so that handing it
 /// over costs little, and few enough to have several on their way.
 const BATCH_BYTES: usize = 128 * 1024;
 /// Rows after which a batch is full, however short they are.
 const BATCH_ROWS: usize = 4096;
+
+/// Bytes that a row has at least, mostly.
+const ROW_BYTES_USUAL: usize = 128;
+
+/// Bytes to make room for, where so many are left in the file.
+fn room_for(bytes_left: u64) -> usize {
+    let bytes = BATCH_BYTES.min(usize::try_from(bytes_left).unwrap_or(BATCH_BYTES));
+    bytes + bytes / 8
+}
 
 /// Consecutive rows of a file.
 #[derive(Debug)]
@@ -33,8 +46,7 @@ impl RowBatch {
 
     /// As [`RowBatch::new`], with room for as much as a batch holds at most.
     pub(super) fn with_room(charset: Charset, bytes_left: u64) -> Self {
-        let bytes = BATCH_BYTES.min(usize::try_from(bytes_left).unwrap_or(BATCH_BYTES));
-        Self { bytes: Vec::with_capacity(bytes + bytes / 8), ..Self::new(charset) }
+        Self { bytes: Vec::with_capacity(room_for(bytes_left)), ..Self::new(charset) }
     }
 
     /// How many rows there are, malformed ones among them.
@@ -82,21 +94,6 @@ impl RowBatch {
         })
     }
 
-    /// A batch of some of the rows, which takes no more room than they need.
-    pub fn sifted(self, mut keep: impl FnMut(usize) -> bool) -> Self {
-        let mut kept = Self::new(self.charset);
-        let rows = self.rows.into_iter().enumerate();
-        for (_, row) in rows.filter(|(index, _)| keep(*index)) {
-            match row {
-                RawRow::Malformed { line, problem } => kept.push_malformed(line, problem),
-                RawRow::Record { line, body, spans, escaped } => {
-                    kept.push(line, escaped, &self.bytes[body], &self.spans[spans]);
-                }
-            }
-        }
-        kept
-    }
-
     /// Calls `visit` with every row, in the file's order.
     pub fn for_each(self, mut visit: impl FnMut(Row<'_>)) {
         let (mut scratch, mut scratch_spans) = (String::new(), Vec::new());
@@ -120,5 +117,98 @@ impl RowBatch {
                 },
             });
         }
+    }
+}
+
+/// Consecutive rows of a file of which only the ends are known.
+#[derive(Debug)]
+pub struct RowBodies {
+    charset: Charset,
+    separator: u8,
+    columns: usize,
+    bytes: Vec<u8>,
+    rows: Vec<Body>,
+    malformed: bool,
+}
+
+/// Where a row lies: its first line in the file, its bytes among the others'.
+#[derive(Debug)]
+struct Body {
+    line: u64,
+    start: u32,
+    end: u32,
+}
+
+impl RowBodies {
+    pub(super) fn with_room(
+        charset: Charset,
+        separator: u8,
+        columns: usize,
+        bytes_left: u64,
+    ) -> Self {
+        let bytes = room_for(bytes_left);
+        let (rows, malformed) = (Vec::with_capacity(bytes / ROW_BYTES_USUAL), false);
+        Self { charset, separator, columns, bytes: Vec::with_capacity(bytes), rows, malformed }
+    }
+
+    /// How many rows there are; what is malformed counts as one.
+    pub fn len(&self) -> usize {
+        self.rows.len() + usize::from(self.malformed)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether there is something else among them than rows.
+    pub fn is_malformed(&self) -> bool {
+        self.malformed
+    }
+
+    /// Nothing comes behind what is malformed: whoever reads so takes another way.
+    pub(super) fn is_full(&self) -> bool {
+        self.malformed || self.bytes.len() >= BATCH_BYTES || self.rows.len() >= BATCH_ROWS
+    }
+
+    pub(super) fn push(&mut self, line: u64, body: &[u8]) {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(body);
+        self.rows.push(Body { line, start, end: self.bytes.len() as u32 });
+    }
+
+    pub(super) fn push_malformed(&mut self) {
+        self.malformed = true;
+    }
+
+    /// The rows' bytes as they lie in the file, without the line end.
+    pub fn bodies(&self) -> impl Iterator<Item = &[u8]> {
+        self.rows.iter().map(|row| self.body(row))
+    }
+
+    fn body(&self, row: &Body) -> &[u8] {
+        &self.bytes[row.start as usize..row.end as usize]
+    }
+
+    /// Some of the rows, with their fields; `kept` has ascending places.
+    pub fn split(&self, kept: &[usize]) -> RowBatch {
+        let mut batch = RowBatch::new(self.charset);
+        let mut spans = Vec::new();
+        for row in kept.iter().map(|at| &self.rows[*at]) {
+            let body = self.body(row);
+            match scan_record(body, true, self.separator, &mut spans, self.columns) {
+                Scan::Record { body: end, fields, escaped, .. } if end == body.len() => {
+                    if fields == self.columns {
+                        batch.push(row.line, escaped, body, &spans);
+                    } else {
+                        let (expected, found) = (self.columns, fields);
+                        let problem = RowProblem::FieldCount { expected, found };
+                        batch.push_malformed(row.line, problem);
+                    }
+                }
+                _ => batch.push_malformed(row.line, RowProblem::UnclosedQuote),
+            }
+        }
+        batch
     }
 }

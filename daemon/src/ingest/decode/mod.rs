@@ -41,12 +41,12 @@ use std::{
 use encoding_rs::{DecoderResult, GB18030, UTF_8};
 use rustix::{fs::OFlags, io::Errno};
 
-pub use self::batch::RowBatch;
+pub use self::batch::{RowBatch, RowBodies};
 pub use self::error::{FileError, NotText, RowProblem};
 use self::{
     detect::detect,
     input::{Charset, Input, Source},
-    scan::{Scan, Span, find3, scan_record},
+    scan::{Scan, Span, find3, plain_record, scan_record},
 };
 
 /// Longest record in bytes, line breaks in quotes included. A stored record has
@@ -324,9 +324,7 @@ impl CsvFile {
 
     /// The next rows that are not blank; none at the end of the file.
     pub fn next_rows(&mut self) -> Result<RowBatch, FileError> {
-        let left = self.bytes_total.saturating_sub(self.input.bytes_read)
-            + self.input.unread().len() as u64;
-        let mut batch = RowBatch::with_room(self.charset, left);
+        let mut batch = RowBatch::with_room(self.charset, self.bytes_left());
         while !batch.is_full() {
             match self.step()? {
                 Step::End => break,
@@ -339,6 +337,36 @@ impl CsvFile {
             }
         }
         Ok(batch)
+    }
+
+    /// As [`CsvFile::next_rows`], where it matters only where rows are. One
+    /// without quotes may have another number of fields than the header; what
+    /// else is malformed is not told of.
+    pub fn next_bodies(&mut self) -> Result<RowBodies, FileError> {
+        let (left, columns) = (self.bytes_left(), self.header.len());
+        let mut bodies = RowBodies::with_room(self.charset, self.separator, columns, left);
+        while !bodies.is_full() {
+            let data = self.input.unread();
+            if let Some((body, end)) = plain_record(&data[..data.len().min(ROW_BYTES_MAX)]) {
+                bodies.push(self.line, &data[..body]);
+                self.input.start += end;
+                self.line += 1;
+                continue;
+            }
+            match self.step()? {
+                Step::End => break,
+                Step::Blank => {}
+                Step::Malformed { .. } => bodies.push_malformed(),
+                Step::Record { line, record } => bodies.push(line, &self.input.buf[record.body]),
+            }
+        }
+        Ok(bodies)
+    }
+
+    /// Bytes that rows are still to be found in, roughly.
+    fn bytes_left(&self) -> u64 {
+        let unread = self.input.unread().len() as u64;
+        self.bytes_total.saturating_sub(self.input.bytes_read) + unread
     }
 
     fn read_header(&mut self) -> Result<(), FileError> {

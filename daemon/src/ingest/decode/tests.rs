@@ -16,18 +16,40 @@ fn for_each_row(file: &mut CsvFile, mut visit: impl FnMut(Row<'_>)) {
 fn read(bytes: &[u8], encoding: Encoding) -> Vec<String> {
     let mut file = CsvFile::from_bytes(bytes.to_vec(), encoding).unwrap();
     let mut out = Vec::new();
-    for_each_row(&mut file, |row| {
-        out.push(match row {
-            Row::Fields { line, fields } => {
-                assert_eq!(fields.len(), fields.iter().count());
-                assert_eq!(fields.get(0), fields.iter().next());
-                format!("{line}: {}", fields.iter().collect::<Vec<_>>().join("|"))
-            }
-            Row::Malformed { line, problem } => format!("{line}! {}", problem.code()),
-        });
-    });
+    for_each_row(&mut file, |row| out.push(text_of(row)));
     assert_eq!(file.bytes_read(), bytes.len() as u64);
+    let (bodies, whole) = read_bodies(bytes, encoding);
+    assert_eq!(bodies, out[..bodies.len()], "{bytes:?}");
+    assert!(!whole || bodies.len() == out.len(), "{bytes:?}");
     out
+}
+
+fn text_of(row: Row<'_>) -> String {
+    match row {
+        Row::Fields { line, fields } => {
+            assert_eq!(fields.len(), fields.iter().count());
+            assert_eq!(fields.get(0), fields.iter().next());
+            format!("{line}: {}", fields.iter().collect::<Vec<_>>().join("|"))
+        }
+        Row::Malformed { line, problem } => format!("{line}! {}", problem.code()),
+    }
+}
+
+/// The same, where only the rows' ends are looked for at first; and whether that
+/// led to the end.
+fn read_bodies(bytes: &[u8], encoding: Encoding) -> (Vec<String>, bool) {
+    let mut file = CsvFile::from_bytes(bytes.to_vec(), encoding).unwrap();
+    let mut out = Vec::new();
+    loop {
+        let bodies = file.next_bodies().unwrap();
+        let rows = bodies.bodies().count();
+        let batch = bodies.split(&Vec::from_iter(0..rows));
+        assert!(batch.bodies().flatten().all(|body| bodies.bodies().any(|all| all == body)));
+        batch.for_each(|row| out.push(text_of(row)));
+        if bodies.is_malformed() || bodies.is_empty() {
+            return (out, bodies.is_empty());
+        }
+    }
 }
 
 fn refused(bytes: &[u8]) -> FileError {
@@ -278,6 +300,27 @@ fn finding_bytes_agrees_with_looking_at_each() {
 }
 
 #[test]
+fn a_record_that_is_found_quickly_is_the_one_that_is_there() {
+    let pieces = ["a,b", "a", ",", " ", "\t", "\"", "\n", "\r", "\r\n"];
+    let mut found = 0;
+    for number in 0..pieces.len().pow(4) {
+        let piece = |place: u32| pieces[number / pieces.len().pow(place) % pieces.len()];
+        let text: String = (0..4).map(piece).collect();
+        let Some((body, end)) = plain_record(text.as_bytes()) else { continue };
+        found += 1;
+        // What follows is not known yet.
+        match scan_record(text.as_bytes(), false, b',', &mut Vec::new(), 9) {
+            Scan::Record { body: b, end: e, lines: 1, escaped: false, .. } => {
+                assert_eq!((body, end), (b, e), "{text:?}");
+                assert!(!text[..body].trim().is_empty(), "{text:?}");
+            }
+            _ => panic!("{text:?}"),
+        }
+    }
+    assert!(found > 1000);
+}
+
+#[test]
 fn any_bytes_are_read_line_by_line() {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let seed = RandomState::new().build_hasher().finish() | 1;
@@ -317,6 +360,8 @@ fn any_bytes_are_read_line_by_line() {
                 last = line;
             });
             assert!(read <= 2 * bytes.len(), "{bytes:?}");
+            // Also where only the rows' ends are looked for.
+            self::read(&bytes, encoding);
         }
     }
 }

@@ -11,122 +11,99 @@
 //! is recalled is used only for the very head that it left behind, and for a
 //! file that is read by the same rules ([`rules`]), so that both ways come to
 //! the same records and the same report; rows that had to be told of are told of
-//! again; whatever is doubtful is left to the other way. The side file is a
-//! cache: it may be deleted at any time, and a damaged one is not used.
+//! again; whatever is doubtful is left to the other way. The side file ([`side`])
+//! is a cache: it may be deleted at any time, and a damaged one is not used. What
+//! a row is recognised by is in [`row`].
+
+mod row;
+mod side;
+
+#[cfg(test)]
+mod tests;
 
 use std::{
-    fs::{self, DirBuilder, File},
-    io::{self, BufRead as _, BufReader, BufWriter, Read, Write},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
+    hint::black_box,
+    io,
+    ops::Range,
+    path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use protocol::{
-    change::Position,
-    hash::{Hash, Purpose, Running},
-    record::KEY_BYTES_MAX,
-    schema::Schema,
-};
+use protocol::{change::Position, hash::Hash};
 
+use self::side::{Origin, SideFile, SideFileWriter, Since, damaged};
+pub(super) use self::{
+    row::{HASH_BYTES, RowHash, RowKey, rules},
+    side::{Keyed, remove},
+};
 use super::{
-    decode::{CsvFile, RowBatch},
+    decode::{RowBatch, RowBodies},
     spool::{Sorted, SpoolError},
 };
 
-const MAGIC: [u8; 8] = *b"csrows/1";
-const HEAD_BYTES: usize = 8 + 32 + 8 + 32 + 8;
-const HASH_BYTES: usize = 16;
-/// The checksum at the end.
-const SUM_BYTES: u64 = 32;
 /// New rows up to which recalling pays: a part of so many …
 const FRESH_PART: usize = 16;
 /// … or so many, whatever the file has.
 const FRESH_LEAST: usize = 1024;
 /// Bytes of new rows that are held at once.
 const FRESH_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Read and write buffer.
-const BUFFER_BYTES: usize = 256 * 1024;
-/// Hashes are found by as many of their first bits.
-const BUCKET_BITS: u32 = 16;
+/// Memory for each row, at most: its hash, and a bucket.
+const ROW_BYTES: u64 = HASH_BYTES as u64 + 4;
 
-/// What identifies a row: its bytes as they lie in the file. The lowest bit says
-/// whether anything had to be told of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct RowHash(u128);
-
-impl RowHash {
-    pub fn of(body: &[u8]) -> Self {
-        let hash = Purpose::Row.hash(&[body]);
-        let mut front = [0; HASH_BYTES];
-        front.copy_from_slice(&hash.as_bytes()[..HASH_BYTES]);
-        Self(u128::from_be_bytes(front) & !1)
-    }
-
-    pub fn noted(self, noted: bool) -> Self {
-        Self(self.0 & !1 | u128::from(noted))
-    }
-
-    pub fn to_bytes(self) -> [u8; HASH_BYTES] {
-        self.0.to_be_bytes()
-    }
-
-    fn bucket(self) -> usize {
-        (self.0 >> (128 - BUCKET_BITS)) as usize
+/// The last full file, if it led to `head`.
+pub(super) fn find(path: &Path, head: Position) -> Option<Found> {
+    match SideFile::open(path) {
+        Ok(side) => (side.origin.head == head).then_some(Found(side)),
+        Err(error) => {
+            if error.kind() != io::ErrorKind::NotFound {
+                not_recalled(path, &error);
+            }
+            None
+        }
     }
 }
 
-/// Everything but its bytes that decides what a row is: the rules under which it
-/// is split, read and checked.
-pub(super) fn rules(file: &CsvFile, schema: &Schema) -> Hash {
-    let mut text = Vec::new();
-    let version = schema.version().to_string();
-    let fixed = [
-        env!("CARGO_PKG_VERSION"),
-        schema.dataset().as_str(),
-        version.as_str(),
-        file.encoding_name(),
-        match file.separator() {
-            b'\t' => "tab",
-            b';' => "semicolon",
-            _ => "comma",
-        },
-    ];
-    for part in fixed.into_iter().chain(file.header().iter().map(String::as_str)) {
-        text.extend_from_slice(&(part.len() as u64).to_be_bytes());
-        text.extend_from_slice(part.as_bytes());
+fn not_recalled(path: &Path, error: &io::Error) {
+    tracing::debug!(path = %path.display(), %error, "the last full file is not recalled");
+}
+
+/// A full file that is there to be recalled.
+pub(super) struct Found(SideFile);
+
+impl Found {
+    /// Under which its rows were read.
+    pub fn rules(&self) -> Hash {
+        self.0.origin.rules
     }
-    Purpose::Row.hash(&[&text])
-}
 
-/// Whether the side file, if there is one, is of the file that led to `head`.
-pub(super) fn is_of(path: &Path, head: Position) -> bool {
-    Entries::open(path).is_ok_and(|entries| entries.head == head)
-}
-
-/// Removes the side file, and what an interrupted writer left of one.
-pub(super) fn remove(path: &Path) {
-    for path in [path.to_owned(), next_of(path)] {
-        // It may not be there.
-        let _ = fs::remove_file(path);
+    /// What is recalled of it, if that fits into so many bytes of memory.
+    pub fn load(self, memory_bytes: usize) -> Option<Recall> {
+        if self.0.count.saturating_mul(ROW_BYTES) > memory_bytes as u64 {
+            return None;
+        }
+        let path = self.0.path().to_owned();
+        Recall::new(self.0).inspect_err(|error| not_recalled(&path, error)).ok()
     }
 }
 
-/// Where a side file is written.
-fn next_of(path: &Path) -> PathBuf {
-    path.with_extension("next")
-}
-
-/// A full file that is recalled.
+/// A full file that is recalled. Its rows have places: those of the side file's
+/// first part, in ascending order of their hashes, and behind them those that
+/// came since.
 #[derive(Debug)]
 pub(super) struct Recall {
-    path: PathBuf,
-    head: Position,
+    side: SideFile,
     hashes: Vec<RowHash>,
-    /// Where the hashes of each bucket begin, and where the last one ends.
+    /// How many first bits of a hash name its bucket.
+    bucket_bits: u32,
+    /// Where each bucket begins, and where the last one ends; one or two rows are
+    /// in most.
     buckets: Vec<u32>,
-    /// A bit for each hash whose row has come again.
+    /// A bit for each row that has come again.
     seen: Vec<AtomicU64>,
+    /// A bit for each row that somebody has to be told of.
+    noted: Vec<u64>,
+    /// A bit for each place whose row is gone.
+    gone: Vec<u64>,
 }
 
 /// What is left of some rows after those that are recalled.
@@ -139,78 +116,76 @@ pub(super) struct Looked {
 }
 
 impl Recall {
-    /// What is recalled of the file that led to `head`, if it can be used: for
-    /// the same rules, and within so many bytes of memory.
-    pub fn load(path: &Path, head: Position, rules: Hash, memory_bytes: usize) -> Option<Self> {
-        match Self::read(path, head, rules, memory_bytes) {
-            Ok(recall) => recall,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => {
-                tracing::debug!(path = %path.display(), %error, "the last full file is not recalled");
-                None
-            }
-        }
-    }
-
-    fn read(
-        path: &Path,
-        head: Position,
-        rules: Hash,
-        memory_bytes: usize,
-    ) -> io::Result<Option<Self>> {
-        let mut entries = Entries::open(path)?;
-        if (entries.head, entries.rules) != (head, rules)
-            || entries.count.saturating_mul(HASH_BYTES as u64) > memory_bytes as u64
-        {
-            return Ok(None);
-        }
-        let mut hashes: Vec<RowHash> = Vec::new();
-        while let Some((hash, _)) = entries.next()? {
-            if hashes.last().is_some_and(|last| *last >= hash) {
-                return Err(damaged());
-            }
+    fn new(side: SideFile) -> io::Result<Self> {
+        // Places have 32 bits.
+        let first = u32::try_from(side.count).map_err(|_| damaged())? as usize;
+        let bucket_bits = first.max(2).ilog2();
+        let mut buckets = Vec::with_capacity((1 << bucket_bits) + 1);
+        let mut hashes = Vec::with_capacity(first + side.since.came.len());
+        side.each_hash(|hash| {
+            buckets.resize((hash.front(bucket_bits) + 1).max(buckets.len()), hashes.len() as u32);
             hashes.push(hash);
+        })?;
+        buckets.resize((1 << bucket_bits) + 1, first as u32);
+        hashes.extend(side.since.came.iter().map(|(hash, _)| *hash));
+
+        let words = hashes.len().div_ceil(64);
+        let (mut noted, mut gone) = (vec![0; words], vec![0; words]);
+        for (place, _) in hashes.iter().enumerate().filter(|(_, hash)| hash.is_noted()) {
+            noted[place / 64] |= 1 << (place % 64);
         }
-        let mut buckets = vec![0; (1 << BUCKET_BITS) + 1];
-        for hash in &hashes {
-            buckets[hash.bucket() + 1] += 1;
+        for place in &side.since.gone {
+            gone[*place as usize / 64] |= 1 << (place % 64);
         }
-        for bucket in 0..1 << BUCKET_BITS {
-            buckets[bucket + 1] += buckets[bucket];
-        }
-        let seen = (0..hashes.len().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        Ok(Some(Self { path: path.to_owned(), head, hashes, buckets, seen }))
+        let seen = (0..words).map(|_| AtomicU64::new(0)).collect();
+        Ok(Self { side, hashes, bucket_bits, buckets, seen, noted, gone })
     }
 
     /// The head that the file led to.
     pub fn head(&self) -> Position {
-        self.head
+        self.side.origin.head
+    }
+
+    /// What its rows are hashed with.
+    pub fn key(&self) -> &RowKey {
+        &self.side.key
     }
 
     /// Notes which rows have come again, and sets the others apart.
-    pub fn look(&self, batch: RowBatch) -> Looked {
-        let mut odd = false;
-        let mut fresh = Vec::with_capacity(batch.len());
-        for body in batch.bodies() {
-            fresh.push(match body.map(|body| (body, self.find(RowHash::of(body)))) {
-                // Whether it would be rejected again is not known.
+    pub fn look(&self, batch: RowBodies) -> Looked {
+        // Whether what is malformed would be rejected again is not known.
+        let mut odd = batch.is_malformed();
+        let mut fresh = Vec::new();
+        let found = self.find_all(&batch);
+        for ((at, body), found) in batch.bodies().enumerate().zip(found) {
+            match found {
                 None => {
-                    odd = true;
-                    true
-                }
-                Some((body, None)) => {
                     // A file with a zero in it may be no text at all.
                     odd |= body.contains(&0);
-                    true
+                    fresh.push(at);
                 }
-                Some((_, Some(index))) => {
-                    let bit = 1 << (index % 64);
-                    odd |= self.seen[index / 64].fetch_or(bit, Ordering::Relaxed) & bit != 0;
-                    self.is_noted(index)
+                Some(place) => {
+                    let (word, bit) = (place / 64, 1 << (place % 64));
+                    odd |= self.seen[word].fetch_or(bit, Ordering::Relaxed) & bit != 0;
+                    if self.noted[word] & bit != 0 {
+                        fresh.push(at);
+                    }
                 }
-            });
+            }
         }
-        Looked { rows: batch.len() as u64, fresh: batch.sifted(|index| fresh[index]), odd }
+        Looked { rows: batch.len() as u64, fresh: batch.split(&fresh), odd }
+    }
+
+    /// The place of each row. Each of the three things that are read for a row is
+    /// read for all of them before the next, so that the processor fetches many
+    /// at a time: they hardly ever are in its caches.
+    fn find_all(&self, batch: &RowBodies) -> Vec<Option<usize>> {
+        let hasher = self.key().hasher();
+        let hashes: Vec<RowHash> = batch.bodies().map(|body| hasher.hash(body)).collect();
+        let buckets: Vec<Range<usize>> = hashes.iter().map(|hash| self.bucket(*hash)).collect();
+        let firsts = buckets.iter().filter_map(|bucket| self.hashes.get(bucket.start));
+        black_box(firsts.filter(|hash| hash.is_noted()).count());
+        hashes.into_iter().zip(buckets).map(|(hash, bucket)| self.find(hash, bucket)).collect()
     }
 
     /// Before any row was looked at.
@@ -223,95 +198,140 @@ impl Recall {
         (self.hashes.len() / FRESH_PART).max(FRESH_LEAST)
     }
 
-    fn find(&self, hash: RowHash) -> Option<usize> {
-        let from = self.buckets[hash.bucket()] as usize;
-        let to = self.buckets[hash.bucket() + 1] as usize;
-        let found = self.hashes[from..to].iter().position(|known| known.noted(false) == hash)?;
-        Some(from + found)
+    fn bucket(&self, hash: RowHash) -> Range<usize> {
+        let bucket = hash.front(self.bucket_bits);
+        self.buckets[bucket] as usize..self.buckets[bucket + 1] as usize
     }
 
-    fn is_noted(&self, index: usize) -> bool {
-        self.hashes[index].0 & 1 == 1
+    fn find(&self, hash: RowHash, bucket: Range<usize>) -> Option<usize> {
+        let from = bucket.start;
+        let found = self.hashes[bucket].iter().position(|known| known.noted(false) == hash);
+        match found.map(|found| from + found) {
+            Some(place) if self.gone[place / 64] >> (place % 64) & 1 == 0 => Some(place),
+            _ => {
+                let came = &self.hashes[self.first()..];
+                let found = came.partition_point(|known| *known < hash);
+                let same = came.get(found)?.noted(false) == hash;
+                same.then_some(self.first() + found)
+            }
+        }
     }
 
-    /// Whether the row counts as come again, without being told of.
-    fn is_settled(&self, index: usize) -> bool {
-        let seen = self.seen[index / 64].load(Ordering::Relaxed) & 1 << (index % 64) != 0;
-        seen && !self.is_noted(index)
+    /// Rows that count as come again, without being told of: bits by word.
+    fn settled_bits(&self) -> impl Iterator<Item = u64> {
+        let seen = self.seen.iter().map(|word| word.load(Ordering::Relaxed));
+        seen.zip(&self.noted).map(|(seen, noted)| seen & !noted)
     }
 
     /// How many rows need no second look.
     pub fn settled(&self) -> u64 {
-        (0..self.hashes.len()).filter(|index| self.is_settled(*index)).count() as u64
+        self.settled_bits().map(|bits| u64::from(bits.count_ones())).sum()
+    }
+
+    /// The places of all others, in their order.
+    fn open(&self) -> impl Iterator<Item = usize> {
+        let words = self.settled_bits().zip(&self.gone).map(|(settled, gone)| settled | gone);
+        words.enumerate().filter(|(_, closed)| *closed != u64::MAX).flat_map(|(word, closed)| {
+            let places = word * 64..(word * 64 + 64).min(self.hashes.len());
+            places.filter(move |place| closed >> (place % 64) & 1 == 0)
+        })
     }
 
     /// The keys of all others, in their order: of rows that did not come again
     /// and of those that are told of again. None if they are many, or the side
-    /// file is another one now.
+    /// file is damaged.
     pub fn open_keys(&self) -> Option<Vec<Vec<u8>>> {
-        let count = self.hashes.len() - self.settled() as usize;
-        if count == 0 || count > self.rows_max() {
-            return (count == 0).then(Vec::new);
+        let open: Vec<usize> = self.open().take(self.rows_max() + 1).collect();
+        if open.len() > self.rows_max() {
+            return None;
         }
-        let mut keys = Vec::new();
-        let walked = self.each(|index, _, key| {
-            if !self.is_settled(index) {
-                keys.push(key.to_vec());
-            }
-            Ok(())
-        });
+        let (first, came) = open.split_at(open.partition_point(|place| *place < self.first()));
+        let mut keys: Vec<Vec<u8>> =
+            came.iter().map(|place| self.side.since.came[place - self.first()].1.clone()).collect();
+        let (mut place, mut wanted) = (0, first.iter().peekable());
+        if !first.is_empty() {
+            let walked = self.side.each_key(|key| {
+                if wanted.next_if_eq(&&place).is_some() {
+                    keys.push(key.to_vec());
+                }
+                place += 1;
+                Ok(())
+            });
+            walked.inspect_err(|error| not_recalled(self.side.path(), error)).ok()?;
+        }
         keys.sort_unstable();
-        walked.is_ok().then_some(keys)
+        Some(keys)
     }
 
-    /// Calls `visit` with each row.
-    fn each(
-        &self,
-        mut visit: impl FnMut(usize, RowHash, &[u8]) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let mut entries = Entries::open(&self.path)?;
-        for (index, expected) in self.hashes.iter().enumerate() {
-            match entries.next()? {
-                Some((hash, key)) if hash == *expected => visit(index, hash, key)?,
-                _ => return Err(damaged()),
-            }
-        }
-        Ok(())
+    /// Rows of the side file's first part.
+    fn first(&self) -> usize {
+        self.side.count as usize
     }
 
     /// Writes down what the file that is in now has: the rows that are settled,
     /// and the others of it.
-    pub fn renew(&self, head: Position, rules: Hash, mut others: Vec<Other>) -> io::Result<()> {
+    pub fn renew(&self, head: Position, mut others: Vec<Keyed>) -> io::Result<()> {
         others.sort_unstable();
-        let open = (0..self.hashes.len()).filter(|index| !self.is_settled(*index));
-        let same = open.map(|index| self.hashes[index]).eq(others.iter().map(|other| other.0));
-        if same && head == self.head {
+        // Rows that were told of come again as they were.
+        let stays = |place: &usize| {
+            others.binary_search_by_key(&self.hashes[*place], |other| other.0).is_ok()
+        };
+        let (stay, go): (Vec<usize>, Vec<usize>) = self.open().partition(stays);
+        let hashes_of = |places: &[usize]| -> Vec<RowHash> {
+            let mut hashes: Vec<_> = places.iter().map(|place| self.hashes[*place]).collect();
+            hashes.sort_unstable();
+            hashes
+        };
+        let stay = hashes_of(&stay);
+        others.retain(|other| stay.binary_search(&other.0).is_err());
+        if go.is_empty() && others.is_empty() && head == self.head() {
             return Ok(());
         }
-        let mut others = others.into_iter().peekable();
-        let count = self.settled() + others.len() as u64;
-        let mut out = EntriesWriter::create(&self.path, head, rules, count)?;
-        self.each(|index, hash, key| {
-            if !self.is_settled(index) {
+        let before = &self.side.since;
+        let mut since = Since { gone: before.gone.clone(), came: others };
+        for (place, keyed) in (self.first()..).zip(&before.came) {
+            if go.binary_search(&place).is_err() {
+                since.came.push(keyed.clone());
+            }
+        }
+        since
+            .gone
+            .extend(go.iter().filter(|place| **place < self.first()).map(|place| *place as u32));
+        since.gone.sort_unstable();
+        since.came.sort_unstable();
+        if !self.side.write_since(head, &since)? {
+            self.rewrite(head, since)?;
+        }
+        Ok(())
+    }
+
+    /// Writes all rows anew.
+    fn rewrite(&self, head: Position, since: Since) -> io::Result<()> {
+        let Since { gone, came } = since;
+        let count = self.side.count - gone.len() as u64 + came.len() as u64;
+        let origin = Origin { head, ..self.side.origin };
+        let mut out = SideFileWriter::create(self.side.path(), origin, self.key(), count)?;
+        let mut came = came.into_iter().peekable();
+        let mut gone = gone.into_iter().peekable();
+        let mut places = (0u32..).zip(&self.hashes);
+        self.side.each_key(|key| {
+            let (place, own) = places.next().ok_or_else(damaged)?;
+            if gone.next_if_eq(&place).is_some() {
                 return Ok(());
             }
-            while let Some((hash, key)) = others.next_if(|other| other.0 < hash) {
+            while let Some((hash, key)) = came.next_if(|other| other.0 < *own) {
                 out.put(hash, &key)?;
             }
-            out.put(hash, key)
+            out.put(*own, key)
         })?;
-        others.try_for_each(|(hash, key)| out.put(hash, &key))?;
+        came.try_for_each(|(hash, key)| out.put(hash, &key))?;
         out.finish()
     }
 }
 
-/// A row that is not settled, and its key.
-pub(super) type Other = (RowHash, Vec<u8>);
-
 /// A row as it was noted: its hash's bytes, and its key.
-pub(super) fn other(hash: &[u8], key: Option<&[u8]>) -> Option<Other> {
-    let hash = hash.try_into().map(u128::from_be_bytes).ok()?;
-    Some((RowHash(hash), key?.to_vec()))
+pub(super) fn keyed(hash: &[u8], key: Option<&[u8]>) -> Option<Keyed> {
+    Some((RowHash::from_bytes(hash.try_into().ok()?), key?.to_vec()))
 }
 
 /// Writes down the rows of a full file that was read as a whole, which led to
@@ -320,13 +340,15 @@ pub(super) fn note(
     path: &Path,
     head: Position,
     rules: Hash,
-    mut rows: Sorted,
+    rows: (RowKey, Sorted),
     count: u64,
 ) -> Result<(), SpoolError> {
     let fault = |error| super::spool::fault(path, error);
-    let mut out = EntriesWriter::create(path, head, rules, count).map_err(fault)?;
+    let (key, mut rows) = rows;
+    let mut out =
+        SideFileWriter::create(path, Origin { rules, head }, &key, count).map_err(fault)?;
     while let Some(row) = rows.next()? {
-        let (hash, key) = other(&row.key, row.record.as_deref()).ok_or_else(|| fault(damaged()))?;
+        let (hash, key) = keyed(&row.key, row.record.as_deref()).ok_or_else(|| fault(damaged()))?;
         out.put(hash, &key).map_err(fault)?;
     }
     out.finish().map_err(fault)
@@ -350,137 +372,4 @@ impl Fresh {
         }
         !looked.odd && self.rows <= self.rows_max && self.bytes <= FRESH_BYTES_MAX
     }
-}
-
-/// The entries of a side file, from the front to the end.
-struct Entries {
-    input: BufReader<Summing<io::Take<File>>>,
-    head: Position,
-    rules: Hash,
-    count: u64,
-    left: u64,
-    key: Vec<u8>,
-}
-
-impl Entries {
-    fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let summed = file.metadata()?.len().saturating_sub(SUM_BYTES);
-        let mut input = BufReader::with_capacity(BUFFER_BYTES, Summing::new(file.take(summed)));
-        let mut front = [0; HEAD_BYTES];
-        input.read_exact(&mut front)?;
-        let (magic, rest) = front.split_at(MAGIC.len());
-        let (rules, rest) = rest.split_at(32);
-        let (seq, rest) = rest.split_at(8);
-        let (hash, count) = rest.split_at(32);
-        let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-        let array = |bytes: &[u8]| Hash(std::array::from_fn(|index| bytes[index]));
-        if magic != MAGIC {
-            return Err(damaged());
-        }
-        let (head, count) = (Position { seq: number(seq), hash: array(hash) }, number(count));
-        Ok(Self { input, head, rules: array(rules), count, left: count, key: Vec::new() })
-    }
-
-    /// The next row and its key; at the end the checksum is compared.
-    fn next(&mut self) -> io::Result<Option<(RowHash, &[u8])>> {
-        if self.left == 0 {
-            if !self.input.fill_buf()?.is_empty() {
-                return Err(damaged());
-            }
-            let Summing { inner, sum } = self.input.get_mut();
-            let mut found = [0; SUM_BYTES as usize];
-            inner.get_mut().read_exact(&mut found)?;
-            return if sum.finish() == Hash(found) { Ok(None) } else { Err(damaged()) };
-        }
-        self.left -= 1;
-        let mut front = [0; HASH_BYTES + 2];
-        self.input.read_exact(&mut front)?;
-        let (hash, length) = front.split_at(HASH_BYTES);
-        let length = usize::from(length[0]) << 8 | usize::from(length[1]);
-        if length > KEY_BYTES_MAX {
-            return Err(damaged());
-        }
-        self.key.resize(length, 0);
-        self.input.read_exact(&mut self.key)?;
-        let hash = hash.iter().fold(0, |sum, byte| sum << 8 | u128::from(*byte));
-        Ok(Some((RowHash(hash), &self.key)))
-    }
-}
-
-/// Writes a side file, which takes the place of the one before at the end.
-struct EntriesWriter {
-    path: PathBuf,
-    next: PathBuf,
-    out: BufWriter<Summing<File>>,
-}
-
-impl EntriesWriter {
-    fn create(path: &Path, head: Position, rules: Hash, count: u64) -> io::Result<Self> {
-        let next = next_of(path);
-        if let Some(dir) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        }
-        let file =
-            File::options().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
-        let out = BufWriter::with_capacity(BUFFER_BYTES, Summing::new(file));
-        let mut writer = Self { path: path.to_owned(), next, out };
-        writer.out.write_all(&MAGIC)?;
-        writer.out.write_all(rules.as_bytes())?;
-        writer.out.write_all(&head.seq.to_be_bytes())?;
-        writer.out.write_all(head.hash.as_bytes())?;
-        writer.out.write_all(&count.to_be_bytes())?;
-        Ok(writer)
-    }
-
-    fn put(&mut self, hash: RowHash, key: &[u8]) -> io::Result<()> {
-        self.out.write_all(&hash.to_bytes())?;
-        self.out.write_all(&(key.len() as u16).to_be_bytes())?;
-        self.out.write_all(key)
-    }
-
-    fn finish(self) -> io::Result<()> {
-        let Summing { mut inner, sum } =
-            self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        inner.write_all(sum.finish().as_bytes())?;
-        // A power cut may leave half of it, which the checksum tells.
-        fs::rename(&self.next, &self.path)
-    }
-}
-
-/// A file, with the checksum of what is read from it or written to it, buffer by
-/// buffer.
-struct Summing<F> {
-    inner: F,
-    sum: Running,
-}
-
-impl<F> Summing<F> {
-    fn new(inner: F) -> Self {
-        Self { inner, sum: Purpose::Checksum.running() }
-    }
-}
-
-impl<F: Read> Read for Summing<F> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(into)?;
-        self.sum.update(&into[..count]);
-        Ok(count)
-    }
-}
-
-impl<F: Write> Write for Summing<F> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.sum.update(&bytes[..count]);
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-fn damaged() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "what is recalled of the last full file is damaged")
 }
