@@ -21,7 +21,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -86,6 +86,9 @@ impl Place {
 pub struct Packs {
     directory: PathBuf,
     files: Mutex<BTreeMap<PackId, Arc<Pack>>>,
+    /// Lets a test see what happens when a file cannot be synced.
+    #[cfg(test)]
+    pub no_sync: AtomicBool,
 }
 
 struct Pack {
@@ -93,6 +96,8 @@ struct Pack {
     path: PathBuf,
     end: AtomicU64,
     unsynced: AtomicU64,
+    /// Nobody knows what of it is on the disk.
+    broken: AtomicBool,
 }
 
 impl Packs {
@@ -102,7 +107,12 @@ impl Packs {
         let mut builder = std::fs::DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(&directory);
         made.map_err(|problem| file_error(&directory, &problem))?;
-        Ok(Self { directory, files: Mutex::default() })
+        Ok(Self {
+            directory,
+            files: Mutex::default(),
+            #[cfg(test)]
+            no_sync: AtomicBool::new(false),
+        })
     }
 
     /// Appends pages; answers the place of each.
@@ -137,11 +147,26 @@ impl Packs {
         let waiting = |pack: &&Arc<Pack>| pack.unsynced.load(Ordering::Relaxed) > 0;
         let packs: Vec<_> = self.lock().values().filter(waiting).cloned().collect();
         for pack in &packs {
-            let synced = pack.file.sync_data();
-            synced.map_err(|problem| file_error(&pack.path, &problem))?;
+            if pack.broken.load(Ordering::Relaxed) {
+                let problem = "an earlier fdatasync failed; restart the node once the disk is well";
+                return Err(StoreError::File { path: pack.path.clone(), problem: problem.into() });
+            }
+            if let Err(problem) = self.sync_data(&pack.file) {
+                // The next one would succeed without what this one lost.
+                pack.broken.store(true, Ordering::Relaxed);
+                return Err(file_error(&pack.path, &problem));
+            }
             pack.unsynced.store(0, Ordering::Relaxed);
         }
         Ok(packs.len() as u64)
+    }
+
+    fn sync_data(&self, file: &File) -> io::Result<()> {
+        #[cfg(test)]
+        if self.no_sync.load(Ordering::Relaxed) {
+            return Err(io::Error::other("broken by a test"));
+        }
+        file.sync_data()
     }
 
     /// Bytes that are not synced yet.
@@ -214,7 +239,9 @@ impl Packs {
             return Ok(pack);
         }
         let path = self.directory.join(id.file_name());
-        let made = OpenOptions::new().read(true).write(true).create(true).mode(0o600).open(&path);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let made = options.open(&path);
         let file = made.map_err(|problem| file_error(&path, &problem))?;
         // Its name has to survive a power cut, too.
         let synced = File::open(&self.directory).and_then(|directory| directory.sync_all());
@@ -239,7 +266,7 @@ fn keep_open(
     }
     let end = file.metadata().map_err(|problem| file_error(&path, &problem))?.len();
     let (end, unsynced) = (AtomicU64::new(end), AtomicU64::new(0));
-    let pack = Arc::new(Pack { file, path, end, unsynced });
+    let pack = Arc::new(Pack { file, path, end, unsynced, broken: AtomicBool::new(false) });
     files.insert(id, pack.clone());
     Ok(pack)
 }

@@ -83,14 +83,16 @@ impl Table {
     pub fn pass_on(&self, writes: Vec<Write>, number: u64) -> Result<(), StoreError> {
         let mut recent = self.write();
         let mut batch = sled::Batch::default();
-        for (key, value) in std::mem::take(&mut *recent).writes {
-            add(&mut batch, key, value);
+        for (key, value) in &recent.writes {
+            add(&mut batch, key.clone(), value.clone());
         }
         for (key, value) in writes {
             add(&mut batch, key.into(), value.map(IVec::from));
         }
         batch.insert(keys::APPLIED, &number.to_be_bytes());
-        Ok(self.sled.apply_batch(batch)?)
+        self.sled.apply_batch(batch)?;
+        *recent = Recent::default();
+        Ok(())
     }
 
     /// Gives sled the recent writes, the last of which have this number, in slices

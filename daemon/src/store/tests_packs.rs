@@ -105,6 +105,25 @@ fn a_reference_is_never_written_before_what_it_refers_to() {
 }
 
 #[test]
+fn a_pack_that_could_not_be_synced_once_is_never_taken_for_durable() {
+    let (directory, store, content) = loaded();
+    let head = store.head(&enterprise());
+    let more = noise(&mut Random::new(), 5000..7000);
+    store.shared.disk.packs.no_sync.store(true, Ordering::Relaxed);
+    try_commit(&store, &enterprise(), more.clone()).unwrap_err();
+    store.shared.disk.packs.no_sync.store(false, Ordering::Relaxed);
+    assert!(store.has_failed());
+    assert!(store.shared.disk.packs.sync().is_err(), "its bytes may be lost");
+    try_commit(&store, &enterprise(), vec![put(1, "x")]).unwrap_err();
+    assert_eq!(store.head(&enterprise()), head);
+    let copy = crashed(directory.path());
+    assert_holds(&open(copy.path()), &enterprise(), &content);
+    drop(store);
+    let store = open(directory.path());
+    commit(&store, &enterprise(), more);
+}
+
+#[test]
 fn what_is_behind_the_last_reference_does_not_matter() {
     let (directory, store, mut content) = loaded();
     let copy = crashed(directory.path());
