@@ -45,10 +45,10 @@ use protocol::hash::Purpose;
 use super::StoreError;
 
 const FILE: &str = "journal";
-/// Size of the file: some 250 changes of a row, which are in memory as well. With
-/// fewer a checkpoint, which takes 250 times as long as a change, would hold up
-/// more than one change in a hundred.
-pub const JOURNAL_BYTES: usize = 4 * 1024 * 1024;
+/// Size of the file: some 500 changes of a row, which are in memory as well. With
+/// fewer a checkpoint, which takes many times as long as a change, would hold up
+/// one change in a hundred at one of the two nodes that a change goes through.
+pub const JOURNAL_BYTES: usize = 8 * 1024 * 1024;
 /// Largest record without its header. Above it the cost of writing everything
 /// twice is more than that of a flush of sled.
 pub const RECORD_BYTES_MAX: usize = 256 * 1024;

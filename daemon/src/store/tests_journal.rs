@@ -390,7 +390,7 @@ fn a_full_journal_leads_to_a_checkpoint_and_goes_on() {
     let value = vec![b'x'; 50 * 1024];
     let mut before = 0;
     let mut lengths = Vec::new();
-    for number in 0..200 {
+    for number in 0..400 {
         write(&disk, number % 7, &value);
         let recorded = recorded(directory.path());
         if recorded < before {
@@ -401,8 +401,8 @@ fn a_full_journal_leads_to_a_checkpoint_and_goes_on() {
         }
         before = recorded;
     }
-    // 52 KiB each, of 4 MiB; the one behind goes through sled.
-    assert_eq!(lengths, [78, 78]);
+    // 52 KiB each, of 8 MiB; the one behind goes through sled.
+    assert_eq!(lengths, [157, 157]);
 }
 
 #[test]
