@@ -33,6 +33,8 @@ pub(super) struct Stage {
     pub number: u32,
     /// The generation that is filled.
     pub generation: u32,
+    /// Whether nothing was in it when this staging began.
+    pub was_empty: bool,
     /// The generation that readers see, if any.
     pub current: Option<u32>,
     /// Records of the tree.
@@ -119,7 +121,8 @@ impl Staging {
     /// A leaf that is here with the right hash; `true` if it lies in the staged
     /// generation.
     fn held(&self, page: &PageRef) -> Result<Option<(Leaf, bool)>, StoreError> {
-        for generation in [Some(self.stage.generation), self.stage.current].into_iter().flatten() {
+        let staged = (!self.stage.was_empty).then_some(self.stage.generation);
+        for generation in [staged, self.stage.current].into_iter().flatten() {
             let shared = &self.store.shared;
             let pages = GenerationPages::new(shared, self.stage.number, generation);
             if let Some(leaf) = pages.leaf_at(&page.first_key)?
@@ -163,6 +166,9 @@ impl Staging {
     /// Notes staged leaves behind the last one and before `key` (or up to the
     /// end) for deletion: they belong to an older head.
     async fn remove_stale(&mut self, key: Option<&[u8]>) -> Result<(), StoreError> {
+        if self.stage.was_empty {
+            return Ok(());
+        }
         let mut next = match &self.last {
             Some(last) => self.staged_behind(last)?,
             None => self.first_staged()?,

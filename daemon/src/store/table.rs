@@ -25,11 +25,15 @@ pub type Pair = (IVec, IVec);
 /// A range of keys.
 pub type KeyRange<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
-/// What sled is thought to write for a key beside the key and its value: at each
-/// tenth change of a node it writes all of it anew, up to 16 values. For the seven
-/// keys of a changed row 78 KB were measured (`docs/performance.md`). It is no
-/// upper bound, so there is room between [`SLICE_BYTES`] and the segment.
-const NODE_BYTES: usize = 16 * 1024;
+/// What sled is thought to write for each byte of keys and values: at each tenth
+/// change of a node it writes all of it anew, up to 16 values, and when it splits
+/// one, both halves. Three times was measured, for rounds of changed rows and for
+/// loads. It is no upper bound, so there is room between [`SLICE_BYTES`] and the
+/// segment.
+const SLED_BYTES_PER_BYTE: usize = 4;
+/// The same for each key, whatever its length. It limits memory, too: what a batch
+/// replaces in sled is freed behind it, some 20 KB a key.
+const SLED_BYTES_PER_KEY: usize = 4096;
 /// The most that sled is thought to write between two calls of `fdatasync`.
 ///
 /// sled writes its log as it goes, takes what `sync_file_range` has written for
@@ -70,11 +74,11 @@ impl Table {
     pub fn keep(&self, writes: Vec<Write>) {
         let mut recent = self.write();
         for (key, value) in writes {
-            let added = bytes_in_sled(key.len(), value.as_ref().map(Vec::len));
             let (key, value) = (IVec::from(key), value.map(IVec::from));
-            let replaced = recent.writes.insert(key.clone(), value);
-            let before = replaced.map(|value| bytes_in_sled(key.len(), value.map(|v| v.len())));
-            recent.sled_bytes = recent.sled_bytes + added - before.unwrap_or(0);
+            recent.sled_bytes += bytes_in_sled(&key, value.as_ref());
+            if let Some(replaced) = recent.writes.insert(key.clone(), value) {
+                recent.sled_bytes -= bytes_in_sled(&key, replaced.as_ref());
+            }
         }
     }
 
@@ -111,14 +115,14 @@ impl Table {
         let mut slice = sled::Batch::default();
         let (mut in_slice, mut moved) = (0, 0);
         for (key, value) in &recent.writes {
-            let bytes = key.len() + value.as_ref().map_or(0, |value| value.len());
-            if in_slice > 0 && in_slice + NODE_BYTES + bytes > slice_bytes {
+            let bytes = bytes_in_sled(key, value.as_ref());
+            if in_slice > 0 && in_slice + bytes > slice_bytes {
                 self.sled.apply_batch(std::mem::take(&mut slice))?;
                 sync()?;
                 in_slice = 0;
             }
-            in_slice += NODE_BYTES + bytes;
-            moved += bytes;
+            in_slice += bytes;
+            moved += key.len() + value.as_ref().map_or(0, |value| value.len());
             add(&mut slice, key.clone(), value.clone());
         }
         if in_slice > 0 {
@@ -152,8 +156,10 @@ fn add(batch: &mut sled::Batch, key: IVec, value: Option<IVec>) {
     }
 }
 
-fn bytes_in_sled(key: usize, value: Option<usize>) -> usize {
-    NODE_BYTES + key + value.unwrap_or(0)
+/// What sled is thought to write for a key and its value.
+fn bytes_in_sled(key: &IVec, value: Option<&IVec>) -> usize {
+    let bytes = key.len() + value.map_or(0, |value| value.len());
+    SLED_BYTES_PER_BYTE * bytes + SLED_BYTES_PER_KEY
 }
 
 /// The table while no batch is applied.

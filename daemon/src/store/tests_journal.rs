@@ -337,9 +337,10 @@ fn a_checkpoint_that_is_interrupted_loses_nothing() {
     let disk = open_disk(directory.path());
     // More keys than a slice has, and then each of them again but for a few that
     // go: neither of the two rounds may be seen in the other.
-    (0..400).for_each(|number| write(&disk, number, b"first"));
+    let value = |word: &str| word.repeat(600).into_bytes();
+    (0..400).for_each(|number| write(&disk, number, &value("first")));
     disk.checkpoint().unwrap();
-    let mut expected = numbers(400, b"then");
+    let mut expected = numbers(400, &value("then"));
     for number in 0..400u64 {
         if number % 50 == 7 {
             let mut batch = Batch::default();
@@ -347,7 +348,7 @@ fn a_checkpoint_that_is_interrupted_loses_nothing() {
             disk.apply(batch).unwrap();
             expected.remove(&number.to_be_bytes()[..]);
         } else {
-            disk.apply(batch(number, b"then")).unwrap();
+            disk.apply(batch(number, &value("then"))).unwrap();
         }
     }
     disk.make_durable().unwrap();
@@ -364,7 +365,7 @@ fn a_checkpoint_that_is_interrupted_loses_nothing() {
     std::fs::remove_file(copy.path().join("journal")).unwrap();
     let part = table(&open_disk(copy.path()));
     assert_eq!(part[&0u64.to_be_bytes()[..]], b"last");
-    assert_eq!(part[&399u64.to_be_bytes()[..]], b"first");
+    assert_eq!(part[&399u64.to_be_bytes()[..]], value("first"));
     disk.broken.slice.store(false, Ordering::Relaxed);
     disk.checkpoint().unwrap();
     assert_eq!(table(&open_disk(crashed(directory.path()).path())), expected);
@@ -408,7 +409,7 @@ fn a_full_journal_leads_to_a_checkpoint_and_goes_on() {
 #[test]
 fn an_idle_writer_makes_a_checkpoint_before_the_journal_is_full() {
     let (directory, store) = fresh();
-    let relieved = (0..1000).find(|number| {
+    let relieved = (0..2000).find(|number| {
         let syncs = store.counters().syncs;
         commit(&store, &enterprise(), vec![put(*number, "x")]);
         tidy(&store);

@@ -110,7 +110,7 @@ fn sled_gets_slices_of_a_limited_size_and_the_number_with_the_last() {
     // Of two values under one key only the last counts.
     for round in 0..2 {
         for number in 0..300u64 {
-            table.keep(vec![(key_of(number), Some(vec![round; random.below(9000) as usize]))]);
+            table.keep(vec![(key_of(number), Some(vec![round; random.below(6000) as usize]))]);
         }
     }
     assert!(table.recent_bytes() > SLICE_BYTES && table.recent_bytes() < 2 * SLICE_BYTES);

@@ -758,13 +758,20 @@ struct PageBatch<'a> {
     writer: &'a Writer,
     batch: Batch,
     snapshots: &'a [Arc<OpenSnapshot>],
+    /// Whether all leaves are new.
+    all_new: bool,
     /// Leaves and indexes whose keys are new.
     new: Vec<(Vec<u8>, &'a [u8])>,
 }
 
 impl<'a> PageBatch<'a> {
     fn new(writer: &'a Writer, snapshots: &'a [Arc<OpenSnapshot>]) -> Self {
-        Self { writer, batch: Batch::default(), snapshots, new: Vec::new() }
+        Self { writer, batch: Batch::default(), snapshots, all_new: false, new: Vec::new() }
+    }
+
+    /// Chunks that a leaf or an index has now.
+    fn chunks(&self, key: &[u8]) -> Result<u16, StoreError> {
+        if self.all_new { Ok(0) } else { self.writer.shared.disk.chunks(key) }
     }
 
     /// Writes or removes an inner page or a patch, or removes a leaf.
@@ -780,7 +787,7 @@ impl<'a> PageBatch<'a> {
 
     /// Writes a leaf.
     fn put_leaf(&mut self, key: Vec<u8>, value: &'a [u8]) -> Result<(), StoreError> {
-        let chunks = self.writer.shared.disk.chunks(&key)?;
+        let chunks = self.chunks(&key)?;
         self.writer.save_for_snapshots(&mut self.batch, self.snapshots, &key)?;
         match chunks {
             0 => self.new.push((key, value)),
@@ -791,7 +798,7 @@ impl<'a> PageBatch<'a> {
 
     /// Writes or removes an index, which no snapshot reads.
     fn put_index(&mut self, key: Vec<u8>, value: Option<&'a [u8]>) -> Result<(), StoreError> {
-        match (self.writer.shared.disk.chunks(&key)?, value) {
+        match (self.chunks(&key)?, value) {
             (0, Some(value)) => self.new.push((key, value)),
             (chunks, value) => self.replace(&key, value, chunks),
         }

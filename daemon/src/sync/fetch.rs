@@ -13,9 +13,10 @@ use protocol::{
     page::PageRef,
     session::{
         PeerMisbehaved,
-        fetch::{FetchAction, FetchedLeaf, TreeFetch},
+        fetch::{ArrivedLeaf, FetchAction, FetchedLeaf, TreeFetch},
     },
 };
+use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 
 use super::{Context, follow::Trouble};
 use crate::{
@@ -130,6 +131,7 @@ impl Sink {
                 }
             }
             FetchAction::Resolve(leaves) => fetch.handle_resolved(&self.resolve(&leaves)?),
+            FetchAction::Check(leaves) => fetch.handle_checked(check(leaves))?,
             FetchAction::Stage(leaf) => self.stage(leaf).await?,
             FetchAction::Finish => {
                 let fetched = match std::mem::replace(self, Sink::None) {
@@ -187,6 +189,15 @@ impl Sink {
             Sink::Healing(healing, _) => healing.stage(leaf).await,
             _ => Err(StoreError::Closed),
         }
+    }
+}
+
+/// Checks leaves on all cores.
+fn check(leaves: Vec<ArrivedLeaf>) -> Vec<Result<FetchedLeaf, PeerMisbehaved>> {
+    match leaves.len() {
+        // Waking another thread would take longer.
+        0..=2 => leaves.into_iter().map(ArrivedLeaf::check).collect(),
+        _ => leaves.into_par_iter().map(ArrivedLeaf::check).collect(),
     }
 }
 

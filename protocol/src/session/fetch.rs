@@ -42,6 +42,35 @@ const LEAVES_AHEAD_MAX: usize = 2 * PAGES_MAX;
 /// and a bound on what an origin that invents pages can take.
 const LIST_BYTES_MAX: usize = 256 * 1024 * 1024;
 
+/// Leaves that are checked together, enough to share out among threads.
+const LEAVES_TOGETHER: usize = 32;
+/// Bytes that end such a group earlier: one leaf may have 16 MiB.
+const LEAF_BYTES_TOGETHER: usize = 1024 * 1024;
+
+/// A leaf that has arrived, and may be anything.
+#[derive(Debug)]
+pub struct ArrivedLeaf {
+    /// As its parent holds it.
+    expected: PageRef,
+    body: Vec<u8>,
+}
+
+impl ArrivedLeaf {
+    /// Reads it and compares it with what its parent holds, which needs nothing
+    /// else: any number of leaves can be checked at the same time.
+    pub fn check(self) -> Result<FetchedLeaf, PeerMisbehaved> {
+        let Self { expected, body } = self;
+        let leaf = Leaf::decode(&body)?;
+        let described = leaf.describe_with_index();
+        let page = &described.0;
+        let in_place = expected.first_key.is_empty() || page.first_key == expected.first_key;
+        if page.hash != expected.hash || page.records != expected.records || !in_place {
+            return Err(PeerMisbehaved::WrongPage("a leaf is not the one its parent holds"));
+        }
+        Ok(FetchedLeaf::Arrived { described, leaf, body })
+    }
+}
+
 /// A leaf of the fetched tree, in key order.
 #[derive(Debug)]
 pub enum FetchedLeaf {
@@ -100,6 +129,9 @@ pub enum FetchAction {
     /// Say which of these leaves the replica holds, with
     /// [`TreeFetch::handle_resolved`].
     Resolve(Vec<PageRef>),
+    /// [`ArrivedLeaf::check`] each of these, and answer with
+    /// [`TreeFetch::handle_checked`], in their order.
+    Check(Vec<ArrivedLeaf>),
     /// Stage this leaf behind those before.
     Stage(FetchedLeaf),
     /// All leaves are staged: check the root and make the tree the replica's.
@@ -134,6 +166,13 @@ struct Leaves {
     resolving: usize,
     /// For each resolved leaf, whether it is held.
     held: Vec<bool>,
+    /// Up to which of them those that are not held have arrived.
+    arrived: usize,
+    /// Leaves that were asked for and have not arrived.
+    awaited: usize,
+    /// Those that have, and are not being checked yet.
+    unchecked: Vec<ArrivedLeaf>,
+    unchecked_bytes: usize,
     staged: usize,
 }
 
@@ -437,19 +476,42 @@ impl TreeFetch {
         let State::Leaves(leaves) = &mut self.state else {
             return Err(PeerMisbehaved::Unexpected("a leaf"));
         };
-        if leaves.staged >= leaves.held.len() {
+        if leaves.awaited == 0 {
             return Err(PeerMisbehaved::Unexpected("a page that nobody asked for"));
         }
-        let expected = &leaves.all[leaves.staged];
-        let leaf = Leaf::decode(&body)?;
-        let described = leaf.describe_with_index();
-        let page = &described.0;
-        let in_place = expected.first_key.is_empty() || page.first_key == expected.first_key;
-        if page.hash != expected.hash || page.records != expected.records || !in_place {
-            return Err(PeerMisbehaved::WrongPage("a leaf is not the one its parent holds"));
+        while leaves.held.get(leaves.arrived) == Some(&true) {
+            leaves.arrived += 1;
         }
-        leaves.staged += 1;
-        self.actions.push_back(FetchAction::Stage(FetchedLeaf::Arrived { described, leaf, body }));
+        let expected = leaves.all[leaves.arrived].clone();
+        leaves.arrived += 1;
+        leaves.awaited -= 1;
+        leaves.unchecked_bytes += body.len();
+        leaves.unchecked.push(ArrivedLeaf { expected, body });
+        if leaves.awaited == 0
+            || leaves.unchecked.len() >= LEAVES_TOGETHER
+            || leaves.unchecked_bytes >= LEAF_BYTES_TOGETHER
+        {
+            leaves.unchecked_bytes = 0;
+            let unchecked = std::mem::take(&mut leaves.unchecked);
+            self.actions.push_back(FetchAction::Check(unchecked));
+        }
+        Ok(())
+    }
+
+    /// What came of the leaves of [`FetchAction::Check`].
+    pub fn handle_checked(
+        &mut self,
+        checked: Vec<Result<FetchedLeaf, PeerMisbehaved>>,
+    ) -> Result<(), PeerMisbehaved> {
+        for leaf in checked {
+            let leaf = leaf?;
+            self.stage_held();
+            let State::Leaves(leaves) = &mut self.state else {
+                return Ok(());
+            };
+            self.actions.push_back(FetchAction::Stage(leaf));
+            leaves.staged += 1;
+        }
         self.advance_leaves();
         Ok(())
     }
@@ -467,15 +529,15 @@ impl TreeFetch {
             .filter(|&index| !leaves.held[index])
             .map(|index| leaves.all[index].first_key.clone())
             .collect();
+        leaves.awaited += keys.len();
         if !keys.is_empty() {
             self.actions.push_back(FetchAction::Send(TreeRequest::Pages { level: 0, keys }));
         }
         self.advance_leaves();
     }
 
-    /// Stages held leaves up to the next one that has to arrive, and looks
-    /// further ahead.
-    fn advance_leaves(&mut self) {
+    /// Stages held leaves up to the next one that has to arrive.
+    fn stage_held(&mut self) {
         let State::Leaves(leaves) = &mut self.state else {
             return;
         };
@@ -484,6 +546,14 @@ impl TreeFetch {
             self.actions.push_back(FetchAction::Stage(FetchedLeaf::Held(page)));
             leaves.staged += 1;
         }
+    }
+
+    /// As `stage_held`, and looks further ahead.
+    fn advance_leaves(&mut self) {
+        self.stage_held();
+        let State::Leaves(leaves) = &mut self.state else {
+            return;
+        };
         if leaves.staged == leaves.all.len() {
             self.actions.push_back(FetchAction::Finish);
             self.state = State::Finished;

@@ -9,7 +9,7 @@ use protocol::{
     page::PageRef,
     session::{
         PeerMisbehaved,
-        fetch::{FetchAction, FetchedLeaf, Piece, TreeFetch},
+        fetch::{ArrivedLeaf, FetchAction, FetchedLeaf, Piece, TreeFetch},
         follower::{Follower, FollowerAction},
         link::FollowEnd,
     },
@@ -138,6 +138,12 @@ impl PageTaking {
                 (FetchAction::Resolve(pages), Some(partition)) => {
                     let held = store.held(&partition, &pages);
                     self.fetch.handle_resolved(&held);
+                }
+                (FetchAction::Check(leaves), Some(_)) => {
+                    let checked = leaves.into_iter().map(ArrivedLeaf::check).collect();
+                    if let Err(problem) = self.fetch.handle_checked(checked) {
+                        return PageStep::Misbehaved(problem);
+                    }
                 }
                 (FetchAction::Stage(leaf), Some(partition)) => {
                     store.stage(&partition, &leaf);

@@ -42,10 +42,12 @@ impl Writer {
         batch.put(keys::staging(state.number), generation.to_be_bytes().to_vec());
         self.apply_to(partition, &state, batch)?;
         let (number, ticket) = (state.number, self.next_ticket);
+        let leaves = keys::page(number, generation, 0, &[]);
+        let was_empty = self.shared.disk.first_key(&leaves)?.is_none();
         self.next_ticket += 1;
         self.stagings.insert(number, ticket);
         let partition = partition.clone();
-        Ok(Stage { partition, ticket, number, generation, current, records })
+        Ok(Stage { partition, ticket, number, generation, was_empty, current, records })
     }
 
     /// Two stagings of one partition fill the same generation, so only the
@@ -64,6 +66,8 @@ impl Writer {
     ) -> Result<(), StoreError> {
         self.refuse_overtaken(stage)?;
         let mut pages = PageBatch::new(self, &[]);
+        // Leaves come in the order of their keys, each once.
+        pages.all_new = stage.was_empty;
         let key =
             |level, first_key: &[u8]| keys::page(stage.number, stage.generation, level, first_key);
         for first_key in &leaves.removed {

@@ -233,6 +233,9 @@ fn act(
             };
             fetch.handle_resolved(&leaves.iter().map(held).collect::<Vec<_>>());
         }
+        FetchAction::Check(leaves) => {
+            fetch.handle_checked(leaves.into_iter().map(ArrivedLeaf::check).collect())?;
+        }
         FetchAction::Stage(FetchedLeaf::Held(page)) => {
             cost.records.extend(own.below(0, &page.first_key));
         }
