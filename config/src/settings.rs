@@ -36,12 +36,13 @@ const SECONDS: [&str; 2] = ["seconds", "秒"];
 const DAY_S: u64 = 24 * 3600;
 
 /// 64 MiB were no faster on a county of a million records, whose pages lie mostly
-/// beside the database. Upper bound: 64 GiB, more than the machines this runs on
+/// beside the database, and of small values the cache takes several times its
+/// size. Upper bound: 64 GiB, more than the machines this runs on
 /// have.
 pub(crate) const CACHE_MB: Number = Number {
     table: "store",
     key: "cache_mb",
-    default: Fallback::Is(32),
+    default: Fallback::Is(16),
     min: 8,
     max: 65_536,
     unit: MIB,

@@ -42,6 +42,10 @@ pub const CHUNK_BYTES_MAX: usize = 60 * 1024;
 /// 4: the hashes of keys and the digests of entries, and so the ends of pages,
 /// follow another rule than before, and pages may lie in packs.
 const FORMAT_VERSION: u32 = 4;
+/// What sled is thought to write for what lies in memory, before an idle moment
+/// takes it there: more than the changed rows that fill the journal come to, and
+/// 8000 references to pages.
+const RECENT_BYTES_MAX: usize = 4 * SEGMENT_BYTES;
 /// sled's unit of allocation. With the default of 512 KiB, values of 64 KiB
 /// would be moved out of the file.
 pub const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
@@ -252,10 +256,10 @@ impl Disk {
         self.move_to_sled(&mut self.journal())
     }
 
-    /// Whether the journal is so full that an idle moment is well used for a
-    /// checkpoint.
+    /// Whether the journal is so full, or so much lies in memory, that an idle
+    /// moment is well used for a checkpoint.
     pub fn wants_checkpoint(&self) -> bool {
-        self.journal().is_nearly_full()
+        self.journal().is_nearly_full() || self.table.recent_bytes() > RECENT_BYTES_MAX
     }
 
     fn move_to_sled(&self, journal: &mut Journal) -> Result<(), StoreError> {
