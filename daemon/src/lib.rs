@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod app;
 pub mod cli;
+mod cores;
 pub mod ingest;
 pub mod membership;
 pub mod net;

@@ -78,6 +78,12 @@ pub fn compress(raw: &[u8]) -> Vec<u8> {
     })
 }
 
+/// How many bytes these say that they decompress to: [`decompress`] makes no more
+/// of them.
+pub fn claimed_bytes(packed: &[u8]) -> usize {
+    packed.first_chunk::<4>().map_or(0, |length| u32::from_be_bytes(*length) as usize)
+}
+
 /// Decompresses what [`compress`] made, to at most `limit` bytes, and no more
 /// than the length in front says.
 pub fn decompress(packed: &[u8], limit: usize) -> Result<Vec<u8>, DecodeError> {

@@ -155,7 +155,9 @@ pub fn update<P: Pages>(
     update.patched = std::mem::take(&mut touched.patches);
     let mut level = 0;
     loop {
-        let count = level_pages(level) - touched.consumed.len() as u64 + touched.made.len() as u64;
+        let kept = level_pages(level).checked_sub(touched.consumed.len() as u64);
+        let kept = kept.ok_or(DecodeError::Invalid("there are more pages than the tree has"))?;
+        let count = kept + touched.made.len() as u64;
         let made = touched.made.iter().map(|made| made.page.clone());
         let rewrote: Vec<PageRef> = made.chain(std::mem::take(&mut touched.patched)).collect();
         let removed = touched.only_removed();
@@ -258,7 +260,7 @@ impl Touched {
 
 fn change_leaves<P: Pages>(pages: &mut P, changes: &[Change]) -> Result<Touched, P::Error> {
     let mut leaves = Leaves::default();
-    let mut changes = Ahead(changes);
+    let mut changes = Remaining(changes);
     let mut due = VecDeque::new();
     while let Some(first) = changes.0.first() {
         // What a leaf that is written anew took with it.
@@ -266,6 +268,7 @@ fn change_leaves<P: Pages>(pages: &mut P, changes: &[Change]) -> Result<Touched,
         if due.is_empty() {
             due = look_ahead(pages, &changes)?;
         }
+        debug_assert!(due.front().is_none_or(|due| due.changes[0].key() == first.key()));
         let outcome = match due.pop_front() {
             Some(due) => (due.kept.first_key, due.changes.len(), due.outcome?),
             // It has no index.
@@ -286,8 +289,9 @@ fn change_leaves<P: Pages>(pages: &mut P, changes: &[Change]) -> Result<Touched,
     leaves.finish(pages)
 }
 
-/// A leaf whose turn will come, and what becomes of it then: no other leaf's
-/// changes touch it unless they take its own with them.
+/// A leaf whose turn will come, and what becomes of it then. It stays true: a leaf
+/// before it that is written anew ends where an old one began, so either this one
+/// is as it was, or its changes went with that one's.
 struct Due<'a> {
     kept: Kept,
     changes: &'a [Change],
@@ -297,9 +301,9 @@ struct Due<'a> {
 /// What becomes of the leaves of the next changes, up to one without an index.
 fn look_ahead<'a, P: Pages>(
     pages: &mut P,
-    changes: &Ahead<'a>,
+    changes: &Remaining<'a>,
 ) -> Result<VecDeque<Due<'a>>, P::Error> {
-    let mut changes = Ahead(changes.0);
+    let mut changes = Remaining(changes.0);
     let mut found = Vec::new();
     while found.len() < LEAVES_AT_ONCE
         && let Some(first) = changes.0.first()
@@ -320,9 +324,9 @@ fn look_ahead<'a, P: Pages>(
 }
 
 /// Changes that are still to be applied, in key order.
-struct Ahead<'a>(&'a [Change]);
+struct Remaining<'a>(&'a [Change]);
 
-impl<'a> Ahead<'a> {
+impl<'a> Remaining<'a> {
     /// The next changes whose keys are below `bound`; all if there is none.
     fn below(&self, bound: Option<&[u8]>) -> &'a [Change] {
         let inside = |change: &Change| bound.is_none_or(|bound| change.key() < bound);
@@ -383,7 +387,7 @@ impl Leaves {
 fn rewrite_leaves<P: Pages>(
     pages: &mut P,
     key: &[u8],
-    changes: &mut Ahead<'_>,
+    changes: &mut Remaining<'_>,
     leaves: &mut Leaves,
 ) -> Result<(), P::Error> {
     let mut old = pages.seek_leaf(key)?;

@@ -16,9 +16,9 @@ use protocol::{
     page::{LeafBuilder, MadePage, RawLeaf},
     record::key_hashes,
 };
-use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::{StoreError, state::OwnChanges, writer::check_limits};
+use crate::cores::on_all_cores;
 
 /// The next change set of an own partition, but for what depends on its head.
 pub(super) struct Prepared {
@@ -81,19 +81,7 @@ impl MadeAhead {
 
 /// The pages of leaves, in their order.
 pub(super) fn make_leaves(leaves: &[RawLeaf]) -> Vec<MadePage> {
-    on_all_cores(leaves, RawLeaf::make)
-}
-
-/// What comes of each of these, in their order.
-pub(super) fn on_all_cores<T: Sync, R: Send>(
-    of: &[T],
-    make: impl Fn(&T) -> R + Sync + Send,
-) -> Vec<R> {
-    match of.len() {
-        // Waking another thread would take longer.
-        0..=2 => of.iter().map(make).collect(),
-        _ => of.par_iter().map(make).collect(),
-    }
+    on_all_cores(leaves.iter().collect(), RawLeaf::make)
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ use super::{
     journal::{self, Journal, Write},
     keys,
     packs::{self, PackId, Packs, Place},
-    table::{KeyRange, Pair, SLICE_BYTES, Table, View},
+    table::{KeyRange, Pair, Table, View},
 };
 
 /// Largest value that sled gets. Larger ones are cut.
@@ -42,10 +42,6 @@ pub const CHUNK_BYTES_MAX: usize = 60 * 1024;
 /// 4: the hashes of keys and the digests of entries, and so the ends of pages,
 /// follow another rule than before, and pages may lie in packs.
 const FORMAT_VERSION: u32 = 4;
-/// What sled is thought to write for what lies in memory, before an idle moment
-/// takes it there: more than the changed rows that fill the journal come to, and
-/// 8000 references to pages.
-const RECENT_BYTES_MAX: usize = 4 * SEGMENT_BYTES;
 /// sled's unit of allocation. With the default of 512 KiB, values of 64 KiB
 /// would be moved out of the file.
 pub const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
@@ -110,7 +106,7 @@ impl Disk {
         let format = (keys::FORMAT.to_vec(), Some(FORMAT_VERSION.to_be_bytes().to_vec()));
         table.pass_on(vec![format], first)?;
         sync()?;
-        let journal = Mutex::new(Journal::open(path, first)?);
+        let (journal, packs) = (Journal::open(path, first)?, Packs::open(path)?);
         // The files' own names have to survive a power cut, too.
         for directory in [&database, path] {
             File::open(directory).and_then(|open| open.sync_all()).map_err(file_error)?;
@@ -119,8 +115,8 @@ impl Disk {
             table,
             db,
             data,
-            packs: Packs::open(path)?,
-            journal,
+            packs,
+            journal: Mutex::new(journal),
             path: path.to_owned(),
             reserve_mb,
             #[cfg(test)]
@@ -156,16 +152,25 @@ impl Disk {
             return Ok(());
         }
         let mut journal = self.journal();
-        if journal.note(&batch.writes) {
-            self.table.keep(batch.writes);
-            return Ok(());
+        let mut noted = journal.note(&batch.writes);
+        if !noted && !journal.is_incomplete() && journal::has_room_for(&batch.writes) {
+            // It is full, and then it is empty.
+            self.move_to_sled(&mut journal)?;
+            noted = journal.note(&batch.writes);
         }
-        self.pass_on(&mut journal, batch)
+        if !noted {
+            return self.pass_on(&mut journal, batch);
+        }
+        self.table.keep(batch.writes);
+        if self.table.is_over(2) {
+            self.move_to_sled(&mut journal)?;
+        }
+        Ok(())
     }
 
     /// Gives a batch to sled at once.
     fn pass_on(&self, journal: &mut Journal, batch: Batch) -> Result<(), StoreError> {
-        if self.table.recent_bytes() > SLICE_BYTES && !journal.is_incomplete() {
+        if self.table.has_several_slices() && !journal.is_incomplete() {
             self.move_to_sled(journal)?;
         }
         self.sync_packs()?;
@@ -203,6 +208,9 @@ impl Disk {
         self.check_room(bytes)?;
         let bodies: Vec<&[u8]> = pages.iter().map(|(_, page)| *page).collect();
         let places = self.packs.append(generation, &bodies)?;
+        if self.packs.unsynced_bytes() > packs::UNSYNCED_BYTES_MAX {
+            self.sync_packs()?;
+        }
         self.bytes_written.fetch_add(added, Ordering::Relaxed);
         for ((key, page), place) in pages.iter().zip(places) {
             let value = [&PACKED.to_be_bytes()[..], &checksum(page), &place.encode()].concat();
@@ -217,6 +225,13 @@ impl Disk {
             Some((number, generation)) => self.packs.remove(number, generation),
             None => Ok(()),
         }
+    }
+
+    /// Removes the packs of all partitions' numbers from this one on.
+    pub fn remove_packs_from(&self, number: u32) -> Result<(), StoreError> {
+        let packs = self.packs.list()?;
+        let mut above = packs.iter().filter(|id| id.number >= number);
+        above.try_for_each(|id| self.packs.remove(id.number, Some(id.generation)))
     }
 
     fn journal(&self) -> MutexGuard<'_, Journal> {
@@ -259,21 +274,17 @@ impl Disk {
     /// Whether the journal is so full, or so much lies in memory, that an idle
     /// moment is well used for a checkpoint.
     pub fn wants_checkpoint(&self) -> bool {
-        self.journal().is_nearly_full() || self.table.recent_bytes() > RECENT_BYTES_MAX
+        self.journal().is_nearly_full() || self.table.is_over(1)
     }
 
     fn move_to_sled(&self, journal: &mut Journal) -> Result<(), StoreError> {
-        let slice_bytes = if journal.is_incomplete() {
-            // Nobody could complete what a crash left behind.
-            usize::MAX
-        } else {
-            if self.table.recent_bytes() > SLICE_BYTES {
-                self.write_journal(journal)?;
-            }
-            SLICE_BYTES
-        };
+        // With an incomplete journal nobody could complete what a crash left behind.
+        let in_slices = !journal.is_incomplete();
+        if in_slices && self.table.has_several_slices() {
+            self.write_journal(journal)?;
+        }
         self.sync_packs()?;
-        let moved = self.table.move_to_sled(journal.last(), slice_bytes, || {
+        let moved = self.table.move_to_sled(journal.last(), in_slices, || {
             sync_sled(&self.db, &self.data)?;
             self.syncs.fetch_add(1, Ordering::Relaxed);
             #[cfg(test)]
@@ -611,7 +622,7 @@ fn replay(
         last = number;
     }
     if last > applied {
-        table.move_to_sled(last, SLICE_BYTES, sync)?;
+        table.move_to_sled(last, true, sync)?;
         tracing::info!(batches = last - applied, "replayed the journal into the database");
     }
     Ok(last)

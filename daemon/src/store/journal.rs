@@ -93,7 +93,7 @@ impl Journal {
         let bytes = encoded_bytes(writes);
         let end = self.end + self.pending.len() + HEADER_BYTES + bytes;
         if self.incomplete
-            || bytes > RECORD_BYTES_MAX
+            || !has_room_for(writes)
             || end.next_multiple_of(BLOCK_BYTES) > JOURNAL_BYTES
         {
             return false;
@@ -164,6 +164,11 @@ impl Journal {
         self.pending.clear();
         self.incomplete = false;
     }
+}
+
+/// Whether an empty journal has room for a record of these writes.
+pub fn has_room_for(writes: &[Write]) -> bool {
+    encoded_bytes(writes) <= RECORD_BYTES_MAX
 }
 
 /// What the file in `directory` holds; nothing if there is none.

@@ -5,7 +5,8 @@
 //! appended to a file, the *pack* of their generation, and the table gets only
 //! the place of each. All others lie in the table, and so does a leaf that is
 //! written anew: what it was stays behind as waste in the pack until the
-//! generation is dropped, and [`may_grow`] limits how much that can be.
+//! generation is dropped, which an own partition's never is. So a pack may become
+//! waste altogether, but it does not grow while half of it is ([`may_grow`]).
 //!
 //! What holds: bytes of a pack that the table refers to never change, and are on
 //! the disk before the reference is (`Disk` calls [`Packs::sync`] before it
@@ -36,7 +37,7 @@ pub const DIRECTORY: &str = "packs";
 pub const APPEND_BYTES_MIN: usize = 256 * 1024;
 /// Bytes that wait for `fdatasync`: with more the last one of a load would take
 /// long, with fewer there would be one after each change set.
-const UNSYNCED_BYTES_MAX: u64 = 8 * 1024 * 1024;
+pub const UNSYNCED_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Files that are kept open for reading: there is one for each partition.
 const FILES_OPEN_MAX: usize = 64;
 /// Longest page, as a bound on what a garbled place makes us read.
@@ -129,10 +130,7 @@ impl Packs {
         };
         let places = pages.iter().map(place).collect();
         pack.end.fetch_add(content.len() as u64, Ordering::Relaxed);
-        let unsynced = pack.unsynced.fetch_add(content.len() as u64, Ordering::Relaxed);
-        if unsynced + content.len() as u64 > UNSYNCED_BYTES_MAX {
-            self.sync()?;
-        }
+        pack.unsynced.fetch_add(content.len() as u64, Ordering::Relaxed);
         Ok(places)
     }
 
@@ -170,7 +168,6 @@ impl Packs {
     }
 
     /// Bytes that are not synced yet.
-    #[cfg(test)]
     pub fn unsynced_bytes(&self) -> u64 {
         self.lock().values().map(|pack| pack.unsynced.load(Ordering::Relaxed)).sum()
     }
@@ -271,8 +268,8 @@ fn keep_open(
     Ok(pack)
 }
 
-/// Whether a pack of so many bytes may get `added` bytes of `pages` pages, in a
-/// tree of so many pages: at most half of it may then be waste.
+/// Whether a pack of so many bytes may get `added` bytes of `pages` pages, for a
+/// tree of so many pages: not where half of it would then be waste.
 pub fn may_grow(length: u64, added: u64, pages: u64, in_tree: u64) -> bool {
     let page_bytes = added / pages.max(1) + 1;
     (length + added) / page_bytes <= 2 * in_tree.max(pages)

@@ -29,12 +29,13 @@ use tokio::sync::mpsc::WeakSender;
 
 use super::{
     StoreError,
-    ahead::{MadeAhead, make_leaves, on_all_cores},
+    ahead::{MadeAhead, make_leaves},
     disk::FoundPair,
     keys,
     state::{Head, PartitionState, Shared},
     writer::Job,
 };
+use crate::cores::on_all_cores;
 
 /// A snapshot that nobody reads for so long is closed: each one makes the
 /// writer save pages.
@@ -248,7 +249,7 @@ impl Pages for GenerationPages<'_> {
     }
 
     fn patch(&mut self, leaves: &[(Kept, &[Change])]) -> Vec<Result<Outcome, DecodeError>> {
-        on_all_cores(leaves, |(kept, changes)| kept.update(changes))
+        on_all_cores(leaves.iter().collect(), |(kept, changes)| kept.update(changes))
     }
 }
 

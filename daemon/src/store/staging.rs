@@ -33,7 +33,8 @@ pub(super) struct Stage {
     pub number: u32,
     /// The generation that is filled.
     pub generation: u32,
-    /// Whether nothing was in it when this staging began.
+    /// Whether nothing was in it when this staging began. It has been looked for
+    /// leaves; an index or a patch is never there without its leaf.
     pub was_empty: bool,
     /// The generation that readers see, if any.
     pub current: Option<u32>,

@@ -12,7 +12,7 @@
 
 use std::{
     collections::BTreeMap,
-    ops::Bound,
+    ops::Bound::{self, Excluded, Included},
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -31,17 +31,24 @@ pub type KeyRange<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 /// loads. It is no upper bound, so there is room between [`SLICE_BYTES`] and the
 /// segment.
 const SLED_BYTES_PER_BYTE: usize = 4;
-/// The same for each key, whatever its length. It limits memory, too: what a batch
-/// replaces in sled is freed behind it, some 20 KB a key.
-const SLED_BYTES_PER_KEY: usize = 4096;
-/// The most that sled is thought to write between two calls of `fdatasync`.
+/// The same for each key, whatever its length.
+const SLED_BYTES_PER_KEY: usize = 512;
+/// The most that a checkpoint is thought to make sled write between two calls of
+/// `fdatasync`.
 ///
 /// sled writes its log as it goes, takes what `sync_file_range` has written for
 /// durable, and gives away the room of a segment when all its pages lie in later
 /// ones. A power cut must not find the segment overwritten and the later ones
 /// lost, though an `fdatasync` had made its pages durable once. At least a whole
-/// segment of log lies between the two, so half a segment is the limit.
-pub const SLICE_BYTES: usize = SEGMENT_BYTES / 2;
+/// segment of log lies between the two, so half a segment is the limit. Batches
+/// that are too large for the journal have none.
+const SLICE_BYTES: usize = SEGMENT_BYTES / 2;
+/// Keys of a slice: what a batch replaces in sled is freed behind it, some 20 KB a
+/// key.
+const SLICE_KEYS: usize = 1000;
+/// Slices in memory before an idle moment is used for a checkpoint: more than the
+/// changed rows that fill the journal come to.
+const SLICES_IDLE: usize = 8;
 
 /// The table.
 pub struct Table {
@@ -57,6 +64,13 @@ struct Recent {
     writes: BTreeMap<IVec, Option<IVec>>,
     /// What sled is thought to write for them.
     sled_bytes: usize,
+}
+
+impl Recent {
+    /// Full slices, about.
+    fn slices(&self) -> usize {
+        (self.sled_bytes / SLICE_BYTES).max(self.writes.len() / SLICE_KEYS)
+    }
 }
 
 impl Table {
@@ -99,33 +113,36 @@ impl Table {
         Ok(())
     }
 
-    /// Gives sled the recent writes, the last of which have this number, in slices
-    /// of about so many bytes, and calls `sync` behind each; answers how many bytes
-    /// of keys and values they are. Whoever reads meanwhile sees them here or there.
+    /// Gives sled the recent writes, the last of which have this number, in slices or
+    /// at once, and calls `sync` behind each; answers how many bytes of keys and
+    /// values they are. Whoever reads meanwhile sees them here or there. Where
+    /// nothing is recent, sled has the number already.
     ///
     /// A crash can leave sled with some of the slices.
     pub fn move_to_sled(
         &self,
         number: u64,
-        slice_bytes: usize,
+        in_slices: bool,
         sync: impl Fn() -> Result<(), StoreError>,
     ) -> Result<usize, StoreError> {
         // Whoever could write meanwhile waits for the caller.
         let recent = self.read();
         let mut slice = sled::Batch::default();
-        let (mut in_slice, mut moved) = (0, 0);
+        let (mut count, mut sled_bytes, mut moved) = (0, 0, 0);
         for (key, value) in &recent.writes {
             let bytes = bytes_in_sled(key, value.as_ref());
-            if in_slice > 0 && in_slice + bytes > slice_bytes {
+            let is_full = count >= SLICE_KEYS || sled_bytes + bytes > SLICE_BYTES;
+            if in_slices && count > 0 && is_full {
                 self.sled.apply_batch(std::mem::take(&mut slice))?;
                 sync()?;
-                in_slice = 0;
+                (count, sled_bytes) = (0, 0);
             }
-            in_slice += bytes;
+            count += 1;
+            sled_bytes += bytes;
             moved += key.len() + value.as_ref().map_or(0, |value| value.len());
             add(&mut slice, key.clone(), value.clone());
         }
-        if in_slice > 0 {
+        if count > 0 {
             slice.insert(keys::APPLIED, &number.to_be_bytes());
             self.sled.apply_batch(slice)?;
         }
@@ -133,6 +150,17 @@ impl Table {
         sync()?;
         *self.write() = Recent::default();
         Ok(moved)
+    }
+
+    /// Whether what is recent is more than one slice.
+    pub fn has_several_slices(&self) -> bool {
+        self.read().slices() > 0
+    }
+
+    /// Whether so much is recent that an idle moment is well used for a checkpoint,
+    /// or `times` that.
+    pub fn is_over(&self, times: usize) -> bool {
+        self.read().slices() >= times * SLICES_IDLE
     }
 
     /// What sled is thought to write for what is recent.
@@ -180,21 +208,26 @@ impl View<'_> {
     /// The first key in a range, and its value.
     pub fn first(&self, range: KeyRange<'_>) -> Result<Option<Pair>, StoreError> {
         let recent = self.recent.writes.range::<[u8], _>(range).find_map(present);
-        let older = self.not_hidden(self.sled.range::<&[u8], _>(range))?;
-        Ok(match (recent, older) {
-            (Some(recent), Some(older)) if older.0 < recent.0 => Some(older),
-            (recent, older) => recent.or(older),
-        })
+        // Only what comes before it matters.
+        let before = match &recent {
+            Some((key, _)) if range.0 == Included(key.as_ref()) => return Ok(recent),
+            Some((key, _)) => (range.0, Excluded(key.as_ref())),
+            None => range,
+        };
+        let older = self.not_hidden(self.sled.range::<&[u8], _>(before))?;
+        Ok(older.or(recent))
     }
 
     /// The last key in a range, and its value.
     pub fn last(&self, range: KeyRange<'_>) -> Result<Option<Pair>, StoreError> {
         let recent = self.recent.writes.range::<[u8], _>(range).rev().find_map(present);
-        let older = self.not_hidden(self.sled.range::<&[u8], _>(range).rev())?;
-        Ok(match (recent, older) {
-            (Some(recent), Some(older)) if older.0 > recent.0 => Some(older),
-            (recent, older) => recent.or(older),
-        })
+        let behind = match &recent {
+            Some((key, _)) if range.1 == Included(key.as_ref()) => return Ok(recent),
+            Some((key, _)) => (Excluded(key.as_ref()), range.1),
+            None => range,
+        };
+        let older = self.not_hidden(self.sled.range::<&[u8], _>(behind).rev())?;
+        Ok(older.or(recent))
     }
 
     /// The first of sled's pairs that no recent write hides.

@@ -337,7 +337,7 @@ fn a_checkpoint_that_is_interrupted_loses_nothing() {
     let disk = open_disk(directory.path());
     // More keys than a slice has, and then each of them again but for a few that
     // go: neither of the two rounds may be seen in the other.
-    let value = |word: &str| word.repeat(600).into_bytes();
+    let value = |word: &str| word.repeat(800).into_bytes();
     (0..400).for_each(|number| write(&disk, number, &value("first")));
     disk.checkpoint().unwrap();
     let mut expected = numbers(400, &value("then"));
@@ -357,18 +357,18 @@ fn a_checkpoint_that_is_interrupted_loses_nothing() {
     expected.insert(0u64.to_be_bytes().to_vec(), b"last".to_vec());
     disk.broken.slice.store(true, Ordering::Relaxed);
     disk.checkpoint().unwrap_err();
-    assert_eq!(table(&disk), expected, "it is read as before");
+    assert!(table(&disk) == expected, "it is read as before");
     let copy = crashed(directory.path());
-    assert_eq!(table(&open_disk(copy.path())), expected);
+    assert!(table(&open_disk(copy.path())) == expected);
     // sled alone has a part of it.
     let copy = crashed(directory.path());
     std::fs::remove_file(copy.path().join("journal")).unwrap();
     let part = table(&open_disk(copy.path()));
     assert_eq!(part[&0u64.to_be_bytes()[..]], b"last");
-    assert_eq!(part[&399u64.to_be_bytes()[..]], value("first"));
+    assert!(part[&399u64.to_be_bytes()[..]] == value("first"));
     disk.broken.slice.store(false, Ordering::Relaxed);
     disk.checkpoint().unwrap();
-    assert_eq!(table(&open_disk(crashed(directory.path()).path())), expected);
+    assert!(table(&open_disk(crashed(directory.path()).path())) == expected);
 }
 
 #[test]

@@ -193,7 +193,7 @@ fn a_pack_goes_with_its_generation_and_with_the_partition() {
     let (_a, origin, mut content) = loaded();
     let (directory, replica) = empty_replica(&origin);
     let mut random = Random::new();
-    for generation in 0..2 {
+    for generation in 1..3 {
         let (header, leaves) = delivery(&origin);
         let mut staging = wait(replica.begin_staging(header)).unwrap();
         feed(&mut staging, &leaves);

@@ -56,6 +56,9 @@ const JOBS_PER_FLUSH_MAX: usize = 8;
 /// Values deleted in one chore: a batch of 500 keeps readers waiting under a
 /// few milliseconds.
 const CHORE_DELETES: usize = 500;
+/// Batches of staged leaves that share one flush: what a crash makes a replica
+/// fetch again, some 10 MB.
+const STAGED_PER_FLUSH: u32 = 4;
 /// Flushes after which a chore is due although jobs are waiting.
 const FLUSHES_PER_CHORE: u32 = 16;
 /// Snapshots that may be open: each makes the writer save pages.
@@ -79,7 +82,7 @@ pub(super) enum Job {
     OpenSnapshot { partition: PartitionId, reply: Reply<Option<Snapshot>> },
     /// Begin or continue a generation next to the current one, for so many records.
     BeginStaging { partition: PartitionId, records: u64, reply: Reply<Stage> },
-    /// Write leaves of a staged generation; durable with the next flush.
+    /// Write leaves of a staged generation; durable a few batches later.
     StageLeaves { stage: Stage, leaves: StagedLeaves, reply: Reply<()> },
     /// Make the staged generation the current one.
     FinishStaging {
@@ -148,6 +151,8 @@ struct Writer {
     /// The ticket of each partition's newest staging.
     stagings: HashMap<u32, u64>,
     next_ticket: u64,
+    /// Batches of staged leaves since the last flush.
+    staged: u32,
     /// Keys of which nothing more is taken.
     suspended: HashSet<Hash>,
     /// Prefixes whose values are to be deleted.
@@ -167,6 +172,7 @@ impl Writer {
             next_snapshot: 1,
             stagings: HashMap::new(),
             next_ticket: 1,
+            staged: 0,
             suspended: HashSet::new(),
             chores: Vec::new(),
         };
@@ -210,7 +216,10 @@ impl Writer {
             // Whoever waited was told.
             let _ = self.flush();
         }
-        if let Err(error) = self.shared.disk.checkpoint() {
+        // What a write that failed has left in sled is nobody's state.
+        if !self.shared.failed.load(Ordering::Relaxed)
+            && let Err(error) = self.shared.disk.checkpoint()
+        {
             tracing::error!(%error, "the last flush of the store failed");
         }
     }
@@ -280,6 +289,8 @@ impl Writer {
             }
             Job::Tidy { reply: None } => {}
             Job::Tidy { reply: Some(reply) } => {
+                // Chores take away what unpublished heads have left.
+                let _ = self.flush();
                 while self.chore() || self.relieve_journal() {}
                 let _ = reply.send(Ok(()));
             }
@@ -327,9 +338,11 @@ impl Writer {
     /// Makes durable what was applied, publishes the heads, answers. An error is
     /// what all who waited were told.
     fn flush(&mut self) -> Result<(), StoreError> {
-        if self.waiting.is_empty() && self.unpublished.is_empty() {
+        let staged_enough = self.staged >= STAGED_PER_FLUSH;
+        if self.waiting.is_empty() && self.unpublished.is_empty() && !staged_enough {
             return self.well();
         }
+        self.staged = 0;
         let durable = self
             .well()
             .and_then(|()| self.shared.disk.make_durable().inspect_err(|error| self.fail(error)));
@@ -704,7 +717,10 @@ impl Writer {
         let Some(index) = due else {
             return false;
         };
-        match self.shared.disk.delete_some(&self.chores[index], CHORE_DELETES) {
+        let deleted = self.shared.disk.delete_some(&self.chores[index], CHORE_DELETES);
+        // Or else the next commit would have to flush sled.
+        let deleted = deleted.and_then(|more| self.shared.disk.make_durable().map(|()| more));
+        match deleted {
             Ok(true) => {}
             Ok(false) => {
                 let prefix = self.chores.swap_remove(index);

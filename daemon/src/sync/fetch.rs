@@ -16,10 +16,10 @@ use protocol::{
         fetch::{ArrivedLeaf, FetchAction, FetchedLeaf, TreeFetch},
     },
 };
-use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 
 use super::{Context, follow::Trouble};
 use crate::{
+    cores::on_all_cores,
     net::{Connection, NetError},
     store::{Comparison, Head, Healed, Healing, Staging, Store, StoreError},
 };
@@ -131,7 +131,11 @@ impl Sink {
                 }
             }
             FetchAction::Resolve(leaves) => fetch.handle_resolved(&self.resolve(&leaves)?),
-            FetchAction::Check(leaves) => fetch.handle_checked(check(leaves))?,
+            FetchAction::Check(leaves) => {
+                // Imports may keep the other threads busy.
+                let check = || on_all_cores(leaves, ArrivedLeaf::check);
+                fetch.handle_checked(tokio::task::block_in_place(check))?;
+            }
             FetchAction::Stage(leaf) => self.stage(leaf).await?,
             FetchAction::Finish => {
                 let fetched = match std::mem::replace(self, Sink::None) {
@@ -189,15 +193,6 @@ impl Sink {
             Sink::Healing(healing, _) => healing.stage(leaf).await,
             _ => Err(StoreError::Closed),
         }
-    }
-}
-
-/// Checks leaves on all cores.
-fn check(leaves: Vec<ArrivedLeaf>) -> Vec<Result<FetchedLeaf, PeerMisbehaved>> {
-    match leaves.len() {
-        // Waking another thread would take longer.
-        0..=2 => leaves.into_iter().map(ArrivedLeaf::check).collect(),
-        _ => leaves.into_par_iter().map(ArrivedLeaf::check).collect(),
     }
 }
 

@@ -40,7 +40,7 @@ fn enterprise() -> PartitionId {
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap().block_on(future)
 }
 
 fn open(path: &std::path::Path) -> Store {

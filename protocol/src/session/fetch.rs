@@ -25,6 +25,7 @@ use self::compare::{Compare, Progress, hash_of};
 use super::PeerMisbehaved;
 use crate::{
     change::{KeyRing, Position, SignedHeader},
+    codec::claimed_bytes,
     difference::Own,
     id::PartitionId,
     message::{Open, PAGE_PART_BYTES_MAX, PAGES_MAX, TreeReply, TreeRequest, decode_header},
@@ -44,8 +45,8 @@ const LIST_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Leaves that are checked together, enough to share out among threads.
 const LEAVES_TOGETHER: usize = 32;
-/// Bytes that end such a group earlier: one leaf may have 16 MiB.
-const LEAF_BYTES_TOGETHER: usize = 1024 * 1024;
+/// Bytes, uncompressed, that end such a group earlier: one leaf may have 16 MiB.
+const LEAF_BYTES_TOGETHER: usize = 4 * 1024 * 1024;
 
 /// A leaf that has arrived, and may be anything.
 #[derive(Debug)]
@@ -62,11 +63,7 @@ impl ArrivedLeaf {
         let Self { expected, body } = self;
         let leaf = Leaf::decode(&body)?;
         let described = leaf.describe_with_index();
-        let page = &described.0;
-        let in_place = expected.first_key.is_empty() || page.first_key == expected.first_key;
-        if page.hash != expected.hash || page.records != expected.records || !in_place {
-            return Err(PeerMisbehaved::WrongPage("a leaf is not the one its parent holds"));
-        }
+        check_leaf(&described.0, &expected)?;
         Ok(FetchedLeaf::Arrived { described, leaf, body })
     }
 }
@@ -485,7 +482,7 @@ impl TreeFetch {
         let expected = leaves.all[leaves.arrived].clone();
         leaves.arrived += 1;
         leaves.awaited -= 1;
-        leaves.unchecked_bytes += body.len();
+        leaves.unchecked_bytes += claimed_bytes(&body);
         leaves.unchecked.push(ArrivedLeaf { expected, body });
         if leaves.awaited == 0
             || leaves.unchecked.len() >= LEAVES_TOGETHER
@@ -575,6 +572,15 @@ impl TreeFetch {
     pub fn poll_action(&mut self) -> Option<FetchAction> {
         self.actions.pop_front()
     }
+}
+
+/// A leaf has to be the one that its parent, or the head, holds.
+fn check_leaf(page: &PageRef, expected: &PageRef) -> Result<(), PeerMisbehaved> {
+    let in_place = expected.first_key.is_empty() || page.first_key == expected.first_key;
+    if page.hash != expected.hash || page.records != expected.records || !in_place {
+        return Err(PeerMisbehaved::WrongPage("a leaf is not the one its parent holds"));
+    }
+    Ok(())
 }
 
 /// An inner page has to be the one that its parent, or the head, holds.

@@ -54,5 +54,9 @@ impl Writer {
         let used: BTreeSet<u32> = partitions.values().map(|state| state.number).collect();
         let unused = (0..self.next_number).filter(|number| !used.contains(number));
         self.chores.extend(unused.flat_map(keys::of_partition));
+        // A crash may have come between a pack and the partition's number.
+        if let Err(error) = self.shared.disk.remove_packs_from(self.next_number) {
+            tracing::warn!(%error, "what is not needed any more could not be removed");
+        }
     }
 }

@@ -17,8 +17,8 @@ use crate::store::{
     staging::{Stage, StagedLeaves},
 };
 
-/// Leaves have 64 records on average; so many trees of any size have.
-const LEAST_RECORDS_PER_LEAF: u64 = 32;
+/// On average.
+const RECORDS_PER_LEAF: u64 = 64;
 
 impl Writer {
     pub(super) fn begin_staging(
@@ -34,7 +34,8 @@ impl Writer {
         let staged = self.shared.disk.get(&keys::staging(state.number))?;
         let staged =
             staged.and_then(|bytes| Some(u32::from_be_bytes(bytes.as_ref().try_into().ok()?)));
-        let next = current.map_or(0, |current| current + 1);
+        // Never the one in which a first change set would put its pages.
+        let next = current.map_or(1, |current| current + 1);
         let generation = match staged {
             Some(generation) if generation >= next => generation,
             _ => next,
@@ -79,10 +80,11 @@ impl Writer {
             pages.put_index(key(keys::INDEX, &leaf.first_key), Some(&leaf.index))?;
         }
         let pack = PackId { number: stage.number, generation: stage.generation };
-        let batch = pages.finish(pack, stage.records / LEAST_RECORDS_PER_LEAF)?;
+        let batch = pages.finish(pack, stage.records / RECORDS_PER_LEAF + 1)?;
         self.shared.disk.check_room(batch.bytes())?;
         let pages = leaves.written.len() as u64;
         self.apply(batch)?;
+        self.staged += 1;
         self.shared.pages_written.fetch_add(pages, Ordering::Relaxed);
         Ok(())
     }

@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 
-use super::{FetchAction, Piece, check_children};
+use super::{FetchAction, Piece, check_children, check_leaf};
 use crate::{
     change::CHANGES_MAX,
     difference::{self, Own},
@@ -131,11 +131,7 @@ impl Compare {
             return Ok(bytes);
         }
         let leaf = difference::leaf(body, &own)?;
-        let (page, _) = leaf.describe();
-        let in_place = expected.first_key.is_empty() || page.first_key == expected.first_key;
-        if page.hash != expected.hash || page.records != expected.records || !in_place {
-            return Err(PeerMisbehaved::WrongPage("a leaf is not the one its parent holds"));
-        }
+        check_leaf(&leaf.describe().0, expected)?;
         actions.push_back(FetchAction::Piece(Piece::Leaf(leaf)));
         self.settled = index + 1;
         Ok(0)
