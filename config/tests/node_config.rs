@@ -412,7 +412,7 @@ format = "xml"
         (
             8,
             "line 16, column 1: store.cache_mb: 4 is outside 8 to 65536 MiB; write a number of \
-             that range, or delete the line for the default of 64",
+             that range, or delete the line for the default of 16",
         ),
         (
             11,
