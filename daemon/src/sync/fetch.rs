@@ -83,7 +83,16 @@ pub(super) async fn run(
                     return Ok(fetched);
                 }
             }
-            let Some(frame) = receiver.receive().await? else {
+            let frame = tokio::select! {
+                biased;
+                frame = receiver.receive() => frame?,
+                // What has arrived is not held back for what has not.
+                () = std::future::ready(()), if fetch.has_unchecked() => {
+                    fetch.check_arrived();
+                    continue;
+                }
+            };
+            let Some(frame) = frame else {
                 return Err(NetError::Closed(Some(CloseCode::Unavailable)).into());
             };
             let reply = TreeReply::decode(&frame).map_err(PeerMisbehaved::from)?;

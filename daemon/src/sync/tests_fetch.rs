@@ -123,6 +123,7 @@ impl Two {
             for reply in std::mem::take(&mut replies) {
                 cost.bytes += 4 + codec::encode(&reply).len();
                 fetch.handle_message(reply, &Everybody)?;
+                fetch.check_arrived();
                 while let Some(action) = fetch.poll_action() {
                     if stop(&action) {
                         return Ok(None);
@@ -351,6 +352,7 @@ fn a_state_with_another_past_is_a_fork() {
             let mut outcome = Ok(None);
             for reply in std::mem::take(&mut replies) {
                 fetch.handle_message(reply, &Everybody).unwrap();
+                fetch.check_arrived();
                 while let (Ok(None), Some(action)) = (&outcome, fetch.poll_action()) {
                     match action {
                         FetchAction::Send(request) => {

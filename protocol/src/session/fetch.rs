@@ -43,7 +43,8 @@ const LEAVES_AHEAD_MAX: usize = 2 * PAGES_MAX;
 /// and a bound on what an origin that invents pages can take.
 const LIST_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Leaves that are checked together, enough to share out among threads.
+/// Leaves that are checked together if they are there, enough to share out among
+/// threads.
 const LEAVES_TOGETHER: usize = 32;
 /// Bytes, uncompressed, that end such a group earlier: one leaf may have 16 MiB.
 const LEAF_BYTES_TOGETHER: usize = 4 * 1024 * 1024;
@@ -484,15 +485,28 @@ impl TreeFetch {
         leaves.awaited -= 1;
         leaves.unchecked_bytes += claimed_bytes(&body);
         leaves.unchecked.push(ArrivedLeaf { expected, body });
-        if leaves.awaited == 0
-            || leaves.unchecked.len() >= LEAVES_TOGETHER
+        if leaves.unchecked.len() >= LEAVES_TOGETHER
             || leaves.unchecked_bytes >= LEAF_BYTES_TOGETHER
+        {
+            self.check_arrived();
+        }
+        Ok(())
+    }
+
+    /// Whether leaves have arrived that nobody has checked.
+    pub fn has_unchecked(&self) -> bool {
+        matches!(&self.state, State::Leaves(leaves) if !leaves.unchecked.is_empty())
+    }
+
+    /// Nothing more has arrived for now: those leaves that have are to be checked.
+    pub fn check_arrived(&mut self) {
+        if let State::Leaves(leaves) = &mut self.state
+            && !leaves.unchecked.is_empty()
         {
             leaves.unchecked_bytes = 0;
             let unchecked = std::mem::take(&mut leaves.unchecked);
             self.actions.push_back(FetchAction::Check(unchecked));
         }
-        Ok(())
     }
 
     /// What came of the leaves of [`FetchAction::Check`].

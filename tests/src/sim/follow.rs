@@ -105,7 +105,9 @@ impl PageTaking {
     /// The provider said something.
     pub fn handle_message(&mut self, bytes: &[u8], store: &Store) -> Result<(), PeerMisbehaved> {
         let reply: TreeReply = codec::decode(bytes)?;
-        self.fetch.handle_message(reply, &*store.registry)
+        self.fetch.handle_message(reply, &*store.registry)?;
+        self.fetch.check_arrived();
+        Ok(())
     }
 
     /// Goes on until something is to be sent or awaited.

@@ -176,11 +176,16 @@ fn run(
         assert!(!replies.is_empty(), "it waits for what nobody sends");
         cost.round_trips += 1;
         let mut requests = Vec::new();
-        for mut reply in replies.drain(..) {
+        let count = replies.len();
+        for (place, mut reply) in replies.drain(..).enumerate() {
             cost.frame(&reply);
             lie(number, &mut reply);
             number += 1;
             fetch.handle_message(TreeReply::decode(&codec::encode(&reply))?, &keys())?;
+            // In groups and one by one.
+            if number % 3 == 0 || place + 1 == count {
+                fetch.check_arrived();
+            }
             while let Some(action) = fetch.poll_action() {
                 act(&mut fetch, action, own, &mut cost, &mut requests)?;
             }
@@ -341,6 +346,7 @@ fn too_many_differences_end_in_the_whole_tree() {
         let mut requests = Vec::new();
         for reply in std::mem::take(&mut replies) {
             fetch.handle_message(reply, &keys()).unwrap();
+            fetch.check_arrived();
             while let Some(action) = fetch.poll_action() {
                 act(&mut fetch, action, &own, &mut cost, &mut requests).unwrap();
                 if cost.arrived == 50 && !cost.whole {
