@@ -87,7 +87,7 @@ pub(super) async fn run(
                 biased;
                 frame = receiver.receive() => frame?,
                 // What has arrived is not held back for what has not.
-                () = std::future::ready(()), if fetch.has_unchecked() => {
+                () = tokio::task::yield_now(), if fetch.has_unchecked() => {
                     fetch.check_arrived();
                     continue;
                 }

@@ -19,7 +19,7 @@ use protocol::{
 };
 
 use super::*;
-use crate::store::{Options, OwnChanges, Snapshot};
+use crate::store::{Counters, Options, OwnChanges, Snapshot};
 
 static KEY: LazyLock<Arc<SigningKey>> = LazyLock::new(|| Arc::new(SigningKey::from_seed(&[7; 32])));
 
@@ -175,7 +175,7 @@ impl Two {
             matches!(action, FetchAction::Apply)
         });
         assert!(dropped.unwrap().is_none());
-        assert_eq!(self.replica.counters(), counters);
+        assert_eq!(work_of(&self.replica.counters()), work_of(&counters));
         let (how, cost) = self.compare().unwrap();
         assert!(matches!(how, How::Applied));
         self.assert_same();
@@ -211,6 +211,12 @@ impl Two {
         let pages = pages_of(&self.origin);
         pages.into_keys().filter(|place| place.0 == level).map(|(_, key)| key).collect()
     }
+}
+
+/// Commits and pages: what chores of earlier snapshots write and sync is not
+/// among them.
+fn work_of(counters: &Counters) -> [u64; 3] {
+    [counters.commits, counters.pages_written, counters.leaves_patched]
 }
 
 struct Cost {
@@ -328,7 +334,7 @@ fn differences_that_do_not_give_the_signed_root_are_refused() {
         let refused = wait(comparison.finish());
         assert!(matches!(refused, Err(StoreError::RootMismatch { .. })), "{refused:?}");
         assert!((two.replica.head(&enterprise()), pages_of(&two.replica)) == before);
-        assert_eq!(two.replica.counters(), counters);
+        assert_eq!(work_of(&two.replica.counters()), work_of(&counters));
     }
 }
 
@@ -468,7 +474,8 @@ fn a_repair_replaces_exactly_what_is_damaged() {
     // What is well is not written.
     let before = two.replica.counters();
     let How::Healed(healed) = two.repair(Purpose::RepairReplica).unwrap().0 else { panic!() };
-    assert_eq!((healed, two.replica.counters()), (Default::default(), before));
+    assert_eq!(healed, Default::default());
+    assert_eq!(work_of(&two.replica.counters()), work_of(&before));
     let path = two.replica.path().clone();
     let parked = tempfile::tempdir().unwrap();
     drop(std::mem::replace(&mut two.replica, open(parked.path())));
