@@ -10,7 +10,7 @@
 //! works ([`super::sealed`]).
 
 use std::{
-    fmt, fs,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -182,10 +182,14 @@ impl KeyDir {
     /// between the step and the caller's next one.
     pub fn promote_next(&self, name: &str) -> Result<bool, CertError> {
         let waiting = self.file(&next(name));
-        if !self.exists(&next(name)) {
-            return Ok(false);
+        match fs::rename(&waiting, self.file(name)) {
+            // Or somebody else has just done it, perhaps not durably yet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                sync_directory(&waiting)?;
+                return Ok(false);
+            }
+            renamed => renamed.map_err(CertError::file("rename", &waiting))?,
         }
-        fs::rename(&waiting, self.file(name)).map_err(CertError::file("rename", &waiting))?;
         sync_directory(&waiting)?;
         fault::point("key.next-promoted");
         Ok(true)
