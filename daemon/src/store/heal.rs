@@ -219,7 +219,8 @@ impl Healing {
 impl Store {
     /// Garbles a stored page, or removes it.
     pub fn damage(&self, partition: &PartitionId, level: u8, first_key: &[u8], remove: bool) {
-        let (state, mut batch) = (self.shared.partition(partition), super::disk::Batch::default());
+        let (state, mut batch) =
+            (self.shared.partition(partition), super::values::Batch::default());
         let state = state.expect("a test damages what is there");
         let generation = state.head().expect("it has a head").generation;
         let key = super::keys::page(state.number, generation, level, first_key);
@@ -238,7 +239,7 @@ impl Store {
         let state = self.shared.partition(partition).expect("a test plants beside what is there");
         let generation = state.head().expect("it has a head").generation;
         let key = super::keys::page(state.number, generation, level, first_key);
-        let mut batch = super::disk::Batch::default();
+        let mut batch = super::values::Batch::default();
         batch.put_chunked(&key, body, 0);
         self.shared.disk.apply(batch).expect("a test's disk works");
     }

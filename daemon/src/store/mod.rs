@@ -8,7 +8,8 @@
 //! deliver, of the network or of people.
 //!
 //! - [`keys`]: what lies under which key;
-//! - [`disk`]: sled opened, batches made durable, values cut into chunks;
+//! - [`disk`]: sled opened, batches made durable;
+//! - [`values`]: what a batch writes, and reads give back: chunks, places, checksums;
 //! - [`journal`]: the file in which small batches are durable first;
 //! - [`table`]: these batches in memory, above sled;
 //! - [`packs`]: files with the pages of bulk loads;
@@ -35,6 +36,7 @@ mod signing;
 mod staging;
 mod state;
 mod table;
+mod values;
 mod writer;
 
 use std::{

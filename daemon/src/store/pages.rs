@@ -30,9 +30,9 @@ use tokio::sync::mpsc::WeakSender;
 use super::{
     StoreError,
     ahead::{MadeAhead, make_leaves},
-    disk::FoundPair,
     keys,
     state::{Head, PartitionState, Shared},
+    values::FoundPair,
     writer::Job,
 };
 use crate::cores::on_all_cores;

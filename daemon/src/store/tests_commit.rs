@@ -270,7 +270,7 @@ fn a_leaf_by_digests_has_the_same_entries_as_the_whole_one() {
         // An index that is lost, and one that nobody can read.
         let number = store.shared.partition(&enterprise()).unwrap().number;
         let indexes = keys_of(&store, &super::super::keys::page(number, 0, INDEX, &[]));
-        let mut batch = super::super::disk::Batch::default();
+        let mut batch = super::super::values::Batch::default();
         let mut chosen = || indexes[random.below(indexes.len() as u64) as usize].clone();
         let (lost, garbled) = (chosen(), chosen());
         let chunks = store.shared.disk.chunks(&lost).unwrap();

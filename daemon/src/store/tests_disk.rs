@@ -82,7 +82,7 @@ fn a_value_in_many_chunks_is_never_read_half_replaced() {
     let disk = &store.shared.disk;
     let values = [noise(&mut random, 1_200_000), noise(&mut random, 900_000), vec![1; 100]];
     let write = |value: &[u8]| {
-        let mut batch = super::super::disk::Batch::default();
+        let mut batch = super::super::values::Batch::default();
         batch.put_chunked(b"p value", value, disk.chunks(b"p value").unwrap());
         disk.apply(batch).unwrap();
     };
@@ -120,7 +120,7 @@ fn a_damaged_page_is_noticed_when_it_is_read() {
     other.push(&first_key, b"not what was written");
     let mut bytes = store.shared.disk.get(&page).unwrap().unwrap()[..10].to_vec();
     bytes.extend(other.make().body);
-    let mut batch = super::super::disk::Batch::default();
+    let mut batch = super::super::values::Batch::default();
     batch.put(page, bytes);
     store.shared.disk.apply(batch).unwrap();
     let damaged = store.get(&enterprise(), &first_key);

@@ -8,8 +8,9 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 
 use super::*;
 use crate::store::{
-    disk::{Batch, Disk},
+    disk::Disk,
     journal::{JOURNAL_BYTES, RECORD_BYTES_MAX, records},
+    values::Batch,
 };
 
 /// Content of the table that these tests write to.

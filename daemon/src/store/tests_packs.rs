@@ -7,9 +7,9 @@ use super::{
     *,
 };
 use crate::store::{
-    disk::Batch,
     keys,
     packs::{APPEND_BYTES_MIN, Place, may_grow},
+    values::Batch,
 };
 
 /// The pack of the first generation of `enterprise`, the second partition.

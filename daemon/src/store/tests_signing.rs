@@ -222,7 +222,7 @@ fn what_cannot_be_signed_anew_changes_nothing() {
     let (_directory, store, _) = two_partitions();
     let log = |seq| super::super::keys::log_header(2, seq);
     let kept = store.shared.disk.get(&log(2)).unwrap().unwrap().to_vec();
-    let mut batch = super::super::disk::Batch::default();
+    let mut batch = super::super::values::Batch::default();
     batch.remove(log(2));
     store.shared.disk.apply(batch).unwrap();
     let heads = store.heads();
@@ -237,7 +237,7 @@ fn what_cannot_be_signed_anew_changes_nothing() {
     assert_eq!((store.heads(), store.signer_id()), (heads, Some(KEY.public().id())));
     // Nobody needs it where it was accepted.
     assert_eq!(adopt(last(&[(enterprise(), 9), (permit(), 2)])).unwrap(), 2);
-    let mut batch = super::super::disk::Batch::default();
+    let mut batch = super::super::values::Batch::default();
     batch.put(log(2), kept);
     store.shared.disk.apply(batch).unwrap();
 

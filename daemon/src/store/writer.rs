@@ -11,12 +11,16 @@
 //!   place;
 //! - [`signing`]: another signing key takes the place of the current one, or
 //!   none counts for a while;
-//! - [`staging`]: the state of a partition taken from a peer's tree.
+//! - [`staging`]: the state of a partition taken from a peer's tree;
+//! - [`page_batch`]: what all of these write of pages;
+//! - [`tidying`]: snapshots, chores and checkpoints.
 
 mod forget;
+mod page_batch;
 mod repair;
 mod signing;
 mod staging;
+mod tidying;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -39,30 +43,26 @@ use tokio::sync::{
     oneshot,
 };
 
+use self::page_batch::PageBatch;
 pub(super) use self::repair::{Differences, HealedPage, HealedPages};
 use super::{
     StoreError,
     ahead::{MadeAhead, Prepared},
-    disk::Batch,
     keys,
     packs::PackId,
-    pages::{GenerationPages, OpenSnapshot, PAGE_SAVED, PAGE_WAS_NOT, Snapshot},
+    pages::{GenerationPages, Snapshot},
     staging::{Stage, StagedLeaves},
     state::{Ack, Head, OwnChanges, PartitionState, Shared, lock, now_ms},
+    values::Batch,
 };
 
 /// Jobs that share one flush. More would make the first wait for the last.
 const JOBS_PER_FLUSH_MAX: usize = 8;
-/// Values deleted in one chore: a batch of 500 keeps readers waiting under a
-/// few milliseconds.
-const CHORE_DELETES: usize = 500;
 /// Batches of staged leaves that share one flush: what a crash makes a replica
 /// fetch again, some 10 MB.
 const STAGED_PER_FLUSH: u32 = 4;
 /// Flushes after which a chore is due although jobs are waiting.
 const FLUSHES_PER_CHORE: u32 = 16;
-/// Snapshots that may be open: each makes the writer save pages.
-const SNAPSHOTS_MAX: usize = 64;
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// Makes changes of `_federation` from the numbers of own partitions' heads.
@@ -643,55 +643,6 @@ impl Writer {
         Ok(head)
     }
 
-    /// Adds the page under `key`, as it is, to what each of these snapshots
-    /// keeps, unless it has it already.
-    fn save_for_snapshots(
-        &self,
-        batch: &mut Batch,
-        snapshots: &[Arc<OpenSnapshot>],
-        key: &[u8],
-    ) -> Result<(), StoreError> {
-        for open in snapshots {
-            let saved = keys::saved_page(open.id, key);
-            if self.shared.disk.get(&saved)?.is_some() {
-                continue;
-            }
-            let value = match self.shared.disk.get_chunked(key)? {
-                Some(body) => [&[PAGE_SAVED], &body[..]].concat(),
-                None => vec![PAGE_WAS_NOT],
-            };
-            batch.put_chunked(&saved, &value, 0);
-        }
-        Ok(())
-    }
-
-    fn open_snapshots(&self, number: u32, generation: u32) -> Vec<Arc<OpenSnapshot>> {
-        let snapshots = lock(&self.shared.snapshots);
-        let of_it = |open: &&Arc<OpenSnapshot>| {
-            (open.number, open.generation) == (number, generation)
-                && !open.closed.load(Ordering::Acquire)
-        };
-        snapshots.iter().filter(of_it).cloned().collect()
-    }
-
-    fn open_snapshot(&mut self, partition: &PartitionId) -> Result<Option<Snapshot>, StoreError> {
-        let Some(state) = self.shared.partition(partition) else {
-            return Ok(None);
-        };
-        let Some(head) = state.head() else {
-            return Ok(None);
-        };
-        self.close_snapshots();
-        let count = lock(&self.shared.snapshots).len();
-        if count >= SNAPSHOTS_MAX {
-            return Err(StoreError::SnapshotsOpen(count));
-        }
-        let open = Arc::new(OpenSnapshot::new(self.next_snapshot, state.number, head.generation));
-        self.next_snapshot += 1;
-        lock(&self.shared.snapshots).push(open.clone());
-        Ok(Some(Snapshot::new(self.shared.clone(), open, self.sender.clone(), head)))
-    }
-
     fn quarantine(&mut self, partition: &PartitionId, reason: String) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         let state = self.partition(partition);
@@ -699,142 +650,6 @@ impl Writer {
         self.apply_to(partition, &state, batch)?;
         state.set_quarantine(reason);
         Ok(())
-    }
-
-    fn drop_generations_before(&mut self, number: u32, generation: u32) {
-        // Generations are few: one a bootstrap, and the ones before are gone.
-        let first = generation.saturating_sub(8);
-        self.chores.extend((first..generation).map(|old| keys::generation(number, old)));
-    }
-
-    /// Does one small piece of tidying; answers whether there was any.
-    fn chore(&mut self) -> bool {
-        if self.shared.failed.load(Ordering::Relaxed) {
-            return false;
-        }
-        self.close_snapshots();
-        let due = self.chores.iter().position(|prefix| !self.is_read_by_a_snapshot(prefix));
-        let Some(index) = due else {
-            return false;
-        };
-        let deleted = self.shared.disk.delete_some(&self.chores[index], CHORE_DELETES);
-        // Or else the next commit would have to flush sled.
-        let deleted = deleted.and_then(|more| self.shared.disk.make_durable().map(|()| more));
-        match deleted {
-            Ok(true) => {}
-            Ok(false) => {
-                let prefix = self.chores.swap_remove(index);
-                if let Err(error) = self.shared.disk.remove_packs(&prefix) {
-                    // The next start tries it again.
-                    tracing::warn!(%error, "what is not needed any more could not be removed");
-                }
-            }
-            // The next start takes them up again.
-            Err(error) => self.fail(&error),
-        }
-        true
-    }
-
-    /// Makes a checkpoint if the journal is getting full, so that a burst seldom
-    /// has to wait for one; answers whether it was.
-    fn relieve_journal(&mut self) -> bool {
-        if self.shared.failed.load(Ordering::Relaxed) || !self.shared.disk.wants_checkpoint() {
-            return false;
-        }
-        if let Err(error) = self.shared.disk.checkpoint() {
-            self.fail(&error);
-        }
-        true
-    }
-
-    fn is_read_by_a_snapshot(&self, prefix: &[u8]) -> bool {
-        lock(&self.shared.snapshots)
-            .iter()
-            .any(|open| keys::generation(open.number, open.generation).starts_with(prefix))
-    }
-
-    /// Forgets snapshots that were dropped, and closes those that nobody reads.
-    fn close_snapshots(&mut self) {
-        let chores = &mut self.chores;
-        lock(&self.shared.snapshots).retain(|open| {
-            if open.is_idle() {
-                open.closed.store(true, Ordering::Release);
-            }
-            let closed = open.closed.load(Ordering::Acquire);
-            if closed {
-                chores.push(keys::snapshot(open.id));
-            }
-            !closed
-        });
-    }
-}
-
-/// What is written of a generation's pages.
-struct PageBatch<'a> {
-    writer: &'a Writer,
-    batch: Batch,
-    snapshots: &'a [Arc<OpenSnapshot>],
-    /// Whether all leaves are new.
-    all_new: bool,
-    /// Leaves and indexes whose keys are new.
-    new: Vec<(Vec<u8>, &'a [u8])>,
-}
-
-impl<'a> PageBatch<'a> {
-    fn new(writer: &'a Writer, snapshots: &'a [Arc<OpenSnapshot>]) -> Self {
-        Self { writer, batch: Batch::default(), snapshots, all_new: false, new: Vec::new() }
-    }
-
-    /// Chunks that a leaf or an index has now.
-    fn chunks(&self, key: &[u8]) -> Result<u16, StoreError> {
-        if self.all_new { Ok(0) } else { self.writer.shared.disk.chunks(key) }
-    }
-
-    /// Writes or removes an inner page or a patch, or removes a leaf.
-    fn put(&mut self, key: Vec<u8>, value: Option<&[u8]>) -> Result<(), StoreError> {
-        let chunks = self.writer.shared.disk.chunks(&key)?;
-        if chunks == 0 && value.is_none() {
-            return Ok(());
-        }
-        self.writer.save_for_snapshots(&mut self.batch, self.snapshots, &key)?;
-        self.replace(&key, value, chunks);
-        Ok(())
-    }
-
-    /// Writes a leaf.
-    fn put_leaf(&mut self, key: Vec<u8>, value: &'a [u8]) -> Result<(), StoreError> {
-        let chunks = self.chunks(&key)?;
-        self.writer.save_for_snapshots(&mut self.batch, self.snapshots, &key)?;
-        match chunks {
-            0 => self.new.push((key, value)),
-            chunks => self.replace(&key, Some(value), chunks),
-        }
-        Ok(())
-    }
-
-    /// Writes or removes an index, which no snapshot reads.
-    fn put_index(&mut self, key: Vec<u8>, value: Option<&'a [u8]>) -> Result<(), StoreError> {
-        match (self.chunks(&key)?, value) {
-            (0, Some(value)) => self.new.push((key, value)),
-            (chunks, value) => self.replace(&key, value, chunks),
-        }
-        Ok(())
-    }
-
-    fn replace(&mut self, key: &[u8], value: Option<&[u8]>, chunks: u16) {
-        match value {
-            Some(value) => self.batch.put_chunked(key, value, chunks),
-            None => self.batch.remove_chunked(key, chunks),
-        }
-    }
-
-    /// The batch; new pages may lie in the generation's pack. The tree will have
-    /// so many leaves.
-    fn finish(mut self, generation: PackId, leaves: u64) -> Result<Batch, StoreError> {
-        // A leaf has its index beside it.
-        let pages = 2 * leaves;
-        self.writer.shared.disk.put_new(&mut self.batch, generation, &self.new, pages)?;
-        Ok(self.batch)
     }
 }
 

@@ -13,10 +13,9 @@ use protocol::id::PartitionId;
 
 use super::Writer;
 use crate::store::{
-    StoreError,
-    disk::Batch,
-    heads, keys,
+    StoreError, heads, keys,
     state::{PartitionState, lock},
+    values::Batch,
 };
 
 impl Writer {

@@ -16,9 +16,9 @@ use super::{Writer, check_limits};
 use crate::store::{
     Head, StoreError,
     ahead::MadeAhead,
-    disk::{Batch, CHUNK_BYTES_MAX},
     keys,
     pages::GenerationPages,
+    values::{Batch, CHUNK_BYTES_MAX},
 };
 
 /// Chunks that a page may have: what a garbled one claims may be far more.

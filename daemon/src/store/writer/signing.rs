@@ -18,9 +18,9 @@ use super::{Build, Writer};
 use crate::store::{
     Head, StoreError,
     ahead::Prepared,
-    disk::Batch,
     keys,
     state::{PartitionState, lock},
+    values::Batch,
 };
 
 /// Headers of one partition that are signed anew: they go into one batch, of

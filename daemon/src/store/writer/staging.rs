@@ -8,13 +8,12 @@ use std::sync::{Arc, atomic::Ordering};
 
 use protocol::{change::SignedHeader, id::PartitionId, page::MadePage, tree::Summary};
 
-use super::{PageBatch, Writer, repair::refuse_other_past};
+use super::{Writer, page_batch::PageBatch, repair::refuse_other_past};
 use crate::store::{
-    Head, StoreError,
-    disk::Batch,
-    keys,
+    Head, StoreError, keys,
     packs::PackId,
     staging::{Stage, StagedLeaves},
+    values::Batch,
 };
 
 /// On average.
