@@ -9,11 +9,9 @@
 use std::collections::BTreeMap;
 
 use allocation_counter::{AllocationInfo, measure};
-use daemon::ingest::{
-    decode::{CsvFile, Encoding, Row},
-    map::Mapping,
-    spool::Buffer,
-    validate::Validator,
+use daemon::{
+    ingest::{map::Mapping, rows::Row, source::Rows as _, spool::Buffer, validate::Validator},
+    sources::csv::{CsvFile, Encoding},
 };
 use harness::{
     sim::tree::Tree,
@@ -64,7 +62,7 @@ fn a_row_on_its_way_to_a_record() {
                 break;
             }
             let mut records = Buffer::default();
-            batch.for_each(|row| {
+            Box::new(batch).for_each(&mut |row| {
                 let Row::Fields { line, fields } = row else { panic!("all rows are sound") };
                 let checked = validator.row(fields.iter());
                 records.push(&checked.key.unwrap(), line, checked.record.as_deref()).unwrap();

@@ -17,7 +17,7 @@ use protocol::id::DatasetId;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    decode::RowProblem,
+    rows::RowProblem,
     validate::{RowIssue, Severity},
 };
 
@@ -79,11 +79,10 @@ impl ImportReport {
 
 impl ImportReport {
     /// Writes the counts to the log, and that somebody has to look, if so.
-    pub fn log(&self, dataset: &DatasetId, path: &Path, full: bool) {
-        let file = path.file_name().unwrap_or_default().to_string_lossy();
+    pub fn log(&self, dataset: &DatasetId, file: &str, full: bool) {
         tracing::info!(
             %dataset,
-            %file,
+            file,
             full,
             rows = self.rows,
             inserted = self.inserted,

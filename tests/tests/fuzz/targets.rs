@@ -3,10 +3,14 @@
 use std::sync::OnceLock;
 
 use certs::enrol::{Anchor, Token};
-use daemon::ingest::{
-    decode::{CsvFile, Encoding, ROW_BYTES_MAX, Row},
-    map::Mapping,
-    validate::Validator,
+use daemon::{
+    ingest::{
+        map::Mapping,
+        rows::Row,
+        source::{RowBodies as _, Rows as _},
+        validate::Validator,
+    },
+    sources::csv::{CsvFile, Encoding, ROW_BYTES_MAX},
 };
 use protocol::{
     change::{BODY_BYTES_MAX, CHANGES_MAX, Change, SignedHeader, decode_changes, encode_changes},
@@ -373,7 +377,7 @@ fn csv(bytes: &[u8]) -> bool {
         if batch.is_empty() {
             break;
         }
-        batch.for_each(&mut check);
+        Box::new(batch).for_each(&mut check);
     }
     csv_bodies(bytes);
     true
@@ -388,7 +392,7 @@ fn csv_bodies(bytes: &[u8]) {
     loop {
         let batch = bodies.next_bodies().expect("memory can be read");
         let all: Vec<usize> = (0..batch.bodies().count()).collect();
-        batch.split(&all).for_each(|row| lines.push(format!("{row:?}")));
+        batch.split(&all).for_each(&mut |row| lines.push(format!("{row:?}")));
         if batch.is_empty() || batch.is_malformed() {
             break;
         }
@@ -397,7 +401,7 @@ fn csv_bodies(bytes: &[u8]) {
     while lines.len() > 0 {
         let batch = rows.next_rows().expect("memory can be read");
         assert!(!batch.is_empty(), "it has fewer rows");
-        batch.for_each(|row| {
+        Box::new(batch).for_each(&mut |row| {
             assert!(lines.next().is_none_or(|line| line == format!("{row:?}")));
         });
     }

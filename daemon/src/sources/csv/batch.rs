@@ -1,12 +1,16 @@
 //! Rows that were found and not yet decoded: what goes from the one thread that
-//! reads a file to those that look at its rows. A [`RowBatch`] knows where fields
-//! are, [`RowBodies`] only where rows are, for whoever wants few of them.
+//! reads a file to those that look at its rows. [`LineRows`] know where fields
+//! are, [`LineBodies`] only where rows are, for whoever wants few of them.
 
 use std::ops::Range;
 
 use super::{
-    Charset, Row, RowProblem, Span, decode_fields,
+    Charset, decode_fields,
     scan::{Scan, scan_record},
+};
+use crate::ingest::{
+    rows::{Row, RowProblem, Span},
+    source::{RowBodies, Rows},
 };
 
 /// Bytes after which a batch is full: some hundred rows, so that handing it
@@ -26,7 +30,7 @@ fn room_for(bytes_left: u64) -> usize {
 
 /// Consecutive rows of a file.
 #[derive(Debug)]
-pub struct RowBatch {
+pub struct LineRows {
     charset: Charset,
     bytes: Vec<u8>,
     spans: Vec<Span>,
@@ -39,29 +43,14 @@ enum RawRow {
     Malformed { line: u64, problem: RowProblem },
 }
 
-impl RowBatch {
+impl LineRows {
     pub(super) fn new(charset: Charset) -> Self {
         Self { charset, bytes: Vec::new(), spans: Vec::new(), rows: Vec::new() }
     }
 
-    /// As [`RowBatch::new`], with room for as much as a batch holds at most.
+    /// As [`LineRows::new`], with room for as much as a batch holds at most.
     pub(super) fn with_room(charset: Charset, bytes_left: u64) -> Self {
         Self { bytes: Vec::with_capacity(room_for(bytes_left)), ..Self::new(charset) }
-    }
-
-    /// How many rows there are, malformed ones among them.
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// Bytes of the rows.
-    pub fn bytes(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -84,18 +73,25 @@ impl RowBatch {
     pub(super) fn push_malformed(&mut self, line: u64, problem: RowProblem) {
         self.rows.push(RawRow::Malformed { line, problem });
     }
+}
 
-    /// The rows' bytes as they lie in the file, without the line end; none where a
-    /// row is malformed.
-    pub fn bodies(&self) -> impl Iterator<Item = Option<&[u8]>> {
-        self.rows.iter().map(|row| match row {
-            RawRow::Record { body, .. } => Some(&self.bytes[body.clone()]),
-            RawRow::Malformed { .. } => None,
-        })
+impl Rows for LineRows {
+    fn len(&self) -> usize {
+        self.rows.len()
     }
 
-    /// Calls `visit` with every row, in the file's order.
-    pub fn for_each(self, mut visit: impl FnMut(Row<'_>)) {
+    fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn body(&self, at: usize) -> Option<&[u8]> {
+        match &self.rows[at] {
+            RawRow::Record { body, .. } => Some(&self.bytes[body.clone()]),
+            RawRow::Malformed { .. } => None,
+        }
+    }
+
+    fn for_each(self: Box<Self>, visit: &mut dyn FnMut(Row<'_>)) {
         let (mut scratch, mut scratch_spans) = (String::new(), Vec::new());
         for row in self.rows {
             let (line, body, spans, escaped) = match row {
@@ -122,7 +118,7 @@ impl RowBatch {
 
 /// Consecutive rows of a file of which only the ends are known.
 #[derive(Debug)]
-pub struct RowBodies {
+pub struct LineBodies {
     charset: Charset,
     separator: u8,
     columns: usize,
@@ -139,7 +135,7 @@ struct Body {
     end: u32,
 }
 
-impl RowBodies {
+impl LineBodies {
     pub(super) fn with_room(
         charset: Charset,
         separator: u8,
@@ -149,21 +145,6 @@ impl RowBodies {
         let bytes = room_for(bytes_left);
         let (rows, malformed) = (Vec::with_capacity(bytes / ROW_BYTES_USUAL), false);
         Self { charset, separator, columns, bytes: Vec::with_capacity(bytes), rows, malformed }
-    }
-
-    /// How many rows there are; what is malformed counts as one.
-    pub fn len(&self) -> usize {
-        self.rows.len() + usize::from(self.malformed)
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Whether there is something else among them than rows.
-    pub fn is_malformed(&self) -> bool {
-        self.malformed
     }
 
     /// Nothing comes behind what is malformed: whoever reads so takes another way.
@@ -181,18 +162,26 @@ impl RowBodies {
         self.malformed = true;
     }
 
-    /// The rows' bytes as they lie in the file, without the line end.
-    pub fn bodies(&self) -> impl Iterator<Item = &[u8]> {
-        self.rows.iter().map(|row| self.body(row))
-    }
-
     fn body(&self, row: &Body) -> &[u8] {
         &self.bytes[row.start as usize..row.end as usize]
     }
+}
 
-    /// Some of the rows, with their fields; `kept` has ascending places.
-    pub fn split(&self, kept: &[usize]) -> RowBatch {
-        let mut batch = RowBatch::new(self.charset);
+impl RowBodies for LineBodies {
+    fn len(&self) -> usize {
+        self.rows.len() + usize::from(self.malformed)
+    }
+
+    fn is_malformed(&self) -> bool {
+        self.malformed
+    }
+
+    fn bodies(&self) -> Box<dyn Iterator<Item = &[u8]> + '_> {
+        Box::new(self.rows.iter().map(|row| self.body(row)))
+    }
+
+    fn split(&self, kept: &[usize]) -> Box<dyn Rows> {
+        let mut batch = LineRows::new(self.charset);
         let mut spans = Vec::new();
         for row in kept.iter().map(|at| &self.rows[*at]) {
             let body = self.body(row);
@@ -209,6 +198,6 @@ impl RowBodies {
                 _ => batch.push_malformed(row.line, RowProblem::UnclosedQuote),
             }
         }
-        batch
+        Box::new(batch)
     }
 }

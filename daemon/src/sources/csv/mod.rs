@@ -1,8 +1,8 @@
 //! A delivered file's bytes to rows of text.
 //!
 //! [`CsvFile`] finds out the encoding and the separator, reads the header, and
-//! splits the file into rows; a [`RowBatch`] of them can be decoded on any
-//! thread. Used by the importer; fuzzed through [`CsvFile::from_bytes`].
+//! splits the file into rows; [`LineRows`] of them can be decoded on any thread.
+//! Used by the importer through [`open`]; fuzzed through [`CsvFile::from_bytes`].
 //!
 //! Invariants: whatever the bytes are, every physical line is either part of a
 //! row, blank, or reported as malformed; a malformed record costs its first
@@ -23,31 +23,30 @@
 
 mod batch;
 mod detect;
-mod error;
 mod input;
 mod scan;
+mod table;
 
 use std::{
     borrow::Cow,
     fmt,
-    fs::{File, OpenOptions},
-    io::{self, Cursor, Seek, SeekFrom},
+    io::{Cursor, SeekFrom},
     ops::Range,
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
     str::FromStr,
 };
 
 use encoding_rs::{DecoderResult, GB18030, UTF_8};
-use rustix::{fs::OFlags, io::Errno};
 
-pub use self::batch::{RowBatch, RowBodies};
-pub use self::error::{FileError, NotText, RowProblem};
+pub use self::batch::{LineBodies, LineRows};
+pub use self::detect::starts_as_utf8;
+pub use self::table::{CsvTable, open};
 use self::{
     detect::detect,
-    input::{Charset, Input, Source},
-    scan::{Scan, Span, find3, plain_record, scan_record},
+    input::{Bytes, Charset, Input},
+    scan::{Scan, find3, plain_record, scan_record},
 };
+use super::error::FileError;
+use crate::ingest::rows::{Fields, RowProblem, Span};
 
 /// Longest record in bytes, line breaks in quotes included. A stored record has
 /// at most 64 KiB; the rest is room for spelling, and the bound on how far a
@@ -118,94 +117,6 @@ impl FromStr for Encoding {
     }
 }
 
-/// What to do where a file's name turns out to be a symbolic link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Links {
-    /// Read what it leads to: whoever named it may read that.
-    Follow,
-    /// Refuse it: who put it there may not be allowed to read that.
-    Refuse,
-}
-
-/// Opens a regular file for reading, and nothing else. What lies there is looked
-/// at after it was opened, so that it cannot be exchanged in between; and a pipe
-/// is not waited for.
-pub(super) fn open_regular(path: &Path, links: Links) -> Result<File, FileError> {
-    let name = path.display().to_string();
-    let fail = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => FileError::NotFound { path: name.clone() },
-        io::ErrorKind::PermissionDenied => FileError::Permission { path: name.clone() },
-        io::ErrorKind::IsADirectory => FileError::NotAFile { path: name.clone() },
-        // A link, or a socket or a device that nobody serves.
-        _ if matches!(Errno::from_io_error(&source), Some(Errno::LOOP | Errno::NXIO)) => {
-            FileError::NotAFile { path: name.clone() }
-        }
-        _ => FileError::Io { path: name.clone(), source },
-    };
-    let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    if links == Links::Refuse {
-        flags |= OFlags::NOFOLLOW;
-    }
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)
-        .map_err(fail)?;
-    if !file.metadata().map_err(fail)?.is_file() {
-        return Err(FileError::NotAFile { path: name });
-    }
-    Ok(file)
-}
-
-/// One row of a file.
-#[derive(Debug)]
-pub enum Row<'a> {
-    /// As many fields as the header has.
-    Fields {
-        /// The physical line, from 1, on which the row starts.
-        line: u64,
-        /// The fields, in the file's order.
-        fields: Fields<'a>,
-    },
-    /// A line that is not a row.
-    Malformed {
-        /// The physical line, from 1.
-        line: u64,
-        /// Why.
-        problem: RowProblem,
-    },
-}
-
-/// The fields of a row, borrowed from a batch.
-#[derive(Debug, Clone, Copy)]
-pub struct Fields<'a> {
-    text: &'a str,
-    spans: &'a [Span],
-}
-
-impl<'a> Fields<'a> {
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.spans.len()
-    }
-
-    /// Whether there is none; a row has at least one.
-    pub fn is_empty(&self) -> bool {
-        self.spans.is_empty()
-    }
-
-    /// The field of a column, from 0.
-    pub fn get(&self, column: usize) -> Option<&'a str> {
-        self.spans.get(column).and_then(|span| self.text.get(span.range()))
-    }
-
-    /// All fields in the file's order.
-    pub fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let text = self.text;
-        self.spans.iter().map(move |span| &text[span.range()])
-    }
-}
-
 /// A delivered file, read from the front to the end.
 pub struct CsvFile {
     path: String,
@@ -230,36 +141,17 @@ impl fmt::Debug for CsvFile {
 }
 
 impl CsvFile {
-    /// Opens a file, finds out its encoding and separator, and reads the
-    /// header. With [`Encoding::Auto`] this reads the whole file once.
-    pub fn open(path: &Path, encoding: Encoding) -> Result<Self, FileError> {
-        Self::open_with(path, encoding, Links::Follow)
-    }
-
-    /// As [`CsvFile::open`], where links may have to be refused.
-    pub(super) fn open_with(
-        path: &Path,
-        encoding: Encoding,
-        links: Links,
-    ) -> Result<Self, FileError> {
-        let file = open_regular(path, links)?;
-        let name = path.display().to_string();
-        let bytes_total = match file.metadata() {
-            Ok(data) => data.len(),
-            Err(source) => return Err(FileError::Io { path: name, source }),
-        };
-        Self::new(name, Box::new(file), bytes_total, encoding)
-    }
-
-    /// Reads bytes in memory as [`CsvFile::open`] reads a file.
+    /// Reads bytes in memory.
     pub fn from_bytes(bytes: Vec<u8>, encoding: Encoding) -> Result<Self, FileError> {
         let bytes_total = bytes.len() as u64;
         Self::new("(memory)".into(), Box::new(Cursor::new(bytes)), bytes_total, encoding)
     }
 
-    fn new(
+    /// Finds out encoding and separator, and reads the header. With
+    /// [`Encoding::Auto`] this reads all bytes once.
+    pub(super) fn new(
         path: String,
-        mut source: Box<dyn Source>,
+        mut source: Box<dyn Bytes>,
         bytes_total: u64,
         encoding: Encoding,
     ) -> Result<Self, FileError> {
@@ -288,15 +180,6 @@ impl CsvFile {
         Ok(file)
     }
 
-    /// The same file from its first row on, whatever lies under its name by now.
-    pub fn again(self, encoding: Encoding) -> Result<Self, FileError> {
-        let Self { path, input: Input { mut source, .. }, bytes_total, .. } = self;
-        match source.rewind() {
-            Ok(()) => Self::new(path, source, bytes_total, encoding),
-            Err(source) => Err(FileError::Io { path, source }),
-        }
-    }
-
     /// The encoding that was found or asked for.
     pub fn encoding_name(&self) -> &'static str {
         self.charset.name()
@@ -323,8 +206,8 @@ impl CsvFile {
     }
 
     /// The next rows that are not blank; none at the end of the file.
-    pub fn next_rows(&mut self) -> Result<RowBatch, FileError> {
-        let mut batch = RowBatch::with_room(self.charset, self.bytes_left());
+    pub fn next_rows(&mut self) -> Result<LineRows, FileError> {
+        let mut batch = LineRows::with_room(self.charset, self.bytes_left());
         while !batch.is_full() {
             match self.step()? {
                 Step::End => break,
@@ -342,9 +225,9 @@ impl CsvFile {
     /// As [`CsvFile::next_rows`], where it matters only where rows are. One
     /// without quotes may have another number of fields than the header; what
     /// else is malformed is not told of.
-    pub fn next_bodies(&mut self) -> Result<RowBodies, FileError> {
+    pub fn next_bodies(&mut self) -> Result<LineBodies, FileError> {
         let (left, columns) = (self.bytes_left(), self.header.len());
-        let mut bodies = RowBodies::with_room(self.charset, self.separator, columns, left);
+        let mut bodies = LineBodies::with_room(self.charset, self.separator, columns, left);
         while !bodies.is_full() {
             let data = self.input.unread();
             if let Some((body, end)) = plain_record(&data[..data.len().min(ROW_BYTES_MAX)]) {
@@ -578,7 +461,7 @@ fn decode_fields<'a>(
     if charset != Charset::Gb18030 || body.is_ascii() {
         if let Some(text) = as_utf8(body) {
             if !escaped {
-                return Ok(Fields { text, spans });
+                return Ok(Fields::new(text, spans));
             }
         } else {
             let broken = |span: &Span| as_utf8(&body[span.range()]).is_none();
@@ -607,7 +490,7 @@ fn decode_fields<'a>(
         }
         scratch_spans.push(Span::new(start, scratch.len(), false));
     }
-    Ok(Fields { text: scratch, spans: scratch_spans })
+    Ok(Fields::new(scratch, scratch_spans))
 }
 
 /// As the standard library's check, but vectorised: finding the encoding of

@@ -1,4 +1,4 @@
-//! A file's rows to checked records, on all cores.
+//! Rows to checked records, on all cores.
 //!
 //! Three things go on at a time: one thread splits what comes next, all of them
 //! look at what was split before, and one hands on, in the file's order, what
@@ -10,10 +10,12 @@
 use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 
 use super::{
-    decode::{CsvFile, FileError, Row, RowBatch, RowProblem},
     recall::{Recall, RowHash, RowKey},
+    rows::{Row, RowProblem},
+    source::{Recallable, RowBodies, Rows, SourceError, Table},
     spool::{Buffer, SpoolError},
     validate::{RowIssue, Severity, Validator},
+    words::ImportError,
 };
 
 /// Batches for each core that are split before they are looked at together:
@@ -47,45 +49,43 @@ pub(super) enum Note {
     Issue(RowIssue),
 }
 
-/// Why reading stopped.
-pub(super) trait ReadError: From<FileError> + From<SpoolError> + Send {}
-impl<E: From<FileError> + From<SpoolError> + Send> ReadError for E {}
-
-/// Reads `file` to its end; `take` gets the checked rows, in the file's order.
-/// With a `key` a later import is to recall them, and rows are hashed with it.
-/// `pause` is called now and then, with the bytes and rows that were read.
-pub(super) fn check_rows<E: ReadError>(
-    file: &mut CsvFile,
+/// Reads `table` to its end; `take` gets the checked rows, in their order. With a
+/// `key` a later import is to recall them, and rows are hashed with it. `pause` is
+/// called now and then, with the bytes and rows that were read.
+pub(super) fn check_rows(
+    table: &mut dyn Table,
     validator: &Validator,
     key: Option<&RowKey>,
-    pause: impl FnMut(u64, u64) -> Result<(), E>,
-    mut take: impl FnMut(CheckedRows) -> Result<(), E> + Send,
-) -> Result<(), E> {
-    let split = |file: &mut CsvFile| file.next_rows().map(|batch| (batch.len(), batch));
-    let check = |batch| check(validator, batch, key);
-    read(file, split, check, pause, |checked| take(checked?).map(|()| true)).map(drop)
+    pause: impl FnMut(u64, u64) -> Result<(), ImportError>,
+    mut take: impl FnMut(CheckedRows) -> Result<(), ImportError> + Send,
+) -> Result<(), ImportError> {
+    let split = || {
+        let rows = table.next_rows()?;
+        Ok(Split { count: rows.len(), bytes_read: table.bytes_read(), rows })
+    };
+    let check = |rows| check(validator, rows, key);
+    read(split, check, pause, |checked| take(checked?).map(|()| true)).map(drop)
 }
 
-/// Reads `file` to its end as long as nearly all of its rows are recalled.
+/// Reads `table` to its end as long as nearly all of its rows are recalled.
 /// Answers how many rows it has, and the others, checked; none if reading it as
 /// a whole is called for.
-pub(super) fn recall_rows<E: ReadError>(
-    file: &mut CsvFile,
+pub(super) fn recall_rows(
+    table: &mut dyn Recallable,
     validator: &Validator,
     recall: &Recall,
-    pause: impl FnMut(u64, u64) -> Result<(), E>,
-) -> Result<Option<(u64, Vec<CheckedRows>)>, E> {
+    pause: impl FnMut(u64, u64) -> Result<(), ImportError>,
+) -> Result<Option<(u64, Vec<CheckedRows>)>, ImportError> {
     let (mut rows, mut fresh) = (0, recall.none_fresh());
-    let all = read(
-        file,
-        |file| file.next_bodies().map(|batch| (batch.len(), batch)),
-        |batch| recall.look(batch),
-        pause,
-        |looked| {
-            rows += looked.rows;
-            Ok(fresh.take(looked))
-        },
-    )?;
+    let split = || {
+        let rows = table.next_bodies()?;
+        Ok(Split { count: rows.len(), bytes_read: table.bytes_read(), rows })
+    };
+    let look = |bodies: Box<dyn RowBodies>| recall.look(bodies.as_ref());
+    let all = read(split, look, pause, |looked| {
+        rows += looked.rows;
+        Ok(fresh.take(looked))
+    })?;
     if !all {
         return Ok(None);
     }
@@ -99,76 +99,91 @@ pub(super) fn recall_rows<E: ReadError>(
     Ok(readable.then_some((rows, checked)))
 }
 
-/// Has all cores look at the rows that `split` takes from the file, so many at a
-/// time, and hands on what came of it until `take` wants no more; answers whether
-/// it wanted all.
-fn read<B: Send, T: Send, E: ReadError>(
-    file: &mut CsvFile,
-    split: impl Fn(&mut CsvFile) -> Result<(usize, B), FileError> + Sync,
+/// Rows that were split and not yet looked at.
+struct Split<B> {
+    rows: B,
+    count: usize,
+    /// How far the source was read by then.
+    bytes_read: u64,
+}
+
+/// Has all cores look at the rows that `split` gives, so many at a time, and hands
+/// on what came of it until `take` wants no more; answers whether it wanted all.
+fn read<B: Send, T: Send>(
+    mut split: impl FnMut() -> Result<Split<B>, SourceError> + Send,
     look: impl Fn(B) -> T + Sync,
-    mut pause: impl FnMut(u64, u64) -> Result<(), E>,
-    mut take: impl FnMut(T) -> Result<bool, E> + Send,
-) -> Result<bool, E> {
+    mut pause: impl FnMut(u64, u64) -> Result<(), ImportError>,
+    mut take: impl FnMut(T) -> Result<bool, ImportError> + Send,
+) -> Result<bool, ImportError> {
     let (mut looked_at, mut rows) = (Vec::new(), 0);
-    let (mut more, mut batches) = split_some(file, &split)?;
-    while !batches.is_empty() || !looked_at.is_empty() {
-        rows += more;
-        pause(file.bytes_read(), rows)?;
-        let mut hand_on = || -> Result<_, E> {
+    let mut some = split_some(&mut split)?;
+    while !some.batches.is_empty() || !looked_at.is_empty() {
+        rows += some.count;
+        pause(some.bytes_read, rows)?;
+        let mut hand_on = || -> Result<_, ImportError> {
             for one in std::mem::take(&mut looked_at) {
                 if !take(one)? {
                     return Ok(None);
                 }
             }
-            Ok(Some(split_some(file, &split)?))
+            Ok(Some(split_some(&mut split)?))
         };
+        let batches = std::mem::take(&mut some.batches);
         let (next, now) = match batches.len() {
             // A small file, or the end of one: other threads are not worth waking.
             0 | 1 => (hand_on(), batches.into_iter().map(&look).collect()),
             _ => rayon::join(hand_on, || batches.into_par_iter().map(&look).collect::<Vec<_>>()),
         };
         match next? {
-            Some(next) => (more, batches) = next,
+            Some(next) => some = next,
             None => return Ok(false),
         }
         looked_at = now;
     }
-    pause(file.bytes_read(), rows)?;
+    pause(some.bytes_read, rows)?;
     Ok(true)
 }
 
-/// The next batches, and how many rows they have.
+/// Batches that are looked at together.
+struct Group<B> {
+    batches: Vec<B>,
+    count: u64,
+    bytes_read: u64,
+}
+
 fn split_some<B>(
-    file: &mut CsvFile,
-    split: impl Fn(&mut CsvFile) -> Result<(usize, B), FileError>,
-) -> Result<(u64, Vec<B>), FileError> {
+    split: &mut impl FnMut() -> Result<Split<B>, SourceError>,
+) -> Result<Group<B>, ImportError> {
     let at_once = (rayon::current_num_threads() * BATCHES_A_CORE).min(BATCHES_MAX);
-    let (mut batches, mut rows) = (Vec::with_capacity(at_once), 0);
-    while batches.len() < at_once {
-        let (more, batch) = split(file)?;
-        if more == 0 {
+    let mut group = Group { batches: Vec::with_capacity(at_once), count: 0, bytes_read: 0 };
+    while group.batches.len() < at_once {
+        let Split { rows, count, bytes_read } = split().map_err(ImportError::Source)?;
+        group.bytes_read = bytes_read;
+        if count == 0 {
             break;
         }
-        rows += more as u64;
-        batches.push(batch);
+        group.count += count as u64;
+        group.batches.push(rows);
     }
-    Ok((rows, batches))
+    Ok(group)
 }
 
 fn check(
     validator: &Validator,
-    batch: RowBatch,
+    batch: Box<dyn Rows>,
     key: Option<&RowKey>,
 ) -> Result<CheckedRows, SpoolError> {
     let mut validator = validator.clone();
     let mut out = CheckedRows { rows: batch.len() as u64, ..CheckedRows::default() };
     let hashes: Vec<RowHash> = match key.map(RowKey::hasher) {
-        Some(hasher) => batch.bodies().map(|body| hasher.hash(body.unwrap_or_default())).collect(),
+        Some(hasher) => {
+            (0..batch.len()).map(|at| hasher.hash(batch.body(at).unwrap_or_default())).collect()
+        }
         None => Vec::new(),
     };
     let mut hashes = hashes.into_iter();
     let mut pushed = Ok(());
-    batch.for_each(|row| {
+    batch.for_each(&mut |row| {
         let hash = hashes.next();
         let (line, fields) = match row {
             Row::Fields { line, fields } => (line, fields),
