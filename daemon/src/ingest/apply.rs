@@ -108,8 +108,8 @@ impl Job<'_> {
             if row.differing {
                 report.warnings += 1;
             }
-            for line in &row.duplicates {
-                rejects.write(|file| file.push_duplicate(*line, row.line, row.differing))?;
+            for place in &row.duplicates {
+                rejects.write(|file| file.push_duplicate(*place, row.place, row.differing))?;
             }
             if full {
                 let to = Some(row.key.as_slice());
@@ -134,7 +134,7 @@ impl Job<'_> {
                 }
                 Difference::TooLong(error) => {
                     report.rejected += 1;
-                    rejects.write(|file| file.push(row.line, &row_issue(error)))?;
+                    rejects.write(|file| file.push(row.place, &row_issue(error)))?;
                 }
             }
         }

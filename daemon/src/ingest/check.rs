@@ -11,7 +11,7 @@ use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 
 use super::{
     recall::{Recall, RowHash, RowKey},
-    rows::{Row, RowProblem},
+    rows::{Place, Row, RowNote, RowProblem},
     source::{Recallable, RowBodies, Rows, SourceError, Table},
     spool::{Buffer, SpoolError},
     validate::{RowIssue, Severity, Validator},
@@ -28,14 +28,18 @@ const BATCHES_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct CheckedRows {
     pub rows: u64,
+    /// Lines that are no rows: blank ones, repeated headers, totals.
+    pub skipped: u64,
     /// Rows that make no record.
     pub rejected: u64,
     /// Those among them whose key is not known either.
     pub unreadable: u64,
     /// Warnings about rows that make a record.
     pub warnings: u64,
-    /// What is to be told of them, in the file's order.
-    pub notes: Vec<(u64, Note)>,
+    /// Rows whose columns may be others than they seem.
+    pub suspicious: u64,
+    /// What is to be told of them, in their order.
+    pub notes: Vec<(Place, Note)>,
     /// The rows whose key is known.
     pub records: Buffer,
     /// The same rows as a later import is to recall them, if it is.
@@ -45,7 +49,11 @@ pub(super) struct CheckedRows {
 /// Something to be told of a row.
 #[derive(Debug)]
 pub(super) enum Note {
-    Malformed(RowProblem),
+    /// It is no row; with the line as it was delivered.
+    Malformed(RowProblem, String),
+    /// It was read, and is odd.
+    Odd(RowNote),
+    /// A value has a problem.
     Issue(RowIssue),
 }
 
@@ -76,7 +84,7 @@ pub(super) fn recall_rows(
     recall: &Recall,
     pause: impl FnMut(u64, u64) -> Result<(), ImportError>,
 ) -> Result<Option<(u64, Vec<CheckedRows>)>, ImportError> {
-    let (mut rows, mut fresh) = (0, recall.none_fresh());
+    let (mut rows, mut blank, mut fresh) = (0, 0, recall.none_fresh());
     let split = || {
         let rows = table.next_bodies()?;
         Ok(Split { count: rows.len(), bytes_read: table.bytes_read(), rows })
@@ -84,6 +92,7 @@ pub(super) fn recall_rows(
     let look = |bodies: Box<dyn RowBodies>| recall.look(bodies.as_ref());
     let all = read(split, look, pause, |looked| {
         rows += looked.rows;
+        blank += looked.blank;
         Ok(fresh.take(looked))
     })?;
     if !all {
@@ -94,7 +103,8 @@ pub(super) fn recall_rows(
         .into_par_iter()
         .map(|batch| check(validator, batch, Some(recall.key())))
         .collect();
-    let checked = checked.into_iter().collect::<Result<Vec<_>, SpoolError>>()?;
+    let mut checked = checked.into_iter().collect::<Result<Vec<_>, SpoolError>>()?;
+    checked.push(CheckedRows { skipped: blank, ..CheckedRows::default() });
     let readable = checked.iter().all(|checked| checked.unreadable == 0);
     Ok(readable.then_some((rows, checked)))
 }
@@ -173,8 +183,10 @@ fn check(
     batch: Box<dyn Rows>,
     key: Option<&RowKey>,
 ) -> Result<CheckedRows, SpoolError> {
-    let mut validator = validator.clone();
-    let mut out = CheckedRows { rows: batch.len() as u64, ..CheckedRows::default() };
+    let mapping = batch.mapping().clone();
+    let mut validator = validator.for_columns(mapping.columns());
+    let mut out =
+        CheckedRows { rows: batch.len() as u64, skipped: batch.blank(), ..CheckedRows::default() };
     let hashes: Vec<RowHash> = match key.map(RowKey::hasher) {
         Some(hasher) => {
             (0..batch.len()).map(|at| hasher.hash(batch.body(at).unwrap_or_default())).collect()
@@ -185,37 +197,41 @@ fn check(
     let mut pushed = Ok(());
     batch.for_each(&mut |row| {
         let hash = hashes.next();
-        let (line, fields) = match row {
-            Row::Fields { line, fields } => (line, fields),
-            Row::Malformed { line, problem } => {
+        let (place, fields, note) = match row {
+            Row::Fields { place, fields, note } => (place, fields, note),
+            Row::Malformed { place, problem, text } => {
                 out.rejected += 1;
                 out.unreadable += 1;
-                out.notes.push((line, Note::Malformed(problem)));
+                out.notes.push((place, Note::Malformed(problem, text.into_owned())));
                 return;
             }
         };
+        if let Some(note) = note {
+            out.suspicious += u64::from(note.is_suspicious());
+            out.notes.push((place, Note::Odd(note)));
+        }
         let checked = validator.row(fields.iter());
         if checked.record.is_none() {
             out.rejected += 1;
         } else {
             let warnings =
                 checked.issues.iter().filter(|issue| issue.severity == Severity::Warning);
-            out.warnings += warnings.count() as u64;
+            out.warnings += warnings.count() as u64 + u64::from(note.is_some());
         }
         match &checked.key {
             None => out.unreadable += 1,
             Some(key) if pushed.is_ok() => {
-                pushed = out.records.push(key, line, checked.record.as_deref());
+                pushed = out.records.push(key, place, checked.record.as_deref());
                 if let Some(hash) = hash
                     && pushed.is_ok()
                 {
-                    let hash = hash.noted(!checked.issues.is_empty());
-                    pushed = out.recalled.push(&hash.to_bytes(), line, Some(key));
+                    let hash = hash.noted(note.is_some() || !checked.issues.is_empty());
+                    pushed = out.recalled.push(&hash.to_bytes(), place, Some(key));
                 }
             }
             Some(_) => {}
         }
-        out.notes.extend(checked.issues.into_iter().map(|issue| (line, Note::Issue(issue))));
+        out.notes.extend(checked.issues.into_iter().map(|issue| (place, Note::Issue(issue))));
     });
     pushed.map(|()| out)
 }

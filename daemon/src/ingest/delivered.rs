@@ -16,7 +16,7 @@ use super::{
     context::Context,
     recall::{self, Recall, RowKey},
     report::{ImportReport, RejectsFile},
-    source::{Recallable, SourceError, Table},
+    source::{Recallable, SourceError, Summary, Table},
     spool::{Sorted, Sorter},
     validate::Validator,
     words::{ImportError, ImportRequest, Progress},
@@ -83,6 +83,7 @@ pub(super) fn read_whole(
         unreadable,
         rows: key.zip(rows.map(Sorter::finish).transpose()?),
         missing: table.mapping().missing().to_vec(),
+        summary: table.summary(),
         ..ReadFile::new(sorter.finish()?, rules_of(table.as_ref(), schema), bytes_total)
     })
 }
@@ -115,7 +116,8 @@ fn read_new(
     }
     told.report.rows = rows;
     let read = ReadFile::new(sorter.finish()?, rules_of(table.as_table(), schema), bytes_total);
-    Ok(Some(ReadFile { recalled: Some(Recalled { recall, open_keys, others }), ..read }))
+    let recalled = Some(Recalled { recall, open_keys, others });
+    Ok(Some(ReadFile { recalled, summary: table.summary(), ..read }))
 }
 
 /// A full file and the last one, if it can be compared with that.
@@ -191,10 +193,13 @@ fn tell(
 ) -> Result<(), ImportError> {
     report.rejected += checked.rejected;
     report.warnings += checked.warnings;
-    for (line, note) in &checked.notes {
+    report.skipped += checked.skipped;
+    report.suspicious += checked.suspicious;
+    for (place, note) in &checked.notes {
         rejects.write(|file| match note {
-            Note::Malformed(problem) => file.push_malformed(*line, problem),
-            Note::Issue(issue) => file.push(*line, issue),
+            Note::Malformed(problem, _) => file.push_malformed(*place, problem),
+            Note::Odd(note) => file.push_odd(*place, *note),
+            Note::Issue(issue) => file.push(*place, issue),
         })?;
     }
     Ok(())
@@ -230,6 +235,8 @@ pub(super) struct ReadFile {
     /// Rejected rows whose key is not known.
     pub unreadable: u64,
     pub bytes_total: u64,
+    /// What it was as a whole.
+    pub summary: Summary,
     /// Fields that it has no column for.
     pub missing: Vec<usize>,
     /// Under which its rows were read.
@@ -248,6 +255,7 @@ impl ReadFile {
             sorted,
             unreadable: 0,
             bytes_total,
+            summary: Summary::default(),
             missing: Vec::new(),
             rules,
             rows: None,

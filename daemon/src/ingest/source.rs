@@ -52,6 +52,23 @@ pub trait Table: Send {
 
     /// The next rows that are not blank; none at the end.
     fn next_rows(&mut self) -> Result<Box<dyn Rows>, SourceError>;
+
+    /// What there is to say about it as a whole, once it was read to its end.
+    fn summary(&self) -> Summary;
+}
+
+/// What a table was, as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Its parts (sheets, files of an archive), if it has any: [`Place::part`] is
+    /// an index into them.
+    ///
+    /// [`Place::part`]: super::rows::Place::part
+    pub parts: Vec<String>,
+    /// It may have been cut off: its last line has no end, though others have.
+    pub cut: bool,
+    /// Parts of it that were not read, and why, in Chinese and English.
+    pub left_out: Vec<String>,
 }
 
 /// A table whose rows can be found without being split.
@@ -78,6 +95,13 @@ pub trait Rows: Send {
     /// Bytes of the rows.
     fn bytes(&self) -> usize;
 
+    /// Lines among them without any content, which are no rows.
+    fn blank(&self) -> u64;
+
+    /// Which column is which field: parts of a table may have their columns in
+    /// another order.
+    fn mapping(&self) -> &Arc<Mapping>;
+
     /// What a row is recognised by when it comes again: its bytes as they were
     /// delivered. None where it is malformed.
     fn body(&self, at: usize) -> Option<&[u8]>;
@@ -98,6 +122,9 @@ pub trait RowBodies: Send {
 
     /// Whether there is something else among them than rows; then it is the last.
     fn is_malformed(&self) -> bool;
+
+    /// Lines among them without any content.
+    fn blank(&self) -> u64;
 
     /// The rows' bytes as they were delivered.
     fn bodies(&self) -> Box<dyn Iterator<Item = &[u8]> + '_>;

@@ -283,6 +283,11 @@ impl Validator {
         }
     }
 
+    /// The same rules for rows whose columns are these fields.
+    pub fn for_columns(&self, columns: &[usize]) -> Self {
+        Self { columns: columns.to_vec(), ..self.clone() }
+    }
+
     /// Checks one row; `texts` are its fields in the file's column order.
     pub fn row<'a>(&mut self, texts: impl IntoIterator<Item = &'a str>) -> Checked {
         let mut issues = Vec::new();

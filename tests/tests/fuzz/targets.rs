@@ -6,7 +6,7 @@ use certs::enrol::{Anchor, Token};
 use daemon::{
     ingest::{
         map::Mapping,
-        rows::Row,
+        rows::{Place, Row},
         source::{RowBodies as _, Rows as _},
         validate::Validator,
     },
@@ -354,10 +354,10 @@ fn csv(bytes: &[u8]) -> bool {
         return false;
     };
     let mut validator = Validator::new(enterprise(), &mapping);
-    let mut last = 0;
+    let mut last = Place::new(0, 0, 0);
     let mut check = |row: Row<'_>| {
-        let line = match row {
-            Row::Fields { line, fields } => {
+        let place = match row {
+            Row::Fields { place, fields, .. } => {
                 assert!(fields.iter().map(str::len).sum::<usize>() <= 2 * ROW_BYTES_MAX);
                 let checked = validator.row(fields.iter());
                 if let Some(record) = &checked.record {
@@ -365,15 +365,15 @@ fn csv(bytes: &[u8]) -> bool {
                     let key = record.key(enterprise()).ok();
                     assert_eq!(key, checked.key);
                 }
-                line
+                place
             }
-            Row::Malformed { line, .. } => line,
+            Row::Malformed { place, .. } => place,
         };
-        assert!(line > last, "line {line} behind {last}");
-        last = line;
+        assert!(place > last, "{place:?} after {last:?}");
+        last = place;
     };
     loop {
-        let batch = file.next_rows().expect("memory can be read");
+        let batch = file.next_rows(&Default::default()).expect("memory can be read");
         if batch.is_empty() {
             break;
         }
@@ -390,7 +390,7 @@ fn csv_bodies(bytes: &[u8]) {
     let (mut rows, mut bodies) = (open(), open());
     let mut lines = Vec::new();
     loop {
-        let batch = bodies.next_bodies().expect("memory can be read");
+        let batch = bodies.next_bodies(&Default::default()).expect("memory can be read");
         let all: Vec<usize> = (0..batch.bodies().count()).collect();
         batch.split(&all).for_each(&mut |row| lines.push(format!("{row:?}")));
         if batch.is_empty() || batch.is_malformed() {
@@ -399,7 +399,7 @@ fn csv_bodies(bytes: &[u8]) {
     }
     let mut lines = lines.into_iter();
     while lines.len() > 0 {
-        let batch = rows.next_rows().expect("memory can be read");
+        let batch = rows.next_rows(&Default::default()).expect("memory can be read");
         assert!(!batch.is_empty(), "it has fewer rows");
         Box::new(batch).for_each(&mut |row| {
             assert!(lines.next().is_none_or(|line| line == format!("{row:?}")));

@@ -109,6 +109,8 @@ pub(super) struct Recall {
 /// What is left of some rows after those that are recalled.
 pub(super) struct Looked {
     pub rows: u64,
+    /// Lines without any content.
+    pub blank: u64,
     /// Rows that are new, or that have to be told of.
     fresh: Box<dyn Rows>,
     /// One of them is malformed, or comes twice.
@@ -173,7 +175,7 @@ impl Recall {
                 }
             }
         }
-        Looked { rows: batch.len() as u64, fresh: batch.split(&fresh), odd }
+        Looked { rows: batch.len() as u64, blank: batch.blank(), fresh: batch.split(&fresh), odd }
     }
 
     /// The place of each row. Each of the three things that are read for a row is

@@ -2,14 +2,15 @@
 //! reads a file to those that look at its rows. [`LineRows`] know where fields
 //! are, [`LineBodies`] only where rows are, for whoever wants few of them.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use super::{
-    Charset, decode_fields,
+    Charset, decode_fields, lossy,
     scan::{Scan, scan_record},
 };
 use crate::ingest::{
-    rows::{Row, RowProblem, Span},
+    map::Mapping,
+    rows::{Place, Row, RowProblem, Span},
     source::{RowBodies, Rows},
 };
 
@@ -32,6 +33,8 @@ fn room_for(bytes_left: u64) -> usize {
 #[derive(Debug)]
 pub struct LineRows {
     charset: Charset,
+    mapping: Arc<Mapping>,
+    blank: u64,
     bytes: Vec<u8>,
     spans: Vec<Span>,
     rows: Vec<RawRow>,
@@ -39,18 +42,19 @@ pub struct LineRows {
 
 #[derive(Debug)]
 enum RawRow {
-    Record { line: u64, body: Range<usize>, spans: Range<usize>, escaped: bool },
-    Malformed { line: u64, problem: RowProblem },
+    Record { place: Place, body: Range<usize>, spans: Range<usize>, escaped: bool },
+    Malformed { place: Place, body: Range<usize>, problem: RowProblem },
 }
 
 impl LineRows {
-    pub(super) fn new(charset: Charset) -> Self {
-        Self { charset, bytes: Vec::new(), spans: Vec::new(), rows: Vec::new() }
+    pub(super) fn new(charset: Charset, mapping: Arc<Mapping>) -> Self {
+        let (bytes, spans, rows) = (Vec::new(), Vec::new(), Vec::new());
+        Self { charset, mapping, blank: 0, bytes, spans, rows }
     }
 
     /// As [`LineRows::new`], with room for as much as a batch holds at most.
-    pub(super) fn with_room(charset: Charset, bytes_left: u64) -> Self {
-        Self { bytes: Vec::with_capacity(room_for(bytes_left)), ..Self::new(charset) }
+    pub(super) fn with_room(charset: Charset, mapping: Arc<Mapping>, bytes_left: u64) -> Self {
+        Self { bytes: Vec::with_capacity(room_for(bytes_left)), ..Self::new(charset, mapping) }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -58,20 +62,28 @@ impl LineRows {
     }
 
     /// Adds a record whose bytes are `body`.
-    pub(super) fn push(&mut self, line: u64, escaped: bool, body: &[u8], spans: &[Span]) {
+    pub(super) fn push(&mut self, place: Place, escaped: bool, body: &[u8], spans: &[Span]) {
         let (body_at, spans_at) = (self.bytes.len(), self.spans.len());
         self.bytes.extend_from_slice(body);
         self.spans.extend_from_slice(spans);
         self.rows.push(RawRow::Record {
-            line,
+            place,
             body: body_at..self.bytes.len(),
             spans: spans_at..self.spans.len(),
             escaped,
         });
     }
 
-    pub(super) fn push_malformed(&mut self, line: u64, problem: RowProblem) {
-        self.rows.push(RawRow::Malformed { line, problem });
+    /// Adds a line that is no row.
+    pub(super) fn push_malformed(&mut self, place: Place, problem: RowProblem, line: &[u8]) {
+        let body_at = self.bytes.len();
+        self.bytes.extend_from_slice(line);
+        let body = body_at..self.bytes.len();
+        self.rows.push(RawRow::Malformed { place, body, problem });
+    }
+
+    pub(super) fn push_blank(&mut self) {
+        self.blank += 1;
     }
 }
 
@@ -84,6 +96,14 @@ impl Rows for LineRows {
         self.bytes.len()
     }
 
+    fn blank(&self) -> u64 {
+        self.blank
+    }
+
+    fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
+    }
+
     fn body(&self, at: usize) -> Option<&[u8]> {
         match &self.rows[at] {
             RawRow::Record { body, .. } => Some(&self.bytes[body.clone()]),
@@ -94,22 +114,24 @@ impl Rows for LineRows {
     fn for_each(self: Box<Self>, visit: &mut dyn FnMut(Row<'_>)) {
         let (mut scratch, mut scratch_spans) = (String::new(), Vec::new());
         for row in self.rows {
-            let (line, body, spans, escaped) = match row {
-                RawRow::Malformed { line, problem } => {
-                    visit(Row::Malformed { line, problem });
+            let (place, body, spans, escaped) = match row {
+                RawRow::Malformed { place, body, problem } => {
+                    let text = lossy(&self.bytes[body], self.charset);
+                    visit(Row::Malformed { place, problem, text });
                     continue;
                 }
-                RawRow::Record { line, body, spans, escaped } => {
-                    (line, &self.bytes[body], &self.spans[spans], escaped)
+                RawRow::Record { place, body, spans, escaped } => {
+                    (place, &self.bytes[body], &self.spans[spans], escaped)
                 }
             };
             let decoded =
                 decode_fields(body, spans, escaped, self.charset, &mut scratch, &mut scratch_spans);
             visit(match decoded {
-                Ok(fields) => Row::Fields { line, fields },
+                Ok(fields) => Row::Fields { place, fields, note: None },
                 Err(column) => Row::Malformed {
-                    line,
+                    place,
                     problem: RowProblem::Encoding { column, encoding: self.charset.name() },
+                    text: lossy(body, self.charset),
                 },
             });
         }
@@ -120,6 +142,8 @@ impl Rows for LineRows {
 #[derive(Debug)]
 pub struct LineBodies {
     charset: Charset,
+    mapping: Arc<Mapping>,
+    blank: u64,
     separator: u8,
     columns: usize,
     bytes: Vec<u8>,
@@ -127,10 +151,10 @@ pub struct LineBodies {
     malformed: bool,
 }
 
-/// Where a row lies: its first line in the file, its bytes among the others'.
+/// Where a row lies: its place in the file, its bytes among the others'.
 #[derive(Debug)]
 struct Body {
-    line: u64,
+    place: Place,
     start: u32,
     end: u32,
 }
@@ -138,13 +162,15 @@ struct Body {
 impl LineBodies {
     pub(super) fn with_room(
         charset: Charset,
+        mapping: Arc<Mapping>,
         separator: u8,
         columns: usize,
         bytes_left: u64,
     ) -> Self {
         let bytes = room_for(bytes_left);
         let (rows, malformed) = (Vec::with_capacity(bytes / ROW_BYTES_USUAL), false);
-        Self { charset, separator, columns, bytes: Vec::with_capacity(bytes), rows, malformed }
+        let bytes = Vec::with_capacity(bytes);
+        Self { charset, mapping, blank: 0, separator, columns, bytes, rows, malformed }
     }
 
     /// Nothing comes behind what is malformed: whoever reads so takes another way.
@@ -152,14 +178,18 @@ impl LineBodies {
         self.malformed || self.bytes.len() >= BATCH_BYTES || self.rows.len() >= BATCH_ROWS
     }
 
-    pub(super) fn push(&mut self, line: u64, body: &[u8]) {
+    pub(super) fn push(&mut self, place: Place, body: &[u8]) {
         let start = self.bytes.len() as u32;
         self.bytes.extend_from_slice(body);
-        self.rows.push(Body { line, start, end: self.bytes.len() as u32 });
+        self.rows.push(Body { place, start, end: self.bytes.len() as u32 });
     }
 
     pub(super) fn push_malformed(&mut self) {
         self.malformed = true;
+    }
+
+    pub(super) fn push_blank(&mut self) {
+        self.blank += 1;
     }
 
     fn body(&self, row: &Body) -> &[u8] {
@@ -176,26 +206,30 @@ impl RowBodies for LineBodies {
         self.malformed
     }
 
+    fn blank(&self) -> u64 {
+        self.blank
+    }
+
     fn bodies(&self) -> Box<dyn Iterator<Item = &[u8]> + '_> {
         Box::new(self.rows.iter().map(|row| self.body(row)))
     }
 
     fn split(&self, kept: &[usize]) -> Box<dyn Rows> {
-        let mut batch = LineRows::new(self.charset);
+        let mut batch = LineRows::new(self.charset, self.mapping.clone());
         let mut spans = Vec::new();
         for row in kept.iter().map(|at| &self.rows[*at]) {
             let body = self.body(row);
             match scan_record(body, true, self.separator, &mut spans, self.columns) {
                 Scan::Record { body: end, fields, escaped, .. } if end == body.len() => {
                     if fields == self.columns {
-                        batch.push(row.line, escaped, body, &spans);
+                        batch.push(row.place, escaped, body, &spans);
                     } else {
                         let (expected, found) = (self.columns, fields);
                         let problem = RowProblem::FieldCount { expected, found };
-                        batch.push_malformed(row.line, problem);
+                        batch.push_malformed(row.place, problem, body);
                     }
                 }
-                _ => batch.push_malformed(row.line, RowProblem::UnclosedQuote),
+                _ => batch.push_malformed(row.place, RowProblem::UnclosedQuote, body),
             }
         }
         Box::new(batch)

@@ -33,6 +33,7 @@ use std::{
     io::{Cursor, SeekFrom},
     ops::Range,
     str::FromStr,
+    sync::Arc,
 };
 
 use encoding_rs::{DecoderResult, GB18030, UTF_8};
@@ -46,7 +47,10 @@ use self::{
     scan::{Scan, find3, plain_record, scan_record},
 };
 use super::error::FileError;
-use crate::ingest::rows::{Fields, RowProblem, Span};
+use crate::ingest::{
+    map::Mapping,
+    rows::{Fields, Place, RowProblem, Span},
+};
 
 /// Longest record in bytes, line breaks in quotes included. A stored record has
 /// at most 64 KiB; the rest is room for spelling, and the bound on how far a
@@ -124,8 +128,12 @@ pub struct CsvFile {
     charset: Charset,
     separator: u8,
     header: Vec<String>,
-    /// The physical line at which the input stands, from 1.
+    /// The physical line at which the input stands, from 1, and the row that a
+    /// spreadsheet would show.
     line: u64,
+    row: u64,
+    /// The line that was skipped last.
+    skipped: Vec<u8>,
     bytes_total: u64,
     spans: Vec<Span>,
 }
@@ -173,6 +181,8 @@ impl CsvFile {
             separator: b',',
             header: Vec::new(),
             line: 1,
+            row: 1,
+            skipped: Vec::new(),
             bytes_total,
             spans: Vec::new(),
         };
@@ -206,16 +216,18 @@ impl CsvFile {
     }
 
     /// The next rows that are not blank; none at the end of the file.
-    pub fn next_rows(&mut self) -> Result<LineRows, FileError> {
-        let mut batch = LineRows::with_room(self.charset, self.bytes_left());
+    pub fn next_rows(&mut self, mapping: &Arc<Mapping>) -> Result<LineRows, FileError> {
+        let mut batch = LineRows::with_room(self.charset, mapping.clone(), self.bytes_left());
         while !batch.is_full() {
             match self.step()? {
                 Step::End => break,
-                Step::Blank => {}
-                Step::Malformed { line, problem } => batch.push_malformed(line, problem),
-                Step::Record { line, record } => {
+                Step::Blank => batch.push_blank(),
+                Step::Malformed { place, problem } => {
+                    batch.push_malformed(place, problem, &self.skipped);
+                }
+                Step::Record { place, record } => {
                     let body = &self.input.buf[record.body.clone()];
-                    batch.push(line, record.escaped, body, &self.spans);
+                    batch.push(place, record.escaped, body, &self.spans);
                 }
             }
         }
@@ -225,22 +237,25 @@ impl CsvFile {
     /// As [`CsvFile::next_rows`], where it matters only where rows are. One
     /// without quotes may have another number of fields than the header; what
     /// else is malformed is not told of.
-    pub fn next_bodies(&mut self) -> Result<LineBodies, FileError> {
+    pub fn next_bodies(&mut self, mapping: &Arc<Mapping>) -> Result<LineBodies, FileError> {
         let (left, columns) = (self.bytes_left(), self.header.len());
-        let mut bodies = LineBodies::with_room(self.charset, self.separator, columns, left);
+        let mapping = mapping.clone();
+        let mut bodies =
+            LineBodies::with_room(self.charset, mapping, self.separator, columns, left);
         while !bodies.is_full() {
             let data = self.input.unread();
             if let Some((body, end)) = plain_record(&data[..data.len().min(ROW_BYTES_MAX)]) {
-                bodies.push(self.line, &data[..body]);
+                bodies.push(self.place(), &data[..body]);
                 self.input.start += end;
                 self.line += 1;
+                self.row += 1;
                 continue;
             }
             match self.step()? {
                 Step::End => break,
-                Step::Blank => {}
+                Step::Blank => bodies.push_blank(),
                 Step::Malformed { .. } => bodies.push_malformed(),
-                Step::Record { line, record } => bodies.push(line, &self.input.buf[record.body]),
+                Step::Record { place, record } => bodies.push(place, &self.input.buf[record.body]),
             }
         }
         Ok(bodies)
@@ -264,14 +279,15 @@ impl CsvFile {
                     other => break other,
                 }
             };
-            let (line, record) = match scan {
+            let (place, record) = match scan {
                 Step::End | Step::Blank => {
                     return Err(FileError::NoHeader { path: self.path.clone() });
                 }
-                Step::Malformed { line, problem } => {
+                Step::Malformed { place, problem } => {
+                    let line = place.line();
                     return Err(FileError::Header { path: self.path.clone(), line, problem });
                 }
-                Step::Record { line, record } => (line, record),
+                Step::Record { place, record } => (place, record),
             };
             if record.fields > COLUMNS_MAX {
                 return Err(FileError::TooManyColumns {
@@ -301,6 +317,7 @@ impl CsvFile {
                 }
                 Err(column) => {
                     let problem = RowProblem::Encoding { column, encoding: self.charset.name() };
+                    let line = place.line();
                     return Err(FileError::Header { path: self.path.clone(), line, problem });
                 }
             }
@@ -314,18 +331,20 @@ impl CsvFile {
     fn step(&mut self) -> Result<Step, FileError> {
         let expected = self.header.len();
         let step = self.scan(expected)?;
-        if let Step::Record { line, record } = &step {
+        if let Step::Record { place, record } = &step {
             if record.fields == expected {
                 self.consume(record);
             } else if record.lines > 1 {
-                let line = *line;
+                let place = *place;
                 self.skip_line()?;
-                return Ok(Step::Malformed { line, problem: RowProblem::UnclosedQuote });
+                return Ok(Step::Malformed { place, problem: RowProblem::UnclosedQuote });
             } else {
-                let (line, found) = (*line, record.fields);
+                let (place, found) = (*place, record.fields);
+                self.skipped.clear();
+                self.skipped.extend_from_slice(&self.input.buf[record.body.clone()]);
                 self.consume(record);
                 let problem = RowProblem::FieldCount { expected, found };
-                return Ok(Step::Malformed { line, problem });
+                return Ok(Step::Malformed { place, problem });
             }
         }
         Ok(step)
@@ -334,13 +353,14 @@ impl CsvFile {
     fn consume(&mut self, record: &Record) {
         self.input.start = record.end;
         self.line += record.lines;
+        self.row += 1;
     }
 
     /// Finds the next record without consuming it; blank and malformed lines
     /// are consumed. The buffer holds the whole record afterwards.
     fn scan(&mut self, keep: usize) -> Result<Step, FileError> {
         loop {
-            let line = self.line;
+            let place = self.place();
             let data = self.input.unread();
             if data.is_empty() {
                 if self.input.eof {
@@ -358,6 +378,7 @@ impl CsvFile {
                         // but a row of nothing says nothing either.
                         self.input.start += end;
                         self.line += lines;
+                        self.row += 1;
                         return Ok(Step::Blank);
                     }
                     let start = self.input.start;
@@ -368,13 +389,13 @@ impl CsvFile {
                         fields,
                         escaped,
                     };
-                    return Ok(Step::Record { line, record });
+                    return Ok(Step::Record { place, record });
                 }
                 Scan::Incomplete if data.len() >= ROW_BYTES_MAX => {
                     let within = self.skip_line()?;
                     let problem =
                         if within { RowProblem::UnclosedQuote } else { RowProblem::TooLong };
-                    return Ok(Step::Malformed { line, problem });
+                    return Ok(Step::Malformed { place, problem });
                 }
                 Scan::Incomplete => self.fill()?,
                 Scan::BadQuote { column, first_line } => {
@@ -384,16 +405,21 @@ impl CsvFile {
                         RowProblem::UnclosedQuote
                     };
                     self.skip_line()?;
-                    return Ok(Step::Malformed { line, problem });
+                    return Ok(Step::Malformed { place, problem });
                 }
             }
         }
     }
 
-    /// Drops one physical line; says whether it was shorter than
-    /// [`ROW_BYTES_MAX`].
+    fn place(&self) -> Place {
+        Place::new(0, self.line, self.row)
+    }
+
+    /// Drops one physical line, of which `skipped` has the first
+    /// [`ROW_BYTES_MAX`] bytes; says whether that is all of it.
     fn skip_line(&mut self) -> Result<bool, FileError> {
-        let mut skipped = 0;
+        let mut length = 0;
+        self.skipped.clear();
         loop {
             let data = self.input.unread();
             let end = find3(data, 0, b'\n', b'\r', b'\n');
@@ -404,12 +430,15 @@ impl CsvFile {
                 (Some(b'\r'), None) if !self.input.eof => None,
                 (Some(_), _) => Some(end + 1),
             };
-            skipped += end;
+            length += end;
+            let room = ROW_BYTES_MAX - self.skipped.len();
+            self.skipped.extend_from_slice(&data[..end.min(room)]);
             match after {
                 Some(after) => {
                     self.input.start += after;
                     self.line += 1;
-                    return Ok(skipped < ROW_BYTES_MAX);
+                    self.row += 1;
+                    return Ok(length < ROW_BYTES_MAX);
                 }
                 None => {
                     self.input.start += end;
@@ -433,8 +462,8 @@ fn is_label_margin(character: char) -> bool {
 enum Step {
     End,
     Blank,
-    Malformed { line: u64, problem: RowProblem },
-    Record { line: u64, record: Record },
+    Malformed { place: Place, problem: RowProblem },
+    Record { place: Place, record: Record },
 }
 
 /// A record within the input's buffer.
@@ -491,6 +520,12 @@ fn decode_fields<'a>(
         scratch_spans.push(Span::new(start, scratch.len(), false));
     }
     Ok(Fields::new(scratch, scratch_spans))
+}
+
+/// A line for people, as far as it is text.
+fn lossy(line: &[u8], charset: Charset) -> Cow<'_, str> {
+    let encoding = if charset == Charset::Gb18030 { GB18030 } else { UTF_8 };
+    encoding.decode_without_bom_handling(line).0
 }
 
 /// As the standard library's check, but vectorised: finding the encoding of

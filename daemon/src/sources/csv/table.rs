@@ -7,7 +7,7 @@ use protocol::schema::Schema;
 use super::{CsvFile, Encoding, input::Bytes};
 use crate::ingest::{
     map::Mapping,
-    source::{Recallable, RowBodies, Rows, SourceError, Table},
+    source::{Recallable, RowBodies, Rows, SourceError, Summary, Table},
 };
 
 /// Opens a file whose bytes these are, `bytes_total` of them.
@@ -50,13 +50,17 @@ impl Table for CsvTable {
     }
 
     fn next_rows(&mut self) -> Result<Box<dyn Rows>, SourceError> {
-        Ok(Box::new(self.file.next_rows()?))
+        Ok(Box::new(self.file.next_rows(&self.mapping)?))
+    }
+
+    fn summary(&self) -> Summary {
+        Summary::default()
     }
 }
 
 impl Recallable for CsvTable {
     fn next_bodies(&mut self) -> Result<Box<dyn RowBodies>, SourceError> {
-        Ok(Box::new(self.file.next_bodies()?))
+        Ok(Box::new(self.file.next_bodies(&self.mapping)?))
     }
 
     fn as_table(&mut self) -> &mut dyn Table {
