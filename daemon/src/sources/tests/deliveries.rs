@@ -3,14 +3,14 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
-use crate::ingest::words::{DeliveryError, HoldReason};
+use crate::ingest::{hold::HoldReason, words::DeliveryError};
 
 /// 600 records, and a file that lacks half of them and changes some others.
 fn with_held() -> (World, Held) {
     let world = World::new();
     world.import(&rows(0..600, "a"), true);
     let report = world.import_or_hold(&(rows(300..600, "a") + &row(600, "a") + "\nc1,,,"), true);
-    let held = world.deliveries.get(report.held.as_deref().unwrap()).unwrap().unwrap();
+    let held = world.deliveries.get(&report.held.unwrap().id).unwrap().unwrap();
     (world, held)
 }
 
@@ -28,7 +28,7 @@ fn a_held_file_changes_nothing_and_its_report_says_so() {
     assert!(report.rejects_file.is_some());
     assert_eq!(world.content(), content_of(0..600, "a"));
 
-    let id = report.held.unwrap();
+    let id = report.held.unwrap().id;
     let held = world.deliveries.get(&id).unwrap().unwrap();
     assert_eq!(held.reason, HoldReason::Deletes { deletes: 300, stored: 600 });
     assert!(held.explanation.contains("300 of 600"), "{}", held.explanation);
@@ -72,7 +72,7 @@ fn a_copy_is_the_same_bytes_and_for_its_owner_only() {
 #[test]
 fn only_the_newest_of_a_dataset_waits() {
     let (world, first) = with_held();
-    let second = world.import_or_hold(&rows(301..600, "a"), true).held.unwrap();
+    let second = world.import_or_hold(&rows(301..600, "a"), true).held.unwrap().id;
     assert_ne!(first.id, second);
     assert_eq!(ids(&world), [second.as_str()]);
     assert_eq!(world.deliveries.get(&first.id).unwrap(), None);
@@ -94,7 +94,7 @@ fn a_delivery_that_is_held_while_another_is_approved_stays() {
     let request = world.approval(&held, "rejects/approved.csv");
     import_or_hold(&world.importer, &world.deliveries, &request, &|progress| {
         if progress.bytes_read > 0 {
-            newer.get_or_init(|| world.import_or_hold(&csv([]), true).held.unwrap());
+            newer.get_or_init(|| world.import_or_hold(&csv([]), true).held.unwrap().id);
         }
     })
     .unwrap();
@@ -176,7 +176,7 @@ fn an_approval_does_not_undo_a_full_file_that_goes_in_meanwhile() {
     assert_eq!(ids(&world), [""; 0]);
 
     // Rows that are added supersede nothing.
-    let held = world.import_or_hold(&rows(300..600, "a"), true).held.unwrap();
+    let held = world.import_or_hold(&rows(300..600, "a"), true).held.unwrap().id;
     let held = world.deliveries.get(&held).unwrap().unwrap();
     let request = world.approval(&held, "rejects/approved.csv");
     let added = std::cell::OnceCell::new();
@@ -223,7 +223,7 @@ fn a_full_file_without_a_single_byte_is_held_and_can_be_approved() {
     let world = World::new();
     world.import(&rows(0..5, "a"), true);
     let report = world.import_or_hold("", true);
-    let held = world.deliveries.get(report.held.as_deref().unwrap()).unwrap().unwrap();
+    let held = world.deliveries.get(&report.held.unwrap().id).unwrap().unwrap();
     assert_eq!(held.reason, HoldReason::Empty { stored: 5 });
     assert_eq!(world.content(), content_of(0..5, "a"));
     let request = world.approval(&held, "rejects/approved.csv");

@@ -4,7 +4,7 @@ use super::*;
 use crate::ingest::{
     spool::SpoolError,
     stamp::{rejects_path, stamp},
-    words::HoldReason,
+    hold::HoldReason,
 };
 
 #[test]
@@ -176,7 +176,7 @@ fn approval_applies_exactly_the_file() {
     let mut request = world.request(&world.file(&(rows(250..310, "b") + "one,two\n")), true);
     let held = world.importer.import(&request, &|_| {});
     assert!(matches!(held, Err(ImportError::Held(_))), "{held:?}");
-    request.approved = true;
+    request.approved = Some(approved("list-1"));
     let report = world.importer.import(&request, &|_| {}).unwrap();
     assert_eq!(
         counts(&report),
@@ -290,7 +290,7 @@ fn a_stop_leaves_whole_change_sets_and_the_next_delivery_does_the_rest() {
         world.path("spool"),
         world.path("recall"),
         1 << 20,
-        HoldRule { percent: 20, at_least: 100 },
+        HoldLimits::default(),
         CancellationToken::new(),
     );
     let report = again.import(&request, &|_| {}).unwrap();
@@ -305,7 +305,7 @@ fn a_stop_during_many_deletions_is_heard() {
     let world = World::new();
     world.import(&rows(0..30_000, "a"), true);
     let mut request = world.request(&world.file(&rows([29_999], "a")), true);
-    request.approved = true;
+    request.approved = Some(approved("list-1"));
     let content = world.content();
     let stopped = world.importer.import(&request, &|progress| {
         if progress.rows == 1 {
@@ -356,7 +356,7 @@ fn a_full_file_leads_to_exactly_its_content() {
 
         let (text, repeated) = deliver(&new, &mut random);
         let mut request = world.request(&world.file(&text), true);
-        request.approved = true;
+        request.approved = Some(approved("list-1"));
         let seq = world.seq();
         let report = world.importer.import(&request, &|_| {}).unwrap();
         let count = |matches: &dyn Fn(&u64) -> bool| {

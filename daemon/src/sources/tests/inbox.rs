@@ -427,7 +427,7 @@ fn what_a_file_was_exchanged_for_is_not_kept_for_approval() {
         std::os::unix::fs::symlink(&own, &path).unwrap();
     })
     .unwrap();
-    let held = world.deliveries.get(&report.held.unwrap()).unwrap().unwrap();
+    let held = world.deliveries.get(&report.held.unwrap().id).unwrap().unwrap();
     let kept = fs::read_to_string(world.deliveries.data_path(&held)).unwrap();
     assert_eq!(kept, rows(0..10, "a"), "what was judged is what is kept");
 }

@@ -31,10 +31,12 @@ use crate::{
         ImportError, ImportRequest, Importer,
         deliver::import_or_hold,
         held::{Deliveries, Held},
+        history::UndoLimits,
+        hold::HoldLimits,
         random::Random,
         report::ImportReport,
         source::SourceError,
-        words::HoldRule,
+        words::{Approval, Author},
     },
     membership::Membership,
     store::{Options, OwnChanges, Store},
@@ -125,10 +127,10 @@ impl World {
             dir.path().join("spool"),
             dir.path().join("recall"),
             memory_bytes,
-            HoldRule { percent: 20, at_least: 100 },
+            HoldLimits::default(),
             stop.clone(),
         ));
-        let deliveries = Arc::new(Deliveries::new(dir.path().join("deliveries")));
+        let deliveries = Arc::new(Deliveries::new(dir.path().join("deliveries"), UndoLimits::default()));
         let files = Cell::new(0);
         let world = Self { dir, store, membership, importer, deliveries, stop, files };
         world.apply_schema(raw_schema(1));
@@ -174,7 +176,7 @@ impl World {
             dataset: dataset(),
             source: Arc::new(DeliveredFile::open(path, Links::Follow, Reading::default())?),
             full,
-            approved: false,
+            approved: None,
             rejects: self.path(&format!("rejects/{}.csv", self.files.get())),
         })
     }
@@ -187,7 +189,7 @@ impl World {
             dataset: held.dataset.clone(),
             source: Arc::new(DeliveredFile::open(&path, Links::Refuse, reading).unwrap()),
             full: held.full,
-            approved: true,
+            approved: Some(approved(&held.id)),
             rejects: self.path(rejects),
         }
     }
@@ -231,6 +233,12 @@ impl World {
         assert_eq!(content.len() as u64, records);
         content
     }
+}
+
+/// What lets a delivery in, without a look at what it would do.
+fn approved(id: &str) -> Approval {
+    let author = Author::new("tester", Some("a reason"));
+    Approval { id: id.to_owned(), author, seen_seq: None }
 }
 
 /// The numbers of a report that tests compare as a whole.
