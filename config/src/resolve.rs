@@ -385,7 +385,8 @@ fn resolve(raw: RawConfig, mut check: Check<'_, '_>) -> Result<NodeConfig, Confi
         hold_deletes_min: check.number(&HOLD_DELETES_MIN, raw.import.hold_deletes_min),
         hold_changes_percent: check.number(&HOLD_CHANGES_PERCENT, raw.import.hold_changes_percent),
         hold_changes_min: check.number(&HOLD_CHANGES_MIN, raw.import.hold_changes_min),
-        hold_doubtful_percent: check.number(&HOLD_DOUBTFUL_PERCENT, raw.import.hold_doubtful_percent),
+        hold_doubtful_percent: check
+            .number(&HOLD_DOUBTFUL_PERCENT, raw.import.hold_doubtful_percent),
         hold_doubtful_min: check.number(&HOLD_DOUBTFUL_MIN, raw.import.hold_doubtful_min),
         undo_days: check.number(&UNDO_DAYS, raw.import.undo_days),
         undo_mb: check.number(&UNDO_MB, raw.import.undo_mb),

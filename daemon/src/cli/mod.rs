@@ -173,7 +173,8 @@ fn end_quietly_on_a_closed_pipe() {
 /// Who gives this command: the user's name, before `sudo` if it was used, and the
 /// number that the system knows.
 fn author(reason: Option<&str>) -> Author {
-    let name = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    let name =
+        ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
     let uid = rustix::process::getuid().as_raw();
     let by = match name.filter(|name| !name.is_empty()) {
         Some(name) => format!("{name} (uid {uid})"),

@@ -172,8 +172,7 @@ impl Job<'_> {
                 told.report.warnings += 1;
             }
             for place in &row.duplicates {
-                told.rejects
-                    .write(|file| file.push_duplicate(*place, row.place, row.differing))?;
+                told.rejects.write(|file| file.push_duplicate(*place, row.place, row.differing))?;
             }
             if full {
                 let to = Some(row.key.as_slice());

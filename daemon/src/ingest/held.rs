@@ -26,10 +26,7 @@ use protocol::id::DatasetId;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    history::{
-        History, UndoLimits, describe,
-        event::Event,
-    },
+    history::{History, UndoLimits, describe, event::Event},
     hold::{HeldNote, Hold, HoldReason},
     report::ImportReport,
     stamp::rfc3339,

@@ -226,14 +226,17 @@ impl Importer {
             }
             Ok(())
         };
-        let holds =
-            job.compare_only(request, &mut read, &mut rejects, &mut report, &mut look)?;
+        let holds = job.compare_only(request, &mut read, &mut rejects, &mut report, &mut look)?;
         // The import itself will write it again.
         drop(rejects.finish()?.map(std::fs::remove_file));
         Ok(Preview { would: report, holds, undoes })
     }
 
-    pub(super) fn schema(&self, registry: &Registry, dataset: &DatasetId) -> Result<Schema, ImportError> {
+    pub(super) fn schema(
+        &self,
+        registry: &Registry,
+        dataset: &DatasetId,
+    ) -> Result<Schema, ImportError> {
         if !dataset.is_system()
             && let Some(schema) = registry.schema(dataset)
         {

@@ -119,11 +119,7 @@ impl Node {
     }
 
     /// What imports the copy of a delivery that was held.
-    fn request_of(
-        &self,
-        held: &Held,
-        approved: Option<Approval>,
-    ) -> anyhow::Result<ImportRequest> {
+    fn request_of(&self, held: &Held, approved: Option<Approval>) -> anyhow::Result<ImportRequest> {
         let reading = serde_json::from_value(held.settings.clone())
             .context("read how the delivery was to be read; is it of another version?")?;
         let source = DeliveredFile::open(&self.deliveries.data_path(held), Links::Refuse, reading)?

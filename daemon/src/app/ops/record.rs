@@ -32,6 +32,9 @@ impl Node {
             self.importer.delete_record(&self.deliveries, &dataset, (&key, &shown), author)?;
         // The key may be personal: the log of the daemon says only where.
         tracing::info!(%dataset, delivery = id, seq = report.seq, "a record was removed");
-        Ok((json!({ "id": id, "dataset": dataset, "deleted": report.deleted, "seq": report.seq }), false))
+        Ok((
+            json!({ "id": id, "dataset": dataset, "deleted": report.deleted, "seq": report.seq }),
+            false,
+        ))
     }
 }

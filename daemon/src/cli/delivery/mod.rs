@@ -121,7 +121,9 @@ fn print(action: &Action, answer: &Json) {
         Action::Approve { .. } => print_report(answer),
         Action::Discard { .. } => {
             let id = text_of(&answer["id"]);
-            println!("已丢弃 {id}，已有记录不变 / discarded {id}; the stored records stay as they are");
+            println!(
+                "已丢弃 {id}，已有记录不变 / discarded {id}; the stored records stay as they are"
+            );
         }
         Action::Undo { .. } => print!("{}", show::undone(answer)),
     }

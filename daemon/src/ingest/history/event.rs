@@ -218,8 +218,9 @@ impl Delivery {
                 (self.first_load, self.images) = (first_load, images);
             }
             Event::Ended { report, .. } => {
-                let was_held = self.held.is_some();
-                self.state = if was_held { State::Approved } else { State::Taken };
+                let of_a_file = matches!(self.what.kind, Kind::Full | Kind::Upsert);
+                let approved = of_a_file && self.what.author.is_some();
+                self.state = if approved { State::Approved } else { State::Taken };
                 self.last_seq = Some(report.seq);
                 self.report = Some(report);
             }

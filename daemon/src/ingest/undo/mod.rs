@@ -9,9 +9,6 @@
 
 mod plan;
 
-#[cfg(test)]
-mod tests;
-
 use protocol::{change::Change, id::DatasetId};
 
 use self::plan::{Plan, Planner};
@@ -152,7 +149,10 @@ impl Importer {
                 context: &self.context,
                 history: deliveries.history(),
                 partition: partition.clone(),
-                schema: self.schema(&*self.context.membership.current().map_err(ImportError::from)?, &delivery.what.dataset)?,
+                schema: self.schema(
+                    &*self.context.membership.current().map_err(ImportError::from)?,
+                    &delivery.what.dataset,
+                )?,
                 delivery,
                 base_seq,
                 last_seq: end.unwrap_or(head).min(head),
@@ -262,7 +262,10 @@ fn check(delivery: &Delivery, age_max: std::time::Duration) -> Result<u64, UndoE
     match delivery.state {
         State::Taken | State::Approved | State::Interrupted => {}
         State::Held => {
-            return Err(nothing("它还在等待批准，可以丢弃", "it still waits, and can be discarded"));
+            return Err(nothing(
+                "它还在等待批准，可以丢弃",
+                "it still waits, and can be discarded",
+            ));
         }
         State::Discarded => return Err(nothing("它已被丢弃", "it was discarded")),
         State::Undone => return Err(nothing("它已经撤销", "it was taken back already")),

@@ -4,11 +4,9 @@
 //! are not as the delivery left them only if that was asked for. Not here:
 //! committing them.
 
-use protocol::{
-    change::Change,
-    id::PartitionId,
-    schema::Schema,
-};
+use std::collections::BTreeSet;
+
+use protocol::{change::Change, id::PartitionId, schema::Schema};
 
 use super::UndoError;
 use crate::ingest::{
@@ -72,13 +70,7 @@ impl Planner<'_> {
     /// since. Whether a key that was touched came with the load is not known, so
     /// it always stays.
     fn plan_first_load(&self, take: Take<'_>) -> Result<Plan, UndoError> {
-        let touched = touched_since(&self.context.store, &self.partition, self.last_seq)?;
-        let touched = touched.ok_or_else(|| {
-            self.impossible(
-                "此后的变更过多，无法逐条核对；请交付更正后的全量文件",
-                "too much has changed since to look at each record: deliver a corrected full file",
-            )
-        })?;
+        let touched = self.touched()?;
         let mut plan = Plan::default();
         let mut cursor = self.cursor();
         cursor.records_between(None, None, &mut |key, value| {
@@ -91,6 +83,24 @@ impl Planner<'_> {
             take(Change::Delete { key: key.to_vec() }, Some(value.to_vec()))
         })?;
         Ok(plan)
+    }
+
+    /// Keys that may not be as a first load left them.
+    fn touched(&self) -> Result<BTreeSet<Vec<u8>>, UndoError> {
+        let store = &self.context.store;
+        let left = store.header_at(&self.partition, self.last_seq)?;
+        let left = left.map(|header| header.header().root);
+        // What came since was taken back, too.
+        if left.is_some() && left == store.head(&self.partition).map(|head| head.root()) {
+            return Ok(BTreeSet::new());
+        }
+        let touched = touched_since(store, &self.partition, self.last_seq)?;
+        touched.ok_or_else(|| {
+            self.impossible(
+                "此后的变更过多，无法逐条核对；请交付更正后的全量文件",
+                "too much has changed since to look at each record: deliver a corrected full file",
+            )
+        })
     }
 
     fn plan_images(&self, take: Take<'_>) -> Result<Plan, UndoError> {

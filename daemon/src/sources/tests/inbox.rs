@@ -224,7 +224,7 @@ fn a_held_file_is_done_here_and_waits_elsewhere() {
     folders.pass_after(0);
     folders.put("full/b.csv", &rows(0..10, "a"), 10);
     folders.pass_after(0);
-    let id = folders.report("done/b.csv").held.unwrap();
+    let id = folders.report("done/b.csv").held.unwrap().id;
     assert_eq!(folders.world.deliveries.get(&id).unwrap().unwrap().file, "b.csv");
     assert_eq!(folders.world.content(), content_of(0..600, "a"));
 }

@@ -1,9 +1,11 @@
 //! Files as they are delivered, against a real store and a simple reference.
 
 mod deliveries;
+mod holds;
 mod import;
 mod inbox;
 mod recall;
+mod undo;
 
 use std::{
     cell::Cell,
@@ -16,6 +18,7 @@ use std::{
 use certs::enrol::Anchor;
 use protocol::{
     federation::Entry,
+    hash::Hash,
     id::{DatasetId, FederationId, NodeId, PartitionId},
     page::Leaf,
     record::Record,
@@ -130,7 +133,8 @@ impl World {
             HoldLimits::default(),
             stop.clone(),
         ));
-        let deliveries = Arc::new(Deliveries::new(dir.path().join("deliveries"), UndoLimits::default()));
+        let deliveries =
+            Arc::new(Deliveries::new(dir.path().join("deliveries"), UndoLimits::default()));
         let files = Cell::new(0);
         let world = Self { dir, store, membership, importer, deliveries, stop, files };
         world.apply_schema(raw_schema(1));
@@ -203,6 +207,19 @@ impl World {
         assert!(report.adds_up(), "{report:?}");
         assert_eq!(report.seq, self.seq());
         report
+    }
+
+    /// As a person lets it in whom no rule of holding keeps from it.
+    fn import_anyway(&self, text: &str, full: bool) -> ImportReport {
+        let mut request = self.request(&self.file(text), full);
+        request.approved = Some(approved("list-1"));
+        let report = self.importer.import(&request, &|_| {}).unwrap();
+        assert!(report.adds_up(), "{report:?}");
+        report
+    }
+
+    fn root(&self) -> Hash {
+        self.store.head(&self.partition()).map_or(Hash::ZERO, |head| head.root())
     }
 
     /// As an administrator does, who is asked.
