@@ -168,3 +168,10 @@ fn images_of_a_line_come_before_those_of_its_file() {
     let mut none = ImageFile::open(None, &dir.path().join("b.images")).unwrap();
     assert_eq!(none.next_frame().unwrap(), None);
 }
+
+#[test]
+fn the_defaults_are_those_of_the_settings() {
+    let settings = config::ImportConfig::default();
+    let limits = UndoLimits { days: settings.undo_days, bytes: settings.undo_mb * 1024 * 1024 };
+    assert_eq!(limits, UndoLimits::default());
+}

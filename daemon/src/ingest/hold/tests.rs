@@ -56,3 +56,17 @@ fn a_note_begins_with_the_most_serious_rule() {
     assert_eq!(note.also[0].rule, "cut");
     assert_eq!(HeldNote::new("list-1", &[]), None);
 }
+
+#[test]
+fn the_defaults_are_those_of_the_settings() {
+    let settings = config::ImportConfig::default();
+    let limits = HoldLimits {
+        deletes_percent: settings.hold_deletes_percent,
+        deletes_min: settings.hold_deletes_min,
+        changes_percent: settings.hold_changes_percent,
+        changes_min: settings.hold_changes_min,
+        doubtful_percent: settings.hold_doubtful_percent,
+        doubtful_min: settings.hold_doubtful_min,
+    };
+    assert_eq!(limits, HoldLimits::default());
+}
