@@ -1,11 +1,12 @@
 //! Rows, good and bad.
 
 use protocol::{
-    record::decode_key,
-    schema::{Field, RawSchema},
+    record::{KEY_BYTES_MAX, RECORD_BYTES_MAX, decode_key},
+    schema::{Field, FieldType, RawSchema},
+    uscc::Impossible,
 };
 
-use super::*;
+use super::{citizen_id::is_citizen_id, *};
 
 fn field(name: &str, kind: FieldType) -> Field {
     Field {
