@@ -195,7 +195,7 @@ fn edits(a: &[char], b: &[char]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use protocol::schema::{Field, FieldType, RawSchema};
+    use protocol::schema::{Field, RawSchema};
 
     use super::*;
 
@@ -205,21 +205,14 @@ mod tests {
             title_zh: title.into(),
             title_en: format!("the {name}"),
             aliases: vec![format!("{title}（旧）")],
-            kind: FieldType::Text,
             required,
-            personal: false,
-            length_max: None,
-            values: vec![],
-            strict: false,
-            scale_max: None,
-            legacy_codes: false,
+            ..Field::default()
         };
         Schema::check(RawSchema {
             dataset: "enterprise".into(),
             version: 1,
             title_zh: "企业".into(),
             title_en: "enterprises".into(),
-            source: String::new(),
             key: vec!["code".into()],
             fields: vec![
                 field("code", "统一社会信用代码", true),
@@ -227,6 +220,7 @@ mod tests {
                 field("address", "注册地址", false),
                 field("scope", "经营范围", false),
             ],
+            ..RawSchema::default()
         })
         .unwrap()
     }

@@ -118,7 +118,7 @@ impl RejectsFile {
 
     /// An issue of a row.
     pub fn push(&mut self, line: u64, issue: &RowIssue) -> io::Result<()> {
-        let RowIssue { severity, field, value, rule } = issue;
+        let RowIssue { severity, field, value, rule, .. } = issue;
         if self.is_full() {
             return Ok(());
         }
@@ -244,6 +244,7 @@ mod tests {
         RowIssue {
             severity: Severity::Reject,
             field: "code".into(),
+            title: "代码".into(),
             value: value.into(),
             rule: Rule::Required,
         }

@@ -64,15 +64,9 @@ fn field(name: &str, kind: FieldType, required: bool) -> Field {
         name: name.into(),
         title_zh: format!("栏{name}"),
         title_en: format!("the {name}"),
-        aliases: vec![],
         kind,
         required,
-        personal: false,
-        length_max: None,
-        values: vec![],
-        strict: false,
-        scale_max: None,
-        legacy_codes: false,
+        ..Field::default()
     }
 }
 
@@ -83,7 +77,6 @@ fn raw_schema(version: u32) -> RawSchema {
         version,
         title_zh: "名单".into(),
         title_en: "a list".into(),
-        source: String::new(),
         key: vec!["code".into()],
         fields: vec![
             field("code", FieldType::Code, true),
@@ -91,6 +84,7 @@ fn raw_schema(version: u32) -> RawSchema {
             field("note", FieldType::Text, false),
             field("amount", FieldType::Integer, false),
         ],
+        ..RawSchema::default()
     }
 }
 

@@ -1,17 +1,52 @@
 //! Spellings of days.
 //!
 //! Used for fields of the type `date`, after a text was folded and trimmed.
-//! Invariant: a time of day other than midnight is refused and never dropped.
+//! Invariants: a time of day other than midnight is refused and never dropped; a
+//! day whose month cannot be told is refused unless the dataset says the order.
+//! Not here: which years are plausible.
 
-use protocol::value::Date;
+use protocol::{schema::DateOrder, value::Date};
 
-use super::rule::Rule;
+use super::{rule::Rule, traces::whole};
+
+/// What people write where something has no end, without blanks.
+const OPEN_ENDS: [&str; 13] = [
+    "长期",
+    "长期有效",
+    "至长期",
+    "永久",
+    "永久有效",
+    "永久性",
+    "无期限",
+    "无限期",
+    "无固定期限",
+    "无固定期",
+    "无截止日期",
+    "9999-99-99",
+    "99999999",
+];
+/// The year that databases write for "never".
+const OPEN_YEAR: u16 = 9999;
+/// Bytes of a day of the year 9999 in front of a time of day, which means nothing
+/// there: `9999-12-31 23:59:59`.
+const DAY_BYTES: usize = 10;
+
+/// Whether a text, or the day that it was read as, says that there is no end.
+pub(super) fn is_open_end(text: &str, day: &Result<Date, Rule>) -> bool {
+    if let Ok(day) = day {
+        return day.parts().0 == OPEN_YEAR;
+    }
+    let bare: String = text.chars().filter(|character| !character.is_whitespace()).collect();
+    let day = || date(text.get(..DAY_BYTES)?, DateOrder::Ymd).ok();
+    OPEN_ENDS.contains(&&*bare) || day().is_some_and(|day| day.parts().0 == OPEN_YEAR)
+}
 
 /// A day in one of the accepted spellings, with or without midnight behind it.
-pub(super) fn date(text: &str) -> Result<Date, Rule> {
+pub(super) fn date(text: &str, order: DateOrder) -> Result<Date, Rule> {
     let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
-    let number = |text: &str| text.parse::<u16>().map_err(|_| Rule::DateFormat);
     let (year, month, day, rest) = match digits(text) {
+        // What a program writes that took the day for a number.
+        8 if whole(&text[8..]).is_empty() => (&text[..4], &text[4..6], &text[6..8], ""),
         8 => (&text[..4], &text[4..6], &text[6..8], &text[8..]),
         4 => {
             let (year, rest) = text.split_at(4);
@@ -29,16 +64,32 @@ pub(super) fn date(text: &str) -> Result<Date, Rule> {
                 Some(mark) => rest.strip_prefix(mark).ok_or(Rule::DateFormat)?,
                 None => rest,
             };
-            if !(1..=2).contains(&month.len()) || !(1..=2).contains(&day.len()) {
+            (year, month, day, rest)
+        }
+        1 | 2 => {
+            let (first, rest) = text.split_at(digits(text));
+            let mark = rest.chars().next().filter(|mark| matches!(mark, '-' | '/' | '.'));
+            let mark = mark.ok_or(Rule::DateFormat)?;
+            let rest = &rest[1..];
+            let (second, rest) = rest.split_at(digits(rest));
+            let rest = rest.strip_prefix(mark).ok_or(Rule::DateFormat)?;
+            if digits(rest) != 4 {
                 return Err(Rule::DateFormat);
             }
-            (year, month, day, rest)
+            let (year, rest) = rest.split_at(4);
+            match order {
+                DateOrder::Ymd => return Err(Rule::DateOrder),
+                DateOrder::Dmy => (year, second, first, rest),
+                DateOrder::Mdy => (year, first, second, rest),
+            }
         }
         _ => return Err(Rule::DateFormat),
     };
-    if !is_midnight(rest) {
+    let one_or_two = |part: &str| (1..=2).contains(&part.len());
+    if !one_or_two(month) || !one_or_two(day) || !is_midnight(rest) {
         return Err(Rule::DateFormat);
     }
+    let number = |text: &str| text.parse::<u16>().map_err(|_| Rule::DateFormat);
     // Two digits fit a byte.
     let (month, day) = (number(month)? as u8, number(day)? as u8);
     Date::new(number(year)?, month, day).ok_or(Rule::DateImpossible)

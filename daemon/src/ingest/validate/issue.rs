@@ -5,11 +5,18 @@
 //! personal value or a citizen id unmasked. Not here: what the rules are
 //! ([`super::rule`]).
 
+use std::sync::Arc;
+
+use protocol::text::{visible, visible_within};
+
 use super::{citizen_id::citizen_id, rule::Rule};
 
 /// Longest value shown in an issue, in characters: enough to find it, too
 /// little to copy a register's contents into a report.
 pub const SHOWN_CHARS_MAX: usize = 80;
+/// Longest text that shows it: characters that nobody sees have long names, and a
+/// value that consists of them is cut.
+const VISIBLE_CHARS_MAX: usize = 2 * SHOWN_CHARS_MAX;
 
 /// Whether an issue costs the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,10 +42,12 @@ impl Severity {
 pub struct RowIssue {
     /// Whether it costs the row.
     pub severity: Severity,
-    /// The schema's field, or empty where it is the row as a whole.
-    pub field: String,
+    /// The name of the schema's field, or empty where it is the row as a whole.
+    pub field: Arc<str>,
+    /// Its Chinese title, as people know the column.
+    pub title: Arc<str>,
     /// The value as delivered: masked if personal, at most
-    /// [`SHOWN_CHARS_MAX`] characters.
+    /// [`SHOWN_CHARS_MAX`] characters, those that nobody sees by name.
     pub value: String,
     /// What it ran into.
     pub rule: Rule,
@@ -50,7 +59,8 @@ pub fn mask(text: &str) -> String {
     // What lies beyond the limit is neither counted nor shown.
     let count = text.chars().take(SHOWN_CHARS_MAX).count();
     let kept = (count / 3).min(4);
-    text.chars().take(kept).map(printable).chain(std::iter::repeat_n('*', count - kept)).collect()
+    let end = text.char_indices().nth(kept).map_or(text.len(), |(at, _)| at);
+    format!("{}{}", visible(&text[..end]), "*".repeat(count - kept))
 }
 
 /// A value that is not personal, shortened, with citizen ids masked.
@@ -65,14 +75,7 @@ pub(super) fn shown(text: &str) -> String {
         rest = &rest[id.end..];
     }
     out.push_str(rest);
-    out.chars().take(SHOWN_CHARS_MAX).map(printable).collect()
-}
-
-/// Control characters as the pictures that Unicode has for them.
-fn printable(character: char) -> char {
-    match u32::from(character) {
-        code @ 0..0x20 => char::from_u32(0x2400 + code).unwrap_or(' '),
-        0x7f..0xa0 => '\u{2421}',
-        _ => character,
-    }
+    let end = out.char_indices().nth(SHOWN_CHARS_MAX).map_or(out.len(), |(at, _)| at);
+    out.truncate(end);
+    visible_within(&out, VISIBLE_CHARS_MAX).into_owned()
 }

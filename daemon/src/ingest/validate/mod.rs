@@ -3,7 +3,7 @@
 //! Used by the importer for every row, and by whoever shows a value that may be
 //! personal ([`mask`]). Normalisation happens here and nowhere else; what comes
 //! out is canonical bytes. One text of a row goes through `field`, with the
-//! spellings in `text`, `number`, `date`; what is found is a `rule`, told as an
+//! spellings in `text`, `traces`, `number`, `date`; what is found is a `rule`, told as an
 //! `issue`.
 //!
 //! Invariants: a record comes out exactly if no issue rejects the row; no issue
@@ -17,6 +17,7 @@ mod issue;
 mod number;
 mod rule;
 mod text;
+mod traces;
 
 #[cfg(test)]
 mod tests;
@@ -68,13 +69,12 @@ impl Validator {
 
     /// Rules of `schema` for rows whose columns are these fields.
     fn with_columns(schema: &Schema, columns: Vec<usize>) -> Self {
-        let rules = |(index, field): (usize, &protocol::schema::Field)| {
-            FieldRules::new(field, schema.key().contains(&index))
-        };
         Self {
             columns,
             key: schema.key().to_vec(),
-            fields: schema.fields().iter().enumerate().map(rules).collect(),
+            fields: (0..schema.fields().len())
+                .map(|index| FieldRules::new(schema, index))
+                .collect(),
             record: Record {
                 schema_version: schema.version(),
                 values: vec![Value::Null; schema.fields().len()],
@@ -127,7 +127,8 @@ pub(super) fn value_of(schema: &Schema, field: usize, text: &str) -> Option<Valu
 pub(super) fn row_issue(error: RecordError) -> RowIssue {
     RowIssue {
         severity: Severity::Reject,
-        field: String::new(),
+        field: "".into(),
+        title: "".into(),
         value: String::new(),
         rule: match error {
             RecordError::KeyTooLong => Rule::KeyTooLong,

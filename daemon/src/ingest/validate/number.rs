@@ -1,17 +1,45 @@
 //! Spellings of numbers.
 //!
 //! Used for fields of the types `integer` and `decimal`, after a text was folded
-//! and trimmed. Not here: limits of a field (`scale_max`, `length_max`).
+//! and trimmed. Invariant: a number is read exactly or not at all. Not here: limits
+//! of a field (`scale_max`, `length_max`).
 
 use std::borrow::Cow;
+
+use protocol::value::Decimal;
+
+use super::{
+    rule::Rule,
+    traces::{is_scientific_number, whole},
+};
 
 /// Longest spelling of a number in bytes. A decimal has 38 digits; with group
 /// separators and a time's worth of zeros it stays far below.
 const NUMBER_BYTES_MAX: usize = 128;
 
+/// A whole number; a fraction of zeros (`5245.0`) does not count.
+pub(super) fn integer(text: &str) -> Result<i64, Rule> {
+    ungrouped(text)
+        .and_then(|digits| whole(&digits).parse().ok())
+        .ok_or_else(|| no_number(text, Rule::Integer))
+}
+
+/// A decimal number.
+pub(super) fn decimal(text: &str) -> Result<Decimal, Rule> {
+    ungrouped(text)
+        .and_then(|digits| Decimal::parse(&digits))
+        .ok_or_else(|| no_number(text, Rule::Decimal))
+}
+
+/// Why a text is no number. One with an exponent is a rounded one, as long as
+/// nobody says otherwise.
+fn no_number(text: &str, rule: Rule) -> Rule {
+    if is_scientific_number(text) { Rule::Scientific } else { rule }
+}
+
 /// A number without its thousands separators, which have to stand between
 /// groups of three digits in front of the point.
-pub(super) fn ungrouped(text: &str) -> Option<Cow<'_, str>> {
+fn ungrouped(text: &str) -> Option<Cow<'_, str>> {
     if text.len() > NUMBER_BYTES_MAX {
         return None;
     }
