@@ -269,14 +269,14 @@ fn what_a_dataset_says_of_values_is_read_and_rendered_back() {
 fn mistakes_in_what_a_dataset_says_of_values_are_told_in_plain_words() {
     let text = format!(
         "dataset = \"list\"\nversion = 1\ntitle_zh = \"名单\"\ntitle_en = \"List\"\nkey = [\"code\"]\n\
-         null_texts = \"无\"\ndates = [1900, 2100]\n{GOOD_FIELD}dates = {{ from = -1, to = 2099 }}\n\
+         null_texts = \"无\"\ndates = \"1900-2100\"\n{GOOD_FIELD}dates = {{ from = -1, to = 2099 }}\n\
          date_order = \"DMY\"\nopen_end = \"never\"\n"
     );
     assert_eq!(
         lines(&text),
         [
             "line 6, column 14: null_texts: wrong type: string \"无\", expected a list",
-            "line 7, column 9: dates: wrong type: list, expected a table such as { from = 1900, to = 2100 }",
+            "line 7, column 9: dates: wrong type: string \"1900-2100\", expected a table such as { from = 1900, to = 2100 }",
             "line 14, column 18: field.code.dates.from: wrong value: integer '-1', expected a whole \
              number from 0 to 65535",
             "line 15, column 14: field.code.date_order: 'DMY' is not known here; write one of ymd, dmy, mdy",
@@ -291,19 +291,27 @@ fn the_documented_examples_are_schemas() {
     for name in ["datasets.md", "datasets.zh-CN.md"] {
         let path = format!("{}/../docs/{name}", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(path).unwrap();
-        let examples: Vec<&str> = text
-            .split("```toml\n")
-            .skip(1)
-            .map(|rest| rest.split("```").next().unwrap())
-            .collect();
+        let examples: Vec<&str> =
+            text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
         assert!(!examples.is_empty(), "{name} has no example");
         for example in examples {
             let schema = parse_schema(example).unwrap_or_else(|errors| panic!("{name}: {errors}"));
             // The example shows every key that there is.
             let written = serde_json::to_string(schema.raw()).unwrap();
             for key in [
-                "source", "null_texts", "ignore", "dates", "aliases", "required", "personal",
-                "length_max", "values", "strict", "scale_max", "legacy_codes", "date_order",
+                "source",
+                "null_texts",
+                "ignore",
+                "dates",
+                "aliases",
+                "required",
+                "personal",
+                "length_max",
+                "values",
+                "strict",
+                "scale_max",
+                "legacy_codes",
+                "date_order",
                 "open_end",
             ] {
                 assert!(written.contains(&format!("\"{key}\":")), "{name}: {key}");
