@@ -118,9 +118,8 @@ pub fn key_of<'a>(schema: &Schema, texts: impl IntoIterator<Item = &'a str>) -> 
 /// The value that a text makes in a field of `schema`, by the rules of that
 /// field. None where it makes none.
 pub(super) fn value_of(schema: &Schema, field: usize, text: &str) -> Option<Value> {
-    let validator = Validator::with_columns(schema, vec![field]);
     let mut value = Value::Null;
-    validator.fields[field].fill(text, &mut value, &mut Vec::new()).then_some(value)
+    FieldRules::new(schema, field).fill(text, &mut value, &mut Vec::new()).then_some(value)
 }
 
 /// A record's own limits, as an issue of the whole row.

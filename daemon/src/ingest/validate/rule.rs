@@ -18,10 +18,7 @@ use protocol::{
 const LISTED_MAX: usize = 8;
 /// Characters of each that it shows.
 const LISTED_CHARS_MAX: usize = 40;
-/// What to do about a number whose digits are lost.
-const LOST_ZH: &str = "后面的数字已经丢失；请从原系统重新导出，导出时把该列设为文本";
-const LOST_EN: &str =
-    "digits are lost; export it again from the original system, with this column as text";
+/// What to do about a number that a spreadsheet has spoilt.
 const EXPORT_ZH: &str = "请从原系统重新导出，导出时把该列设为文本";
 const EXPORT_EN: &str = "export it again from the original system, with this column as text";
 
@@ -152,9 +149,9 @@ impl Rule {
             Rule::DateImplausible { years } => {
                 format!("日期不在 {} 年至 {} 年之间，请核对年份", years.from, years.to)
             }
-            Rule::Scientific => format!("Excel 已把长数字改成科学计数法，{LOST_ZH}"),
+            Rule::Scientific => format!("Excel 已把长数字改成科学计数法，后面的数字已经丢失；{EXPORT_ZH}"),
             Rule::UsccRounded => {
-                format!("Excel 已把长数字四舍五入，第 15 位以后变成了 0，{LOST_ZH}")
+                format!("Excel 已把长数字四舍五入，第 15 位以后变成了 0；{EXPORT_ZH}")
             }
             Rule::CodeRounded => format!(
                 "第 15 位以后全是 0，可能是 Excel 把长数字四舍五入了；请与原系统核对，如不符，{EXPORT_ZH}"
@@ -212,10 +209,10 @@ impl Rule {
                 format!("lies outside the years {} to {}: check the year", years.from, years.to)
             }
             Rule::Scientific => {
-                format!("a spreadsheet (Excel) has written this long number with an exponent: {LOST_EN}")
+                format!("a spreadsheet (Excel) has written this long number with an exponent, and its last digits are lost: {EXPORT_EN}")
             }
             Rule::UsccRounded => format!(
-                "a spreadsheet (Excel) has rounded this long number, digits after the 15th became 0: {LOST_EN}"
+                "a spreadsheet (Excel) has rounded this long number, digits after the 15th became 0: {EXPORT_EN}"
             ),
             Rule::CodeRounded => format!(
                 "all digits after the 15th are 0, so a spreadsheet (Excel) may have rounded it: compare it with the system that it comes from; if it differs, {EXPORT_EN}"

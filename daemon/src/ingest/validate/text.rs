@@ -28,18 +28,17 @@ pub(super) fn has_control(text: &str) -> bool {
 /// private characters, and what is known to come of a wrong encoding.
 pub(super) fn is_mojibake(text: &str) -> bool {
     // A pass over all bytes without a branch. Private characters begin with EE, EF
-    // up to A3, F3 or F4, U+FFFD is EF BF BD, and the others begin with the two or
-    // three bytes of their first character.
+    // up to A3, F3 or F4, and U+FFFD with EF BF; the others begin with a character
+    // whose last two bytes few others have.
     let bytes = text.as_bytes();
-    let (second, third) = (bytes.iter().skip(1), bytes.iter().skip(2));
-    let suspicious = bytes.iter().zip(second).zip(third).fold(false, |found, ((a, b), c)| {
+    let suspicious = bytes.iter().zip(bytes.iter().skip(1)).fold(false, |found, (a, b)| {
         found
             | (*a == 0xee)
             | (*a >= 0xf3)
-            | ((*a == 0xef) & ((*b <= 0xa3) | ((*b == 0xbf) & (*c == 0xbd))))
-            | ((*a == 0xe9) & (*b == 0x94) & (*c == 0x9f))
-            | ((*a == 0xe7) & (*b == 0x83) & (*c == 0xab))
-            | ((*a == 0xe5) & (*b == 0xb1) & (*c == 0xaf))
+            | ((*a == 0xef) & ((*b <= 0xa3) | (*b == 0xbf)))
+            | ((*a == 0x94) & (*b == 0x9f))
+            | ((*a == 0x83) & (*b == 0xab))
+            | ((*a == 0xb1) & (*b == 0xaf))
     });
     suspicious
         && (text.chars().any(|c| c == '\u{fffd}' || is_private(c))

@@ -19,14 +19,7 @@ fn open(year: u16, month: u8, day: u8) -> Field {
 #[test]
 fn texts_that_mean_nothing_are_nothing_in_every_type() {
     let texts = || Some(["\\N", "NULL", "无", "-"].map(str::to_owned).to_vec());
-    for kind in [
-        FieldType::Text,
-        FieldType::Code,
-        FieldType::Uscc,
-        FieldType::Integer,
-        FieldType::Decimal,
-        FieldType::Date,
-    ] {
+    for kind in KINDS {
         let nothing = Field { null_texts: texts(), ..field("x", kind) };
         for text in ["\\N", "null", " 无\u{3000}", "－", "ＮＵＬＬ"] {
             accepted(&nothing, &[(text, "")]);

@@ -15,6 +15,15 @@ use protocol::{
 
 use super::{citizen_id::is_citizen_id, *};
 
+const KINDS: [FieldType; 6] = [
+    FieldType::Text,
+    FieldType::Code,
+    FieldType::Uscc,
+    FieldType::Integer,
+    FieldType::Decimal,
+    FieldType::Date,
+];
+
 fn field(name: &str, kind: FieldType) -> Field {
     Field {
         name: name.into(),

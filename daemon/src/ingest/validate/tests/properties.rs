@@ -8,15 +8,6 @@ use protocol::{schema::DateOrder, text::is_format, value::Date};
 
 use super::*;
 
-const KINDS: [FieldType; 6] = [
-    FieldType::Text,
-    FieldType::Code,
-    FieldType::Uscc,
-    FieldType::Integer,
-    FieldType::Decimal,
-    FieldType::Date,
-];
-
 static HIDDEN: LazyLock<Vec<char>> =
     LazyLock::new(|| ('\0'..=char::MAX).filter(|c| is_format(*c)).collect());
 
