@@ -1,6 +1,6 @@
 //! The daemon's library: everything between the command line and the disk.
 //!
-//! Import directions: `cli → app → {ingest, sync, admin} → store`, and
+//! Import directions: `cli → app → {sources → ingest, sync, admin} → store`, and
 //! `sync → net`; `membership` stands between them and the store.
 //! ARCHITECTURE.md shows the way of a record through them.
 
@@ -11,6 +11,7 @@ mod cores;
 pub mod ingest;
 pub mod membership;
 pub mod net;
+pub mod sources;
 pub mod store;
 pub mod sync;
 pub mod telemetry;

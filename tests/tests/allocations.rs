@@ -6,14 +6,12 @@
 //! was not before. Whoever has a reason for that raises the budget and says why.
 //! Each is the count as it was measured, and a tenth on top.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use allocation_counter::{AllocationInfo, measure};
-use daemon::ingest::{
-    decode::{CsvFile, Encoding, Row},
-    map::Mapping,
-    spool::Buffer,
-    validate::Validator,
+use daemon::{
+    ingest::{map::Mapping, rows::Row, source::Rows as _, spool::Buffer, validate::Validator},
+    sources::csv::{CsvFile, Encoding},
 };
 use harness::{
     sim::tree::Tree,
@@ -55,19 +53,20 @@ fn a_row_on_its_way_to_a_record() {
     let schema = standard.iter().find(|schema| schema.dataset().as_str() == "enterprise").unwrap();
     let mut file = CsvFile::from_bytes(bytes, Encoding::Auto).unwrap();
     assert_eq!(file.header(), ENTERPRISE_TITLES);
-    let mut validator = Validator::new(schema, &Mapping::new(file.header(), schema).unwrap());
+    let mapping = Arc::new(Mapping::new(file.header(), schema).unwrap());
+    let mut validator = Validator::new(schema, &mapping);
     let mut rows = 0;
     let cost = measure(|| {
         loop {
-            let batch = file.next_rows().unwrap();
+            let batch = file.next_rows(&mapping).unwrap();
             if batch.is_empty() {
                 break;
             }
             let mut records = Buffer::default();
-            batch.for_each(|row| {
-                let Row::Fields { line, fields } = row else { panic!("all rows are sound") };
+            Box::new(batch).for_each(&mut |row| {
+                let Row::Fields { place, fields, .. } = row else { panic!("all rows are sound") };
                 let checked = validator.row(fields.iter());
-                records.push(&checked.key.unwrap(), line, checked.record.as_deref()).unwrap();
+                records.push(&checked.key.unwrap(), place, checked.record.as_deref()).unwrap();
                 rows += 1;
             });
         }

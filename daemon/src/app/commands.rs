@@ -4,6 +4,7 @@
 use std::{
     cell::Cell,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -28,7 +29,8 @@ use super::{
 };
 use crate::{
     admin::{Handler, Reply, Request},
-    ingest::{ImportRequest, deliveries::import_or_hold, import::rejects_path, validate},
+    ingest::{ImportRequest, deliver::import_or_hold, stamp::rejects_path, validate},
+    sources::{DeliveredFile, Links, Reading},
 };
 
 /// A JSON answer, and whether something needs a person.
@@ -143,14 +145,14 @@ impl Node {
         reply: Heed<'_>,
     ) -> anyhow::Result<Answer> {
         let dataset = DatasetId::new(dataset)?;
+        let encoding =
+            encoding.parse().map_err(|error| anyhow::anyhow!("--encoding {encoding}: {error}"))?;
+        let source = DeliveredFile::open(&path, Links::Follow, Reading { encoding })?;
         let request = ImportRequest {
             rejects: rejects_path(&self.dir.rejects(), &dataset),
             dataset,
-            path,
+            source: Arc::new(source),
             full,
-            encoding: encoding
-                .parse()
-                .map_err(|error| anyhow::anyhow!("--encoding {encoding}: {error}"))?,
             approved: false,
         };
         self.run_import(&request, reply)
@@ -187,7 +189,7 @@ impl Node {
             let _ = reply(Reply::Progress(progress));
         };
         let report = import_or_hold(&self.importer, &self.deliveries, request, &progress)?;
-        report.log(&request.dataset, &request.path, request.full);
+        report.log(&request.dataset, request.source.name(), request.full);
         let attention = report.rejected > 0 || report.held.is_some();
         Ok((serde_json::to_value(report)?, attention))
     }
@@ -195,7 +197,18 @@ impl Node {
     fn delivery_approve(&self, id: &str, reply: Heed<'_>) -> anyhow::Result<Answer> {
         let held = self.deliveries.get(id)?.with_context(|| no_delivery(id))?;
         let rejects = rejects_path(&self.dir.rejects(), &held.dataset);
-        let request = self.deliveries.request(&held, rejects);
+        let reading = serde_json::from_value(held.settings.clone())
+            .context("read how the delivery was to be read; is it of another version?")?;
+        let source =
+            DeliveredFile::open(&self.deliveries.data_path(&held), Links::Refuse, reading)?
+                .named(held.file.clone());
+        let request = ImportRequest {
+            dataset: held.dataset.clone(),
+            source: Arc::new(source),
+            full: held.full,
+            approved: true,
+            rejects,
+        };
         let answer = self.run_import(&request, reply)?;
         // Only now: an approval that fails can be given again.
         self.deliveries.remove(id)?;

@@ -27,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 use super::{dir::NodeDir, hub, node::Node, renewal};
 use crate::{
     admin,
-    ingest::inbox::Inbox,
     net::{Accepted, Dialer, Listener, Places, Quiet},
+    sources::inbox::Inbox,
     sync,
 };
 
@@ -93,7 +93,7 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
             membership: node.membership.clone(),
             stable: Duration::from_secs(node.config.inbox.stable_s),
         };
-        tasks.spawn(crate::ingest::inbox::watch(inbox, shutdown.clone()));
+        tasks.spawn(crate::sources::inbox::watch(inbox, shutdown.clone()));
     }
     tasks.spawn(server.run(node.clone(), shutdown.clone()));
     let hangup = Arc::new(Notify::new());

@@ -32,7 +32,7 @@ use super::{
     member::trustee::{self, Trustee},
 };
 use crate::{
-    ingest::{Importer, deliveries::Deliveries, import::HoldRule},
+    ingest::{Importer, held::Deliveries, words::HoldRule},
     membership::Membership,
     store::{Head, Options, OwnChanges, Store},
     sync,

@@ -3,12 +3,13 @@
 use protocol::{change::Change, id::PartitionId, schema::Schema};
 
 use super::{
+    context::Context,
     cut::{ChangeSpool, Cutter},
     delivered::{ReadFile, Rejects},
     diff::{Comparer, Cursor, Difference, Stored},
-    import::{HoldReason, ImportError, ImportRequest, Importer, Progress},
     report::ImportReport,
     validate::row_issue,
+    words::{HoldReason, ImportError, ImportRequest, Progress},
 };
 
 /// Rows between two looks at the clock and at whether to stop.
@@ -16,7 +17,7 @@ const ROWS_PER_PROGRESS: u64 = 4096;
 
 /// Comparing and committing for one import.
 pub(super) struct Job<'a> {
-    pub importer: &'a Importer,
+    pub context: &'a Context,
     pub partition: PartitionId,
     pub schema: &'a Schema,
     pub comparer: Comparer<'a>,
@@ -32,13 +33,13 @@ impl Job<'_> {
         rejects: &mut Rejects<'_>,
         report: &mut ImportReport,
     ) -> Result<Option<HoldReason>, ImportError> {
-        let store = &self.importer.store;
-        let stored = self.importer.stored(&self.partition);
+        let store = &self.context.store;
+        let stored = self.context.stored(&self.partition);
         let mut cutter = Cutter::new(store, self.partition.clone(), self.schema.version());
         report.seq = cutter.seq;
         if request.full && stored > 0 {
             // Nothing is committed before it is known how much would go.
-            let mut spool = ChangeSpool::new(&self.importer.spool_dir)?;
+            let mut spool = ChangeSpool::new(&self.context.spool_dir)?;
             self.compare(read, true, rejects, report, &mut |change| Ok(spool.push(&change)?))?;
             if !request.approved
                 && let Some(reason) = self.hold_reason(report, stored, read.unreadable)
@@ -46,7 +47,7 @@ impl Job<'_> {
                 return Ok(Some(reason));
             }
             spool.replay(|change| {
-                self.importer.check_stop()?;
+                self.context.check_stop()?;
                 Ok::<_, ImportError>(cutter.push(change)?)
             })?;
         } else {
@@ -64,7 +65,7 @@ impl Job<'_> {
         stored: u64,
         unreadable: u64,
     ) -> Option<HoldReason> {
-        let (rule, deletes) = (self.importer.hold, report.deleted);
+        let (rule, deletes) = (self.context.hold, report.deleted);
         if report.rows == 0 {
             return Some(HoldReason::Empty { stored });
         }
@@ -98,7 +99,7 @@ impl Job<'_> {
         while let Some(row) = read.sorted.next()? {
             compared += 1;
             if compared.is_multiple_of(ROWS_PER_PROGRESS) {
-                self.importer.check_stop()?;
+                self.context.check_stop()?;
                 let (bytes, rows) = (read.bytes_total, report.rows);
                 (self.progress)(Progress { bytes_read: bytes, bytes_total: bytes, rows, compared });
             }
@@ -107,8 +108,8 @@ impl Job<'_> {
             if row.differing {
                 report.warnings += 1;
             }
-            for line in &row.duplicates {
-                rejects.write(|file| file.push_duplicate(*line, row.line, row.differing))?;
+            for place in &row.duplicates {
+                rejects.write(|file| file.push_duplicate(*place, row.place, row.differing))?;
             }
             if full {
                 let to = Some(row.key.as_slice());
@@ -133,7 +134,7 @@ impl Job<'_> {
                 }
                 Difference::TooLong(error) => {
                     report.rejected += 1;
-                    rejects.write(|file| file.push(row.line, &row_issue(error)))?;
+                    rejects.write(|file| file.push(row.place, &row_issue(error)))?;
                 }
             }
         }
@@ -145,10 +146,8 @@ impl Job<'_> {
 
     /// The stored pages; none where there is nothing to look up.
     fn stored_pages(&self) -> Option<crate::store::LivePages> {
-        let head = self.importer.store.head(&self.partition)?;
-        (head.summary.records > 0)
-            .then(|| self.importer.store.live_pages(&self.partition))
-            .flatten()
+        let head = self.context.store.head(&self.partition)?;
+        (head.summary.records > 0).then(|| self.context.store.live_pages(&self.partition)).flatten()
     }
 
     /// Deletes what is stored between two keys; of that only `open` keys, if
@@ -165,7 +164,7 @@ impl Job<'_> {
         let mut delete = |key: &[u8]| {
             report.deleted += 1;
             if report.deleted.is_multiple_of(ROWS_PER_PROGRESS) {
-                self.importer.check_stop()?;
+                self.context.check_stop()?;
             }
             change(Change::Delete { key: key.to_vec() })
         };

@@ -1,10 +1,10 @@
-//! A delivered file on its way to sorted records: read as a whole, or only what
-//! is new of it.
+//! A delivery on its way to sorted records: read as a whole, or only what is new
+//! of it.
 //!
 //! The importer asks for a [`ReadFile`] and compares it with what is stored
 //! (`apply`). Here it is decided which way a file is read: what [`recall`] knows
 //! from the last one is not read again, and whatever is doubtful about that leads
-//! back to the file's first row. Not here: how rows are checked (`read`), and how
+//! back to the file's first row. Not here: how rows are checked (`check`), and how
 //! a row is recognised (`recall`).
 
 use std::path::{Path, PathBuf};
@@ -12,225 +12,169 @@ use std::path::{Path, PathBuf};
 use protocol::{hash::Hash, id::PartitionId, schema::Schema};
 
 use super::{
-    decode::{CsvFile, Encoding, FileError, Links},
-    import::{ImportError, ImportRequest, Importer, Progress},
-    map::Mapping,
-    read::{self, CheckedRows, Note},
+    check::{self, CheckedRows, Note},
+    context::Context,
     recall::{self, Recall, RowKey},
     report::{ImportReport, RejectsFile},
+    source::{Recallable, SourceError, Summary, Table},
     spool::{Sorted, Sorter},
     validate::Validator,
+    words::{ImportError, ImportRequest, Progress},
 };
 use crate::store::Store;
 
 /// What is kept of a row for the next full file, roughly: a hash and a key.
 const NOTE_BYTES: usize = 64;
 
-impl Importer {
-    /// Reads a file, by the shorter way if there is one. `told` gets what checking
-    /// its rows comes to.
-    pub(super) fn read_file(
-        &self,
-        request: &ImportRequest,
-        links: Links,
-        schema: &Schema,
-        partition: &PartitionId,
-        told: &mut Told<'_, '_>,
-    ) -> Result<ReadFile, ImportError> {
-        if let Some((opened, recall)) = self.recall(request, links, schema, partition) {
-            return self.read_new(opened, recall, request, schema, told);
-        }
-        match Opened::new(request, links, schema) {
-            // A full file that suddenly is empty has no rows, not even a header.
-            Err(ImportError::File(FileError::NoHeader { .. })) if request.full => {
-                ReadFile::empty(self)
-            }
-            opened => self.read(opened?, request.full || self.stored(partition) == 0, told),
-        }
+/// Reads a delivery, by the shorter way if there is one. `told` gets what checking
+/// its rows comes to.
+pub(super) fn read(
+    context: &Context,
+    request: &ImportRequest,
+    schema: &Schema,
+    partition: &PartitionId,
+    told: &mut Told<'_, '_>,
+) -> Result<ReadFile, ImportError> {
+    if let Some((table, recall)) = recall_last(context, request, schema, partition)
+        && let Some(read) = read_new(context, table, recall, schema, told)?
+    {
+        return Ok(read);
     }
-
-    /// Reads what was recalled as a whole after all: it does not fit any more.
-    pub(super) fn read_again(
-        &self,
-        recalled: Recalled,
-        request: &ImportRequest,
-        schema: &Schema,
-        told: &mut Told<'_, '_>,
-    ) -> Result<ReadFile, ImportError> {
-        self.read(recalled.opened.again(request, schema)?, true, told)
-    }
-
-    /// Reads the whole file into sorted records; `note` says that a later full
-    /// file may be compared with this one.
-    fn read(
-        &self,
-        mut opened: Opened,
-        note: bool,
-        told: &mut Told<'_, '_>,
-    ) -> Result<ReadFile, ImportError> {
-        // Without one, it is not compared.
-        let key = note.then(RowKey::draw).and_then(Result::ok);
-        let for_notes = if key.is_some() { self.memory_bytes / 4 } else { 0 };
-        let mut sorter = Sorter::new(&self.spool_dir, self.memory_bytes - for_notes);
-        let mut rows = key.as_ref().map(|_| Sorter::new(&self.spool_dir, for_notes));
-        let mut unreadable = 0;
-        let bytes_total = opened.file.bytes_total();
-        let (report, rejects) = (&mut *told.report, &mut *told.rejects);
-        let pause = |bytes_read, rows| {
-            self.pause(told.progress, Progress { bytes_read, bytes_total, rows, compared: 0 })
-        };
-        read::check_rows(&mut opened.file, &opened.validator, key.as_ref(), pause, |checked| {
-            tell(&checked, rejects, report)?;
-            report.rows += checked.rows;
-            unreadable += checked.unreadable;
-            sorter.append(&checked.records)?;
-            if let Some(rows) = &mut rows {
-                rows.append(&checked.recalled)?;
-            }
-            Ok::<_, ImportError>(())
-        })?;
-        Ok(ReadFile {
-            unreadable,
-            rows: key.zip(rows.map(Sorter::finish).transpose()?),
-            missing: opened.mapping.missing().to_vec(),
-            ..ReadFile::new(sorter.finish()?, opened.rules, bytes_total)
-        })
-    }
-
-    /// Reads what is new in a full file, or all of it where that is not enough.
-    fn read_new(
-        &self,
-        mut opened: Opened,
-        recall: Recall,
-        request: &ImportRequest,
-        schema: &Schema,
-        told: &mut Told<'_, '_>,
-    ) -> Result<ReadFile, ImportError> {
-        let bytes_total = opened.file.bytes_total();
-        let pause = |bytes_read, rows| {
-            self.pause(told.progress, Progress { bytes_read, bytes_total, rows, compared: 0 })
-        };
-        let Some((rows, checked)) =
-            read::recall_rows(&mut opened.file, &opened.validator, &recall, pause)?
-        else {
-            return self.read(opened.again(request, schema)?, true, told);
-        };
-        let Some((open_keys, others)) = keys(&recall, &checked) else {
-            return self.read(opened.again(request, schema)?, true, told);
-        };
-        let mut sorter = Sorter::new(&self.spool_dir, self.memory_bytes);
-        for checked in &checked {
-            tell(checked, told.rejects, told.report)?;
-            sorter.append(&checked.records)?;
-        }
-        told.report.rows = rows;
-        let read = ReadFile::new(sorter.finish()?, opened.rules, bytes_total);
-        let recalled = Recalled { opened, recall, open_keys, others };
-        Ok(ReadFile { recalled: Some(recalled), ..read })
-    }
-
-    fn pause(&self, progress: &dyn Fn(Progress), now: Progress) -> Result<(), ImportError> {
-        self.check_stop()?;
-        progress(now);
-        Ok(())
-    }
-
-    fn recall_path(&self, partition: &PartitionId) -> PathBuf {
-        self.recall_dir.join(format!("{}.rows", partition.dataset))
-    }
-
-    /// A full file and the last one, if it can be compared with that.
-    fn recall(
-        &self,
-        request: &ImportRequest,
-        links: Links,
-        schema: &Schema,
-        partition: &PartitionId,
-    ) -> Option<(Opened, Recall)> {
-        let head = self.store.head(partition).filter(|_| request.full)?.position();
-        let found = recall::find(&self.recall_path(partition), head)?;
-        // Finding out what it is takes a look at all of it. Where the last one was
-        // UTF-8, equal rows are; the others are looked at.
-        let encodings = match request.encoding {
-            Encoding::Auto => [Encoding::Utf8, Encoding::Auto].as_slice(),
-            _ => std::slice::from_ref(&request.encoding),
-        };
-        let opened = encodings.iter().find_map(|encoding| {
-            let request = ImportRequest { encoding: *encoding, ..request.clone() };
-            // What is wrong with it is told by whoever reads it as a whole.
-            let opened = Opened::new(&request, links, schema).ok()?;
-            (opened.rules == found.rules()).then_some(opened)
-        })?;
-        Some((opened, found.load(self.memory_bytes)?))
-    }
-
-    /// Keeps what the next full file can be compared with. It saves time only, so
-    /// a failure costs nothing else.
-    pub(super) fn note_whole_file(
-        &self,
-        partition: &PartitionId,
-        read: ReadFile,
-        report: &ImportReport,
-    ) {
-        let path = self.recall_path(partition);
-        let Some(head) = self.store.head(partition).map(|head| head.position()) else {
-            return;
-        };
-        if !self
-            .store
-            .has_room(usize::try_from(report.rows).unwrap_or(usize::MAX).saturating_mul(NOTE_BYTES))
-        {
-            recall::remove(&path);
-            return;
-        }
-        // Rows without a key of their own might hide what became of a record.
-        let plain = read.unreadable == 0 && !read.repeated;
-        let noted = match (read.recalled, read.rows) {
-            (Some(recalled), _) => {
-                recalled.recall.renew(head, recalled.others).map_err(|error| error.to_string())
-            }
-            (None, Some(rows)) if plain => recall::note(&path, head, read.rules, rows, report.rows)
-                .map_err(|error| error.to_string()),
-            _ => {
-                recall::remove(&path);
-                Ok(())
-            }
-        };
-        if let Err(error) = noted {
-            tracing::warn!(path = %path.display(), error, "the next full file will be read as a whole: this one could not be noted");
-            recall::remove(&path);
-        }
-    }
+    read_whole(context, request, schema, request.full || context.stored(partition) == 0, told)
 }
 
-/// A file whose header is understood.
-struct Opened {
-    file: CsvFile,
-    mapping: Mapping,
-    validator: Validator,
-    /// Under which its rows are read.
-    rules: Hash,
+/// Reads all rows into sorted records; `note` says that a later full file may be
+/// compared with this one.
+pub(super) fn read_whole(
+    context: &Context,
+    request: &ImportRequest,
+    schema: &Schema,
+    note: bool,
+    told: &mut Told<'_, '_>,
+) -> Result<ReadFile, ImportError> {
+    let mut table = match request.source.open(schema) {
+        // A full file that suddenly is empty has no rows, not even a header.
+        Err(SourceError::Empty(_)) if request.full => return ReadFile::empty(context),
+        opened => opened.map_err(|error| ImportError::of_source(error, &request.dataset))?,
+    };
+    let validator = Validator::new(schema, table.mapping());
+    // Without one, it is not compared.
+    let key = note.then(RowKey::draw).and_then(Result::ok);
+    let for_notes = if key.is_some() { context.memory_bytes / 4 } else { 0 };
+    let mut sorter = Sorter::new(&context.spool_dir, context.memory_bytes - for_notes);
+    let mut rows = key.as_ref().map(|_| Sorter::new(&context.spool_dir, for_notes));
+    let mut unreadable = 0;
+    let bytes_total = table.bytes_total();
+    let (report, rejects) = (&mut *told.report, &mut *told.rejects);
+    let pause = |bytes_read, rows| {
+        context.pause(told.progress, Progress { bytes_read, bytes_total, rows, compared: 0 })
+    };
+    check::check_rows(table.as_mut(), &validator, key.as_ref(), pause, |checked| {
+        tell(&checked, rejects, report)?;
+        report.rows += checked.rows;
+        unreadable += checked.unreadable;
+        sorter.append(&checked.records)?;
+        if let Some(rows) = &mut rows {
+            rows.append(&checked.recalled)?;
+        }
+        Ok::<_, ImportError>(())
+    })?;
+    Ok(ReadFile {
+        unreadable,
+        rows: key.zip(rows.map(Sorter::finish).transpose()?),
+        missing: table.mapping().missing().to_vec(),
+        summary: table.summary(),
+        ..ReadFile::new(sorter.finish()?, rules_of(table.as_ref(), schema), bytes_total)
+    })
 }
 
-impl Opened {
-    fn new(request: &ImportRequest, links: Links, schema: &Schema) -> Result<Self, ImportError> {
-        let file = CsvFile::open_with(&request.path, request.encoding, links)?;
-        Self::with(file, request, schema)
+/// Reads what is new in a full file; none where reading all of it is called for,
+/// and then nothing was told.
+fn read_new(
+    context: &Context,
+    mut table: Box<dyn Recallable>,
+    recall: Recall,
+    schema: &Schema,
+    told: &mut Told<'_, '_>,
+) -> Result<Option<ReadFile>, ImportError> {
+    let validator = Validator::new(schema, table.mapping());
+    let bytes_total = table.bytes_total();
+    let pause = |bytes_read, rows| {
+        context.pause(told.progress, Progress { bytes_read, bytes_total, rows, compared: 0 })
+    };
+    let Some((rows, checked)) = check::recall_rows(table.as_mut(), &validator, &recall, pause)?
+    else {
+        return Ok(None);
+    };
+    let Some((open_keys, others)) = keys(&recall, &checked) else {
+        return Ok(None);
+    };
+    let mut sorter = Sorter::new(&context.spool_dir, context.memory_bytes);
+    for checked in &checked {
+        tell(checked, told.rejects, told.report)?;
+        sorter.append(&checked.records)?;
     }
+    told.report.rows = rows;
+    let read = ReadFile::new(sorter.finish()?, rules_of(table.as_table(), schema), bytes_total);
+    let recalled = Some(Recalled { recall, open_keys, others });
+    Ok(Some(ReadFile { recalled, summary: table.summary(), ..read }))
+}
 
-    /// The same file, found out about anew and read from its first row on.
-    fn again(self, request: &ImportRequest, schema: &Schema) -> Result<Self, ImportError> {
-        Self::with(self.file.again(request.encoding)?, request, schema)
+/// A full file and the last one, if it can be compared with that.
+fn recall_last(
+    context: &Context,
+    request: &ImportRequest,
+    schema: &Schema,
+    partition: &PartitionId,
+) -> Option<(Box<dyn Recallable>, Recall)> {
+    let head = context.store.head(partition).filter(|_| request.full)?.position();
+    let found = recall::find(&recall_path(context, partition), head)?;
+    let mut table = request.source.open_quickly(schema)?;
+    (rules_of(table.as_table(), schema) == found.rules()).then_some(())?;
+    Some((table, found.load(context.memory_bytes)?))
+}
+
+fn recall_path(context: &Context, partition: &PartitionId) -> PathBuf {
+    context.recall_dir.join(format!("{}.rows", partition.dataset))
+}
+
+fn rules_of(table: &dyn Table, schema: &Schema) -> Hash {
+    recall::rules(&table.reading(), schema)
+}
+
+/// Keeps what the next full file can be compared with. It saves time only, so a
+/// failure costs nothing else.
+pub(super) fn note_whole(
+    context: &Context,
+    partition: &PartitionId,
+    read: ReadFile,
+    report: &ImportReport,
+) {
+    let path = recall_path(context, partition);
+    let Some(head) = context.store.head(partition).map(|head| head.position()) else {
+        return;
+    };
+    let bytes = usize::try_from(report.rows).unwrap_or(usize::MAX).saturating_mul(NOTE_BYTES);
+    if !context.store.has_room(bytes) {
+        recall::remove(&path);
+        return;
     }
-
-    fn with(file: CsvFile, request: &ImportRequest, schema: &Schema) -> Result<Self, ImportError> {
-        let mapping = Mapping::new(file.header(), schema).map_err(|problem| {
-            let dataset = request.dataset.clone();
-            let path = request.path.display().to_string();
-            ImportError::Header { dataset, path, problem }
-        })?;
-        let validator = Validator::new(schema, &mapping);
-        Ok(Self { rules: recall::rules(&file, schema), file, mapping, validator })
+    // Rows without a key of their own might hide what became of a record.
+    let plain = read.unreadable == 0 && !read.repeated;
+    let noted = match (read.recalled, read.rows) {
+        (Some(recalled), _) => {
+            recalled.recall.renew(head, recalled.others).map_err(|error| error.to_string())
+        }
+        (None, Some(rows)) if plain => recall::note(&path, head, read.rules, rows, report.rows)
+            .map_err(|error| error.to_string()),
+        _ => {
+            recall::remove(&path);
+            Ok(())
+        }
+    };
+    if let Err(error) = noted {
+        tracing::warn!(path = %path.display(), error, "the next full file will be read as a whole: this one could not be noted");
+        recall::remove(&path);
     }
 }
 
@@ -249,10 +193,13 @@ fn tell(
 ) -> Result<(), ImportError> {
     report.rejected += checked.rejected;
     report.warnings += checked.warnings;
-    for (line, note) in &checked.notes {
+    report.skipped += checked.skipped;
+    report.suspicious += checked.suspicious;
+    for (place, note) in &checked.notes {
         rejects.write(|file| match note {
-            Note::Malformed(problem) => file.push_malformed(*line, problem),
-            Note::Issue(issue) => file.push(*line, issue),
+            Note::Malformed(problem, _) => file.push_malformed(*place, problem),
+            Note::Odd(note) => file.push_odd(*place, *note),
+            Note::Issue(issue) => file.push(*place, issue),
         })?;
     }
     Ok(())
@@ -288,6 +235,8 @@ pub(super) struct ReadFile {
     /// Rejected rows whose key is not known.
     pub unreadable: u64,
     pub bytes_total: u64,
+    /// What it was as a whole.
+    pub summary: Summary,
     /// Fields that it has no column for.
     pub missing: Vec<usize>,
     /// Under which its rows were read.
@@ -306,6 +255,7 @@ impl ReadFile {
             sorted,
             unreadable: 0,
             bytes_total,
+            summary: Summary::default(),
             missing: Vec::new(),
             rules,
             rows: None,
@@ -315,8 +265,8 @@ impl ReadFile {
     }
 
     /// A file without rows.
-    fn empty(importer: &Importer) -> Result<Self, ImportError> {
-        let sorted = Sorter::new(&importer.spool_dir, importer.memory_bytes).finish()?;
+    fn empty(context: &Context) -> Result<Self, ImportError> {
+        let sorted = Sorter::new(&context.spool_dir, context.memory_bytes).finish()?;
         Ok(Self::new(sorted, Hash::ZERO, 0))
     }
 
@@ -343,8 +293,6 @@ impl ReadFile {
 
 /// A file of which only what is new was read.
 pub(super) struct Recalled {
-    /// In case that it has to be read as a whole after all.
-    opened: Opened,
     pub recall: Recall,
     /// Keys of rows that did not come again, or that are told of again, in their
     /// order.

@@ -14,7 +14,7 @@ use protocol::schema::Schema;
 const LABEL_CHARS_SHOWN: usize = 60;
 
 /// Which column is which field.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mapping {
     columns: Vec<usize>,
     missing: Vec<usize>,

@@ -1,36 +1,39 @@
-//! From a delivered file to signed change sets.
+//! From rows, whatever they came from, to signed change sets.
 //!
-//! A file passes through these modules in this order: [`decode`] turns bytes
-//! into rows of text, [`map`] says which column is which field, [`validate`]
-//! makes a record of a row or says why not ([`read`] has all cores do that),
-//! [`spool`] sorts records by key
-//! with bounded memory, [`diff`] compares them with what is stored, [`cut`]
-//! makes change sets of the differences, and [`report`] counts and writes down
-//! what was rejected. [`import`] leads a file through all of them: [`delivered`]
-//! through the first half, or only what of it [`recall`] does not know from the
-//! last full file, and [`apply`] through the second. In front of
-//! it, [`inbox`] takes files from folders; behind it, [`deliveries`] keeps those
-//! that a person has to approve.
+//! Rows come through a seam ([`source`]): readers of formats, and ways in, stand
+//! behind it (`crate::sources`). From there they pass through these modules:
+//! [`map`] says which column is which field, [`validate`] makes a record of a row
+//! or says why not (`check` has all cores do that), [`spool`] sorts records by key
+//! with bounded memory, `diff` compares them with what is stored, `cut` makes
+//! change sets of the differences, and [`report`] counts and writes down what was
+//! rejected. [`import`] leads a delivery through all of them: `delivered` through
+//! the first half, or only what of it `recall` does not know from the last full
+//! file, and `apply` through the second. Behind it, [`held`] keeps deliveries that
+//! a person has to approve ([`deliver`] decides between the two).
 //!
-//! Invariant: a problem of one row never stops the file, and memory never
-//! depends on the file's size.
+//! Invariant: a problem of one row never stops a delivery, and memory never
+//! depends on its size.
 
 mod apply;
+mod check;
+mod context;
 mod cut;
-pub mod decode;
+pub mod deliver;
 mod delivered;
-pub mod deliveries;
 mod diff;
+pub mod held;
 pub mod import;
-pub mod inbox;
 pub mod map;
-mod read;
+#[cfg(test)]
+pub(crate) mod random;
 mod recall;
 pub mod report;
+pub mod rows;
+pub mod source;
 pub mod spool;
+pub mod stamp;
 pub mod validate;
+pub mod words;
 
-#[cfg(test)]
-mod tests;
-
-pub use import::{ImportError, ImportRequest, Importer, Progress};
+pub use import::Importer;
+pub use words::{ImportError, ImportRequest, Progress};

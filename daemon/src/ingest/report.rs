@@ -17,7 +17,7 @@ use protocol::id::DatasetId;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    decode::RowProblem,
+    rows::{Place, RowNote, RowProblem},
     validate::{RowIssue, Severity},
 };
 
@@ -51,6 +51,10 @@ pub struct ImportReport {
     pub seconds: f64,
     /// Rows whose key comes again further down.
     pub duplicates: u64,
+    /// Lines that are no rows: blank ones, repeated headers, totals.
+    pub skipped: u64,
+    /// Rows whose columns may be others than they seem.
+    pub suspicious: u64,
     /// Where rejected rows and warnings are described.
     pub rejects_file: Option<String>,
     /// The delivery that waits for approval, if it does.
@@ -79,11 +83,10 @@ impl ImportReport {
 
 impl ImportReport {
     /// Writes the counts to the log, and that somebody has to look, if so.
-    pub fn log(&self, dataset: &DatasetId, path: &Path, full: bool) {
-        let file = path.file_name().unwrap_or_default().to_string_lossy();
+    pub fn log(&self, dataset: &DatasetId, file: &str, full: bool) {
         tracing::info!(
             %dataset,
-            %file,
+            file,
             full,
             rows = self.rows,
             inserted = self.inserted,
@@ -117,28 +120,36 @@ impl RejectsFile {
     }
 
     /// An issue of a row.
-    pub fn push(&mut self, line: u64, issue: &RowIssue) -> io::Result<()> {
+    pub fn push(&mut self, place: Place, issue: &RowIssue) -> io::Result<()> {
         let RowIssue { severity, field, value, rule, .. } = issue;
         if self.is_full() {
             return Ok(());
         }
-        self.write(line, *severity, field, value, rule.code(), &rule.zh(), &rule.en())
+        self.write(place, *severity, field, value, rule.code(), &rule.zh(), &rule.en())
     }
 
     /// A line that could not be read as a row.
-    pub fn push_malformed(&mut self, line: u64, problem: &RowProblem) -> io::Result<()> {
+    pub fn push_malformed(&mut self, place: Place, problem: &RowProblem) -> io::Result<()> {
         if self.is_full() {
             return Ok(());
         }
         let (zh, en) = (problem.zh(), problem.en());
-        self.write(line, Severity::Reject, "", "", problem.code(), &zh, &en)
+        self.write(place, Severity::Reject, "", "", problem.code(), &zh, &en)
+    }
+
+    /// A row that was read, and is odd.
+    pub fn push_odd(&mut self, place: Place, note: RowNote) -> io::Result<()> {
+        if self.is_full() {
+            return Ok(());
+        }
+        self.write(place, Severity::Warning, "", "", note.code(), note.zh(), note.en())
     }
 
     /// A row whose key comes again further down, where the later row was taken.
     pub fn push_duplicate(
         &mut self,
-        line: u64,
-        winner_line: u64,
+        place: Place,
+        winner: Place,
         differing: bool,
     ) -> io::Result<()> {
         if self.is_full() {
@@ -149,8 +160,9 @@ impl RejectsFile {
         } else {
             ("duplicate", "且内容相同", "and is equal")
         };
+        let winner_line = winner.line();
         self.write(
-            line,
+            place,
             Severity::Warning,
             "",
             "",
@@ -184,7 +196,7 @@ impl RejectsFile {
     #[expect(clippy::too_many_arguments, reason = "one a column")]
     fn write(
         &mut self,
-        line: u64,
+        place: Place,
         severity: Severity,
         field: &str,
         value: &str,
@@ -197,7 +209,15 @@ impl RejectsFile {
             none => none.insert(create(&self.path)?),
         };
         let value = defused(value);
-        out.write_record([&*line.to_string(), severity.as_str(), field, &value, code, zh, en])?;
+        out.write_record([
+            &*place.line().to_string(),
+            severity.as_str(),
+            field,
+            &value,
+            code,
+            zh,
+            en,
+        ])?;
         self.lines += 1;
         Ok(())
     }
@@ -240,6 +260,10 @@ mod tests {
     use super::super::validate::Rule;
     use super::*;
 
+    fn at(line: u64) -> Place {
+        Place::new(0, line, line)
+    }
+
     fn issue(value: &str) -> RowIssue {
         RowIssue {
             severity: Severity::Reject,
@@ -263,9 +287,9 @@ mod tests {
         let path = dir.path().join("r.csv");
         fs::write(&path, "from the last time").unwrap();
         let mut rejects = RejectsFile::new(path.clone());
-        rejects.push(2, &issue("=1+1")).unwrap();
-        rejects.push_malformed(3, &RowProblem::UnclosedQuote).unwrap();
-        rejects.push_duplicate(4, 9, true).unwrap();
+        rejects.push(at(2), &issue("=1+1")).unwrap();
+        rejects.push_malformed(at(3), &RowProblem::UnclosedQuote).unwrap();
+        rejects.push_duplicate(at(4), at(9), true).unwrap();
         assert_eq!(rejects.finish().unwrap(), Some(path.clone()));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let text = fs::read_to_string(&path).unwrap();
@@ -283,7 +307,7 @@ mod tests {
         let path = dir.path().join("r.csv");
         let mut rejects = RejectsFile::new(path.clone());
         for line in 0..REJECT_LINES_MAX + 7 {
-            rejects.push(line, &issue("")).unwrap();
+            rejects.push(at(line), &issue("")).unwrap();
         }
         rejects.finish().unwrap();
         let text = fs::read_to_string(&path).unwrap();
@@ -309,7 +333,7 @@ mod tests {
             serde_json::to_string(&report).unwrap(),
             "{\"rows\":15,\"inserted\":1,\"updated\":2,\"deleted\":50,\"unchanged\":3,\
              \"rejected\":4,\"warnings\":0,\"change_sets\":0,\"seq\":0,\"seconds\":0.0,\
-             \"duplicates\":5,\"rejects_file\":null,\"held\":null}"
+             \"duplicates\":5,\"skipped\":0,\"suspicious\":0,\"rejects_file\":null,\"held\":null}"
         );
     }
 }

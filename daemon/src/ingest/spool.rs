@@ -6,7 +6,7 @@
 //! while they are read back.
 //!
 //! Invariants: the output is the same whatever the memory; of the accepted rows
-//! of a key the one with the highest line wins; temporary files have no name
+//! of a key the one with the highest place wins; temporary files have no name
 //! from the moment they are made, so that a crash leaves nothing behind. Not
 //! here: comparing rows with the store.
 
@@ -22,16 +22,18 @@ use std::{
 
 use protocol::record::{KEY_BYTES_MAX, RECORD_BYTES_MAX};
 
+use super::rows::Place;
+
 /// Runs merged at once: bounds open files and read buffers. At 64 MiB a run,
 /// one pass sorts 16 GiB.
 const MERGE_MAX: usize = 256;
-/// Lines of duplicates that are named one by one.
+/// Duplicates that are named one by one.
 pub const DUPLICATES_NAMED_MAX: usize = 16;
 /// Largest buffer: positions in it have 32 bits.
 const MEMORY_BYTES_MAX: usize = u32::MAX as usize;
 /// Read and write buffer of a run.
 const RUN_BUFFER_BYTES: usize = 64 * 1024;
-/// Key length, record length and line in front of every entry.
+/// Key length, record length and place in front of every entry.
 const HEAD_BYTES: usize = 14;
 /// The record length of a rejected row.
 const NO_RECORD: u32 = u32::MAX;
@@ -50,10 +52,10 @@ pub enum SpoolError {
     },
     /// A key or record above the limits of the protocol; validation has let
     /// something through.
-    #[error("a row at line {line} is longer than a record may be")]
+    #[error("the row at line {} is longer than a record may be", .place.line())]
     TooLong {
-        /// The row's line.
-        line: u64,
+        /// The row's place.
+        place: Place,
     },
     /// Any other failure of a temporary file.
     #[error("临时文件读写失败 / a temporary file in {dir} failed: {source}")]
@@ -157,11 +159,11 @@ pub struct SortedRow {
     pub key: Vec<u8>,
     /// The last accepted row, or none if every row of this key was rejected.
     pub record: Option<Vec<u8>>,
-    /// The line of that row, or of the last rejected one.
-    pub line: u64,
-    /// Lines of the earlier accepted rows, the first
+    /// The place of that row, or of the last rejected one.
+    pub place: Place,
+    /// Places of the earlier accepted rows, the first
     /// [`DUPLICATES_NAMED_MAX`] of them.
-    pub duplicates: Vec<u64>,
+    pub duplicates: Vec<Place>,
     /// How many earlier accepted rows there are.
     pub duplicate_count: u64,
     /// Whether one of them differs from the last.
@@ -197,7 +199,7 @@ impl Sorted {
         let mut row = SortedRow {
             key: first.key,
             record: first.record,
-            line: first.line,
+            place: first.place,
             duplicates: Vec::new(),
             duplicate_count: 0,
             differing: false,
@@ -212,14 +214,14 @@ impl Sorted {
             match (&row.record, next.record) {
                 (Some(earlier), Some(later)) => {
                     if row.duplicates.len() < DUPLICATES_NAMED_MAX {
-                        row.duplicates.push(row.line);
+                        row.duplicates.push(row.place);
                     }
                     row.duplicate_count += 1;
                     // Neighbours all equal means that all are equal.
                     row.differing |= *earlier != later;
-                    (row.record, row.line) = (Some(later), next.line);
+                    (row.record, row.place) = (Some(later), next.place);
                 }
-                (None, later) => (row.record, row.line) = (later, next.line),
+                (None, later) => (row.record, row.place) = (later, next.place),
                 (Some(_), None) => {}
             }
         }
@@ -231,7 +233,7 @@ impl Sorted {
 #[derive(Debug)]
 struct RawRow {
     key: Vec<u8>,
-    line: u64,
+    place: Place,
     record: Option<Vec<u8>>,
 }
 
@@ -249,11 +251,11 @@ impl Rows {
                 let row = buffer.entries.get(*next).map(|entry| {
                     let whole = buffer.whole(entry);
                     let (head, rest) = whole.split_at(HEAD_BYTES);
-                    let (key_len, record_len, line) = parse_head(head);
+                    let (key_len, record_len, place) = parse_head(head);
                     let (key, record) = rest.split_at(key_len);
                     RawRow {
                         key: key.to_vec(),
-                        line,
+                        place,
                         record: (record_len != NO_RECORD).then(|| record.to_vec()),
                     }
                 });
@@ -285,13 +287,13 @@ impl Buffer {
         self.bytes.len() + self.entries.len() * size_of::<Entry>()
     }
 
-    /// Key, line and record of every row, in the order in which they came.
-    pub fn rows(&self) -> impl Iterator<Item = (&[u8], u64, Option<&[u8]>)> {
+    /// Key, place and record of every row, in the order in which they came.
+    pub fn rows(&self) -> impl Iterator<Item = (&[u8], Place, Option<&[u8]>)> {
         self.entries.iter().map(|entry| {
             let (head, rest) = self.whole(entry).split_at(HEAD_BYTES);
-            let (key_len, record_len, line) = parse_head(head);
+            let (key_len, record_len, place) = parse_head(head);
             let (key, record) = rest.split_at(key_len);
-            (key, line, (record_len != NO_RECORD).then_some(record))
+            (key, place, (record_len != NO_RECORD).then_some(record))
         })
     }
 
@@ -301,10 +303,15 @@ impl Buffer {
     }
 
     /// Adds a row; without a record it is a rejected one whose key is known.
-    pub fn push(&mut self, key: &[u8], line: u64, record: Option<&[u8]>) -> Result<(), SpoolError> {
+    pub fn push(
+        &mut self,
+        key: &[u8],
+        place: Place,
+        record: Option<&[u8]>,
+    ) -> Result<(), SpoolError> {
         if key.len() > KEY_BYTES_MAX || record.is_some_and(|record| record.len() > RECORD_BYTES_MAX)
         {
-            return Err(SpoolError::TooLong { line });
+            return Err(SpoolError::TooLong { place });
         }
         let mut front = [0; 16];
         let shared = key.len().min(16);
@@ -315,7 +322,7 @@ impl Buffer {
             at: self.bytes.len() as u32,
             key_len: key.len() as u16,
         });
-        push_entry(&mut self.bytes, key, line, record);
+        push_entry(&mut self.bytes, key, place, record);
         Ok(())
     }
 
@@ -330,7 +337,7 @@ impl Buffer {
         &self.bytes[start..start + usize::from(entry.key_len)]
     }
 
-    fn line(&self, entry: &Entry) -> u64 {
+    fn place(&self, entry: &Entry) -> Place {
         parse_head(&self.bytes[entry.at as usize..]).2
     }
 
@@ -346,30 +353,30 @@ impl Buffer {
             a.front
                 .cmp(&b.front)
                 .then_with(|| self.key(a).cmp(self.key(b)))
-                .then_with(|| self.line(a).cmp(&self.line(b)))
+                .then_with(|| self.place(a).cmp(&self.place(b)))
         });
         self.entries = entries;
     }
 }
 
-fn push_entry(out: &mut Vec<u8>, key: &[u8], line: u64, record: Option<&[u8]>) {
+fn push_entry(out: &mut Vec<u8>, key: &[u8], place: Place, record: Option<&[u8]>) {
     // Both lengths were checked against limits far below their types.
     out.extend_from_slice(&(key.len() as u16).to_le_bytes());
     let record_len = record.map_or(NO_RECORD, |record| record.len() as u32);
     out.extend_from_slice(&record_len.to_le_bytes());
-    out.extend_from_slice(&line.to_le_bytes());
+    out.extend_from_slice(&place.to_bits().to_le_bytes());
     out.extend_from_slice(key);
     out.extend_from_slice(record.unwrap_or_default());
 }
 
-/// Key length, record length and line.
-fn parse_head(head: &[u8]) -> (usize, u32, u64) {
-    let mut line = [0; 8];
-    line.copy_from_slice(&head[6..14]);
+/// Key length, record length and place.
+fn parse_head(head: &[u8]) -> (usize, u32, Place) {
+    let mut place = [0; 8];
+    place.copy_from_slice(&head[6..14]);
     (
         usize::from(u16::from_le_bytes([head[0], head[1]])),
         u32::from_le_bytes([head[2], head[3], head[4], head[5]]),
-        u64::from_le_bytes(line),
+        Place::from_bits(u64::from_le_bytes(place)),
     )
 }
 
@@ -393,7 +400,7 @@ struct Head {
 
 impl Ord for Head {
     fn cmp(&self, other: &Self) -> Ordering {
-        let order = |head: &Self| (head.row.line, head.run);
+        let order = |head: &Self| (head.row.place, head.run);
         other.row.key.cmp(&self.row.key).then_with(|| order(other).cmp(&order(self)))
     }
 }
@@ -446,7 +453,7 @@ fn read_entry(input: &mut BufReader<File>) -> io::Result<Option<RawRow>> {
     }
     let mut head = [0; HEAD_BYTES];
     input.read_exact(&mut head)?;
-    let (key_len, record_len, line) = parse_head(&head);
+    let (key_len, record_len, place) = parse_head(&head);
     if key_len > KEY_BYTES_MAX || stored_len(record_len) > RECORD_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a sorted run was altered"));
     }
@@ -454,7 +461,7 @@ fn read_entry(input: &mut BufReader<File>) -> io::Result<Option<RawRow>> {
     input.read_exact(&mut key)?;
     let mut record = vec![0; stored_len(record_len)];
     input.read_exact(&mut record)?;
-    Ok(Some(RawRow { key, line, record: (record_len != NO_RECORD).then_some(record) }))
+    Ok(Some(RawRow { key, place, record: (record_len != NO_RECORD).then_some(record) }))
 }
 
 fn merge_to_run(dir: &Path, runs: Vec<File>) -> io::Result<File> {
@@ -463,7 +470,7 @@ fn merge_to_run(dir: &Path, runs: Vec<File>) -> io::Result<File> {
     let mut bytes = Vec::new();
     while let Some(row) = merge.next()? {
         bytes.clear();
-        push_entry(&mut bytes, &row.key, row.line, row.record.as_deref());
+        push_entry(&mut bytes, &row.key, row.place, row.record.as_deref());
         out.write_all(&bytes)?;
     }
     out.into_inner().map_err(io::IntoInnerError::into_error)
@@ -534,7 +541,7 @@ mod tests {
         for rows in rows.chunks(7) {
             let mut piece = Buffer::default();
             for (key, line, record) in rows {
-                piece.push(key, *line, record.as_deref()).unwrap();
+                piece.push(key, Place::from_bits(*line), record.as_deref()).unwrap();
             }
             sorter.append(&piece).unwrap();
         }
@@ -566,8 +573,12 @@ mod tests {
                 SortedRow {
                     key: key.to_vec(),
                     record: last.2.clone(),
-                    line: last.1,
-                    duplicates: earlier.iter().map(|row| row.1).take(16).collect(),
+                    place: Place::from_bits(last.1),
+                    duplicates: earlier
+                        .iter()
+                        .map(|row| Place::from_bits(row.1))
+                        .take(16)
+                        .collect(),
                     duplicate_count: earlier.len() as u64,
                     differing: earlier.iter().any(|row| row.2 != last.2),
                     repeated: rows.len() > 1,
@@ -626,7 +637,12 @@ mod tests {
             let row = &out[0];
             let record =
                 row.record.as_deref().map(|bytes| str::from_utf8(bytes).unwrap().to_owned());
-            (record, row.line, row.duplicates.clone(), row.differing)
+            (
+                record,
+                row.place.to_bits(),
+                row.duplicates.iter().map(|place| place.to_bits()).collect::<Vec<_>>(),
+                row.differing,
+            )
         };
         let a = || Some("a".to_owned());
         assert_eq!(outcome(&[row(2, Some("a")), row(3, Some("a"))]), (a(), 3, vec![2], false));
@@ -643,13 +659,13 @@ mod tests {
     fn a_missing_directory_and_an_oversized_row_are_named() {
         let mut sorter = Sorter::new(Path::new("/nonexistent/here"), 0);
         let mut rows = Buffer::default();
-        rows.push(b"a", 1, None).unwrap();
-        rows.push(b"b", 2, None).unwrap();
+        rows.push(b"a", Place::from_bits(1), None).unwrap();
+        rows.push(b"b", Place::from_bits(2), None).unwrap();
         let error = sorter.append(&rows).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/here"), "{error}");
         let long = vec![0; RECORD_BYTES_MAX + 1];
-        let error = rows.push(b"c", 3, Some(&long)).unwrap_err();
-        assert!(matches!(error, SpoolError::TooLong { line: 3 }));
+        let error = rows.push(b"c", Place::from_bits(3), Some(&long)).unwrap_err();
+        assert!(matches!(error, SpoolError::TooLong { place } if place.line() == 3));
         let full = fault(Path::new("/x"), io::ErrorKind::StorageFull.into());
         assert!(matches!(full, SpoolError::DiskFull { .. }));
     }

@@ -3,10 +3,14 @@
 use std::sync::OnceLock;
 
 use certs::enrol::{Anchor, Token};
-use daemon::ingest::{
-    decode::{CsvFile, Encoding, ROW_BYTES_MAX, Row},
-    map::Mapping,
-    validate::Validator,
+use daemon::{
+    ingest::{
+        map::Mapping,
+        rows::{Place, Row},
+        source::{RowBodies as _, Rows as _},
+        validate::Validator,
+    },
+    sources::csv::{CsvFile, Encoding, ROW_BYTES_MAX},
 };
 use protocol::{
     change::{BODY_BYTES_MAX, CHANGES_MAX, Change, SignedHeader, decode_changes, encode_changes},
@@ -350,10 +354,10 @@ fn csv(bytes: &[u8]) -> bool {
         return false;
     };
     let mut validator = Validator::new(enterprise(), &mapping);
-    let mut last = 0;
+    let mut last = Place::new(0, 0, 0);
     let mut check = |row: Row<'_>| {
-        let line = match row {
-            Row::Fields { line, fields } => {
+        let place = match row {
+            Row::Fields { place, fields, .. } => {
                 assert!(fields.iter().map(str::len).sum::<usize>() <= 2 * ROW_BYTES_MAX);
                 let checked = validator.row(fields.iter());
                 if let Some(record) = &checked.record {
@@ -361,19 +365,19 @@ fn csv(bytes: &[u8]) -> bool {
                     let key = record.key(enterprise()).ok();
                     assert_eq!(key, checked.key);
                 }
-                line
+                place
             }
-            Row::Malformed { line, .. } => line,
+            Row::Malformed { place, .. } => place,
         };
-        assert!(line > last, "line {line} behind {last}");
-        last = line;
+        assert!(place > last, "{place:?} after {last:?}");
+        last = place;
     };
     loop {
-        let batch = file.next_rows().expect("memory can be read");
+        let batch = file.next_rows(&Default::default()).expect("memory can be read");
         if batch.is_empty() {
             break;
         }
-        batch.for_each(&mut check);
+        Box::new(batch).for_each(&mut check);
     }
     csv_bodies(bytes);
     true
@@ -386,18 +390,18 @@ fn csv_bodies(bytes: &[u8]) {
     let (mut rows, mut bodies) = (open(), open());
     let mut lines = Vec::new();
     loop {
-        let batch = bodies.next_bodies().expect("memory can be read");
+        let batch = bodies.next_bodies(&Default::default()).expect("memory can be read");
         let all: Vec<usize> = (0..batch.bodies().count()).collect();
-        batch.split(&all).for_each(|row| lines.push(format!("{row:?}")));
+        batch.split(&all).for_each(&mut |row| lines.push(format!("{row:?}")));
         if batch.is_empty() || batch.is_malformed() {
             break;
         }
     }
     let mut lines = lines.into_iter();
     while lines.len() > 0 {
-        let batch = rows.next_rows().expect("memory can be read");
+        let batch = rows.next_rows(&Default::default()).expect("memory can be read");
         assert!(!batch.is_empty(), "it has fewer rows");
-        batch.for_each(|row| {
+        Box::new(batch).for_each(&mut |row| {
             assert!(lines.next().is_none_or(|line| line == format!("{row:?}")));
         });
     }

@@ -37,7 +37,7 @@ pub(super) use self::{
     side::{Keyed, remove},
 };
 use super::{
-    decode::{RowBatch, RowBodies},
+    source::{RowBodies, Rows},
     spool::{Sorted, SpoolError},
 };
 
@@ -109,8 +109,10 @@ pub(super) struct Recall {
 /// What is left of some rows after those that are recalled.
 pub(super) struct Looked {
     pub rows: u64,
+    /// Lines without any content.
+    pub blank: u64,
     /// Rows that are new, or that have to be told of.
-    fresh: RowBatch,
+    fresh: Box<dyn Rows>,
     /// One of them is malformed, or comes twice.
     odd: bool,
 }
@@ -152,11 +154,11 @@ impl Recall {
     }
 
     /// Notes which rows have come again, and sets the others apart.
-    pub fn look(&self, batch: RowBodies) -> Looked {
+    pub fn look(&self, batch: &dyn RowBodies) -> Looked {
         // Whether what is malformed would be rejected again is not known.
         let mut odd = batch.is_malformed();
         let mut fresh = Vec::new();
-        let found = self.find_all(&batch);
+        let found = self.find_all(batch);
         for ((at, body), found) in batch.bodies().enumerate().zip(found) {
             match found {
                 None => {
@@ -173,13 +175,13 @@ impl Recall {
                 }
             }
         }
-        Looked { rows: batch.len() as u64, fresh: batch.split(&fresh), odd }
+        Looked { rows: batch.len() as u64, blank: batch.blank(), fresh: batch.split(&fresh), odd }
     }
 
     /// The place of each row. Each of the three things that are read for a row is
     /// read for all of them before the next, so that the processor fetches many
     /// at a time: they hardly ever are in its caches.
-    fn find_all(&self, batch: &RowBodies) -> Vec<Option<usize>> {
+    fn find_all(&self, batch: &dyn RowBodies) -> Vec<Option<usize>> {
         let hasher = self.key().hasher();
         let hashes: Vec<RowHash> = batch.bodies().map(|body| hasher.hash(body)).collect();
         let buckets: Vec<Range<usize>> = hashes.iter().map(|hash| self.bucket(*hash)).collect();
@@ -356,7 +358,7 @@ pub(super) fn note(
 
 /// New rows, as long as they are few.
 pub(super) struct Fresh {
-    pub batches: Vec<RowBatch>,
+    pub batches: Vec<Box<dyn Rows>>,
     rows_max: usize,
     rows: usize,
     bytes: usize,

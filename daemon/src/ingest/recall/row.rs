@@ -8,8 +8,6 @@ use protocol::{
     schema::Schema,
 };
 
-use crate::ingest::decode::CsvFile;
-
 /// Bytes of a [`RowKey`].
 pub const ROW_KEY_BYTES: usize = 32;
 /// Bytes of a [`RowHash`].
@@ -87,23 +85,13 @@ impl RowHash {
     }
 }
 
-/// Everything but its bytes that decides what a row is: the rules under which it
-/// is split, read and checked.
-pub fn rules(file: &CsvFile, schema: &Schema) -> Hash {
+/// Everything but its bytes that decides what a row is: how it is read, and the
+/// rules under which it is checked.
+pub fn rules(reading: &[String], schema: &Schema) -> Hash {
     let mut text = Vec::new();
     let version = schema.version().to_string();
-    let fixed = [
-        env!("CARGO_PKG_VERSION"),
-        schema.dataset().as_str(),
-        version.as_str(),
-        file.encoding_name(),
-        match file.separator() {
-            b'\t' => "tab",
-            b';' => "semicolon",
-            _ => "comma",
-        },
-    ];
-    for part in fixed.into_iter().chain(file.header().iter().map(String::as_str)) {
+    let fixed = [env!("CARGO_PKG_VERSION"), schema.dataset().as_str(), version.as_str()];
+    for part in fixed.into_iter().chain(reading.iter().map(String::as_str)) {
         text.extend_from_slice(&(part.len() as u64).to_be_bytes());
         text.extend_from_slice(part.as_bytes());
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _};
 
 use super::*;
-use crate::ingest::tests::Random;
+use crate::ingest::random::Random;
 
 const RULES: Hash = Hash([3; 32]);
 

@@ -82,6 +82,14 @@ impl Validator {
         }
     }
 
+    /// The same rules for rows whose columns are these fields.
+    pub fn for_columns(&self, columns: &[usize]) -> Self {
+        let mut other = Self { columns: columns.to_vec(), ..self.clone() };
+        // What a row before has left in a field that has no column any more.
+        other.record.values.fill(Value::Null);
+        other
+    }
+
     /// Checks one row; `texts` are its fields in the file's column order.
     pub fn row<'a>(&mut self, texts: impl IntoIterator<Item = &'a str>) -> Checked {
         let mut issues = Vec::new();

@@ -262,6 +262,14 @@ fn the_key_of_a_rejected_row_is_known() {
 }
 
 #[test]
+fn other_columns_do_not_see_what_a_row_before_has_left() {
+    let mut validator = validator(field("t", FieldType::Text));
+    assert!(validator.row(["1", "left"]).record.is_some());
+    let record = validator.for_columns(&[0]).row(["2"]).record.unwrap();
+    assert_eq!(Record::decode(&record).unwrap().values, [Value::text("2"), Value::Null]);
+}
+
+#[test]
 fn rows_above_the_limits_are_rejected() {
     let codes = |checked: &Checked| {
         checked.issues.iter().map(|issue| issue.rule.code()).collect::<Vec<_>>()

@@ -3,10 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
-use crate::ingest::{
-    deliveries::{DeliveryError, Held},
-    import::HoldReason,
-};
+use crate::ingest::words::{DeliveryError, HoldReason};
 
 /// 600 records, and a file that lacks half of them and changes some others.
 fn with_held() -> (World, Held) {
@@ -38,7 +35,8 @@ fn a_held_file_changes_nothing_and_its_report_says_so() {
     let would =
         Counts { inserted: 10, deleted: 300, unchanged: 300, rejected: 1, ..Counts::default() };
     assert_eq!(counts(&held.would), would);
-    assert_eq!((held.full, held.encoding, &held.dataset), (true, Encoding::Auto, &dataset()));
+    assert_eq!((held.full, &held.dataset), (true, &dataset()));
+    assert_eq!(held.settings, serde_json::json!({ "encoding": "auto" }));
     assert!(held.received.ends_with('Z') && held.received.len() == 20, "{}", held.received);
     assert!(id.starts_with("list-20") && id.ends_with("-1"), "{id}");
     assert_eq!(world.deliveries.list().unwrap(), [held]);
@@ -49,7 +47,7 @@ fn approving_applies_the_copy_and_forgets_it() {
     let (world, held) = with_held();
     // What became of the original does not matter.
     fs::remove_dir_all(world.path("files")).unwrap();
-    let request = world.deliveries.request(&held, world.path("rejects/approved.csv"));
+    let request = world.approval(&held, "rejects/approved.csv");
     let report = import_or_hold(&world.importer, &world.deliveries, &request, &|_| {}).unwrap();
     let expected = Counts { deleted: 300, change_sets: 1, ..counts(&held.would) };
     assert_eq!(counts(&report), expected);
@@ -81,8 +79,7 @@ fn only_the_newest_of_a_dataset_waits() {
 
     // Neither rows that are added nor a file that fails say anything about it.
     world.import_or_hold(&rows(0..10, "b"), false);
-    let request = world.request(&world.path("files/absent.csv"), true);
-    import_or_hold(&world.importer, &world.deliveries, &request, &|_| {}).unwrap_err();
+    world.try_import("no header of this dataset\n", true).unwrap_err();
     assert_eq!(ids(&world), [second.as_str()]);
 
     // A full file that goes in does.
@@ -94,7 +91,7 @@ fn only_the_newest_of_a_dataset_waits() {
 fn a_delivery_that_is_held_while_another_is_approved_stays() {
     let (world, held) = with_held();
     let newer = std::cell::OnceCell::new();
-    let request = world.deliveries.request(&held, world.path("rejects/approved.csv"));
+    let request = world.approval(&held, "rejects/approved.csv");
     import_or_hold(&world.importer, &world.deliveries, &request, &|progress| {
         if progress.bytes_read > 0 {
             newer.get_or_init(|| world.import_or_hold(&csv([]), true).held.unwrap());
@@ -120,14 +117,14 @@ fn half_a_delivery_is_not_listed_and_a_damaged_one_hides_no_other() {
     let (world, held) = with_held();
     let half = world.path("deliveries/.list-20260101-000000-1");
     fs::create_dir(&half).unwrap();
-    fs::write(half.join("data.csv"), "code").unwrap();
+    fs::write(half.join("data"), "code").unwrap();
     let damaged = world.path("deliveries/list-20260101-000000-2");
     fs::create_dir(&damaged).unwrap();
     fs::write(damaged.join("delivery.json"), "{}").unwrap();
     let newer = world.path("deliveries/list-20260101-000000-3");
     fs::create_dir(&newer).unwrap();
     let mut json: serde_json::Value = serde_json::to_value(&held).unwrap();
-    json["version"] = 2.into();
+    json["version"] = 3.into();
     fs::write(newer.join("delivery.json"), json.to_string()).unwrap();
 
     assert_eq!(ids(&world), [held.id.as_str()]);
@@ -148,7 +145,10 @@ fn a_file_that_changes_while_it_is_judged_is_not_kept() {
         fs::write(&path, "something else").unwrap();
     })
     .unwrap_err();
-    assert!(matches!(error, ImportError::Delivery(DeliveryError::Changed { .. })), "{error:?}");
+    assert!(
+        matches!(error, ImportError::Delivery(DeliveryError::Source(SourceError::Changed { .. }))),
+        "{error:?}"
+    );
     assert_eq!(ids(&world), [held.id], "the earlier one still waits");
     assert_eq!(world.content(), content_of(0..600, "a"));
 }
@@ -165,7 +165,7 @@ fn nothing_is_listed_where_nothing_was_ever_held() {
 fn an_approval_does_not_undo_a_full_file_that_goes_in_meanwhile() {
     let (world, held) = with_held();
     let newer = std::cell::OnceCell::new();
-    let request = world.deliveries.request(&held, world.path("rejects/approved.csv"));
+    let request = world.approval(&held, "rejects/approved.csv");
     let refused = import_or_hold(&world.importer, &world.deliveries, &request, &|progress| {
         if progress.bytes_read > 0 {
             newer.get_or_init(|| world.import_or_hold(&rows(0..600, "newer"), true));
@@ -178,7 +178,7 @@ fn an_approval_does_not_undo_a_full_file_that_goes_in_meanwhile() {
     // Rows that are added supersede nothing.
     let held = world.import_or_hold(&rows(300..600, "a"), true).held.unwrap();
     let held = world.deliveries.get(&held).unwrap().unwrap();
-    let request = world.deliveries.request(&held, world.path("rejects/approved.csv"));
+    let request = world.approval(&held, "rejects/approved.csv");
     let added = std::cell::OnceCell::new();
     import_or_hold(&world.importer, &world.deliveries, &request, &|progress| {
         if progress.bytes_read > 0 {
@@ -207,7 +207,7 @@ fn an_approval_does_not_undo_a_full_file_that_is_under_way() {
         })
     });
     is_comparing.recv_timeout(limit).unwrap();
-    let request = world.deliveries.request(&held, world.path("rejects/approved.csv"));
+    let request = world.approval(&held, "rejects/approved.csv");
     let refused = import_or_hold(&world.importer, &world.deliveries, &request, &|progress| {
         if progress.bytes_read > 0 {
             let _ = reading.send(());
@@ -226,9 +226,9 @@ fn a_full_file_without_a_single_byte_is_held_and_can_be_approved() {
     let held = world.deliveries.get(report.held.as_deref().unwrap()).unwrap().unwrap();
     assert_eq!(held.reason, HoldReason::Empty { stored: 5 });
     assert_eq!(world.content(), content_of(0..5, "a"));
-    let request = world.deliveries.request(&held, world.path("rejects/approved.csv"));
+    let request = world.approval(&held, "rejects/approved.csv");
     import_or_hold(&world.importer, &world.deliveries, &request, &|_| {}).unwrap();
     assert_eq!(world.content(), content_of(0..0, "a"));
     // As an upsert it says nothing at all.
-    assert!(matches!(world.try_import("", false), Err(ImportError::File(_))));
+    assert!(matches!(world.try_import("", false), Err(ImportError::Source(SourceError::Empty(_)))));
 }

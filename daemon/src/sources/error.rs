@@ -1,8 +1,9 @@
-//! Why a file, or one of its lines, cannot be read; in Chinese and English.
+//! Why a delivered file cannot be read; in Chinese and English.
 
 use std::{fmt, io};
 
-use super::COLUMNS_MAX;
+use super::csv::COLUMNS_MAX;
+use crate::ingest::{rows::RowProblem, source::SourceError};
 
 /// Why a file as a whole cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -134,83 +135,17 @@ impl fmt::Display for NotText {
     }
 }
 
-/// Why a row could not be read; it is rejected and the file goes on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RowProblem {
-    /// Another number of fields than the header has.
-    FieldCount {
-        /// Columns of the header.
-        expected: usize,
-        /// Fields of this row.
-        found: usize,
-    },
-    /// A quote was opened on this line and not closed where it made sense.
-    UnclosedQuote,
-    /// A quoted field is followed by more text on the same line.
-    StrayQuote {
-        /// The column, from 1.
-        column: usize,
-    },
-    /// Longer than [`ROW_BYTES_MAX`].
-    TooLong,
-    /// Bytes that are no character in the file's encoding.
-    Encoding {
-        /// The column, from 1.
-        column: usize,
-        /// The file's encoding.
-        encoding: &'static str,
-    },
-}
-
-impl RowProblem {
-    /// A stable name, kebab-case.
-    pub fn code(&self) -> &'static str {
-        match self {
-            RowProblem::FieldCount { .. } => "field-count",
-            RowProblem::UnclosedQuote => "unclosed-quote",
-            RowProblem::StrayQuote { .. } => "stray-quote",
-            RowProblem::TooLong => "row-too-long",
-            RowProblem::Encoding { .. } => "encoding",
-        }
-    }
-
-    /// What is wrong and what to do, in Chinese.
-    pub fn zh(&self) -> String {
-        match self {
-            RowProblem::FieldCount { expected, found } => format!(
-                "表头有 {expected} 列，本行有 {found} 列；含逗号或换行的内容须用英文双引号括起来"
-            ),
-            RowProblem::UnclosedQuote => {
-                "本行的英文双引号没有正确结束；请补上引号，内容中的引号须写成两个".into()
-            }
-            RowProblem::StrayQuote { column } => {
-                format!("第 {column} 列结束引号之后还有内容；内容中的引号须写成两个")
-            }
-            RowProblem::TooLong => "本行超过 1 MiB；请检查是否缺少换行或引号".into(),
-            RowProblem::Encoding { column, encoding } => format!(
-                "第 {column} 列含有不属于 {encoding} 编码的字节；请从原系统重新导出，或用 --encoding 指定编码"
-            ),
-        }
-    }
-
-    /// What is wrong and what to do, in English.
-    pub fn en(&self) -> String {
-        match self {
-            RowProblem::FieldCount { expected, found } => format!(
-                "the header has {expected} columns, this row {found}; put a value with a comma or a line break in double quotes"
-            ),
-            RowProblem::UnclosedQuote => {
-                "a double quote of this line is not closed properly; close it, and double quotes that belong to the value".into()
-            }
-            RowProblem::StrayQuote { column } => format!(
-                "text follows the closing quote of column {column}; double quotes that belong to the value"
-            ),
-            RowProblem::TooLong => {
-                "the row is longer than 1 MiB; look for a missing line break or quote".into()
-            }
-            RowProblem::Encoding { column, encoding } => format!(
-                "column {column} has bytes that are not {encoding}; export the file again, or name its encoding with --encoding"
-            ),
+impl From<FileError> for SourceError {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::NotFound { .. }
+            | FileError::Permission { .. }
+            | FileError::NotAFile { .. }
+            | FileError::Io { .. } => SourceError::Access(Box::new(error)),
+            FileError::NoHeader { .. } => SourceError::Empty(Box::new(error)),
+            FileError::NotText { .. }
+            | FileError::Header { .. }
+            | FileError::TooManyColumns { .. } => SourceError::Content(Box::new(error)),
         }
     }
 }

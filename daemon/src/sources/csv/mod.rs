@@ -1,8 +1,8 @@
 //! A delivered file's bytes to rows of text.
 //!
 //! [`CsvFile`] finds out the encoding and the separator, reads the header, and
-//! splits the file into rows; a [`RowBatch`] of them can be decoded on any
-//! thread. Used by the importer; fuzzed through [`CsvFile::from_bytes`].
+//! splits the file into rows; [`LineRows`] of them can be decoded on any thread.
+//! Used by the importer through [`open`]; fuzzed through [`CsvFile::from_bytes`].
 //!
 //! Invariants: whatever the bytes are, every physical line is either part of a
 //! row, blank, or reported as malformed; a malformed record costs its first
@@ -23,30 +23,33 @@
 
 mod batch;
 mod detect;
-mod error;
 mod input;
 mod scan;
+mod table;
 
 use std::{
     borrow::Cow,
     fmt,
-    fs::{File, OpenOptions},
-    io::{self, Cursor, Seek, SeekFrom},
+    io::{Cursor, SeekFrom},
     ops::Range,
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
     str::FromStr,
+    sync::Arc,
 };
 
 use encoding_rs::{DecoderResult, GB18030, UTF_8};
-use rustix::{fs::OFlags, io::Errno};
 
-pub use self::batch::{RowBatch, RowBodies};
-pub use self::error::{FileError, NotText, RowProblem};
+pub use self::batch::{LineBodies, LineRows};
+pub use self::detect::starts_as_utf8;
+pub use self::table::{CsvTable, open};
 use self::{
     detect::detect,
-    input::{Charset, Input, Source},
-    scan::{Scan, Span, find3, plain_record, scan_record},
+    input::{Bytes, Charset, Input},
+    scan::{Scan, find3, plain_record, scan_record},
+};
+use super::error::FileError;
+use crate::ingest::{
+    map::Mapping,
+    rows::{Fields, Place, RowProblem, Span},
 };
 
 /// Longest record in bytes, line breaks in quotes included. A stored record has
@@ -118,94 +121,6 @@ impl FromStr for Encoding {
     }
 }
 
-/// What to do where a file's name turns out to be a symbolic link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Links {
-    /// Read what it leads to: whoever named it may read that.
-    Follow,
-    /// Refuse it: who put it there may not be allowed to read that.
-    Refuse,
-}
-
-/// Opens a regular file for reading, and nothing else. What lies there is looked
-/// at after it was opened, so that it cannot be exchanged in between; and a pipe
-/// is not waited for.
-pub(super) fn open_regular(path: &Path, links: Links) -> Result<File, FileError> {
-    let name = path.display().to_string();
-    let fail = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => FileError::NotFound { path: name.clone() },
-        io::ErrorKind::PermissionDenied => FileError::Permission { path: name.clone() },
-        io::ErrorKind::IsADirectory => FileError::NotAFile { path: name.clone() },
-        // A link, or a socket or a device that nobody serves.
-        _ if matches!(Errno::from_io_error(&source), Some(Errno::LOOP | Errno::NXIO)) => {
-            FileError::NotAFile { path: name.clone() }
-        }
-        _ => FileError::Io { path: name.clone(), source },
-    };
-    let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    if links == Links::Refuse {
-        flags |= OFlags::NOFOLLOW;
-    }
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)
-        .map_err(fail)?;
-    if !file.metadata().map_err(fail)?.is_file() {
-        return Err(FileError::NotAFile { path: name });
-    }
-    Ok(file)
-}
-
-/// One row of a file.
-#[derive(Debug)]
-pub enum Row<'a> {
-    /// As many fields as the header has.
-    Fields {
-        /// The physical line, from 1, on which the row starts.
-        line: u64,
-        /// The fields, in the file's order.
-        fields: Fields<'a>,
-    },
-    /// A line that is not a row.
-    Malformed {
-        /// The physical line, from 1.
-        line: u64,
-        /// Why.
-        problem: RowProblem,
-    },
-}
-
-/// The fields of a row, borrowed from a batch.
-#[derive(Debug, Clone, Copy)]
-pub struct Fields<'a> {
-    text: &'a str,
-    spans: &'a [Span],
-}
-
-impl<'a> Fields<'a> {
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.spans.len()
-    }
-
-    /// Whether there is none; a row has at least one.
-    pub fn is_empty(&self) -> bool {
-        self.spans.is_empty()
-    }
-
-    /// The field of a column, from 0.
-    pub fn get(&self, column: usize) -> Option<&'a str> {
-        self.spans.get(column).and_then(|span| self.text.get(span.range()))
-    }
-
-    /// All fields in the file's order.
-    pub fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let text = self.text;
-        self.spans.iter().map(move |span| &text[span.range()])
-    }
-}
-
 /// A delivered file, read from the front to the end.
 pub struct CsvFile {
     path: String,
@@ -213,8 +128,12 @@ pub struct CsvFile {
     charset: Charset,
     separator: u8,
     header: Vec<String>,
-    /// The physical line at which the input stands, from 1.
+    /// The physical line at which the input stands, from 1, and the row that a
+    /// spreadsheet would show.
     line: u64,
+    row: u64,
+    /// The line that was skipped last.
+    skipped: Vec<u8>,
     bytes_total: u64,
     spans: Vec<Span>,
 }
@@ -230,36 +149,17 @@ impl fmt::Debug for CsvFile {
 }
 
 impl CsvFile {
-    /// Opens a file, finds out its encoding and separator, and reads the
-    /// header. With [`Encoding::Auto`] this reads the whole file once.
-    pub fn open(path: &Path, encoding: Encoding) -> Result<Self, FileError> {
-        Self::open_with(path, encoding, Links::Follow)
-    }
-
-    /// As [`CsvFile::open`], where links may have to be refused.
-    pub(super) fn open_with(
-        path: &Path,
-        encoding: Encoding,
-        links: Links,
-    ) -> Result<Self, FileError> {
-        let file = open_regular(path, links)?;
-        let name = path.display().to_string();
-        let bytes_total = match file.metadata() {
-            Ok(data) => data.len(),
-            Err(source) => return Err(FileError::Io { path: name, source }),
-        };
-        Self::new(name, Box::new(file), bytes_total, encoding)
-    }
-
-    /// Reads bytes in memory as [`CsvFile::open`] reads a file.
+    /// Reads bytes in memory.
     pub fn from_bytes(bytes: Vec<u8>, encoding: Encoding) -> Result<Self, FileError> {
         let bytes_total = bytes.len() as u64;
         Self::new("(memory)".into(), Box::new(Cursor::new(bytes)), bytes_total, encoding)
     }
 
-    fn new(
+    /// Finds out encoding and separator, and reads the header. With
+    /// [`Encoding::Auto`] this reads all bytes once.
+    pub(super) fn new(
         path: String,
-        mut source: Box<dyn Source>,
+        mut source: Box<dyn Bytes>,
         bytes_total: u64,
         encoding: Encoding,
     ) -> Result<Self, FileError> {
@@ -281,20 +181,13 @@ impl CsvFile {
             separator: b',',
             header: Vec::new(),
             line: 1,
+            row: 1,
+            skipped: Vec::new(),
             bytes_total,
             spans: Vec::new(),
         };
         file.read_header()?;
         Ok(file)
-    }
-
-    /// The same file from its first row on, whatever lies under its name by now.
-    pub fn again(self, encoding: Encoding) -> Result<Self, FileError> {
-        let Self { path, input: Input { mut source, .. }, bytes_total, .. } = self;
-        match source.rewind() {
-            Ok(()) => Self::new(path, source, bytes_total, encoding),
-            Err(source) => Err(FileError::Io { path, source }),
-        }
     }
 
     /// The encoding that was found or asked for.
@@ -323,16 +216,18 @@ impl CsvFile {
     }
 
     /// The next rows that are not blank; none at the end of the file.
-    pub fn next_rows(&mut self) -> Result<RowBatch, FileError> {
-        let mut batch = RowBatch::with_room(self.charset, self.bytes_left());
+    pub fn next_rows(&mut self, mapping: &Arc<Mapping>) -> Result<LineRows, FileError> {
+        let mut batch = LineRows::with_room(self.charset, mapping.clone(), self.bytes_left());
         while !batch.is_full() {
             match self.step()? {
                 Step::End => break,
-                Step::Blank => {}
-                Step::Malformed { line, problem } => batch.push_malformed(line, problem),
-                Step::Record { line, record } => {
+                Step::Blank => batch.push_blank(),
+                Step::Malformed { place, problem } => {
+                    batch.push_malformed(place, problem, &self.skipped);
+                }
+                Step::Record { place, record } => {
                     let body = &self.input.buf[record.body.clone()];
-                    batch.push(line, record.escaped, body, &self.spans);
+                    batch.push(place, record.escaped, body, &self.spans);
                 }
             }
         }
@@ -342,22 +237,25 @@ impl CsvFile {
     /// As [`CsvFile::next_rows`], where it matters only where rows are. One
     /// without quotes may have another number of fields than the header; what
     /// else is malformed is not told of.
-    pub fn next_bodies(&mut self) -> Result<RowBodies, FileError> {
+    pub fn next_bodies(&mut self, mapping: &Arc<Mapping>) -> Result<LineBodies, FileError> {
         let (left, columns) = (self.bytes_left(), self.header.len());
-        let mut bodies = RowBodies::with_room(self.charset, self.separator, columns, left);
+        let mapping = mapping.clone();
+        let mut bodies =
+            LineBodies::with_room(self.charset, mapping, self.separator, columns, left);
         while !bodies.is_full() {
             let data = self.input.unread();
             if let Some((body, end)) = plain_record(&data[..data.len().min(ROW_BYTES_MAX)]) {
-                bodies.push(self.line, &data[..body]);
+                bodies.push(self.place(), &data[..body]);
                 self.input.start += end;
                 self.line += 1;
+                self.row += 1;
                 continue;
             }
             match self.step()? {
                 Step::End => break,
-                Step::Blank => {}
+                Step::Blank => bodies.push_blank(),
                 Step::Malformed { .. } => bodies.push_malformed(),
-                Step::Record { line, record } => bodies.push(line, &self.input.buf[record.body]),
+                Step::Record { place, record } => bodies.push(place, &self.input.buf[record.body]),
             }
         }
         Ok(bodies)
@@ -381,14 +279,15 @@ impl CsvFile {
                     other => break other,
                 }
             };
-            let (line, record) = match scan {
+            let (place, record) = match scan {
                 Step::End | Step::Blank => {
                     return Err(FileError::NoHeader { path: self.path.clone() });
                 }
-                Step::Malformed { line, problem } => {
+                Step::Malformed { place, problem } => {
+                    let line = place.line();
                     return Err(FileError::Header { path: self.path.clone(), line, problem });
                 }
-                Step::Record { line, record } => (line, record),
+                Step::Record { place, record } => (place, record),
             };
             if record.fields > COLUMNS_MAX {
                 return Err(FileError::TooManyColumns {
@@ -418,6 +317,7 @@ impl CsvFile {
                 }
                 Err(column) => {
                     let problem = RowProblem::Encoding { column, encoding: self.charset.name() };
+                    let line = place.line();
                     return Err(FileError::Header { path: self.path.clone(), line, problem });
                 }
             }
@@ -431,18 +331,20 @@ impl CsvFile {
     fn step(&mut self) -> Result<Step, FileError> {
         let expected = self.header.len();
         let step = self.scan(expected)?;
-        if let Step::Record { line, record } = &step {
+        if let Step::Record { place, record } = &step {
             if record.fields == expected {
                 self.consume(record);
             } else if record.lines > 1 {
-                let line = *line;
+                let place = *place;
                 self.skip_line()?;
-                return Ok(Step::Malformed { line, problem: RowProblem::UnclosedQuote });
+                return Ok(Step::Malformed { place, problem: RowProblem::UnclosedQuote });
             } else {
-                let (line, found) = (*line, record.fields);
+                let (place, found) = (*place, record.fields);
+                self.skipped.clear();
+                self.skipped.extend_from_slice(&self.input.buf[record.body.clone()]);
                 self.consume(record);
                 let problem = RowProblem::FieldCount { expected, found };
-                return Ok(Step::Malformed { line, problem });
+                return Ok(Step::Malformed { place, problem });
             }
         }
         Ok(step)
@@ -451,13 +353,14 @@ impl CsvFile {
     fn consume(&mut self, record: &Record) {
         self.input.start = record.end;
         self.line += record.lines;
+        self.row += 1;
     }
 
     /// Finds the next record without consuming it; blank and malformed lines
     /// are consumed. The buffer holds the whole record afterwards.
     fn scan(&mut self, keep: usize) -> Result<Step, FileError> {
         loop {
-            let line = self.line;
+            let place = self.place();
             let data = self.input.unread();
             if data.is_empty() {
                 if self.input.eof {
@@ -475,6 +378,7 @@ impl CsvFile {
                         // but a row of nothing says nothing either.
                         self.input.start += end;
                         self.line += lines;
+                        self.row += 1;
                         return Ok(Step::Blank);
                     }
                     let start = self.input.start;
@@ -485,13 +389,13 @@ impl CsvFile {
                         fields,
                         escaped,
                     };
-                    return Ok(Step::Record { line, record });
+                    return Ok(Step::Record { place, record });
                 }
                 Scan::Incomplete if data.len() >= ROW_BYTES_MAX => {
                     let within = self.skip_line()?;
                     let problem =
                         if within { RowProblem::UnclosedQuote } else { RowProblem::TooLong };
-                    return Ok(Step::Malformed { line, problem });
+                    return Ok(Step::Malformed { place, problem });
                 }
                 Scan::Incomplete => self.fill()?,
                 Scan::BadQuote { column, first_line } => {
@@ -501,16 +405,21 @@ impl CsvFile {
                         RowProblem::UnclosedQuote
                     };
                     self.skip_line()?;
-                    return Ok(Step::Malformed { line, problem });
+                    return Ok(Step::Malformed { place, problem });
                 }
             }
         }
     }
 
-    /// Drops one physical line; says whether it was shorter than
-    /// [`ROW_BYTES_MAX`].
+    fn place(&self) -> Place {
+        Place::new(0, self.line, self.row)
+    }
+
+    /// Drops one physical line, of which `skipped` has the first
+    /// [`ROW_BYTES_MAX`] bytes; says whether that is all of it.
     fn skip_line(&mut self) -> Result<bool, FileError> {
-        let mut skipped = 0;
+        let mut length = 0;
+        self.skipped.clear();
         loop {
             let data = self.input.unread();
             let end = find3(data, 0, b'\n', b'\r', b'\n');
@@ -521,12 +430,15 @@ impl CsvFile {
                 (Some(b'\r'), None) if !self.input.eof => None,
                 (Some(_), _) => Some(end + 1),
             };
-            skipped += end;
+            length += end;
+            let room = ROW_BYTES_MAX - self.skipped.len();
+            self.skipped.extend_from_slice(&data[..end.min(room)]);
             match after {
                 Some(after) => {
                     self.input.start += after;
                     self.line += 1;
-                    return Ok(skipped < ROW_BYTES_MAX);
+                    self.row += 1;
+                    return Ok(length < ROW_BYTES_MAX);
                 }
                 None => {
                     self.input.start += end;
@@ -550,8 +462,8 @@ fn is_label_margin(character: char) -> bool {
 enum Step {
     End,
     Blank,
-    Malformed { line: u64, problem: RowProblem },
-    Record { line: u64, record: Record },
+    Malformed { place: Place, problem: RowProblem },
+    Record { place: Place, record: Record },
 }
 
 /// A record within the input's buffer.
@@ -578,7 +490,7 @@ fn decode_fields<'a>(
     if charset != Charset::Gb18030 || body.is_ascii() {
         if let Some(text) = as_utf8(body) {
             if !escaped {
-                return Ok(Fields { text, spans });
+                return Ok(Fields::new(text, spans));
             }
         } else {
             let broken = |span: &Span| as_utf8(&body[span.range()]).is_none();
@@ -607,7 +519,13 @@ fn decode_fields<'a>(
         }
         scratch_spans.push(Span::new(start, scratch.len(), false));
     }
-    Ok(Fields { text: scratch, spans: scratch_spans })
+    Ok(Fields::new(scratch, scratch_spans))
+}
+
+/// A line for people, as far as it is text.
+fn lossy(line: &[u8], charset: Charset) -> Cow<'_, str> {
+    let encoding = if charset == Charset::Gb18030 { GB18030 } else { UTF_8 };
+    encoding.decode_without_bom_handling(line).0
 }
 
 /// As the standard library's check, but vectorised: finding the encoding of

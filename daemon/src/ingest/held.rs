@@ -1,8 +1,7 @@
 //! Full deliveries that wait for a person, one directory each.
 //!
-//! `DIR/ID/data.csv` is a copy of the file, `DIR/ID/delivery.json` says what it
-//! is and why it waits. Used by whoever imports files ([`import_or_hold`]) and
-//! by `creditsync delivery`.
+//! `DIR/ID/data` is a copy of what was delivered, `DIR/ID/delivery.json` says what
+//! it is and why it waits. Used by `deliver` and by `creditsync delivery`.
 //!
 //! At most one delivery of a dataset waits, the newest: a full file says what
 //! the whole partition is, so a newer one makes an older one untrue, whether
@@ -13,13 +12,12 @@
 //!
 //! Invariant: what is listed is whole and durable. A directory is written under
 //! a hidden name and renamed, and renamed before it is removed. Not here: when
-//! a delivery is held (`import`).
+//! a delivery is held (`apply`).
 
 use std::{
-    ffi::OsStr,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard},
 };
@@ -28,14 +26,14 @@ use protocol::id::DatasetId;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    decode::{Encoding, FileError, Links, open_regular},
-    import::{HoldReason, ImportError, ImportRequest, Importer, Outcome, Progress, stamp},
     report::ImportReport,
+    stamp::{rfc3339, stamp},
+    words::{DeliveryError, HoldReason, ImportRequest},
 };
 
 /// The version of `delivery.json`.
-const VERSION: u32 = 1;
-const DATA: &str = "data.csv";
+const VERSION: u32 = 2;
+const DATA: &str = "data";
 const DESCRIPTION: &str = "delivery.json";
 /// In front of directories that are being written or removed.
 const HIDDEN: &str = ".";
@@ -51,8 +49,8 @@ pub struct Held {
     pub file: String,
     /// Whether it is the whole partition; nothing else is held so far.
     pub full: bool,
-    /// How its bytes are read.
-    pub encoding: Encoding,
+    /// How it is read, as its source says it.
+    pub settings: serde_json::Value,
     /// Why it waits.
     pub reason: HoldReason,
     /// The same for people, in English and Chinese.
@@ -71,40 +69,6 @@ struct Stored {
     version: u32,
     #[serde(flatten)]
     held: Held,
-}
-
-/// Why held deliveries could not be read or kept.
-#[derive(Debug, thiserror::Error)]
-pub enum DeliveryError {
-    /// A text that names no delivery.
-    #[error(
-        "'{0}' 不是交付编号 / '{0}' is not the id of a delivery; 'creditsync delivery list' shows them"
-    )]
-    Id(String),
-    /// The file is not the one that was judged.
-    #[error(
-        "{path} 在读取过程中被修改，请重新交付 / {path} changed while it was read: deliver it again"
-    )]
-    Changed {
-        /// The delivered file.
-        path: String,
-    },
-    /// A description that this build cannot read.
-    #[error("{path}: {problem}")]
-    Malformed {
-        /// The description.
-        path: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// The file system.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file or directory.
-        path: String,
-        /// What the system said.
-        source: io::Error,
-    },
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> DeliveryError + use<> {
@@ -178,26 +142,13 @@ impl Deliveries {
         Ok(Some(held))
     }
 
-    /// Keeps a copy of the request's file until somebody decides, in place of
-    /// an older one of the same dataset. Durable when this answers.
+    /// Keeps a copy of what was delivered until somebody decides, in place of an
+    /// older one of the same dataset. Durable when this answers.
     pub fn hold(
         &self,
         request: &ImportRequest,
         reason: &HoldReason,
         would: &ImportReport,
-    ) -> Result<Held, DeliveryError> {
-        let judged = FileState::of(&request.path, Links::Follow);
-        self.hold_judged(request, Links::Follow, reason, would, judged)
-    }
-
-    /// As [`Deliveries::hold`]; the file must still be the one that was judged.
-    fn hold_judged(
-        &self,
-        request: &ImportRequest,
-        links: Links,
-        reason: &HoldReason,
-        would: &ImportReport,
-        judged: Option<FileState>,
     ) -> Result<Held, DeliveryError> {
         let _changing = self.lock();
         let now = time::OffsetDateTime::now_utc();
@@ -214,16 +165,16 @@ impl Deliveries {
             .unwrap_or(stem);
         let held = Held {
             dataset: request.dataset.clone(),
-            file: file_name(&request.path),
+            file: request.source.name().to_owned(),
             full: request.full,
-            encoding: request.encoding,
+            settings: request.source.settings(),
             reason: reason.clone(),
             explanation: reason.to_string(),
             received: rfc3339(now),
             would: ImportReport { held: Some(id.clone()), ..would.clone() },
             id,
         };
-        self.write(request, links, &held, judged)?;
+        self.write(request, &held)?;
         for id in older {
             tracing::info!(dataset = %held.dataset, delivery = id, newer = held.id, "a held delivery is superseded");
             self.remove_locked(&id)?;
@@ -231,28 +182,13 @@ impl Deliveries {
         Ok(held)
     }
 
-    fn write(
-        &self,
-        request: &ImportRequest,
-        links: Links,
-        held: &Held,
-        judged: Option<FileState>,
-    ) -> Result<(), DeliveryError> {
+    fn write(&self, request: &ImportRequest, held: &Held) -> Result<(), DeliveryError> {
         let temporary = self.dir.join(format!("{HIDDEN}{}", held.id));
         fs::DirBuilder::new().mode(0o700).create(&temporary).map_err(failed(&temporary))?;
         let data = temporary.join(DATA);
         let mut out = create(&data)?;
-        let changed = || DeliveryError::Changed { path: request.path.display().to_string() };
-        let mut input = open_regular(&request.path, links).map_err(|error| match error {
-            FileError::Io { path, source } => DeliveryError::Io { path, source },
-            // It could be read a moment ago.
-            _ => changed(),
-        })?;
-        io::copy(&mut input, &mut out).and_then(|_| out.sync_all()).map_err(failed(&data))?;
-        // Of what was copied, whatever lies at the path by now.
-        if input.metadata().ok().map(|data| FileState::from(&data)) != judged {
-            return Err(changed());
-        }
+        request.source.copy_to(&mut out)?;
+        out.sync_all().map_err(failed(&data))?;
 
         let description = temporary.join(DESCRIPTION);
         let stored = Stored { version: VERSION, held: held.clone() };
@@ -269,18 +205,6 @@ impl Deliveries {
         let path = self.dir.join(&held.id);
         fs::rename(&temporary, &path).map_err(failed(&path))?;
         sync(&self.dir)
-    }
-
-    /// What imports a held delivery after all.
-    pub fn request(&self, held: &Held, rejects: PathBuf) -> ImportRequest {
-        ImportRequest {
-            dataset: held.dataset.clone(),
-            path: self.data_path(held),
-            full: held.full,
-            encoding: held.encoding,
-            approved: true,
-            rejects,
-        }
     }
 
     /// The copy of the delivered file.
@@ -318,7 +242,7 @@ impl Deliveries {
     }
 
     /// Ids of the deliveries of a dataset.
-    fn waiting(&self, dataset: &DatasetId) -> Result<Vec<String>, DeliveryError> {
+    pub(super) fn waiting(&self, dataset: &DatasetId) -> Result<Vec<String>, DeliveryError> {
         let list = self.list()?.into_iter();
         Ok(list.filter(|held| held.dataset == *dataset).map(|held| held.id).collect())
     }
@@ -347,91 +271,4 @@ fn create(path: &Path) -> Result<File, DeliveryError> {
 
 fn sync(dir: &Path) -> Result<(), DeliveryError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed(dir))
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or(OsStr::new("")).to_string_lossy().into_owned()
-}
-
-fn rfc3339(now: time::OffsetDateTime) -> String {
-    let second = now.replace_nanosecond(0).unwrap_or(now);
-    second.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
-}
-
-/// Imports a file, or keeps it until somebody decides; the report then has its
-/// id in `held`, and nothing was changed. Blocks.
-///
-/// A full file that goes in makes held ones of its dataset, that were there
-/// before it was read, untrue: they are forgotten, the approved one among them.
-pub fn import_or_hold(
-    importer: &Importer,
-    deliveries: &Deliveries,
-    request: &ImportRequest,
-    progress: &dyn Fn(Progress),
-) -> Result<ImportReport, ImportError> {
-    import_or_hold_with(importer, deliveries, request, Links::Follow, progress)
-}
-
-/// As [`import_or_hold`], where links may have to be refused.
-pub(super) fn import_or_hold_with(
-    importer: &Importer,
-    deliveries: &Deliveries,
-    request: &ImportRequest,
-    links: Links,
-    progress: &dyn Fn(Progress),
-) -> Result<ImportReport, ImportError> {
-    let waiting = if request.full { deliveries.waiting(&request.dataset)? } else { Vec::new() };
-    let before = FileState::of(&request.path, links);
-    let settle = || {
-        for id in &waiting {
-            // The import is done and durable; the list can be mended by hand.
-            match deliveries.remove(id) {
-                Ok(()) => {
-                    tracing::info!(dataset = %request.dataset, delivery = id, "a held delivery is settled")
-                }
-                Err(error) => {
-                    tracing::warn!(%error, delivery = id, "a held delivery is out of date and cannot be removed")
-                }
-            }
-        }
-    };
-    match importer.import_unless_held(request, links, progress, &settle)? {
-        Outcome::Imported(report) => Ok(report),
-        Outcome::Held { reason, would } => {
-            let held = deliveries.hold_judged(request, links, &reason, &would, before)?;
-            Ok(ImportReport::held(&would, held.id))
-        }
-    }
-}
-
-/// What changes when a file's content does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileState {
-    device: u64,
-    number: u64,
-    pub(super) bytes: u64,
-    /// Seconds and nanoseconds.
-    pub(super) modified: (i64, i64),
-}
-
-impl FileState {
-    /// None where there is nothing, or nothing that can be looked at.
-    pub(super) fn of(path: &Path, links: Links) -> Option<Self> {
-        let data = match links {
-            Links::Follow => fs::metadata(path),
-            Links::Refuse => fs::symlink_metadata(path),
-        };
-        data.ok().map(|data| Self::from(&data))
-    }
-}
-
-impl From<&fs::Metadata> for FileState {
-    fn from(data: &fs::Metadata) -> Self {
-        Self {
-            device: data.dev(),
-            number: data.ino(),
-            bytes: data.len(),
-            modified: (data.mtime(), data.mtime_nsec()),
-        }
-    }
 }

@@ -10,7 +10,7 @@ const CITIZEN_ID: &str = "11010519491231002X";
 
 /// How many full files were not read as a whole.
 fn recalled(world: &World) -> u64 {
-    world.importer.recalled.load(Relaxed)
+    world.importer.recalled().load(Relaxed)
 }
 
 fn forget(world: &World) {
@@ -101,7 +101,7 @@ fn another_head_other_rules_or_a_damaged_file_are_not_recalled() {
         assert_eq!(world.import(&swapped, true).unchanged, 500, "byte {at}");
         forget(&world);
         assert_eq!(world.import(&swapped, true).unchanged, 500);
-        world.importer.recalled.store(1, Relaxed);
+        world.importer.recalled().store(1, Relaxed);
     }
     // More than the memory for sorting.
     let small = World::with_memory(4096);

@@ -1,25 +1,6 @@
 //! Splits bytes into records and fields, by the grammar that [`super`] describes.
 
-use std::ops::Range;
-
-/// A field's place in a record, or in the decoded text of one.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Span {
-    // Records have at most 1 MiB, so 32 bits are plenty.
-    pub(super) start: u32,
-    pub(super) end: u32,
-    pub(super) escaped: bool,
-}
-
-impl Span {
-    pub(super) fn new(start: usize, end: usize, escaped: bool) -> Self {
-        Self { start: start as u32, end: end as u32, escaped }
-    }
-
-    pub(super) fn range(self) -> Range<usize> {
-        self.start as usize..self.end as usize
-    }
-}
+use crate::ingest::rows::Span;
 
 pub(super) enum Scan {
     /// The data ends before the record does.

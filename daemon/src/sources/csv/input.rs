@@ -27,12 +27,12 @@ impl Charset {
 }
 
 /// What a delivered file is read from.
-pub(super) trait Source: Read + Seek + Send {}
-impl<T: Read + Seek + Send> Source for T {}
+pub trait Bytes: Read + Seek + Send {}
+impl<T: Read + Seek + Send> Bytes for T {}
 
 /// The unread part of a file, as UTF-8 or GB18030 bytes.
 pub(super) struct Input {
-    pub(super) source: Box<dyn Source>,
+    pub(super) source: Box<dyn Bytes>,
     pub(super) utf16: Option<Utf16>,
     pub(super) buf: Vec<u8>,
     pub(super) start: usize,
@@ -50,7 +50,7 @@ pub(super) struct Utf16 {
 
 impl Input {
     pub(super) fn new(
-        source: Box<dyn Source>,
+        source: Box<dyn Bytes>,
         charset: Charset,
         bytes_read: u64,
         chunk: usize,
@@ -116,7 +116,7 @@ impl Input {
     }
 }
 
-pub(super) fn read_some(source: &mut dyn Source, into: &mut [u8]) -> io::Result<usize> {
+pub(super) fn read_some(source: &mut dyn Bytes, into: &mut [u8]) -> io::Result<usize> {
     loop {
         match source.read(into) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -125,7 +125,7 @@ pub(super) fn read_some(source: &mut dyn Source, into: &mut [u8]) -> io::Result<
     }
 }
 
-pub(super) fn read_full(source: &mut dyn Source, into: &mut [u8]) -> io::Result<usize> {
+pub(super) fn read_full(source: &mut dyn Bytes, into: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < into.len() {
         match read_some(source, &mut into[filled..])? {

@@ -6,11 +6,7 @@ use std::{
 };
 
 use super::*;
-use crate::ingest::{
-    decode::{FileError, Links},
-    deliveries::{DeliveryError, import_or_hold_with},
-    inbox::{Inbox, Watcher, watch},
-};
+use crate::sources::inbox::{Inbox, Watcher, watch};
 
 const STABLE: Duration = Duration::from_secs(5);
 
@@ -401,25 +397,22 @@ fn a_file_that_was_exchanged_for_a_link_or_a_pipe_is_refused() {
     let pipe = world.path("files/pipe.csv");
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-    let import = |path: &Path, links: Links| {
-        let request = world.request(path, false);
-        import_or_hold_with(&world.importer, &world.deliveries, &request, links, &|_| {})
-    };
     for (path, links) in [
         (&link, Links::Refuse),
         (&pipe, Links::Refuse),
         // Nor does a command wait for somebody to write.
         (&pipe, Links::Follow),
     ] {
-        let refused = import(path, links);
+        let refused = DeliveredFile::open(path, links, Reading::default());
         assert!(
-            matches!(refused, Err(ImportError::File(FileError::NotAFile { .. }))),
+            matches!(refused, Err(FileError::NotAFile { .. })),
             "{path:?} {links:?}: {refused:?}"
         );
     }
-    assert_eq!(world.seq(), 0);
     // Who names a link in a command may read what it leads to.
-    assert_eq!(import(&link, Links::Follow).unwrap().inserted, 3);
+    let request = world.request(&link, false);
+    let report = import_or_hold(&world.importer, &world.deliveries, &request, &|_| {});
+    assert_eq!(report.unwrap().inserted, 3);
 }
 
 #[test]
@@ -429,14 +422,12 @@ fn what_a_file_was_exchanged_for_is_not_kept_for_approval() {
     let own = world.file("the node's");
     let path = world.file(&rows(0..10, "a"));
     let request = world.request(&path, true);
-    let error =
-        import_or_hold_with(&world.importer, &world.deliveries, &request, Links::Refuse, &|_| {
-            let _ = fs::remove_file(&path);
-            std::os::unix::fs::symlink(&own, &path).unwrap();
-        })
-        .unwrap_err();
-    assert!(matches!(error, ImportError::Delivery(DeliveryError::Changed { .. })), "{error:?}");
-    for entry in fs::read_dir(world.path("deliveries")).unwrap().map(Result::unwrap) {
-        assert!(listing(&entry.path()).iter().all(|(_, text)| text.is_empty()), "{entry:?}");
-    }
+    let report = import_or_hold(&world.importer, &world.deliveries, &request, &|_| {
+        let _ = fs::remove_file(&path);
+        std::os::unix::fs::symlink(&own, &path).unwrap();
+    })
+    .unwrap();
+    let held = world.deliveries.get(&report.held.unwrap()).unwrap().unwrap();
+    let kept = fs::read_to_string(world.deliveries.data_path(&held)).unwrap();
+    assert_eq!(kept, rows(0..10, "a"), "what was judged is what is kept");
 }

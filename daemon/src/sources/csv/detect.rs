@@ -3,17 +3,20 @@
 use std::io::{self, Read as _, SeekFrom};
 
 use super::{
-    Encoding, NotText, as_utf8,
-    input::{Charset, Source, UTF16_CHUNK, read_full, read_some},
+    super::error::NotText,
+    Encoding, as_utf8,
+    input::{Bytes, Charset, UTF16_CHUNK, read_full, read_some},
     push_decoded,
 };
 
 /// How much of a file that is not UTF-8 decides what it is instead.
 const SAMPLE_BYTES: u64 = 1 << 20;
+/// How much of a file is looked at where a quick answer will do.
+const QUICK_BYTES: usize = 64 * 1024;
 
 /// Finds the charset and how many bytes its byte order mark takes.
 pub(super) fn detect(
-    source: &mut dyn Source,
+    source: &mut dyn Bytes,
     encoding: Encoding,
     chunk: usize,
 ) -> io::Result<Result<(Charset, u64), NotText>> {
@@ -46,10 +49,20 @@ pub(super) fn detect(
     }))
 }
 
+/// Whether the first bytes are UTF-8 without zeros.
+pub fn starts_as_utf8(bytes: &mut dyn Bytes) -> bool {
+    let mut front = vec![0; QUICK_BYTES];
+    let Ok(length) = read_full(bytes, &mut front) else { return false };
+    let front = &front[..length];
+    let valid = encoding_rs::Encoding::utf8_valid_up_to(front);
+    // The last character may be cut.
+    !front.contains(&0) && front.len() - valid < 4
+}
+
 /// Reads the whole file: UTF-8 if all of it is, otherwise whatever the lines
 /// with other than ASCII characters are.
 pub(super) fn detect_bytes(
-    source: &mut dyn Source,
+    source: &mut dyn Bytes,
     front: &[u8],
     marked: Option<(Charset, u64)>,
     chunk: usize,

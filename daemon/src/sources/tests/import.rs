@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::ingest::{
-    import::{HoldReason, rejects_path, stamp},
     spool::SpoolError,
+    stamp::{rejects_path, stamp},
+    words::HoldReason,
 };
 
 #[test]

@@ -1,12 +1,8 @@
 //! Files as they are delivered, against a real store and a simple reference.
 
-#[path = "tests_deliveries.rs"]
 mod deliveries;
-#[path = "tests_import.rs"]
 mod import;
-#[path = "tests_inbox.rs"]
 mod inbox;
-#[path = "tests_recall.rs"]
 mod recall;
 
 use std::{
@@ -29,14 +25,17 @@ use protocol::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    ImportError, ImportRequest, Importer,
-    decode::Encoding,
-    deliveries::{Deliveries, import_or_hold},
-    import::HoldRule,
-    report::ImportReport,
-};
+use super::{DeliveredFile, Links, Reading, error::FileError};
 use crate::{
+    ingest::{
+        ImportError, ImportRequest, Importer,
+        deliver::import_or_hold,
+        held::{Deliveries, Held},
+        random::Random,
+        report::ImportReport,
+        source::SourceError,
+        words::HoldRule,
+    },
     membership::Membership,
     store::{Options, OwnChanges, Store},
 };
@@ -160,14 +159,30 @@ impl World {
     }
 
     fn request(&self, path: &Path, full: bool) -> ImportRequest {
+        self.try_request(path, full).unwrap()
+    }
+
+    fn try_request(&self, path: &Path, full: bool) -> Result<ImportRequest, FileError> {
         self.files.set(self.files.get() + 1);
-        ImportRequest {
+        Ok(ImportRequest {
             dataset: dataset(),
-            path: path.to_owned(),
+            source: Arc::new(DeliveredFile::open(path, Links::Follow, Reading::default())?),
             full,
-            encoding: Encoding::Auto,
             approved: false,
             rejects: self.path(&format!("rejects/{}.csv", self.files.get())),
+        })
+    }
+
+    /// What imports a held delivery after all.
+    fn approval(&self, held: &Held, rejects: &str) -> ImportRequest {
+        let reading = serde_json::from_value(held.settings.clone()).unwrap();
+        let path = self.deliveries.data_path(held);
+        ImportRequest {
+            dataset: held.dataset.clone(),
+            source: Arc::new(DeliveredFile::open(&path, Links::Refuse, reading).unwrap()),
+            full: held.full,
+            approved: true,
+            rejects: self.path(rejects),
         }
     }
 
@@ -259,35 +274,4 @@ fn rows(numbers: impl IntoIterator<Item = u64>, name: &str) -> String {
 fn content_of(numbers: impl IntoIterator<Item = u64>, name: &str) -> Content {
     let values = |number: u64| vec![name.into(), format!("note {number}"), number.to_string()];
     numbers.into_iter().map(|number| (format!("c{number:07}"), values(number))).collect()
-}
-
-/// A generator of the splitmix family; prints its seed, and takes another one
-/// from `CREDITSYNC_SEED`.
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new() -> Self {
-        let seed = std::env::var("CREDITSYNC_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = seed.unwrap_or(20_260_101);
-        println!("CREDITSYNC_SEED={seed}");
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn shuffle<T>(&mut self, items: &mut [T]) {
-        for index in (1..items.len()).rev() {
-            items.swap(index, self.below(index as u64 + 1) as usize);
-        }
-    }
 }

@@ -38,14 +38,15 @@ use rustix::{
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    ImportError, ImportRequest, Importer,
-    decode::{Encoding, FileError, Links},
-    deliveries::{Deliveries, DeliveryError, FileState, import_or_hold_with},
-    report::ImportReport,
-    spool::SpoolError,
+use super::file::{DeliveredFile, FileState, Links, Reading};
+use crate::{
+    ingest::{
+        ImportError, ImportRequest, Importer, deliver::import_or_hold, held::Deliveries,
+        report::ImportReport, source::SourceError, spool::SpoolError, words::DeliveryError,
+    },
+    membership::Membership,
+    store::StoreError,
 };
-use crate::{membership::Membership, store::StoreError};
 
 /// Time between two looks at the folders.
 const POLL: Duration = Duration::from_secs(1);
@@ -172,14 +173,9 @@ enum Fault {
 
 fn fault_of(error: &ImportError) -> Fault {
     match error {
-        ImportError::File(
-            FileError::NotFound { .. }
-            | FileError::Permission { .. }
-            | FileError::NotAFile { .. }
-            | FileError::Io { .. },
-        )
-        | ImportError::Delivery(DeliveryError::Changed { .. }) => Fault::Access,
-        ImportError::File(_)
+        ImportError::Source(SourceError::Access(_) | SourceError::Changed { .. })
+        | ImportError::Delivery(DeliveryError::Source(_)) => Fault::Access,
+        ImportError::Source(_)
         | ImportError::Header { .. }
         | ImportError::Spool(SpoolError::TooLong { .. })
         | ImportError::Store(StoreError::Changes { .. }) => Fault::Content,
@@ -357,27 +353,13 @@ impl Watcher {
             .dir
             .join(file.dataset.as_str())
             .join(format!("{UNFINISHED}{}{REJECTS_SUFFIX}", self.rejects));
-        let request = ImportRequest {
-            dataset: file.dataset.clone(),
-            path: file.path.clone(),
-            full: file.full,
-            encoding: Encoding::Auto,
-            approved: false,
-            rejects: rejects.clone(),
-        };
-        let result = import_or_hold_with(
-            &self.inbox.importer,
-            &self.inbox.deliveries,
-            &request,
-            Links::Refuse,
-            &|_| {},
-        );
+        let result = self.import(file, &rejects);
         if !matches!(&result, Err(error) if fault_of(error) == Fault::Node) {
             self.waits.remove(&file.dataset);
         }
         let error = match result {
             Ok(report) => {
-                report.log(&file.dataset, &file.path, file.full);
+                report.log(&file.dataset, &name_of(file), file.full);
                 let report = Box::new(report);
                 self.settle(file, Ended::Done { report, rejects }, now);
                 return;
@@ -410,6 +392,19 @@ impl Watcher {
                 self.waits.insert(file.dataset.clone(), Wait::after(earlier, now));
             }
         }
+    }
+
+    fn import(&self, file: &Candidate, rejects: &Path) -> Result<ImportReport, ImportError> {
+        let source = DeliveredFile::open(&file.path, Links::Refuse, Reading::default())
+            .map_err(|error| ImportError::Source(error.into()))?;
+        let request = ImportRequest {
+            dataset: file.dataset.clone(),
+            source: Arc::new(source),
+            full: file.full,
+            approved: false,
+            rejects: rejects.to_owned(),
+        };
+        import_or_hold(&self.inbox.importer, &self.inbox.deliveries, &request, &|_| {})
     }
 
     /// Moves a file that was dealt with.

@@ -1,0 +1,237 @@
+//! Rows to checked records, on all cores.
+//!
+//! Three things go on at a time: one thread splits what comes next, all of them
+//! look at what was split before, and one hands on, in the file's order, what
+//! came of that.
+//!
+//! Invariant: what is handed on, and its order, do not depend on the number of
+//! cores. Memory is bounded by three groups of batches.
+
+use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
+
+use super::{
+    recall::{Recall, RowHash, RowKey},
+    rows::{Place, Row, RowNote, RowProblem},
+    source::{Recallable, RowBodies, Rows, SourceError, Table},
+    spool::{Buffer, SpoolError},
+    validate::{RowIssue, Severity, Validator},
+    words::ImportError,
+};
+
+/// Batches for each core that are split before they are looked at together:
+/// several, so that one core may be slower.
+const BATCHES_A_CORE: usize = 4;
+/// Batches that are split at once at most: 8 MB.
+const BATCHES_MAX: usize = 64;
+
+/// What became of some consecutive rows.
+#[derive(Debug, Default)]
+pub(super) struct CheckedRows {
+    pub rows: u64,
+    /// Lines that are no rows: blank ones, repeated headers, totals.
+    pub skipped: u64,
+    /// Rows that make no record.
+    pub rejected: u64,
+    /// Those among them whose key is not known either.
+    pub unreadable: u64,
+    /// Warnings about rows that make a record.
+    pub warnings: u64,
+    /// Rows whose columns may be others than they seem.
+    pub suspicious: u64,
+    /// What is to be told of them, in their order.
+    pub notes: Vec<(Place, Note)>,
+    /// The rows whose key is known.
+    pub records: Buffer,
+    /// The same rows as a later import is to recall them, if it is.
+    pub recalled: Buffer,
+}
+
+/// Something to be told of a row.
+#[derive(Debug)]
+pub(super) enum Note {
+    /// It is no row; with the line as it was delivered.
+    Malformed(RowProblem, String),
+    /// It was read, and is odd.
+    Odd(RowNote),
+    /// A value has a problem.
+    Issue(RowIssue),
+}
+
+/// Reads `table` to its end; `take` gets the checked rows, in their order. With a
+/// `key` a later import is to recall them, and rows are hashed with it. `pause` is
+/// called now and then, with the bytes and rows that were read.
+pub(super) fn check_rows(
+    table: &mut dyn Table,
+    validator: &Validator,
+    key: Option<&RowKey>,
+    pause: impl FnMut(u64, u64) -> Result<(), ImportError>,
+    mut take: impl FnMut(CheckedRows) -> Result<(), ImportError> + Send,
+) -> Result<(), ImportError> {
+    let split = || {
+        let rows = table.next_rows()?;
+        Ok(Split { count: rows.len(), bytes_read: table.bytes_read(), rows })
+    };
+    let check = |rows| check(validator, rows, key);
+    read(split, check, pause, |checked| take(checked?).map(|()| true)).map(drop)
+}
+
+/// Reads `table` to its end as long as nearly all of its rows are recalled.
+/// Answers how many rows it has, and the others, checked; none if reading it as
+/// a whole is called for.
+pub(super) fn recall_rows(
+    table: &mut dyn Recallable,
+    validator: &Validator,
+    recall: &Recall,
+    pause: impl FnMut(u64, u64) -> Result<(), ImportError>,
+) -> Result<Option<(u64, Vec<CheckedRows>)>, ImportError> {
+    let (mut rows, mut blank, mut fresh) = (0, 0, recall.none_fresh());
+    let split = || {
+        let rows = table.next_bodies()?;
+        Ok(Split { count: rows.len(), bytes_read: table.bytes_read(), rows })
+    };
+    let look = |bodies: Box<dyn RowBodies>| recall.look(bodies.as_ref());
+    let all = read(split, look, pause, |looked| {
+        rows += looked.rows;
+        blank += looked.blank;
+        Ok(fresh.take(looked))
+    })?;
+    if !all {
+        return Ok(None);
+    }
+    let checked: Vec<_> = fresh
+        .batches
+        .into_par_iter()
+        .map(|batch| check(validator, batch, Some(recall.key())))
+        .collect();
+    let mut checked = checked.into_iter().collect::<Result<Vec<_>, SpoolError>>()?;
+    checked.push(CheckedRows { skipped: blank, ..CheckedRows::default() });
+    let readable = checked.iter().all(|checked| checked.unreadable == 0);
+    Ok(readable.then_some((rows, checked)))
+}
+
+/// Rows that were split and not yet looked at.
+struct Split<B> {
+    rows: B,
+    count: usize,
+    /// How far the source was read by then.
+    bytes_read: u64,
+}
+
+/// Has all cores look at the rows that `split` gives, so many at a time, and hands
+/// on what came of it until `take` wants no more; answers whether it wanted all.
+fn read<B: Send, T: Send>(
+    mut split: impl FnMut() -> Result<Split<B>, SourceError> + Send,
+    look: impl Fn(B) -> T + Sync,
+    mut pause: impl FnMut(u64, u64) -> Result<(), ImportError>,
+    mut take: impl FnMut(T) -> Result<bool, ImportError> + Send,
+) -> Result<bool, ImportError> {
+    let (mut looked_at, mut rows) = (Vec::new(), 0);
+    let mut some = split_some(&mut split)?;
+    while !some.batches.is_empty() || !looked_at.is_empty() {
+        rows += some.count;
+        pause(some.bytes_read, rows)?;
+        let mut hand_on = || -> Result<_, ImportError> {
+            for one in std::mem::take(&mut looked_at) {
+                if !take(one)? {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(split_some(&mut split)?))
+        };
+        let batches = std::mem::take(&mut some.batches);
+        let (next, now) = match batches.len() {
+            // A small file, or the end of one: other threads are not worth waking.
+            0 | 1 => (hand_on(), batches.into_iter().map(&look).collect()),
+            _ => rayon::join(hand_on, || batches.into_par_iter().map(&look).collect::<Vec<_>>()),
+        };
+        match next? {
+            Some(next) => some = next,
+            None => return Ok(false),
+        }
+        looked_at = now;
+    }
+    pause(some.bytes_read, rows)?;
+    Ok(true)
+}
+
+/// Batches that are looked at together.
+struct Group<B> {
+    batches: Vec<B>,
+    count: u64,
+    bytes_read: u64,
+}
+
+fn split_some<B>(
+    split: &mut impl FnMut() -> Result<Split<B>, SourceError>,
+) -> Result<Group<B>, ImportError> {
+    let at_once = (rayon::current_num_threads() * BATCHES_A_CORE).min(BATCHES_MAX);
+    let mut group = Group { batches: Vec::with_capacity(at_once), count: 0, bytes_read: 0 };
+    while group.batches.len() < at_once {
+        let Split { rows, count, bytes_read } = split().map_err(ImportError::Source)?;
+        group.bytes_read = bytes_read;
+        if count == 0 {
+            break;
+        }
+        group.count += count as u64;
+        group.batches.push(rows);
+    }
+    Ok(group)
+}
+
+fn check(
+    validator: &Validator,
+    batch: Box<dyn Rows>,
+    key: Option<&RowKey>,
+) -> Result<CheckedRows, SpoolError> {
+    let mapping = batch.mapping().clone();
+    let mut validator = validator.for_columns(mapping.columns());
+    let mut out =
+        CheckedRows { rows: batch.len() as u64, skipped: batch.blank(), ..CheckedRows::default() };
+    let hashes: Vec<RowHash> = match key.map(RowKey::hasher) {
+        Some(hasher) => {
+            (0..batch.len()).map(|at| hasher.hash(batch.body(at).unwrap_or_default())).collect()
+        }
+        None => Vec::new(),
+    };
+    let mut hashes = hashes.into_iter();
+    let mut pushed = Ok(());
+    batch.for_each(&mut |row| {
+        let hash = hashes.next();
+        let (place, fields, note) = match row {
+            Row::Fields { place, fields, note } => (place, fields, note),
+            Row::Malformed { place, problem, text } => {
+                out.rejected += 1;
+                out.unreadable += 1;
+                out.notes.push((place, Note::Malformed(problem, text.into_owned())));
+                return;
+            }
+        };
+        if let Some(note) = note {
+            out.suspicious += u64::from(note.is_suspicious());
+            out.notes.push((place, Note::Odd(note)));
+        }
+        let checked = validator.row(fields.iter());
+        if checked.record.is_none() {
+            out.rejected += 1;
+        } else {
+            let warnings =
+                checked.issues.iter().filter(|issue| issue.severity == Severity::Warning);
+            out.warnings += warnings.count() as u64 + u64::from(note.is_some());
+        }
+        match &checked.key {
+            None => out.unreadable += 1,
+            Some(key) if pushed.is_ok() => {
+                pushed = out.records.push(key, place, checked.record.as_deref());
+                if let Some(hash) = hash
+                    && pushed.is_ok()
+                {
+                    let hash = hash.noted(note.is_some() || !checked.issues.is_empty());
+                    pushed = out.recalled.push(&hash.to_bytes(), place, Some(key));
+                }
+            }
+            Some(_) => {}
+        }
+        out.notes.extend(checked.issues.into_iter().map(|issue| (place, Note::Issue(issue))));
+    });
+    pushed.map(|()| out)
+}

@@ -1,0 +1,234 @@
+//! A delivered file: opened once, and read from there whatever happens to its
+//! name.
+//!
+//! Used by commands and the inbox, which make a [`DeliveredFile`] of what they
+//! were given. Invariant: only regular files are opened, and a reader never moves
+//! another one's place. Not here: what the bytes mean (the formats).
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
+    sync::Arc,
+};
+
+use protocol::schema::Schema;
+use rustix::{fs::OFlags, io::Errno};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    csv::{self, Encoding},
+    error::FileError,
+};
+use crate::ingest::source::{Recallable, Source, SourceError, Table};
+
+/// How a file is to be read, where somebody said so.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reading {
+    /// How its bytes are to be read.
+    pub encoding: Encoding,
+}
+
+/// A file that somebody delivers.
+#[derive(Debug, Clone)]
+pub struct DeliveredFile {
+    /// Its name, without its directory.
+    name: String,
+    file: Arc<File>,
+    /// As it was when it was opened.
+    state: FileState,
+    reading: Reading,
+}
+
+impl DeliveredFile {
+    /// Opens a regular file.
+    pub fn open(path: &Path, links: Links, reading: Reading) -> Result<Self, FileError> {
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        Self::new(name, open_regular(path, links)?, reading)
+    }
+
+    /// A file that is open.
+    pub fn new(name: String, file: File, reading: Reading) -> Result<Self, FileError> {
+        let data = match file.metadata() {
+            Ok(data) => data,
+            Err(source) => return Err(FileError::Io { path: name, source }),
+        };
+        if !data.is_file() {
+            return Err(FileError::NotAFile { path: name });
+        }
+        Ok(Self { name, file: Arc::new(file), state: FileState::from(&data), reading })
+    }
+
+    /// The same file under the name that it was delivered by.
+    pub fn named(self, name: String) -> Self {
+        Self { name, ..self }
+    }
+
+    /// As it was when it was opened.
+    pub fn state(&self) -> FileState {
+        self.state
+    }
+
+    fn bytes(&self) -> FileBytes {
+        FileBytes { file: self.file.clone(), at: 0 }
+    }
+
+    fn open_csv(&self, encoding: Encoding, schema: &Schema) -> Result<csv::CsvTable, SourceError> {
+        csv::open(&self.name, Box::new(self.bytes()), self.state.bytes, encoding, schema)
+    }
+}
+
+impl Source for DeliveredFile {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn open(&self, schema: &Schema) -> Result<Box<dyn Table>, SourceError> {
+        Ok(Box::new(self.open_csv(self.reading.encoding, schema)?))
+    }
+
+    fn open_quickly(&self, schema: &Schema) -> Option<Box<dyn Recallable>> {
+        // Finding out what it is takes a look at all of it. What begins as UTF-8
+        // is taken for that: rows that come again are equal, and others are
+        // looked at.
+        let encoding = match self.reading.encoding {
+            Encoding::Auto if csv::starts_as_utf8(&mut self.bytes()) => Encoding::Utf8,
+            encoding => encoding,
+        };
+        let table = self.open_csv(encoding, schema).ok()?;
+        Some(Box::new(table))
+    }
+
+    fn copy_to(&self, out: &mut File) -> Result<(), SourceError> {
+        let fail = |source| FileError::Io { path: self.name.clone(), source };
+        io::copy(&mut self.bytes(), out).map_err(fail)?;
+        // Of what was copied, whatever lies under its name by now.
+        let now = self.file.metadata().map_err(fail)?;
+        if FileState::from(&now) != self.state {
+            return Err(SourceError::Changed { name: self.name.clone() });
+        }
+        Ok(())
+    }
+
+    fn settings(&self) -> serde_json::Value {
+        serde_json::json!(self.reading)
+    }
+}
+
+/// What to do where a file's name turns out to be a symbolic link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// Read what it leads to: whoever named it may read that.
+    Follow,
+    /// Refuse it: who put it there may not be allowed to read that.
+    Refuse,
+}
+
+/// Opens a regular file for reading, and nothing else. What lies there is looked
+/// at after it was opened, so that it cannot be exchanged in between; and a pipe
+/// is not waited for.
+pub fn open_regular(path: &Path, links: Links) -> Result<File, FileError> {
+    let name = path.display().to_string();
+    let fail = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => FileError::NotFound { path: name.clone() },
+        io::ErrorKind::PermissionDenied => FileError::Permission { path: name.clone() },
+        io::ErrorKind::IsADirectory => FileError::NotAFile { path: name.clone() },
+        // A link, or a socket or a device that nobody serves.
+        _ if matches!(Errno::from_io_error(&source), Some(Errno::LOOP | Errno::NXIO)) => {
+            FileError::NotAFile { path: name.clone() }
+        }
+        _ => FileError::Io { path: name.clone(), source },
+    };
+    let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    if links == Links::Refuse {
+        flags |= OFlags::NOFOLLOW;
+    }
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+        .map_err(fail)?;
+    if !file.metadata().map_err(fail)?.is_file() {
+        return Err(FileError::NotAFile { path: name });
+    }
+    Ok(file)
+}
+
+/// The bytes of a file that others read as well.
+struct FileBytes {
+    file: Arc<File>,
+    at: u64,
+}
+
+impl Read for FileBytes {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(into, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for FileBytes {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let to = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.file.metadata()?.len().checked_add_signed(by),
+        };
+        self.at = to.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}
+
+/// What changes when a file's content does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileState {
+    device: u64,
+    number: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// When it was last written: seconds and nanoseconds.
+    pub modified: (i64, i64),
+}
+
+impl FileState {
+    /// None where there is nothing, or nothing that can be looked at.
+    pub fn of(path: &Path, links: Links) -> Option<Self> {
+        let data = match links {
+            Links::Follow => fs::metadata(path),
+            Links::Refuse => fs::symlink_metadata(path),
+        };
+        data.ok().map(|data| Self::from(&data))
+    }
+}
+
+impl From<&fs::Metadata> for FileState {
+    fn from(data: &fs::Metadata) -> Self {
+        Self {
+            device: data.dev(),
+            number: data.ino(),
+            bytes: data.len(),
+            modified: (data.mtime(), data.mtime_nsec()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_opened_says_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |path: &Path| DeliveredFile::open(path, Links::Follow, Reading::default());
+        assert!(matches!(open(dir.path()), Err(FileError::NotAFile { .. })));
+        let missing = open(&dir.path().join("none.csv")).unwrap_err();
+        assert!(missing.to_string().contains("none.csv"), "{missing}");
+        let path = dir.path().join("a.csv");
+        fs::write(&path, "a,b\n1,2\n").unwrap();
+        let file = open(&path).unwrap();
+        assert_eq!((file.name(), file.state().bytes), ("a.csv", 8));
+    }
+}
