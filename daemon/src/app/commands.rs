@@ -147,7 +147,8 @@ impl Node {
         let dataset = DatasetId::new(dataset)?;
         let encoding =
             encoding.parse().map_err(|error| anyhow::anyhow!("--encoding {encoding}: {error}"))?;
-        let source = DeliveredFile::open(&path, Links::Follow, Reading { encoding })?;
+        let source =
+            DeliveredFile::open(&path, Links::Follow, Reading { encoding, ..Reading::default() })?;
         let request = ImportRequest {
             rejects: rejects_path(&self.dir.rejects(), &dataset),
             dataset,

@@ -1,5 +1,6 @@
 //! Files as they are delivered, against a real store and a simple reference.
 
+mod cases;
 mod deliveries;
 mod import;
 mod inbox;
@@ -206,8 +207,12 @@ impl World {
     }
 
     fn content(&self) -> Content {
+        self.content_of_partition(&self.partition())
+    }
+
+    fn content_of_partition(&self, partition: &PartitionId) -> Content {
         let mut content = Content::new();
-        let Some(mut pages) = self.store.live_pages(&self.partition()) else {
+        let Some(mut pages) = self.store.live_pages(partition) else {
             return content;
         };
         let mut page = pages.seek(0, &[]).unwrap();
@@ -221,7 +226,7 @@ impl World {
             let next = pages.next_key(0, &first_key).unwrap();
             page = next.and_then(|next| pages.seek(0, &next).unwrap());
         }
-        let records = self.store.head(&self.partition()).unwrap().summary.records;
+        let records = self.store.head(partition).unwrap().summary.records;
         assert_eq!(content.len() as u64, records);
         content
     }

@@ -60,7 +60,7 @@ fn raw_of(fields: Vec<Field>, key: &[&str]) -> RawSchema {
 fn validator_for(raw: RawSchema) -> Validator {
     let header: Vec<String> = raw.fields.iter().map(|field| field.name.clone()).collect();
     let schema = Schema::check(raw).unwrap();
-    let mapping = Mapping::new(&header, &schema).unwrap();
+    let mapping = Mapping::new(&header, &schema, &[]).unwrap();
     Validator::new(&schema, &mapping)
 }
 
