@@ -3,6 +3,7 @@
 
 use std::{
     cell::Cell,
+    fs::File,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -43,8 +44,8 @@ type Heed<'a> = &'a dyn Fn(Reply) -> anyhow::Result<()>;
 const WAIT_LOOK: Duration = Duration::from_millis(250);
 
 impl Handler for Node {
-    fn handle(&self, request: Request, reply: Heed<'_>) -> Reply {
-        match self.execute(request, reply) {
+    fn handle(&self, request: Request, file: Option<File>, reply: Heed<'_>) -> Reply {
+        match self.execute(request, file, reply) {
             Ok((value, attention)) => Reply::Done { value, attention },
             Err(error) => Reply::Failed(format!("{error:#}")),
         }
@@ -52,8 +53,13 @@ impl Handler for Node {
 }
 
 impl Node {
-    /// Does what a request asks. Blocks.
-    pub fn execute(&self, request: Request, reply: Heed<'_>) -> anyhow::Result<Answer> {
+    /// Does what a request asks, with the file that it brings. Blocks.
+    pub fn execute(
+        &self,
+        request: Request,
+        file: Option<File>,
+        reply: Heed<'_>,
+    ) -> anyhow::Result<Answer> {
         match request {
             Request::Status => Ok((status::status(self)?, false)),
             Request::Import { dataset, path, full, encoding, wait_s } => {

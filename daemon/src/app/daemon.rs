@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{dir::NodeDir, hub, node::Node, renewal};
+use super::{dir::NodeDir, hub, lock::Occupant, node::Node, renewal};
 use crate::{
     admin,
     net::{Accepted, Dialer, Listener, Places, Quiet},
@@ -47,7 +47,8 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
     // What an interrupted change of keys has left is finished by it, which waits
     // for the store.
     let opening = dir.clone();
-    let mut node = tokio::task::spawn_blocking(move || Node::open(&opening)).await??;
+    let mut node =
+        tokio::task::spawn_blocking(move || Node::open(&opening, Occupant::Daemon)).await??;
     node.started = Some(Instant::now());
     let node = Arc::new(node);
     let shutdown = node.shutdown.clone();

@@ -1,6 +1,9 @@
 //! `import`: one file into this node's own partition.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use serde_json::Value as Json;
@@ -35,8 +38,9 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
     let Arguments { dataset, file, full, encoding, wait, json } = arguments;
     // The daemon has another working directory.
     let path = absolute(&file)?;
+    let opened = File::open(&file).with_context(|| path.clone())?;
     let request = Request::Import { dataset, path, full, encoding, wait_s: wait };
-    let (report, attention) = ask_with(dir, &request, &mut |_| Ok(()))?;
+    let (report, attention) = ask_with(dir, &request, Some(opened), &mut |_| Ok(()))?;
     if json {
         print_json(&report)?;
     } else {
