@@ -3,8 +3,9 @@
 
 use std::{
     cell::Cell,
+    ffi::OsStr,
     fs::File,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -75,7 +76,7 @@ impl Node {
                     }
                     reply(told)
                 };
-                let imported = self.import(&dataset, path.into(), full, &encoding, &noting)?;
+                let imported = self.import(&dataset, &path, file, full, &encoding, &noting)?;
                 // Of a held delivery nothing is on its way.
                 match wait_s.filter(|_| imported.0["held"].is_null()) {
                     None => Ok(imported),
@@ -145,15 +146,19 @@ impl Node {
     fn import(
         &self,
         dataset: &str,
-        path: PathBuf,
+        path: &str,
+        file: Option<File>,
         full: bool,
         encoding: &str,
         reply: Heed<'_>,
     ) -> anyhow::Result<Answer> {
+        // Both sides of the socket see to that.
+        let file = file.context("the import brings no open file")?;
         let dataset = DatasetId::new(dataset)?;
         let encoding =
             encoding.parse().map_err(|error| anyhow::anyhow!("--encoding {encoding}: {error}"))?;
-        let source = DeliveredFile::open(&path, Links::Follow, Reading { encoding })?;
+        let name = Path::new(path).file_name().map_or(path.into(), OsStr::to_string_lossy);
+        let source = DeliveredFile::new(name.into_owned(), file, Reading { encoding })?;
         let request = ImportRequest {
             rejects: rejects_path(&self.dir.rejects(), &dataset),
             dataset,

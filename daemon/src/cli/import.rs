@@ -1,15 +1,15 @@
 //! `import`: one file into this node's own partition.
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
 use serde_json::Value as Json;
 
 use super::{Done, ask::ask_with, print_json, text_of};
-use crate::{admin::Request, app::dir::NodeDir};
+use crate::{
+    admin::Request,
+    app::dir::NodeDir,
+    sources::{Links, file::open_regular},
+};
 
 #[derive(clap::Args)]
 #[command(
@@ -36,9 +36,10 @@ pub(super) struct Arguments {
 
 pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
     let Arguments { dataset, file, full, encoding, wait, json } = arguments;
-    // The daemon has another working directory.
-    let path = absolute(&file)?;
-    let opened = File::open(&file).with_context(|| path.clone())?;
+    // The daemon may not be allowed to read it, or not see it; and this process
+    // may be allowed less than the daemon.
+    let opened = open_regular(&file, Links::Follow)?;
+    let path = std::path::absolute(&file).unwrap_or(file).to_string_lossy().into_owned();
     let request = Request::Import { dataset, path, full, encoding, wait_s: wait };
     let (report, attention) = ask_with(dir, &request, Some(opened), &mut |_| Ok(()))?;
     if json {
@@ -47,12 +48,6 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
         print_report(&report);
     }
     Ok(Done::from_attention(attention))
-}
-
-fn absolute(file: &Path) -> anyhow::Result<String> {
-    let path = std::path::absolute(file).with_context(|| format!("find {}", file.display()))?;
-    let path = path.into_os_string().into_string();
-    path.map_err(|path| anyhow::anyhow!("the file's name is not UTF-8: {}", path.display()))
 }
 
 /// The report for people, in Chinese and English.
