@@ -4,11 +4,16 @@ use std::{
     io::{self, BufRead as _, BufReader, ErrorKind},
     os::{fd::BorrowedFd, unix::net::UnixStream},
     path::Path,
+    time::Duration,
 };
 
 use anyhow::Context as _;
 
 use super::{REQUEST_BYTES_MAX, Reply, Request, handover};
+
+/// How long a daemon may take to begin with a request. It does sixteen at once,
+/// and the longest of them, an import of a million rows, takes about a minute.
+const TAKING_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// Asks the daemon behind `socket`, handing what comes before the last reply to
 /// `heed`. `file` is what the request is about, opened.
@@ -36,13 +41,22 @@ pub fn ask(
         Err(error) if is_gone(&error) => return Ok(None),
         Err(error) => return Err(error).context("ask the daemon"),
     }
+    stream.set_read_timeout(Some(TAKING_MAX)).context("ask the daemon")?;
     let mut answers = BufReader::new(&stream);
     match answers.fill_buf() {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => anyhow::bail!(
+            "the daemon did not begin with the request within {0} minutes: it hangs, or many commands are before this \
+             one. Look at its log, then try again / 守护进程在 {0} 分钟内未开始处理该请求：可能已停止响应，或排队的命令过多。\
+             请查看日志后重试",
+            TAKING_MAX.as_secs() / 60
+        ),
         // A daemon says that it takes a request before it begins with it.
         Ok([]) => return Ok(None),
         Err(error) if is_gone(&error) => return Ok(None),
         _ => {}
     }
+    // What was begun with takes as long as it takes.
+    stream.set_read_timeout(None).context("ask the daemon")?;
     for line in answers.lines() {
         let line = line.context("read the daemon's answer")?;
         match serde_json::from_str(&line)

@@ -94,15 +94,14 @@ pub(super) async fn receive(stream: &UnixStream) -> io::Result<Received> {
         if line.len() as u64 >= REQUEST_BYTES_MAX {
             return Ok(Received::Refused("the request is longer than 1 MiB / 请求超过 1 MiB"));
         }
-        match (end, String::from_utf8(line)) {
-            (Some(_), Ok(line)) => return Ok(Received::Line(line, file)),
-            (Some(_), Err(_)) => {
-                return Ok(Received::Refused("the request is not UTF-8 / 请求不是 UTF-8"));
-            }
-            (None, _) if bytes == 0 => return Ok(Received::Nothing),
-            // It may end inside a character.
-            (None, Ok(text)) => line = text.into_bytes(),
-            (None, Err(error)) => line = error.into_bytes(),
+        if end.is_some() {
+            return Ok(match String::from_utf8(line) {
+                Ok(line) => Received::Line(line, file),
+                Err(_) => Received::Refused("the request is not UTF-8 / 请求不是 UTF-8"),
+            });
+        }
+        if bytes == 0 {
+            return Ok(Received::Nothing);
         }
     }
 }
