@@ -123,7 +123,7 @@ impl Node {
             return Ok(None);
         }
         load_config(dir)?;
-        let lock = dir.try_lock(Occupant::Command)?;
+        let lock = dir.try_lock()?;
         lock.map(|lock| Self::open_locked(dir, lock)).transpose()
     }
 

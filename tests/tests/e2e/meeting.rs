@@ -113,7 +113,7 @@ fn a_daemon_waits_for_a_command_and_says_so() {
     std::thread::scope(|scope| {
         let starting = scope.spawn(|| hub.start());
         wait_until("the daemon says that it waits", || {
-            !watched.log_lines(&["in use by a command", "waiting", "命令", "等待"]).is_empty()
+            !watched.log_lines(&["in use by another", "process", "waiting", "等待"]).is_empty()
         });
         assert!(!starting.is_finished());
         // Another command waits, too, and is asked by neither of the two.
@@ -124,7 +124,7 @@ fn a_daemon_waits_for_a_command_and_says_so() {
         status.join().unwrap().expect_code(0);
     });
     assert_eq!(exported.lines().count(), hub.export("enterprise").lines().count());
-    assert_eq!(hub.log_lines(&["in use by a command"]).len(), 1);
+    assert_eq!(hub.log_lines(&["in use by another"]).len(), 1);
 }
 
 #[test]
@@ -134,8 +134,8 @@ fn a_second_daemon_is_told_at_once_and_takes_nothing() {
     let refused = federation.hub.cli(&["run"]).expect_failure(&[
         &hub,
         "in use by another creditsync",
-        "a daemon (process",
-        "runs here already",
+        "process",
+        "a daemon runs here already",
         "守护进程",
         "--dir",
     ]);

@@ -41,7 +41,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it looks. Nobody notices a delay of this length, and a look costs
 /// two system calls.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Longest text of the lock's file: a word and a process id.
+/// Longest text of the lock's file: a process id.
 const HOLDER_BYTES_MAX: u64 = 32;
 
 /// Which kind of process takes a directory.
@@ -51,16 +51,6 @@ pub enum Occupant {
     Daemon,
     /// Everything else.
     Command,
-}
-
-impl Occupant {
-    /// What the lock's file says.
-    fn word(self) -> &'static str {
-        match self {
-            Occupant::Daemon => "daemon",
-            Occupant::Command => "command",
-        }
-    }
 }
 
 /// The lock on a node's directory, until it is dropped.
@@ -84,18 +74,19 @@ impl NodeDir {
 
     fn lock_within(&self, wait: &mut Wait<'_>) -> anyhow::Result<DirLock> {
         loop {
-            if let Some(lock) = self.try_lock(wait.who)? {
+            if let Some(lock) = self.try_lock()? {
                 return Ok(lock);
             }
             // A daemon never lets go of its own accord; one that answers has come
             // to stay.
             if wait.who == Occupant::Daemon && admin::answers(&self.socket()) {
+                let holder = self.holder();
                 bail!(
-                    "{dir} is in use by another creditsync: {holder} runs here already. Stop it first, or use --dir / \
-                     {dir} 中已有{holder_zh}在运行。请先停止它，或用 --dir 指定其他目录",
+                    "{dir} is in use by another creditsync ({process}): a daemon runs here already. Stop it first, or \
+                     use --dir / {dir} 中已有守护进程在运行（{process_zh}）。请先停止它，或用 --dir 指定其他目录",
                     dir = self.path().display(),
-                    holder = self.holder().english(Occupant::Daemon),
-                    holder_zh = self.holder().chinese(Occupant::Daemon),
+                    process = holder.english(),
+                    process_zh = holder.chinese(),
                 );
             }
             wait.pause()?;
@@ -103,7 +94,7 @@ impl NodeDir {
     }
 
     /// Takes the directory, unless another process has it.
-    pub fn try_lock(&self, who: Occupant) -> anyhow::Result<Option<DirLock>> {
+    pub fn try_lock(&self) -> anyhow::Result<Option<DirLock>> {
         self.create()?;
         let path = self.lock_file();
         let mut file = OpenOptions::new()
@@ -121,7 +112,7 @@ impl NodeDir {
         }
         // Only for messages: nothing depends on it.
         let _ = file.set_len(0).and_then(|()| file.rewind());
-        let _ = write!(file, "{} {}", who.word(), std::process::id());
+        let _ = write!(file, "{}", std::process::id());
         Ok(Some(DirLock { file }))
     }
 
@@ -146,48 +137,22 @@ impl NodeDir {
         if let Ok(file) = File::open(self.lock_file()) {
             let _ = file.take(HOLDER_BYTES_MAX).read_to_string(&mut text);
         }
-        Holder::parse(&text)
+        // Of anything else nothing is known: a process may just be taking it.
+        Holder(text.trim().parse().ok())
     }
 }
 
-/// Who has a directory, for messages.
+/// The process that has a directory, for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Holder {
-    kind: Option<Occupant>,
-    process: Option<u32>,
-}
+struct Holder(Option<u32>);
 
 impl Holder {
-    /// Reads what [`NodeDir::try_lock`] has written; of anything else nothing is
-    /// known.
-    fn parse(text: &str) -> Self {
-        let mut words = text.split_whitespace();
-        let kind = match words.next() {
-            Some("daemon") => Some(Occupant::Daemon),
-            Some("command") => Some(Occupant::Command),
-            _ => None,
-        };
-        let process = words.next().and_then(|word| word.parse().ok());
-        Self { kind, process: kind.and(process) }
+    fn english(self) -> String {
+        self.0.map_or_else(|| "another process".to_owned(), |id| format!("process {id}"))
     }
 
-    fn english(self, otherwise: Occupant) -> String {
-        let kind = self.kind.unwrap_or(otherwise).word();
-        match self.process {
-            Some(process) => format!("a {kind} (process {process})"),
-            None => format!("a {kind} (another process)"),
-        }
-    }
-
-    fn chinese(self, otherwise: Occupant) -> String {
-        let kind = match self.kind.unwrap_or(otherwise) {
-            Occupant::Daemon => "守护进程",
-            Occupant::Command => "命令",
-        };
-        match self.process {
-            Some(process) => format!("{kind}（进程 {process}）"),
-            None => format!("{kind}（另一进程）"),
-        }
+    fn chinese(self) -> String {
+        self.0.map_or_else(|| "另一进程".to_owned(), |id| format!("进程 {id}"))
     }
 }
 
@@ -220,20 +185,20 @@ impl<'a> Wait<'a> {
     pub fn pause(&mut self) -> anyhow::Result<()> {
         let (dir, seconds) = (self.dir.path().display(), self.patience.as_secs());
         let holder = self.dir.holder();
-        let (english, chinese) =
-            (holder.english(Occupant::Command), holder.chinese(Occupant::Command));
+        let (process, process_zh) = (holder.english(), holder.chinese());
         let now = Instant::now();
         let began = *self.began.get_or_insert_with(|| {
             (self.say)(&format!(
-                "{dir} is in use by {english} that starts, ends or is at work; waiting for it, for at most {seconds} s / \
-                 {dir} 正被{chinese}使用（正在启动、退出或工作），等待其完成，最多 {seconds} 秒"
+                "{dir} is in use by another creditsync ({process}) that is starting, ending or at work; waiting for it, at \
+                 most {seconds} s / {dir} 正被另一个 creditsync（{process_zh}）使用（正在启动、退出或工作），等待其完成，\
+                 最多 {seconds} 秒"
             ));
             now
         });
         if now.duration_since(began) >= self.patience {
             bail!(
-                "{dir} is in use by another creditsync, {english}, which neither let go of it nor answered within \
-                 {seconds} s. Wait until it is done or stop it, or use --dir / {dir} 正被另一个 creditsync（{chinese}）\
+                "{dir} is in use by another creditsync ({process}), which neither let go of it nor answered within \
+                 {seconds} s. Wait until it is done or stop it, or use --dir / {dir} 正被另一个 creditsync（{process_zh}）\
                  占用，{seconds} 秒内未释放也未应答。请等它完成或将其停止，或用 --dir 指定其他目录"
             );
         }
