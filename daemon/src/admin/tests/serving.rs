@@ -98,8 +98,12 @@ async fn a_daemon_that_ends_answers_what_it_has_taken_and_nothing_else() {
     let serving = Serving::new(Held { begun: begun.clone(), may_end: may_end.into() });
     let asking = tokio::spawn(ask(serving.socket(), Request::Status, None));
     begun.acquire().await.unwrap().forget();
-    // Somebody who says nothing does not hold up the end.
-    let silent = UnixStream::connect(serving.socket()).await.unwrap();
+    // Whoever has said nothing yet is let go of, not waited for.
+    let mut silent = UnixStream::connect(serving.socket()).await.unwrap();
+    // Connections are accepted in their order, so that one has been, too.
+    let mut later = UnixStream::connect(serving.socket()).await.unwrap();
+    later.write_all(b"?\n").await.unwrap();
+    later.read_exact(&mut [0]).await.unwrap();
     let socket = serving.socket();
     serving.shutdown.cancel();
     let gone = Cell::new(false);
@@ -107,8 +111,12 @@ async fn a_daemon_that_ends_answers_what_it_has_taken_and_nothing_else() {
         tokio::task::yield_now().await;
     }
     assert_eq!(ask(socket, Request::Status, None).await.unwrap(), None);
+    let mut nothing = String::new();
+    let closed = tokio::time::timeout(DEADLINE, silent.read_to_string(&mut nothing));
+    closed.await.expect("it is closed").unwrap();
+    assert_eq!(nothing, "");
+    assert!(!serving.running.is_finished(), "the answer under way was given up");
     end.send(()).unwrap();
     assert_eq!(asking.await.unwrap().unwrap(), Some(json!("held")));
     serving.end().await;
-    drop(silent);
 }
