@@ -68,7 +68,10 @@ pub fn ask(
             reply => heed(reply)?,
         }
     }
-    anyhow::bail!("the daemon went away before it had answered; its log says why")
+    anyhow::bail!(
+        "the daemon went away before it had answered; its log says why, and whether the request took effect / \
+         守护进程在应答前已退出，原因及请求是否已生效请查看其日志"
+    )
 }
 
 /// Whether a daemon can be asked at `socket`.

@@ -177,6 +177,11 @@ impl Request {
     pub fn brings_file(&self) -> bool {
         matches!(self, Request::Import { .. })
     }
+
+    /// Whether only a daemon can do all of it.
+    pub fn needs_daemon(&self) -> bool {
+        matches!(self, Request::Import { wait_s: Some(_), .. })
+    }
 }
 
 /// What an export looks like.

@@ -66,7 +66,8 @@ impl Node {
             Request::Import { dataset, path, full, encoding, wait_s } => {
                 if wait_s.is_some() && self.started.is_none() {
                     bail!(
-                        "no daemon runs here, so nothing would reach the hub: start it, or leave out --wait"
+                        "no daemon runs here, so nothing would reach the hub: start it, or leave out --wait / \
+                         本节点未在运行，数据不会送达市中心：请先启动节点，或去掉 --wait"
                     );
                 }
                 let last = Cell::new(None);

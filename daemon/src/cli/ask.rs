@@ -18,7 +18,7 @@ use crate::{
     admin::{self, Reply, Request},
     app::{
         dir::NodeDir,
-        lock::{Occupant, Wait},
+        lock::{LOOK_EVERY, Occupant, Wait},
         node::Node,
     },
     ingest::Progress,
@@ -27,6 +27,11 @@ use crate::{
 
 /// Without a terminal, a line of progress is printed this often.
 const PLAIN_PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+/// What only a daemon can do waits this long for one that a script has started
+/// just before and that has not taken the directory yet: it reads one file until
+/// then. Where none comes, the user learns that after this time.
+const DAEMON_AWAITED: Duration = Duration::from_secs(2);
 
 /// Does a request that has no pieces.
 pub(super) fn ask(dir: &NodeDir, request: &Request) -> anyhow::Result<(Json, bool)> {
@@ -52,6 +57,8 @@ pub(super) fn ask_with(
     };
     let mut wait = Wait::new(dir, Occupant::Command);
     let mut ready = false;
+    let awaited =
+        (request.needs_daemon() && dir.is_node()).then(|| Instant::now() + DAEMON_AWAITED);
     let node = loop {
         let handed = file.as_ref().map(File::as_fd);
         if let Some(answer) = admin::ask(&dir.socket(), request, handed, &mut heed)? {
@@ -59,6 +66,10 @@ pub(super) fn ask_with(
         }
         if !std::mem::replace(&mut ready, true) {
             telemetry::init_for_command();
+        }
+        if awaited.is_some_and(|until| Instant::now() < until) {
+            std::thread::sleep(LOOK_EVERY);
+            continue;
         }
         // In this order: who has the directory by now may be a daemon that can be
         // asked the next time.

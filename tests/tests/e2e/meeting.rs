@@ -63,6 +63,22 @@ fn an_invitation_follows_the_start_at_once() {
 }
 
 #[test]
+fn an_import_that_waits_for_the_hub_waits_for_its_own_daemon_too() {
+    let (dir, hub) = stopped_hub();
+    for round in 0..5 {
+        let file = Table::synthetic(1, round..round + 3, "一").write(dir.path(), "rows.csv");
+        let daemon = Daemon::start(&hub);
+        let import = hub.cli(&["import", "enterprise", path_text(&file), "--wait", "60"]);
+        assert_eq!(import.code, Some(0), "round {round}: {import:#?}");
+        daemon.end();
+        daemon.log();
+    }
+    let file = dir.path().join("rows.csv");
+    hub.cli(&["import", "enterprise", path_text(&file), "--wait", "60"])
+        .expect_failure(&["no daemon runs here", "--wait"]);
+}
+
+#[test]
 fn commands_succeed_while_daemons_come_and_go() {
     let (_dir, hub) = stopped_hub();
     std::thread::scope(|scope| {

@@ -40,7 +40,7 @@ use crate::admin;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it looks. Nobody notices a delay of this length, and a look costs
 /// two system calls.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Longest text of the lock's file: a process id.
 const HOLDER_BYTES_MAX: u64 = 32;
 
