@@ -69,8 +69,8 @@ pub fn ask(
         }
     }
     anyhow::bail!(
-        "the daemon went away before it had answered; its log says why, and whether the request took effect / \
-         守护进程在应答前已退出，原因及请求是否已生效请查看其日志"
+        "the daemon went away before it had answered, so the request may have been done or not; its log says why / \
+         守护进程在应答前已退出，请求可能已生效，也可能未生效；原因见其日志"
     )
 }
 
