@@ -1,12 +1,15 @@
 //! `import`: one file into this node's own partition.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
 use serde_json::Value as Json;
 
 use super::{Done, ask::ask_with, print_json, text_of};
-use crate::{admin::Request, app::dir::NodeDir};
+use crate::{
+    admin::Request,
+    app::dir::NodeDir,
+    sources::{Links, file::open_regular},
+};
 
 #[derive(clap::Args)]
 #[command(
@@ -33,22 +36,18 @@ pub(super) struct Arguments {
 
 pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
     let Arguments { dataset, file, full, encoding, wait, json } = arguments;
-    // The daemon has another working directory.
-    let path = absolute(&file)?;
+    // The daemon may not be allowed to read it, or not see it; and this process
+    // may be allowed less than the daemon.
+    let opened = open_regular(&file, Links::Follow)?;
+    let path = std::path::absolute(&file).unwrap_or(file).to_string_lossy().into_owned();
     let request = Request::Import { dataset, path, full, encoding, wait_s: wait };
-    let (report, attention) = ask_with(dir, &request, &mut |_| Ok(()))?;
+    let (report, attention) = ask_with(dir, &request, Some(opened), &mut |_| Ok(()))?;
     if json {
         print_json(&report)?;
     } else {
         print_report(&report);
     }
     Ok(Done::from_attention(attention))
-}
-
-fn absolute(file: &Path) -> anyhow::Result<String> {
-    let path = std::path::absolute(file).with_context(|| format!("find {}", file.display()))?;
-    let path = path.into_os_string().into_string();
-    path.map_err(|path| anyhow::anyhow!("the file's name is not UTF-8: {}", path.display()))
 }
 
 /// The report for people, in Chinese and English.
