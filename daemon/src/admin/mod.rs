@@ -22,7 +22,7 @@ pub use self::{
     client::{answers, ask},
     server::{Handler, Server},
 };
-use crate::ingest::Progress;
+use crate::{ingest::Progress, sources::Reading};
 
 /// Longest request line: the largest is a dataset's schema file.
 pub const REQUEST_BYTES_MAX: u64 = 1024 * 1024;
@@ -44,8 +44,8 @@ pub enum Request {
         path: String,
         /// The file is the whole partition.
         full: bool,
-        /// `auto` or an encoding's name.
-        encoding: String,
+        /// How it is to be read.
+        reading: Reading,
         /// Seconds to wait for the hub to hold it, if it is to be waited for.
         wait_s: Option<u32>,
     },

@@ -63,7 +63,7 @@ impl Node {
     ) -> anyhow::Result<Answer> {
         match request {
             Request::Status => Ok((status::status(self)?, false)),
-            Request::Import { dataset, path, full, encoding, wait_s } => {
+            Request::Import { dataset, path, full, reading, wait_s } => {
                 if wait_s.is_some() && self.started.is_none() {
                     bail!(
                         "no daemon runs here, so nothing would reach the hub: start it, or leave out --wait / \
@@ -77,7 +77,7 @@ impl Node {
                     }
                     reply(told)
                 };
-                let imported = self.import(&dataset, &path, file, full, &encoding, &noting)?;
+                let imported = self.import(&dataset, &path, file, full, reading, &noting)?;
                 // Of a held delivery nothing is on its way.
                 match wait_s.filter(|_| imported.0["held"].is_null()) {
                     None => Ok(imported),
@@ -150,16 +150,14 @@ impl Node {
         path: &str,
         file: Option<File>,
         full: bool,
-        encoding: &str,
+        reading: Reading,
         reply: Heed<'_>,
     ) -> anyhow::Result<Answer> {
         // Both sides of the socket see to that.
         let file = file.context("the import brings no open file")?;
         let dataset = DatasetId::new(dataset)?;
-        let encoding =
-            encoding.parse().map_err(|error| anyhow::anyhow!("--encoding {encoding}: {error}"))?;
         let name = Path::new(path).file_name().map_or(path.into(), OsStr::to_string_lossy);
-        let source = DeliveredFile::new(name.into_owned(), file, Reading { encoding, ..Reading::default() })?;
+        let source = DeliveredFile::new(name.into_owned(), file, reading)?;
         let request = ImportRequest {
             rejects: rejects_path(&self.dir.rejects(), &dataset),
             dataset,

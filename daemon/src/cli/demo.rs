@@ -351,7 +351,7 @@ impl DemoNode {
             dataset: "enterprise".into(),
             path: file.display().to_string(),
             full: false,
-            encoding: "auto".into(),
+            reading: crate::sources::Reading::default(),
             wait_s: None,
         };
         self.ask_about(&request, Some(&opened))

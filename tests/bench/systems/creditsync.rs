@@ -449,7 +449,7 @@ fn import_request(file: &Path, full: bool, wait_s: Option<u32>) -> Request {
         dataset: "enterprise".into(),
         path: file.display().to_string(),
         full,
-        encoding: "auto".into(),
+        reading: daemon::sources::Reading::default(),
         wait_s,
     }
 }

@@ -81,7 +81,7 @@ fn import() -> Request {
         dataset: "enterprise".to_owned(),
         path: "/nowhere/rows.csv".to_owned(),
         full: false,
-        encoding: "auto".to_owned(),
+        reading: crate::sources::Reading::default(),
         wait_s: None,
     }
 }
