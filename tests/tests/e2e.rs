@@ -14,10 +14,12 @@ mod e2e {
     mod deliveries;
     mod disk;
     mod files;
+    mod handed;
     mod identity;
     mod inbox;
     mod key_files;
     mod link;
+    mod meeting;
     mod own_pki;
     mod real_data;
     mod repair;

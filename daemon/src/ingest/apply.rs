@@ -167,7 +167,9 @@ impl Job<'_> {
                 (self.progress)(Progress { bytes_read: bytes, bytes_total: bytes, rows, compared });
             }
             told.report.duplicates += row.duplicate_count;
-            read.repeated |= row.repeated;
+            if row.repeated {
+                read.repeated.push(&row.key);
+            }
             if row.differing {
                 told.report.warnings += 1;
             }

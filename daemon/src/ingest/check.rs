@@ -13,6 +13,7 @@ use super::{
     hold::is_doubtful,
     recall::{Recall, RowHash, RowKey},
     rows::{Place, Row, RowNote, RowProblem},
+    skip,
     source::{Recallable, RowBodies, Rows, SourceError, Table},
     spool::{Buffer, SpoolError},
     validate::{RowIssue, Severity, Validator},
@@ -94,7 +95,7 @@ pub(super) fn recall_rows(
     };
     let look = |bodies: Box<dyn RowBodies>| recall.look(bodies.as_ref());
     let all = read(split, look, pause, |looked| {
-        rows += looked.rows;
+        rows += looked.settled;
         blank += looked.blank;
         Ok(fresh.take(looked))
     })?;
@@ -108,8 +109,8 @@ pub(super) fn recall_rows(
         .collect();
     let mut checked = checked.into_iter().collect::<Result<Vec<_>, SpoolError>>()?;
     checked.push(CheckedRows { skipped: blank, ..CheckedRows::default() });
-    let readable = checked.iter().all(|checked| checked.unreadable == 0);
-    Ok(readable.then_some((rows, checked)))
+    rows += checked.iter().map(|checked| checked.rows).sum::<u64>();
+    Ok(Some((rows, checked)))
 }
 
 /// Rows that were split and not yet looked at.
@@ -209,11 +210,21 @@ fn check(
                 return;
             }
         };
+        if skip::is_no_data(&mapping, fields) {
+            out.rows -= 1;
+            out.skipped += 1;
+            return;
+        }
         if let Some(note) = note {
             out.suspicious += u64::from(note.is_suspicious());
             out.notes.push((place, Note::Odd(note)));
         }
-        let checked = validator.row(fields.iter());
+        let mut checked = validator.row(mapping.texts(fields));
+        if let Some(column) = mapping.unlabelled_value(fields) {
+            checked.record = None;
+            let text = fields.iter().collect::<Vec<_>>().join(",");
+            out.notes.push((place, Note::Malformed(RowProblem::Unlabelled { column }, text)));
+        }
         if checked.record.is_none() {
             out.rejected += 1;
         } else {
@@ -234,7 +245,9 @@ fn check(
                 if let Some(hash) = hash
                     && pushed.is_ok()
                 {
-                    let hash = hash.noted(note.is_some() || !checked.issues.is_empty());
+                    let told =
+                        note.is_some() || !checked.issues.is_empty() || checked.record.is_none();
+                    let hash = hash.noted(told);
                     pushed = out.recalled.push(&hash.to_bytes(), place, Some(key));
                 }
             }

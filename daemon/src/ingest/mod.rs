@@ -33,6 +33,7 @@ pub(crate) mod random;
 mod recall;
 pub mod report;
 pub mod rows;
+mod skip;
 pub mod source;
 pub mod spool;
 pub mod stamp;

@@ -122,7 +122,7 @@ impl RejectsFile {
 
     /// An issue of a row.
     pub fn push(&mut self, place: Place, issue: &RowIssue) -> io::Result<()> {
-        let RowIssue { severity, field, value, rule } = issue;
+        let RowIssue { severity, field, value, rule, .. } = issue;
         if self.is_full() {
             return Ok(());
         }
@@ -269,6 +269,7 @@ mod tests {
         RowIssue {
             severity: Severity::Reject,
             field: "code".into(),
+            title: "代码".into(),
             value: value.into(),
             rule: Rule::Required,
         }

@@ -29,6 +29,9 @@ use crate::ingest::source::{Recallable, Source, SourceError, Table};
 pub struct Reading {
     /// How its bytes are to be read.
     pub encoding: Encoding,
+    /// Labels of columns that are passed over.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignored: Vec<String>,
 }
 
 /// A file that somebody delivers.
@@ -76,7 +79,8 @@ impl DeliveredFile {
     }
 
     fn open_csv(&self, encoding: Encoding, schema: &Schema) -> Result<csv::CsvTable, SourceError> {
-        csv::open(&self.name, Box::new(self.bytes()), self.state.bytes, encoding, schema)
+        let options = csv::Options { encoding, ignored: &self.reading.ignored };
+        csv::open(&self.name, Box::new(self.bytes()), self.state.bytes, options, schema)
     }
 }
 

@@ -77,7 +77,7 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
         Action::Show { id } => Request::DeliveryShow { id: id.clone() },
         Action::Approve { id, reason, yes } => {
             let request = Request::DeliveryPreview { id: id.clone() };
-            let (preview, _) = ask_with(dir, &request, &mut |_| Ok(()))?;
+            let (preview, _) = ask_with(dir, &request, None, &mut |_| Ok(()))?;
             // Standard output is for the answer.
             eprint!("{}", show::preview(&preview));
             match may_go_on(*yes)? {
@@ -105,7 +105,7 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
             Request::DeliveryUndo { id: id.clone(), force: *force, author }
         }
     };
-    let (answer, attention) = ask_with(dir, &request, &mut |_| Ok(()))?;
+    let (answer, attention) = ask_with(dir, &request, None, &mut |_| Ok(()))?;
     if json {
         print_json(&answer)?;
     } else {
