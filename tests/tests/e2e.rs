@@ -11,6 +11,7 @@ mod e2e {
     mod clock;
     mod converge;
     mod crash;
+    mod deliveries;
     mod disk;
     mod files;
     mod handed;

@@ -10,6 +10,7 @@
 //!   and certificates, what keeps them alive, and what is wrong with them;
 //! - [`daemon`]: the node running;
 //! - [`commands`]: what a request does, in the daemon or without one, with
+//!   [`ops`] for one operation a file, and
 //!   [`status`], [`certificates`], [`verify`], [`repair`] and [`export`] for the larger
 //!   answers.
 
@@ -26,6 +27,7 @@ mod keys;
 pub mod lock;
 pub mod member;
 pub mod node;
+mod ops;
 mod renewal;
 mod repair;
 mod status;

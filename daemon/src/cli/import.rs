@@ -57,8 +57,11 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
 /// The report for people, in Chinese and English.
 pub(super) fn print_report(report: &Json) {
     let count = |name: &str| text_of(&report[name]);
-    if let Some(held) = report["held"].as_str() {
+    if report["held"].is_object() {
+        let held = text_of(&report["held"]["id"]);
         println!("held / 待审批: {held}");
+        println!("  {}", text_of(&report["held"]["zh"]));
+        println!("  {}", text_of(&report["held"]["en"]));
         println!("  creditsync delivery show {held}");
         println!("  creditsync delivery approve {held}");
     }

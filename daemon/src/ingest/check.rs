@@ -10,6 +10,7 @@
 use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 
 use super::{
+    hold::is_doubtful,
     recall::{Recall, RowHash, RowKey},
     rows::{Place, Row, RowNote, RowProblem},
     skip,
@@ -39,6 +40,8 @@ pub(super) struct CheckedRows {
     pub warnings: u64,
     /// Rows whose columns may be others than they seem.
     pub suspicious: u64,
+    /// Rows that make a record whose key has a wrong check character.
+    pub doubtful: u64,
     /// What is to be told of them, in their order.
     pub notes: Vec<(Place, Note)>,
     /// The rows whose key is known.
@@ -228,6 +231,12 @@ fn check(
             let warnings =
                 checked.issues.iter().filter(|issue| issue.severity == Severity::Warning);
             out.warnings += warnings.count() as u64 + u64::from(note.is_some());
+        }
+        if let Some(key) = checked.key.as_ref().filter(|_| checked.record.is_some())
+            // A wrong check character is told of.
+            && !checked.issues.is_empty()
+        {
+            out.doubtful += u64::from(is_doubtful(key));
         }
         match &checked.key {
             None => out.unreadable += 1,

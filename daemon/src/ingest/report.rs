@@ -17,6 +17,7 @@ use protocol::id::DatasetId;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    hold::HeldNote,
     rows::{Place, RowNote, RowProblem},
     validate::{RowIssue, Severity},
 };
@@ -57,20 +58,20 @@ pub struct ImportReport {
     pub suspicious: u64,
     /// Where rejected rows and warnings are described.
     pub rejects_file: Option<String>,
-    /// The delivery that waits for approval, if it does.
-    pub held: Option<String>,
+    /// The delivery that waits for approval, and why, if it does.
+    pub held: Option<Box<HeldNote>>,
 }
 
 impl ImportReport {
     /// What a held delivery did: nothing. Its good rows changed nothing, so the
     /// report adds up like any other; what it would do is told by the delivery.
-    pub(super) fn held(would: &Self, id: String) -> Self {
+    pub(super) fn held(would: &Self, note: Option<HeldNote>) -> Self {
         Self {
             inserted: 0,
             updated: 0,
             deleted: 0,
             unchanged: would.inserted + would.updated + would.unchanged,
-            held: Some(id),
+            held: note.map(Box::new),
             ..would.clone()
         }
     }
@@ -99,7 +100,7 @@ impl ImportReport {
             "imported a file"
         );
         if let Some(held) = &self.held {
-            tracing::warn!(%dataset, delivery = held, "a full file waits for approval: see 'creditsync delivery show'");
+            tracing::warn!(%dataset, delivery = held.id, rule = held.rule, "a delivery waits for approval: see 'creditsync delivery show'");
         }
     }
 }

@@ -401,7 +401,7 @@ impl Watcher {
             dataset: file.dataset.clone(),
             source: Arc::new(source),
             full: file.full,
-            approved: false,
+            approved: None,
             rejects: rejects.to_owned(),
         };
         import_or_hold(&self.inbox.importer, &self.inbox.deliveries, &request, &|_| {})
