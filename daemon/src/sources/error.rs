@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use super::csv::COLUMNS_MAX;
+use super::COLUMNS_MAX;
 use crate::ingest::source::SourceError;
 
 /// Why a file as a whole cannot be read.

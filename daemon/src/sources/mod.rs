@@ -16,3 +16,7 @@ pub mod inbox;
 mod tests;
 
 pub use file::{DeliveredFile, Links, Reading};
+
+/// Most columns with labels: eight times the most fields of a schema, so that the
+/// message about unknown columns is still worth reading.
+pub const COLUMNS_MAX: usize = 1024;
