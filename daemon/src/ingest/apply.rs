@@ -80,7 +80,10 @@ impl Job<'_> {
         } else {
             let mut cutter = self.cutter(recording);
             self.compare(read, false, &mut told, &mut |change, before| {
-                Ok(if befores { cutter.push_with(change, before)? } else { cutter.push(change)? })
+                if befores {
+                    return Ok(cutter.push_with(change, before)?);
+                }
+                Ok(cutter.push(change)?)
             })?;
             finish(&mut cutter, report)?;
         }

@@ -24,6 +24,9 @@ pub(super) struct Cursor {
     at: Option<Stretch>,
 }
 
+/// Takes a stored key and its record.
+pub(super) type Visit<'v, E> = &'v mut dyn FnMut(&[u8], &[u8]) -> Result<(), E>;
+
 /// What is stored under a key.
 pub(super) enum Stored<'a> {
     Nothing,
@@ -96,7 +99,7 @@ impl Cursor {
         &mut self,
         from: Option<&[u8]>,
         to: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), E>,
+        visit: Visit<'_, E>,
     ) -> Result<(), E> {
         let mut start = from.unwrap_or_default().to_vec();
         self.move_to(&start)?;
