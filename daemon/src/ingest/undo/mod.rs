@@ -142,8 +142,9 @@ impl Importer {
             let base_seq = check(delivery, deliveries.history().limits().age_max())?;
             let head = self.context.store.head(&partition).map_or(0, |head| head.seq());
             // One that was interrupted ends where the next one begins.
-            let next = all.iter().skip_while(|one| one.id != id).skip(1);
-            let next = next.filter(|one| one.what.dataset == delivery.what.dataset);
+            let next = all.iter().filter(|one| {
+                one.begun > delivery.begun && one.what.dataset == delivery.what.dataset
+            });
             let end = delivery.last_seq.or_else(|| next.filter_map(|one| one.base_seq).min());
             let planner = Planner {
                 context: &self.context,
