@@ -60,6 +60,9 @@ pub struct ImportReport {
     pub rejects_file: Option<String>,
     /// The delivery that waits for approval, and why, if it does.
     pub held: Option<Box<HeldNote>>,
+    /// The delivery, for `creditsync delivery`; none where none is noted.
+    #[serde(default)]
+    pub delivery: Option<String>,
 }
 
 impl ImportReport {

@@ -207,7 +207,7 @@ impl Importer {
         drop(cutter);
         let rows = inserted + updated + unchanged;
         let counts = ImportReport { rows, inserted, updated, deleted, unchanged, ..<_>::default() };
-        let report = ImportReport { change_sets, seq, ..counts };
+        let report = ImportReport { change_sets, seq, delivery: Some(id.clone()), ..counts };
         recording.end(&report);
         Ok(Undone { id, undoes, changed_since, samples, report })
     }
@@ -245,7 +245,8 @@ impl Importer {
             cutter.finish()?;
             let (change_sets, seq) = (cutter.change_sets, cutter.seq);
             drop(cutter);
-            let report = ImportReport { deleted: 1, change_sets, seq, ..<_>::default() };
+            let delivery = Some(id.clone());
+            let report = ImportReport { deleted: 1, change_sets, seq, delivery, ..<_>::default() };
             recording.end(&report);
             Ok((id, report))
         })
