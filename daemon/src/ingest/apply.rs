@@ -80,7 +80,12 @@ impl Job<'_> {
         } else {
             let mut cutter = self.cutter(recording);
             self.compare(read, false, &mut told, &mut |change, before| {
-                Ok(if befores { cutter.push_with(change, before)? } else { cutter.push(change)? })
+                if befores {
+                    cutter.push_with(change, before)?
+                } else {
+                    cutter.push(change)?
+                }
+                Ok(())
             })?;
             finish(&mut cutter, report)?;
         }
