@@ -81,11 +81,9 @@ impl Job<'_> {
             let mut cutter = self.cutter(recording);
             self.compare(read, false, &mut told, &mut |change, before| {
                 if befores {
-                    cutter.push_with(change, before)?
-                } else {
-                    cutter.push(change)?
+                    return Ok(cutter.push_with(change, before)?);
                 }
-                Ok(())
+                Ok(cutter.push(change)?)
             })?;
             finish(&mut cutter, report)?;
         }

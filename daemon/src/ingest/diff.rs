@@ -19,8 +19,13 @@ use crate::store::{Entries, LivePages, StoreError, Stretch};
 pub(super) struct Cursor {
     pages: Option<LivePages>,
     by_digest: bool,
+    /// A record of the leaf at hand was wanted in full.
+    differs: bool,
     at: Option<Stretch>,
 }
+
+/// Takes a stored key and its record.
+pub(super) type Visit<'v, E> = &'v mut dyn FnMut(&[u8], &[u8]) -> Result<(), E>;
 
 /// What is stored under a key.
 pub(super) enum Stored<'a> {
@@ -34,7 +39,7 @@ impl Cursor {
     /// A cursor over a partition's pages; over nothing if it has none. By digests
     /// it need not unpack a leaf, but finds no record where there is one.
     pub fn new(pages: Option<LivePages>, by_digest: bool) -> Self {
-        Self { pages, by_digest, at: None }
+        Self { pages, by_digest, differs: false, at: None }
     }
 
     /// What lies under `key`, which is above all keys asked for before.
@@ -56,19 +61,22 @@ impl Cursor {
         Ok(())
     }
 
-    fn load(&self, key: &[u8]) -> Result<Option<Stretch>, StoreError> {
+    fn load(&mut self, key: &[u8]) -> Result<Option<Stretch>, StoreError> {
         match &self.pages {
-            Some(pages) => pages.stretch(key, self.by_digest),
+            Some(pages) => {
+                // Leaves with differences lie together.
+                let by_digest = self.by_digest && !std::mem::take(&mut self.differs);
+                pages.stretch(key, by_digest)
+            }
             None => Ok(None),
         }
     }
 
     /// The record under the key that was looked up last, in full. Where it was
-    /// found by its digest, its leaf is unpacked; leaves with a difference lie
-    /// together, so the next ones are then unpacked at once.
+    /// found by its digest, its leaf is unpacked, and the next one at once.
     pub fn record(&mut self, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
         self.unpack(key)?;
-        self.by_digest = false;
+        self.differs = true;
         Ok(self.at.as_ref().and_then(|at| match &at.entries {
             Entries::Whole(leaf) => leaf.get(key),
             Entries::Digests(_) => None,
@@ -91,7 +99,7 @@ impl Cursor {
         &mut self,
         from: Option<&[u8]>,
         to: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), E>,
+        visit: Visit<'_, E>,
     ) -> Result<(), E> {
         let mut start = from.unwrap_or_default().to_vec();
         self.move_to(&start)?;

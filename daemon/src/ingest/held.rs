@@ -39,6 +39,9 @@ const VERSION: u32 = 3;
 const HISTORY: &str = "_log";
 const DATA: &str = "data";
 const DESCRIPTION: &str = "delivery.json";
+/// Upserts of a dataset that wait at most. Each is a copy of a file, and who lets
+/// more wait than that looks at none of them.
+const UPSERTS_MAX: usize = 50;
 /// In front of directories that are being written or removed.
 const HIDDEN: &str = ".";
 
@@ -191,7 +194,12 @@ impl Deliveries {
         builder.recursive(true).mode(0o700);
         builder.create(&self.dir).map_err(failed(&self.dir))?;
         self.clear_hidden();
-        let older = if request.full { self.waiting(&request.dataset)? } else { Vec::new() };
+        let older = if request.full {
+            self.waiting(&request.dataset)?
+        } else {
+            self.check_upserts(&request.dataset)?;
+            Vec::new()
+        };
         let held = Held {
             dataset: request.dataset.clone(),
             file: request.source.name().to_owned(),
@@ -296,6 +304,14 @@ impl Deliveries {
     pub(super) fn waiting(&self, dataset: &DatasetId) -> Result<Vec<String>, DeliveryError> {
         let list = self.list()?.into_iter().filter(|held| held.full && held.dataset == *dataset);
         Ok(list.map(|held| held.id).collect())
+    }
+
+    /// Refuses another upsert where enough of them wait.
+    fn check_upserts(&self, dataset: &DatasetId) -> Result<(), DeliveryError> {
+        let list = self.list()?.into_iter();
+        let count = list.filter(|held| !held.full && held.dataset == *dataset).count();
+        let dataset = dataset.clone();
+        if count < UPSERTS_MAX { Ok(()) } else { Err(DeliveryError::TooMany { dataset, count }) }
     }
 
     fn path_of(&self, id: &str) -> Result<PathBuf, DeliveryError> {

@@ -227,8 +227,11 @@ impl Importer {
             Ok(())
         };
         let holds = job.compare_only(request, &mut read, &mut rejects, &mut report, &mut look)?;
-        // The import itself will write it again.
-        drop(rejects.finish()?.map(std::fs::remove_file));
+        // Whoever is asked looks at counts; the import itself will write it again.
+        if let Some(path) = rejects.finish()? {
+            let failed = |source| ImportError::Report { path: path.display().to_string(), source };
+            std::fs::remove_file(&path).map_err(failed)?;
+        }
         Ok(Preview { would: report, holds, undoes })
     }
 

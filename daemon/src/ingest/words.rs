@@ -176,6 +176,17 @@ pub(super) enum Outcome {
 /// Why held deliveries could not be read or kept.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
+    /// Enough deliveries wait already.
+    #[error(
+        "{dataset} 已有 {count} 个交付等待审批，请先处理：creditsync delivery list / {count} deliveries of {dataset} \
+         wait already: decide about them first, see 'creditsync delivery list'"
+    )]
+    TooMany {
+        /// The dataset.
+        dataset: DatasetId,
+        /// How many wait.
+        count: usize,
+    },
     /// A text that names no delivery.
     #[error(
         "'{0}' 不是交付编号 / '{0}' is not the id of a delivery; 'creditsync delivery list' shows them"

@@ -232,6 +232,22 @@ fn new_keys_that_mostly_fail_their_check_are_held_whatever_the_delivery() {
 }
 
 #[test]
+fn upserts_wait_beside_each_other_up_to_a_limit() {
+    let world = with_codes();
+    let wrong = codes(0, 0, 3);
+    for number in 1..=50 {
+        world.import_or_hold(&wrong, false).held.unwrap();
+        assert_eq!(world.deliveries.list().unwrap().len(), number);
+    }
+    let request = world.request(&world.file(&wrong), false);
+    let error = import_or_hold(&world.importer, &world.deliveries, &request, &|_| {}).unwrap_err();
+    assert!(error.to_string().contains("creditsync delivery list"), "{error}");
+    // A full file that waits, or goes in, says nothing about them.
+    world.import_or_hold(&codes(9000, 5, 0), true);
+    assert_eq!(world.deliveries.list().unwrap().len(), 50);
+}
+
+#[test]
 fn new_sound_keys_are_a_normal_month() {
     let world = with_codes();
     world.import(&codes(0, 5, 0), false);
