@@ -17,12 +17,14 @@
 //! Not here: notifications of the kernel, which network file systems do not
 //! send; and clearing `done/`, which belongs to the administrator.
 
+mod names;
+
 use std::{
     collections::{HashMap, HashSet},
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     fs,
     io::{self, Write as _},
-    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -38,6 +40,9 @@ use rustix::{
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use self::names::{
+    REJECTS_SUFFIX, REPORT_SUFFIX, UNFINISHED, free_name, is_unfinished, with_suffix,
+};
 use super::file::{DeliveredFile, FileState, Links, Reading};
 use crate::{
     ingest::{
@@ -53,19 +58,6 @@ const POLL: Duration = Duration::from_secs(1);
 /// First and longest wait before something that failed is tried again.
 const RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(300);
-/// Longest file name of Linux' file systems, in bytes.
-const NAME_BYTES_MAX: usize = 255;
-/// Room for a number and for the endings of report and rejects.
-const NAME_SUFFIX_BYTES: usize = 24;
-const REPORT_SUFFIX: &str = ".report.json";
-const REJECTS_SUFFIX: &str = ".rejects.csv";
-/// In front of rejects files whose import has not ended. Hidden files are never
-/// taken.
-const UNFINISHED: &str = ".creditsync-";
-/// Endings that browsers, copying programs and editors give to files that are
-/// not whole.
-const UNFINISHED_ENDINGS: [&str; 5] = [".part", ".filepart", ".tmp", ".crdownload", "~"];
-
 /// The folders, and what they need.
 pub struct Inbox {
     /// The directory of all folders.
@@ -555,68 +547,6 @@ fn entries(dir: &Path) -> io::Result<Vec<fs::DirEntry>> {
 
 fn state_of(path: &Path) -> Option<FileState> {
     fs::symlink_metadata(path).ok().map(|data| FileState::from(&data))
-}
-
-fn is_unfinished(name: &OsStr) -> bool {
-    let name = name.as_bytes().to_ascii_lowercase();
-    // Excel's lock files begin with '~$'.
-    name.starts_with(b".")
-        || name.starts_with(b"~$")
-        || UNFINISHED_ENDINGS.iter().any(|ending| name.ends_with(ending.as_bytes()))
-}
-
-/// `name`, or with a number before its ending, so that neither it nor its
-/// report or rejects hide something in `dir`. Shortened where those would be
-/// too long.
-fn free_name(dir: &Path, name: &OsStr) -> OsString {
-    let name = Path::new(name);
-    let extension = name.extension().filter(|extension| extension.len() <= 16);
-    let stem = match extension {
-        Some(_) => name.file_stem(),
-        None => Some(name.as_os_str()),
-    };
-    let room =
-        NAME_BYTES_MAX - NAME_SUFFIX_BYTES - extension.map_or(0, |extension| extension.len() + 1);
-    let stem = shortened(stem.unwrap_or_default(), room);
-    let is_free = |name: &OsString| {
-        ["", REPORT_SUFFIX, REJECTS_SUFFIX]
-            .iter()
-            .all(|suffix| fs::symlink_metadata(dir.join(with_suffix(name, suffix))).is_err())
-    };
-    let mut number = 0u64;
-    loop {
-        let mut free = stem.clone();
-        if number > 0 {
-            free.push(format!("-{number}"));
-        }
-        if let Some(extension) = extension {
-            free.push(".");
-            free.push(extension);
-        }
-        if is_free(&free) {
-            return free;
-        }
-        number += 1;
-    }
-}
-
-fn shortened(text: &OsStr, bytes_max: usize) -> OsString {
-    let bytes = text.as_bytes();
-    if bytes.len() <= bytes_max {
-        return text.to_owned();
-    }
-    let mut end = bytes_max;
-    // Not within a character of UTF-8.
-    while end > 0 && bytes[end] & 0xc0 == 0x80 {
-        end -= 1;
-    }
-    OsString::from_vec(bytes[..end].to_vec())
-}
-
-fn with_suffix(name: &OsStr, suffix: &str) -> OsString {
-    let mut whole = name.to_owned();
-    whole.push(suffix);
-    whole
 }
 
 fn remove_if_there(path: &Path) {
