@@ -24,11 +24,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{dir::NodeDir, hub, node::Node, renewal};
+use super::{dir::NodeDir, hub, inbox, node::Node, renewal};
 use crate::{
     admin,
     net::{Accepted, Dialer, Listener, Places, Quiet},
-    sources::inbox::Inbox,
     sync,
 };
 
@@ -86,13 +85,7 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
         ));
     }
     if node.config.inbox.enabled {
-        let inbox = Inbox {
-            dir: dir.inbox(),
-            importer: node.importer.clone(),
-            deliveries: node.deliveries.clone(),
-            membership: node.membership.clone(),
-            stable: Duration::from_secs(node.config.inbox.stable_s),
-        };
+        let inbox = inbox::of(&node, dir)?;
         tasks.spawn(crate::sources::inbox::watch(inbox, shutdown.clone()));
     }
     tasks.spawn(server.run(node.clone(), shutdown.clone()));

@@ -5,8 +5,9 @@ use protocol::{change::Change, id::PartitionId, schema::Schema};
 use super::{
     context::Context,
     cut::{ChangeSpool, Cutter},
-    delivered::{ReadFile, Rejects},
+    delivered::ReadFile,
     diff::{Comparer, Cursor, Difference, Stored},
+    rejects::Rejects,
     report::ImportReport,
     validate::row_issue,
     words::{HoldReason, ImportError, ImportRequest, Progress},
@@ -108,9 +109,7 @@ impl Job<'_> {
             if row.differing {
                 report.warnings += 1;
             }
-            for place in &row.duplicates {
-                rejects.write(|file| file.push_duplicate(*place, row.place, row.differing))?;
-            }
+            rejects.duplicates(&row.duplicates, row.duplicate_count, row.place, row.differing);
             if full {
                 let to = Some(row.key.as_slice());
                 self.delete_between(&mut cursor, open, from.as_deref(), to, report, change)?;
@@ -134,7 +133,7 @@ impl Job<'_> {
                 }
                 Difference::TooLong(error) => {
                     report.rejected += 1;
-                    rejects.write(|file| file.push(row.place, &row_issue(error)))?;
+                    rejects.late(row.place, &row_issue(error))?;
                 }
             }
         }

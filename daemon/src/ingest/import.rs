@@ -21,9 +21,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     apply::Job,
     context::Context,
-    delivered::{self, Rejects, Told},
+    delivered::{self, Told},
     diff::Comparer,
-    report::ImportReport,
+    rejects::Rejects,
+    report::{ImportReport, Note},
+    source::Summary,
     words::{HoldRule, ImportError, ImportRequest, Outcome, Progress},
 };
 use crate::{membership::Membership, store::Store};
@@ -134,6 +136,7 @@ impl Importer {
         let is_whole = request.full || context.stored(&partition) == 0;
         let job = Job { context, partition, schema: &schema, comparer, progress };
         let hold = job.apply(request, &mut read, &mut rejects, &mut report)?;
+        report.notes = notes_of(&read.summary);
         if is_whole && hold.is_none() {
             delivered::note_whole(context, &job.partition, read, &report);
         }
@@ -144,7 +147,7 @@ impl Importer {
             turn.fulls.fetch_add(1, Ordering::SeqCst);
         }
 
-        report.rejects_file = rejects.finish()?.map(|path| path.display().to_string());
+        rejects.finish(&mut report)?;
         report.seconds = started.elapsed().as_secs_f64();
         debug_assert!(report.adds_up(), "{report:?}");
         Ok(match hold {
@@ -168,4 +171,20 @@ impl Importer {
         let mut turns = self.turns.lock().unwrap_or_else(|error| error.into_inner());
         turns.entry(partition.clone()).or_default().clone()
     }
+}
+
+/// What a delivery as a whole gives reason to say.
+fn notes_of(summary: &Summary) -> Vec<Note> {
+    let cut = summary.cut.then(|| {
+        Note::new(
+            "cut",
+            "文件最后一行没有换行符，可能没有传完；请核对最后一行",
+            "the last line has no end, so the file may be cut off: check its last line",
+        )
+    });
+    let left_out = summary.left_out.iter().map(|text| {
+        let (zh, en) = text.split_once(" / ").unwrap_or((text, text));
+        Note::new("left-out", zh, en)
+    });
+    cut.into_iter().chain(left_out).collect()
 }

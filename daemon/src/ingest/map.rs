@@ -18,6 +18,7 @@ const LABEL_CHARS_SHOWN: usize = 60;
 pub struct Mapping {
     columns: Vec<usize>,
     missing: Vec<usize>,
+    labels: Vec<String>,
 }
 
 impl Mapping {
@@ -64,12 +65,18 @@ impl Mapping {
         if error != HeaderError::default() {
             return Err(error);
         }
-        Ok(Self { columns: found.into_iter().flatten().collect(), missing })
+        let columns = found.into_iter().flatten().collect();
+        Ok(Self { columns, missing, labels: header.to_vec() })
     }
 
     /// The schema's field of each column, in the file's order.
     pub fn columns(&self) -> &[usize] {
         &self.columns
+    }
+
+    /// The label of each column, in the file's order.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
     }
 
     /// Optional fields that the file does not have, by index in the schema: an

@@ -27,6 +27,7 @@ pub mod map;
 #[cfg(test)]
 pub(crate) mod random;
 mod recall;
+mod rejects;
 pub mod report;
 pub mod rows;
 pub mod source;

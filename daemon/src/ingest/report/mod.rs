@@ -1,29 +1,37 @@
-//! What an import did: the counts, and the file of rows that need a person.
+//! What an import did: the counts, what was wrong by rule and field, and the
+//! file of rejected rows.
 //!
-//! Used by the importer's back half, `import --json` and the inbox. Invariants:
-//! [`ImportReport::adds_up`]; the rejects file never holds a personal value
-//! (issues arrive masked, malformed rows are described and not quoted) and is
-//! readable for its owner only. Field names of [`ImportReport`] are a contract
-//! with scripts. Not here: deciding what is an issue (`validate`).
+//! Used by the importer, `import --json` and the inbox. [`tally`](self) counts
+//! problems, `rejects` writes the rejected rows, `describe` and `place` have the
+//! words for both, [`text`] is the report for people. Invariants:
+//! [`ImportReport::adds_up`]; what the report quotes arrives masked; only the
+//! rejects file holds rows as they were delivered. Field names of
+//! [`ImportReport`] are a contract with scripts. Not here: deciding what is an
+//! issue (`validate`).
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, BufWriter, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-};
+mod describe;
+mod place;
+mod rejects;
+mod tally;
+pub mod text;
+
+#[cfg(test)]
+mod tests;
 
 use protocol::id::DatasetId;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    rows::{Place, RowNote, RowProblem},
-    validate::{RowIssue, Severity},
+pub(super) use self::{
+    describe::Describer,
+    rejects::{RejectedRows, RejectsFile},
+    tally::Tally,
 };
-
-/// Most lines of a rejects file: it opens in Excel, and nobody mends more by
-/// hand. A file that is wrong throughout is wrong at its source.
-pub const REJECT_LINES_MAX: u64 = 100_000;
+pub use self::{
+    describe::{REJECT_COLUMNS, is_ours},
+    rejects::REJECT_ROWS_MAX,
+    tally::Details,
+    text::Outcome,
+};
 
 /// The counts of one import.
 #[derive(Serialize, Deserialize, Default, Debug, Clone, PartialEq)]
@@ -41,24 +49,52 @@ pub struct ImportReport {
     pub unchanged: u64,
     /// Rows that were not imported.
     pub rejected: u64,
+    /// Lines that are no rows: blank ones, repeated headers, totals.
+    pub skipped: u64,
     /// Warnings about rows that were imported.
     pub warnings: u64,
+    /// Rows whose key comes again further down.
+    pub duplicates: u64,
+    /// Rows whose columns may be others than they seem.
+    pub suspicious: u64,
     /// Change sets that were committed.
     pub change_sets: u64,
     /// The partition's sequence number afterwards.
     pub seq: u64,
     /// How long it took.
     pub seconds: f64,
-    /// Rows whose key comes again further down.
-    pub duplicates: u64,
-    /// Lines that are no rows: blank ones, repeated headers, totals.
-    pub skipped: u64,
-    /// Rows whose columns may be others than they seem.
-    pub suspicious: u64,
-    /// Where rejected rows and warnings are described.
+    /// The rejected rows as they were delivered.
     pub rejects_file: Option<String>,
     /// The delivery that waits for approval, if it does.
     pub held: Option<String>,
+    /// Warnings, and rows whose key comes again, by rule and field.
+    #[serde(default)]
+    pub warning_details: Vec<Details>,
+    /// What rows were rejected for, by rule and field. A row may have several
+    /// problems.
+    #[serde(default)]
+    pub reject_details: Vec<Details>,
+    /// What there is to say of the delivery as a whole.
+    #[serde(default)]
+    pub notes: Vec<Note>,
+}
+
+/// Something about a delivery as a whole.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// A stable name, kebab-case.
+    pub code: String,
+    /// In Chinese.
+    pub zh: String,
+    /// In English.
+    pub en: String,
+}
+
+impl Note {
+    /// A note of one text in Chinese and English.
+    pub fn new(code: &str, zh: impl Into<String>, en: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), zh: zh.into(), en: en.into() }
+    }
 }
 
 impl ImportReport {
@@ -72,6 +108,19 @@ impl ImportReport {
             unchanged: would.inserted + would.updated + would.unchanged,
             held: Some(id),
             ..would.clone()
+        }
+    }
+
+    /// What became of the delivery as a whole.
+    pub fn outcome(&self) -> Outcome {
+        if self.held.is_some() {
+            Outcome::Attention
+        } else if self.rejected == 0 {
+            Outcome::Done
+        } else if self.rejected == self.rows && self.deleted == 0 {
+            Outcome::Failed
+        } else {
+            Outcome::Attention
         }
     }
 
@@ -101,238 +150,5 @@ impl ImportReport {
         if let Some(held) = &self.held {
             tracing::warn!(%dataset, delivery = held, "a full file waits for approval: see 'creditsync delivery show'");
         }
-    }
-}
-
-/// Rejected rows and warnings as a CSV file; made with its first line.
-#[derive(Debug)]
-pub struct RejectsFile {
-    path: PathBuf,
-    out: Option<csv::Writer<BufWriter<File>>>,
-    lines: u64,
-    left_out: u64,
-}
-
-impl RejectsFile {
-    /// Will write to `path`, and replace what lies there.
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, out: None, lines: 0, left_out: 0 }
-    }
-
-    /// An issue of a row.
-    pub fn push(&mut self, place: Place, issue: &RowIssue) -> io::Result<()> {
-        let RowIssue { severity, field, value, rule } = issue;
-        if self.is_full() {
-            return Ok(());
-        }
-        self.write(place, *severity, field, value, rule.code(), &rule.zh(), &rule.en())
-    }
-
-    /// A line that could not be read as a row.
-    pub fn push_malformed(&mut self, place: Place, problem: &RowProblem) -> io::Result<()> {
-        if self.is_full() {
-            return Ok(());
-        }
-        let (zh, en) = (problem.zh(), problem.en());
-        self.write(place, Severity::Reject, "", "", problem.code(), &zh, &en)
-    }
-
-    /// A row that was read, and is odd.
-    pub fn push_odd(&mut self, place: Place, note: RowNote) -> io::Result<()> {
-        if self.is_full() {
-            return Ok(());
-        }
-        self.write(place, Severity::Warning, "", "", note.code(), note.zh(), note.en())
-    }
-
-    /// A row whose key comes again further down, where the later row was taken.
-    pub fn push_duplicate(
-        &mut self,
-        place: Place,
-        winner: Place,
-        differing: bool,
-    ) -> io::Result<()> {
-        if self.is_full() {
-            return Ok(());
-        }
-        let (code, zh, en) = if differing {
-            ("duplicate-differing", "且内容不同", "and differs")
-        } else {
-            ("duplicate", "且内容相同", "and is equal")
-        };
-        let winner_line = winner.line();
-        self.write(
-            place,
-            Severity::Warning,
-            "",
-            "",
-            code,
-            &format!("同一主键在第 {winner_line} 行再次出现，{zh}；以后出现的行为准"),
-            &format!("the same key comes again at line {winner_line} {en}; the later row counts"),
-        )
-    }
-
-    /// Writes what is buffered; gives the path if there is a file.
-    pub fn finish(mut self) -> io::Result<Option<PathBuf>> {
-        let Some(mut out) = self.out.take() else {
-            return Ok(None);
-        };
-        if self.left_out > 0 {
-            let more = self.left_out;
-            let (zh, en) = (format!("另有 {more} 条未列出"), format!("{more} more are not listed"));
-            out.write_record(["", "", "", "", "more", &zh, &en])?;
-        }
-        out.flush()?;
-        Ok(Some(self.path))
-    }
-
-    /// Counts a line that is left out where there is no room for it.
-    fn is_full(&mut self) -> bool {
-        let full = self.lines == REJECT_LINES_MAX;
-        self.left_out += u64::from(full);
-        full
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one a column")]
-    fn write(
-        &mut self,
-        place: Place,
-        severity: Severity,
-        field: &str,
-        value: &str,
-        code: &str,
-        zh: &str,
-        en: &str,
-    ) -> io::Result<()> {
-        let out = match &mut self.out {
-            Some(out) => out,
-            none => none.insert(create(&self.path)?),
-        };
-        let value = defused(value);
-        out.write_record([
-            &*place.line().to_string(),
-            severity.as_str(),
-            field,
-            &value,
-            code,
-            zh,
-            en,
-        ])?;
-        self.lines += 1;
-        Ok(())
-    }
-}
-
-/// A new file for its owner only, in place of what lies there; a link is
-/// replaced and never followed.
-fn create_private(path: &Path) -> io::Result<File> {
-    // The mode counts for new files only.
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
-}
-
-fn create(path: &Path) -> io::Result<csv::Writer<BufWriter<File>>> {
-    let mut file = BufWriter::new(create_private(path)?);
-    // Without the mark Excel takes UTF-8 for the system's legacy encoding.
-    file.write_all("\u{feff}".as_bytes())?;
-    let mut out = csv::Writer::from_writer(file);
-    out.write_record(["line", "severity", "field", "value", "rule", "说明", "explanation"])?;
-    Ok(out)
-}
-
-/// A value that Excel would run as a formula becomes plain text: what a
-/// stranger delivered must not act on the machine of whoever reads about it.
-fn defused(value: &str) -> String {
-    if value.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        format!("'{value}")
-    } else {
-        value.to_owned()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::super::validate::Rule;
-    use super::*;
-
-    fn at(line: u64) -> Place {
-        Place::new(0, line, line)
-    }
-
-    fn issue(value: &str) -> RowIssue {
-        RowIssue {
-            severity: Severity::Reject,
-            field: "code".into(),
-            value: value.into(),
-            rule: Rule::Required,
-        }
-    }
-
-    #[test]
-    fn nothing_wrong_makes_no_file() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(RejectsFile::new(dir.path().join("r.csv")).finish().unwrap(), None);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn the_file_is_for_excel_and_for_its_owner_only() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("r.csv");
-        fs::write(&path, "from the last time").unwrap();
-        let mut rejects = RejectsFile::new(path.clone());
-        rejects.push(at(2), &issue("=1+1")).unwrap();
-        rejects.push_malformed(at(3), &RowProblem::UnclosedQuote).unwrap();
-        rejects.push_duplicate(at(4), at(9), true).unwrap();
-        assert_eq!(rejects.finish().unwrap(), Some(path.clone()));
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let text = fs::read_to_string(&path).unwrap();
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "\u{feff}line,severity,field,value,rule,说明,explanation");
-        assert!(lines[1].starts_with("2,reject,code,'=1+1,required,必填项为空"), "{text}");
-        assert!(lines[2].starts_with("3,reject,,,unclosed-quote,"), "{text}");
-        assert!(lines[3].starts_with("4,warning,,,duplicate-differing,"), "{text}");
-        assert_eq!(lines.len(), 4);
-    }
-
-    #[test]
-    fn a_hopeless_file_makes_a_bounded_report() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("r.csv");
-        let mut rejects = RejectsFile::new(path.clone());
-        for line in 0..REJECT_LINES_MAX + 7 {
-            rejects.push(at(line), &issue("")).unwrap();
-        }
-        rejects.finish().unwrap();
-        let text = fs::read_to_string(&path).unwrap();
-        assert_eq!(text.lines().count() as u64, REJECT_LINES_MAX + 2);
-        assert!(text.lines().last().unwrap().contains("7 more"));
-    }
-
-    #[test]
-    fn the_report_has_the_documented_shape() {
-        let report = ImportReport {
-            rows: 15,
-            inserted: 1,
-            updated: 2,
-            deleted: 50,
-            unchanged: 3,
-            rejected: 4,
-            duplicates: 5,
-            ..ImportReport::default()
-        };
-        assert!(report.adds_up());
-        assert!(!ImportReport { rows: 16, ..report.clone() }.adds_up());
-        assert_eq!(
-            serde_json::to_string(&report).unwrap(),
-            "{\"rows\":15,\"inserted\":1,\"updated\":2,\"deleted\":50,\"unchanged\":3,\
-             \"rejected\":4,\"warnings\":0,\"change_sets\":0,\"seq\":0,\"seconds\":0.0,\
-             \"duplicates\":5,\"skipped\":0,\"suspicious\":0,\"rejects_file\":null,\"held\":null}"
-        );
     }
 }
