@@ -153,11 +153,12 @@ fn a_file_is_taken_once_it_has_stopped_changing() {
     fs::write(folders.path("b.csv"), rows(5..6, "a")).unwrap();
     let file = File::options().write(true).open(folders.path("b.csv")).unwrap();
     file.set_modified(folders.wall + Duration::from_secs(9999)).unwrap();
+    drop(file);
     folders.pass_after(1);
     folders.pass_after(4);
     assert!(folders.path("b.csv").exists());
     folders.pass_after(1);
-    assert!(folders.path("done/b.csv").exists());
+    assert!(folders.path("done/b.csv").exists(), "{:?}", folders.files());
 }
 
 #[test]

@@ -11,8 +11,9 @@ fn mode(path: &Path) -> u32 {
 
 /// As a mapping reads it that ignores the two columns.
 fn without_words(rejects: &str) -> String {
-    let mut rows = csv::ReaderBuilder::new().has_headers(false).from_reader(rejects.as_bytes());
-    let mut out = csv::Writer::from_writer(Vec::new());
+    let mut rows =
+        csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(rejects.as_bytes());
+    let mut out = csv::WriterBuilder::new().flexible(true).from_writer(Vec::new());
     let mut ours = None;
     for row in rows.records().map(Result::unwrap) {
         let ours = ours.get_or_insert_with(|| {
