@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use rustix::process::{getegid, geteuid, getgroups};
 
 use super::{dir::NodeDir, node::Node};
 use crate::sources::{
@@ -29,7 +30,7 @@ const GROUPS_BYTES_MAX: u64 = 4 << 20;
 /// The inbox of a node.
 pub(super) fn of(node: &Node, dir: &NodeDir) -> anyhow::Result<Inbox> {
     let settings = &node.config.inbox;
-    let group = settings.group.as_deref().map(group_number).transpose()?;
+    let group = settings.group.as_deref().map(own_group).transpose()?;
     let mut readings = HashMap::new();
     for (dataset, encoding) in &settings.encoding {
         let encoding = encoding.parse().map_err(|error| {
@@ -47,6 +48,21 @@ pub(super) fn of(node: &Node, dir: &NodeDir) -> anyhow::Result<Inbox> {
         access: Access { group },
         readings,
     })
+}
+
+/// The number of a group that this process may give files to.
+fn own_group(group: &str) -> anyhow::Result<u32> {
+    let number = group_number(group)?;
+    let is_member = geteuid().is_root()
+        || getegid().as_raw() == number
+        || getgroups()?.iter().any(|one| one.as_raw() == number);
+    if !is_member {
+        bail!(
+            "creditsync.toml: inbox.group: 运行 creditsync 的用户不属于组“{group}”，请执行 usermod -aG {group} creditsync 后重启 / \
+             the user that creditsync runs as is no member of the group '{group}': usermod -aG {group} creditsync, and start it again"
+        );
+    }
+    Ok(number)
 }
 
 /// A group's number, by its name or by itself.
@@ -88,6 +104,12 @@ mod tests {
         assert_eq!((number_in(text, "sft"), number_in(text, "sftp2")), (None, None));
         assert_eq!(number_in(text, "broken"), None);
         assert_eq!(group_number("1234").unwrap(), 1234);
+        let own = getegid().as_raw();
+        assert_eq!(own_group(&own.to_string()).unwrap(), own);
+        if !geteuid().is_root() {
+            let error = own_group("4000000000").unwrap_err().to_string();
+            assert!(error.contains("usermod"), "{error}");
+        }
         let error = group_number("no-such-group-anywhere").unwrap_err().to_string();
         assert!(error.contains("inbox.group") && error.contains("groupadd"), "{error}");
     }

@@ -12,15 +12,12 @@ use protocol::schema::Schema;
 use super::{
     super::{
         map::Mapping,
-        rows::{Fields, Place, RowProblem},
+        rows::{Fields, Place, REJECT_COLUMNS, RowProblem, is_reject_column},
         validate::{RowIssue, Severity},
     },
     place::place_words,
 };
 
-/// Labels of the two columns in front of rejected rows. A mapping ignores columns
-/// of that name, so that a mended file can be delivered as it is.
-pub const REJECT_COLUMNS: [&str; 2] = ["问题/problem", "怎么办/what to do"];
 /// Allowed values that are listed: more do not fit a cell that people read.
 const VALUES_LISTED_MAX: usize = 20;
 /// Text of a malformed line that is repeated: two cells of a spreadsheet. A longer
@@ -37,7 +34,8 @@ const MEND_FIRST: &str = "←改好后删除本格/delete this cell when mended"
 pub(in crate::ingest) struct Describer {
     fields: Vec<FieldWords>,
     /// The first part's columns, which all rejected rows are brought into, but for
-    /// those of [`REJECT_COLUMNS`].
+    /// those of
+    /// [`REJECT_COLUMNS`].
     columns: Vec<Column>,
     parts: Vec<String>,
     /// The rejects file takes no more rows.
@@ -78,7 +76,7 @@ impl Describer {
         });
         Self {
             fields: fields.collect(),
-            columns: columns.filter(|column| !is_ours(&column.label)).collect(),
+            columns: columns.filter(|column| !is_reject_column(&column.label)).collect(),
             parts,
             full: AtomicBool::new(false),
         }
@@ -92,6 +90,11 @@ impl Describer {
     /// The labels of the delivered columns.
     pub fn labels(&self) -> impl Iterator<Item = &str> {
         self.columns.iter().map(|column| column.label.as_str())
+    }
+
+    /// The labels of the rejects file.
+    pub fn header(&self) -> impl Iterator<Item = &str> {
+        REJECT_COLUMNS.into_iter().chain(self.labels())
     }
 
     /// A field's Chinese title.
@@ -191,11 +194,6 @@ impl Describer {
         cells.push(MEND_FIRST);
         cells
     }
-}
-
-/// Whether a column is one that this module has put in front of rows.
-pub fn is_ours(label: &str) -> bool {
-    REJECT_COLUMNS.contains(&label.trim())
 }
 
 fn listed(values: &[String]) -> Option<String> {

@@ -26,12 +26,7 @@ pub(super) use self::{
     rejects::{RejectedRows, RejectsFile},
     tally::Tally,
 };
-pub use self::{
-    describe::{REJECT_COLUMNS, is_ours},
-    rejects::REJECT_ROWS_MAX,
-    tally::Details,
-    text::Outcome,
-};
+pub use self::{rejects::REJECT_ROWS_MAX, tally::Details, text::Outcome};
 
 /// The counts of one import.
 #[derive(Serialize, Deserialize, Default, Debug, Clone, PartialEq)]

@@ -4,7 +4,7 @@
 //! Rows are written down where they are checked, on all cores
 //! ([`RejectedRows`]), and appended to the file in the delivery's order
 //! ([`RejectsFile`]). A person mends them in a spreadsheet and delivers the file
-//! again; the two columns are ignored then ([`REJECT_COLUMNS`]).
+//! again; the two columns are ignored then (`rows::REJECT_COLUMNS`).
 //!
 //! Invariants: the file is readable for its owner only, because it holds personal
 //! data as delivered, and nothing of a row goes anywhere else; a cell is exactly
@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::describe::{Describer, REJECT_COLUMNS};
+use super::describe::Describer;
 
 /// Most rows of a rejects file: it opens in a spreadsheet, and nobody mends more
 /// by hand. A file that is wrong throughout is wrong at its source.
@@ -113,7 +113,7 @@ fn create(path: &Path, describer: &Describer) -> io::Result<BufWriter<File>> {
     let mut out = BufWriter::new(file);
     // Without the mark Excel takes UTF-8 for the system's legacy encoding.
     let mut header = "\u{feff}".as_bytes().to_vec();
-    push_record(&mut header, REJECT_COLUMNS.into_iter().chain(describer.labels()));
+    push_record(&mut header, describer.header());
     out.write_all(&header)?;
     Ok(out)
 }

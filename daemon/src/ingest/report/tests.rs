@@ -7,7 +7,7 @@ use protocol::schema::{Field, FieldType, RawSchema, Schema};
 use super::{
     super::{
         map::Mapping,
-        rows::{Fields, Place, RowNote, RowProblem, Span},
+        rows::{Fields, Place, REJECT_COLUMNS, RowNote, RowProblem, Span},
         validate::{RowIssue, Severity, Validator},
     },
     tally::PLACES_MAX,

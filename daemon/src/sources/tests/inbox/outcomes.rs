@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use super::*;
-use crate::ingest::report::is_ours;
+use crate::ingest::rows::is_reject_column;
 
 fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
@@ -17,7 +17,9 @@ fn without_words(rejects: &str) -> String {
     let mut ours = None;
     for row in rows.records().map(Result::unwrap) {
         let ours = ours.get_or_insert_with(|| {
-            row.iter().take_while(|label| is_ours(label.trim_start_matches('\u{feff}'))).count()
+            row.iter()
+                .take_while(|label| is_reject_column(label.trim_start_matches('\u{feff}')))
+                .count()
         });
         out.write_record(row.iter().skip(*ours)).unwrap();
     }
