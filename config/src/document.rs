@@ -278,10 +278,12 @@ fn in_plain_words(message: &str) -> String {
         ("invalid type: ", "wrong type: "),
         ("invalid value: ", "wrong value: "),
         ("expected i64", "expected a whole number"),
+        ("expected u16", "expected a whole number from 0 to 65535"),
         ("expected u32", "expected a whole number from 0 to 4294967295"),
         ("expected a boolean", "expected true or false"),
         ("expected a sequence", "expected a list"),
         ("expected struct Field", "expected a table"),
+        ("expected struct Years", "expected a table such as { from = 1900, to = 2100 }"),
         ("map, expected", "table, expected"),
         ("sequence, expected", "list, expected"),
     ] {

@@ -6,7 +6,10 @@
 use std::collections::BTreeSet;
 
 use config::catalogue::{parse_schema, render_schema, standard};
-use protocol::schema::{FieldType, Schema};
+use protocol::{
+    schema::{DateOrder, FieldType, Schema, Years},
+    value::Date,
+};
 
 fn dataset(name: &str) -> Schema {
     standard().into_iter().find(|schema| schema.dataset().as_str() == name).unwrap()
@@ -189,7 +192,7 @@ fn keys_that_are_missing_unknown_or_wrongly_typed_are_reported_at_once() {
             "line 2, column 11: version: wrong value: integer '-1', expected a whole number from 0 to \
          4294967295",
             "line 5, column 1: owner: unknown key; known here: dataset, version, title_zh, title_en, \
-         source, key, field; correct or delete it",
+         source, key, null_texts, ignore, dates, field; correct or delete it",
             "line 12, column 1: field.kind.title_zh: is missing; write the field's title",
             "line 15, column 8: field.kind.type: 'string' is not known here; write one of text, code, \
          uscc, integer, decimal, date",
@@ -227,7 +230,6 @@ fn a_schema_that_contradicts_itself_names_every_place() {
             ("line 6, column 1", "sort"),
             ("line 13, column 1", "field.code"),
             ("line 13, column 1", "field.code"),
-            ("line 13, column 1", "field.code"),
         ],
         "{lines:#?}"
     );
@@ -238,4 +240,82 @@ fn a_text_that_is_not_toml_names_line_and_column() {
     let lines = lines("dataset = \"list\"\nversion 1\n");
     assert_eq!(lines.len(), 1);
     assert!(lines[0].starts_with("line 2, column 9: this is not TOML"), "{lines:?}");
+}
+
+#[test]
+fn what_a_dataset_says_of_values_is_read_and_rendered_back() {
+    let text = format!(
+        "dataset = \"list\"\nversion = 1\ntitle_zh = \"名单\"\ntitle_en = \"List\"\nkey = [\"code\"]\n\
+         null_texts = [\"\\\\N\", \"无\"]\nignore = [\"序号\"]\ndates = {{ from = 1949, to = 2050 }}\n\
+         {GOOD_FIELD}[[field]]\nname = \"until\"\ntitle_zh = \"有效期至\"\ntitle_en = \"Until\"\n\
+         type = \"date\"\ndate_order = \"dmy\"\nopen_end = true\nnull_texts = []\n\
+         dates = {{ from = 2000, to = 2099 }}\n"
+    );
+    let schema = parse_schema(&text).unwrap();
+    assert_eq!(schema.null_texts(0), ["\\N", "无"]);
+    assert_eq!(schema.null_texts(1), [] as [&str; 0]);
+    assert_eq!(schema.years(0), Years { from: 1949, to: 2050 });
+    assert_eq!(schema.years(1), Years { from: 2000, to: 2099 });
+    assert!(schema.ignores("序 号"));
+    let until = &schema.fields()[1];
+    assert_eq!((until.date_order, until.open_end), (DateOrder::Dmy, Date::new(9999, 12, 31)));
+    let rendered = render_schema(&schema);
+    assert_eq!(parse_schema(&rendered), Ok(schema), "{rendered}");
+    let rendered = rendered.replace("open_end = true", "open_end = \"2099-12-31\"");
+    assert_eq!(parse_schema(&rendered).unwrap().fields()[1].open_end, Date::new(2099, 12, 31));
+}
+
+#[test]
+fn mistakes_in_what_a_dataset_says_of_values_are_told_in_plain_words() {
+    let text = format!(
+        "dataset = \"list\"\nversion = 1\ntitle_zh = \"名单\"\ntitle_en = \"List\"\nkey = [\"code\"]\n\
+         null_texts = \"无\"\ndates = \"1900-2100\"\n{GOOD_FIELD}dates = {{ from = -1, to = 2099 }}\n\
+         date_order = \"DMY\"\nopen_end = \"never\"\n"
+    );
+    assert_eq!(
+        lines(&text),
+        [
+            "line 6, column 14: null_texts: wrong type: string \"无\", expected a list",
+            "line 7, column 9: dates: wrong type: string \"1900-2100\", expected a table such as { from = 1900, to = 2100 }",
+            "line 14, column 18: field.code.dates.from: wrong value: integer '-1', expected a whole \
+             number from 0 to 65535",
+            "line 15, column 14: field.code.date_order: 'DMY' is not known here; write one of ymd, dmy, mdy",
+            "line 16, column 12: field.code.open_end: wrong value: string \"never\", expected true, or \
+             the day that the layout writes, such as \"2099-12-31\"",
+        ]
+    );
+}
+
+#[test]
+fn the_documented_examples_are_schemas() {
+    for name in ["datasets.md", "datasets.zh-CN.md"] {
+        let path = format!("{}/../docs/{name}", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let examples: Vec<&str> =
+            text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        assert!(!examples.is_empty(), "{name} has no example");
+        for example in examples {
+            let schema = parse_schema(example).unwrap_or_else(|errors| panic!("{name}: {errors}"));
+            // The example shows every key that there is.
+            let written = serde_json::to_string(schema.raw()).unwrap();
+            for key in [
+                "source",
+                "null_texts",
+                "ignore",
+                "dates",
+                "aliases",
+                "required",
+                "personal",
+                "length_max",
+                "values",
+                "strict",
+                "scale_max",
+                "legacy_codes",
+                "date_order",
+                "open_end",
+            ] {
+                assert!(written.contains(&format!("\"{key}\":")), "{name}: {key}");
+            }
+        }
+    }
 }

@@ -25,6 +25,7 @@ pub mod record;
 pub mod schema;
 pub mod session;
 pub mod sign;
+pub mod text;
 pub mod tree;
 pub mod uscc;
 pub mod value;

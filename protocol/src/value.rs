@@ -168,6 +168,14 @@ impl Date {
         Some(Self { year, month, day })
     }
 
+    /// Reads the canonical spelling, `2019-03-01`, and no other.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (year, rest) = text.split_once('-')?;
+        let (month, day) = rest.split_once('-')?;
+        let date = Self::new(year.parse().ok()?, month.parse().ok()?, day.parse().ok()?)?;
+        (date.to_string() == text).then_some(date)
+    }
+
     /// Year, month and day.
     pub fn parts(self) -> (u16, u8, u8) {
         (self.year, self.month, self.day)
@@ -208,6 +216,10 @@ mod tests {
         assert!(Date::new(2023, 2, 29).is_none());
         assert!(Date::new(0, 1, 1).is_none());
         assert!(Date::new(2023, 13, 1).is_none());
+        assert_eq!(Date::parse("2024-02-29"), Date::new(2024, 2, 29));
+        for bad in ["", "2023-02-29", "2024-2-29", "+2024-02-29", "2024-02-29 ", "20240229"] {
+            assert_eq!(Date::parse(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -13,10 +13,12 @@ mod e2e {
     mod crash;
     mod disk;
     mod files;
+    mod handed;
     mod identity;
     mod inbox;
     mod key_files;
     mod link;
+    mod meeting;
     mod own_pki;
     mod real_data;
     mod repair;

@@ -1,20 +1,28 @@
 //! The local interface: how other commands speak to a running daemon.
 //!
 //! A Unix socket in the node's directory, one JSON object a line: one
-//! [`Request`], then any number of [`Reply`]s, the last of which is
-//! [`Reply::Done`] or [`Reply::Failed`]. The socket's file is its protection:
-//! only its owner may open it. What a request does is the handler's business.
+//! [`Request`], with an open file where it is about one, then any number of
+//! [`Reply`]s, the last of which is [`Reply::Done`] or [`Reply::Failed`]. The
+//! socket's file is its protection: only its owner may open it.
+//!
+//! Invariant: [`Reply::Taken`] goes out before anything of a request is done. So
+//! a command that got no reply at all knows that nothing of it was done, and may
+//! ask again. Not here: what a request does (the handler).
 
 mod client;
+mod handover;
 mod server;
+
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    client::ask,
+    client::{answers, ask},
     server::{Handler, Server},
 };
-use crate::ingest::Progress;
+use crate::{ingest::Progress, sources::Reading};
 
 /// Longest request line: the largest is a dataset's schema file.
 pub const REQUEST_BYTES_MAX: u64 = 1024 * 1024;
@@ -31,12 +39,13 @@ pub enum Request {
     Import {
         /// The dataset.
         dataset: String,
-        /// The file, as an absolute path.
+        /// The absolute path of the file, which messages name. What is read is
+        /// the open file that comes with the request.
         path: String,
         /// The file is the whole partition.
         full: bool,
-        /// `auto` or an encoding's name.
-        encoding: String,
+        /// How it is to be read.
+        reading: Reading,
         /// Seconds to wait for the hub to hold it, if it is to be waited for.
         wait_s: Option<u32>,
     },
@@ -163,6 +172,18 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether an open file comes with it.
+    pub fn brings_file(&self) -> bool {
+        matches!(self, Request::Import { .. })
+    }
+
+    /// Whether only a daemon can do all of it.
+    pub fn needs_daemon(&self) -> bool {
+        matches!(self, Request::Import { wait_s: Some(_), .. })
+    }
+}
+
 /// What an export looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -177,6 +198,9 @@ pub enum ExportFormat {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
+    /// The daemon has the whole request and begins with it: from now on it may
+    /// have been done, whatever becomes of the answer.
+    Taken,
     /// How far an import has come.
     Progress(Progress),
     /// A piece of an export.

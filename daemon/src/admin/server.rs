@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    fs::File,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -9,31 +10,46 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    io::AsyncWriteExt as _,
     net::{UnixListener, UnixStream},
     sync::{Semaphore, mpsc},
+    task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{REQUEST_BYTES_MAX, Reply, Request};
+use super::{
+    Reply, Request,
+    handover::{self, Received},
+};
 
 /// Commands that are served at once; more wait.
 const COMMANDS_MAX: usize = 16;
 /// A request has to arrive within this time: who says nothing must not hold a
 /// slot.
 const REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a daemon that ends goes on answering: half of what it gives its tasks.
+const ANSWERS_MAX: Duration = Duration::from_secs(5);
+/// After an accept that failed, this long passes before the next one.
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 /// Replies that may wait for a slow reader; the command then waits too.
 const REPLIES_WAITING_MAX: usize = 16;
 /// How far a command has come is told no more often than anybody could read it,
 /// and not at all of one that takes less: each time wakes a thread here and one
 /// in the command.
-const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+pub(super) const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// Does what a request asks. It blocks, on a thread of its own; `reply` fails
 /// when nobody listens any more, for progress within [`PROGRESS_EVERY`].
 pub trait Handler: Send + Sync + 'static {
     /// Everything but the last reply goes to `reply`, the last one is returned.
-    fn handle(&self, request: Request, reply: &dyn Fn(Reply) -> anyhow::Result<()>) -> Reply;
+    /// `file` came with the request if [`Request::brings_file`]; what kind of file
+    /// it is has not been looked at.
+    fn handle(
+        &self,
+        request: Request,
+        file: Option<File>,
+        reply: &dyn Fn(Reply) -> anyhow::Result<()>,
+    ) -> Reply;
 }
 
 /// A bound socket.
@@ -56,20 +72,25 @@ impl Server {
         Ok(Self { listener, path: path.to_owned() })
     }
 
-    /// Serves commands until `shutdown`.
+    /// Serves commands until `shutdown`; answers that are under way then get
+    /// [`ANSWERS_MAX`].
     pub async fn run(self, handler: Arc<dyn Handler>, shutdown: CancellationToken) {
+        let Self { listener, path } = self;
         let slots = Arc::new(Semaphore::new(COMMANDS_MAX));
+        let mut serving = JoinSet::new();
         loop {
-            let stream = tokio::select! {
-                accepted = self.listener.accept() => accepted,
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
                 () = shutdown.cancelled() => break,
+                // Reaped as they end.
+                Some(_) = serving.join_next() => continue,
             };
-            match stream {
+            match accepted {
                 Ok((stream, _)) => {
                     let (handler, slots) = (handler.clone(), slots.clone());
-                    tokio::spawn(async move {
-                        let Ok(_slot) = slots.acquire().await else { return };
-                        if let Err(error) = serve(stream, handler).await {
+                    let shutdown = shutdown.clone();
+                    serving.spawn(async move {
+                        if let Err(error) = serve(stream, handler, &slots, &shutdown).await {
                             tracing::debug!(%error, "a local command went away");
                         }
                     });
@@ -77,30 +98,48 @@ impl Server {
                 Err(error) => {
                     tracing::warn!(%error, "the local socket does not accept");
                     // Out of descriptors, most likely: do not spin.
-                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
                 }
             }
         }
-        let _ = std::fs::remove_file(&self.path);
+        // In this order: who finds no socket waits for the directory, and who was
+        // not accepted any more is told by the closed connection.
+        let _ = std::fs::remove_file(&path);
+        drop(listener);
+        let ended = async { while serving.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(ANSWERS_MAX, ended).await;
     }
 }
 
-async fn serve(stream: UnixStream, handler: Arc<dyn Handler>) -> std::io::Result<()> {
-    let (read, mut write) = stream.into_split();
-    let mut line = String::new();
-    let mut read = BufReader::new(read.take(REQUEST_BYTES_MAX));
-    tokio::time::timeout(REQUEST_WAIT_MAX, read.read_line(&mut line))
-        .await
-        .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
-    if line.is_empty() {
-        return Ok(());
-    }
-    if !line.ends_with('\n') {
-        let reply = Reply::Failed("the request is longer than 1 MiB, or was cut".to_owned());
-        let mut line = serde_json::to_string(&reply).map_err(std::io::Error::other)?;
-        line.push('\n');
-        return write.write_all(line.as_bytes()).await;
-    }
+/// Serves one command. At a shutdown a request that was not taken is dropped
+/// without a word, which says that nothing of it was done.
+async fn serve(
+    mut stream: UnixStream,
+    handler: Arc<dyn Handler>,
+    slots: &Semaphore,
+    shutdown: &CancellationToken,
+) -> std::io::Result<()> {
+    let take = async {
+        // The semaphore is never closed.
+        let slot = slots.acquire().await.map_err(std::io::Error::other)?;
+        let received = tokio::time::timeout(REQUEST_WAIT_MAX, handover::receive(&stream))
+            .await
+            .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+        std::io::Result::Ok((slot, received))
+    };
+    let (_slot, received) = tokio::select! {
+        // A request that is here when the shutdown comes is not begun with.
+        biased;
+        () = shutdown.cancelled() => return Ok(()),
+        taken = take => taken?,
+    };
+    let (request, file) = match parse(received) {
+        Ok(Some(parsed)) => parsed,
+        Ok(None) => return Ok(()),
+        Err(text) => return tell(&mut stream, &Reply::Failed(text)).await,
+    };
+    // Before anything is done: a command that does not hear it asks again.
+    tell(&mut stream, &Reply::Taken).await?;
     let (sender, mut replies) = mpsc::channel::<Reply>(REPLIES_WAITING_MAX);
     let handling = tokio::task::spawn_blocking(move || {
         let told = Cell::new(Instant::now());
@@ -113,80 +152,39 @@ async fn serve(stream: UnixStream, handler: Arc<dyn Handler>) -> std::io::Result
             }
             sender.blocking_send(reply).map_err(|_| anyhow::anyhow!("the command went away"))
         };
-        let last = match serde_json::from_str::<Request>(&line) {
-            Ok(request) => handler.handle(request, &reply),
-            Err(error) => {
-                Reply::Failed(format!("the daemon does not understand the command: {error}"))
-            }
-        };
-        let _ = reply(last);
+        let _ = reply(handler.handle(request, file, &reply));
     });
     while let Some(reply) = replies.recv().await {
-        let mut line = serde_json::to_string(&reply).map_err(std::io::Error::other)?;
-        line.push('\n');
-        write.write_all(line.as_bytes()).await?;
+        tell(&mut stream, &reply).await?;
     }
     handling.await.map_err(std::io::Error::other)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ingest::Progress;
-
-    const PROGRESS: Progress = Progress { bytes_read: 1, bytes_total: 2, rows: 3, compared: 0 };
-
-    /// Tells its progress without a pause, for a time or as long as anybody
-    /// listens.
-    struct Teller {
-        time: Duration,
-        ended: Arc<Semaphore>,
-    }
-
-    impl Handler for Teller {
-        fn handle(&self, _: Request, reply: &dyn Fn(Reply) -> anyhow::Result<()>) -> Reply {
-            let started = Instant::now();
-            while started.elapsed() < self.time {
-                if reply(Reply::Progress(PROGRESS)).is_err() {
-                    self.ended.add_permits(1);
-                    break;
-                }
-                std::thread::yield_now();
-            }
-            Reply::Done { value: serde_json::Value::Null, attention: false }
+/// The request and its file, nothing if the command went away, or why it is
+/// refused.
+fn parse(received: Received) -> Result<Option<(Request, Option<File>)>, String> {
+    let (line, file) = match received {
+        Received::Line(line, file) => (line, file),
+        Received::Nothing => return Ok(None),
+        Received::Refused(text) => return Err(text.to_owned()),
+    };
+    let request: Request = serde_json::from_str(&line)
+        .map_err(|error| format!("the daemon does not understand the command: {error}"))?;
+    match (request.brings_file(), file) {
+        (true, None) => {
+            Err("the command did not hand its file to the daemon: is it of another version? / \
+             命令未将文件交给守护进程，两者版本是否不同？"
+                .to_owned())
         }
-    }
-
-    #[tokio::test]
-    async fn progress_is_told_now_and_then() {
-        for periods in [0, 3] {
-            let started = Instant::now();
-            let time = PROGRESS_EVERY * periods + PROGRESS_EVERY / 2;
-            let (mut here, there) = UnixStream::pair().unwrap();
-            let teller = Teller { time, ended: Arc::new(Semaphore::new(0)) };
-            let serving = tokio::spawn(serve(there, Arc::new(teller)));
-            here.write_all(b"{\"command\":\"status\"}\n").await.unwrap();
-            let mut text = String::new();
-            here.read_to_string(&mut text).await.unwrap();
-            serving.await.unwrap().unwrap();
-            let told = text.lines().filter(|line| line.contains("\"progress\"")).count() as u128;
-            let most = started.elapsed().as_millis() / PROGRESS_EVERY.as_millis();
-            assert!(told <= most, "{told} times within {most} periods");
-            assert!(told > 0 || periods == 0);
-            assert!(text.lines().last().unwrap().contains("\"done\""), "{text}");
+        (false, Some(_)) => {
+            Err("the request brings a file that it has no use for / 该请求不应附带文件".to_owned())
         }
+        (_, file) => Ok(Some((request, file.map(File::from)))),
     }
+}
 
-    #[tokio::test]
-    async fn a_command_that_went_away_is_noticed() {
-        let (mut here, there) = UnixStream::pair().unwrap();
-        let ended = Arc::new(Semaphore::new(0));
-        let teller = Teller { time: Duration::from_secs(10), ended: ended.clone() };
-        let serving = tokio::spawn(serve(there, Arc::new(teller)));
-        here.write_all(b"{\"command\":\"status\"}\n").await.unwrap();
-        drop(here);
-        serving.await.unwrap().unwrap_err();
-        let ended = tokio::time::timeout(Duration::from_secs(5), ended.acquire()).await;
-        assert!(ended.is_ok(), "it goes on for nobody");
-    }
+async fn tell(stream: &mut UnixStream, reply: &Reply) -> std::io::Result<()> {
+    let mut line = serde_json::to_string(reply).map_err(std::io::Error::other)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes()).await
 }

@@ -3,7 +3,9 @@
 
 use std::{
     cell::Cell,
-    path::{Path, PathBuf},
+    ffi::OsStr,
+    fs::File,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -43,8 +45,8 @@ type Heed<'a> = &'a dyn Fn(Reply) -> anyhow::Result<()>;
 const WAIT_LOOK: Duration = Duration::from_millis(250);
 
 impl Handler for Node {
-    fn handle(&self, request: Request, reply: Heed<'_>) -> Reply {
-        match self.execute(request, reply) {
+    fn handle(&self, request: Request, file: Option<File>, reply: Heed<'_>) -> Reply {
+        match self.execute(request, file, reply) {
             Ok((value, attention)) => Reply::Done { value, attention },
             Err(error) => Reply::Failed(format!("{error:#}")),
         }
@@ -52,14 +54,20 @@ impl Handler for Node {
 }
 
 impl Node {
-    /// Does what a request asks. Blocks.
-    pub fn execute(&self, request: Request, reply: Heed<'_>) -> anyhow::Result<Answer> {
+    /// Does what a request asks, with the file that it brings. Blocks.
+    pub fn execute(
+        &self,
+        request: Request,
+        file: Option<File>,
+        reply: Heed<'_>,
+    ) -> anyhow::Result<Answer> {
         match request {
             Request::Status => Ok((status::status(self)?, false)),
-            Request::Import { dataset, path, full, encoding, wait_s } => {
+            Request::Import { dataset, path, full, reading, wait_s } => {
                 if wait_s.is_some() && self.started.is_none() {
                     bail!(
-                        "no daemon runs here, so nothing would reach the hub: start it, or leave out --wait"
+                        "no daemon runs here, so nothing would reach the hub: start it, or leave out --wait / \
+                         本节点未在运行，数据不会送达市中心：请先启动节点，或去掉 --wait"
                     );
                 }
                 let last = Cell::new(None);
@@ -69,7 +77,7 @@ impl Node {
                     }
                     reply(told)
                 };
-                let imported = self.import(&dataset, path.into(), full, &encoding, &noting)?;
+                let imported = self.import(&dataset, &path, file, full, reading, &noting)?;
                 // Of a held delivery nothing is on its way.
                 match wait_s.filter(|_| imported.0["held"].is_null()) {
                     None => Ok(imported),
@@ -139,15 +147,17 @@ impl Node {
     fn import(
         &self,
         dataset: &str,
-        path: PathBuf,
+        path: &str,
+        file: Option<File>,
         full: bool,
-        encoding: &str,
+        reading: Reading,
         reply: Heed<'_>,
     ) -> anyhow::Result<Answer> {
+        // Both sides of the socket see to that.
+        let file = file.context("the import brings no open file")?;
         let dataset = DatasetId::new(dataset)?;
-        let encoding =
-            encoding.parse().map_err(|error| anyhow::anyhow!("--encoding {encoding}: {error}"))?;
-        let source = DeliveredFile::open(&path, Links::Follow, Reading { encoding })?;
+        let name = Path::new(path).file_name().map_or(path.into(), OsStr::to_string_lossy);
+        let source = DeliveredFile::new(name.into_owned(), file, reading)?;
         let request = ImportRequest {
             rejects: rejects_path(&self.dir.rejects(), &dataset),
             dataset,

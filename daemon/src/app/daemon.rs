@@ -15,6 +15,7 @@ use certs::{
 };
 use protocol::{id::PartitionId, message::CloseCode};
 use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
     sync::{
         Notify,
         broadcast::{self, error::RecvError},
@@ -24,7 +25,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{dir::NodeDir, hub, inbox, node::Node, renewal};
+use super::{dir::NodeDir, hub, inbox, lock::Occupant, node::Node, renewal};
 use crate::{
     admin,
     net::{Accepted, Dialer, Listener, Places, Quiet},
@@ -46,10 +47,14 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
     // What an interrupted change of keys has left is finished by it, which waits
     // for the store.
     let opening = dir.clone();
-    let mut node = tokio::task::spawn_blocking(move || Node::open(&opening)).await??;
+    let mut node =
+        tokio::task::spawn_blocking(move || Node::open(&opening, Occupant::Daemon)).await??;
     node.started = Some(Instant::now());
     let node = Arc::new(node);
     let shutdown = node.shutdown.clone();
+    // Before anybody can ask for anything: a request that was begun with is
+    // answered, also where the end follows the start at once.
+    let mut signals = Signals::new()?;
     let socket = dir.socket();
     let server = admin::Server::bind(&socket)
         .with_context(|| format!("make the local socket {}", socket.display()))?;
@@ -93,7 +98,7 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
     tasks.spawn(renewal::keep_renewed(node.clone(), hangup.clone(), shutdown.clone()));
     ready();
 
-    let outcome = wait(&node, &hangup, &mut tasks).await;
+    let outcome = wait(&node, &mut signals, &hangup, &mut tasks).await;
     shutdown.cancel();
     let drained =
         tokio::time::timeout(SHUTDOWN_MAX, async { while tasks.join_next().await.is_some() {} });
@@ -117,19 +122,37 @@ fn reset_seed(dir: &NodeDir) -> anyhow::Result<Vec<u8>> {
     Ok(seed.to_vec())
 }
 
+/// The signals that a daemon heeds, from now on.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Waits for a signal, or for a reason to give up.
-async fn wait(node: &Node, reload: &Notify, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+async fn wait(
+    node: &Node,
+    signals: &mut Signals,
+    reload: &Notify,
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<()> {
     let mut look = tokio::time::interval(STORE_CHECK);
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            _ = signals.terminate.recv() => return Ok(()),
+            _ = signals.interrupt.recv() => return Ok(()),
             // As daemons do; and a terminal that is closed does not end a node.
-            _ = hangup.recv() => reload.notify_one(),
+            _ = signals.hangup.recv() => reload.notify_one(),
             Some(ended) = tasks.join_next() => {
                 // No task ends before the shutdown; a panic is one that did.
                 ended.context("a part of the daemon failed")?;

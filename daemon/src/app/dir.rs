@@ -1,21 +1,15 @@
-//! A node's directory: what lies where, and the lock that keeps a second
-//! daemon out.
+//! A node's directory: what lies where. Not here: who may work in it (`lock`).
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
-    io::{Read as _, Seek as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
-use rustix::fs::{FlockOperation, flock};
 
 /// Linux' limit for the path of a Unix socket, without its final zero byte.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
-/// A command waits this long for another one to let go of the directory.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A node's directory.
 #[derive(Debug, Clone)]
@@ -107,6 +101,11 @@ impl NodeDir {
         self.0.join("run")
     }
 
+    /// What says that a process works in this directory.
+    pub(super) fn lock_file(&self) -> PathBuf {
+        self.run().join("lock")
+    }
+
     /// The local socket.
     pub fn socket(&self) -> PathBuf {
         self.run().join("admin.sock")
@@ -135,42 +134,4 @@ impl NodeDir {
         }
         Ok(())
     }
-
-    /// Takes the directory for this process until the answer is dropped.
-    pub fn lock(&self) -> anyhow::Result<DirLock> {
-        let path = self.run().join("lock");
-        self.create()?;
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .with_context(|| format!("open {}", path.display()))?;
-        let began = Instant::now();
-        while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            if began.elapsed() < LOCK_PATIENCE {
-                std::thread::sleep(LOCK_PATIENCE / 40);
-                continue;
-            }
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder);
-            bail!(
-                "{} is in use by another creditsync (process {}). Stop it first, or use --dir",
-                self.0.display(),
-                holder.trim()
-            );
-        }
-        // Only for the message above.
-        let _ = file.set_len(0).and_then(|()| file.rewind());
-        let _ = write!(file, "{}", std::process::id());
-        Ok(DirLock { _file: file })
-    }
-}
-
-/// The lock on a node's directory.
-#[derive(Debug)]
-pub struct DirLock {
-    _file: File,
 }

@@ -36,7 +36,7 @@ pub(super) fn of(node: &Node, dir: &NodeDir) -> anyhow::Result<Inbox> {
         let encoding = encoding.parse().map_err(|error| {
             anyhow::anyhow!("creditsync.toml: inbox.encoding.{dataset}: {error}")
         })?;
-        readings.insert(dataset.clone(), Reading { encoding });
+        readings.insert(dataset.clone(), Reading { encoding, ..Reading::default() });
     }
     Ok(Inbox {
         dir: dir.inbox(),

@@ -21,6 +21,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::{
     dir::NodeDir,
+    lock::Occupant,
     node::{ca_dirs, load_anchor, open_store, passphrase},
 };
 use crate::membership::Membership;
@@ -43,16 +44,16 @@ pub struct NewHub {
 /// Makes a hub in `dir`. The configuration is written last: a directory without
 /// it is not a node, and can be removed and made again.
 pub fn init(dir: &NodeDir, hub: &NewHub) -> anyhow::Result<()> {
-    if dir.is_node() {
-        bail!("{} is a node already; choose another --dir", dir.path().display());
-    }
+    check_free(dir)?;
     let identity = Identity::new(&hub.federation, &hub.node);
     identity.check()?;
     config::check_display_name(&hub.name)
         .map_err(|problem| anyhow::anyhow!("--name: {problem}"))?;
     dir.check_length()?;
     dir.create()?;
-    let _lock = dir.lock()?;
+    let _lock = dir.lock(Occupant::Command)?;
+    // Again: whoever had the directory may have made a node of it.
+    check_free(dir)?;
     let config = new_config(hub);
     let now = OffsetDateTime::now_utc();
 
@@ -103,6 +104,14 @@ pub fn init(dir: &NodeDir, hub: &NewHub) -> anyhow::Result<()> {
     store.set_signer(signing_key.into());
     store.commit_own_later(changes)?.wait().context("write _federation")?;
     keyfile::write_public(&dir.config(), config.render_new().as_bytes())?;
+    Ok(())
+}
+
+/// Refuses a directory that is a node.
+pub(super) fn check_free(dir: &NodeDir) -> anyhow::Result<()> {
+    if dir.is_node() {
+        bail!("{} is a node already; choose another --dir", dir.path().display());
+    }
     Ok(())
 }
 

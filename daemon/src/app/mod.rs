@@ -1,7 +1,7 @@
 //! Puts the node together: opens it, makes one, joins one, runs one, and does
 //! what commands ask.
 //!
-//! - [`dir`]: what lies where in a node's directory;
+//! - [`dir`]: what lies where in a node's directory; [`lock`]: who works in it;
 //! - [`node`]: the opened node;
 //! - [`init`]: how a hub comes to be;
 //! - [`hub`]: the hub's office: who belongs, with which keys and certificates;
@@ -24,6 +24,7 @@ mod inbox;
 pub mod init;
 mod keeper;
 mod keys;
+pub mod lock;
 pub mod member;
 pub mod node;
 mod renewal;

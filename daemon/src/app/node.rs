@@ -25,10 +25,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     alarms::Alarms,
-    dir::{DirLock, NodeDir},
+    dir::NodeDir,
     hub::{self, Registrar},
     keeper::Keeper,
     keys::OwnKeys,
+    lock::{DirLock, Occupant},
     member::trustee::{self, Trustee},
 };
 use crate::{
@@ -106,19 +107,29 @@ pub fn open_store(dir: &NodeDir, config: &NodeConfig) -> anyhow::Result<Store> {
 }
 
 impl Node {
-    /// Locks the directory, reads what lies there, opens the store.
-    pub fn open(dir: &NodeDir) -> anyhow::Result<Self> {
-        let config = load_config(dir)?;
-        let lock = dir.lock()?;
-        Self::open_locked(dir, config, lock)
+    /// Locks the directory, reads what lies there, opens the store. Waits for
+    /// another process that has the directory.
+    pub fn open(dir: &NodeDir, who: Occupant) -> anyhow::Result<Self> {
+        // What is no node gets no lock's file.
+        load_config(dir)?;
+        let lock = dir.lock(who)?;
+        Self::open_locked(dir, lock)
     }
 
-    /// As [`Node::open`], for who holds the lock.
-    pub(super) fn open_locked(
-        dir: &NodeDir,
-        config: NodeConfig,
-        lock: DirLock,
-    ) -> anyhow::Result<Self> {
+    /// As [`Node::open`] for a command; none if another process has the
+    /// directory, or is making a node of it.
+    pub fn try_open(dir: &NodeDir) -> anyhow::Result<Option<Self>> {
+        if dir.is_in_the_making() {
+            return Ok(None);
+        }
+        load_config(dir)?;
+        let lock = dir.try_lock()?;
+        lock.map(|lock| Self::open_locked(dir, lock)).transpose()
+    }
+
+    fn open_locked(dir: &NodeDir, lock: DirLock) -> anyhow::Result<Self> {
+        // Again: whoever had the directory may have changed it.
+        let config = load_config(dir)?;
         dir.create()?;
         let identity = Identity::new(&config.federation, &config.node);
         let anchor = load_anchor(dir)?;

@@ -1,7 +1,13 @@
 //! Doing a request: by the running daemon, or here if none runs.
+//!
+//! A daemon that starts or ends, and another command, have the directory without
+//! answering: they are waited for ([`crate::app::lock`]). A request is asked
+//! again only if nobody can have begun with it.
 
 use std::{
+    fs::File,
     io::IsTerminal as _,
+    os::fd::AsFd as _,
     time::{Duration, Instant},
 };
 
@@ -10,7 +16,11 @@ use serde_json::Value as Json;
 
 use crate::{
     admin::{self, Reply, Request},
-    app::{dir::NodeDir, node::Node},
+    app::{
+        dir::NodeDir,
+        lock::{LOOK_EVERY, Occupant, Wait},
+        node::Node,
+    },
     ingest::Progress,
     telemetry,
 };
@@ -18,15 +28,22 @@ use crate::{
 /// Without a terminal, a line of progress is printed this often.
 const PLAIN_PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
+/// What only a daemon can do waits this long for one that a script has started
+/// just before and that has not taken the directory yet: it reads one file until
+/// then. Where none comes, the user learns that after this time.
+const DAEMON_AWAITED: Duration = Duration::from_secs(2);
+
 /// Does a request that has no pieces.
 pub(super) fn ask(dir: &NodeDir, request: &Request) -> anyhow::Result<(Json, bool)> {
-    ask_with(dir, request, &mut |_| Ok(()))
+    ask_with(dir, request, None, &mut |_| Ok(()))
 }
 
-/// Does a request; pieces of an export go to `chunk`, progress is shown.
+/// Does a request, with its file if it brings one; pieces of an export go to
+/// `chunk`, progress is shown.
 pub(super) fn ask_with(
     dir: &NodeDir,
     request: &Request,
+    file: Option<File>,
     chunk: &mut dyn FnMut(String) -> anyhow::Result<()>,
 ) -> anyhow::Result<(Json, bool)> {
     let mut shown = ShownProgress::new();
@@ -36,15 +53,33 @@ pub(super) fn ask_with(
             Ok(())
         }
         Reply::Chunk(text) => chunk(text),
-        Reply::Done { .. } | Reply::Failed(_) => Ok(()),
+        Reply::Taken | Reply::Done { .. } | Reply::Failed(_) => Ok(()),
     };
-    if let Some(answer) = admin::ask(&dir.socket(), request, &mut heed)? {
-        return Ok(answer);
-    }
-    telemetry::init_for_command();
-    let node = Node::open(dir)?;
+    let mut wait = Wait::new(dir, Occupant::Command);
+    let mut ready = false;
+    let awaited =
+        (request.needs_daemon() && dir.is_node()).then(|| Instant::now() + DAEMON_AWAITED);
+    let node = loop {
+        let handed = file.as_ref().map(File::as_fd);
+        if let Some(answer) = admin::ask(&dir.socket(), request, handed, &mut heed)? {
+            return Ok(answer);
+        }
+        if !std::mem::replace(&mut ready, true) {
+            telemetry::init_for_command();
+        }
+        if awaited.is_some_and(|until| Instant::now() < until) {
+            std::thread::sleep(LOOK_EVERY);
+            continue;
+        }
+        // In this order: who has the directory by now may be a daemon that can be
+        // asked the next time.
+        if let Some(node) = Node::try_open(dir)? {
+            break node;
+        }
+        wait.pause()?;
+    };
     let heed = std::cell::RefCell::new(heed);
-    node.execute(request.clone(), &|reply| (heed.borrow_mut())(reply))
+    node.execute(request.clone(), file, &|reply| (heed.borrow_mut())(reply))
 }
 
 /// Progress of an import: a bar on a terminal, plain lines elsewhere.

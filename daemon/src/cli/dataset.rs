@@ -1,9 +1,12 @@
 //! `dataset`: the catalogue.
 
+mod show;
+
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Subcommand;
+use protocol::schema::RawSchema;
 
 use super::{Done, ask::ask, print_json, print_table, rows_of, text_of};
 use crate::{admin::Request, app::dir::NodeDir};
@@ -62,27 +65,9 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
             print_table(&heading, &rows_of(&answer["datasets"], &fields));
         }
         Action::Show { .. } => {
-            println!(
-                "{} version {}: {} / {}",
-                text_of(&answer["dataset"]),
-                text_of(&answer["version"]),
-                text_of(&answer["title_zh"]),
-                text_of(&answer["title_en"])
-            );
-            let key: Vec<String> =
-                answer["key"].as_array().into_iter().flatten().map(text_of).collect();
-            println!("key / 主键: {}\n", key.join(", "));
-            let fields = ["name", "type", "required", "personal", "title_zh", "title_en"];
-            let mut rows = rows_of(&answer["field"], &fields);
-            for row in &mut rows {
-                // What is not said is not so.
-                for cell in &mut row[2..4] {
-                    if cell == "-" {
-                        "no".clone_into(cell);
-                    }
-                }
-            }
-            print_table(&["FIELD", "TYPE", "REQUIRED", "PERSONAL", "标题", "TITLE"], &rows);
+            let schema: RawSchema =
+                serde_json::from_value(answer).context("read the daemon's answer")?;
+            show::print(&schema);
         }
         Action::Apply { .. } => {
             let what = if answer["changed"] == true { "published" } else { "unchanged" };

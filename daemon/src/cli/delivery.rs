@@ -45,7 +45,7 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
         Action::Approve { id } => Request::DeliveryApprove { id: id.clone() },
         Action::Discard { id } => Request::DeliveryDiscard { id: id.clone() },
     };
-    let (answer, attention) = ask_with(dir, &request, &mut |_| Ok(()))?;
+    let (answer, attention) = ask_with(dir, &request, None, &mut |_| Ok(()))?;
     if arguments.json {
         print_json(&answer)?;
         return Ok(Done::from_attention(attention));

@@ -4,8 +4,10 @@
 //! administrator uses, so what it shows is what the program does.
 
 use std::{
+    fs::File,
     io::{BufRead as _, BufReader, Write as _},
     net::{SocketAddr, UdpSocket},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -301,7 +303,7 @@ impl DemoNode {
     }
 
     fn start(&mut self) -> anyhow::Result<()> {
-        let log = std::fs::File::create(self.dir.path().join("demo.log"))
+        let log = File::create(self.dir.path().join("demo.log"))
             .with_context(|| format!("{}: write its log", self.name))?;
         let mut child = command(&self.dir)
             .arg("run")
@@ -333,19 +335,26 @@ impl DemoNode {
     }
 
     fn ask(&self, request: &Request) -> anyhow::Result<Json> {
-        let answer = admin::ask(&self.dir.socket(), request, &mut |_| Ok(()))
+        self.ask_about(request, None)
+    }
+
+    fn ask_about(&self, request: &Request, file: Option<&File>) -> anyhow::Result<Json> {
+        let file = file.map(File::as_fd);
+        let answer = admin::ask(&self.dir.socket(), request, file, &mut |_| Ok(()))
             .with_context(|| format!("ask {}", self.name))?;
         Ok(answer.with_context(|| format!("{} does not run", self.name))?.0)
     }
 
     fn import(&self, file: &Path) -> anyhow::Result<Json> {
-        self.ask(&Request::Import {
+        let opened = File::open(file).with_context(|| format!("open {}", file.display()))?;
+        let request = Request::Import {
             dataset: "enterprise".into(),
             path: file.display().to_string(),
             full: false,
-            encoding: "auto".into(),
+            reading: crate::sources::Reading::default(),
             wait_s: None,
-        })
+        };
+        self.ask_about(&request, Some(&opened))
     }
 }
 
@@ -381,7 +390,7 @@ fn write_rows(
     rows: std::ops::Range<u32>,
     batch: &str,
 ) -> anyhow::Result<()> {
-    let file = std::fs::File::create(path).with_context(|| format!("write {}", path.display()))?;
+    let file = File::create(path).with_context(|| format!("write {}", path.display()))?;
     let mut out = std::io::BufWriter::new(file);
     writeln!(
         out,

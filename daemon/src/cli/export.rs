@@ -37,7 +37,7 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
         Some(path) => to_file(dir, &request, &path)?,
         None => {
             let mut out = std::io::stdout().lock();
-            let answer = ask_with(dir, &request, &mut |chunk| write_chunk(&mut out, &chunk))?;
+            let answer = ask_with(dir, &request, None, &mut |chunk| write_chunk(&mut out, &chunk))?;
             out.flush().context("write to standard output")?;
             answer
         }
@@ -65,8 +65,8 @@ fn to_file(
     let file = File::options().write(true).create_new(true).mode(0o600).open(&temporary);
     let file = file.with_context(|| format!("write {}", temporary.display()))?;
     let mut out = BufWriter::new(file);
-    let written =
-        ask_with(dir, request, &mut |chunk| write_chunk(&mut out, &chunk)).and_then(|answer| {
+    let written = ask_with(dir, request, None, &mut |chunk| write_chunk(&mut out, &chunk))
+        .and_then(|answer| {
             let file = out.into_inner().map_err(|error| error.into_error())?;
             file.sync_all()?;
             std::fs::rename(&temporary, path)?;

@@ -1,8 +1,7 @@
 //! `import`: one file into this node's own partition.
 
-use std::path::{Path, PathBuf};
+use std::{path::PathBuf, str::FromStr as _};
 
-use anyhow::Context as _;
 use serde_json::Value as Json;
 
 use super::{Done, ask::ask_with, print_json, text_of};
@@ -10,6 +9,7 @@ use crate::{
     admin::Request,
     app::dir::NodeDir,
     ingest::report::{Details, Note, text::kinds},
+    sources::{Links, Reading, csv::Encoding, file::open_regular},
 };
 
 #[derive(clap::Args)]
@@ -24,9 +24,12 @@ pub(super) struct Arguments {
     /// The file is the whole partition: what it lacks is deleted / 全量文件：文件中没有的记录将被删除
     #[arg(long)]
     full: bool,
-    /// auto, utf-8, gbk, gb18030 or utf-16 / 文件编码
-    #[arg(long, default_value = "auto")]
-    encoding: String,
+    /// auto, utf-8, gbk, utf-16, big5 or another of the WHATWG's encodings / 文件编码
+    #[arg(long, default_value = "auto", value_parser = Encoding::from_str)]
+    encoding: Encoding,
+    /// Pass over the column with this label; may be given several times / 忽略该列，可多次给出
+    #[arg(long = "ignore-column", value_name = "LABEL")]
+    ignored: Vec<String>,
     /// Also wait until the hub holds it, at most so many seconds / 等待市中心保存完成，最多等待的秒数
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
     wait: Option<u32>,
@@ -36,23 +39,20 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
-    let Arguments { dataset, file, full, encoding, wait, json } = arguments;
-    // The daemon has another working directory.
-    let path = absolute(&file)?;
-    let request = Request::Import { dataset, path, full, encoding, wait_s: wait };
-    let (report, attention) = ask_with(dir, &request, &mut |_| Ok(()))?;
+    let Arguments { dataset, file, full, encoding, ignored, wait, json } = arguments;
+    // The daemon may not be allowed to read it, or not see it; and this process
+    // may be allowed less than the daemon.
+    let opened = open_regular(&file, Links::Follow)?;
+    let path = std::path::absolute(&file).unwrap_or(file).to_string_lossy().into_owned();
+    let reading = Reading { encoding, ignored };
+    let request = Request::Import { dataset, path, full, reading, wait_s: wait };
+    let (report, attention) = ask_with(dir, &request, Some(opened), &mut |_| Ok(()))?;
     if json {
         print_json(&report)?;
     } else {
         print_report(&report);
     }
     Ok(Done::from_attention(attention))
-}
-
-fn absolute(file: &Path) -> anyhow::Result<String> {
-    let path = std::path::absolute(file).with_context(|| format!("find {}", file.display()))?;
-    let path = path.into_os_string().into_string();
-    path.map_err(|path| anyhow::anyhow!("the file's name is not UTF-8: {}", path.display()))
 }
 
 /// The report for people, in Chinese and English.
@@ -71,7 +71,7 @@ pub(super) fn print_report(report: &Json) {
         ("unchanged", "未变"),
         ("duplicates", "重复"),
         ("rejected", "拒绝"),
-        ("skipped", "跳过的空行、重复表头、合计"),
+        ("skipped", "跳过（空行、重复表头、合计）"),
         ("warnings", "警告"),
         ("suspicious", "可能错位的行"),
     ] {

@@ -12,7 +12,13 @@ use protocol::id::{FederationId, NodeId};
 use super::{Done, ask::ask, text_of};
 use crate::{
     admin::Request,
-    app::{self, dir::NodeDir, init::NewHub, node::load_config},
+    app::{
+        self,
+        dir::NodeDir,
+        init::NewHub,
+        lock::{Occupant, Wait},
+        node::load_config,
+    },
     telemetry,
 };
 
@@ -139,6 +145,8 @@ fn join_again(dir: &NodeDir, token: String) -> anyhow::Result<Done> {
 pub(super) struct RunArguments {}
 
 pub(super) fn run(dir: &NodeDir, _: RunArguments) -> anyhow::Result<Done> {
+    // Nothing is logged before the configuration says how.
+    Wait::new(dir, Occupant::Command).until_made()?;
     let config = load_config(dir)?;
     telemetry::init(&config.log);
     if config.listen.is_some() && config.upstream.is_some() {

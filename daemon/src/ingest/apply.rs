@@ -105,7 +105,9 @@ impl Job<'_> {
                 (self.progress)(Progress { bytes_read: bytes, bytes_total: bytes, rows, compared });
             }
             report.duplicates += row.duplicate_count;
-            read.repeated |= row.repeated;
+            if row.repeated {
+                read.repeated.push(&row.key);
+            }
             if row.differing {
                 report.warnings += 1;
             }

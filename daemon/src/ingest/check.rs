@@ -12,7 +12,8 @@ use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 use super::{
     recall::{Recall, RowHash, RowKey},
     report::{Describer, RejectedRows, Tally},
-    rows::Row,
+    rows::{Row, RowProblem},
+    skip,
     source::{Recallable, RowBodies, Rows, SourceError, Table},
     spool::{Buffer, SpoolError},
     validate::{Severity, Validator},
@@ -85,7 +86,7 @@ pub(super) fn recall_rows(
     };
     let look = |bodies: Box<dyn RowBodies>| recall.look(bodies.as_ref());
     let all = read(split, look, pause, |looked| {
-        rows += looked.rows;
+        rows += looked.settled;
         blank += looked.blank;
         Ok(fresh.take(looked))
     })?;
@@ -99,8 +100,8 @@ pub(super) fn recall_rows(
         .collect();
     let mut checked = checked.into_iter().collect::<Result<Vec<_>, SpoolError>>()?;
     checked.push(CheckedRows { skipped: blank, ..CheckedRows::default() });
-    let readable = checked.iter().all(|checked| checked.unreadable == 0);
-    Ok(readable.then_some((rows, checked)))
+    rows += checked.iter().map(|checked| checked.rows).sum::<u64>();
+    Ok(Some((rows, checked)))
 }
 
 /// Rows that were split and not yet looked at.
@@ -205,10 +206,19 @@ fn check(
                 return;
             }
         };
+        if skip::is_no_data(&mapping, fields) {
+            out.rows -= 1;
+            out.skipped += 1;
+            return;
+        }
         if let Some(note) = note {
             out.suspicious += u64::from(note.is_suspicious());
         }
-        let checked = validator.row(fields.iter());
+        let mut checked = validator.row(mapping.texts(fields));
+        let unlabelled = mapping.unlabelled_value(fields);
+        if unlabelled.is_some() {
+            checked.record = None;
+        }
         let rejected = checked.record.is_none();
         for issue in &checked.issues {
             // Warnings count about rows that go in: whoever mends the others sees
@@ -218,11 +228,18 @@ fn check(
                 out.tally.add_issue(place, issue);
             }
         }
+        let problem = unlabelled.map(|column| RowProblem::Unlabelled { column });
+        if let Some(problem) = &problem {
+            out.tally.add_malformed(place, problem);
+        }
         if rejected {
             out.rejected += 1;
             if !describer.is_full() {
-                let words = describer.words(place, &checked.issues);
-                out.rejected_rows.push(words, &describer.cells(fields, mapping.columns()));
+                let words = match &problem {
+                    Some(problem) => describer.words_malformed(place, problem),
+                    None => describer.words(place, &checked.issues),
+                };
+                out.rejected_rows.push(words, &describer.cells(fields, &mapping));
             }
         } else if let Some(note) = note {
             out.warnings += 1;
@@ -235,7 +252,9 @@ fn check(
                 if let Some(hash) = hash
                     && pushed.is_ok()
                 {
-                    let hash = hash.noted(note.is_some() || !checked.issues.is_empty());
+                    let told =
+                        note.is_some() || !checked.issues.is_empty() || checked.record.is_none();
+                    let hash = hash.noted(told);
                     pushed = out.recalled.push(&hash.to_bytes(), place, Some(key));
                 }
             }

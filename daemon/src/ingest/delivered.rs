@@ -14,7 +14,7 @@ use protocol::{hash::Hash, id::PartitionId, schema::Schema};
 use super::{
     check::{self, CheckedRows},
     context::Context,
-    recall::{self, Recall, RowKey},
+    recall::{self, Recall, Repeated, RowKey},
     rejects::Rejects,
     report::ImportReport,
     source::{Recallable, SourceError, Summary, Table},
@@ -115,14 +115,16 @@ fn read_new(
         return Ok(None);
     };
     let mut sorter = Sorter::new(&context.spool_dir, context.memory_bytes);
+    let mut unreadable = 0;
     for checked in &checked {
         tell(checked, told.rejects, told.report)?;
+        unreadable += checked.unreadable;
         sorter.append(&checked.records)?;
     }
     told.report.rows = rows;
     let read = ReadFile::new(sorter.finish()?, rules_of(table.as_table(), schema), bytes_total);
     let recalled = Some(Recalled { recall, open_keys, others });
-    Ok(Some(ReadFile { recalled, summary: table.summary(), ..read }))
+    Ok(Some(ReadFile { unreadable, recalled, summary: table.summary(), ..read }))
 }
 
 /// A full file and the last one, if it can be compared with that.
@@ -164,13 +166,17 @@ pub(super) fn note_whole(
         recall::remove(&path);
         return;
     }
-    // Rows without a key of their own might hide what became of a record.
-    let plain = read.unreadable == 0 && !read.repeated;
+    let repeated = &read.repeated;
     let noted = match (read.recalled, read.rows) {
-        (Some(recalled), _) => {
-            recalled.recall.renew(head, recalled.others).map_err(|error| error.to_string())
+        _ if !repeated.are_few() => {
+            recall::remove(&path);
+            Ok(())
         }
-        (None, Some(rows)) if plain => recall::note(&path, head, read.rules, rows, report.rows)
+        (Some(recalled), _) => recalled
+            .recall
+            .renew(head, recalled.others, repeated)
+            .map_err(|error| error.to_string()),
+        (None, Some(rows)) => recall::note(&path, head, read.rules, rows, report.rows, repeated)
             .map_err(|error| error.to_string()),
         _ => {
             recall::remove(&path);
@@ -217,8 +223,8 @@ pub(super) struct ReadFile {
     rules: Hash,
     /// All its rows as the next full file is to be compared with them.
     rows: Option<(RowKey, Sorted)>,
-    /// A key has several rows.
-    pub repeated: bool,
+    /// Keys that have several rows.
+    pub repeated: Repeated,
     /// What `sorted` lacks, because it was there before.
     pub recalled: Option<Recalled>,
 }
@@ -233,7 +239,7 @@ impl ReadFile {
             missing: Vec::new(),
             rules,
             rows: None,
-            repeated: false,
+            repeated: Repeated::default(),
             recalled: None,
         }
     }
@@ -275,16 +281,11 @@ pub(super) struct Recalled {
     others: Vec<recall::Keyed>,
 }
 
-/// The keys that may be gone, and the rows that were read. None where a key has
-/// several rows, or the side file is another one now.
+/// The keys that may be gone, and the rows that were read. None where the side file
+/// is another one now.
 fn keys(recall: &Recall, checked: &[CheckedRows]) -> Option<(Vec<Vec<u8>>, Vec<recall::Keyed>)> {
     let rows = checked.iter().flat_map(|checked| checked.recalled.rows());
     let others: Vec<_> =
         rows.map(|(hash, _, key)| recall::keyed(hash, key)).collect::<Option<_>>()?;
-    let mut keys: Vec<&[u8]> = others.iter().map(|(_, key)| key.as_slice()).collect();
-    keys.sort_unstable();
-    if keys.windows(2).any(|pair| pair[0] == pair[1]) {
-        return None;
-    }
     Some((recall.open_keys()?, others))
 }

@@ -30,6 +30,7 @@ mod recall;
 mod rejects;
 pub mod report;
 pub mod rows;
+mod skip;
 pub mod source;
 pub mod spool;
 pub mod stamp;

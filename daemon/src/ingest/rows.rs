@@ -17,24 +17,57 @@ pub fn is_reject_column(label: &str) -> bool {
 }
 
 /// A field's place in a row's bytes or text.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     // Rows have at most 1 MiB, so 32 bits are plenty.
     start: u32,
     end: u32,
-    /// Whether quotes within it are doubled.
-    pub escaped: bool,
+    quoted: bool,
+    escape: Escape,
+}
+
+/// How quotes within a quoted field are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Escape {
+    /// There are none.
+    None,
+    /// Twice.
+    Doubled,
+    /// Behind a backslash, or twice.
+    Backslash,
 }
 
 impl Span {
     /// From byte `start` to byte `end`, which are below 4 GiB.
-    pub fn new(start: usize, end: usize, escaped: bool) -> Self {
-        Self { start: start as u32, end: end as u32, escaped }
+    pub fn plain(start: usize, end: usize) -> Self {
+        Self { start: start as u32, end: end as u32, quoted: false, escape: Escape::None }
+    }
+
+    /// What stands between two quotes.
+    pub fn quoted(start: usize, end: usize, escape: Escape) -> Self {
+        Self { quoted: true, escape, ..Self::plain(start, end) }
     }
 
     /// The bytes that it covers.
     pub fn range(self) -> Range<usize> {
         self.start as usize..self.end as usize
+    }
+
+    /// Whether quotes stand around it.
+    pub fn is_quoted(self) -> bool {
+        self.quoted
+    }
+
+    /// How quotes within it are written.
+    pub fn escape(self) -> Escape {
+        self.escape
+    }
+
+    /// The same but for zero bytes at its end.
+    pub fn without_zeros_behind(self, data: &[u8]) -> Self {
+        let bytes = &data[self.range()];
+        let zeros = bytes.iter().rev().take_while(|byte| **byte == 0).count();
+        Self { end: self.end - zeros as u32, ..self }
     }
 }
 
@@ -168,6 +201,11 @@ pub enum RowProblem {
     },
     /// Longer than a row may be (1 MiB).
     TooLong,
+    /// A value under a column that has no label.
+    Unlabelled {
+        /// The column, from 1.
+        column: usize,
+    },
     /// Bytes that are no character in the file's encoding.
     Encoding {
         /// The column, from 1.
@@ -185,6 +223,7 @@ impl RowProblem {
             RowProblem::UnclosedQuote => "unclosed-quote",
             RowProblem::StrayQuote { .. } => "stray-quote",
             RowProblem::TooLong => "row-too-long",
+            RowProblem::Unlabelled { .. } => "unlabelled-value",
             RowProblem::Encoding { .. } => "encoding",
         }
     }
@@ -202,6 +241,9 @@ impl RowProblem {
                 format!("第 {column} 列结束引号之后还有内容；内容中的引号须写成两个")
             }
             RowProblem::TooLong => "本行超过 1 MiB；请检查是否缺少换行或引号".into(),
+            RowProblem::Unlabelled { column } => {
+                format!("第 {column} 列没有列名，却有内容；请为该列补上列名，或删除该内容")
+            }
             RowProblem::Encoding { column, encoding } => format!(
                 "第 {column} 列含有不属于 {encoding} 编码的字节；请从原系统重新导出，或用 --encoding 指定编码"
             ),
@@ -222,6 +264,9 @@ impl RowProblem {
             ),
             RowProblem::TooLong => {
                 "the row is longer than 1 MiB; look for a missing line break or quote".into()
+            }
+            RowProblem::Unlabelled { column } => {
+                format!("column {column} has no label but a value here: label the column, or delete the value")
             }
             RowProblem::Encoding { column, encoding } => format!(
                 "column {column} has bytes that are not {encoding}; export the file again, or name its encoding with --encoding"

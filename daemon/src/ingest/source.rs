@@ -73,9 +73,7 @@ pub struct Summary {
 
 /// A table whose rows can be found without being split.
 pub trait Recallable: Table {
-    /// As [`Table::next_rows`], where it matters only where rows are. What is
-    /// malformed is not told of: [`RowBodies::is_malformed`] says that there is
-    /// something.
+    /// As [`Table::next_rows`], where it matters only where rows are.
     fn next_bodies(&mut self) -> Result<Box<dyn RowBodies>, SourceError>;
 
     /// For a pipeline that reads rows as well.
@@ -112,16 +110,13 @@ pub trait Rows: Send {
 
 /// Consecutive rows of which only the ends are known.
 pub trait RowBodies: Send {
-    /// How many rows there are; what is malformed counts as one.
+    /// How many there are, malformed ones among them.
     fn len(&self) -> usize;
 
     /// Whether there is none.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-
-    /// Whether there is something else among them than rows; then it is the last.
-    fn is_malformed(&self) -> bool;
 
     /// Lines among them without any content.
     fn blank(&self) -> u64;

@@ -3,7 +3,7 @@
 use std::{fmt, io};
 
 use super::csv::COLUMNS_MAX;
-use crate::ingest::{rows::RowProblem, source::SourceError};
+use crate::ingest::source::SourceError;
 
 /// Why a file as a whole cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -46,15 +46,35 @@ pub enum FileError {
         /// The path as given.
         path: String,
     },
-    /// The header row itself is malformed.
-    #[error("{path}:{line}: 表头有误：{} / the header is malformed: {}", .problem.zh(), .problem.en())]
-    Header {
+    /// No line is a header.
+    #[error(
+        "{path}: 前 {lines} 行中没有任何一行含有该数据集的列名（例如 {expected}）；第 {line} 行是“{text}”；试过的分隔符：{separators} / \
+         none of the first {lines} lines has a column name of the dataset (such as {expected}); line {line} is '{text}'; separators tried: {separators}"
+    )]
+    NoLabels {
         /// The path as given.
         path: String,
-        /// The physical line, from 1.
+        /// The first line that is not blank, from 1.
         line: u64,
-        /// What is wrong with it.
-        problem: RowProblem,
+        /// Its beginning.
+        text: String,
+        /// How many lines were looked at.
+        lines: usize,
+        /// What was tried.
+        separators: String,
+        /// Some of the labels that would do.
+        expected: String,
+    },
+    /// Neither UTF-8 nor plausible as GB18030.
+    #[error(
+        "{path}: 无法确定文件编码：不是 UTF-8，按 GB18030 读出的内容也不像中文。可能是：{candidates}。请把文件另存为 UTF-8，或用 --encoding 指明编码 / \
+         the encoding cannot be told: it is not UTF-8, and read as GB18030 it makes no sense. Candidates: {candidates}. Save it as UTF-8, or name the encoding with --encoding"
+    )]
+    Encoding {
+        /// The path as given.
+        path: String,
+        /// Encodings that it decodes in, with what it would read as.
+        candidates: String,
     },
     /// More columns than any dataset has.
     #[error(
@@ -144,7 +164,8 @@ impl From<FileError> for SourceError {
             | FileError::Io { .. } => SourceError::Access(Box::new(error)),
             FileError::NoHeader { .. } => SourceError::Empty(Box::new(error)),
             FileError::NotText { .. }
-            | FileError::Header { .. }
+            | FileError::NoLabels { .. }
+            | FileError::Encoding { .. }
             | FileError::TooManyColumns { .. } => SourceError::Content(Box::new(error)),
         }
     }

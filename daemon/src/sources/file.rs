@@ -16,6 +16,7 @@ use std::{
 use protocol::{
     hash::{Hash, Purpose},
     schema::Schema,
+    text::visible_within,
 };
 use rustix::{fs::OFlags, io::Errno};
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,9 @@ const NAME_CHARS_SHOWN: usize = 300;
 pub struct Reading {
     /// How its bytes are to be read.
     pub encoding: Encoding,
+    /// Labels of columns that are passed over.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignored: Vec<String>,
 }
 
 /// A file that somebody delivers.
@@ -100,7 +104,8 @@ impl DeliveredFile {
     }
 
     fn open_csv(&self, encoding: Encoding, schema: &Schema) -> Result<csv::CsvTable, SourceError> {
-        csv::open(&self.name, Box::new(self.bytes()), self.state.bytes, encoding, schema)
+        let options = csv::Options { encoding, ignored: &self.reading.ignored };
+        csv::open(&self.name, Box::new(self.bytes()), self.state.bytes, options, schema)
     }
 }
 
@@ -181,23 +186,10 @@ pub fn open_regular(path: &Path, links: Links) -> Result<File, FileError> {
 }
 
 /// A name as it may stand in a log and in a report: on one line, and reading as it
-/// is. Characters that control a terminal or turn the order of letters around are
-/// spelled out.
+/// is: characters that control a terminal or turn the order of letters around are
+/// named.
 pub fn shown(name: &str) -> String {
-    let misleads = |letter: char| {
-        letter.is_control()
-            || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
-            || matches!(letter, '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    let mut text = String::with_capacity(name.len());
-    for letter in name.chars().take(NAME_CHARS_SHOWN) {
-        if misleads(letter) {
-            text.extend(letter.escape_unicode());
-        } else {
-            text.push(letter);
-        }
-    }
-    text
+    visible_within(name, NAME_CHARS_SHOWN).into_owned()
 }
 
 /// The bytes of a file that others read as well.

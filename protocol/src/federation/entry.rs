@@ -14,7 +14,7 @@ use crate::{
     hash::{Hash, Purpose},
     id::{FEDERATION_DATASET, FederationId, NodeId},
     record::{Record, encode_key},
-    schema::{Field, FieldType, RawSchema, Schema},
+    schema::{Field, RawSchema, Schema},
     sign::PublicKey,
     value::Value,
 };
@@ -176,22 +176,14 @@ pub fn schema() -> Schema {
         name: name.into(),
         title_zh: title_zh.into(),
         title_en: title_en.into(),
-        aliases: Vec::new(),
-        kind: FieldType::Text,
         required,
-        personal: false,
-        length_max: None,
-        values: Vec::new(),
-        strict: false,
-        scale_max: None,
-        legacy_codes: false,
+        ..Field::default()
     };
     Schema::check(RawSchema {
         dataset: FEDERATION_DATASET.into(),
         version: SCHEMA_VERSION,
         title_zh: "联盟成员与目录".into(),
         title_en: "members and catalogue".into(),
-        source: String::new(),
         key: vec!["kind".into(), "id".into(), "part".into()],
         fields: vec![
             field("kind", "种类", "what the record describes", true),
@@ -199,6 +191,7 @@ pub fn schema() -> Schema {
             field("part", "部分", "a number, version or serial number", false),
             field("body", "内容", "JSON", true),
         ],
+        ..RawSchema::default()
     })
     .expect("the built-in schema passes its own check, as a test shows")
 }

@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeSet,
+    fs::File,
     io::{BufRead as _, BufReader},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -384,20 +386,26 @@ impl<'a> Node<'a> {
     }
 
     fn ask(&self, request: &Request) -> anyhow::Result<Json> {
-        let answer = admin::ask(&self.dir.socket(), request, &mut |_| Ok(()))?;
+        self.ask_about(request, None)
+    }
+
+    fn ask_about(&self, request: &Request, file: Option<&File>) -> anyhow::Result<Json> {
+        let file = file.map(File::as_fd);
+        let answer = admin::ask(&self.dir.socket(), request, file, &mut |_| Ok(()))?;
         Ok(answer.with_context(|| format!("{} does not run: {}", self.name, self.log_text()))?.0)
     }
 
     /// Imports a file; answers the report.
     fn import(&self, file: &Path) -> anyhow::Result<Json> {
-        self.ask(&import_request(file, false, None))
+        self.ask_about(&import_request(file, false, None), Some(&File::open(file)?))
     }
 
     /// Imports a file and waits until it is durable at the hub; answers the
     /// report.
     fn import_to_hub(&self, file: &Path, full: bool) -> anyhow::Result<Json> {
         let seconds = u32::try_from(STEP_MAX.as_secs())?;
-        let report = self.ask(&import_request(file, full, Some(seconds)))?;
+        let request = import_request(file, full, Some(seconds));
+        let report = self.ask_about(&request, Some(&File::open(file)?))?;
         ensure!(report["at_hub"] == true, "the hub did not get it: {report}");
         Ok(report)
     }
@@ -441,7 +449,7 @@ fn import_request(file: &Path, full: bool, wait_s: Option<u32>) -> Request {
         dataset: "enterprise".into(),
         path: file.display().to_string(),
         full,
-        encoding: "auto".into(),
+        reading: daemon::sources::Reading::default(),
         wait_s,
     }
 }

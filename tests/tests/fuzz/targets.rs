@@ -1,16 +1,15 @@
 //! The decoders, and what has to hold of whatever they decode.
 
-use std::sync::OnceLock;
+use std::{io::Cursor, sync::OnceLock};
 
 use certs::enrol::{Anchor, Token};
 use daemon::{
     ingest::{
-        map::Mapping,
         rows::{Place, Row},
-        source::{RowBodies as _, Rows as _},
+        source::{Recallable as _, Table as _},
         validate::Validator,
     },
-    sources::csv::{CsvFile, Encoding, ROW_BYTES_MAX},
+    sources::csv::{self, CsvTable, Encoding, Options, ROW_BYTES_MAX},
 };
 use protocol::{
     change::{BODY_BYTES_MAX, CHANGES_MAX, Change, SignedHeader, decode_changes, encode_changes},
@@ -344,22 +343,26 @@ fn enterprise() -> &'static Schema {
     })
 }
 
+fn open_csv(bytes: &[u8]) -> Option<CsvTable> {
+    let options = Options { encoding: Encoding::Auto, ignored: &[] };
+    let (source, total) = (Box::new(Cursor::new(bytes.to_vec())), bytes.len() as u64);
+    csv::open("some.csv", source, total, options, enterprise()).ok()
+}
+
 /// Every line of a file is a row, blank or reported; a record exists only of a
 /// row without a rejecting issue, and reads back.
 fn csv(bytes: &[u8]) -> bool {
-    let Ok(mut file) = CsvFile::from_bytes(bytes.to_vec(), Encoding::Auto) else {
+    let Some(mut file) = open_csv(bytes) else {
         return false;
     };
-    let Ok(mapping) = Mapping::new(file.header(), enterprise()) else {
-        return false;
-    };
+    let mapping = file.mapping().clone();
     let mut validator = Validator::new(enterprise(), &mapping);
     let mut last = Place::new(0, 0, 0);
     let mut check = |row: Row<'_>| {
         let place = match row {
             Row::Fields { place, fields, .. } => {
                 assert!(fields.iter().map(str::len).sum::<usize>() <= 2 * ROW_BYTES_MAX);
-                let checked = validator.row(fields.iter());
+                let checked = validator.row(mapping.texts(fields));
                 if let Some(record) = &checked.record {
                     let record = Record::decode(record).expect("a record is canonical");
                     let key = record.key(enterprise()).ok();
@@ -373,36 +376,34 @@ fn csv(bytes: &[u8]) -> bool {
         last = place;
     };
     loop {
-        let batch = file.next_rows(&Default::default()).expect("memory can be read");
+        let batch = file.next_rows().expect("memory can be read");
         if batch.is_empty() {
             break;
         }
-        Box::new(batch).for_each(&mut check);
+        batch.for_each(&mut check);
     }
     csv_bodies(bytes);
     true
 }
 
-/// Where only the ends of rows are looked for, they are the same rows, up to what
-/// is malformed.
+/// Where only the ends of rows are looked for, they are the same rows.
 fn csv_bodies(bytes: &[u8]) {
-    let open = || CsvFile::from_bytes(bytes.to_vec(), Encoding::Auto).expect("it was read before");
-    let (mut rows, mut bodies) = (open(), open());
-    let mut lines = Vec::new();
+    let (mut file, mut lines) = (open_csv(bytes).expect("it was read before"), Vec::new());
     loop {
-        let batch = bodies.next_bodies(&Default::default()).expect("memory can be read");
-        let all: Vec<usize> = (0..batch.bodies().count()).collect();
-        batch.split(&all).for_each(&mut |row| lines.push(format!("{row:?}")));
-        if batch.is_empty() || batch.is_malformed() {
+        let batch = file.next_bodies().expect("memory can be read");
+        if batch.is_empty() {
             break;
         }
+        let all: Vec<usize> = (0..batch.len()).collect();
+        batch.split(&all).for_each(&mut |row| lines.push(format!("{row:?}")));
     }
-    let mut lines = lines.into_iter();
-    while lines.len() > 0 {
-        let batch = rows.next_rows(&Default::default()).expect("memory can be read");
-        assert!(!batch.is_empty(), "it has fewer rows");
-        Box::new(batch).for_each(&mut |row| {
-            assert!(lines.next().is_none_or(|line| line == format!("{row:?}")));
-        });
+    let (mut file, mut lines) = (open_csv(bytes).expect("it was read before"), lines.into_iter());
+    loop {
+        let batch = file.next_rows().expect("memory can be read");
+        if batch.is_empty() {
+            break;
+        }
+        batch.for_each(&mut |row| assert_eq!(lines.next(), Some(format!("{row:?}"))));
     }
+    assert_eq!(lines.next(), None);
 }

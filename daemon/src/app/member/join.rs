@@ -33,7 +33,9 @@ use super::trustee::{note_join, stops_are_settled};
 use crate::{
     app::{
         dir::NodeDir,
+        init::check_free,
         keys::OwnKeys,
+        lock::Occupant,
         node::{Node, load_anchor, open_store},
         now_unix,
     },
@@ -50,13 +52,13 @@ const CHANGE_SETS_MAX: u64 = 1_000_000;
 /// Makes `dir` a member of the token's federation. The configuration is
 /// written last.
 pub async fn join(dir: &NodeDir, text: &str, passphrase: Passphrase) -> anyhow::Result<NodeConfig> {
-    if dir.is_node() {
-        bail!("{} is a node already; choose another --dir", dir.path().display());
-    }
+    check_free(dir)?;
     dir.check_length()?;
     let token = read_token(text)?;
     dir.create()?;
-    let _lock = dir.lock()?;
+    let _lock = dir.lock(Occupant::Command)?;
+    // Again: whoever had the directory may have made a node of it.
+    check_free(dir)?;
     clear_earlier_attempt(dir)?;
 
     let identity = token.identity();

@@ -10,8 +10,10 @@
 //! `delivered` uses it instead of reading a file as a whole. Invariants: what
 //! is recalled is used only for the very head that it left behind, and for a
 //! file that is read by the same rules ([`rules`]), so that both ways come to
-//! the same records and the same report; rows that had to be told of are told of
-//! again; whatever is doubtful is left to the other way. The side file ([`side`])
+//! the same records and the same report; rows that had to be told of, among them
+//! those that share their key, are read and told of again; rows without a key are
+//! not noted, so they are new each time; whatever is doubtful is left to the other
+//! way. The side file ([`side`])
 //! is a cache: it may be deleted at any time, and a damaged one is not used. What
 //! a row is recognised by is in [`row`].
 
@@ -42,11 +44,14 @@ use super::{
 };
 
 /// New rows up to which recalling pays: a part of so many …
-const FRESH_PART: usize = 16;
+const FRESH_PART: usize = 8;
 /// … or so many, whatever the file has.
 const FRESH_LEAST: usize = 1024;
 /// Bytes of new rows that are held at once.
-const FRESH_BYTES_MAX: usize = 16 * 1024 * 1024;
+const FRESH_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of keys with several rows that are held: of some 50 000. A file with more
+/// repeats itself, and is read as a whole the next time.
+const REPEATED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Memory for each row, at most: its hash, and a bucket.
 const ROW_BYTES: u64 = HASH_BYTES as u64 + 4;
 
@@ -78,7 +83,7 @@ impl Found {
 
     /// What is recalled of it, if that fits into so many bytes of memory.
     pub fn load(self, memory_bytes: usize) -> Option<Recall> {
-        if self.0.count.saturating_mul(ROW_BYTES) > memory_bytes as u64 {
+        if self.0.room.saturating_mul(ROW_BYTES) > memory_bytes as u64 {
             return None;
         }
         let path = self.0.path().to_owned();
@@ -108,27 +113,29 @@ pub(super) struct Recall {
 
 /// What is left of some rows after those that are recalled.
 pub(super) struct Looked {
-    pub rows: u64,
+    /// Rows that are recalled, of which nobody has to be told.
+    pub settled: u64,
     /// Lines without any content.
     pub blank: u64,
     /// Rows that are new, or that have to be told of.
     fresh: Box<dyn Rows>,
-    /// One of them is malformed, or comes twice.
+    /// A row of which nobody had to be told comes twice.
     odd: bool,
 }
 
 impl Recall {
-    fn new(side: SideFile) -> io::Result<Self> {
+    fn new(mut side: SideFile) -> io::Result<Self> {
         // Places have 32 bits.
-        let first = u32::try_from(side.count).map_err(|_| damaged())? as usize;
-        let bucket_bits = first.max(2).ilog2();
+        let room = u32::try_from(side.room).map_err(|_| damaged())? as usize;
+        let bucket_bits = room.max(2).ilog2();
         let mut buckets = Vec::with_capacity((1 << bucket_bits) + 1);
-        let mut hashes = Vec::with_capacity(first + side.since.came.len());
+        let mut hashes = Vec::with_capacity(room + side.since.came.len());
         side.each_hash(|hash| {
             buckets.resize((hash.front(bucket_bits) + 1).max(buckets.len()), hashes.len() as u32);
             hashes.push(hash);
         })?;
-        buckets.resize((1 << bucket_bits) + 1, first as u32);
+        side.count = hashes.len() as u64;
+        buckets.resize((1 << bucket_bits) + 1, hashes.len() as u32);
         hashes.extend(side.since.came.iter().map(|(hash, _)| *hash));
 
         let words = hashes.len().div_ceil(64);
@@ -155,27 +162,25 @@ impl Recall {
 
     /// Notes which rows have come again, and sets the others apart.
     pub fn look(&self, batch: &dyn RowBodies) -> Looked {
-        // Whether what is malformed would be rejected again is not known.
-        let mut odd = batch.is_malformed();
+        let mut odd = false;
         let mut fresh = Vec::new();
         let found = self.find_all(batch);
-        for ((at, body), found) in batch.bodies().enumerate().zip(found) {
+        for (at, found) in found.into_iter().enumerate() {
             match found {
-                None => {
-                    // A file with a zero in it may be no text at all.
-                    odd |= body.contains(&0);
-                    fresh.push(at);
-                }
+                None => fresh.push(at),
                 Some(place) => {
                     let (word, bit) = (place / 64, 1 << (place % 64));
-                    odd |= self.seen[word].fetch_or(bit, Ordering::Relaxed) & bit != 0;
+                    let twice = self.seen[word].fetch_or(bit, Ordering::Relaxed) & bit != 0;
                     if self.noted[word] & bit != 0 {
                         fresh.push(at);
+                    } else {
+                        odd |= twice;
                     }
                 }
             }
         }
-        Looked { rows: batch.len() as u64, blank: batch.blank(), fresh: batch.split(&fresh), odd }
+        let settled = (batch.len() - fresh.len()) as u64;
+        Looked { settled, blank: batch.blank(), fresh: batch.split(&fresh), odd }
     }
 
     /// The place of each row. Each of the three things that are read for a row is
@@ -262,6 +267,8 @@ impl Recall {
             walked.inspect_err(|error| not_recalled(self.side.path(), error)).ok()?;
         }
         keys.sort_unstable();
+        // Rows of one key are told of again, each.
+        keys.dedup();
         Some(keys)
     }
 
@@ -271,9 +278,19 @@ impl Recall {
     }
 
     /// Writes down what the file that is in now has: the rows that are settled,
-    /// and the others of it.
-    pub fn renew(&self, head: Position, mut others: Vec<Keyed>) -> io::Result<()> {
+    /// and the others of it; rows whose keys `repeated` has are told of again.
+    pub fn renew(
+        &self,
+        head: Position,
+        mut others: Vec<Keyed>,
+        repeated: &Repeated,
+    ) -> io::Result<()> {
+        for (hash, key) in &mut others {
+            *hash = hash.noted(hash.is_noted() || repeated.contain(key));
+        }
         others.sort_unstable();
+        // The same row twice is one to be recalled.
+        others.dedup_by(|a, b| a.0 == b.0);
         // Rows that were told of come again as they were.
         let stays = |place: &usize| {
             others.binary_search_by_key(&self.hashes[*place], |other| other.0).is_ok()
@@ -336,14 +353,42 @@ pub(super) fn keyed(hash: &[u8], key: Option<&[u8]>) -> Option<Keyed> {
     Some((RowHash::from_bytes(hash.try_into().ok()?), key?.to_vec()))
 }
 
+/// Keys of which a file has several rows, in ascending order.
+#[derive(Debug, Default)]
+pub(super) struct Repeated {
+    keys: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Repeated {
+    /// Adds a key that is above all others.
+    pub fn push(&mut self, key: &[u8]) {
+        self.bytes += key.len() + size_of::<Vec<u8>>();
+        if self.are_few() {
+            self.keys.push(key.to_vec());
+        }
+    }
+
+    /// Whether all of them are known.
+    pub fn are_few(&self) -> bool {
+        self.bytes <= REPEATED_BYTES_MAX
+    }
+
+    fn contain(&self, key: &[u8]) -> bool {
+        self.keys.binary_search_by(|own| own.as_slice().cmp(key)).is_ok()
+    }
+}
+
 /// Writes down the rows of a full file that was read as a whole, which led to
-/// `head`. They are sorted by their hashes, with their keys in place of records.
+/// `head`: at most `count`. They are sorted by their hashes, with their keys in
+/// place of records; those whose keys `repeated` has are told of again.
 pub(super) fn note(
     path: &Path,
     head: Position,
     rules: Hash,
     rows: (RowKey, Sorted),
     count: u64,
+    repeated: &Repeated,
 ) -> Result<(), SpoolError> {
     let fault = |error| super::spool::fault(path, error);
     let (key, mut rows) = rows;
@@ -351,7 +396,8 @@ pub(super) fn note(
         SideFileWriter::create(path, Origin { rules, head }, &key, count).map_err(fault)?;
     while let Some(row) = rows.next()? {
         let (hash, key) = keyed(&row.key, row.record.as_deref()).ok_or_else(|| fault(damaged()))?;
-        out.put(hash, &key).map_err(fault)?;
+        let told = hash.is_noted() || repeated.contain(&key);
+        out.put(hash.noted(told), &key).map_err(fault)?;
     }
     out.finish().map_err(fault)
 }

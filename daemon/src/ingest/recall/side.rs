@@ -3,8 +3,8 @@
 //! [`super`] decides what of it counts. It has two parts, each with a checksum:
 //!
 //! ```text
-//! "csrows/2", rules (32), seq (8), head (32), rows (8), key of the hashes (32)
-//! a hash (16) for each row, in ascending order
+//! "csrows/3", rules (32), seq (8), head (32), room (8), key of the hashes (32)
+//! a hash (16) for each row, in ascending order, and 0xff up to `room` of them
 //! checksum of all the above (32)
 //! for each row, in the same order: the length of its record's key (2), the key
 //! checksum of the head and the keys (32)
@@ -41,10 +41,12 @@ use protocol::{
 
 use super::row::{HASH_BYTES, ROW_KEY_BYTES, RowHash, RowKey};
 
-const MAGIC: [u8; 8] = *b"csrows/2";
+const MAGIC: [u8; 8] = *b"csrows/3";
 const SINCE_MAGIC: [u8; 8] = *b"cssince1";
 const HEAD_BYTES: usize = 8 + 32 + 8 + 32 + 8 + ROW_KEY_BYTES;
 const SUM_BYTES: usize = 32;
+/// In place of hashes for which there was room and no row: no row has this one.
+const FILLER: [u8; HASH_BYTES] = [0xff; HASH_BYTES];
 /// Of the rows one in so many may be gone or have come before all are written
 /// anew.
 const SINCE_PART: usize = 16;
@@ -101,6 +103,9 @@ pub struct SideFile {
     /// Of the first part, which is not compared yet.
     sum: Hash,
     pub origin: Origin,
+    /// Hashes that there is room for.
+    pub room: u64,
+    /// Rows; known once the hashes were read.
     pub count: u64,
     pub key: RowKey,
     pub since: Since,
@@ -117,13 +122,14 @@ impl SideFile {
         }
         let rules = Hash(fields.array()?);
         let head = fields.position()?;
-        let count = u64::from_be_bytes(fields.array()?);
+        let room = u64::from_be_bytes(fields.array()?);
         let key = RowKey::from_bytes(fields.array()?);
         let mut sum = [0; SUM_BYTES];
-        file.read_exact_at(&mut sum, hashes_end(count).ok_or_else(damaged)?)?;
+        file.read_exact_at(&mut sum, hashes_end(room).ok_or_else(damaged)?)?;
         let origin = Origin { rules, head };
         let (path, sum, since) = (path.to_owned(), Hash(sum), Since::default());
-        let mut side = Self { path, file, front, sum, origin, count, key, since };
+        let count = room;
+        let mut side = Self { path, file, front, sum, origin, room, count, key, since };
         match side.read_since() {
             Ok(Some((head, since))) => {
                 side.origin.head = head;
@@ -181,17 +187,21 @@ impl SideFile {
     pub fn each_hash(&self, mut visit: impl FnMut(RowHash)) -> io::Result<()> {
         let mut sum = Purpose::Checksum.running();
         sum.update(&self.front);
-        let (mut at, mut left) = (HEAD_BYTES as u64, self.count);
+        let (mut at, mut left) = (HEAD_BYTES as u64, self.room);
         let mut buffer = vec![0; BUFFER_BYTES];
-        let mut last = None;
+        let (mut last, mut filled) = (None, false);
         while left > 0 {
             let some = left.min((BUFFER_BYTES / HASH_BYTES) as u64);
             let bytes = &mut buffer[..some as usize * HASH_BYTES];
             self.file.read_exact_at(bytes, at)?;
             sum.update(bytes);
             for bytes in bytes.as_chunks().0 {
+                if *bytes == FILLER {
+                    filled = true;
+                    continue;
+                }
                 let hash = RowHash::from_bytes(*bytes);
-                if last.is_some_and(|last| last >= hash) {
+                if filled || last.is_some_and(|last| last >= hash) {
                     return Err(damaged());
                 }
                 last = Some(hash);
@@ -208,7 +218,7 @@ impl SideFile {
     pub fn each_key(&self, mut visit: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let mut sum = Purpose::Checksum.running();
         sum.update(&self.front);
-        let mut at = hashes_end(self.count).ok_or_else(damaged)? + SUM_BYTES as u64;
+        let mut at = hashes_end(self.room).ok_or_else(damaged)? + SUM_BYTES as u64;
         let mut left = self.count;
         let mut buffer = vec![0; BUFFER_BYTES];
         // Bytes of a key whose end was not read yet.
@@ -293,7 +303,7 @@ pub struct SideFileWriter {
 }
 
 impl SideFileWriter {
-    /// For exactly `count` rows.
+    /// For at most `count` rows.
     pub fn create(path: &Path, origin: Origin, key: &RowKey, count: u64) -> io::Result<Self> {
         let Origin { rules, head } = origin;
         let front = [
@@ -328,9 +338,9 @@ impl SideFileWriter {
         self.keys.write_all(key)
     }
 
-    pub fn finish(self) -> io::Result<()> {
-        if self.left > 0 {
-            return Err(damaged());
+    pub fn finish(mut self) -> io::Result<()> {
+        for _ in 0..self.left {
+            self.hashes.write_all(&FILLER)?;
         }
         for part in [self.hashes, self.keys] {
             let Summing { mut file, sum } =

@@ -99,7 +99,7 @@ impl Side {
                 fresh.push((hash, key.clone()));
             }
         }
-        recall.renew(head, fresh)
+        recall.renew(head, fresh, &Repeated::default())
     }
 }
 

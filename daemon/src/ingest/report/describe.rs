@@ -33,6 +33,8 @@ const MEND_FIRST: &str = "←改好后删除本格/delete this cell when mended"
 #[derive(Debug)]
 pub(in crate::ingest) struct Describer {
     fields: Vec<FieldWords>,
+    /// The first part's header.
+    labels: Vec<String>,
     /// The first part's columns, which all rejected rows are brought into, but for
     /// those of
     /// [`REJECT_COLUMNS`].
@@ -69,13 +71,13 @@ impl Describer {
             en: if field.title_en.is_empty() { &field.name } else { &field.title_en }.clone(),
             values: listed(&field.values),
         });
-        let columns = mapping.labels().iter().enumerate().map(|(at, label)| Column {
-            label: label.clone(),
-            at,
-            field: mapping.columns().get(at).copied(),
+        let columns = mapping.labels().iter().enumerate().map(|(at, label)| {
+            let place = mapping.places().iter().position(|place| *place == at);
+            Column { label: label.clone(), at, field: place.map(|place| mapping.columns()[place]) }
         });
         Self {
             fields: fields.collect(),
+            labels: mapping.labels().to_vec(),
             columns: columns.filter(|column| !is_reject_column(&column.label)).collect(),
             parts,
             full: AtomicBool::new(false),
@@ -149,6 +151,10 @@ impl Describer {
                 "请从原系统按 UTF-8 重新导出本行，替换右侧内容，并删除行尾的提示",
                 "export the row again as UTF-8, replace what stands here, and delete the note at its end",
             ],
+            RowProblem::Unlabelled { .. } => [
+                "请删除没有列名的内容，或为该列补上列名",
+                "delete the value without a label, or label its column",
+            ],
             _ => [
                 "本行已按分隔符拆开：请把内容移到正确的列，并删除行尾的提示",
                 "the line was split at its separators: move the values to their columns, and delete the note at its end",
@@ -160,15 +166,18 @@ impl Describer {
         ]
     }
 
-    /// A row's cells as they were delivered, in the first part's order. `columns`
-    /// says which field is in which of the row's own columns.
-    pub fn cells<'a>(&self, fields: Fields<'a>, columns: &[usize]) -> Vec<&'a str> {
+    /// A row's cells as they were delivered, in the first part's order. `mapping` is
+    /// that of the row's own part.
+    pub fn cells<'a>(&self, fields: Fields<'a>, mapping: &Mapping) -> Vec<&'a str> {
+        let in_order = mapping.labels() == self.labels;
         let cell = |column: &Column| {
             let at = match column.field {
-                Some(field) if columns.get(column.at) != Some(&field) => {
-                    columns.iter().position(|other| *other == field)
+                _ if in_order => Some(column.at),
+                Some(field) => {
+                    let place = mapping.columns().iter().position(|other| *other == field);
+                    place.map(|place| mapping.places()[place])
                 }
-                _ => Some(column.at),
+                None => mapping.labels().iter().position(|label| *label == column.label),
             };
             at.and_then(|at| fields.get(at)).unwrap_or("")
         };

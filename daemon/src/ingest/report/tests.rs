@@ -25,35 +25,32 @@ fn schema() -> Schema {
         name: name.into(),
         title_zh: title.into(),
         title_en: format!("the {name}"),
-        aliases: vec![],
         kind: FieldType::Text,
         required: true,
         personal: name == "person",
-        length_max: None,
         values: values.iter().map(|value| (*value).to_owned()).collect(),
         strict: true,
-        scale_max: None,
-        legacy_codes: false,
+        ..Field::default()
     };
     Schema::check(RawSchema {
         dataset: "list".into(),
         version: 1,
         title_zh: "名单".into(),
         title_en: "a list".into(),
-        source: String::new(),
         key: vec!["code".into()],
         fields: vec![
             field("code", "代码", &[]),
             field("state", "状态", &["存续", "注销"]),
             field("person", "负责人", &[]),
         ],
+        ..RawSchema::default()
     })
     .unwrap()
 }
 
 fn mapping(labels: &[&str]) -> Mapping {
     let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
-    Mapping::new(&labels, &schema()).unwrap()
+    Mapping::new(&labels, &schema(), &[]).unwrap()
 }
 
 fn describer(labels: &[&str]) -> Describer {
@@ -137,12 +134,11 @@ fn a_hopeless_file_makes_a_bounded_file_that_says_how_many_more() {
 #[test]
 fn parts_with_other_columns_are_brought_into_the_first_ones_order() {
     let first = describer(&["person", "code", "state"]);
-    let (text, spans) =
-        ("abc", [Span::new(0, 1, false), Span::new(1, 2, false), Span::new(2, 3, false)]);
+    let (text, spans) = ("abc", [Span::plain(0, 1), Span::plain(1, 2), Span::plain(2, 3)]);
     let other = mapping(&["code", "state", "person"]);
-    assert_eq!(first.cells(Fields::new(text, &spans), other.columns()), ["c", "a", "b"]);
+    assert_eq!(first.cells(Fields::new(text, &spans), &other), ["c", "a", "b"]);
     let same = mapping(&["person", "code", "state"]);
-    assert_eq!(first.cells(Fields::new(text, &spans), same.columns()), ["a", "b", "c"]);
+    assert_eq!(first.cells(Fields::new(text, &spans), &same), ["a", "b", "c"]);
 }
 
 #[test]

@@ -5,12 +5,13 @@
 use std::{ops::Range, sync::Arc};
 
 use super::{
-    Charset, decode_fields, lossy,
-    scan::{Scan, scan_record},
+    decode::{Decoder, Scratch},
+    dialect::Shape,
+    reader::split,
 };
 use crate::ingest::{
     map::Mapping,
-    rows::{Place, Row, RowProblem, Span},
+    rows::{Escape, Place, Row, RowNote, RowProblem, Span},
     source::{RowBodies, Rows},
 };
 
@@ -32,7 +33,7 @@ fn room_for(bytes_left: u64) -> usize {
 /// Consecutive rows of a file.
 #[derive(Debug)]
 pub struct LineRows {
-    charset: Charset,
+    decoder: Decoder,
     mapping: Arc<Mapping>,
     blank: u64,
     bytes: Vec<u8>,
@@ -47,14 +48,14 @@ enum RawRow {
 }
 
 impl LineRows {
-    pub(super) fn new(charset: Charset, mapping: Arc<Mapping>) -> Self {
+    pub(super) fn new(decoder: Decoder, mapping: Arc<Mapping>) -> Self {
         let (bytes, spans, rows) = (Vec::new(), Vec::new(), Vec::new());
-        Self { charset, mapping, blank: 0, bytes, spans, rows }
+        Self { decoder, mapping, blank: 0, bytes, spans, rows }
     }
 
     /// As [`LineRows::new`], with room for as much as a batch holds at most.
-    pub(super) fn with_room(charset: Charset, mapping: Arc<Mapping>, bytes_left: u64) -> Self {
-        Self { bytes: Vec::with_capacity(room_for(bytes_left)), ..Self::new(charset, mapping) }
+    pub(super) fn with_room(decoder: Decoder, mapping: Arc<Mapping>, bytes_left: u64) -> Self {
+        Self { bytes: Vec::with_capacity(room_for(bytes_left)), ..Self::new(decoder, mapping) }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -112,11 +113,11 @@ impl Rows for LineRows {
     }
 
     fn for_each(self: Box<Self>, visit: &mut dyn FnMut(Row<'_>)) {
-        let (mut scratch, mut scratch_spans) = (String::new(), Vec::new());
+        let (decoder, mut scratch) = (self.decoder, Scratch::default());
         for row in self.rows {
             let (place, body, spans, escaped) = match row {
                 RawRow::Malformed { place, body, problem } => {
-                    let text = lossy(&self.bytes[body], self.charset);
+                    let text = decoder.lossy(&self.bytes[body]).into();
                     visit(Row::Malformed { place, problem, text });
                     continue;
                 }
@@ -124,31 +125,43 @@ impl Rows for LineRows {
                     (place, &self.bytes[body], &self.spans[spans], escaped)
                 }
             };
-            let decoded =
-                decode_fields(body, spans, escaped, self.charset, &mut scratch, &mut scratch_spans);
-            visit(match decoded {
-                Ok(fields) => Row::Fields { place, fields, note: None },
+            visit(match decoder.fields(body, spans, escaped, &mut scratch) {
+                Ok((fields, encoding)) => {
+                    Row::Fields { place, fields, note: structure(body, spans).or(encoding) }
+                }
                 Err(column) => Row::Malformed {
                     place,
-                    problem: RowProblem::Encoding { column, encoding: self.charset.name() },
-                    text: lossy(body, self.charset),
+                    problem: RowProblem::Encoding { column, encoding: decoder.charset.name() },
+                    text: decoder.lossy(body).into(),
                 },
             });
         }
     }
 }
 
+/// What is odd about how a row is written.
+fn structure(body: &[u8], spans: &[Span]) -> Option<RowNote> {
+    if body.first() == Some(&0) || body.last() == Some(&0) {
+        return Some(RowNote::Padding);
+    }
+    memchr::memchr(b'"', body)?;
+    let inner = |span: &Span| !span.is_quoted() && body[span.range()].contains(&b'"');
+    if spans.iter().any(inner) {
+        return Some(RowNote::InnerQuote);
+    }
+    let backslash = |span: &Span| span.escape() == Escape::Backslash;
+    spans.iter().any(backslash).then_some(RowNote::BackslashQuote)
+}
+
 /// Consecutive rows of a file of which only the ends are known.
 #[derive(Debug)]
 pub struct LineBodies {
-    charset: Charset,
+    decoder: Decoder,
     mapping: Arc<Mapping>,
+    shape: Shape,
     blank: u64,
-    separator: u8,
-    columns: usize,
     bytes: Vec<u8>,
     rows: Vec<Body>,
-    malformed: bool,
 }
 
 /// Where a row lies: its place in the file, its bytes among the others'.
@@ -157,35 +170,38 @@ struct Body {
     place: Place,
     start: u32,
     end: u32,
+    /// Why it is none.
+    problem: Option<RowProblem>,
 }
 
 impl LineBodies {
     pub(super) fn with_room(
-        charset: Charset,
+        decoder: Decoder,
         mapping: Arc<Mapping>,
-        separator: u8,
-        columns: usize,
+        shape: Shape,
         bytes_left: u64,
     ) -> Self {
         let bytes = room_for(bytes_left);
-        let (rows, malformed) = (Vec::with_capacity(bytes / ROW_BYTES_USUAL), false);
-        let bytes = Vec::with_capacity(bytes);
-        Self { charset, mapping, blank: 0, separator, columns, bytes, rows, malformed }
+        let rows = Vec::with_capacity(bytes / ROW_BYTES_USUAL);
+        Self { decoder, mapping, shape, blank: 0, bytes: Vec::with_capacity(bytes), rows }
     }
 
-    /// Nothing comes behind what is malformed: whoever reads so takes another way.
     pub(super) fn is_full(&self) -> bool {
-        self.malformed || self.bytes.len() >= BATCH_BYTES || self.rows.len() >= BATCH_ROWS
+        self.bytes.len() >= BATCH_BYTES || self.rows.len() >= BATCH_ROWS
     }
 
     pub(super) fn push(&mut self, place: Place, body: &[u8]) {
-        let start = self.bytes.len() as u32;
-        self.bytes.extend_from_slice(body);
-        self.rows.push(Body { place, start, end: self.bytes.len() as u32 });
+        self.add(place, body, None);
     }
 
-    pub(super) fn push_malformed(&mut self) {
-        self.malformed = true;
+    pub(super) fn push_malformed(&mut self, place: Place, problem: RowProblem, line: &[u8]) {
+        self.add(place, line, Some(problem));
+    }
+
+    fn add(&mut self, place: Place, body: &[u8], problem: Option<RowProblem>) {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(body);
+        self.rows.push(Body { place, start, end: self.bytes.len() as u32, problem });
     }
 
     pub(super) fn push_blank(&mut self) {
@@ -199,11 +215,7 @@ impl LineBodies {
 
 impl RowBodies for LineBodies {
     fn len(&self) -> usize {
-        self.rows.len() + usize::from(self.malformed)
-    }
-
-    fn is_malformed(&self) -> bool {
-        self.malformed
+        self.rows.len()
     }
 
     fn blank(&self) -> u64 {
@@ -215,21 +227,20 @@ impl RowBodies for LineBodies {
     }
 
     fn split(&self, kept: &[usize]) -> Box<dyn Rows> {
-        let mut batch = LineRows::new(self.charset, self.mapping.clone());
+        let mut batch = LineRows::new(self.decoder, self.mapping.clone());
         let mut spans = Vec::new();
         for row in kept.iter().map(|at| &self.rows[*at]) {
             let body = self.body(row);
-            match scan_record(body, true, self.separator, &mut spans, self.columns) {
-                Scan::Record { body: end, fields, escaped, .. } if end == body.len() => {
-                    if fields == self.columns {
-                        batch.push(row.place, escaped, body, &spans);
-                    } else {
-                        let (expected, found) = (self.columns, fields);
-                        let problem = RowProblem::FieldCount { expected, found };
-                        batch.push_malformed(row.place, problem, body);
-                    }
+            if let Some(problem) = &row.problem {
+                batch.push_malformed(row.place, problem.clone(), body);
+                continue;
+            }
+            match split(body, true, &self.shape, &mut spans) {
+                Ok(Some(found)) if found.body == body.len() => {
+                    batch.push(row.place, found.escaped, body, &spans);
                 }
-                _ => batch.push_malformed(row.place, RowProblem::UnclosedQuote, body),
+                Ok(_) => batch.push_malformed(row.place, RowProblem::UnclosedQuote, body),
+                Err(problem) => batch.push_malformed(row.place, problem, body),
             }
         }
         Box::new(batch)

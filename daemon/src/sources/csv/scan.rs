@@ -1,7 +1,9 @@
 //! Splits bytes into records and fields, by the grammar that [`super`] describes.
 
-use crate::ingest::rows::Span;
+use crate::ingest::rows::{Escape, Span};
 
+/// What lies at the front of some bytes.
+#[derive(Debug)]
 pub(super) enum Scan {
     /// The data ends before the record does.
     Incomplete,
@@ -11,13 +13,21 @@ pub(super) enum Scan {
         lines: u64,
         fields: usize,
         escaped: bool,
+        /// All fields beyond those that are kept are empty.
+        tail_blank: bool,
     },
     /// A quoted field is not closed, or followed by something else than a
     /// separator or line end.
-    BadQuote {
-        column: usize,
-        first_line: bool,
-    },
+    BadQuote { column: usize, first_line: bool },
+}
+
+/// How a quote inside a quoted field is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Quotes {
+    /// Twice (RFC 4180).
+    Doubled,
+    /// Twice, or behind a backslash (MySQL).
+    Backslash,
 }
 
 /// Splits the record at the front of `data`, which is not empty. `eof` says
@@ -26,30 +36,57 @@ pub(super) fn scan_record(
     data: &[u8],
     eof: bool,
     separator: u8,
+    quotes: Quotes,
     spans: &mut Vec<Span>,
     keep: usize,
 ) -> Scan {
     spans.clear();
-    let (mut at, mut lines, mut fields, mut any_escaped) = (0, 1, 0, false);
+    // Zero bytes in front are what an interrupted write left.
+    let mut at = data.iter().position(|byte| *byte != 0).unwrap_or(0);
+    let (mut lines, mut fields, mut any_escaped, mut tail_blank) = (1, 0, false, true);
     loop {
-        let span = if data.get(at) == Some(&b'"') {
-            let start = at + 1;
-            let mut escaped = false;
+        let (quote, blanks_end) = match data.get(at) {
+            Some(b'"') => (Some(at), at),
+            Some(&byte) if is_blank(byte, separator) => {
+                let end = skip_blanks(data, at, separator);
+                ((data.get(end) == Some(&b'"')).then_some(end), end)
+            }
+            _ => (None, at),
+        };
+        if blanks_end == data.len() && !eof {
+            return Scan::Incomplete;
+        }
+        let span = if let Some(quote) = quote {
+            let start = quote + 1;
+            let mut escape = Escape::None;
             at = start;
             loop {
-                at = find3(data, at, b'"', b'\n', b'\r');
+                at = match quotes {
+                    Quotes::Doubled => find3(data, at, b'"', b'\n', b'\r'),
+                    Quotes::Backslash => {
+                        let quote = find3(data, at, b'"', b'\n', b'\r');
+                        find3(&data[..quote], at, b'\\', b'\\', b'\\')
+                    }
+                };
                 match (data.get(at), data.get(at + 1)) {
                     (None, _) if eof => {
                         return Scan::BadQuote { column: fields + 1, first_line: false };
                     }
                     (None, _) => return Scan::Incomplete,
                     // What the byte means depends on the one behind it.
-                    (Some(b'"' | b'\r'), None) if !eof => return Scan::Incomplete,
+                    (Some(b'"' | b'\r' | b'\\'), None) if !eof => return Scan::Incomplete,
                     (Some(b'"'), Some(b'"')) => {
-                        escaped = true;
+                        if escape == Escape::None {
+                            escape = Escape::Doubled;
+                        }
                         at += 2;
                     }
                     (Some(b'"'), _) => break,
+                    (Some(b'\\'), Some(b'"' | b'\\')) => {
+                        escape = Escape::Backslash;
+                        at += 2;
+                    }
+                    (Some(b'\\'), _) => at += 1,
                     (Some(b'\r'), Some(b'\n')) => {
                         lines += 1;
                         at += 2;
@@ -60,17 +97,23 @@ pub(super) fn scan_record(
                     }
                 }
             }
-            any_escaped |= escaped;
-            at += 1;
-            Span::new(start, at - 1, escaped)
+            any_escaped |= escape != Escape::None;
+            let end = at;
+            at = skip_blanks(data, at + 1, separator);
+            if at == data.len() && !eof {
+                return Scan::Incomplete;
+            }
+            Span::quoted(start, end, escape)
         } else {
             let start = at;
             at = find3(data, at, separator, b'\n', b'\r');
-            Span::new(start, at, false)
+            Span::plain(start, at)
         };
         fields += 1;
         if fields <= keep {
             spans.push(span);
+        } else if tail_blank {
+            tail_blank = data[span.range()].iter().all(|byte| is_empty(*byte));
         }
         let end = match data.get(at) {
             Some(&byte) if byte == separator => {
@@ -87,8 +130,31 @@ pub(super) fn scan_record(
             },
             Some(_) => return Scan::BadQuote { column: fields, first_line: lines == 1 },
         };
-        return Scan::Record { body: at, end, lines, fields, escaped: any_escaped };
+        if let Some(last) = spans.last_mut()
+            && fields <= keep
+            && data[..at].last() == Some(&0)
+        {
+            *last = last.without_zeros_behind(data);
+        }
+        return Scan::Record { body: at, end, lines, fields, escaped: any_escaped, tail_blank };
     }
+}
+
+/// White space or a zero byte beside a quote, other than the separator.
+fn is_blank(byte: u8, separator: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | 0) && byte != separator
+}
+
+/// What a blank row may consist of, beside separators: also the end of file of
+/// DOS, and zero bytes.
+pub(super) fn is_empty(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || matches!(byte, 0 | 0x1a)
+}
+
+fn skip_blanks(data: &[u8], from: usize, separator: u8) -> usize {
+    let rest = data.get(from..).unwrap_or_default();
+    let blank = rest.iter().position(|byte| !is_blank(*byte, separator));
+    from + blank.unwrap_or(rest.len())
 }
 
 /// The record at the front of `data`, if it has no quote and is not blank: where
@@ -103,7 +169,7 @@ pub(super) fn plain_record(data: &[u8]) -> Option<(usize, usize)> {
         _ => return None,
     };
     // Only what begins with white space, or with nothing, may be blank.
-    (body > 0 && !data[0].is_ascii_whitespace()).then_some((body, end))
+    (body > 0 && !is_empty(data[0])).then_some((body, end))
 }
 
 /// The first place from `from` on with one of three bytes, or the end.

@@ -434,6 +434,10 @@ impl Watcher {
         let error = match result {
             Ok(mut report) => {
                 report.log(&dataset, &name_of(file), file.home.full);
+                if file.incomplete == Some(Incomplete::NoEnd) {
+                    // Said again, with how long it was waited for.
+                    report.notes.retain(|note| note.code != "cut");
+                }
                 report.notes.extend(self.notes_of(file));
                 let report = Box::new(report);
                 self.settle(file, source.as_ref(), Ended::Read { report, rejects }, time);

@@ -424,7 +424,7 @@ fn without_a_place_for_temporary_files_it_says_so() {
 #[test]
 fn a_rejects_file_that_cannot_be_written_is_named() {
     let world = World::new();
-    let mut request = world.request(&world.file(&csv([",,,".into()])), false);
+    let mut request = world.request(&world.file(&csv(["c1,,,".into()])), false);
     request.rejects = world.path("nowhere/rejects.csv");
     let error = world.importer.import(&request, &|_| {}).unwrap_err();
     assert!(matches!(&error, ImportError::Report { .. }), "{error:?}");

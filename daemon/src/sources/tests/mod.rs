@@ -1,5 +1,6 @@
 //! Files as they are delivered, against a real store and a simple reference.
 
+mod cases;
 mod deliveries;
 mod import;
 mod inbox;
@@ -63,15 +64,9 @@ fn field(name: &str, kind: FieldType, required: bool) -> Field {
         name: name.into(),
         title_zh: format!("栏{name}"),
         title_en: format!("the {name}"),
-        aliases: vec![],
         kind,
         required,
-        personal: false,
-        length_max: None,
-        values: vec![],
-        strict: false,
-        scale_max: None,
-        legacy_codes: false,
+        ..Field::default()
     }
 }
 
@@ -82,7 +77,6 @@ fn raw_schema(version: u32) -> RawSchema {
         version,
         title_zh: "名单".into(),
         title_en: "a list".into(),
-        source: String::new(),
         key: vec!["code".into()],
         fields: vec![
             field("code", FieldType::Code, true),
@@ -90,6 +84,7 @@ fn raw_schema(version: u32) -> RawSchema {
             field("note", FieldType::Text, false),
             field("amount", FieldType::Integer, false),
         ],
+        ..RawSchema::default()
     }
 }
 
@@ -212,8 +207,12 @@ impl World {
     }
 
     fn content(&self) -> Content {
+        self.content_of_partition(&self.partition())
+    }
+
+    fn content_of_partition(&self, partition: &PartitionId) -> Content {
         let mut content = Content::new();
-        let Some(mut pages) = self.store.live_pages(&self.partition()) else {
+        let Some(mut pages) = self.store.live_pages(partition) else {
             return content;
         };
         let mut page = pages.seek(0, &[]).unwrap();
@@ -227,7 +226,7 @@ impl World {
             let next = pages.next_key(0, &first_key).unwrap();
             page = next.and_then(|next| pages.seek(0, &next).unwrap());
         }
-        let records = self.store.head(&self.partition()).unwrap().summary.records;
+        let records = self.store.head(partition).unwrap().summary.records;
         assert_eq!(content.len() as u64, records);
         content
     }

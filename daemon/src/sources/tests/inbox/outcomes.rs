@@ -3,27 +3,9 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use super::*;
-use crate::ingest::rows::is_reject_column;
 
 fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
-}
-
-/// As a mapping reads it that ignores the two columns.
-fn without_words(rejects: &str) -> String {
-    let mut rows =
-        csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(rejects.as_bytes());
-    let mut out = csv::WriterBuilder::new().flexible(true).from_writer(Vec::new());
-    let mut ours = None;
-    for row in rows.records().map(Result::unwrap) {
-        let ours = ours.get_or_insert_with(|| {
-            row.iter()
-                .take_while(|label| is_reject_column(label.trim_start_matches('\u{feff}')))
-                .count()
-        });
-        out.write_record(row.iter().skip(*ours)).unwrap();
-    }
-    String::from_utf8(out.into_inner().unwrap()).unwrap()
 }
 
 #[test]
@@ -38,7 +20,12 @@ fn each_outcome_has_its_folder_and_reports_for_people_and_programs() {
         ("done/good.csv", "done", "已全部导入", "all of it was imported"),
         ("attention/some.csv", "attention", "有些行被拒绝", "some rows were rejected"),
         ("failed/none.csv", "failed", "所有行都被拒绝", "every row was rejected"),
-        ("failed/wrong.csv", "failed", "表头与数据集不符", "does not fit the dataset"),
+        (
+            "failed/wrong.csv",
+            "failed",
+            "没有任何一行含有该数据集的列名",
+            "none of the first 2 lines",
+        ),
     ] {
         let text = folders.text(name);
         let file = name.split_once('/').unwrap().1;
@@ -73,7 +60,7 @@ fn rejected_rows_that_are_mended_go_in() {
     let rejects = fs::read_to_string(folders.path("attention/some.csv.rejects.csv")).unwrap();
 
     // Dropped in as it is, nothing of it goes in.
-    folders.put("again.csv", &without_words(&rejects), 10);
+    folders.put("again.csv", &rejects, 10);
     folders.pass_after(0);
     let report = folders.report("failed/again.csv");
     assert_eq!((report.rows, report.rejected), (3, 3));
@@ -85,7 +72,7 @@ fn rejected_rows_that_are_mended_go_in() {
         .replace(",many", ",3")
         .replace("\"\"\"a\"", "a")
         .replace(",←改好后删除本格/delete this cell when mended", "");
-    folders.put("mended.csv", &without_words(&mended), 10);
+    folders.put("mended.csv", &mended, 10);
     folders.pass_after(0);
     assert!(folders.path("done/mended.csv").exists(), "{:?} {mended}", folders.files());
     assert_eq!(folders.world.content(), content_of(1..=4, "a"));
@@ -146,7 +133,7 @@ fn a_group_drops_files_and_reads_reports() {
 
 #[test]
 fn a_dataset_s_encoding_is_the_settings_one() {
-    let reading = Reading { encoding: "gbk".parse().unwrap() };
+    let reading = Reading { encoding: "gbk".parse().unwrap(), ..Reading::default() };
     let mut folders = Folders::with(|inbox| drop(inbox.readings.insert(dataset(), reading)));
     // Valid UTF-8, too: only the setting says that these are two characters of GBK.
     let mut text = b"code,name,note,amount\nc0000001,".to_vec();

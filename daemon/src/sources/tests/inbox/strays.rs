@@ -114,7 +114,10 @@ fn a_name_cannot_forge_a_line_of_a_log_or_a_report() {
     folders.put("b\r\nforged.csv", &rows(0..1, "a"), 10);
     folders.pass_after(0);
     let text = folders.text(&format!("failed/{name}"));
-    assert!(text.contains("a\\u{a}2026") && text.contains("\\u{1b}[31m\\u{202e}"), "{text}");
+    assert!(
+        text.contains("a⟨U+000A") && text.contains("⟨U+001B") && text.contains("⟨U+202E"),
+        "{text}"
+    );
     let forged = |text: &str| {
         text.lines().any(|line| line.starts_with("2026") || line.starts_with("forged"))
     };

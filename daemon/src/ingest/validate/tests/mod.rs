@@ -1,26 +1,37 @@
 //! Rows, good and bad.
+//!
+//! What a schema says of a value is in `meaning`, what others have done to it before
+//! it came in `traces`, and what holds for all texts in `properties`.
+
+mod meaning;
+mod properties;
+mod traces;
 
 use protocol::{
-    record::decode_key,
-    schema::{Field, RawSchema},
+    record::{KEY_BYTES_MAX, RECORD_BYTES_MAX, decode_key},
+    schema::{Field, FieldType, RawSchema, Years},
+    uscc::Impossible,
 };
 
-use super::*;
+use super::{citizen_id::is_citizen_id, *};
+
+const KINDS: [FieldType; 6] = [
+    FieldType::Text,
+    FieldType::Code,
+    FieldType::Uscc,
+    FieldType::Integer,
+    FieldType::Decimal,
+    FieldType::Date,
+];
 
 fn field(name: &str, kind: FieldType) -> Field {
     Field {
         name: name.into(),
         title_zh: format!("{name}的标题"),
         title_en: format!("the {name}"),
-        aliases: vec![],
         kind,
         required: false,
-        personal: false,
-        length_max: None,
-        values: vec![],
-        strict: false,
-        scale_max: None,
-        legacy_codes: false,
+        ..Field::default()
     }
 }
 
@@ -31,18 +42,25 @@ fn validator(second: Field) -> Validator {
 }
 
 fn validator_of(fields: Vec<Field>, key: &[&str]) -> Validator {
-    let header: Vec<String> = fields.iter().map(|field| field.name.clone()).collect();
-    let schema = Schema::check(RawSchema {
+    validator_for(raw_of(fields, key))
+}
+
+fn raw_of(fields: Vec<Field>, key: &[&str]) -> RawSchema {
+    RawSchema {
         dataset: "list".into(),
         version: 3,
         title_zh: "名单".into(),
         title_en: "list".into(),
-        source: String::new(),
         key: key.iter().map(|name| (*name).to_owned()).collect(),
         fields,
-    })
-    .unwrap();
-    let mapping = Mapping::new(&header, &schema).unwrap();
+        ..RawSchema::default()
+    }
+}
+
+fn validator_for(raw: RawSchema) -> Validator {
+    let header: Vec<String> = raw.fields.iter().map(|field| field.name.clone()).collect();
+    let schema = Schema::check(raw).unwrap();
+    let mapping = Mapping::new(&header, &schema, &[]).unwrap();
     Validator::new(&schema, &mapping)
 }
 
@@ -162,7 +180,7 @@ fn numbers_have_one_spelling() {
     let decimal = Field { scale_max: Some(2), ..field("d", FieldType::Decimal) };
     accepted(&decimal, &[("1,234.50", "1234.5"), ("0.1000", "0.1"), ("．5", "0.5"), ("-0", "0")]);
     found(&decimal, "warning scale-max", &["1.234"]);
-    found(&decimal, "reject decimal", &["1e5", "15,800(万元)", "1.0,0", "--1", "1,234,5"]);
+    found(&decimal, "reject decimal", &["15,800(万元)", "1.0,0", "--1", "1,234,5"]);
     found(&decimal, "reject decimal", &[&"9".repeat(39), &"0".repeat(1000)]);
     found(&Field { strict: true, ..decimal }, "reject scale-max", &["1.234"]);
 }
@@ -244,6 +262,14 @@ fn the_key_of_a_rejected_row_is_known() {
 }
 
 #[test]
+fn other_columns_do_not_see_what_a_row_before_has_left() {
+    let mut validator = validator(field("t", FieldType::Text));
+    assert!(validator.row(["1", "left"]).record.is_some());
+    let record = validator.for_columns(&[0]).row(["2"]).record.unwrap();
+    assert_eq!(Record::decode(&record).unwrap().values, [Value::text("2"), Value::Null]);
+}
+
+#[test]
 fn rows_above_the_limits_are_rejected() {
     let codes = |checked: &Checked| {
         checked.issues.iter().map(|issue| issue.rule.code()).collect::<Vec<_>>()
@@ -320,8 +346,14 @@ fn shown_values_are_short_and_printable() {
     let checked =
         validator(field("t", FieldType::Text)).row(["1", &format!("\0{}", "县".repeat(99))]);
     let value = &checked.issues[0].value;
-    assert_eq!(value.chars().count(), SHOWN_CHARS_MAX);
-    assert!(value.starts_with("␀县"));
+    assert_eq!(*value, format!("⟨U+0000 空字符 NULL⟩{}", "县".repeat(SHOWN_CHARS_MAX - 1)));
+    let hidden = "\0\u{200b}".repeat(500);
+    let checked = validator(field("t", FieldType::Text)).row(["1", &hidden]);
+    assert_eq!(checked.issues[0].value.chars().last(), Some('…'));
+    assert!(checked.issues[0].value.chars().count() <= 2 * SHOWN_CHARS_MAX);
+    let name = Field { personal: true, ..field("p", FieldType::Code) };
+    let checked = validator(name).row(["1", "\0欧阳某某某"]);
+    assert_eq!(checked.issues[0].value, "⟨U+0000 空字符 NULL⟩欧****");
 }
 
 #[test]
@@ -339,7 +371,13 @@ fn every_rule_says_something_in_both_languages() {
         Rule::DateFormat,
         Rule::DateImpossible,
         Rule::LengthMax { max: 3 },
-        Rule::Values,
+        Rule::Values { listed: vec!["a".into(), "b".into()].into() },
+        Rule::DateOrder,
+        Rule::DateImplausible { years: Years::default() },
+        Rule::Scientific,
+        Rule::UsccRounded,
+        Rule::CodeRounded,
+        Rule::Mojibake,
         Rule::ScaleMax { max: 3 },
         Rule::KeyTooLong,
         Rule::RecordTooLong,

@@ -1,0 +1,122 @@
+//! What a command hears while the daemon works, and when it ends.
+
+use std::{cell::Cell, time::Instant};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+    sync::Semaphore,
+};
+
+use super::*;
+use crate::{admin::server::PROGRESS_EVERY, ingest::Progress};
+
+const PROGRESS: Progress = Progress { bytes_read: 1, bytes_total: 2, rows: 3, compared: 0 };
+
+/// Tells its progress without a pause, for a time or as long as anybody
+/// listens.
+struct Busy {
+    time: Duration,
+    ended: Arc<Semaphore>,
+}
+
+impl Handler for Busy {
+    fn handle(
+        &self,
+        _: Request,
+        _: Option<File>,
+        reply: &dyn Fn(Reply) -> anyhow::Result<()>,
+    ) -> Reply {
+        let started = Instant::now();
+        while started.elapsed() < self.time {
+            if reply(Reply::Progress(PROGRESS)).is_err() {
+                self.ended.add_permits(1);
+                break;
+            }
+            std::thread::yield_now();
+        }
+        Reply::Done { value: Json::Null, attention: false }
+    }
+}
+
+#[tokio::test]
+async fn progress_is_told_now_and_then() {
+    for periods in [0, 3] {
+        let started = Instant::now();
+        let time = PROGRESS_EVERY * periods + PROGRESS_EVERY / 2;
+        let serving = Serving::new(Busy { time, ended: Arc::new(Semaphore::new(0)) });
+        let mut here = UnixStream::connect(serving.socket()).await.unwrap();
+        here.write_all(b"{\"command\":\"status\"}\n").await.unwrap();
+        let mut text = String::new();
+        here.read_to_string(&mut text).await.unwrap();
+        let told = text.lines().filter(|line| line.contains("\"progress\"")).count() as u128;
+        let most = started.elapsed().as_millis() / PROGRESS_EVERY.as_millis();
+        assert!(told <= most, "{told} times within {most} periods");
+        assert!(told > 0 || periods == 0);
+        assert_eq!(text.lines().next(), Some("\"taken\""));
+        assert!(text.lines().last().unwrap().contains("\"done\""), "{text}");
+        serving.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_went_away_is_noticed() {
+    let ended = Arc::new(Semaphore::new(0));
+    let serving = Serving::new(Busy { time: DEADLINE, ended: ended.clone() });
+    let mut here = UnixStream::connect(serving.socket()).await.unwrap();
+    here.write_all(b"{\"command\":\"status\"}\n").await.unwrap();
+    here.read_exact(&mut [0; "\"taken\"\n".len()]).await.unwrap();
+    drop(here);
+    let noticed = tokio::time::timeout(DEADLINE / 2, ended.acquire()).await;
+    assert!(noticed.is_ok(), "it goes on for nobody");
+    serving.end().await;
+}
+
+/// Begins with a request when it is let, and says that it has begun.
+struct Held {
+    begun: Arc<Semaphore>,
+    may_end: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl Handler for Held {
+    fn handle(
+        &self,
+        _: Request,
+        _: Option<File>,
+        _: &dyn Fn(Reply) -> anyhow::Result<()>,
+    ) -> Reply {
+        self.begun.add_permits(1);
+        let _ = self.may_end.lock().unwrap().recv_timeout(DEADLINE);
+        Reply::Done { value: json!("held"), attention: false }
+    }
+}
+
+#[tokio::test]
+async fn a_daemon_that_ends_answers_what_it_has_taken_and_nothing_else() {
+    let begun = Arc::new(Semaphore::new(0));
+    let (end, may_end) = std::sync::mpsc::channel();
+    let serving = Serving::new(Held { begun: begun.clone(), may_end: may_end.into() });
+    let asking = tokio::spawn(ask(serving.socket(), Request::Status, None));
+    begun.acquire().await.unwrap().forget();
+    // Whoever has said nothing yet is let go of, not waited for.
+    let mut silent = UnixStream::connect(serving.socket()).await.unwrap();
+    // Connections are accepted in their order, so that one has been, too.
+    let mut later = UnixStream::connect(serving.socket()).await.unwrap();
+    later.write_all(b"?\n").await.unwrap();
+    later.read_exact(&mut [0]).await.unwrap();
+    let socket = serving.socket();
+    serving.shutdown.cancel();
+    let gone = Cell::new(false);
+    while !gone.replace(!socket.exists()) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ask(socket, Request::Status, None).await.unwrap(), None);
+    let mut nothing = String::new();
+    let closed = tokio::time::timeout(DEADLINE, silent.read_to_string(&mut nothing));
+    closed.await.expect("it is closed").unwrap();
+    assert_eq!(nothing, "");
+    assert!(!serving.running.is_finished(), "the answer under way was given up");
+    end.send(()).unwrap();
+    assert_eq!(asking.await.unwrap().unwrap(), Some(json!("held")));
+    serving.end().await;
+}

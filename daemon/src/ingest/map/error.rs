@@ -1,0 +1,136 @@
+//! Why a header does not fit a dataset, and what to do, in Chinese and English.
+
+use std::fmt;
+
+use protocol::{schema::Schema, text::visible_within};
+
+use super::advice::advise;
+
+/// Longest label shown in a message, in characters: a file that is no CSV at
+/// all may have its whole first megabyte as one label.
+const LABEL_CHARS_SHOWN: usize = 60;
+/// Unknown columns that are named one by one.
+const COLUMNS_SHOWN: usize = 30;
+
+/// What is wrong with a header, of whose columns `found` are the fields, and
+/// `unknown` those that name none though they should.
+pub(super) fn explain(
+    header: &[String],
+    schema: &Schema,
+    found: &[Option<usize>],
+    unknown: &[usize],
+) -> HeaderError {
+    let fields = schema.fields();
+    let columns_of =
+        |field: usize| found.iter().enumerate().filter(move |(_, found)| **found == Some(field));
+    let mut error = HeaderError::default();
+    for (index, field) in fields.iter().enumerate() {
+        let labels: Vec<String> =
+            columns_of(index).map(|(column, _)| shown(&header[column])).collect();
+        match labels.len() {
+            0 if field.required || schema.key().contains(&index) => error
+                .absent
+                .push(AbsentField { name: field.name.clone(), title_zh: field.title_zh.clone() }),
+            0 | 1 => {}
+            _ => error.twice.push(TwiceNamed { field: field.name.clone(), labels }),
+        }
+    }
+    let free: Vec<(usize, &str)> = fields
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| columns_of(*index).next().is_none())
+        .flat_map(|(index, field)| field.labels().map(move |label| (index, label)))
+        .collect();
+    let labels: Vec<&str> = unknown.iter().map(|at| header[*at].as_str()).collect();
+    for ((at, label), nearest) in unknown.iter().zip(&labels).zip(advise(&labels, &free)) {
+        error.unknown.push(UnknownColumn {
+            column: at + 1,
+            label: shown(label),
+            nearest: nearest.map(str::to_owned),
+        });
+    }
+    error
+}
+
+fn shown(label: &str) -> String {
+    visible_within(label.trim(), LABEL_CHARS_SHOWN).into_owned()
+}
+
+/// Everything that keeps a header from being understood.
+#[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
+pub struct HeaderError {
+    /// Columns that name no field.
+    pub unknown: Vec<UnknownColumn>,
+    /// Fields that several columns name.
+    pub twice: Vec<TwiceNamed>,
+    /// Key and required fields that no column names.
+    pub absent: Vec<AbsentField>,
+    /// Where the header was taken from, and what else was tried, in Chinese and
+    /// English; the source knows that.
+    pub looked: Option<(String, String)>,
+}
+
+/// A column that names no field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownColumn {
+    /// The column, from 1.
+    pub column: usize,
+    /// What the header says, shortened.
+    pub label: String,
+    /// A label that is probably meant.
+    pub nearest: Option<String>,
+}
+
+/// A field that several columns name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TwiceNamed {
+    /// The field's name.
+    pub field: String,
+    /// What the header says, shortened.
+    pub labels: Vec<String>,
+}
+
+/// A field that a file has to have and does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AbsentField {
+    /// The field's name.
+    pub name: String,
+    /// Its Chinese title.
+    pub title_zh: String,
+}
+
+impl fmt::Display for HeaderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        for UnknownColumn { column, label, nearest } in self.unknown.iter().take(COLUMNS_SHOWN) {
+            parts.push(match nearest {
+                Some(nearest) => format!(
+                    "第 {column} 列“{label}”不是已知列名，是否应为“{nearest}”？ / column {column}, '{label}', names no field: did you mean '{nearest}'?"
+                ),
+                None => format!(
+                    "第 {column} 列“{label}”不是已知列名，请改名、删除该列，或用 --ignore-column 忽略 / column {column}, '{label}', names no field: rename it, delete the column, or ignore it with --ignore-column"
+                ),
+            });
+        }
+        if let Some(more) = self.unknown.len().checked_sub(COLUMNS_SHOWN).filter(|more| *more > 0) {
+            parts.push(format!("另有 {more} 列不是已知列名 / {more} more columns name no field"));
+        }
+        for TwiceNamed { field, labels } in &self.twice {
+            let zh = labels.join("”“");
+            let en = labels.join("', '");
+            parts.push(format!(
+                "多列表示同一字段 {field}：“{zh}”，请只保留一列 / several columns name the field {field}: '{en}': keep one"
+            ));
+        }
+        for AbsentField { name, title_zh } in &self.absent {
+            parts.push(format!(
+                "缺少必需的列“{title_zh}”（{name}） / the required column '{title_zh}' ({name}) is missing"
+            ));
+        }
+        write!(f, "表头与数据集不符 / the header does not fit the dataset:")?;
+        if let Some((zh, en)) = &self.looked {
+            write!(f, "\n  {zh} / {en}")?;
+        }
+        parts.iter().try_for_each(|part| write!(f, "\n  {part}"))
+    }
+}

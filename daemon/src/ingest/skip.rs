@@ -1,0 +1,71 @@
+//! Rows that are no data: blank ones, the header once more, totals.
+//!
+//! Used by `check` for every row, so what is cheap comes first. Invariant: a row
+//! with a sound key is never skipped as a total.
+
+use super::{map::Mapping, rows::Fields};
+
+/// What people write in front of sums.
+const TOTALS: [&str; 12] = [
+    "合计",
+    "总计",
+    "小计",
+    "共计",
+    "累计",
+    "总合计",
+    "本页合计",
+    "本页小计",
+    "total",
+    "subtotal",
+    "grandtotal",
+    "sum",
+];
+
+/// Whether a row is to be skipped.
+pub(super) fn is_no_data(mapping: &Mapping, fields: Fields<'_>) -> bool {
+    match mapping.texts(fields).find(|text| !is_blank(text)) {
+        // Also of columns that are passed over.
+        None => fields.iter().all(is_blank),
+        Some(first) => {
+            is_total(first)
+                && !mapping.key_texts(fields).all(|text| !is_blank(text) && !is_total(text))
+                || mapping.is_header(fields)
+        }
+    }
+}
+
+fn is_blank(text: &str) -> bool {
+    text.chars().all(|c| c.is_whitespace() || matches!(c, '\0' | '\u{1a}' | '\u{feff}'))
+}
+
+/// Whether a text is a word for a sum, with or without a number behind it.
+fn is_total(text: &str) -> bool {
+    /// Bytes of the longest such text, blanks and a number included.
+    const BYTES_MAX: usize = 64;
+    if text.len() > BYTES_MAX || !text.contains(['计', 't', 'T', 's', 'S']) {
+        return false;
+    }
+    let bare = |c: &char| !c.is_whitespace();
+    let folded: String = text.chars().filter(bare).flat_map(char::to_lowercase).collect();
+    let word = folded.trim_end_matches(|c: char| {
+        c.is_ascii_digit() || matches!(c, ':' | '：' | ',' | '.' | '，' | '条' | '户' | '家' | '元')
+    });
+    TOTALS.contains(&word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_are_words_with_or_without_a_number() {
+        for total in ["合计", "合 计", "总计：", "合计：3", "合计 3 条", "Total", "Grand Total: 12"]
+        {
+            assert!(is_total(total), "{total}");
+        }
+        for other in ["", "合计算术有限公司", "统计局", "3", "totals.", "会计师事务所", "sums"]
+        {
+            assert!(!is_total(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! What a schema may say: limits, and keys that contradict each other.
+//!
+//! Used by [`super::Schema::check`]. Invariant: all problems are found at once, and
+//! each names its field or key. Not here: how a schema may follow an earlier one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    DateOrder, FIELDS_MAX, Field, FieldType, KEY_FIELDS_MAX, LABEL_BYTES_MAX, NullTexts, RawSchema,
+    SchemaError, TEXTS_MAX, VALUES_MAX, Years, fold_label,
+};
+use crate::id::DatasetId;
+
+/// What a schema turns out to be.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// The dataset's name.
+    pub dataset: DatasetId,
+    /// Indexes of the key fields.
+    pub key: Vec<usize>,
+    /// The field of each folded label.
+    pub labels: BTreeMap<String, usize>,
+    /// Folded labels of columns that are ignored, in order.
+    pub ignored: Vec<String>,
+}
+
+/// Finds out, or reports every problem.
+pub(super) fn check(raw: &RawSchema) -> Result<Found, Vec<SchemaError>> {
+    let mut problems = Problems(Vec::new());
+    let dataset = DatasetId::new(&raw.dataset);
+    if let Err(error) = &dataset {
+        problems.add("dataset", error.to_string());
+    }
+    if raw.version == 0 {
+        problems.add("version", "versions are counted from 1");
+    }
+    if raw.fields.is_empty() || raw.fields.len() > FIELDS_MAX {
+        problems.add("field", format!("a dataset has 1 to {FIELDS_MAX} fields"));
+    }
+    if raw.key.is_empty() || raw.key.len() > KEY_FIELDS_MAX {
+        problems.add("key", format!("a key has 1 to {KEY_FIELDS_MAX} fields"));
+    }
+    problems.texts("null_texts", &raw.null_texts);
+    if let Some(years) = raw.dates {
+        problems.years("dates", years);
+    }
+    let mut labels = BTreeMap::new();
+    for (index, field) in raw.fields.iter().enumerate() {
+        problems.labels(index, field, &raw.fields, &mut labels);
+        problems.field(field, raw);
+    }
+    let ignored = problems.ignored(&raw.ignore, &labels, &raw.fields);
+    let key = problems.key(raw);
+    match dataset {
+        Ok(dataset) if problems.0.is_empty() => Ok(Found { dataset, key, labels, ignored }),
+        _ => Err(problems.0),
+    }
+}
+
+struct Problems(Vec<SchemaError>);
+
+impl Problems {
+    fn add(&mut self, place: &str, problem: impl Into<String>) {
+        self.0.push(SchemaError { place: place.to_owned(), problem: problem.into() });
+    }
+
+    fn labels(
+        &mut self,
+        index: usize,
+        field: &Field,
+        fields: &[Field],
+        labels: &mut BTreeMap<String, usize>,
+    ) {
+        let name = &field.name;
+        if !is_field_name(name) {
+            self.add(name, "a field's name is 1 to 63 of A-Z, a-z, 0-9 and _");
+        }
+        let mut own = BTreeSet::new();
+        for label in field.labels() {
+            if label.is_empty() || label.len() > LABEL_BYTES_MAX {
+                self.add(name, format!("titles and aliases have 1 to {LABEL_BYTES_MAX} bytes"));
+                continue;
+            }
+            let folded = fold_label(label);
+            if folded.is_empty() {
+                self.add(name, format!("'{label}' has nothing but marks that headers ignore"));
+                continue;
+            }
+            let owner = *labels.entry(folded.clone()).or_insert(index);
+            if own.insert(folded) && owner != index {
+                let other = &fields[owner].name;
+                self.add(
+                    name,
+                    format!(
+                        "'{label}' already names another field, {other} (blanks, case, full-width \
+                         forms and marks such as * do not count)"
+                    ),
+                );
+            }
+        }
+    }
+
+    fn field(&mut self, field: &Field, raw: &RawSchema) {
+        let name = &field.name;
+        if field.scale_max.is_some() && field.kind != FieldType::Decimal {
+            self.add(name, "only a decimal has a scale_max");
+        }
+        if field.legacy_codes && field.kind != FieldType::Uscc {
+            self.add(name, "only a uscc field has legacy_codes");
+        }
+        for (key, said) in [
+            ("date_order", field.date_order != DateOrder::Ymd),
+            ("open_end", field.open_end.is_some()),
+            ("dates", field.dates.is_some()),
+        ] {
+            if said && field.kind != FieldType::Date {
+                self.add(name, format!("only a date has {key}"));
+            }
+        }
+        if let Some(years) = field.dates {
+            self.years(name, years);
+        }
+        if field.values.len() > VALUES_MAX {
+            self.add(name, format!("a field lists at most {VALUES_MAX} values"));
+        }
+        if field.values.iter().any(|value| value.is_empty() || value.len() > LABEL_BYTES_MAX) {
+            self.add(name, format!("listed values have 1 to {LABEL_BYTES_MAX} bytes"));
+        }
+        if let Some(texts) = &field.null_texts {
+            self.texts(name, texts);
+        }
+        let nothing = NullTexts::new(field.null_texts.as_ref().unwrap_or(&raw.null_texts));
+        if let Some(value) = field.values.iter().find(|value| nothing.contain(value)) {
+            self.add(
+                name,
+                format!(
+                    "'{value}' is listed under values and among the null_texts: take it from one \
+                     of them (null_texts = [] switches them off for this field)"
+                ),
+            );
+        }
+    }
+
+    fn texts(&mut self, place: &str, texts: &[String]) {
+        if texts.len() > TEXTS_MAX {
+            self.add(place, format!("there are at most {TEXTS_MAX} null_texts"));
+        }
+        if texts.iter().any(|text| text.trim().is_empty() || text.len() > LABEL_BYTES_MAX) {
+            self.add(
+                place,
+                format!("null_texts have 1 to {LABEL_BYTES_MAX} bytes and more than white space"),
+            );
+        }
+    }
+
+    fn years(&mut self, place: &str, years: Years) {
+        if years.from < 1 || years.to > 9999 || years.from > years.to {
+            self.add(place, "dates go from a year to the same or a later one, from 1 to 9999");
+        }
+    }
+
+    fn ignored(
+        &mut self,
+        ignore: &[String],
+        labels: &BTreeMap<String, usize>,
+        fields: &[Field],
+    ) -> Vec<String> {
+        if ignore.len() > TEXTS_MAX {
+            self.add("ignore", format!("at most {TEXTS_MAX} columns are ignored"));
+        }
+        let mut ignored = Vec::new();
+        for label in ignore {
+            let folded = fold_label(label);
+            if folded.is_empty() || label.len() > LABEL_BYTES_MAX {
+                self.add("ignore", format!("a column's label has 1 to {LABEL_BYTES_MAX} bytes"));
+            } else if let Some(&owner) = labels.get(&folded) {
+                let name = &fields[owner].name;
+                self.add("ignore", format!("'{label}' names the field {name}"));
+            } else if ignored.contains(&folded) {
+                self.add("ignore", format!("'{label}' stands twice"));
+            }
+            ignored.push(folded);
+        }
+        ignored.sort();
+        ignored
+    }
+
+    fn key(&mut self, raw: &RawSchema) -> Vec<usize> {
+        let mut key = Vec::new();
+        for name in &raw.key {
+            match raw.fields.iter().position(|field| field.name == *name) {
+                None => self.add("key", format!("'{name}' is not a field")),
+                Some(index) if key.contains(&index) => {
+                    self.add("key", format!("'{name}' stands twice"));
+                }
+                Some(index) => key.push(index),
+            }
+        }
+        if let Some(&first) = key.first()
+            && !raw.fields[first].required
+        {
+            self.add(&raw.fields[first].name, "the first key field has to be required");
+        }
+        key
+    }
+}
+
+fn is_field_name(text: &str) -> bool {
+    (1..=63).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
