@@ -118,7 +118,7 @@ pub(super) fn walk(root: &Path) -> Walk {
             .into_iter()
             .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
             .map(|entry| entry.file_name())
-            .filter(|name| !is_hidden(name) && !(depth == 0 && is_reserved(name)))
+            .filter(|name| !is_hidden(name) && (depth > 0 || !is_reserved(name)))
             .collect();
         // The last is looked at first.
         below.sort_unstable_by(|a, b| b.cmp(a));

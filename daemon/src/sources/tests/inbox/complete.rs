@@ -43,7 +43,7 @@ fn an_upload_that_stalls_is_waited_for_until_its_writer_closes_it() {
         for _ in 0..20 {
             folders.pass_after(9);
         }
-        assert_eq!(folders.files(), [name.clone()], "it is open");
+        assert_eq!(folders.files(), [name.as_str()], "it is open");
         assert!(folders.text(&name).contains("仍打开着"), "{}", folders.text(&name));
         file.write_all(&text.as_bytes()[at..]).unwrap();
         drop(file);
@@ -105,7 +105,7 @@ fn a_file_that_goes_on_after_it_was_moved_is_delivered_again() {
         file.write_all(&text.as_bytes()[at..]).unwrap();
         drop(file);
         folders.pass_after(1);
-        assert_eq!(folders.files(), [name.clone()], "put back, without its report");
+        assert_eq!(folders.files(), [name.as_str()], "put back, without its report");
         folders.pass_after(5);
         assert_eq!(folders.world.content(), content_of(0..100, "a"), "{:?}", folders.files());
         assert_eq!(folders.notes(moved), ["delivered-again"]);
