@@ -8,6 +8,7 @@ use super::{Done, ask::ask_with, print_json, text_of};
 use crate::{
     admin::Request,
     app::dir::NodeDir,
+    ingest::report::{Details, Note, text::kinds},
     sources::{Links, Reading, csv::Encoding, file::open_regular},
 };
 
@@ -75,6 +76,7 @@ pub(super) fn print_report(report: &Json) {
         ("rejected", "拒绝"),
         ("skipped", "跳过（空行、重复表头、合计）"),
         ("warnings", "警告"),
+        ("suspicious", "可能错位的行"),
     ] {
         println!("{:>10} {name} / {zh}", count(name));
     }
@@ -93,7 +95,64 @@ pub(super) fn print_report(report: &Json) {
         ),
         None => {}
     }
+    for line in told(report) {
+        println!("{line}");
+    }
     if let Some(rejects) = report["rejects_file"].as_str() {
-        println!("rejected rows and warnings / 拒绝与警告明细: {rejects}");
+        println!(
+            "rejected rows as they were delivered: correct them as the first two columns say and import the file again / 被拒绝的行（与交付时相同），按前两列的说明改正后可直接重新导入: {rejects}"
+        );
+    }
+}
+
+/// What was wrong, the most frequent first, and what there is to say about the
+/// delivery as a whole.
+fn told(report: &Json) -> Vec<String> {
+    let read = |name: &str| -> Vec<Details> {
+        serde_json::from_value(report[name].clone()).unwrap_or_default()
+    };
+    let (rejects, warnings) = (read("reject_details"), read("warning_details"));
+    let notes: Vec<Note> = serde_json::from_value(report["notes"].clone()).unwrap_or_default();
+    let mut lines = Vec::new();
+    let mut line = |one: &str| lines.push(one.to_owned());
+    for (zh, rejected, warning, note) in
+        [(true, "拒绝", "警告", "注意："), (false, "rejected", "warning", "note: ")]
+    {
+        kinds(&rejects, rejected, zh, &mut line);
+        kinds(&warnings, warning, zh, &mut line);
+        for Note { zh: in_chinese, en, .. } in &notes {
+            line(&format!("{note}{}", if zh { in_chinese } else { en }));
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn details_and_notes_are_told_in_both_languages() {
+        let details = json!({
+            "rule": "uscc-check", "field": "code", "title": "代码", "count": 12,
+            "places": ["2", "3"], "sample": "91X", "zh": "校验位不符", "en": "check it",
+        });
+        let report = json!({
+            "warning_details": [details],
+            "notes": [{ "code": "cut", "zh": "没有传完", "en": "cut off" }],
+        });
+        assert_eq!(
+            told(&report),
+            [
+                "警告 12 个，“代码”校验位不符；例如“91X”（行 2, 3 等）",
+                "注意：没有传完",
+                "12 x warning: code check it; for example '91X' (lines 2, 3 and more)",
+                "note: cut off",
+            ]
+        );
+        // An answer of another version says what it says.
+        assert_eq!(told(&json!({ "warning_details": 5 })), [""; 0]);
     }
 }

@@ -31,6 +31,7 @@ pub mod map;
 #[cfg(test)]
 pub(crate) mod random;
 mod recall;
+mod rejects;
 pub mod report;
 pub mod rows;
 mod skip;

@@ -6,6 +6,16 @@
 
 use std::{borrow::Cow, ops::Range};
 
+/// Labels of the two columns in front of the rows of a rejects file. A mapping
+/// ignores columns of these names ([`is_reject_column`]), so that a mended file can
+/// be delivered as it is.
+pub const REJECT_COLUMNS: [&str; 2] = ["问题/problem", "怎么办/what to do"];
+
+/// Whether a column is one of [`REJECT_COLUMNS`].
+pub fn is_reject_column(label: &str) -> bool {
+    REJECT_COLUMNS.contains(&label.trim())
+}
+
 /// A field's place in a row's bytes or text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
@@ -113,10 +123,6 @@ impl Place {
         Self(bits)
     }
 }
-
-/// The labels of the columns that a file of rejected rows has in front. A file
-/// that was mended is delivered with them, and they are passed over.
-pub const REJECT_COLUMNS: [&str; 2] = ["问题 / problem", "怎么办 / what to do"];
 
 /// One row.
 #[derive(Debug)]

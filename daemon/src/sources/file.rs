@@ -13,7 +13,11 @@ use std::{
     sync::Arc,
 };
 
-use protocol::schema::Schema;
+use protocol::{
+    hash::{Hash, Purpose},
+    schema::Schema,
+    text::visible_within,
+};
 use rustix::{fs::OFlags, io::Errno};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +26,12 @@ use super::{
     error::FileError,
 };
 use crate::ingest::source::{Recallable, Source, SourceError, Table};
+
+/// Bytes that are hashed at once: large enough that system calls do not show.
+const HASH_CHUNK: usize = 256 * 1024;
+/// Longest name that is shown, in characters: a name has 255 bytes, a path may have
+/// thousands.
+const NAME_CHARS_SHOWN: usize = 300;
 
 /// How a file is to be read, where somebody said so.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +59,7 @@ impl DeliveredFile {
     /// Opens a regular file.
     pub fn open(path: &Path, links: Links, reading: Reading) -> Result<Self, FileError> {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let name = shown(&name);
         Self::new(name, open_regular(path, links)?, reading)
     }
 
@@ -72,6 +83,20 @@ impl DeliveredFile {
     /// As it was when it was opened.
     pub fn state(&self) -> FileState {
         self.state
+    }
+
+    /// The hash of what is in it.
+    pub fn content(&self) -> io::Result<Hash> {
+        let mut hash = Purpose::Checksum.running();
+        let (mut bytes, mut buffer) = (self.bytes(), vec![0; HASH_CHUNK]);
+        loop {
+            match bytes.read(&mut buffer) {
+                Ok(0) => return Ok(hash.finish()),
+                Ok(count) => hash.update(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn bytes(&self) -> FileBytes {
@@ -134,7 +159,7 @@ pub enum Links {
 /// at after it was opened, so that it cannot be exchanged in between; and a pipe
 /// is not waited for.
 pub fn open_regular(path: &Path, links: Links) -> Result<File, FileError> {
-    let name = path.display().to_string();
+    let name = shown(&path.display().to_string());
     let fail = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => FileError::NotFound { path: name.clone() },
         io::ErrorKind::PermissionDenied => FileError::Permission { path: name.clone() },
@@ -158,6 +183,13 @@ pub fn open_regular(path: &Path, links: Links) -> Result<File, FileError> {
         return Err(FileError::NotAFile { path: name });
     }
     Ok(file)
+}
+
+/// A name as it may stand in a log and in a report: on one line, and reading as it
+/// is: characters that control a terminal or turn the order of letters around are
+/// named.
+pub fn shown(name: &str) -> String {
+    visible_within(name, NAME_CHARS_SHOWN).into_owned()
 }
 
 /// The bytes of a file that others read as well.
@@ -198,6 +230,11 @@ pub struct FileState {
 }
 
 impl FileState {
+    /// Whether it is one file, whatever happened to its content.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        (self.device, self.number) == (other.device, other.number)
+    }
+
     /// None where there is nothing, or nothing that can be looked at.
     pub fn of(path: &Path, links: Links) -> Option<Self> {
         let data = match links {
