@@ -6,6 +6,8 @@
 
 use std::{borrow::Cow, ops::Range};
 
+use super::text_problem::TextProblem;
+
 /// A field's place in a row's bytes or text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
@@ -207,6 +209,14 @@ pub enum RowProblem {
         /// The file's encoding.
         encoding: &'static str,
     },
+    /// What only rows of workbooks and JSON can have.
+    Text(TextProblem),
+}
+
+impl From<TextProblem> for RowProblem {
+    fn from(problem: TextProblem) -> Self {
+        RowProblem::Text(problem)
+    }
 }
 
 impl RowProblem {
@@ -219,6 +229,7 @@ impl RowProblem {
             RowProblem::TooLong => "row-too-long",
             RowProblem::Unlabelled { .. } => "unlabelled-value",
             RowProblem::Encoding { .. } => "encoding",
+            RowProblem::Text(problem) => problem.code(),
         }
     }
 
@@ -241,6 +252,7 @@ impl RowProblem {
             RowProblem::Encoding { column, encoding } => format!(
                 "第 {column} 列含有不属于 {encoding} 编码的字节；请从原系统重新导出，或用 --encoding 指定编码"
             ),
+            RowProblem::Text(problem) => problem.zh(),
         }
     }
 
@@ -265,6 +277,7 @@ impl RowProblem {
             RowProblem::Encoding { column, encoding } => format!(
                 "column {column} has bytes that are not {encoding}; export the file again, or name its encoding with --encoding"
             ),
+            RowProblem::Text(problem) => problem.en(),
         }
     }
 }

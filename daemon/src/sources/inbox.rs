@@ -396,7 +396,8 @@ impl Watcher {
 
     fn import(&self, file: &Candidate, rejects: &Path) -> Result<ImportReport, ImportError> {
         let source = DeliveredFile::open(&file.path, Links::Refuse, Reading::default())
-            .map_err(|error| ImportError::Source(error.into()))?;
+            .map_err(|error| ImportError::Source(error.into()))?
+            .unpacked_in(self.inbox.importer.room());
         let request = ImportRequest {
             dataset: file.dataset.clone(),
             source: Arc::new(source),
