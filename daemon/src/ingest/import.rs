@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -69,6 +69,11 @@ pub struct Importer {
 }
 
 impl Importer {
+    /// Where temporary files without a name may be written.
+    pub fn room(&self) -> &Path {
+        &self.context.spool_dir
+    }
+
     /// An importer that sorts in `memory_bytes`, spills to `spool_dir`, and recalls
     /// full files from what it keeps in `recall_dir`.
     pub fn new(

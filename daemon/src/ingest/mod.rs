@@ -38,6 +38,7 @@ mod skip;
 pub mod source;
 pub mod spool;
 pub mod stamp;
+pub mod text_problem;
 pub mod undo;
 pub mod validate;
 pub mod words;

@@ -68,7 +68,7 @@ fn files_that_cannot_be_read_say_why() {
     // A local file header of PKZIP: signature, 22 bytes, lengths, the first name.
     let book = [b"PK\x03\x04", &[0; 22][..], &[19, 0, 0, 0], b"[Content_Types].xml<xl/>"].concat();
     let xlsx = write("book.xlsx", &book);
-    import(&xlsx, &[]).expect_failure(&["book.xlsx", "Excel", "CSV"]);
+    import(&xlsx, &[]).expect_failure(&["book.xlsx", "损坏", "damaged"]);
     let klingon = import(&good, &["--encoding", "klingon"]);
     let klingon = klingon.expect_code(2);
     assert!(klingon.stderr.contains("klingon") && klingon.stderr.contains("gbk"));
