@@ -4,6 +4,8 @@
 //! [`crate::resolve`] does the rest. Numbers are signed here, so that `-5` is
 //! reported as out of its range, together with every other mistake.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 /// The whole file.
@@ -108,6 +110,12 @@ pub struct RawInbox {
     pub enabled: Option<bool>,
     /// Seconds.
     pub stable_s: Option<i64>,
+    /// Seconds.
+    pub incomplete_wait_s: Option<i64>,
+    /// A group's name or number.
+    pub group: Option<String>,
+    /// By dataset.
+    pub encoding: BTreeMap<String, String>,
 }
 
 /// `[certificates]`

@@ -6,12 +6,12 @@
 use std::path::Path;
 
 use crate::{
-    resolve::{LogConfig, NodeConfig, TlsConfig},
+    resolve::{InboxConfig, LogConfig, NodeConfig, TlsConfig},
     settings::{
         CACHE_MB, DISK_RESERVE_MB, Fallback, HEARTBEAT_S, HOLD_CHANGES_MIN, HOLD_CHANGES_PERCENT,
         HOLD_DELETES_MIN, HOLD_DELETES_PERCENT, HOLD_DOUBTFUL_MIN, HOLD_DOUBTFUL_PERCENT,
-        IMPORT_MEMORY_MB, ISSUING_LIFETIME_S, LIFETIME_S, Number, RETRY_MAX_S, STABLE_S, UNDO_DAYS,
-        UNDO_MB,
+        IMPORT_MEMORY_MB, INCOMPLETE_WAIT_S, ISSUING_LIFETIME_S, LIFETIME_S, Number, RETRY_MAX_S,
+        STABLE_S, UNDO_DAYS, UNDO_MB,
     },
 };
 
@@ -63,6 +63,8 @@ pub(crate) fn node_config(config: &NodeConfig) -> String {
     out.comment("是否启用。默认 true。", "Whether it is watched. Default true.");
     out.line("enabled", &config.inbox.enabled.to_string(), !config.inbox.enabled);
     out.number(&STABLE_S, Some(config.inbox.stable_s));
+    out.number(&INCOMPLETE_WAIT_S, Some(config.inbox.incomplete_wait_s));
+    inbox_of_others(&mut out, &config.inbox);
     out.table("certificates", "证书（仅中心节点使用）", "Certificates (used by a hub only)");
     out.number(&LIFETIME_S, Some(config.certificates.lifetime_s));
     out.number(&ISSUING_LIFETIME_S, Some(config.certificates.issuing_lifetime_s));
@@ -111,6 +113,30 @@ fn upstream(out: &mut Text, config: &NodeConfig) {
             out.line("hub", "\"410100\"", false);
             out.line("addresses", "[\"credit.example.org:7443\"]", false);
         }
+    }
+}
+
+fn inbox_of_others(out: &mut Text, inbox: &InboxConfig) {
+    out.comment(
+        "允许哪个组（组名或 gid）的用户放入文件、读取报告，例如 SFTP 或 SMB 用户；creditsync 的用户须属于该组。\
+         默认只有 creditsync 自己的用户。",
+        "The group, by name or number, whose members may drop files and read reports, for example \
+         users of SFTP or SMB; creditsync's own user has to be a member of it. Default: its own user \
+         alone.",
+    );
+    let group = inbox.group.as_deref();
+    out.line("group", &quoted(group.unwrap_or("sftp")), group.is_some());
+    out.comment(
+        "按数据集指定文件编码，名称同 import --encoding。默认自动识别。",
+        "How the files of a dataset are encoded, by the names of import --encoding. Default: that is \
+         found out.",
+    );
+    out.header("inbox.encoding", !inbox.encoding.is_empty());
+    if inbox.encoding.is_empty() {
+        out.line("enterprise", "\"gbk\"", false);
+    }
+    for (dataset, encoding) in &inbox.encoding {
+        out.line(dataset.as_str(), &quoted(encoding), true);
     }
 }
 

@@ -5,12 +5,13 @@
 //! settings table, which also makes the comments of a new file.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     str::FromStr,
 };
 
-use protocol::id::{FederationId, NameError, NodeId};
+use protocol::id::{DatasetId, FederationId, NameError, NodeId};
 
 use crate::{
     document::{ConfigError, ConfigErrors, Document},
@@ -18,8 +19,8 @@ use crate::{
     settings::{
         CACHE_MB, DISK_RESERVE_MB, HEARTBEAT_S, HOLD_CHANGES_MIN, HOLD_CHANGES_PERCENT,
         HOLD_DELETES_MIN, HOLD_DELETES_PERCENT, HOLD_DOUBTFUL_MIN, HOLD_DOUBTFUL_PERCENT,
-        IMPORT_MEMORY_MB, ISSUING_LIFETIME_S, LIFETIME_S, Number, RETRY_MAX_S, STABLE_S, UNDO_DAYS,
-        UNDO_MB,
+        IMPORT_MEMORY_MB, INCOMPLETE_WAIT_S, ISSUING_LIFETIME_S, LIFETIME_S, Number, RETRY_MAX_S,
+        STABLE_S, UNDO_DAYS, UNDO_MB,
     },
 };
 
@@ -68,6 +69,11 @@ pub fn check_path(path: &Path) -> Result<(), String> {
 pub const ADDRESSES_MAX: usize = 8;
 /// Longest host name in bytes (RFC 1035, section 2.3.4, as text).
 pub const HOST_BYTES_MAX: usize = 253;
+
+/// Longest name of a group in bytes: the system's own limit is 32.
+const GROUP_BYTES_MAX: usize = 64;
+/// Longest name of an encoding in bytes: WHATWG's longest label has 19.
+const ENCODING_BYTES_MAX: usize = 40;
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -165,6 +171,13 @@ pub struct InboxConfig {
     pub enabled: bool,
     /// Seconds for which a file's size has to stay the same before it is taken.
     pub stable_s: u64,
+    /// Seconds for which one is waited for that seems not to be complete.
+    pub incomplete_wait_s: u64,
+    /// The group, by name or number, whose members drop files and read reports.
+    pub group: Option<String>,
+    /// How files of a dataset are encoded, where that is not found out; the names
+    /// are looked up by the daemon.
+    pub encoding: BTreeMap<DatasetId, String>,
 }
 
 /// `[certificates]`
@@ -261,7 +274,13 @@ impl Default for ImportConfig {
 
 impl Default for InboxConfig {
     fn default() -> Self {
-        Self { enabled: true, stable_s: default_of(&STABLE_S) }
+        Self {
+            enabled: true,
+            stable_s: default_of(&STABLE_S),
+            incomplete_wait_s: default_of(&INCOMPLETE_WAIT_S),
+            group: None,
+            encoding: BTreeMap::new(),
+        }
     }
 }
 
@@ -394,6 +413,9 @@ fn resolve(raw: RawConfig, mut check: Check<'_, '_>) -> Result<NodeConfig, Confi
     let inbox = InboxConfig {
         enabled: raw.inbox.enabled.unwrap_or(true),
         stable_s: check.number(&STABLE_S, raw.inbox.stable_s),
+        incomplete_wait_s: check.number(&INCOMPLETE_WAIT_S, raw.inbox.incomplete_wait_s),
+        group: check.group(raw.inbox.group),
+        encoding: check.encodings(raw.inbox.encoding),
     };
     let certificates = CertificateConfig {
         lifetime_s: check.number(&LIFETIME_S, raw.certificates.lifetime_s),
@@ -542,6 +564,37 @@ impl Check<'_, '_> {
                 self.wrong(place, format!("'{address}' stands twice; delete one"));
             }
         }
+    }
+
+    fn group(&mut self, group: Option<String>) -> Option<String> {
+        let group = group?;
+        let allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b':' | b',' | b'/');
+        if group.is_empty() || group.len() > GROUP_BYTES_MAX || !group.bytes().all(allowed) {
+            self.wrong(
+                "inbox.group",
+                "is not the name or number of a group; write for example \"sftp\", or delete the line",
+            );
+        }
+        Some(group)
+    }
+
+    fn encodings(&mut self, raw: BTreeMap<String, String>) -> BTreeMap<DatasetId, String> {
+        let mut encodings = BTreeMap::new();
+        for (dataset, encoding) in raw {
+            let place = format!("inbox.encoding.{dataset}");
+            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_:.".contains(&byte);
+            if encoding.is_empty()
+                || encoding.len() > ENCODING_BYTES_MAX
+                || !encoding.bytes().all(allowed)
+            {
+                self.wrong(&place, "is not the name of an encoding; write for example \"gbk\"");
+            }
+            match DatasetId::new(&dataset) {
+                Ok(dataset) => drop(encodings.insert(dataset, encoding)),
+                Err(error) => self.wrong(&place, error.to_string()),
+            }
+        }
+        encodings
     }
 
     fn path(&mut self, place: &str, text: Option<String>) -> Option<PathBuf> {

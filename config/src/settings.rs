@@ -234,6 +234,22 @@ pub(crate) const STABLE_S: Number = Number {
     ],
 };
 
+/// Lower bound: as a file's own rest. Upper bound: a day, so that nobody looks for a
+/// file of yesterday.
+pub(crate) const INCOMPLETE_WAIT_S: Number = Number {
+    table: "inbox",
+    key: "incomplete_wait_s",
+    default: Fallback::Is(600),
+    min: 1,
+    max: DAY_S,
+    unit: SECONDS,
+    meaning: [
+        "How long a file is waited for that seems not to be complete: its writer has it open, or \
+         its last line has no end; also for how long a file is looked at after it was taken",
+        "文件似乎未传完（仍被打开写入，或最后一行没有换行符）时最多等待多久；也是导入后继续检查文件是否又有变化的时间",
+    ],
+};
+
 /// Lower bound: a handshake and a renewal have to fit. Upper bound: a year, the
 /// life of the CA that issues them.
 pub(crate) const LIFETIME_S: Number = Number {

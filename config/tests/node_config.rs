@@ -12,7 +12,7 @@ use config::{
     PkiConfig, StoreConfig, SyncConfig, TlsConfig, Upstream, check_address, check_path,
     resolve::PATH_BYTES_MAX,
 };
-use protocol::id::{FederationId, NodeId};
+use protocol::id::{DatasetId, FederationId, NodeId};
 
 /// A file with nothing but what has to be there, in four lines.
 const MINIMAL: &str = "federation = 'f'
@@ -83,7 +83,13 @@ fn a_new_file_reads_back_as_the_settings_it_was_made_from() {
             undo_days: 3650,
             undo_mb: 1,
         },
-        inbox: InboxConfig { enabled: false, stable_s: 3600 },
+        inbox: InboxConfig {
+            enabled: false,
+            stable_s: 3600,
+            incomplete_wait_s: 86_400,
+            group: Some("sftp".into()),
+            encoding: [(DatasetId::new("enterprise").unwrap(), "gbk".into())].into(),
+        },
         certificates: CertificateConfig {
             lifetime_s: 5,
             issuing_lifetime_s: 157_680_000,
@@ -261,6 +267,26 @@ fn path_of(place: &str, value: &str) -> Result<Option<PathBuf>, Vec<String>> {
         "tls.ca" => config.tls.ca,
         _ => panic!("{place} is no path"),
     })
+}
+
+#[test]
+fn who_else_delivers_and_in_which_encoding_is_checked_as_text() {
+    let with = |settings: &str| format!("{MINIMAL}\n[inbox]\n{settings}\n");
+    let inbox = |settings: &str| NodeConfig::parse(&with(settings)).unwrap().inbox;
+    assert_eq!(inbox("group = '1001'").group.as_deref(), Some("1001"));
+    let encoding = inbox("[inbox.encoding]\nenterprise = 'gbk'").encoding;
+    assert_eq!(encoding, [(DatasetId::new("enterprise").unwrap(), "gbk".to_owned())].into());
+    for (wrong, place) in [
+        ("group = ''", "inbox.group"),
+        ("group = 'a:b'", "inbox.group"),
+        ("[inbox.encoding]\nenterprise = 'g b k'", "inbox.encoding.enterprise"),
+        ("[inbox.encoding]\n'NO SUCH' = 'gbk'", "inbox.encoding.NO SUCH"),
+        ("incomplete_wait_s = 0", "inbox.incomplete_wait_s"),
+    ] {
+        let lines = lines(&with(wrong));
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains(&format!("{place}: ")), "{lines:?}");
+    }
 }
 
 #[test]

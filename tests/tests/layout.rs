@@ -57,6 +57,9 @@ fn each_replaceable_dependency_has_one_place() {
         ("rcgen", "certs/src/"),
         ("rustix::", "daemon/src/"),
         ("highway::", "daemon/src/"),
+        ("calamine", "daemon/src/sources/sheet/"),
+        ("flate2::", "daemon/src/sources/packed/"),
+        ("zip::", "daemon/src/sources/"),
         ("memchr::", "daemon/src/sources/csv/"),
     ] {
         let strangers: Vec<String> = CRATES

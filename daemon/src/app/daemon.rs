@@ -25,11 +25,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{dir::NodeDir, hub, lock::Occupant, node::Node, renewal};
+use super::{dir::NodeDir, hub, inbox, lock::Occupant, node::Node, renewal};
 use crate::{
     admin,
     net::{Accepted, Dialer, Listener, Places, Quiet},
-    sources::inbox::Inbox,
     sync,
 };
 
@@ -91,13 +90,7 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
         ));
     }
     if node.config.inbox.enabled {
-        let inbox = Inbox {
-            dir: dir.inbox(),
-            importer: node.importer.clone(),
-            deliveries: node.deliveries.clone(),
-            membership: node.membership.clone(),
-            stable: Duration::from_secs(node.config.inbox.stable_s),
-        };
+        let inbox = inbox::of(&node, dir)?;
         tasks.spawn(crate::sources::inbox::watch(inbox, shutdown.clone()));
     }
     tasks.spawn(server.run(node.clone(), shutdown.clone()));

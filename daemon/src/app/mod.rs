@@ -8,7 +8,7 @@
 //! - [`member`]: joining, and the member's side of trust;
 //! - [`keys`], [`keeper`], [`renewal`], [`alarms`]: this node's own signing keys
 //!   and certificates, what keeps them alive, and what is wrong with them;
-//! - [`daemon`]: the node running;
+//! - [`daemon`]: the node running, with its [`inbox`];
 //! - [`commands`]: what a request does, in the daemon or without one, with
 //!   [`ops`] for one operation a file, and
 //!   [`status`], [`certificates`], [`verify`], [`repair`] and [`export`] for the larger
@@ -21,6 +21,7 @@ pub mod daemon;
 pub mod dir;
 mod export;
 pub mod hub;
+mod inbox;
 pub mod init;
 mod keeper;
 mod keys;

@@ -8,6 +8,7 @@ use super::{Done, ask::ask_with, print_json, text_of};
 use crate::{
     admin::Request,
     app::dir::NodeDir,
+    ingest::report::{Details, Note, text::kinds},
     sources::{Links, Reading, csv::Encoding, file::open_regular},
 };
 
@@ -18,7 +19,7 @@ use crate::{
 pub(super) struct Arguments {
     /// The dataset, for example enterprise / 数据集
     dataset: String,
-    /// The CSV file / CSV 文件
+    /// A CSV, Excel (.xlsx, .xls), .ods or JSON file, also as .zip or .gz / 数据文件：CSV、Excel、ODS、JSON，或其 ZIP、gzip 压缩包
     file: PathBuf,
     /// The file is the whole partition: what it lacks is deleted / 全量文件：文件中没有的记录将被删除
     #[arg(long)]
@@ -29,6 +30,9 @@ pub(super) struct Arguments {
     /// Pass over the column with this label; may be given several times / 忽略该列，可多次给出
     #[arg(long = "ignore-column", value_name = "LABEL")]
     ignored: Vec<String>,
+    /// Which sheet of a workbook; without it, all whose header fits / 读取工作簿中的哪个工作表
+    #[arg(long, value_name = "NAME")]
+    sheet: Option<String>,
     /// Also wait until the hub holds it, at most so many seconds / 等待市中心保存完成，最多等待的秒数
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
     wait: Option<u32>,
@@ -38,12 +42,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
-    let Arguments { dataset, file, full, encoding, ignored, wait, json } = arguments;
+    let Arguments { dataset, file, full, encoding, ignored, sheet, wait, json } = arguments;
     // The daemon may not be allowed to read it, or not see it; and this process
     // may be allowed less than the daemon.
     let opened = open_regular(&file, Links::Follow)?;
     let path = std::path::absolute(&file).unwrap_or(file).to_string_lossy().into_owned();
-    let reading = Reading { encoding, ignored };
+    let reading = Reading { encoding, ignored, sheet };
     let request = Request::Import { dataset, path, full, reading, wait_s: wait };
     let (report, attention) = ask_with(dir, &request, Some(opened), &mut |_| Ok(()))?;
     if json {
@@ -75,6 +79,7 @@ pub(super) fn print_report(report: &Json) {
         ("rejected", "拒绝"),
         ("skipped", "跳过（空行、重复表头、合计）"),
         ("warnings", "警告"),
+        ("suspicious", "可能错位的行"),
     ] {
         println!("{:>10} {name} / {zh}", count(name));
     }
@@ -96,7 +101,64 @@ pub(super) fn print_report(report: &Json) {
     if let (Some(id), true) = (report["delivery"].as_str(), report["held"].is_null()) {
         println!("交付编号 / delivery: {id} (creditsync delivery undo {id})");
     }
+    for line in told(report) {
+        println!("{line}");
+    }
     if let Some(rejects) = report["rejects_file"].as_str() {
-        println!("rejected rows and warnings / 拒绝与警告明细: {rejects}");
+        println!(
+            "rejected rows as they were delivered: correct them as the first two columns say and import the file again / 被拒绝的行（与交付时相同），按前两列的说明改正后可直接重新导入: {rejects}"
+        );
+    }
+}
+
+/// What was wrong, the most frequent first, and what there is to say about the
+/// delivery as a whole.
+fn told(report: &Json) -> Vec<String> {
+    let read = |name: &str| -> Vec<Details> {
+        serde_json::from_value(report[name].clone()).unwrap_or_default()
+    };
+    let (rejects, warnings) = (read("reject_details"), read("warning_details"));
+    let notes: Vec<Note> = serde_json::from_value(report["notes"].clone()).unwrap_or_default();
+    let mut lines = Vec::new();
+    let mut line = |one: &str| lines.push(one.to_owned());
+    for (zh, rejected, warning, note) in
+        [(true, "拒绝", "警告", "注意："), (false, "rejected", "warning", "note: ")]
+    {
+        kinds(&rejects, rejected, zh, &mut line);
+        kinds(&warnings, warning, zh, &mut line);
+        for Note { zh: in_chinese, en, .. } in &notes {
+            line(&format!("{note}{}", if zh { in_chinese } else { en }));
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn details_and_notes_are_told_in_both_languages() {
+        let details = json!({
+            "rule": "uscc-check", "field": "code", "title": "代码", "count": 12,
+            "places": ["2", "3"], "sample": "91X", "zh": "校验位不符", "en": "check it",
+        });
+        let report = json!({
+            "warning_details": [details],
+            "notes": [{ "code": "cut", "zh": "没有传完", "en": "cut off" }],
+        });
+        assert_eq!(
+            told(&report),
+            [
+                "警告 12 个，“代码”校验位不符；例如“91X”（行 2, 3 等）",
+                "注意：没有传完",
+                "12 x warning: code check it; for example '91X' (lines 2, 3 and more)",
+                "note: cut off",
+            ]
+        );
+        // An answer of another version says what it says.
+        assert_eq!(told(&json!({ "warning_details": 5 })), [""; 0]);
     }
 }

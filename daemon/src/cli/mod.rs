@@ -30,7 +30,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-use crate::{app::dir::NodeDir, ingest::words::Author};
+use crate::{app::dir::NodeDir, ingest::words::Author, sources};
 
 /// Where a node lies unless somebody says otherwise.
 const DEFAULT_DIR: &str = "/var/lib/creditsync";
@@ -75,7 +75,7 @@ enum Command {
     Status(status::Arguments),
     /// List, show or change datasets / 数据集目录
     Dataset(dataset::Arguments),
-    /// Import a CSV file / 导入 CSV 文件
+    /// Import a file: CSV, Excel, ODS, JSON, ZIP, gzip / 导入文件
     Import(import::Arguments),
     /// What was delivered, what waits for a person, and taking back / 交付：待审批、记录与撤销
     Delivery(delivery::Arguments),
@@ -101,6 +101,9 @@ enum Command {
 
 /// Parses the arguments, does the command, and answers the exit code.
 pub fn main() -> ExitCode {
+    if let Some(code) = sources::foreign::main_if_child() {
+        return code;
+    }
     end_quietly_on_a_closed_pipe();
     let arguments = Arguments::parse();
     let given = arguments.dir;

@@ -5,10 +5,11 @@ use protocol::{change::Change, id::PartitionId, schema::Schema};
 use super::{
     context::Context,
     cut::{ChangeSpool, Cutter},
-    delivered::{ReadFile, Rejects},
+    delivered::ReadFile,
     diff::{Comparer, Cursor, Difference, Stored},
     history::Recording,
     hold::{Evidence, Hold, Watch},
+    rejects::Rejects,
     report::ImportReport,
     validate::row_issue,
     words::{ImportError, ImportRequest, Progress},
@@ -176,9 +177,7 @@ impl Job<'_> {
             if row.differing {
                 told.report.warnings += 1;
             }
-            for place in &row.duplicates {
-                told.rejects.write(|file| file.push_duplicate(*place, row.place, row.differing))?;
-            }
+            told.rejects.duplicates(&row.duplicates, row.duplicate_count, row.place, row.differing);
             if full {
                 let to = Some(row.key.as_slice());
                 self.delete_between(&mut cursor, open, from.as_deref(), to, told, take)?;
@@ -204,7 +203,7 @@ impl Job<'_> {
                 }
                 Difference::TooLong(error) => {
                     told.report.rejected += 1;
-                    told.rejects.write(|file| file.push(row.place, &row_issue(error)))?;
+                    told.rejects.late(row.place, &row_issue(error))?;
                 }
             }
         }

@@ -12,11 +12,12 @@ use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 use super::{
     hold::is_doubtful,
     recall::{Recall, RowHash, RowKey},
-    rows::{Place, Row, RowNote, RowProblem},
+    report::{Describer, RejectedRows, Tally},
+    rows::{Row, RowProblem},
     skip,
     source::{Recallable, RowBodies, Rows, SourceError, Table},
     spool::{Buffer, SpoolError},
-    validate::{RowIssue, Severity, Validator},
+    validate::{Severity, Validator},
     words::ImportError,
 };
 
@@ -42,23 +43,14 @@ pub(super) struct CheckedRows {
     pub suspicious: u64,
     /// Rows that make a record whose key has a wrong check character.
     pub doubtful: u64,
-    /// What is to be told of them, in their order.
-    pub notes: Vec<(Place, Note)>,
+    /// What is to be told of them.
+    pub tally: Tally,
+    /// The rejected ones as they were delivered, as long as there is room.
+    pub rejected_rows: RejectedRows,
     /// The rows whose key is known.
     pub records: Buffer,
     /// The same rows as a later import is to recall them, if it is.
     pub recalled: Buffer,
-}
-
-/// Something to be told of a row.
-#[derive(Debug)]
-pub(super) enum Note {
-    /// It is no row; with the line as it was delivered.
-    Malformed(RowProblem, String),
-    /// It was read, and is odd.
-    Odd(RowNote),
-    /// A value has a problem.
-    Issue(RowIssue),
 }
 
 /// Reads `table` to its end; `take` gets the checked rows, in their order. With a
@@ -67,6 +59,7 @@ pub(super) enum Note {
 pub(super) fn check_rows(
     table: &mut dyn Table,
     validator: &Validator,
+    describer: &Describer,
     key: Option<&RowKey>,
     pause: impl FnMut(u64, u64) -> Result<(), ImportError>,
     mut take: impl FnMut(CheckedRows) -> Result<(), ImportError> + Send,
@@ -75,7 +68,7 @@ pub(super) fn check_rows(
         let rows = table.next_rows()?;
         Ok(Split { count: rows.len(), bytes_read: table.bytes_read(), rows })
     };
-    let check = |rows| check(validator, rows, key);
+    let check = |rows| check(validator, describer, rows, key);
     read(split, check, pause, |checked| take(checked?).map(|()| true)).map(drop)
 }
 
@@ -85,6 +78,7 @@ pub(super) fn check_rows(
 pub(super) fn recall_rows(
     table: &mut dyn Recallable,
     validator: &Validator,
+    describer: &Describer,
     recall: &Recall,
     pause: impl FnMut(u64, u64) -> Result<(), ImportError>,
 ) -> Result<Option<(u64, Vec<CheckedRows>)>, ImportError> {
@@ -105,7 +99,7 @@ pub(super) fn recall_rows(
     let checked: Vec<_> = fresh
         .batches
         .into_par_iter()
-        .map(|batch| check(validator, batch, Some(recall.key())))
+        .map(|batch| check(validator, describer, batch, Some(recall.key())))
         .collect();
     let mut checked = checked.into_iter().collect::<Result<Vec<_>, SpoolError>>()?;
     checked.push(CheckedRows { skipped: blank, ..CheckedRows::default() });
@@ -184,6 +178,7 @@ fn split_some<B>(
 
 fn check(
     validator: &Validator,
+    describer: &Describer,
     batch: Box<dyn Rows>,
     key: Option<&RowKey>,
 ) -> Result<CheckedRows, SpoolError> {
@@ -206,7 +201,11 @@ fn check(
             Row::Malformed { place, problem, text } => {
                 out.rejected += 1;
                 out.unreadable += 1;
-                out.notes.push((place, Note::Malformed(problem, text.into_owned())));
+                out.tally.add_malformed(place, &problem);
+                if !describer.is_full() {
+                    let words = describer.words_malformed(place, &problem);
+                    out.rejected_rows.push(words, &describer.malformed_cells(&text));
+                }
                 return;
             }
         };
@@ -217,20 +216,37 @@ fn check(
         }
         if let Some(note) = note {
             out.suspicious += u64::from(note.is_suspicious());
-            out.notes.push((place, Note::Odd(note)));
         }
         let mut checked = validator.row(mapping.texts(fields));
-        if let Some(column) = mapping.unlabelled_value(fields) {
+        let unlabelled = mapping.unlabelled_value(fields);
+        if unlabelled.is_some() {
             checked.record = None;
-            let text = fields.iter().collect::<Vec<_>>().join(",");
-            out.notes.push((place, Note::Malformed(RowProblem::Unlabelled { column }, text)));
         }
-        if checked.record.is_none() {
+        let rejected = checked.record.is_none();
+        for issue in &checked.issues {
+            // Warnings count about rows that go in: whoever mends the others sees
+            // what rejects them first.
+            if rejected == (issue.severity == Severity::Reject) {
+                out.warnings += u64::from(!rejected);
+                out.tally.add_issue(place, issue);
+            }
+        }
+        let problem = unlabelled.map(|column| RowProblem::Unlabelled { column });
+        if let Some(problem) = &problem {
+            out.tally.add_malformed(place, problem);
+        }
+        if rejected {
             out.rejected += 1;
-        } else {
-            let warnings =
-                checked.issues.iter().filter(|issue| issue.severity == Severity::Warning);
-            out.warnings += warnings.count() as u64 + u64::from(note.is_some());
+            if !describer.is_full() {
+                let words = match &problem {
+                    Some(problem) => describer.words_malformed(place, problem),
+                    None => describer.words(place, &checked.issues),
+                };
+                out.rejected_rows.push(words, &describer.cells(fields, &mapping));
+            }
+        } else if let Some(note) = note {
+            out.warnings += 1;
+            out.tally.add_odd(place, note);
         }
         if let Some(key) = checked.key.as_ref().filter(|_| checked.record.is_some())
             // A wrong check character is told of.
@@ -253,7 +269,6 @@ fn check(
             }
             Some(_) => {}
         }
-        out.notes.extend(checked.issues.into_iter().map(|issue| (place, Note::Issue(issue))));
     });
     pushed.map(|()| out)
 }

@@ -7,15 +7,16 @@
 //! back to the file's first row. Not here: how rows are checked (`check`), and how
 //! a row is recognised (`recall`).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use protocol::{hash::Hash, id::PartitionId, schema::Schema};
 
 use super::{
-    check::{self, CheckedRows, Note},
+    check::{self, CheckedRows},
     context::Context,
     recall::{self, Recall, Repeated, RowKey},
-    report::{ImportReport, RejectsFile},
+    rejects::Rejects,
+    report::ImportReport,
     source::{Recallable, SourceError, Summary, Table},
     spool::{Sorted, Sorter},
     validate::Validator,
@@ -58,6 +59,7 @@ pub(super) fn read_whole(
         opened => opened.map_err(|error| ImportError::of_source(error, &request.dataset))?,
     };
     let validator = Validator::new(schema, table.mapping());
+    let describer = told.rejects.begin(schema, table.as_ref());
     // Without one, it is not compared.
     let key = note.then(RowKey::draw).and_then(Result::ok);
     let for_notes = if key.is_some() { context.memory_bytes / 4 } else { 0 };
@@ -69,7 +71,8 @@ pub(super) fn read_whole(
     let pause = |bytes_read, rows| {
         context.pause(told.progress, Progress { bytes_read, bytes_total, rows, compared: 0 })
     };
-    check::check_rows(table.as_mut(), &validator, key.as_ref(), pause, |checked| {
+    let (validator, describer) = (&validator, describer.as_ref());
+    check::check_rows(table.as_mut(), validator, describer, key.as_ref(), pause, |checked| {
         tell(&checked, rejects, report)?;
         report.rows += checked.rows;
         unreadable += checked.unreadable;
@@ -100,12 +103,14 @@ fn read_new(
     told: &mut Told<'_, '_>,
 ) -> Result<Option<ReadFile>, ImportError> {
     let validator = Validator::new(schema, table.mapping());
+    let describer = told.rejects.begin(schema, table.as_table());
     let bytes_total = table.bytes_total();
     let pause = |bytes_read, rows| {
         context.pause(told.progress, Progress { bytes_read, bytes_total, rows, compared: 0 })
     };
-    let Some((rows, checked)) = check::recall_rows(table.as_mut(), &validator, &recall, pause)?
-    else {
+    let recalled =
+        check::recall_rows(table.as_mut(), &validator, describer.as_ref(), &recall, pause)?;
+    let Some((rows, checked)) = recalled else {
         return Ok(None);
     };
     let Some((open_keys, others)) = keys(&recall, &checked) else {
@@ -206,38 +211,7 @@ fn tell(
     report.warnings += checked.warnings;
     report.skipped += checked.skipped;
     report.suspicious += checked.suspicious;
-    for (place, note) in &checked.notes {
-        rejects.write(|file| match note {
-            Note::Malformed(problem, _) => file.push_malformed(*place, problem),
-            Note::Odd(note) => file.push_odd(*place, *note),
-            Note::Issue(issue) => file.push(*place, issue),
-        })?;
-    }
-    Ok(())
-}
-
-/// The rejects file, and its path for errors.
-pub(super) struct Rejects<'a>(RejectsFile, &'a Path);
-
-impl<'a> Rejects<'a> {
-    pub fn new(request: &'a ImportRequest) -> Self {
-        Self(RejectsFile::new(request.rejects.clone()), &request.rejects)
-    }
-
-    pub fn write(
-        &mut self,
-        write: impl FnOnce(&mut RejectsFile) -> std::io::Result<()>,
-    ) -> Result<(), ImportError> {
-        write(&mut self.0).map_err(|source| Self::failed(self.1, source))
-    }
-
-    pub fn finish(self) -> Result<Option<PathBuf>, ImportError> {
-        self.0.finish().map_err(|source| Self::failed(self.1, source))
-    }
-
-    fn failed(path: &Path, source: std::io::Error) -> ImportError {
-        ImportError::Report { path: path.display().to_string(), source }
-    }
+    rejects.take(checked)
 }
 
 /// A file in key order.

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -21,12 +21,14 @@ use tokio_util::sync::CancellationToken;
 use super::{
     apply::Job,
     context::Context,
-    delivered::{self, ReadFile, Rejects, Told},
+    delivered::{self, ReadFile, Told},
     diff::Comparer,
     held::Deliveries,
     history::{Recording, describe, touched::touched_since},
     hold::{Hold, HoldLimits, SAMPLES_MAX, key_text},
-    report::ImportReport,
+    rejects::Rejects,
+    report::{ImportReport, Note},
+    source::Summary,
     words::{ImportError, ImportRequest, Outcome, Progress},
 };
 use crate::{membership::Membership, store::Store};
@@ -67,6 +69,11 @@ pub struct Importer {
 }
 
 impl Importer {
+    /// Where temporary files without a name may be written.
+    pub fn room(&self) -> &Path {
+        &self.context.spool_dir
+    }
+
     /// An importer that sorts in `memory_bytes`, spills to `spool_dir`, and recalls
     /// full files from what it keeps in `recall_dir`.
     pub fn new(
@@ -169,6 +176,7 @@ impl Importer {
         });
         let holds = job.apply(request, &mut read, &mut rejects, &mut report, recording.as_mut())?;
         let is_held = !holds.is_empty();
+        report.notes = notes_of(&read.summary);
         if is_whole && !is_held {
             delivered::note_whole(context, &job.partition, read, &report);
         }
@@ -179,7 +187,7 @@ impl Importer {
             turn.fulls.fetch_add(1, Ordering::SeqCst);
         }
 
-        report.rejects_file = rejects.finish()?.map(|path| path.display().to_string());
+        rejects.finish(&mut report)?;
         report.seconds = started.elapsed().as_secs_f64();
         debug_assert!(report.adds_up(), "{report:?}");
         report.delivery = recording.as_ref().map(|recording| recording.id().to_owned());
@@ -229,8 +237,9 @@ impl Importer {
         };
         let holds = job.compare_only(request, &mut read, &mut rejects, &mut report, &mut look)?;
         // Whoever is asked looks at counts; the import itself will write it again.
-        if let Some(path) = rejects.finish()? {
-            let failed = |source| ImportError::Report { path: path.display().to_string(), source };
+        rejects.finish(&mut report)?;
+        if let Some(path) = report.rejects_file.take() {
+            let failed = |source| ImportError::Report { path: path.clone(), source };
             std::fs::remove_file(&path).map_err(failed)?;
         }
         Ok(Preview { would: report, holds, undoes })
@@ -273,4 +282,20 @@ fn comparer_of<'a>(
 ) -> Comparer<'a> {
     let kept: &[usize] = if request.full { &[] } else { &read.missing };
     Comparer::new(registry, schema, kept)
+}
+
+/// What a delivery as a whole gives reason to say.
+fn notes_of(summary: &Summary) -> Vec<Note> {
+    let cut = summary.cut.then(|| {
+        Note::new(
+            "cut",
+            "文件最后一行没有换行符，可能没有传完；请核对最后一行",
+            "the last line has no end, so the file may be cut off: check its last line",
+        )
+    });
+    let left_out = summary.left_out.iter().map(|text| {
+        let (zh, en) = text.split_once(" / ").unwrap_or((text, text));
+        Note::new("left-out", zh, en)
+    });
+    cut.into_iter().chain(left_out).collect()
 }

@@ -31,12 +31,14 @@ pub mod map;
 #[cfg(test)]
 pub(crate) mod random;
 mod recall;
+mod rejects;
 pub mod report;
 pub mod rows;
 mod skip;
 pub mod source;
 pub mod spool;
 pub mod stamp;
+pub mod text_problem;
 pub mod undo;
 pub mod validate;
 pub mod words;

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
+    time::SystemTime,
 };
 
 use protocol::id::DatasetId;
@@ -40,4 +41,43 @@ pub fn stamp(now: time::OffsetDateTime) -> String {
 pub(super) fn rfc3339(now: time::OffsetDateTime) -> String {
     let second = now.replace_nanosecond(0).unwrap_or(now);
     second.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+}
+
+/// A moment in UTC, for programs.
+pub fn utc(at: SystemTime) -> String {
+    rfc3339(at.into())
+}
+
+/// A moment for people: the machine's local time, with its distance from UTC.
+///
+/// Asking the C library for the zone is unsound while another thread changes the
+/// environment; `jiff` reads the system's zone file itself.
+pub fn local(at: SystemTime) -> String {
+    match jiff::Timestamp::try_from(at) {
+        Ok(at) => {
+            let zone = jiff::tz::TimeZone::system();
+            at.to_zoned(zone).strftime("%Y-%m-%d %H:%M:%S (UTC%:z)").to_string()
+        }
+        // Ten thousand years from now.
+        Err(_) => utc(at),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_moment_is_told_in_local_time_with_its_zone() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_764_421_271);
+        assert_eq!(utc(at), "2025-11-29T13:01:11Z");
+        // Whatever the machine's zone is: read back, it is the same moment.
+        let text = local(at);
+        let (moment, zone) = text.split_once(" (UTC").unwrap();
+        let back: jiff::Timestamp =
+            format!("{}{}", moment.replace(' ', "T"), zone.trim_end_matches(')')).parse().unwrap();
+        assert_eq!(back.as_second(), 1_764_421_271);
+    }
 }

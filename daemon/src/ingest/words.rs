@@ -123,7 +123,7 @@ pub enum ImportError {
         /// What was delivered.
         name: String,
         /// What is wrong with it.
-        problem: HeaderError,
+        problem: Box<HeaderError>,
     },
     /// Temporary files cannot be written.
     #[error(transparent)]

@@ -1,7 +1,10 @@
 //! Delivered files, good and bad: what is refused, what is described, what is
 //! masked, and what waits for a person.
 
-use std::path::PathBuf;
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use harness::{
     federation::Federation,
@@ -13,15 +16,15 @@ use tempfile::TempDir;
 
 use super::cli::{stopped_hub, text};
 
-/// The `rejects` lines of a report: line, severity, field, value, rule.
-fn rejects(report: &Json) -> Vec<[String; 5]> {
-    let text = std::fs::read_to_string(report["rejects_file"].as_str().unwrap()).unwrap();
-    let mut reader = csv::Reader::from_reader(text.trim_start_matches('\u{feff}').as_bytes());
-    let row = |row: csv::StringRecord| {
-        assert!(!row[5].is_empty() && !row[6].is_empty(), "no explanation in two languages");
-        [0, 1, 2, 3, 4].map(|column| row[column].to_owned())
+/// What a report counts: rule, field, and the places of the first ones.
+fn details(report: &Json, kind: &str) -> Vec<[String; 3]> {
+    let row = |one: &Json| {
+        assert!(one["zh"] != one["en"], "no explanation in two languages");
+        let field = one["field"].as_str().unwrap_or_default();
+        let places: Vec<&str> = one["places"].as_array().unwrap().iter().map(text).collect();
+        [text(&one["rule"]).to_owned(), field.to_owned(), places.join(" ")]
     };
-    reader.records().map(|record| row(record.unwrap())).collect()
+    report[kind].as_array().unwrap().iter().map(row).collect()
 }
 
 /// A stopped hub, and a function that writes a file for it.
@@ -65,7 +68,7 @@ fn files_that_cannot_be_read_say_why() {
     // A local file header of PKZIP: signature, 22 bytes, lengths, the first name.
     let book = [b"PK\x03\x04", &[0; 22][..], &[19, 0, 0, 0], b"[Content_Types].xml<xl/>"].concat();
     let xlsx = write("book.xlsx", &book);
-    import(&xlsx, &[]).expect_failure(&["book.xlsx", "Excel", "CSV"]);
+    import(&xlsx, &[]).expect_failure(&["book.xlsx", "损坏", "damaged"]);
     let klingon = import(&good, &["--encoding", "klingon"]);
     let klingon = klingon.expect_code(2);
     assert!(klingon.stderr.contains("klingon") && klingon.stderr.contains("gbk"));
@@ -98,18 +101,30 @@ fn bad_rows_are_described_and_the_rest_goes_in() {
     let report = output.json();
     let counts = ["rows", "inserted", "rejected", "duplicates", "warnings"];
     assert_eq!(counts.map(|field| report[field].as_u64().unwrap()), [6, 2, 3, 1, 1], "{report:#}");
-    let wrong = rejects(&report);
-    let rules: Vec<(&str, &str, &str)> =
-        wrong.iter().map(|row| (&*row[0], &*row[2], &*row[4])).collect();
-    for expected in [
-        ("4", "uscc", "uscc-impossible"),
-        ("5", "registered_on", "date-impossible"),
-        ("3", "", "duplicate-differing"),
-        ("7", "", "field-count"),
-    ] {
-        assert!(rules.contains(&expected), "{expected:?} is not in {rules:?}");
+    assert_eq!(
+        details(&report, "reject_details"),
+        [
+            ["uscc-impossible", "uscc", "4"],
+            ["date-impossible", "registered_on", "5"],
+            ["field-count", "", "7"],
+        ]
+    );
+    assert_eq!(details(&report, "warning_details"), [["duplicate-differing", "", "3"]]);
+    // The rejected rows as they were delivered, behind two columns.
+    let rejects = std::fs::read_to_string(report["rejects_file"].as_str().unwrap()).unwrap();
+    let rejects: Vec<&str> = rejects.lines().collect();
+    assert!(
+        rejects[0].starts_with("\u{feff}问题/problem,怎么办/what to do,企业名称,"),
+        "{rejects:?}"
+    );
+    for (line, row) in [(1, &rows[2]), (2, &rows[3])] {
+        assert!(
+            rejects[line]
+                .ends_with(csv_text(&ENTERPRISE_TITLES, &[row.clone()]).lines().nth(1).unwrap()),
+            "{rejects:?}"
+        );
     }
-    assert_eq!(wrong.len(), 4);
+    assert!(rejects[3].contains(",too,few,") && rejects.len() == 4, "{rejects:?}");
     assert_eq!(hub.status()["partitions"][1]["records"], 2);
     let stored = Table::parse(&hub.export("enterprise/410100"));
     assert_eq!(stored.0[&rows[4][1]][0], "另一个名称", "the last row of a key wins");
@@ -119,7 +134,7 @@ fn bad_rows_are_described_and_the_rest_goes_in() {
 }
 
 #[test]
-fn personal_values_are_masked_in_rejects_and_logs() {
+fn personal_values_are_masked_in_reports_and_logs() {
     let mut federation = Federation::new(&["410122"]);
     let code = synthetic_code(1, 1);
     let secret_name = "欧阳不可见";
@@ -167,17 +182,20 @@ fn personal_values_are_masked_in_rejects_and_logs() {
         county.cli(&["import", "admin-penalty", path_text(&file), "--json"]).expect_code(3);
     let report = output.json();
     assert_eq!((&report["inserted"], &report["rejected"]), (&json!(1), &json!(2)), "{report:#}");
-    let wrong = rejects(&report);
-    let rejected: Vec<&str> =
-        wrong.iter().filter(|row| row[1] == "reject").map(|row| &*row[2]).collect();
-    assert_eq!(rejected, ["CF_FRDB", "CF_FR_ZJHM"]);
-    let written = std::fs::read_to_string(text(&report["rejects_file"])).unwrap();
+    let rejected = details(&report, "reject_details");
+    assert_eq!(rejected.iter().map(|one| &*one[1]).collect::<Vec<_>>(), ["CF_FRDB", "CF_FR_ZJHM"]);
+    // Only the rows to be mended are as they were delivered, and those are for the
+    // owner of the node.
+    let rejects = Path::new(text(&report["rejects_file"]));
+    assert!(std::fs::read_to_string(rejects).unwrap().contains(citizen));
+    assert_eq!(std::fs::metadata(rejects).unwrap().permissions().mode() & 0o777, 0o600);
+    let written = report.to_string();
     federation.wait_converged();
     for node in federation.counties.iter_mut().chain([&mut federation.hub]) {
         node.stop();
     }
     let logs: String = federation.nodes().map(Node::log).collect();
-    for (place, said) in [("rejects", &written), ("logs", &logs), ("stderr", &output.stderr)] {
+    for (place, said) in [("report", &written), ("logs", &logs), ("stderr", &output.stderr)] {
         assert!(!said.contains(secret_name) && !said.contains(citizen), "{place}: {said}");
     }
     // The owner's own export is not masked.

@@ -1,13 +1,15 @@
 //! Files dropped into a folder: taken, imported, moved, reported.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::Write as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use harness::{
     federation::Federation,
-    node::{Node, wait_until},
+    node::{Node, wait_for, wait_until},
     table::{Table, synthetic_row},
 };
 use serde_json::Value as Json;
@@ -64,11 +66,14 @@ fn dropped_files_are_imported_and_reported() {
     wrong[1] = "错".into();
     table.put_all(&rows);
     rows.put(wrong);
-    let report =
-        wait_moved(&drop_in(county, "enterprise", "rows.csv", &rows.to_csv()), &inbox.join("done"));
+    let attention = inbox.join("attention");
+    let report = wait_moved(&drop_in(county, "enterprise", "rows.csv", &rows.to_csv()), &attention);
     assert_eq!((&report["inserted"], &report["rejected"]), (&3.into(), &1.into()), "{report:#}");
-    let rejects = fs::read_to_string(inbox.join("done/rows.csv.rejects.csv")).unwrap();
-    assert!(rejects.contains("uscc-impossible"), "{rejects}");
+    assert_eq!(report["reject_details"][0]["rule"], "uscc-impossible", "{report:#}");
+    let rejects = fs::read_to_string(attention.join("rows.csv.rejects.csv")).unwrap();
+    assert!(rejects.contains("统一社会信用代码") && rejects.contains(",错,"), "{rejects}");
+    let text = fs::read_to_string(attention.join("rows.csv.report.txt")).unwrap();
+    assert!(text.contains("拒绝 1") && text.contains("1 rejected"), "{text}");
 
     // A file that is none fails as a whole, and says why.
     let report = wait_moved(
@@ -103,5 +108,91 @@ fn files_dropped_while_the_node_is_down_are_taken_at_its_start() {
     assert_eq!(report["inserted"], 100, "{report:#}");
     federation.wait_converged();
     assert_eq!(federation.hub.export("enterprise/410122"), table.to_export());
+    federation.finish();
+}
+
+/// Writes the first part of a file, as a program that stalls in the middle of it.
+fn stall(county: &Node, folder: &str, name: &str, part: &[u8]) -> (PathBuf, File) {
+    let path = county.dir().join("inbox").join(folder).join(name);
+    let mut file = File::create(&path).unwrap();
+    file.write_all(part).unwrap();
+    (path, file)
+}
+
+#[test]
+fn an_upload_that_stalls_deletes_nothing_and_is_read_to_its_end() {
+    let mut federation = Federation::new(&["410122"]);
+    federation.counties[0].configure("stable_s", "1");
+    federation.counties[0].configure("incomplete_wait_s", "20");
+    federation.counties[0].restart();
+    let county = &federation.counties[0];
+    let inbox = county.dir().join("inbox/enterprise");
+    let table = Table::synthetic(1, 0..200, "一");
+    let text = table.to_csv();
+    wait_moved(&drop_in(county, "enterprise/full", "first.csv", &text), &inbox.join("done"));
+
+    // At the end of a row: the file is whole, but for its writer.
+    let table = Table::synthetic(1, 0..200, "二");
+    let text = table.to_csv();
+    let at = text[..text.len() * 85 / 100].rfind('\n').unwrap() + 1;
+    let (full, mut file) = stall(county, "enterprise/full", "register.csv", &text.as_bytes()[..at]);
+    let told = inbox.join("full/register.csv.report.txt");
+    wait_until("it is said that the file is waited for", || told.exists());
+    assert_eq!(Table::parse(&county.export("enterprise/410122")).len(), 200);
+    file.write_all(&text.as_bytes()[at..]).unwrap();
+    drop(file);
+    let report = wait_moved(&full, &inbox.join("done"));
+    assert_eq!((&report["updated"], &report["deleted"]), (&200.into(), &0.into()), "{report:#}");
+    assert!(!told.exists());
+
+    // One that stalls for longer than anybody waits is taken, in the middle of a
+    // row, and again when it goes on where it lies by then.
+    let more = Table::synthetic(1, 500..700, "三").to_csv();
+    let (slow, mut file) =
+        stall(county, "enterprise", "slow.csv", &more.as_bytes()[..more.len() - 30]);
+    let moved = |place: &str| inbox.join(place).join("slow.csv");
+    wait_for("the file is taken as it is", Duration::from_secs(60), || {
+        !slow.exists() && (moved("done").exists() || moved("attention").exists())
+    });
+    file.write_all(&more.as_bytes()[more.len() - 30..]).unwrap();
+    drop(file);
+    wait_until("it is delivered again", || {
+        let report = fs::read(inbox.join("done/slow.csv.report.json")).unwrap_or_default();
+        let report: Json = serde_json::from_slice(&report).unwrap_or_default();
+        report["notes"].to_string().contains("delivered-again")
+    });
+    let mut all = table;
+    all.put_all(&Table::synthetic(1, 500..700, "三"));
+    assert_eq!(county.export("enterprise/410122"), all.to_export());
+    assert_eq!(fs::read_to_string(moved("done")).unwrap(), more);
+    federation.wait_converged();
+    federation.finish();
+}
+
+#[test]
+fn folders_within_folders_are_read_and_wrong_places_are_told_of() {
+    let mut federation = Federation::new(&["410122"]);
+    federation.counties[0].configure("stable_s", "1");
+    federation.counties[0].restart();
+    let county = &federation.counties[0];
+    let inbox = county.dir().join("inbox");
+    fs::create_dir_all(inbox.join("enterprise/2024-05")).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", inbox.join("enterprise/link.csv")).unwrap();
+    fs::create_dir(inbox.join("enterprises")).unwrap();
+    let table = Table::synthetic(1, 0..3, "一");
+    let dropped = drop_in(county, "enterprise/2024-05", "input.csv", &table.to_csv());
+    let report = wait_moved(&dropped, &inbox.join("enterprise/done/2024-05"));
+    assert_eq!(report["inserted"], 3, "{report:#}");
+    for stray in ["enterprise/link.csv", "enterprises"] {
+        let told = inbox.join(format!("{stray}.report.txt"));
+        wait_until("a wrong place is told of", || told.exists());
+    }
+    assert_eq!(county.log_lines(&["WARN", "link.csv"]).len(), 1);
+
+    // A name with a line break is one line of the log.
+    let dropped = drop_in(county, "enterprise", "a\n2026-01-01 forged.csv", "甲,乙\n1,2\n");
+    wait_moved(&dropped, &inbox.join("enterprise/failed"));
+    assert_eq!(county.log_lines(&["forged"]).len(), county.log_lines(&["WARN", "forged"]).len());
+    federation.wait_converged();
     federation.finish();
 }

@@ -123,7 +123,8 @@ impl Node {
         let reading = serde_json::from_value(held.settings.clone())
             .context("read how the delivery was to be read; is it of another version?")?;
         let source = DeliveredFile::open(&self.deliveries.data_path(held), Links::Refuse, reading)?
-            .named(held.file.clone());
+            .named(held.file.clone())
+            .unpacked_in(self.importer.room());
         Ok(ImportRequest {
             rejects: rejects_path(&self.dir.rejects(), &held.dataset),
             dataset: held.dataset.clone(),

@@ -145,7 +145,7 @@ impl Evidence<'_> {
 }
 
 /// What a report says of a delivery that is held. The names are a contract.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Default, Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HeldNote {
     /// The delivery, for `creditsync delivery`.
     pub id: String,

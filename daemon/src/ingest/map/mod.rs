@@ -17,7 +17,7 @@ use protocol::{
 };
 
 pub use self::error::{AbsentField, HeaderError, TwiceNamed, UnknownColumn};
-use super::rows::{Fields, REJECT_COLUMNS};
+use super::rows::{Fields, is_reject_column};
 
 /// Which column is which field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -124,10 +124,21 @@ impl Mapping {
         &self.columns
     }
 
+    /// The columns that name a field, in the file's order.
+    pub fn places(&self) -> &[usize] {
+        &self.places
+    }
+
     /// Optional fields that the file does not have, by index in the schema: an
     /// upsert keeps their stored values.
     pub fn missing(&self) -> &[usize] {
         &self.missing
+    }
+
+    /// Whether both have the same fields, in whatever order.
+    pub fn has_fields_of(&self, other: &Self) -> bool {
+        // Fields that are not missing have a column, each exactly one.
+        self.missing == other.missing
     }
 
     /// The header as it was delivered.
@@ -193,7 +204,7 @@ fn column_of(label: &str, schema: &Schema, ignored: &[String]) -> Column {
     if label.is_empty() {
         return Column::Unlabelled;
     }
-    if REJECT_COLUMNS.contains(&label) {
+    if is_reject_column(label) {
         return Column::Ignored;
     }
     if !ignored.is_empty() && ignored.contains(&fold_label(label)) {

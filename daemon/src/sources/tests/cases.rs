@@ -31,6 +31,16 @@ struct Outcome {
     rejects: String,
 }
 
+impl Outcome {
+    /// Whether the report has a problem of that rule, first at that place.
+    #[track_caller]
+    fn assert_told(&self, rule: &str, place: &str) {
+        let details = self.report.reject_details.iter().chain(&self.report.warning_details);
+        let found = details.filter(|one| one.rule == rule).map(|one| one.places[0].as_str());
+        assert_eq!(found.collect::<Vec<_>>(), [place], "{rule} in {:?}", self.report);
+    }
+}
+
 struct Letters(World);
 
 impl Letters {
@@ -179,7 +189,9 @@ fn columns_without_label_and_content_are_ignored() {
     check(format!("代码,名称,备注{many}\n1,甲,x{many}\n2,乙,y{many}\n"), &rows, 0, 0);
     // A value in one of them costs its row.
     let outcome = check("代码,名称,备注,,\n1,甲,x,,z\n2,乙,y,,\n", &rows[1..], 1, 0);
-    assert!(outcome.rejects.contains("unlabelled-value") && outcome.rejects.contains("第 5 列"));
+    outcome.assert_told("unlabelled-value", "2");
+    let row = outcome.rejects.lines().nth(1).unwrap();
+    assert!(row.contains("第 5 列") && row.contains(",1,甲,x,,z,←"), "{}", outcome.rejects);
     check("代码,,名称,备注\n1,q,甲,x\n2,,乙,y\n", &rows[1..], 1, 0);
     check("代码,名称,备注\n1,甲,x,z\n2,乙,y\n", &rows[1..], 1, 0);
 }
@@ -219,7 +231,7 @@ fn a_forgotten_quote_costs_its_own_row() {
 fn odd_quotes_are_read_and_said() {
     let outcome = check("代码,名称,备注\n1,78\"桌,木制\n", &["1|78\"桌|木制"], 0, 0);
     assert_eq!((outcome.report.warnings, outcome.report.suspicious), (1, 1));
-    assert!(outcome.rejects.contains("inner-quote"), "{}", outcome.rejects);
+    outcome.assert_told("inner-quote", "2");
     let outcome = check(
         "代码,名称,备注\n1,\"甲 \\\"乙\\\" 丙\",\"a\\\\b\"\n2,\"\\\"\",y\n3,\"丙\\\\\",z\n",
         &["1|甲 \"乙\" 丙|a\\b", "2|\"|y", "3|丙\\\\|z"],
@@ -227,20 +239,20 @@ fn odd_quotes_are_read_and_said() {
         0,
     );
     assert_eq!(outcome.report.warnings, 2);
-    assert!(outcome.rejects.contains("backslash-quote"), "{}", outcome.rejects);
+    outcome.assert_told("backslash-quote", "2");
 }
 
 #[test]
 fn zero_bytes_cost_a_row_or_are_padding() {
     let outcome = check("代码,名称,备注\n1,甲\0,x\n2,乙,y\n", &["2|乙|y"], 1, 0);
-    assert!(outcome.rejects.contains("control-character"), "{}", outcome.rejects);
+    outcome.assert_told("control-character", "2");
     let padding = "\0".repeat(5000);
     let text = format!(
         "代码,名称,备注\n1,甲,x\n{padding}2,\"乙\",y{padding}\n{padding}\n3,丙,z\n{padding}"
     );
     let outcome = check(text, &["1|甲|x", "2|乙|y", "3|丙|z"], 0, 2);
     assert_eq!((outcome.report.warnings, outcome.report.suspicious), (1, 1));
-    assert!(outcome.rejects.contains("zero-padding"), "{}", outcome.rejects);
+    outcome.assert_told("zero-padding", "3");
     let huge = "\0".repeat(3 << 20);
     check(format!("代码,名称,备注\n1,甲,x\n{huge}2,乙,y\n"), &["1|甲|x", "2|乙|y"], 0, 0);
 }
@@ -259,7 +271,8 @@ fn lines_are_those_of_a_spreadsheet_too() {
     let world = Letters::new();
     let outcome = world.try_read(text.as_bytes(), Reading::default()).unwrap();
     // Physical line 6; a spreadsheet shows it as row 5.
-    assert!(outcome.rejects.contains("\n6,reject"), "{}", outcome.rejects);
+    outcome.assert_told("field-count", "6 (row 5)");
+    assert!(outcome.rejects.contains("第 6 行（表格中第 5 行）"), "{}", outcome.rejects);
 }
 
 #[test]
@@ -313,7 +326,7 @@ fn rows_of_another_encoding_are_read_as_what_they_are() {
         0,
         0,
     );
-    assert!(outcome.rejects.contains("\n5,warning,,,other-encoding"), "{}", outcome.rejects);
+    outcome.assert_told("other-encoding", "5");
     let mut bytes = utf8("代码,名称,备注\n1,郑州市商贸有限公司,甲\n2,中牟县农业合作社,乙\n");
     bytes.extend(gb("3,新密市建设局,丙\n"));
     let rows = ["1|郑州市商贸有限公司|甲", "2|中牟县农业合作社|乙", "3|新密市建设局|丙"];

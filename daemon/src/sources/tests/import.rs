@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ingest::{
+    report::Details,
     spool::SpoolError,
     stamp::{rejects_path, stamp},
 };
@@ -42,14 +43,35 @@ fn every_row_is_counted_once() {
     expected.extend(content_of([10], "c"));
     assert_eq!(world.content(), expected);
     let rejects = fs::read_to_string(report.rejects_file.unwrap()).unwrap();
-    for part in [
-        "7,reject,name,,required",
-        "8,reject,amount,many,integer",
-        "9,reject,,,field-count",
-        "5,warning,,,duplicate-differing",
+    let lines: Vec<&str> = rejects.lines().collect();
+    for (line, begins, ends) in [
+        (0, "\u{feff}问题/problem,怎么办/what to do,", ",code,name,note,amount"),
+        (1, "第 7 行：“栏name”必填项为空", ",c0000003,,note,3"),
+        (2, "第 8 行：“栏amount”不是整数", ",c0000004,a,note,many"),
+        (
+            3,
+            "第 9 行：表头有 4 列，本行有 2 列",
+            ",too,few,,,←改好后删除本格/delete this cell when mended",
+        ),
     ] {
-        assert!(rejects.lines().any(|line| line.starts_with(part)), "{part} in {rejects}");
+        let text = lines[line].trim_start_matches('"');
+        assert!(text.starts_with(begins) && text.ends_with(ends), "{line} in {rejects}");
     }
+    assert_eq!(lines.len(), 4);
+    let told = |details: &[Details]| -> Vec<String> {
+        details
+            .iter()
+            .map(|one| {
+                let field = one.field.as_deref().unwrap_or_default();
+                format!("{} {field} {} {:?} {:?}", one.rule, one.count, one.places, one.winners)
+            })
+            .collect()
+    };
+    assert_eq!(
+        told(&report.reject_details),
+        ["required name 1 [\"7\"] []", "integer amount 1 [\"8\"] []", "field-count  1 [\"9\"] []"]
+    );
+    assert_eq!(told(&report.warning_details), ["duplicate-differing  1 [\"5\"] [\"6\"]"]);
 }
 
 #[test]
@@ -98,10 +120,10 @@ fn a_row_that_only_kept_values_make_too_long_is_rejected_alone() {
     let expected = Counts { rejected: 1, updated: 1, change_sets: 1, ..Counts::default() };
     assert_eq!(counts(&report), expected);
     let rejects = fs::read_to_string(report.rejects_file.unwrap()).unwrap();
-    assert!(
-        rejects.lines().any(|line| line.starts_with("2,reject,,,record-too-long")),
-        "{rejects}"
-    );
+    // Its text is not at hand any more.
+    let line = rejects.lines().nth(1).unwrap();
+    assert!(line.starts_with("第 2 行：整行内容超过") && line.ends_with(",,"), "{rejects}");
+    assert_eq!(report.reject_details[0].rule, "record-too-long");
     assert_eq!(world.content()["c1"][0], "a");
 }
 

@@ -6,9 +6,14 @@ use std::{
 };
 
 use super::*;
-use crate::sources::inbox::{Inbox, Watcher, watch};
+use crate::sources::inbox::{Access, Inbox, Watcher, watch};
+
+mod complete;
+mod outcomes;
+mod strays;
 
 const STABLE: Duration = Duration::from_secs(5);
+const INCOMPLETE: Duration = Duration::from_secs(600);
 
 /// A world with a watched inbox, and a clock that only moves when told.
 struct Folders {
@@ -26,14 +31,23 @@ impl World {
             deliveries: self.deliveries.clone(),
             membership: self.membership.clone(),
             stable: STABLE,
+            incomplete: INCOMPLETE,
+            access: Access::default(),
+            readings: Default::default(),
         }
     }
 }
 
 impl Folders {
     fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(set: impl FnOnce(&mut Inbox)) -> Self {
         let world = World::new();
-        let watcher = Watcher::new(world.inbox(), world.stop.clone());
+        let mut inbox = world.inbox();
+        set(&mut inbox);
+        let watcher = Watcher::new(inbox, world.stop.clone());
         let mut folders = Self { world, watcher, now: Instant::now(), wall: SystemTime::now() };
         folders.pass_after(0);
         folders
@@ -65,15 +79,21 @@ impl Folders {
         serde_json::from_slice(&text).unwrap()
     }
 
-    /// All files below the dataset's folder.
+    fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.path(&format!("{name}.report.txt"))).unwrap()
+    }
+
+    /// All files below the dataset's folder but for the texts for people.
     fn files(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        for dir in ["", "full", "done", "failed"] {
-            let Ok(entries) = fs::read_dir(self.path(dir)) else { continue };
-            for entry in entries.map(Result::unwrap) {
-                if !entry.path().is_dir() {
-                    let name = entry.file_name().to_string_lossy().into_owned();
-                    found.push(Path::new(dir).join(name).to_str().unwrap().to_owned());
+        let (mut found, mut open) = (Vec::new(), vec![PathBuf::new()]);
+        while let Some(dir) = open.pop() {
+            for entry in fs::read_dir(self.path(dir.to_str().unwrap())).into_iter().flatten() {
+                let entry = entry.unwrap();
+                let name = dir.join(entry.file_name()).to_string_lossy().into_owned();
+                if entry.path().is_dir() && !entry.path().is_symlink() {
+                    open.push(dir.join(entry.file_name()));
+                } else if !name.ends_with(".report.txt") {
+                    found.push(name);
                 }
             }
         }
@@ -92,22 +112,22 @@ fn files_go_in_and_are_moved_with_their_reports() {
     assert_eq!(
         folders.files(),
         [
+            "attention/some.csv",
+            "attention/some.csv.rejects.csv",
+            "attention/some.csv.report.json",
             "done/all.csv",
             "done/all.csv.report.json",
-            "done/some.csv",
-            "done/some.csv.rejects.csv",
-            "done/some.csv.report.json",
             "failed/wrong.csv",
             "failed/wrong.csv.report.json",
         ]
     );
     // The full file is the newer one, and came second.
     assert_eq!(folders.world.content(), content_of(1..4, "b"));
-    let report = folders.report("done/some.csv");
+    let report = folders.report("attention/some.csv");
     assert_eq!((report.rows, report.inserted, report.rejected), (4, 3, 1));
     let rejects = report.rejects_file.unwrap();
-    assert_eq!(Path::new(&rejects), folders.path("done/some.csv.rejects.csv"));
-    assert!(fs::read_to_string(rejects).unwrap().contains("5,reject,name,,required"));
+    assert_eq!(Path::new(&rejects), folders.path("attention/some.csv.rejects.csv"));
+    assert!(fs::read_to_string(rejects).unwrap().ends_with(",c9,,,\r\n"));
     let report = folders.report("done/all.csv");
     assert_eq!((report.updated, report.inserted, report.deleted), (2, 1, 1));
     let error: serde_json::Value =
@@ -133,11 +153,12 @@ fn a_file_is_taken_once_it_has_stopped_changing() {
     fs::write(folders.path("b.csv"), rows(5..6, "a")).unwrap();
     let file = File::options().write(true).open(folders.path("b.csv")).unwrap();
     file.set_modified(folders.wall + Duration::from_secs(9999)).unwrap();
+    drop(file);
     folders.pass_after(1);
     folders.pass_after(4);
     assert!(folders.path("b.csv").exists());
     folders.pass_after(1);
-    assert!(folders.path("done/b.csv").exists());
+    assert!(folders.path("done/b.csv").exists(), "{:?}", folders.files());
 }
 
 #[test]
@@ -218,13 +239,14 @@ fn nothing_is_overwritten() {
 }
 
 #[test]
-fn a_held_file_is_done_here_and_waits_elsewhere() {
+fn a_held_file_needs_attention_and_waits_elsewhere() {
     let mut folders = Folders::new();
     folders.put("full/a.csv", &rows(0..600, "a"), 10);
     folders.pass_after(0);
     folders.put("full/b.csv", &rows(0..10, "a"), 10);
     folders.pass_after(0);
-    let id = folders.report("done/b.csv").held.unwrap().id;
+    let id = folders.report("attention/b.csv").held.unwrap().id;
+    assert!(folders.text("attention/b.csv").contains(&format!("delivery show {id}")));
     assert_eq!(folders.world.deliveries.get(&id).unwrap().unwrap().file, "b.csv");
     assert_eq!(folders.world.content(), content_of(0..600, "a"));
 }
@@ -257,7 +279,7 @@ fn what_is_not_the_files_fault_leaves_it_there_and_newer_ones_behind_it() {
 fn a_file_that_cannot_be_moved_is_imported_once() {
     let mut folders = Folders::new();
     // A link to nowhere is in the way of the directory.
-    std::os::unix::fs::symlink("/nonexistent/nowhere", folders.path("done")).unwrap();
+    std::os::unix::fs::symlink("/nonexistent/nowhere", folders.path("attention")).unwrap();
     folders.put("a.csv", &(rows(0..2, "a") + "c9,,,\n"), 10);
     folders.pass_after(0);
     assert_eq!((folders.world.seq(), folders.path("a.csv").exists()), (1, true));
@@ -266,11 +288,12 @@ fn a_file_that_cannot_be_moved_is_imported_once() {
     folders.pass_after(1);
     folders.pass_after(100);
     assert_eq!(folders.world.content(), content_of(0..2, "b"));
-    fs::remove_file(folders.path("done")).unwrap();
+    fs::remove_file(folders.path("attention")).unwrap();
     folders.pass_after(300);
-    let expected = ["done/a.csv", "done/a.csv.rejects.csv", "done/a.csv.report.json"];
+    let expected =
+        ["attention/a.csv", "attention/a.csv.rejects.csv", "attention/a.csv.report.json"];
     assert_eq!(folders.files(), expected);
-    assert_eq!(folders.report("done/a.csv").inserted, 2);
+    assert_eq!(folders.report("attention/a.csv").inserted, 2);
     assert_eq!(folders.world.content(), content_of(0..2, "b"));
 }
 
@@ -347,7 +370,7 @@ fn listing(dir: &Path) -> Vec<(String, String)> {
 
 #[test]
 fn a_link_in_place_of_a_folder_is_not_followed() {
-    for name in ["", "full", "done", "failed"] {
+    for name in ["", "full", "done", "attention", "failed", "sub"] {
         let mut folders = Folders::new();
         let keys = folders.world.path("keys");
         fs::create_dir(&keys).unwrap();

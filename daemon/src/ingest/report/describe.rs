@@ -1,0 +1,237 @@
+//! What is wrong with a rejected row and what to do about it, in words that name
+//! fields by their titles.
+//!
+//! Used on all cores while rows are checked, and for rows that are rejected
+//! later. Invariant: no value is quoted here; the row stands beside the words as
+//! it was delivered. Not here: the rules' own texts (`validate`, `rows`).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use protocol::schema::Schema;
+
+use super::{
+    super::{
+        map::Mapping,
+        rows::{Fields, Place, REJECT_COLUMNS, RowProblem, is_reject_column},
+        validate::{RowIssue, Severity},
+    },
+    place::place_words,
+};
+
+/// Allowed values that are listed: more do not fit a cell that people read.
+const VALUES_LISTED_MAX: usize = 20;
+/// Text of a malformed line that is repeated: two cells of a spreadsheet. A longer
+/// line is no row that a person mends.
+const LINE_BYTES_MAX: usize = 64 * 1024;
+/// What a malformed line may be separated by.
+const SEPARATORS: [char; 9] = [',', '\t', ';', '|', '\u{1}', '^', '~', '，', '；'];
+/// Behind a malformed line's cells, so that it is not a row before somebody has
+/// looked at it.
+const MEND_FIRST: &str = "←改好后删除本格/delete this cell when mended";
+
+/// Words for the rows of one delivery.
+#[derive(Debug)]
+pub(in crate::ingest) struct Describer {
+    fields: Vec<FieldWords>,
+    /// The first part's header.
+    labels: Vec<String>,
+    /// The first part's columns, which all rejected rows are brought into, but for
+    /// those of
+    /// [`REJECT_COLUMNS`].
+    columns: Vec<Column>,
+    parts: Vec<String>,
+    /// The rejects file takes no more rows.
+    full: AtomicBool,
+}
+
+#[derive(Debug)]
+struct FieldWords {
+    name: String,
+    zh: String,
+    en: String,
+    /// The allowed values, as they are listed.
+    values: Option<String>,
+}
+
+#[derive(Debug)]
+struct Column {
+    label: String,
+    /// Its place in the first part.
+    at: usize,
+    /// Which field it is.
+    field: Option<usize>,
+}
+
+impl Describer {
+    /// For rows whose columns are those of `mapping`, in parts of these names.
+    pub fn new(schema: &Schema, mapping: &Mapping, parts: Vec<String>) -> Self {
+        let fields = schema.fields().iter().map(|field| FieldWords {
+            name: field.name.clone(),
+            zh: field.title_zh.clone(),
+            en: if field.title_en.is_empty() { &field.name } else { &field.title_en }.clone(),
+            values: listed(&field.values),
+        });
+        let columns = mapping.labels().iter().enumerate().map(|(at, label)| {
+            let place = mapping.places().iter().position(|place| *place == at);
+            Column { label: label.clone(), at, field: place.map(|place| mapping.columns()[place]) }
+        });
+        Self {
+            fields: fields.collect(),
+            labels: mapping.labels().to_vec(),
+            columns: columns.filter(|column| !is_reject_column(&column.label)).collect(),
+            parts,
+            full: AtomicBool::new(false),
+        }
+    }
+
+    /// The names of the delivery's parts, as far as they are known.
+    pub fn parts(&self) -> &[String] {
+        &self.parts
+    }
+
+    /// The labels of the delivered columns.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().map(|column| column.label.as_str())
+    }
+
+    /// The labels of the rejects file.
+    pub fn header(&self) -> impl Iterator<Item = &str> {
+        REJECT_COLUMNS.into_iter().chain(self.labels())
+    }
+
+    /// A field's Chinese title.
+    pub fn title(&self, field: &str) -> Option<&str> {
+        self.field(field).map(|field| field.zh.as_str())
+    }
+
+    fn field(&self, name: &str) -> Option<&FieldWords> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+
+    /// Notes that nobody wants words any more.
+    pub fn set_full(&self) {
+        self.full.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nobody wants words any more.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// What is wrong with a row, and what to do.
+    pub fn words(&self, place: Place, issues: &[RowIssue]) -> [String; 2] {
+        let [mut zh, mut en] = place_words(place, &self.parts);
+        let (mut todo_zh, mut todo_en) = (Vec::new(), Vec::new());
+        let rejecting = issues.iter().filter(|issue| issue.severity == Severity::Reject);
+        for (number, issue) in rejecting.enumerate() {
+            let (before_zh, before_en) = if number == 0 { ("：", ": ") } else { ("；", "; ") };
+            zh.push_str(before_zh);
+            en.push_str(before_en);
+            let field = self.field(&issue.field);
+            if let Some(field) = field {
+                zh.push_str(&format!("“{}”", field.zh));
+                en.push_str(&format!("'{}' ", field.en));
+            }
+            zh.push_str(&issue.rule.zh());
+            en.push_str(&issue.rule.en());
+            let [todo, todo_in_english] = what_to_do(issue.rule.code(), field);
+            if !todo_zh.contains(&todo) {
+                todo_zh.push(todo);
+                todo_en.push(todo_in_english);
+            }
+        }
+        [format!("{zh} / {en}"), format!("{} / {}", todo_zh.join("；"), todo_en.join("; "))]
+    }
+
+    /// The same of a line that is no row.
+    pub fn words_malformed(&self, place: Place, problem: &RowProblem) -> [String; 2] {
+        let [zh, en] = place_words(place, &self.parts);
+        let [todo_zh, todo_en] = match problem {
+            RowProblem::Encoding { .. } => [
+                "请从原系统按 UTF-8 重新导出本行，替换右侧内容，并删除行尾的提示",
+                "export the row again as UTF-8, replace what stands here, and delete the note at its end",
+            ],
+            RowProblem::Unlabelled { .. } => [
+                "请删除没有列名的内容，或为该列补上列名",
+                "delete the value without a label, or label its column",
+            ],
+            _ => [
+                "本行已按分隔符拆开：请把内容移到正确的列，并删除行尾的提示",
+                "the line was split at its separators: move the values to their columns, and delete the note at its end",
+            ],
+        };
+        [
+            format!("{zh}：{} / {en}: {}", problem.zh(), problem.en()),
+            format!("{todo_zh} / {todo_en}"),
+        ]
+    }
+
+    /// A row's cells as they were delivered, in the first part's order. `mapping` is
+    /// that of the row's own part.
+    pub fn cells<'a>(&self, fields: Fields<'a>, mapping: &Mapping) -> Vec<&'a str> {
+        let in_order = mapping.labels() == self.labels;
+        let cell = |column: &Column| {
+            let at = match column.field {
+                _ if in_order => Some(column.at),
+                Some(field) => {
+                    let place = mapping.columns().iter().position(|other| *other == field);
+                    place.map(|place| mapping.places()[place])
+                }
+                None => mapping.labels().iter().position(|label| *label == column.label),
+            };
+            at.and_then(|at| fields.get(at)).unwrap_or("")
+        };
+        self.columns.iter().map(cell).collect()
+    }
+
+    /// A malformed line, split without regard to quotes, and a cell behind it.
+    pub fn malformed_cells<'a>(&self, line: &'a str) -> Vec<&'a str> {
+        let mut end = line.len().min(LINE_BYTES_MAX);
+        while !line.is_char_boundary(end) {
+            end -= 1;
+        }
+        let line = line[..end].trim_end_matches(['\r', '\n']);
+        let wanted = self.columns.len();
+        let separator = SEPARATORS
+            .into_iter()
+            .min_by_key(|separator| (line.matches(*separator).count() + 1).abs_diff(wanted));
+        let mut cells: Vec<&str> = match separator {
+            Some(separator) => line.split(separator).collect(),
+            None => vec![line],
+        };
+        cells.resize(cells.len().max(wanted), "");
+        cells.push(MEND_FIRST);
+        cells
+    }
+}
+
+fn listed(values: &[String]) -> Option<String> {
+    let some = values.iter().take(VALUES_LISTED_MAX).map(String::as_str).collect::<Vec<_>>();
+    let more = values.len() - some.len();
+    match (some.is_empty(), more) {
+        (true, _) => None,
+        (_, 0) => Some(some.join("、")),
+        _ => {
+            let all = values.len();
+            Some(format!("{}……（共 {all} 个 / {all} in all）", some.join("、")))
+        }
+    }
+}
+
+/// What a person does about a rule, in Chinese and in English.
+fn what_to_do(rule: &str, field: Option<&FieldWords>) -> [String; 2] {
+    let Some(FieldWords { zh, en, values, .. }) = field else {
+        return [
+            "请缩短本行的长文本后重新交付".into(),
+            "shorten the row's long texts and deliver it again".into(),
+        ];
+    };
+    match (rule, values) {
+        (_, Some(values)) => [
+            format!("请把“{zh}”改为下列之一：{values}"),
+            format!("write one of these into '{en}': {values}"),
+        ],
+        ("required", None) => [format!("请补填“{zh}”"), format!("fill in '{en}'")],
+        _ => [format!("请改正“{zh}”后重新交付"), format!("correct '{en}' and deliver it again")],
+    }
+}
