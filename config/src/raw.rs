@@ -88,6 +88,18 @@ pub struct RawImport {
     pub hold_deletes_percent: Option<i64>,
     /// Records.
     pub hold_deletes_min: Option<i64>,
+    /// Percent of the records that come again.
+    pub hold_changes_percent: Option<i64>,
+    /// Records.
+    pub hold_changes_min: Option<i64>,
+    /// Percent of the new keys.
+    pub hold_doubtful_percent: Option<i64>,
+    /// Records.
+    pub hold_doubtful_min: Option<i64>,
+    /// Days.
+    pub undo_days: Option<i64>,
+    /// MiB.
+    pub undo_mb: Option<i64>,
 }
 
 /// `[inbox]`

@@ -8,9 +8,10 @@ use std::path::Path;
 use crate::{
     resolve::{InboxConfig, LogConfig, NodeConfig, TlsConfig},
     settings::{
-        CACHE_MB, DISK_RESERVE_MB, Fallback, HEARTBEAT_S, HOLD_DELETES_MIN, HOLD_DELETES_PERCENT,
+        CACHE_MB, DISK_RESERVE_MB, Fallback, HEARTBEAT_S, HOLD_CHANGES_MIN, HOLD_CHANGES_PERCENT,
+        HOLD_DELETES_MIN, HOLD_DELETES_PERCENT, HOLD_DOUBTFUL_MIN, HOLD_DOUBTFUL_PERCENT,
         IMPORT_MEMORY_MB, INCOMPLETE_WAIT_S, ISSUING_LIFETIME_S, LIFETIME_S, Number, RETRY_MAX_S,
-        STABLE_S,
+        STABLE_S, UNDO_DAYS, UNDO_MB,
     },
 };
 
@@ -48,6 +49,12 @@ pub(crate) fn node_config(config: &NodeConfig) -> String {
     out.number(&IMPORT_MEMORY_MB, Some(config.import.memory_mb));
     out.number(&HOLD_DELETES_PERCENT, Some(config.import.hold_deletes_percent));
     out.number(&HOLD_DELETES_MIN, Some(config.import.hold_deletes_min));
+    out.number(&HOLD_CHANGES_PERCENT, Some(config.import.hold_changes_percent));
+    out.number(&HOLD_CHANGES_MIN, Some(config.import.hold_changes_min));
+    out.number(&HOLD_DOUBTFUL_PERCENT, Some(config.import.hold_doubtful_percent));
+    out.number(&HOLD_DOUBTFUL_MIN, Some(config.import.hold_doubtful_min));
+    out.number(&UNDO_DAYS, Some(config.import.undo_days));
+    out.number(&UNDO_MB, Some(config.import.undo_mb));
     out.table(
         "inbox",
         "收件目录：放入 inbox/数据集/ 的文件自动导入",

@@ -17,9 +17,10 @@ use crate::{
     document::{ConfigError, ConfigErrors, Document},
     raw::{RawConfig, RawListen, RawLog, RawTls, RawUpstream},
     settings::{
-        CACHE_MB, DISK_RESERVE_MB, HEARTBEAT_S, HOLD_DELETES_MIN, HOLD_DELETES_PERCENT,
+        CACHE_MB, DISK_RESERVE_MB, HEARTBEAT_S, HOLD_CHANGES_MIN, HOLD_CHANGES_PERCENT,
+        HOLD_DELETES_MIN, HOLD_DELETES_PERCENT, HOLD_DOUBTFUL_MIN, HOLD_DOUBTFUL_PERCENT,
         IMPORT_MEMORY_MB, INCOMPLETE_WAIT_S, ISSUING_LIFETIME_S, LIFETIME_S, Number, RETRY_MAX_S,
-        STABLE_S,
+        STABLE_S, UNDO_DAYS, UNDO_MB,
     },
 };
 
@@ -143,10 +144,24 @@ pub struct ImportConfig {
     /// Memory for sorting a delivery, in MiB.
     pub memory_mb: u64,
     /// A full file is held if it would delete more than this percentage of a
-    /// partition's records, and more than `hold_deletes_min`.
+    /// partition's records, and `hold_deletes_min` at least.
     pub hold_deletes_percent: u64,
-    /// Records that a full file may always delete.
+    /// The least number of deletions.
     pub hold_deletes_min: u64,
+    /// A full file is held if it changes one column in more than this percentage of
+    /// the records that come again, and in `hold_changes_min` of them at least.
+    pub hold_changes_percent: u64,
+    /// The least number of records with such a change.
+    pub hold_changes_min: u64,
+    /// A file is held if more than this percentage of its new credit codes have a
+    /// wrong check character, and `hold_doubtful_min` of them at least.
+    pub hold_doubtful_percent: u64,
+    /// The least number of such codes.
+    pub hold_doubtful_min: u64,
+    /// Days for which a delivery can be taken back.
+    pub undo_days: u64,
+    /// MiB for what deliveries have replaced.
+    pub undo_mb: u64,
 }
 
 /// `[inbox]`
@@ -247,6 +262,12 @@ impl Default for ImportConfig {
             memory_mb: default_of(&IMPORT_MEMORY_MB),
             hold_deletes_percent: default_of(&HOLD_DELETES_PERCENT),
             hold_deletes_min: default_of(&HOLD_DELETES_MIN),
+            hold_changes_percent: default_of(&HOLD_CHANGES_PERCENT),
+            hold_changes_min: default_of(&HOLD_CHANGES_MIN),
+            hold_doubtful_percent: default_of(&HOLD_DOUBTFUL_PERCENT),
+            hold_doubtful_min: default_of(&HOLD_DOUBTFUL_MIN),
+            undo_days: default_of(&UNDO_DAYS),
+            undo_mb: default_of(&UNDO_MB),
         }
     }
 }
@@ -381,6 +402,13 @@ fn resolve(raw: RawConfig, mut check: Check<'_, '_>) -> Result<NodeConfig, Confi
         memory_mb: check.number(&IMPORT_MEMORY_MB, raw.import.memory_mb),
         hold_deletes_percent: check.number(&HOLD_DELETES_PERCENT, raw.import.hold_deletes_percent),
         hold_deletes_min: check.number(&HOLD_DELETES_MIN, raw.import.hold_deletes_min),
+        hold_changes_percent: check.number(&HOLD_CHANGES_PERCENT, raw.import.hold_changes_percent),
+        hold_changes_min: check.number(&HOLD_CHANGES_MIN, raw.import.hold_changes_min),
+        hold_doubtful_percent: check
+            .number(&HOLD_DOUBTFUL_PERCENT, raw.import.hold_doubtful_percent),
+        hold_doubtful_min: check.number(&HOLD_DOUBTFUL_MIN, raw.import.hold_doubtful_min),
+        undo_days: check.number(&UNDO_DAYS, raw.import.undo_days),
+        undo_mb: check.number(&UNDO_MB, raw.import.undo_mb),
     };
     let inbox = InboxConfig {
         enabled: raw.inbox.enabled.unwrap_or(true),

@@ -33,6 +33,10 @@ pub(crate) struct Number {
 
 const MIB: [&str; 2] = ["MiB", "MiB"];
 const SECONDS: [&str; 2] = ["seconds", "秒"];
+const PERCENT: [&str; 2] = ["percent", "%"];
+const RECORDS: [&str; 2] = ["records", "条"];
+/// Far above any partition's records.
+const RECORDS_MAX: u64 = 1_000_000_000;
 const DAY_S: u64 = 24 * 3600;
 
 /// 64 MiB were no faster on a county of a million records, whose pages lie mostly
@@ -107,24 +111,112 @@ pub(crate) const HOLD_DELETES_PERCENT: Number = Number {
     default: Fallback::Is(20),
     min: 0,
     max: 100,
-    unit: ["percent", "%"],
+    unit: PERCENT,
     meaning: [
         "A full file that would delete more than this share of the records waits for approval",
         "全量文件将删除的记录超过此比例时，等待人工批准",
     ],
 };
 
-/// Upper bound: far above any partition's records.
+/// Lower default than a share alone would need: two of a list of five may go in
+/// an ordinary month. Upper bound: far above any partition's records.
 pub(crate) const HOLD_DELETES_MIN: Number = Number {
     table: "import",
     key: "hold_deletes_min",
-    default: Fallback::Is(100),
+    default: Fallback::Is(3),
     min: 0,
-    max: 1_000_000_000,
-    unit: ["records", "条"],
+    max: RECORDS_MAX,
+    unit: RECORDS,
     meaning: [
-        "A full file that deletes this many records or fewer is never held",
-        "删除条数不超过此值的全量文件不会被暂缓",
+        "A full file that deletes fewer records than this is not held for their share",
+        "删除条数少于此值的全量文件，不因删除比例而暂缓",
+    ],
+};
+
+/// 100 never holds a file for this reason.
+pub(crate) const HOLD_CHANGES_PERCENT: Number = Number {
+    table: "import",
+    key: "hold_changes_percent",
+    default: Fallback::Is(50),
+    min: 0,
+    max: 100,
+    unit: PERCENT,
+    meaning: [
+        "A full file that changes one and the same column in more than this share of the records waits \
+         for approval; shifted columns and wrong encodings look like that",
+        "全量文件使同一列在超过此比例的记录中发生变化时（如列错位、编码错误），等待人工批准",
+    ],
+};
+
+/// Ten: in a list of a few records, half of them is one evening's work.
+pub(crate) const HOLD_CHANGES_MIN: Number = Number {
+    table: "import",
+    key: "hold_changes_min",
+    default: Fallback::Is(10),
+    min: 0,
+    max: RECORDS_MAX,
+    unit: RECORDS,
+    meaning: [
+        "A full file that changes a column in fewer records than this is not held for their share",
+        "同一列发生变化的记录少于此值的全量文件，不因变化比例而暂缓",
+    ],
+};
+
+/// 100 never holds a file for this reason.
+pub(crate) const HOLD_DOUBTFUL_PERCENT: Number = Number {
+    table: "import",
+    key: "hold_doubtful_percent",
+    default: Fallback::Is(50),
+    min: 0,
+    max: 100,
+    unit: PERCENT,
+    meaning: [
+        "A file waits for approval if more than this share of its new credit codes have a wrong check \
+         character, as codes have that a spreadsheet has changed",
+        "文件中新的信用代码校验位不符的超过此比例时（如被表格软件改动），等待人工批准",
+    ],
+};
+
+/// Three: one or two codes are typing errors.
+pub(crate) const HOLD_DOUBTFUL_MIN: Number = Number {
+    table: "import",
+    key: "hold_doubtful_min",
+    default: Fallback::Is(3),
+    min: 0,
+    max: RECORDS_MAX,
+    unit: RECORDS,
+    meaning: [
+        "A file with fewer such codes than this is not held for their share",
+        "校验位不符的新代码少于此值的文件，不因其比例而暂缓",
+    ],
+};
+
+/// Upper bound: ten years.
+pub(crate) const UNDO_DAYS: Number = Number {
+    table: "import",
+    key: "undo_days",
+    default: Fallback::Is(30),
+    min: 1,
+    max: 3650,
+    unit: ["days", "天"],
+    meaning: [
+        "How long a delivery can be taken back with 'creditsync delivery undo'",
+        "交付在多少天内可以用 creditsync delivery undo 撤销",
+    ],
+};
+
+/// 1 GiB holds what 10 million changed records were before. Upper bound: 16 TiB,
+/// ext4's largest file.
+pub(crate) const UNDO_MB: Number = Number {
+    table: "import",
+    key: "undo_mb",
+    default: Fallback::Is(1024),
+    min: 1,
+    max: 16 * 1024 * 1024,
+    unit: MIB,
+    meaning: [
+        "Disk space for what deliveries have replaced, so that they can be taken back; the oldest go first",
+        "为撤销交付而保留的原有内容占用的磁盘空间，超出时最早的先清除",
     ],
 };
 

@@ -72,7 +72,17 @@ fn a_new_file_reads_back_as_the_settings_it_was_made_from() {
     let tuned = NodeConfig {
         store: StoreConfig { cache_mb: 8, disk_reserve_mb: Some(0) },
         sync: SyncConfig { heartbeat_s: 25, retry_max_s: 1 },
-        import: ImportConfig { memory_mb: 4096, hold_deletes_percent: 0, hold_deletes_min: 0 },
+        import: ImportConfig {
+            memory_mb: 4096,
+            hold_deletes_percent: 0,
+            hold_deletes_min: 0,
+            hold_changes_percent: 100,
+            hold_changes_min: 1,
+            hold_doubtful_percent: 99,
+            hold_doubtful_min: 1_000_000_000,
+            undo_days: 3650,
+            undo_mb: 1,
+        },
         inbox: InboxConfig {
             enabled: false,
             stable_s: 3600,
@@ -377,6 +387,8 @@ retry_max_s = "long"
 
 [import]
 hold_deletes_percent = 101
+hold_changes_percent = -1
+undo_days = 0
 
 [certificates]
 lifetime_hours = 720
@@ -414,6 +426,8 @@ format = "xml"
             "sync.heartbeat_s",
             "sync.retry_max_s",
             "import.hold_deletes_percent",
+            "import.hold_changes_percent",
+            "import.undo_days",
             "certificates.lifetime_hours",
             "certificates.lifetime_s",
             "certificates.issuing_lifetime_s",
@@ -446,18 +460,18 @@ format = "xml"
              number",
         ),
         (
-            13,
-            "line 27, column 1: certificates.lifetime_hours: unknown key; known here: lifetime_s, \
+            15,
+            "line 29, column 1: certificates.lifetime_hours: unknown key; known here: lifetime_s, \
              issuing_lifetime_s, root_key_dir; correct or delete it",
         ),
         (
-            17,
-            "line 33, column 16: tls.post_quantum: wrong type: string \"no\", expected true or \
+            19,
+            "line 35, column 16: tls.post_quantum: wrong type: string \"no\", expected true or \
              false",
         ),
         (
-            20,
-            "line 36, column 1: tls.cipher: unknown key; known here: post_quantum, certificate, \
+            22,
+            "line 38, column 1: tls.cipher: unknown key; known here: post_quantum, certificate, \
              key, ca; correct or delete it",
         ),
     ] {

@@ -28,6 +28,8 @@ pub enum RowFile {
     Differing(u64),
     /// One county's share of the base.
     County(u64),
+    /// The base with rows that warn, repeat or are rejected.
+    Messy,
 }
 
 /// Where the files lie, and how many rows there are.
@@ -75,6 +77,7 @@ impl Files {
                 let mut share = rows.filter(|number| number % COUNTIES == county);
                 rows::write(&path, &mut (&mut share).map(|number| (number, base)))
             }
+            RowFile::Messy => rows::write_messy(&path, self.rows),
         }?;
         Ok(path)
     }

@@ -152,11 +152,35 @@ pub type Numbers<'a> = &'a mut dyn Iterator<Item = (u64, u32)>;
 
 /// Writes a CSV file with a header; answers its bytes.
 pub fn write(path: &Path, rows: Numbers<'_>) -> anyhow::Result<u64> {
+    write_rows(path, &mut rows.map(|(number, version)| row(number, version)))
+}
+
+/// Writes rows of which one in a hundred warns, one comes twice, and one is
+/// rejected.
+pub fn write_messy(path: &Path, rows: u64) -> anyhow::Result<u64> {
+    /// The example of GB 11643 itself.
+    const CITIZEN_ID: &str = "11010519491231002X";
+    const SCOPE: usize = 5;
+    const DATE: usize = 2;
+    let mut messy = (0..rows).flat_map(|number| {
+        let mut row = row(number, 0);
+        let again = (number % 100 == 1).then(|| self::row(number, 1));
+        match number % 100 {
+            0 => row[SCOPE].push_str(CITIZEN_ID),
+            2 => row[DATE] = "2019-13-01".into(),
+            _ => {}
+        }
+        std::iter::once(row).chain(again)
+    });
+    write_rows(path, &mut messy)
+}
+
+fn write_rows(path: &Path, rows: &mut dyn Iterator<Item = [String; 9]>) -> anyhow::Result<u64> {
     let file = File::create(path).with_context(|| format!("make {}", path.display()))?;
     let mut out = csv::Writer::from_writer(BufWriter::with_capacity(1 << 20, file));
     out.write_record(ENTERPRISE_TITLES)?;
-    for (number, version) in rows {
-        out.write_record(row(number, version))?;
+    for row in rows {
+        out.write_record(row)?;
     }
     out.flush()?;
     let file = out.into_inner().map_err(|error| anyhow::anyhow!("{error}"))?;

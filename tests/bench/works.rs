@@ -19,11 +19,13 @@ pub enum Work {
     Restart,
     /// 13 counties import their share at the same time.
     Counties,
+    /// A register as it really is: rows that warn, repeat or are rejected.
+    Messy,
 }
 
 impl Work {
     /// All, in the order of the table.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Import,
         Self::Copy,
         Self::FullAgain,
@@ -32,6 +34,7 @@ impl Work {
         Self::Differences,
         Self::Restart,
         Self::Counties,
+        Self::Messy,
     ];
 
     /// Its name on the command line.
@@ -45,6 +48,7 @@ impl Work {
             Self::Differences => "differences",
             Self::Restart => "restart",
             Self::Counties => "counties",
+            Self::Messy => "messy",
         }
     }
 
@@ -59,6 +63,7 @@ impl Work {
             Self::Differences => "Differences found and repaired",
             Self::Restart => "Restart until serving",
             Self::Counties => "13 counties import 1/13 each at once, until durable at the hub",
+            Self::Messy => "A file of which 1 % of the rows warn, 1 % repeat and 1 % are rejected",
         }
     }
 }
@@ -107,12 +112,18 @@ pub enum Line {
     CountiesWire,
     CountiesHubMemory,
     CountiesHubDisk,
+    MessyTime,
+    MessyMemory,
+    MessyAgainTime,
+    MessyAgainMemory,
 }
 
 impl Line {
     /// The work it belongs to, what it says, and with how many decimals.
     pub fn describe(self) -> (Work, &'static str, usize) {
-        use Work::{Copy, Counties, Differences, FullAgain, Import, OneRow, Restart, Updates};
+        use Work::{
+            Copy, Counties, Differences, FullAgain, Import, Messy, OneRow, Restart, Updates,
+        };
         match self {
             Self::ImportTime => (Import, "time, s", 2),
             Self::ImportMemory => (Import, "county: peak memory, MiB", 0),
@@ -153,6 +164,10 @@ impl Line {
             Self::CountiesWire => (Counties, "on the wire, MB", 1),
             Self::CountiesHubMemory => (Counties, "hub: peak memory, MiB", 0),
             Self::CountiesHubDisk => (Counties, "hub: disk afterwards, MB", 0),
+            Self::MessyTime => (Messy, "first import: time, s", 2),
+            Self::MessyMemory => (Messy, "first import: peak memory, MiB", 0),
+            Self::MessyAgainTime => (Messy, "the same full file again: time, s", 2),
+            Self::MessyAgainMemory => (Messy, "the same full file again: peak memory, MiB", 0),
         }
     }
 }

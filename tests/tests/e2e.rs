@@ -11,8 +11,10 @@ mod e2e {
     mod clock;
     mod converge;
     mod crash;
+    mod deliveries;
     mod disk;
     mod files;
+    mod formats;
     mod handed;
     mod identity;
     mod inbox;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails loudly")]
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -56,7 +57,10 @@ fn each_replaceable_dependency_has_one_place() {
         ("rcgen", "certs/src/"),
         ("rustix::", "daemon/src/"),
         ("highway::", "daemon/src/"),
-        ("memchr::", "daemon/src/sources/csv/scan.rs"),
+        ("calamine", "daemon/src/sources/sheet/"),
+        ("flate2::", "daemon/src/sources/packed/"),
+        ("zip::", "daemon/src/sources/"),
+        ("memchr::", "daemon/src/sources/csv/"),
     ] {
         let strangers: Vec<String> = CRATES
             .iter()
@@ -94,6 +98,74 @@ fn imports_inside_the_daemon_go_one_way() {
             }
         }
     }
+}
+
+/// Rooms of the daemon whose modules import each other one way only.
+const ROOMS_WITHOUT_LOOPS: [&str; 2] = ["ingest", "sources"];
+
+#[test]
+fn no_imports_go_round_inside_a_room() {
+    for room in ROOMS_WITHOUT_LOOPS {
+        let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (name, text) in sources(&format!("daemon/src/{room}")) {
+            let inside = name.trim_start_matches(&format!("daemon/src/{room}/"));
+            let own = inside.split('/').next().unwrap().trim_end_matches(".rs");
+            if ["mod", "tests", "random"].contains(&own) {
+                continue;
+            }
+            // How a module names its room: from the room's own files and from
+            // folders' roots by one step less than from what lies deeper.
+            let depth = inside.matches('/').count() + usize::from(!inside.ends_with("/mod.rs"));
+            let steps = "super::".repeat(depth.max(1));
+            let code = before_tests(&text);
+            let mut named = named_after(&code, &format!("{room}::"));
+            named.extend(named_after(&code, &steps));
+            named.retain(|word| word != own && !word.starts_with(char::is_uppercase));
+            arrows.entry(own.to_owned()).or_default().extend(named);
+        }
+        let mut done = BTreeSet::new();
+        while let Some(next) = arrows.keys().find(|own| {
+            let ends = |to: &String| done.contains(to) || !arrows.contains_key(to);
+            !done.contains(*own) && arrows[*own].iter().all(ends)
+        }) {
+            done.insert(next.clone());
+        }
+        let round: Vec<_> = arrows.iter().filter(|(own, _)| !done.contains(*own)).collect();
+        assert!(round.is_empty(), "{room}: these import each other: {round:?}");
+    }
+}
+
+/// The code up to its module of tests.
+fn before_tests(text: &str) -> String {
+    without_comments(text.split("#[cfg(test)]\nmod ").next().unwrap_or_default())
+}
+
+fn without_comments(text: &str) -> String {
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// The first words of the paths behind `prefix`, alone or in a list.
+fn named_after(code: &str, prefix: &str) -> Vec<String> {
+    let first_word = |text: &str| -> String {
+        text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+    };
+    let mut named = Vec::new();
+    for (at, _) in code.match_indices(prefix) {
+        // Longer steps, or a longer word, are another module's.
+        let before = &code[..at];
+        if before.ends_with("super::")
+            || before.ends_with(|c: char| c.is_alphanumeric() || c == '_')
+        {
+            continue;
+        }
+        let rest = &code[at + prefix.len()..];
+        match rest.strip_prefix('{') {
+            Some(list) => named.extend(items(list).iter().map(|item| first_word(item))),
+            None => named.push(first_word(rest)),
+        }
+    }
+    named.retain(|word| !word.is_empty() && word != "super");
+    named
 }
 
 /// The modules of the daemon that a text names, alone or in a list.
@@ -147,6 +219,5 @@ fn the_protocol_does_no_input_or_output() {
 
 /// The text without comment lines and without what follows `#[cfg(test)]`.
 fn code_of(text: &str) -> String {
-    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    without_comments(text.split("#[cfg(test)]").next().unwrap_or_default())
 }

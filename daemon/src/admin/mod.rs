@@ -22,7 +22,10 @@ pub use self::{
     client::{answers, ask},
     server::{Handler, Server},
 };
-use crate::{ingest::Progress, sources::Reading};
+use crate::{
+    ingest::{Progress, words::Author},
+    sources::Reading,
+};
 
 /// Longest request line: the largest is a dataset's schema file.
 pub const REQUEST_BYTES_MAX: u64 = 1024 * 1024;
@@ -143,9 +146,17 @@ pub enum Request {
         token: String,
     },
     /// `delivery list`
-    DeliveryList,
+    DeliveryList {
+        /// All that the log has, not only those that wait.
+        all: bool,
+    },
     /// `delivery show`
     DeliveryShow {
+        /// The delivery.
+        id: String,
+    },
+    /// `delivery approve`, before it asks
+    DeliveryPreview {
         /// The delivery.
         id: String,
     },
@@ -153,11 +164,35 @@ pub enum Request {
     DeliveryApprove {
         /// The delivery.
         id: String,
+        /// The partition's number when a person was shown what it would do.
+        seen_seq: Option<u64>,
+        /// Who approves it.
+        author: Author,
     },
     /// `delivery discard`
     DeliveryDiscard {
         /// The delivery.
         id: String,
+        /// Who discards it.
+        author: Author,
+    },
+    /// `delivery undo`
+    DeliveryUndo {
+        /// The delivery.
+        id: String,
+        /// Also where records have changed since.
+        force: bool,
+        /// Who takes it back.
+        author: Author,
+    },
+    /// `record delete`
+    RecordDelete {
+        /// The dataset.
+        dataset: String,
+        /// One text a key field.
+        key: Vec<String>,
+        /// Who removes it.
+        author: Author,
     },
     /// `invite`
     Invite {

@@ -14,9 +14,7 @@ use anyhow::{Context as _, bail};
 use protocol::{
     federation::Entry,
     id::{DatasetId, NodeId, PartitionId},
-    record::encode_key,
     schema::Schema,
-    value::Value,
 };
 use serde_json::{Value as Json, json};
 
@@ -27,18 +25,14 @@ use super::{
         requests::{new_signing_key, renew},
     },
     node::Node,
+    ops::{Answer, Heed},
     repair, status, verify,
 };
 use crate::{
     admin::{Handler, Reply, Request},
-    ingest::{ImportRequest, deliver::import_or_hold, stamp::rejects_path, validate},
-    sources::{DeliveredFile, Links, Reading},
+    ingest::{ImportRequest, stamp::rejects_path},
+    sources::{DeliveredFile, Reading},
 };
-
-/// A JSON answer, and whether something needs a person.
-type Answer = (Json, bool);
-/// Where everything but the last reply goes.
-type Heed<'a> = &'a dyn Fn(Reply) -> anyhow::Result<()>;
 
 /// How often a command that waits looks whether the daemon is ending, and whether
 /// anybody still listens: neither must take as long as the command would.
@@ -100,16 +94,18 @@ impl Node {
             Request::DatasetShow { dataset } => self.dataset_show(&dataset),
             Request::DatasetApply { text } => self.dataset_apply(&text),
             Request::NodeList => self.node_list(),
-            Request::DeliveryList => Ok((json!({ "deliveries": self.deliveries.list()? }), false)),
-            Request::DeliveryShow { id } => {
-                let held = self.deliveries.get(&id)?.with_context(|| no_delivery(&id))?;
-                Ok((serde_json::to_value(held)?, false))
+            Request::DeliveryList { all } => self.delivery_list(all),
+            Request::DeliveryShow { id } => self.delivery_show(&id),
+            Request::DeliveryPreview { id } => self.delivery_preview(&id, reply),
+            Request::DeliveryApprove { id, seen_seq, author } => {
+                self.delivery_approve(&id, seen_seq, author.checked(), reply)
             }
-            Request::DeliveryApprove { id } => self.delivery_approve(&id, reply),
-            Request::DeliveryDiscard { id } => {
-                let held = self.deliveries.get(&id)?.with_context(|| no_delivery(&id))?;
-                self.deliveries.remove(&id)?;
-                Ok((serde_json::to_value(held)?, false))
+            Request::DeliveryDiscard { id, author } => self.delivery_discard(&id, author.checked()),
+            Request::DeliveryUndo { id, force, author } => {
+                self.delivery_undo(&id, force, author.checked())
+            }
+            Request::RecordDelete { dataset, key, author } => {
+                self.record_delete(&dataset, &key, author.checked())
             }
             Request::NodeShow { node } => self.node_show(&node),
             Request::NodeRemove { node, force } => {
@@ -157,13 +153,14 @@ impl Node {
         let file = file.context("the import brings no open file")?;
         let dataset = DatasetId::new(dataset)?;
         let name = Path::new(path).file_name().map_or(path.into(), OsStr::to_string_lossy);
-        let source = DeliveredFile::new(name.into_owned(), file, reading)?;
+        let source =
+            DeliveredFile::new(name.into_owned(), file, reading)?.unpacked_in(self.importer.room());
         let request = ImportRequest {
             rejects: rejects_path(&self.dir.rejects(), &dataset),
             dataset,
             source: Arc::new(source),
             full,
-            approved: false,
+            approved: None,
         };
         self.run_import(&request, reply)
     }
@@ -191,75 +188,6 @@ impl Node {
         }
         report["at_hub"] = at_hub.into();
         Ok((report, attention || !at_hub))
-    }
-
-    fn run_import(&self, request: &ImportRequest, reply: Heed<'_>) -> anyhow::Result<Answer> {
-        let progress = |progress| {
-            // A command that went away does not stop its import.
-            let _ = reply(Reply::Progress(progress));
-        };
-        let report = import_or_hold(&self.importer, &self.deliveries, request, &progress)?;
-        report.log(&request.dataset, request.source.name(), request.full);
-        let attention = report.rejected > 0 || report.held.is_some();
-        Ok((serde_json::to_value(report)?, attention))
-    }
-
-    fn delivery_approve(&self, id: &str, reply: Heed<'_>) -> anyhow::Result<Answer> {
-        let held = self.deliveries.get(id)?.with_context(|| no_delivery(id))?;
-        let rejects = rejects_path(&self.dir.rejects(), &held.dataset);
-        let reading = serde_json::from_value(held.settings.clone())
-            .context("read how the delivery was to be read; is it of another version?")?;
-        let source =
-            DeliveredFile::open(&self.deliveries.data_path(&held), Links::Refuse, reading)?
-                .named(held.file.clone());
-        let request = ImportRequest {
-            dataset: held.dataset.clone(),
-            source: Arc::new(source),
-            full: held.full,
-            approved: true,
-            rejects,
-        };
-        let answer = self.run_import(&request, reply)?;
-        // Only now: an approval that fails can be given again.
-        self.deliveries.remove(id)?;
-        Ok(answer)
-    }
-
-    fn get(&self, dataset: &str, texts: &[String]) -> anyhow::Result<Answer> {
-        let registry = self.membership.current()?;
-        let dataset = DatasetId::new(dataset)?;
-        let schema = self.schema(&dataset)?;
-        let names: Vec<&str> =
-            schema.key().iter().map(|&index| schema.fields()[index].name.as_str()).collect();
-        let required =
-            schema.key().iter().filter(|&&index| schema.fields()[index].required).count();
-        if texts.len() > names.len() || texts.len() < required {
-            bail!("{dataset} has {} key fields: {}", names.len(), names.join(", "));
-        }
-        let key = if dataset.is_system() {
-            let mut values: Vec<Value> =
-                texts.iter().map(|text| Value::text(text.as_str())).collect();
-            values.resize(names.len(), Value::Null);
-            encode_key(&values)?
-        } else {
-            validate::key_of(&schema, texts.iter().map(String::as_str))
-                .with_context(|| format!("'{}' cannot be a key of {dataset}", texts.join(" ")))?
-        };
-        let mut records = Vec::new();
-        for (partition, head) in self.heads(Some(&dataset)) {
-            if let Some(value) = self.store.get(&partition, &key)? {
-                records.push(json!({
-                    "origin": partition.origin,
-                    "partition": partition.to_string(),
-                    "seq": head.seq(),
-                    "record": export::record_json(&registry, &schema, &value)?,
-                }));
-            }
-        }
-        if records.is_empty() {
-            bail!("no origin has a record of {dataset} with the key {}", texts.join(" "));
-        }
-        Ok((Json::Array(records), false))
     }
 
     /// The newest schema of a dataset, or an error that names those there are.
@@ -466,10 +394,6 @@ pub(super) fn with_runtime<T>(
             work(runtime.handle())
         }
     }
-}
-
-fn no_delivery(id: &str) -> String {
-    format!("there is no held delivery '{id}'; 'creditsync delivery list' shows them")
 }
 
 fn key_shape(schema: &Schema) -> Vec<(&str, &str)> {

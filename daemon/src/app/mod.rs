@@ -10,6 +10,7 @@
 //!   and certificates, what keeps them alive, and what is wrong with them;
 //! - [`daemon`]: the node running, with its [`inbox`];
 //! - [`commands`]: what a request does, in the daemon or without one, with
+//!   [`ops`] for one operation a file, and
 //!   [`status`], [`certificates`], [`verify`], [`repair`] and [`export`] for the larger
 //!   answers.
 
@@ -27,6 +28,7 @@ mod keys;
 pub mod lock;
 pub mod member;
 pub mod node;
+mod ops;
 mod renewal;
 mod repair;
 mod status;

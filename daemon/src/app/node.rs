@@ -33,7 +33,7 @@ use super::{
     member::trustee::{self, Trustee},
 };
 use crate::{
-    ingest::{Importer, held::Deliveries, words::HoldRule},
+    ingest::{Importer, held::Deliveries, history::UndoLimits, hold::HoldLimits},
     membership::Membership,
     store::{Head, Options, OwnChanges, Store},
     sync,
@@ -203,9 +203,17 @@ impl Node {
         sync.trustee = trustee.clone().map(|judge| judge as Arc<dyn sync::Trustee>);
         let sync = Arc::new(sync);
         let shutdown = CancellationToken::new();
-        let hold = HoldRule {
-            percent: config.import.hold_deletes_percent,
-            at_least: config.import.hold_deletes_min,
+        let hold = HoldLimits {
+            deletes_percent: config.import.hold_deletes_percent,
+            deletes_min: config.import.hold_deletes_min,
+            changes_percent: config.import.hold_changes_percent,
+            changes_min: config.import.hold_changes_min,
+            doubtful_percent: config.import.hold_doubtful_percent,
+            doubtful_min: config.import.hold_doubtful_min,
+        };
+        let undo = UndoLimits {
+            days: config.import.undo_days,
+            bytes: config.import.undo_mb * 1024 * 1024,
         };
         let importer = Arc::new(Importer::new(
             store.clone(),
@@ -216,7 +224,7 @@ impl Node {
             hold,
             shutdown.clone(),
         ));
-        let deliveries = Arc::new(Deliveries::new(dir.deliveries()));
+        let deliveries = Arc::new(Deliveries::new(dir.deliveries(), undo));
         Ok(Self {
             dir: dir.clone(),
             config,

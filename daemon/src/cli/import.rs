@@ -19,7 +19,7 @@ use crate::{
 pub(super) struct Arguments {
     /// The dataset, for example enterprise / 数据集
     dataset: String,
-    /// The CSV file / CSV 文件
+    /// A CSV, Excel (.xlsx, .xls), .ods or JSON file, also as .zip or .gz / 数据文件：CSV、Excel、ODS、JSON，或其 ZIP、gzip 压缩包
     file: PathBuf,
     /// The file is the whole partition: what it lacks is deleted / 全量文件：文件中没有的记录将被删除
     #[arg(long)]
@@ -30,6 +30,9 @@ pub(super) struct Arguments {
     /// Pass over the column with this label; may be given several times / 忽略该列，可多次给出
     #[arg(long = "ignore-column", value_name = "LABEL")]
     ignored: Vec<String>,
+    /// Which sheet of a workbook; without it, all whose header fits / 读取工作簿中的哪个工作表
+    #[arg(long, value_name = "NAME")]
+    sheet: Option<String>,
     /// Also wait until the hub holds it, at most so many seconds / 等待市中心保存完成，最多等待的秒数
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
     wait: Option<u32>,
@@ -39,12 +42,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
-    let Arguments { dataset, file, full, encoding, ignored, wait, json } = arguments;
+    let Arguments { dataset, file, full, encoding, ignored, sheet, wait, json } = arguments;
     // The daemon may not be allowed to read it, or not see it; and this process
     // may be allowed less than the daemon.
     let opened = open_regular(&file, Links::Follow)?;
     let path = std::path::absolute(&file).unwrap_or(file).to_string_lossy().into_owned();
-    let reading = Reading { encoding, ignored };
+    let reading = Reading { encoding, ignored, sheet };
     let request = Request::Import { dataset, path, full, reading, wait_s: wait };
     let (report, attention) = ask_with(dir, &request, Some(opened), &mut |_| Ok(()))?;
     if json {
@@ -58,8 +61,11 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
 /// The report for people, in Chinese and English.
 pub(super) fn print_report(report: &Json) {
     let count = |name: &str| text_of(&report[name]);
-    if let Some(held) = held_id(report) {
+    if report["held"].is_object() {
+        let held = text_of(&report["held"]["id"]);
         println!("held / 待审批: {held}");
+        println!("  {}", text_of(&report["held"]["zh"]));
+        println!("  {}", text_of(&report["held"]["en"]));
         println!("  creditsync delivery show {held}");
         println!("  creditsync delivery approve {held}");
     }
@@ -102,11 +108,6 @@ pub(super) fn print_report(report: &Json) {
     }
 }
 
-/// The id of the delivery that waits for approval, by itself or with its reason.
-fn held_id(report: &Json) -> Option<&str> {
-    report["held"].as_str().or_else(|| report["held"]["id"].as_str())
-}
-
 /// What was wrong, the most frequent first, and what there is to say about the
 /// delivery as a whole.
 fn told(report: &Json) -> Vec<String> {
@@ -142,12 +143,9 @@ mod tests {
             "places": ["2", "3"], "sample": "91X", "zh": "校验位不符", "en": "check it",
         });
         let report = json!({
-            "held": { "id": "list-1" },
             "warning_details": [details],
             "notes": [{ "code": "cut", "zh": "没有传完", "en": "cut off" }],
         });
-        assert_eq!(held_id(&report), Some("list-1"));
-        assert_eq!(held_id(&json!({ "held": "list-2" })), Some("list-2"));
         assert_eq!(
             told(&report),
             [

@@ -16,6 +16,7 @@ mod get;
 mod import;
 mod invite;
 mod node;
+mod record;
 mod repair;
 mod revoke;
 mod setup;
@@ -29,10 +30,12 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-use crate::app::dir::NodeDir;
+use crate::{app::dir::NodeDir, ingest::words::Author, sources};
 
 /// Where a node lies unless somebody says otherwise.
 const DEFAULT_DIR: &str = "/var/lib/creditsync";
+/// It was asked for in a way that cannot be done, as clap says it of arguments.
+const EXIT_USAGE: u8 = 2;
 /// Something needs a person.
 const EXIT_ATTENTION: u8 = 3;
 
@@ -72,10 +75,12 @@ enum Command {
     Status(status::Arguments),
     /// List, show or change datasets / 数据集目录
     Dataset(dataset::Arguments),
-    /// Import a CSV file / 导入 CSV 文件
+    /// Import a file: CSV, Excel, ODS, JSON, ZIP, gzip / 导入文件
     Import(import::Arguments),
-    /// Deliveries that wait for a person / 待审批的交付
+    /// What was delivered, what waits for a person, and taking back / 交付：待审批、记录与撤销
     Delivery(delivery::Arguments),
+    /// Single records of this node / 本节点的单条记录
+    Record(record::Arguments),
     /// Write a partition or a dataset as CSV or JSON lines / 导出
     Export(export::Arguments),
     /// Look up one record at all its origins / 按主键查询
@@ -96,6 +101,9 @@ enum Command {
 
 /// Parses the arguments, does the command, and answers the exit code.
 pub fn main() -> ExitCode {
+    if let Some(code) = sources::foreign::main_if_child() {
+        return code;
+    }
     end_quietly_on_a_closed_pipe();
     let arguments = Arguments::parse();
     let given = arguments.dir;
@@ -110,6 +118,7 @@ pub fn main() -> ExitCode {
         Command::Dataset(arguments) => dataset::run(&dir, arguments),
         Command::Import(arguments) => import::run(&dir, arguments),
         Command::Delivery(arguments) => delivery::run(&dir, arguments),
+        Command::Record(arguments) => record::run(&dir, arguments),
         Command::Export(arguments) => export::run(&dir, arguments),
         Command::Get(arguments) => get::run(&dir, arguments),
         Command::Verify(arguments) => verify::run(&dir, arguments),
@@ -122,6 +131,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(Done::Well) => ExitCode::SUCCESS,
         Ok(Done::Attention) => ExitCode::from(EXIT_ATTENTION),
+        Ok(Done::Misused) => ExitCode::from(EXIT_USAGE),
         Err(error) => {
             eprintln!("creditsync: {error:#}");
             ExitCode::FAILURE
@@ -136,6 +146,8 @@ enum Done {
     Well,
     /// Something needs a person.
     Attention,
+    /// It cannot be done like that; what to do was said.
+    Misused,
 }
 
 impl Done {
@@ -159,6 +171,19 @@ fn end_quietly_on_a_closed_pipe() {
         }
         default_hook(info);
     }));
+}
+
+/// Who gives this command: the user's name, before `sudo` if it was used, and the
+/// number that the system knows.
+fn author(reason: Option<&str>) -> Author {
+    let name =
+        ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    let uid = rustix::process::getuid().as_raw();
+    let by = match name.filter(|name| !name.is_empty()) {
+        Some(name) => format!("{name} (uid {uid})"),
+        None => format!("uid {uid}"),
+    };
+    Author::new(&by, reason)
 }
 
 /// Prints a JSON document for `--json`.

@@ -10,6 +10,7 @@
 use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 
 use super::{
+    hold::is_doubtful,
     recall::{Recall, RowHash, RowKey},
     report::{Describer, RejectedRows, Tally},
     rows::{Row, RowProblem},
@@ -40,6 +41,8 @@ pub(super) struct CheckedRows {
     pub warnings: u64,
     /// Rows whose columns may be others than they seem.
     pub suspicious: u64,
+    /// Rows that make a record whose key has a wrong check character.
+    pub doubtful: u64,
     /// What is to be told of them.
     pub tally: Tally,
     /// The rejected ones as they were delivered, as long as there is room.
@@ -244,6 +247,12 @@ fn check(
         } else if let Some(note) = note {
             out.warnings += 1;
             out.tally.add_odd(place, note);
+        }
+        if let Some(key) = checked.key.as_ref().filter(|_| checked.record.is_some())
+            // A wrong check character is told of.
+            && !checked.issues.is_empty()
+        {
+            out.doubtful += u64::from(is_doubtful(key));
         }
         match &checked.key {
             None => out.unreadable += 1,

@@ -8,7 +8,10 @@ use std::{path::PathBuf, sync::Arc};
 use protocol::id::PartitionId;
 use tokio_util::sync::CancellationToken;
 
-use super::words::{HoldRule, ImportError, Progress};
+use super::{
+    hold::HoldLimits,
+    words::{ImportError, Progress},
+};
 use crate::{membership::Membership, store::Store};
 
 /// Shared by all imports of a node.
@@ -19,7 +22,7 @@ pub(super) struct Context {
     /// Where full files are recalled from.
     pub recall_dir: PathBuf,
     pub memory_bytes: usize,
-    pub hold: HoldRule,
+    pub hold: HoldLimits,
     pub stop: CancellationToken,
     /// Full files of which only what was new was read.
     #[cfg(test)]

@@ -14,7 +14,7 @@ use protocol::{
     id::PartitionId,
 };
 
-use super::spool::SpoolError;
+use super::{history::Recording, spool::SpoolError};
 use crate::store::{Head, Load, OwnChanges, Pending, Store, StoreError};
 
 /// Change sets that the writer may have while the next one is prepared: the one
@@ -23,14 +23,18 @@ use crate::store::{Head, Load, OwnChanges, Pending, Store, StoreError};
 const PENDING_MAX: usize = 2;
 
 /// Cuts changes, in key order, into change sets and commits them.
-pub(super) struct Cutter<'a> {
+pub(super) struct Cutter<'a, 'h> {
     store: &'a Store,
     partition: PartitionId,
     schema_version: u32,
     /// Whether the partition held nothing before.
     first_load: bool,
     load: Option<Load>,
+    /// What takes the changes back is durable before they are.
+    recording: Option<&'a mut Recording<'h>>,
     batch: Vec<Change>,
+    /// What was stored before each change of the batch, where that is recorded.
+    befores: Vec<Option<Vec<u8>>>,
     batch_bytes: usize,
     pending: VecDeque<Pending<Arc<Head>>>,
     /// Change sets committed.
@@ -39,8 +43,13 @@ pub(super) struct Cutter<'a> {
     pub seq: u64,
 }
 
-impl<'a> Cutter<'a> {
-    pub fn new(store: &'a Store, partition: PartitionId, schema_version: u32) -> Self {
+impl<'a, 'h> Cutter<'a, 'h> {
+    pub fn new(
+        store: &'a Store,
+        partition: PartitionId,
+        schema_version: u32,
+        recording: Option<&'a mut Recording<'h>>,
+    ) -> Self {
         let head = store.head(&partition);
         Self {
             store,
@@ -49,14 +58,31 @@ impl<'a> Cutter<'a> {
             partition,
             schema_version,
             load: None,
+            recording,
             batch: Vec::new(),
+            befores: Vec::new(),
             batch_bytes: 0,
             pending: VecDeque::new(),
             change_sets: 0,
         }
     }
 
+    /// Takes a change whose record was told to the recording already.
     pub fn push(&mut self, change: Change) -> Result<(), StoreError> {
+        self.make_room_for(&change)?;
+        self.batch.push(change);
+        Ok(())
+    }
+
+    /// Takes a change, and what was stored under its key before.
+    pub fn push_with(&mut self, change: Change, before: Option<Vec<u8>>) -> Result<(), StoreError> {
+        self.push(change)?;
+        self.befores.push(before);
+        Ok(())
+    }
+
+    /// Commits the batch if it would become too large.
+    fn make_room_for(&mut self, change: &Change) -> Result<(), StoreError> {
         let bytes = change.encoded_bytes();
         if self.batch.len() >= CHANGES_MAX || self.batch_bytes + bytes > BODY_BYTES_MAX {
             if self.first_load && self.load.is_none() {
@@ -65,11 +91,16 @@ impl<'a> Cutter<'a> {
             self.commit()?;
         }
         self.batch_bytes += bytes;
-        self.batch.push(change);
         Ok(())
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
+        if let Some(recording) = &mut self.recording {
+            if !self.befores.is_empty() {
+                recording.add(&self.batch, std::mem::take(&mut self.befores));
+            }
+            recording.secure();
+        }
         let changes = OwnChanges {
             partition: self.partition.clone(),
             changes: std::mem::take(&mut self.batch),
@@ -106,7 +137,7 @@ impl<'a> Cutter<'a> {
     }
 }
 
-impl Drop for Cutter<'_> {
+impl Drop for Cutter<'_, '_> {
     /// After an error some change sets are still on their way. Whoever imports
     /// into this partition next must find it standing still.
     fn drop(&mut self) {

@@ -2,15 +2,16 @@
 
 use super::{
     held::Deliveries,
+    hold::HeldNote,
     import::Importer,
     report::ImportReport,
     words::{ImportError, ImportRequest, Outcome, Progress},
 };
 
-/// Imports a file, or keeps it until somebody decides; the report then has its
-/// id in `held`, and nothing was changed. Blocks.
+/// Imports a file, or keeps it until somebody decides; the report then says so in
+/// `held`, and nothing was changed. Blocks.
 ///
-/// A full file that goes in makes held ones of its dataset, that were there
+/// A full file that goes in makes held full ones of its dataset, that were there
 /// before it was read, untrue: they are forgotten, the approved one among them.
 pub fn import_or_hold(
     importer: &Importer,
@@ -19,10 +20,10 @@ pub fn import_or_hold(
     progress: &dyn Fn(Progress),
 ) -> Result<ImportReport, ImportError> {
     let waiting = if request.full { deliveries.waiting(&request.dataset)? } else { Vec::new() };
-    let settle = || {
+    let settle = |newer: &str| {
         for id in &waiting {
             // The import is done and durable; the list can be mended by hand.
-            match deliveries.remove(id) {
+            match deliveries.settle(id, newer) {
                 Ok(()) => {
                     tracing::info!(dataset = %request.dataset, delivery = id, "a held delivery is settled")
                 }
@@ -32,11 +33,12 @@ pub fn import_or_hold(
             }
         }
     };
-    match importer.import_unless_held(request, progress, &settle)? {
+    match importer.import_unless_held(request, Some(deliveries), progress, &settle)? {
         Outcome::Imported(report) => Ok(report),
-        Outcome::Held { reason, would } => {
-            let held = deliveries.hold(request, &reason, &would)?;
-            Ok(ImportReport::held(&would, held.id))
+        Outcome::Held { id, holds, would } => {
+            let note = HeldNote::new(&id, &holds);
+            deliveries.hold(request, id, &holds, &would)?;
+            Ok(ImportReport::held(&would, note))
         }
     }
 }

@@ -65,7 +65,7 @@ pub(super) fn read_whole(
     let for_notes = if key.is_some() { context.memory_bytes / 4 } else { 0 };
     let mut sorter = Sorter::new(&context.spool_dir, context.memory_bytes - for_notes);
     let mut rows = key.as_ref().map(|_| Sorter::new(&context.spool_dir, for_notes));
-    let mut unreadable = 0;
+    let (mut unreadable, mut doubtful) = (0, 0);
     let bytes_total = table.bytes_total();
     let (report, rejects) = (&mut *told.report, &mut *told.rejects);
     let pause = |bytes_read, rows| {
@@ -76,6 +76,7 @@ pub(super) fn read_whole(
         tell(&checked, rejects, report)?;
         report.rows += checked.rows;
         unreadable += checked.unreadable;
+        doubtful += checked.doubtful;
         sorter.append(&checked.records)?;
         if let Some(rows) = &mut rows {
             rows.append(&checked.recalled)?;
@@ -84,6 +85,7 @@ pub(super) fn read_whole(
     })?;
     Ok(ReadFile {
         unreadable,
+        doubtful,
         rows: key.zip(rows.map(Sorter::finish).transpose()?),
         missing: table.mapping().missing().to_vec(),
         summary: table.summary(),
@@ -124,7 +126,10 @@ fn read_new(
     told.report.rows = rows;
     let read = ReadFile::new(sorter.finish()?, rules_of(table.as_table(), schema), bytes_total);
     let recalled = Some(Recalled { recall, open_keys, others });
-    Ok(Some(ReadFile { unreadable, recalled, summary: table.summary(), ..read }))
+    let missing = table.mapping().missing().to_vec();
+    let doubtful = checked.iter().map(|checked| checked.doubtful).sum();
+    let summary = table.summary();
+    Ok(Some(ReadFile { unreadable, doubtful, recalled, missing, summary, ..read }))
 }
 
 /// A full file and the last one, if it can be compared with that.
@@ -214,6 +219,8 @@ pub(super) struct ReadFile {
     pub sorted: Sorted,
     /// Rejected rows whose key is not known.
     pub unreadable: u64,
+    /// Rows whose key has a wrong check character.
+    pub doubtful: u64,
     pub bytes_total: u64,
     /// What it was as a whole.
     pub summary: Summary,
@@ -234,6 +241,7 @@ impl ReadFile {
         Self {
             sorted,
             unreadable: 0,
+            doubtful: 0,
             bytes_total,
             summary: Summary::default(),
             missing: Vec::new(),

@@ -19,8 +19,13 @@ use crate::store::{Entries, LivePages, StoreError, Stretch};
 pub(super) struct Cursor {
     pages: Option<LivePages>,
     by_digest: bool,
+    /// A record of the leaf at hand was wanted in full.
+    differs: bool,
     at: Option<Stretch>,
 }
+
+/// Takes a stored key and its record.
+pub(super) type Visit<'v, E> = &'v mut dyn FnMut(&[u8], &[u8]) -> Result<(), E>;
 
 /// What is stored under a key.
 pub(super) enum Stored<'a> {
@@ -34,7 +39,7 @@ impl Cursor {
     /// A cursor over a partition's pages; over nothing if it has none. By digests
     /// it need not unpack a leaf, but finds no record where there is one.
     pub fn new(pages: Option<LivePages>, by_digest: bool) -> Self {
-        Self { pages, by_digest, at: None }
+        Self { pages, by_digest, differs: false, at: None }
     }
 
     /// What lies under `key`, which is above all keys asked for before.
@@ -56,58 +61,71 @@ impl Cursor {
         Ok(())
     }
 
-    fn load(&self, key: &[u8]) -> Result<Option<Stretch>, StoreError> {
+    fn load(&mut self, key: &[u8]) -> Result<Option<Stretch>, StoreError> {
         match &self.pages {
-            Some(pages) => pages.stretch(key, self.by_digest),
+            Some(pages) => {
+                // Leaves with differences lie together.
+                let by_digest = self.by_digest && !std::mem::take(&mut self.differs);
+                pages.stretch(key, by_digest)
+            }
             None => Ok(None),
         }
     }
 
-    /// Calls `visit` with all stored keys from `from` (inclusive, or the very
-    /// first) up to `to` (exclusive, or the very last). `from` is above all
-    /// keys asked for before.
-    pub fn keys_between<E: From<StoreError>>(
+    /// The record under the key that was looked up last, in full. Where it was
+    /// found by its digest, its leaf is unpacked, and the next one at once.
+    pub fn record(&mut self, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
+        self.unpack(key)?;
+        self.differs = true;
+        Ok(self.at.as_ref().and_then(|at| match &at.entries {
+            Entries::Whole(leaf) => leaf.get(key),
+            Entries::Digests(_) => None,
+        }))
+    }
+
+    /// Unpacks the leaf where `key` is or would be, which is loaded.
+    fn unpack(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        let digests = |at: &Stretch| matches!(at.entries, Entries::Digests(_));
+        if let Some(pages) = self.pages.as_ref().filter(|_| self.at.as_ref().is_some_and(digests)) {
+            self.at = pages.stretch(key, false)?;
+        }
+        Ok(())
+    }
+
+    /// Calls `visit` with all stored keys and records from `from` (inclusive, or
+    /// the very first) up to `to` (exclusive, or the very last). `from` is above
+    /// all keys asked for before.
+    pub fn records_between<E: From<StoreError>>(
         &mut self,
         from: Option<&[u8]>,
         to: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+        visit: Visit<'_, E>,
     ) -> Result<(), E> {
         let mut start = from.unwrap_or_default().to_vec();
         self.move_to(&start)?;
-        while let Some(at) = &self.at {
-            let mut visit_below = |key: &[u8]| {
-                let below = to.is_none_or(|to| key < to);
-                if below { visit(key).map(|()| true) } else { Ok(false) }
-            };
-            let mut goes_on = true;
-            match &at.entries {
-                Entries::Whole(leaf) => {
-                    let mut indexes = leaf.lower_bound(&start)..leaf.len();
-                    while goes_on && let Some(index) = indexes.next() {
-                        goes_on = visit_below(leaf.entry(index).0)?;
-                    }
-                }
-                Entries::Digests(digests) => {
-                    let mut keys = digests.keys_from(&start);
-                    while goes_on && let Some(key) = keys.next() {
-                        goes_on = visit_below(key)?;
-                    }
-                }
-            }
-            if !goes_on {
+        loop {
+            self.unpack(&start)?;
+            let Some(at) = &self.at else {
                 return Ok(());
-            }
-            let Some(next) = at.next.clone() else {
-                break;
             };
-            // A leaf begins with a record, so this one has nothing below `to`.
-            if to.is_some_and(|to| next.as_slice() >= to) {
-                break;
+            if let Entries::Whole(leaf) = &at.entries {
+                for index in leaf.lower_bound(&start)..leaf.len() {
+                    let (key, value) = leaf.entry(index);
+                    if to.is_some_and(|to| key >= to) {
+                        return Ok(());
+                    }
+                    visit(key, value)?;
+                }
             }
+            // A leaf begins with a record, so one that begins behind `to` has
+            // nothing below it.
+            let next = at.next.clone().filter(|next| to.is_none_or(|to| next.as_slice() < to));
+            let Some(next) = next else {
+                return Ok(());
+            };
             self.at = self.load(&next)?;
             start = next;
         }
-        Ok(())
     }
 }
 
@@ -177,6 +195,11 @@ impl<'a> Comparer<'a> {
             Ok(value) => Difference::Updated(Change::Put { key, value }),
             Err(error) => Difference::TooLong(error),
         })
+    }
+
+    /// The values of a stored record, in the order of the current schema.
+    pub fn values_of(&self, stored: &[u8]) -> Result<Vec<Value>, StoreError> {
+        self.as_current(Record::decode(stored)?)
     }
 
     /// A stored record's values in the order of the current schema, by field

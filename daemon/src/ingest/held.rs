@@ -1,9 +1,9 @@
-//! Full deliveries that wait for a person, one directory each.
+//! Deliveries that wait for a person, one directory each.
 //!
 //! `DIR/ID/data` is a copy of what was delivered, `DIR/ID/delivery.json` says what
 //! it is and why it waits. Used by `deliver` and by `creditsync delivery`.
 //!
-//! At most one delivery of a dataset waits, the newest: a full file says what
+//! At most one full delivery of a dataset waits, the newest: a full file says what
 //! the whole partition is, so a newer one makes an older one untrue, whether
 //! the newer one is held as well or goes in at once. Otherwise somebody who
 //! works through the list would approve Monday's broken file after Tuesday's
@@ -26,15 +26,22 @@ use protocol::id::DatasetId;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    history::{History, UndoLimits, describe, event::Event},
+    hold::{HeldNote, Hold, HoldReason},
     report::ImportReport,
-    stamp::{rfc3339, stamp},
-    words::{DeliveryError, HoldReason, ImportRequest},
+    stamp::rfc3339,
+    words::{Author, DeliveryError, ImportRequest},
 };
 
 /// The version of `delivery.json`.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// Where the history of deliveries lies; no id has a '_'.
+const HISTORY: &str = "_log";
 const DATA: &str = "data";
 const DESCRIPTION: &str = "delivery.json";
+/// Upserts of a dataset that wait at most. Each is a copy of a file, and who lets
+/// more wait than that looks at none of them.
+const UPSERTS_MAX: usize = 50;
 /// In front of directories that are being written or removed.
 const HIDDEN: &str = ".";
 
@@ -47,14 +54,16 @@ pub struct Held {
     pub dataset: DatasetId,
     /// The delivered file's name, without its directory.
     pub file: String,
-    /// Whether it is the whole partition; nothing else is held so far.
+    /// Whether it is the whole partition.
     pub full: bool,
     /// How it is read, as its source says it.
     pub settings: serde_json::Value,
-    /// Why it waits.
+    /// Why it waits: the most serious rule.
     pub reason: HoldReason,
-    /// The same for people, in English and Chinese.
+    /// The same for people, in Chinese and English.
     pub explanation: String,
+    /// All rules that apply, as the report says them.
+    pub held: HeldNote,
     /// When it was held, RFC 3339 in UTC.
     pub received: String,
     /// What it would have done then. Its `seq` is the partition's number at
@@ -82,12 +91,34 @@ pub struct Deliveries {
     dir: PathBuf,
     /// Held while directories come and go.
     changing: Mutex<()>,
+    history: History,
 }
 
 impl Deliveries {
     /// The deliveries in `dir`, which is made when it is needed.
-    pub fn new(dir: PathBuf) -> Self {
-        Self { dir, changing: Mutex::default() }
+    pub fn new(dir: PathBuf, limits: UndoLimits) -> Self {
+        let history = History::new(dir.join(HISTORY), limits);
+        Self { dir, changing: Mutex::default(), history }
+    }
+
+    /// All that was delivered, and what takes it back.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The id under which a request goes: that of the delivery that it approves,
+    /// or one that no other has.
+    pub(super) fn id_for(&self, request: &ImportRequest) -> String {
+        match &request.approved {
+            Some(approval) => approval.id.clone(),
+            None => self.new_id(&request.dataset),
+        }
+    }
+
+    /// An id that no other delivery has.
+    pub(super) fn new_id(&self, dataset: &DatasetId) -> String {
+        let now = time::OffsetDateTime::now_utc();
+        self.history.new_id(dataset, now, |id| self.dir.join(id).exists())
     }
 
     /// All deliveries that wait, the oldest first. One whose description cannot
@@ -143,41 +174,51 @@ impl Deliveries {
     }
 
     /// Keeps a copy of what was delivered until somebody decides, in place of an
-    /// older one of the same dataset. Durable when this answers.
-    pub fn hold(
+    /// older one of the same dataset if it is the whole partition. Durable when
+    /// this answers.
+    pub(super) fn hold(
         &self,
         request: &ImportRequest,
-        reason: &HoldReason,
+        id: String,
+        holds: &[Hold],
         would: &ImportReport,
     ) -> Result<Held, DeliveryError> {
+        let (Some(first), Some(note)) = (holds.first(), HeldNote::new(&id, holds)) else {
+            return Err(DeliveryError::Malformed {
+                path: id,
+                problem: "没有暂缓的理由 / there is no reason to hold it".into(),
+            });
+        };
         let _changing = self.lock();
-        let now = time::OffsetDateTime::now_utc();
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
         builder.create(&self.dir).map_err(failed(&self.dir))?;
         self.clear_hidden();
-        let older = self.waiting(&request.dataset)?;
-
-        let stem = format!("{}-{}", request.dataset, stamp(now));
-        let id = (1..)
-            .map(|number| format!("{stem}-{number}"))
-            .find(|id| !self.dir.join(id).exists())
-            .unwrap_or(stem);
+        let older = if request.full {
+            self.waiting(&request.dataset)?
+        } else {
+            self.check_upserts(&request.dataset)?;
+            Vec::new()
+        };
         let held = Held {
             dataset: request.dataset.clone(),
             file: request.source.name().to_owned(),
             full: request.full,
             settings: request.source.settings(),
-            reason: reason.clone(),
-            explanation: reason.to_string(),
-            received: rfc3339(now),
-            would: ImportReport { held: Some(id.clone()), ..would.clone() },
+            reason: first.reason.clone(),
+            explanation: first.reason.to_string(),
+            received: rfc3339(time::OffsetDateTime::now_utc()),
+            would: ImportReport { held: Some(Box::new(note.clone())), ..would.clone() },
+            held: note.clone(),
             id,
         };
         self.write(request, &held)?;
+        self.history.note(&held.id, Event::Held { what: describe(request), held: note });
         for id in older {
             tracing::info!(dataset = %held.dataset, delivery = id, newer = held.id, "a held delivery is superseded");
             self.remove_locked(&id)?;
+            let event = Event::Discarded { author: None, newer: Some(held.id.clone()) };
+            self.history.note(&id, event);
         }
         Ok(held)
     }
@@ -219,6 +260,23 @@ impl Deliveries {
         self.remove_locked(id)
     }
 
+    /// Forgets a delivery that somebody does not want; the log keeps who.
+    pub fn discard(&self, id: &str, author: Author) -> Result<(), DeliveryError> {
+        self.remove(id)?;
+        self.history.note(id, Event::Discarded { author: Some(author), newer: None });
+        Ok(())
+    }
+
+    /// Forgets a delivery in whose place a newer one went in.
+    pub(super) fn settle(&self, id: &str, newer: &str) -> Result<(), DeliveryError> {
+        self.remove(id)?;
+        if newer != id {
+            let event = Event::Discarded { author: None, newer: Some(newer.to_owned()) };
+            self.history.note(id, event);
+        }
+        Ok(())
+    }
+
     fn remove_locked(&self, id: &str) -> Result<(), DeliveryError> {
         let path = self.path_of(id)?;
         // Half a directory must not be listed.
@@ -241,10 +299,19 @@ impl Deliveries {
         }
     }
 
-    /// Ids of the deliveries of a dataset.
+    /// Ids of the full deliveries of a dataset: a newer one makes them untrue. Of
+    /// rows that are added that cannot be said.
     pub(super) fn waiting(&self, dataset: &DatasetId) -> Result<Vec<String>, DeliveryError> {
+        let list = self.list()?.into_iter().filter(|held| held.full && held.dataset == *dataset);
+        Ok(list.map(|held| held.id).collect())
+    }
+
+    /// Refuses another upsert where enough of them wait.
+    fn check_upserts(&self, dataset: &DatasetId) -> Result<(), DeliveryError> {
         let list = self.list()?.into_iter();
-        Ok(list.filter(|held| held.dataset == *dataset).map(|held| held.id).collect())
+        let count = list.filter(|held| !held.full && held.dataset == *dataset).count();
+        let dataset = dataset.clone();
+        if count < UPSERTS_MAX { Ok(()) } else { Err(DeliveryError::TooMany { dataset, count }) }
     }
 
     fn path_of(&self, id: &str) -> Result<PathBuf, DeliveryError> {

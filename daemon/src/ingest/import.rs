@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -21,14 +21,37 @@ use tokio_util::sync::CancellationToken;
 use super::{
     apply::Job,
     context::Context,
-    delivered::{self, Told},
+    delivered::{self, ReadFile, Told},
     diff::Comparer,
+    held::Deliveries,
+    history::{Recording, describe, touched::touched_since},
+    hold::{Hold, HoldLimits, SAMPLES_MAX, key_text},
     rejects::Rejects,
     report::{ImportReport, Note},
     source::Summary,
-    words::{HoldRule, ImportError, ImportRequest, Outcome, Progress},
+    words::{ImportError, ImportRequest, Outcome, Progress},
 };
 use crate::{membership::Membership, store::Store};
+
+/// What a held delivery would do now.
+#[derive(Debug)]
+pub struct Preview {
+    /// The counts; `seq` is the partition's present number.
+    pub would: ImportReport,
+    /// The rules that apply now, the most serious one first.
+    pub holds: Vec<Hold>,
+    /// What it would undo of what came after it; none where that is not known.
+    pub undoes: Option<Undoes>,
+}
+
+/// Records that newer deliveries have changed, and that would change again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Undoes {
+    /// How many.
+    pub records: u64,
+    /// Their keys, at most [`SAMPLES_MAX`].
+    pub samples: Vec<String>,
+}
 
 /// One import a partition at a time.
 #[derive(Default)]
@@ -41,11 +64,16 @@ struct Turn {
 
 /// Imports what is delivered into this node's own partitions.
 pub struct Importer {
-    context: Context,
+    pub(super) context: Context,
     turns: Mutex<HashMap<PartitionId, Arc<Turn>>>,
 }
 
 impl Importer {
+    /// Where temporary files without a name may be written.
+    pub fn room(&self) -> &Path {
+        &self.context.spool_dir
+    }
+
     /// An importer that sorts in `memory_bytes`, spills to `spool_dir`, and recalls
     /// full files from what it keeps in `recall_dir`.
     pub fn new(
@@ -54,7 +82,7 @@ impl Importer {
         spool_dir: PathBuf,
         recall_dir: PathBuf,
         memory_bytes: usize,
-        hold: HoldRule,
+        hold: HoldLimits,
         stop: CancellationToken,
     ) -> Self {
         let context = Context {
@@ -87,20 +115,22 @@ impl Importer {
         request: &ImportRequest,
         progress: &dyn Fn(Progress),
     ) -> Result<ImportReport, ImportError> {
-        match self.import_unless_held(request, progress, &|| {})? {
+        match self.import_unless_held(request, None, progress, &|_| {})? {
             Outcome::Imported(report) => Ok(report),
-            Outcome::Held { reason, .. } => Err(ImportError::Held(reason)),
+            Outcome::Held { mut holds, .. } => Err(ImportError::Held(holds.remove(0).reason)),
         }
     }
 
     /// As [`Importer::import`], with the counts of a delivery that is to be
-    /// held. `full_applied` is called when a full file is in, before the next
-    /// import of the partition can begin to change anything.
+    /// held; `deliveries` notes what takes it back. `full_applied` is called when
+    /// a full file is in, before the next import of the partition can begin to
+    /// change anything.
     pub(super) fn import_unless_held(
         &self,
         request: &ImportRequest,
+        deliveries: Option<&Deliveries>,
         progress: &dyn Fn(Progress),
-        full_applied: &dyn Fn(),
+        full_applied: &dyn Fn(&str),
     ) -> Result<Outcome, ImportError> {
         let started = Instant::now();
         let context = &self.context;
@@ -119,7 +149,12 @@ impl Importer {
 
         // A panic in another import left nothing half-done here.
         let _one_at_a_time = turn.lock.lock().unwrap_or_else(|error| error.into_inner());
-        if request.approved && turn.fulls.load(Ordering::SeqCst) != fulls {
+        let head = context.store.head(&partition);
+        let seq = head.as_ref().map_or(0, |head| head.seq());
+        if let Some(approval) = &request.approved
+            && (turn.fulls.load(Ordering::SeqCst) != fulls
+                || approval.seen_seq.is_some_and(|seen| seen != seq))
+        {
             return Err(ImportError::Superseded);
         }
         if !read.fits(&context.store, &partition)? {
@@ -129,34 +164,91 @@ impl Importer {
         }
         #[cfg(test)]
         context.recalled.fetch_add(read.recalled.is_some().into(), Ordering::Relaxed);
-        // An upsert keeps what the file has no column for; a full file says all.
-        let kept: &[usize] = if request.full { &[] } else { &read.missing };
-        let comparer = Comparer::new(&registry, &schema, kept);
+        let comparer = comparer_of(request, &registry, &schema, &read);
         // What comes into an empty partition is all that it holds.
         let is_whole = request.full || context.stored(&partition) == 0;
         let job = Job { context, partition, schema: &schema, comparer, progress };
-        let hold = job.apply(request, &mut read, &mut rejects, &mut report)?;
+        let first_load = context.stored(&job.partition) == 0;
+        let mut recording = deliveries.map(|deliveries| {
+            let id = deliveries.id_for(request);
+            let what = describe(request);
+            Recording::new(deliveries.history(), &context.store, id, what, seq, first_load)
+        });
+        let holds = job.apply(request, &mut read, &mut rejects, &mut report, recording.as_mut())?;
+        let is_held = !holds.is_empty();
         report.notes = notes_of(&read.summary);
-        if is_whole && hold.is_none() {
+        if is_whole && !is_held {
             delivered::note_whole(context, &job.partition, read, &report);
         }
-        if request.full && hold.is_none() {
+        if request.full && !is_held {
             // In this order: an approval that begins now finds either the
             // number moved later on, or its file gone already.
-            full_applied();
+            full_applied(recording.as_ref().map_or("", |recording| recording.id()));
             turn.fulls.fetch_add(1, Ordering::SeqCst);
         }
 
         rejects.finish(&mut report)?;
         report.seconds = started.elapsed().as_secs_f64();
         debug_assert!(report.adds_up(), "{report:?}");
-        Ok(match hold {
-            None => Outcome::Imported(report),
-            Some(reason) => Outcome::Held { reason, would: report },
-        })
+        if is_held {
+            let id = recording.map(|recording| recording.id().to_owned()).unwrap_or_default();
+            return Ok(Outcome::Held { id, holds, would: report });
+        }
+        if let Some(recording) = recording {
+            recording.end(&report);
+        }
+        Ok(Outcome::Imported(report))
     }
 
-    fn schema(&self, registry: &Registry, dataset: &DatasetId) -> Result<Schema, ImportError> {
+    /// What a delivery that is held would do now; nothing is changed. `since` is
+    /// the partition's number when it was held. Blocks.
+    pub fn preview(
+        &self,
+        request: &ImportRequest,
+        since: u64,
+        progress: &dyn Fn(Progress),
+    ) -> Result<Preview, ImportError> {
+        let context = &self.context;
+        let registry = context.membership.current()?;
+        let schema = self.schema(&registry, &request.dataset)?;
+        let mut rejects = Rejects::new(request);
+        let mut report = ImportReport::default();
+        let partition = context.membership.own_partition(&request.dataset);
+        let mut told = Told { rejects: &mut rejects, report: &mut report, progress };
+        let mut read = delivered::read_whole(context, request, &schema, false, &mut told)?;
+
+        let turn = self.turn_of(&partition);
+        let _one_at_a_time = turn.lock.lock().unwrap_or_else(|error| error.into_inner());
+        let touched = touched_since(&context.store, &partition, since)?;
+        let mut undoes = touched.as_ref().map(|_| Undoes::default());
+        let comparer = comparer_of(request, &registry, &schema, &read);
+        let job = Job { context, partition, schema: &schema, comparer, progress };
+        let mut look = |change: protocol::change::Change| {
+            if let (Some(touched), Some(undoes)) = (&touched, &mut undoes)
+                && touched.contains(change.key())
+            {
+                undoes.records += 1;
+                if undoes.samples.len() < SAMPLES_MAX {
+                    undoes.samples.push(key_text(&schema, change.key()));
+                }
+            }
+            Ok(())
+        };
+        let holds = job.compare_only(request, &mut read, &mut rejects, &mut report, &mut look)?;
+        // Whoever is asked looks at counts; the import itself will write it again.
+        rejects.finish(&mut report)?;
+        if let Some(path) = report.rejects_file.take() {
+            let failed = |source| ImportError::Report { path: path.clone(), source };
+            std::fs::remove_file(&path).map_err(failed)?;
+        }
+        Ok(Preview { would: report, holds, undoes })
+    }
+
+    pub(super) fn schema(
+        &self,
+        registry: &Registry,
+        dataset: &DatasetId,
+    ) -> Result<Schema, ImportError> {
         if !dataset.is_system()
             && let Some(schema) = registry.schema(dataset)
         {
@@ -167,10 +259,28 @@ impl Importer {
         Err(ImportError::UnknownDataset { dataset: dataset.to_string(), known: known.join(", ") })
     }
 
+    /// Does something while no import of the partition changes it.
+    pub(super) fn alone<T>(&self, partition: &PartitionId, work: impl FnOnce() -> T) -> T {
+        let turn = self.turn_of(partition);
+        let _one_at_a_time = turn.lock.lock().unwrap_or_else(|error| error.into_inner());
+        work()
+    }
+
     fn turn_of(&self, partition: &PartitionId) -> Arc<Turn> {
         let mut turns = self.turns.lock().unwrap_or_else(|error| error.into_inner());
         turns.entry(partition.clone()).or_default().clone()
     }
+}
+
+/// An upsert keeps what the file has no column for; a full file says all.
+fn comparer_of<'a>(
+    request: &ImportRequest,
+    registry: &'a Registry,
+    schema: &'a Schema,
+    read: &ReadFile,
+) -> Comparer<'a> {
+    let kept: &[usize] = if request.full { &[] } else { &read.missing };
+    Comparer::new(registry, schema, kept)
 }
 
 /// What a delivery as a whole gives reason to say.

@@ -8,8 +8,10 @@
 //! change sets of the differences, and [`report`] counts and writes down what was
 //! rejected. [`import`] leads a delivery through all of them: `delivered` through
 //! the first half, or only what of it `recall` does not know from the last full
-//! file, and `apply` through the second. Behind it, [`held`] keeps deliveries that
-//! a person has to approve ([`deliver`] decides between the two).
+//! file, and `apply` through the second. [`hold`] says when a delivery waits for
+//! a person, and [`held`] keeps it until then ([`deliver`] decides between the
+//! two). [`history`] notes what was delivered and what was stored before, and
+//! [`undo`] takes a delivery back.
 //!
 //! Invariant: a problem of one row never stops a delivery, and memory never
 //! depends on its size.
@@ -22,6 +24,8 @@ pub mod deliver;
 mod delivered;
 mod diff;
 pub mod held;
+pub mod history;
+pub mod hold;
 pub mod import;
 pub mod map;
 #[cfg(test)]
@@ -34,6 +38,8 @@ mod skip;
 pub mod source;
 pub mod spool;
 pub mod stamp;
+pub mod text_problem;
+pub mod undo;
 pub mod validate;
 pub mod words;
 

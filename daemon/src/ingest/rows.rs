@@ -6,6 +6,8 @@
 
 use std::{borrow::Cow, ops::Range};
 
+use super::text_problem::TextProblem;
+
 /// Labels of the two columns in front of the rows of a rejects file. A mapping
 /// ignores columns of these names ([`is_reject_column`]), so that a mended file can
 /// be delivered as it is.
@@ -213,6 +215,14 @@ pub enum RowProblem {
         /// The file's encoding.
         encoding: &'static str,
     },
+    /// What only rows of workbooks and JSON can have.
+    Text(TextProblem),
+}
+
+impl From<TextProblem> for RowProblem {
+    fn from(problem: TextProblem) -> Self {
+        RowProblem::Text(problem)
+    }
 }
 
 impl RowProblem {
@@ -225,6 +235,7 @@ impl RowProblem {
             RowProblem::TooLong => "row-too-long",
             RowProblem::Unlabelled { .. } => "unlabelled-value",
             RowProblem::Encoding { .. } => "encoding",
+            RowProblem::Text(problem) => problem.code(),
         }
     }
 
@@ -247,6 +258,7 @@ impl RowProblem {
             RowProblem::Encoding { column, encoding } => format!(
                 "第 {column} 列含有不属于 {encoding} 编码的字节；请从原系统重新导出，或用 --encoding 指定编码"
             ),
+            RowProblem::Text(problem) => problem.zh(),
         }
     }
 
@@ -271,6 +283,7 @@ impl RowProblem {
             RowProblem::Encoding { column, encoding } => format!(
                 "column {column} has bytes that are not {encoding}; export the file again, or name its encoding with --encoding"
             ),
+            RowProblem::Text(problem) => problem.en(),
         }
     }
 }

@@ -154,6 +154,6 @@ pub enum SourceError {
         /// What was delivered.
         name: String,
         /// What is wrong with its header.
-        problem: HeaderError,
+        problem: Box<HeaderError>,
     },
 }

@@ -477,7 +477,7 @@ fn merge_to_run(dir: &Path, runs: Vec<File>) -> io::Result<File> {
 }
 
 /// A temporary file without a name, readable for this process only.
-pub(super) fn unlinked(dir: &Path) -> io::Result<File> {
+pub fn unlinked(dir: &Path) -> io::Result<File> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     // A name is only taken if a process with this id was killed between the two
     // calls below; a hundred of those in one directory mean something else.

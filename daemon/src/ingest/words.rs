@@ -4,8 +4,10 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 use protocol::id::DatasetId;
+use serde::{Deserialize, Serialize};
 
 use super::{
+    hold::{Hold, HoldReason},
     map::HeaderError,
     report::ImportReport,
     source::{Source, SourceError},
@@ -23,13 +25,55 @@ pub struct ImportRequest {
     /// It is the whole partition: what it lacks is deleted.
     pub full: bool,
     /// A person approved what would otherwise be held.
-    pub approved: bool,
+    pub approved: Option<Approval>,
     /// Where rejected rows are described, if there are any.
     pub rejects: PathBuf,
 }
 
+/// A held delivery that a person lets in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approval {
+    /// The delivery.
+    pub id: String,
+    /// Who approves it, and why.
+    pub author: Author,
+    /// The partition's number when they were shown what it would do; none where
+    /// nobody looked.
+    pub seen_seq: Option<u64>,
+}
+
+/// Who wanted something, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Author {
+    /// The system's user, as the command says it: whoever may give commands may
+    /// act for others, too.
+    pub by: String,
+    /// Why, if it was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl Author {
+    /// Longest text in characters: a sentence, not a document.
+    pub const TEXT_CHARS_MAX: usize = 400;
+
+    /// An author whose texts fit a line of a list.
+    pub fn new(by: &str, reason: Option<&str>) -> Self {
+        let line = |text: &str| -> String {
+            let text = text.trim().chars().take(Self::TEXT_CHARS_MAX);
+            text.map(|c| if c.is_control() { ' ' } else { c }).collect()
+        };
+        Self { by: line(by), reason: reason.map(line).filter(|reason| !reason.is_empty()) }
+    }
+
+    /// The same for one that came from another process.
+    pub fn checked(self) -> Self {
+        Self::new(&self.by, self.reason.as_deref())
+    }
+}
+
 /// How far an import has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Bytes of the file that were read.
     pub bytes_read: u64,
@@ -51,50 +95,6 @@ impl ImportError {
             error => ImportError::Source(error),
         }
     }
-}
-
-/// When a full delivery is held.
-#[derive(Debug, Clone, Copy)]
-pub struct HoldRule {
-    /// More deletions than this share of the stored records, in percent …
-    pub percent: u64,
-    /// … and more than this many.
-    pub at_least: u64,
-}
-
-/// Why a full delivery waits for a person.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
-#[serde(tag = "rule", rename_all = "snake_case")]
-pub enum HoldReason {
-    /// It would delete too much.
-    #[error(
-        "it would delete {deletes} of {stored} records / 将删除 {stored} 条记录中的 {deletes} 条"
-    )]
-    Deletes {
-        /// Records that would go.
-        deletes: u64,
-        /// Records that there are.
-        stored: u64,
-    },
-    /// It has no rows at all.
-    #[error(
-        "the file has no rows, and {stored} records are stored / 文件没有数据行，而库中有 {stored} 条记录"
-    )]
-    Empty {
-        /// Records that there are.
-        stored: u64,
-    },
-    /// Rows whose key could not be read might be among the ones to delete.
-    #[error(
-        "{unreadable} rows have no readable key, and {deletes} records would be deleted that may be theirs / \
-         有 {unreadable} 行无法读出主键，将删除的 {deletes} 条记录可能与之对应"
-    )]
-    Unreadable {
-        /// Rows without a key.
-        unreadable: u64,
-        /// Records that would go.
-        deletes: u64,
-    },
 }
 
 /// An import that did not happen, or not to its end.
@@ -123,7 +123,7 @@ pub enum ImportError {
         /// What was delivered.
         name: String,
         /// What is wrong with it.
-        problem: HeaderError,
+        problem: Box<HeaderError>,
     },
     /// Temporary files cannot be written.
     #[error(transparent)]
@@ -139,13 +139,13 @@ pub enum ImportError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A full delivery that a person has to approve.
-    #[error("held: {0}")]
+    /// A delivery that a person has to approve.
+    #[error("等待人工批准 / held: {0}")]
     Held(HoldReason),
     /// What was approved is not the newest word any more.
     #[error(
-        "已被更新的全量交付取代，没有导入任何内容 / superseded by a newer delivery: another full file went \
-         in while this one was read, and nothing of this one was imported"
+        "在此期间又有新的交付入库，没有导入任何内容，请重新查看后再批准 / a newer delivery went in meanwhile, and \
+         nothing of this one was imported: look at it again, and approve it then"
     )]
     Superseded,
     /// It had to be held, and could not be kept.
@@ -164,8 +164,10 @@ pub(super) enum Outcome {
     Imported(ImportReport),
     /// Nothing was changed; a person has to decide.
     Held {
-        /// Why.
-        reason: HoldReason,
+        /// The delivery.
+        id: String,
+        /// Why: the most serious rule first.
+        holds: Vec<Hold>,
         /// What it would do: no change set was made.
         would: ImportReport,
     },
@@ -174,6 +176,17 @@ pub(super) enum Outcome {
 /// Why held deliveries could not be read or kept.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
+    /// Enough deliveries wait already.
+    #[error(
+        "{dataset} 已有 {count} 个交付等待审批，请先处理：creditsync delivery list / {count} deliveries of {dataset} \
+         wait already: decide about them first, see 'creditsync delivery list'"
+    )]
+    TooMany {
+        /// The dataset.
+        dataset: DatasetId,
+        /// How many wait.
+        count: usize,
+    },
     /// A text that names no delivery.
     #[error(
         "'{0}' 不是交付编号 / '{0}' is not the id of a delivery; 'creditsync delivery list' shows them"

@@ -1,8 +1,8 @@
 //! Why a delivered file cannot be read; in Chinese and English.
 
-use std::{fmt, io};
+use std::io;
 
-use super::csv::COLUMNS_MAX;
+use super::COLUMNS_MAX;
 use crate::ingest::source::SourceError;
 
 /// Why a file as a whole cannot be read.
@@ -28,14 +28,6 @@ pub enum FileError {
     NotAFile {
         /// The path as given.
         path: String,
-    },
-    /// A file of another kind under the name of a CSV file.
-    #[error("{path}: {kind}")]
-    NotText {
-        /// The path as given.
-        path: String,
-        /// What it is, and what to do.
-        kind: NotText,
     },
     /// Empty, or nothing but white space.
     #[error(
@@ -97,63 +89,10 @@ pub enum FileError {
     },
 }
 
-/// Kinds of files that are mistaken for CSV.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotText {
-    /// A workbook of Excel or WPS, new or old.
-    Excel,
-    /// A PDF document.
-    Pdf,
-    /// A compressed archive.
-    Archive,
-    /// A picture.
-    Picture,
-    /// A web page or XML, often exported with the ending `.xls`.
-    Markup,
-    /// A database file.
-    Database,
-    /// UTF-32, which nothing writes on purpose.
-    Utf32,
-    /// Zero bytes, which no text contains.
-    Binary,
-}
-
-impl fmt::Display for NotText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            NotText::Excel => {
-                "这是 Excel 工作簿，请在 Excel 或 WPS 中另存为“CSV UTF-8（逗号分隔）”后重新交付 / \
-                 this is an Excel workbook: save it as \"CSV UTF-8 (comma delimited)\" and deliver that"
-            }
-            NotText::Pdf => {
-                "这是 PDF 文档，请从原系统导出 CSV / \
-                 this is a PDF document: export CSV from the system it came from"
-            }
-            NotText::Archive => {
-                "这是压缩包，请先解压，再交付其中的 CSV 文件 / \
-                 this is a compressed archive: unpack it and deliver the CSV file inside"
-            }
-            NotText::Picture => {
-                "这是图片，请从原系统导出 CSV / \
-                 this is a picture: export CSV from the system it came from"
-            }
-            NotText::Markup => {
-                "这是网页或 XML（有些系统把它导出为 .xls），请用 Excel 或 WPS 打开后另存为“CSV UTF-8” / \
-                 this is a web page or XML (some systems export it as .xls): open it in Excel and save it as \"CSV UTF-8\""
-            }
-            NotText::Database => {
-                "这是数据库文件，请导出为 CSV / this is a database file: export the table as CSV"
-            }
-            NotText::Utf32 => {
-                "文件编码为 UTF-32，请另存为 UTF-8 / this is UTF-32: save it as UTF-8"
-            }
-            NotText::Binary => {
-                "文件含有空字节，不是文本，请另存为“CSV UTF-8” / \
-                 this contains zero bytes and is not text: save it as \"CSV UTF-8\""
-            }
-        })
-    }
-}
+/// What a format has to say about a file, which it names, in Chinese and English.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Told(pub String);
 
 impl From<FileError> for SourceError {
     fn from(error: FileError) -> Self {
@@ -163,8 +102,7 @@ impl From<FileError> for SourceError {
             | FileError::NotAFile { .. }
             | FileError::Io { .. } => SourceError::Access(Box::new(error)),
             FileError::NoHeader { .. } => SourceError::Empty(Box::new(error)),
-            FileError::NotText { .. }
-            | FileError::NoLabels { .. }
+            FileError::NoLabels { .. }
             | FileError::Encoding { .. }
             | FileError::TooManyColumns { .. } => SourceError::Content(Box::new(error)),
         }

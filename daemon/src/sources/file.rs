@@ -9,10 +9,11 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom},
     os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
+use encoding_rs::GB18030;
 use protocol::{
     hash::{Hash, Purpose},
     schema::Schema,
@@ -23,7 +24,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     csv::{self, Encoding},
-    error::FileError,
+    error::{FileError, Told},
+    foreign, json,
+    kind::{Kind, kind_of_file},
+    packed, sheet,
 };
 use crate::ingest::source::{Recallable, Source, SourceError, Table};
 
@@ -42,6 +46,9 @@ pub struct Reading {
     /// Labels of columns that are passed over.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ignored: Vec<String>,
+    /// Which sheet of a workbook is meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sheet: Option<String>,
 }
 
 /// A file that somebody delivers.
@@ -53,6 +60,10 @@ pub struct DeliveredFile {
     /// As it was when it was opened.
     state: FileState,
     reading: Reading,
+    /// Where an archive is unpacked.
+    room: PathBuf,
+    /// It came out of an archive.
+    unpacked: bool,
 }
 
 impl DeliveredFile {
@@ -72,7 +83,14 @@ impl DeliveredFile {
         if !data.is_file() {
             return Err(FileError::NotAFile { path: name });
         }
-        Ok(Self { name, file: Arc::new(file), state: FileState::from(&data), reading })
+        let (file, state) = (Arc::new(file), FileState::from(&data));
+        Ok(Self { name, file, state, reading, room: std::env::temp_dir(), unpacked: false })
+    }
+
+    /// The same file, which is unpacked in `room` if it is an archive: to files
+    /// without a name.
+    pub fn unpacked_in(self, room: &Path) -> Self {
+        Self { room: room.to_owned(), ..self }
     }
 
     /// The same file under the name that it was delivered by.
@@ -103,6 +121,16 @@ impl DeliveredFile {
         FileBytes { file: self.file.clone(), at: 0 }
     }
 
+    fn kind(&self) -> Result<Kind, SourceError> {
+        let fail = |source| FileError::Io { path: self.name.clone(), source };
+        Ok(kind_of_file(&mut self.bytes(), &self.name).map_err(fail)?)
+    }
+
+    fn another_file(&self) -> Result<File, SourceError> {
+        let fail = |source| FileError::Io { path: self.name.clone(), source };
+        Ok(self.file.try_clone().map_err(fail)?)
+    }
+
     fn open_csv(&self, encoding: Encoding, schema: &Schema) -> Result<csv::CsvTable, SourceError> {
         let options = csv::Options { encoding, ignored: &self.reading.ignored };
         csv::open(&self.name, Box::new(self.bytes()), self.state.bytes, options, schema)
@@ -114,11 +142,66 @@ impl Source for DeliveredFile {
         &self.name
     }
 
+    /// The list of formats.
     fn open(&self, schema: &Schema) -> Result<Box<dyn Table>, SourceError> {
-        Ok(Box::new(self.open_csv(self.reading.encoding, schema)?))
+        let (name, bytes) = (self.name.as_str(), self.state.bytes);
+        let ignored = &self.reading.ignored;
+        Ok(match self.kind()? {
+            Kind::Text => Box::new(self.open_csv(self.reading.encoding, schema)?),
+            Kind::Json => {
+                let charset = match self.reading.encoding {
+                    Encoding::Gb18030 => json::Charset::Named(GB18030),
+                    Encoding::Named(encoding) => json::Charset::Named(encoding),
+                    _ => json::Charset::Auto,
+                };
+                Box::new(json::table::open(
+                    name,
+                    Box::new(self.bytes()),
+                    bytes,
+                    charset,
+                    schema,
+                    ignored,
+                )?)
+            }
+            Kind::Workbook => {
+                let options =
+                    sheet::table::Options { sheet: self.reading.sheet.as_deref(), ignored };
+                let (file, program) = (self.another_file()?, foreign::program());
+                Box::new(sheet::table::open(name, file, bytes, options, program, schema)?)
+            }
+            Kind::Gzip | Kind::Zip if self.unpacked => {
+                return Err(SourceError::Content(Box::new(Told(format!(
+                    "{name}: 压缩包中的压缩包不会被读取，请先解压 / an archive within an archive is not read: unpack it first"
+                )))));
+            }
+            kind @ (Kind::Gzip | Kind::Zip) => {
+                let open_inner = |name, file| {
+                    let inner = Self::new(name, file, self.reading.clone())?;
+                    Self { unpacked: true, ..inner }.open(schema)
+                };
+                let (file, gzip) = (self.another_file()?, kind == Kind::Gzip);
+                let program = foreign::program();
+                Box::new(packed::table::open(
+                    name,
+                    file,
+                    gzip,
+                    &self.room,
+                    program,
+                    schema,
+                    &open_inner,
+                )?)
+            }
+            Kind::Foreign(foreign) => {
+                return Err(SourceError::Content(Box::new(Told(format!("{name}: {foreign}")))));
+            }
+        })
     }
 
     fn open_quickly(&self, schema: &Schema) -> Option<Box<dyn Recallable>> {
+        // Of other formats only their readers know where a row ends.
+        if self.kind().ok()? != Kind::Text {
+            return None;
+        }
         // Finding out what it is takes a look at all of it. What begins as UTF-8
         // is taken for that: rows that come again are equal, and others are
         // looked at.

@@ -53,6 +53,32 @@ pub fn measure(setting: &Setting<'_>, column: &mut Column<'_>) -> anyhow::Result
     if setting.wants(Work::Counties) {
         measure_counties(setting, column)?;
     }
+    if setting.wants(Work::Messy) {
+        measure_messy(setting, column)?;
+    }
+    Ok(())
+}
+
+fn measure_messy(setting: &Setting<'_>, column: &mut Column<'_>) -> anyhow::Result<()> {
+    let federation = Federation::new(setting.network, &setting.subdir("messy")?, 1)?;
+    let (county, path) = (&federation.counties[0], setting.files.get(RowFile::Messy)?);
+    let memory = county.watch_memory()?;
+    let started = Instant::now();
+    let report = county.import(&path)?;
+    column.put_seconds(Line::MessyTime, started.elapsed());
+    column.put_mebibytes(Line::MessyMemory, memory.peak_bytes()?);
+    for count in ["warnings", "duplicates", "rejected"] {
+        ensure!(report[count] != 0, "nothing is told of: {report}");
+    }
+    let memory = county.watch_memory()?;
+    let started = Instant::now();
+    let again = county.import_to_hub(&path, true)?;
+    column.put_seconds(Line::MessyAgainTime, started.elapsed());
+    column.put_mebibytes(Line::MessyAgainMemory, memory.peak_bytes()?);
+    for count in ["rows", "warnings", "duplicates", "rejected", "skipped"] {
+        ensure!(again[count] == report[count], "{count} differs: {again}");
+    }
+    ensure!(again["change_sets"] == 0, "something changed: {again}");
     Ok(())
 }
 

@@ -81,7 +81,7 @@ fn an_import_waits_for_the_hub_if_it_is_asked_to() {
     let empty = Table::default().write(federation.dir(), "empty.csv");
     let held = [&import[..], &[path_text(&empty), "--full", "--wait", "60", "--json"]].concat();
     let report = county.cli(&held).expect_code(3).json();
-    assert!(report["held"].is_string() && report.get("at_hub").is_none(), "{report}");
+    assert!(report["held"].is_object() && report.get("at_hub").is_none(), "{report}");
 
     federation.hub.stop();
     let changed = Table::synthetic(1, 0..40, "二").write(federation.dir(), "changed.csv");
@@ -171,6 +171,8 @@ fn wrong_usage_is_exit_code_2() {
         &["export", "enterprise", "--format", "xlsx"],
         &["join"],
         &["delivery", "approve"],
+        &["delivery", "undo"],
+        &["record", "delete", "enterprise", "91410100MA00000000"],
     ] {
         let output = creditsync(arguments).expect_code(2);
         assert_eq!(output.stdout, "", "{arguments:?}");
@@ -209,6 +211,8 @@ fn commands_want_a_node() {
         &["dataset", "list"],
         &["node", "list"],
         &["delivery", "list"],
+        &["delivery", "undo", "enterprise-1"],
+        &["record", "delete", "enterprise", "91410100MA00000000", "--reason", "x"],
         &["invite", "410122"],
         &["import", "enterprise", "/etc/hostname"],
     ] {

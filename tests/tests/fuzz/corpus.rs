@@ -77,6 +77,9 @@ pub fn generated() -> BTreeMap<&'static str, Files> {
     add_pages(&mut made);
     add_tokens(&mut made);
     add_csv(&mut made);
+    add_json(&mut made);
+    add_kinds(&mut made);
+    add_child(&mut made);
     made.0
 }
 
@@ -325,4 +328,100 @@ fn add_csv(made: &mut Made) {
     made.add("csv", "zeros", [0; 500]);
     made.add("csv", "workbook", b"PK\x03\x04xl/workbook.xml".as_slice());
     made.add("csv", "quote-only", "\"");
+}
+
+fn add_json(made: &mut Made) {
+    let row = |row| synthetic_row(1, row, "模糊");
+    let object = |row: Vec<String>| {
+        let members = ENTERPRISE_TITLES.iter().zip(row);
+        let members = members.map(|(title, text)| ((*title).to_owned(), text.into()));
+        serde_json::Value::Object(members.collect())
+    };
+    let objects: Vec<serde_json::Value> = (0..5).map(|number| object(row(number))).collect();
+    let array = serde_json::to_string_pretty(&objects).unwrap();
+    let utf16: Vec<u8> = array.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    made.add("json", "valid-array", array.clone());
+    made.add("json", "valid-utf-16", utf16);
+    made.add("json", "valid-cut", &array.as_bytes()[..array.len() / 2]);
+    made.add("json", "valid-wrapped", format!("{{\"code\":0,\"data\":{array},\"n\":[1,2]}}"));
+    let lines: Vec<String> = objects.iter().map(|one| format!("{one}\n")).collect();
+    made.add("json", "valid-lines", lines.concat());
+    made.add("json", "valid-sequence", array.trim_matches(['[', ']']));
+    made.add("json", "valid-open-quote", "[{\"a\":1},\n{\"a\":\"x},\n{\"a\":3},7,\"x\",[[]]]");
+    made.add(
+        "json",
+        "valid-odd-values",
+        "[{\"a\":{\"b\":[1]},\"c\":1e9},{\"a\":1,\"a\":2},{\"\\ud800\":0}]",
+    );
+    made.add("json", "empty", "");
+    made.add("json", "no-objects", "[1,2]");
+    made.add("json", "several-arrays", "{\"a\":[{}],\"b\":[{}]}");
+    made.add("json", "deep", "[".repeat(5000));
+}
+
+fn add_kinds(made: &mut Made) {
+    let zip = |name: &[u8], content: &[u8]| {
+        let length = (name.len() as u16).to_le_bytes();
+        [b"PK\x03\x04", &[0; 22][..], &length, &[0; 2], name, content].concat()
+    };
+    let compound = |name: &str| {
+        let mut bytes = vec![0; 1024];
+        bytes[..4].copy_from_slice(b"\xd0\xcf\x11\xe0");
+        bytes[30] = 9;
+        bytes.extend(name.encode_utf16().flat_map(u16::to_le_bytes));
+        bytes
+    };
+    made.add("kind", "valid-xlsx", zip(b"[Content_Types].xml", b"xl/workbook.xml"));
+    made.add("kind", "valid-zip", zip(b"a.csv", b"a,b"));
+    made.add(
+        "kind",
+        "valid-ods",
+        zip(b"mimetype", b"application/vnd.oasis.opendocument.spreadsheet"),
+    );
+    made.add("kind", "valid-xls", compound("Workbook"));
+    made.add("kind", "valid-json", "[{\"a\":1}]");
+    made.add("kind", "valid-gzip", b"\x1f\x8b\x08\0".as_slice());
+    made.add("kind", "valid-text", "a,b\n1,2\n");
+    made.add("kind", "docx", zip(b"[Content_Types].xml", b"word/document.xml"));
+    made.add("kind", "locked", compound("EncryptedPackage"));
+    made.add("kind", "html", "<html><table>");
+    made.add("kind", "sql", "-- dump\n/* x */ INSERT INTO t VALUES (1);");
+    made.add(
+        "kind",
+        "utf-16-html",
+        "<table".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>(),
+    );
+    made.add("kind", "pdf", "%PDF-1.7");
+}
+
+fn add_child(made: &mut Made) {
+    let frame = |kind: u8, content: &[u8]| {
+        [&[kind][..], &(content.len() as u32).to_be_bytes(), content].concat()
+    };
+    let row = [&[0, 0, 0, 7, 0, 0, 0, 0, 2, 0, 0, 0, 1][..], b"a", &[0, 0, 0, 3], "甲".as_bytes()]
+        .concat();
+    let sheet = frame(1, "\u{1}名单".as_bytes());
+    let all = [
+        sheet.clone(),
+        frame(2, &[row.clone(), row.clone()].concat()),
+        frame(3, &[0]),
+        frame(4, &[&[0; 9][..], b"a.csv"].concat()),
+        frame(5, &[0; 8]),
+        frame(6, &[8]),
+        frame(7, &[]),
+    ];
+    made.add("child", "valid-all", all.concat());
+    made.add("child", "valid-nothing", []);
+    made.add("child", "cut", &sheet[..sheet.len() - 1]);
+    made.add(
+        "child",
+        "too-long",
+        frame(2, &[0; 9])[..1].iter().copied().chain([0xff; 4]).collect::<Vec<u8>>(),
+    );
+    made.add("child", "unknown-kind", frame(9, &[]));
+    made.add("child", "unknown-fault", frame(6, &[9]));
+    made.add("child", "left-over", frame(7, &[0]));
+    made.add("child", "long-cell", frame(2, &[0, 0, 0, 7, 0, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff]));
+    made.add("child", "many-cells", frame(2, &[0, 0, 0, 7, 0, 0, 0, 0xff, 0xff]));
+    made.add("child", "not-utf-8", frame(1, &[0, 0xff]));
 }

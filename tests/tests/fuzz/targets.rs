@@ -9,7 +9,12 @@ use daemon::{
         source::{Recallable as _, Table as _},
         validate::Validator,
     },
-    sources::csv::{self, CsvTable, Encoding, Options, ROW_BYTES_MAX},
+    sources::{
+        child::frames::Message,
+        csv::{self, CsvTable, Encoding, Options, ROW_BYTES_MAX},
+        json::JsonFile,
+        kind::{Kind, kind_of_file},
+    },
 };
 use protocol::{
     change::{BODY_BYTES_MAX, CHANGES_MAX, Change, SignedHeader, decode_changes, encode_changes},
@@ -88,6 +93,10 @@ pub const TARGETS: &[Target] = &[
     target("token", token, 64 * KB, 16),
     target("anchor", anchor, 8 * KB, 8),
     target("csv", csv, 3 * MB, 64),
+    target("json", json, 3 * MB, 64),
+    target("kind", kind, MB, 8),
+    // A frame's claimed length is taken at its word, up to the limit.
+    target("child", child, 2 * MB, 64),
 ];
 
 fn frame(bytes: &[u8]) -> bool {
@@ -406,4 +415,55 @@ fn csv_bodies(bytes: &[u8]) {
         batch.for_each(&mut |row| assert_eq!(lines.next(), Some(format!("{row:?}"))));
     }
     assert_eq!(lines.next(), None);
+}
+
+/// Whatever the bytes are, they end, and every row lies below the one before; a row
+/// that is no problem has as many fields as there are names.
+fn json(bytes: &[u8]) -> bool {
+    let Ok(mut file) = JsonFile::from_bytes(bytes.to_vec(), "fuzz.json") else {
+        return false;
+    };
+    let columns = file.header().len();
+    let mut last = Place::new(0, 0, 0);
+    loop {
+        let rows = file.next_rows().expect("memory can be read");
+        if rows.is_empty() {
+            break;
+        }
+        rows.mapped(0, Default::default()).for_each(&mut |row| {
+            let place = match row {
+                Row::Fields { place, fields, .. } => {
+                    assert_eq!(fields.len(), columns);
+                    assert!(fields.iter().map(str::len).sum::<usize>() <= ROW_BYTES_MAX);
+                    place
+                }
+                Row::Malformed { place, .. } => place,
+            };
+            assert!(place > last, "{place:?} after {last:?}");
+            last = place;
+        });
+    }
+    true
+}
+
+/// What is read at all counts as decoded; whatever it is, it is the same again.
+fn kind(bytes: &[u8]) -> bool {
+    let of = || kind_of_file(&mut std::io::Cursor::new(bytes), "fuzz").expect("memory can be read");
+    let kind = of();
+    assert_eq!(kind, of());
+    !matches!(kind, Kind::Foreign(_))
+}
+
+/// What a child says is canonical, up to its last byte.
+fn child(bytes: &[u8]) -> bool {
+    let (mut from, mut again) = (bytes, Vec::new());
+    loop {
+        match Message::read(&mut from) {
+            Ok(Some(message)) => message.write(&mut again).expect("memory can be written"),
+            Ok(None) => break,
+            Err(_) => return false,
+        }
+    }
+    assert_eq!(again, bytes);
+    true
 }

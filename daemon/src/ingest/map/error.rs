@@ -99,6 +99,16 @@ pub struct AbsentField {
     pub title_zh: String,
 }
 
+impl HeaderError {
+    /// Whether some label names a field that the dataset has to have: then it is a
+    /// header of the dataset, with mistakes.
+    pub fn is_of(&self, schema: &Schema) -> bool {
+        let has_to = |(index, required): (usize, bool)| required || schema.key().contains(&index);
+        let fields = schema.fields().iter().map(|field| field.required).enumerate();
+        !self.twice.is_empty() || self.absent.len() < fields.filter(|one| has_to(*one)).count()
+    }
+}
+
 impl fmt::Display for HeaderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();

@@ -135,6 +135,12 @@ impl Mapping {
         &self.missing
     }
 
+    /// Whether both have the same fields, in whatever order.
+    pub fn has_fields_of(&self, other: &Self) -> bool {
+        // Fields that are not missing have a column, each exactly one.
+        self.missing == other.missing
+    }
+
     /// The header as it was delivered.
     pub fn labels(&self) -> &[String] {
         &self.labels

@@ -27,6 +27,7 @@ pub(super) use self::{
     tally::Tally,
 };
 pub use self::{rejects::REJECT_ROWS_MAX, tally::Details, text::Outcome};
+use super::hold::HeldNote;
 
 /// The counts of one import.
 #[derive(Serialize, Deserialize, Default, Debug, Clone, PartialEq)]
@@ -60,8 +61,8 @@ pub struct ImportReport {
     pub seconds: f64,
     /// The rejected rows as they were delivered.
     pub rejects_file: Option<String>,
-    /// The delivery that waits for approval, if it does.
-    pub held: Option<String>,
+    /// The delivery that waits for approval, and why, if it does.
+    pub held: Option<Box<HeldNote>>,
     /// Warnings, and rows whose key comes again, by rule and field.
     #[serde(default)]
     pub warning_details: Vec<Details>,
@@ -95,13 +96,13 @@ impl Note {
 impl ImportReport {
     /// What a held delivery did: nothing. Its good rows changed nothing, so the
     /// report adds up like any other; what it would do is told by the delivery.
-    pub(super) fn held(would: &Self, id: String) -> Self {
+    pub(super) fn held(would: &Self, note: Option<HeldNote>) -> Self {
         Self {
             inserted: 0,
             updated: 0,
             deleted: 0,
             unchanged: would.inserted + would.updated + would.unchanged,
-            held: Some(id),
+            held: note.map(Box::new),
             ..would.clone()
         }
     }
@@ -143,7 +144,7 @@ impl ImportReport {
             "imported a file"
         );
         if let Some(held) = &self.held {
-            tracing::warn!(%dataset, delivery = held, "a full file waits for approval: see 'creditsync delivery show'");
+            tracing::warn!(%dataset, delivery = held.id, rule = held.rule, "a delivery waits for approval: see 'creditsync delivery show'");
         }
     }
 }

@@ -293,7 +293,7 @@ fn people_are_told_the_outcome_the_numbers_and_what_to_do_in_both_languages() {
     let all = [
         ImportReport { rows: 1, inserted: 1, ..ImportReport::default() },
         ImportReport { rows: 1, rejected: 1, ..ImportReport::default() },
-        ImportReport { held: Some("list-1".into()), ..ImportReport::default() },
+        ImportReport { held: Some(Box::default()), ..ImportReport::default() },
         report,
     ];
     let outcomes = all.each_ref().map(ImportReport::outcome);

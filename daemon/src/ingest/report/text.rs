@@ -68,6 +68,8 @@ pub fn for_people(report: &ImportReport, about: &About<'_>) -> String {
         Outcome::Failed => "结果：没有导入任何内容，所有行都被拒绝。",
     });
     if let Some(held) = &report.held {
+        line(&held.zh);
+        let held = &held.id;
         line(&format!(
             "查看原因：creditsync delivery show {held}；批准：creditsync delivery approve {held}。"
         ));
@@ -100,6 +102,8 @@ pub fn for_people(report: &ImportReport, about: &About<'_>) -> String {
         Outcome::Failed => "Result: nothing was imported, every row was rejected.",
     });
     if let Some(held) = &report.held {
+        line(&held.en);
+        let held = &held.id;
         line(&format!(
             "Why: creditsync delivery show {held}; approve it: creditsync delivery approve {held}."
         ));

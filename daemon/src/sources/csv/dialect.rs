@@ -8,11 +8,13 @@
 //! [`super::table`].
 
 use super::{
-    COLUMNS_MAX,
     scan::{Quotes, Scan, is_empty, scan_record},
     separator::Separator,
 };
-use crate::ingest::{map::Mapping, rows::Span};
+use crate::{
+    ingest::{map::Mapping, rows::Span},
+    sources::COLUMNS_MAX,
+};
 
 /// Lines among which the header is looked for. Titles, a unit, a date and a
 /// remark stand above it, hardly ever more.

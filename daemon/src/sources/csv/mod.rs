@@ -45,9 +45,6 @@ pub use self::{
 /// at most 64 KiB; the rest is room for spelling, and the bound on how far a
 /// forgotten quote is followed.
 pub const ROW_BYTES_MAX: usize = 1 << 20;
-/// Most columns with labels: eight times the most fields of a schema, so that the
-/// message about unknown columns is still worth reading.
-pub const COLUMNS_MAX: usize = 1024;
 /// Bytes read at once: large enough that system calls do not show.
 const CHUNK: usize = 256 * 1024;
 /// Bytes read at once from a file smaller than that, so that the many small

@@ -20,6 +20,8 @@ const COMMON: &str = "\
 /// Hanzi of a text beyond which a verdict on their frequency is allowed. Fewer may
 /// be anybody's name.
 const HANZI_MIN: usize = 6;
+/// Hanzi of which one at least is common: of a name with as many.
+const RARELY_NONE_MIN: usize = 4;
 /// Least share of common characters, in percent, among so many. In real registers
 /// no hundred rows of names, addresses and reasons fall below 35; Korean read as
 /// GB18030 reaches 10.
@@ -72,7 +74,11 @@ impl Wide {
         if self.rare > self.common + self.usual {
             return false;
         }
-        hanzi < HANZI_MIN || self.common * 100 >= hanzi * COMMON_PERCENT_MIN
+        match hanzi {
+            0..RARELY_NONE_MIN => true,
+            RARELY_NONE_MIN..HANZI_MIN => self.common > 0,
+            _ => self.common * 100 >= hanzi * COMMON_PERCENT_MIN,
+        }
     }
 
     /// For comparing two readings of the same bytes: the better one is higher.
@@ -176,6 +182,7 @@ mod tests {
             (SHIFT_JIS, "東京都千代田区"),
             (SHIFT_JIS, "ソフトウェア株式会社"),
             (EUC_KR, "서울특별시한국"),
+            (EUC_KR, "대한민국"),
             (EUC_KR, "대한민국 서울특별시 강남구 테헤란로"),
             (EUC_JP, "東京都のソフトウェア株式会社です"),
             (WINDOWS_1252, "Müller & Söhne Jürgen"),

@@ -129,7 +129,8 @@ fn no_dialect(
                 Ok(_) => FileError::NoHeader { path: name }.into(),
                 Err(problem) => {
                     let looked = Some(looked(line, separator, tried));
-                    SourceError::Header { name, problem: HeaderError { looked, ..problem } }
+                    let problem = Box::new(HeaderError { looked, ..problem });
+                    SourceError::Header { name, problem }
                 }
             }
         }

@@ -13,6 +13,7 @@ use crate::ingest::{
     rows::{Row, RowProblem},
     source::{Recallable as _, SourceError, Table as _},
 };
+use crate::sources::COLUMNS_MAX;
 
 /// Three texts, the first of which is the key.
 fn schema() -> Schema {

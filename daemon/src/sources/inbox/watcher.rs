@@ -492,14 +492,14 @@ impl Watcher {
     ) -> (Option<DeliveredFile>, Result<ImportReport, ImportError>) {
         let reading = self.inbox.readings.get(&file.home.dataset).cloned().unwrap_or_default();
         let source = match DeliveredFile::open(&file.path, Links::Refuse, reading) {
-            Ok(source) => source,
+            Ok(source) => source.unpacked_in(self.inbox.importer.room()),
             Err(error) => return (None, Err(ImportError::Source(error.into()))),
         };
         let request = ImportRequest {
             dataset: file.home.dataset.clone(),
             source: Arc::new(source.clone()),
             full: file.home.full,
-            approved: false,
+            approved: None,
             rejects: rejects.to_owned(),
         };
         let result =

@@ -61,7 +61,7 @@ impl Letters {
             dataset: dataset.clone(),
             source,
             full: false,
-            approved: false,
+            approved: None,
             rejects,
         };
         let report = world.importer.import(&request, &|_| {})?;

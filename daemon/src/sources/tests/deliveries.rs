@@ -3,15 +3,23 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
-use crate::ingest::words::{DeliveryError, HoldReason};
+use crate::ingest::{hold::HoldReason, words::DeliveryError};
 
 /// 600 records, and a file that lacks half of them and changes some others.
 fn with_held() -> (World, Held) {
     let world = World::new();
     world.import(&rows(0..600, "a"), true);
     let report = world.import_or_hold(&(rows(300..600, "a") + &row(600, "a") + "\nc1,,,"), true);
-    let held = world.deliveries.get(report.held.as_deref().unwrap()).unwrap().unwrap();
+    let held = world.deliveries.get(&report.held.unwrap().id).unwrap().unwrap();
     (world, held)
+}
+
+/// All 600 records, of which as many are new as may be without being held.
+fn newer() -> (String, Content) {
+    let mut content = content_of(0..300, "a");
+    content.extend(content_of(300..600, "newer"));
+    let rows = (300..600).map(|number| row(number, "newer") + "\n").collect::<String>();
+    (super::rows(0..300, "a") + &rows, content)
 }
 
 fn ids(world: &World) -> Vec<String> {
@@ -28,7 +36,7 @@ fn a_held_file_changes_nothing_and_its_report_says_so() {
     assert!(report.rejects_file.is_some());
     assert_eq!(world.content(), content_of(0..600, "a"));
 
-    let id = report.held.unwrap();
+    let id = report.held.unwrap().id;
     let held = world.deliveries.get(&id).unwrap().unwrap();
     assert_eq!(held.reason, HoldReason::Deletes { deletes: 300, stored: 600 });
     assert!(held.explanation.contains("300 of 600"), "{}", held.explanation);
@@ -55,7 +63,9 @@ fn approving_applies_the_copy_and_forgets_it() {
     assert_eq!(ids(&world), [""; 0]);
     // The command line removes what it approved, too.
     world.deliveries.remove(&held.id).unwrap();
-    assert_eq!(fs::read_dir(world.path("deliveries")).unwrap().count(), 0);
+    let left: Vec<_> = fs::read_dir(world.path("deliveries")).unwrap().flatten().collect();
+    assert_eq!(left.len(), 1, "nothing but the log: {left:?}");
+    assert_eq!(left[0].file_name(), "_log");
 }
 
 #[test]
@@ -72,7 +82,7 @@ fn a_copy_is_the_same_bytes_and_for_its_owner_only() {
 #[test]
 fn only_the_newest_of_a_dataset_waits() {
     let (world, first) = with_held();
-    let second = world.import_or_hold(&rows(301..600, "a"), true).held.unwrap();
+    let second = world.import_or_hold(&rows(301..600, "a"), true).held.unwrap().id;
     assert_ne!(first.id, second);
     assert_eq!(ids(&world), [second.as_str()]);
     assert_eq!(world.deliveries.get(&first.id).unwrap(), None);
@@ -83,7 +93,7 @@ fn only_the_newest_of_a_dataset_waits() {
     assert_eq!(ids(&world), [second.as_str()]);
 
     // A full file that goes in does.
-    world.import_or_hold(&rows(0..600, "c"), true);
+    world.import_or_hold(&rows(0..600, "a"), true);
     assert_eq!(ids(&world), [""; 0]);
 }
 
@@ -94,7 +104,7 @@ fn a_delivery_that_is_held_while_another_is_approved_stays() {
     let request = world.approval(&held, "rejects/approved.csv");
     import_or_hold(&world.importer, &world.deliveries, &request, &|progress| {
         if progress.bytes_read > 0 {
-            newer.get_or_init(|| world.import_or_hold(&csv([]), true).held.unwrap());
+            newer.get_or_init(|| world.import_or_hold(&csv([]), true).held.unwrap().id);
         }
     })
     .unwrap();
@@ -157,26 +167,28 @@ fn a_file_that_changes_while_it_is_judged_is_not_kept() {
 fn nothing_is_listed_where_nothing_was_ever_held() {
     let world = World::new();
     assert_eq!(world.deliveries.list().unwrap(), []);
-    world.import_or_hold(&rows(0..10, "a"), true);
     assert!(!world.path("deliveries").exists());
+    world.import_or_hold(&rows(0..10, "a"), true);
+    assert_eq!(world.deliveries.list().unwrap(), []);
 }
 
 #[test]
 fn an_approval_does_not_undo_a_full_file_that_goes_in_meanwhile() {
     let (world, held) = with_held();
+    let (newer_text, content) = newer();
     let newer = std::cell::OnceCell::new();
     let request = world.approval(&held, "rejects/approved.csv");
     let refused = import_or_hold(&world.importer, &world.deliveries, &request, &|progress| {
         if progress.bytes_read > 0 {
-            newer.get_or_init(|| world.import_or_hold(&rows(0..600, "newer"), true));
+            newer.get_or_init(|| world.import_or_hold(&newer_text, true));
         }
     });
     assert!(matches!(refused, Err(ImportError::Superseded)), "{refused:?}");
-    assert_eq!(world.content(), content_of(0..600, "newer"));
+    assert_eq!(world.content(), content);
     assert_eq!(ids(&world), [""; 0]);
 
     // Rows that are added supersede nothing.
-    let held = world.import_or_hold(&rows(300..600, "a"), true).held.unwrap();
+    let held = world.import_or_hold(&rows(300..600, "a"), true).held.unwrap().id;
     let held = world.deliveries.get(&held).unwrap().unwrap();
     let request = world.approval(&held, "rejects/approved.csv");
     let added = std::cell::OnceCell::new();
@@ -192,7 +204,8 @@ fn an_approval_does_not_undo_a_full_file_that_goes_in_meanwhile() {
 #[test]
 fn an_approval_does_not_undo_a_full_file_that_is_under_way() {
     let (world, held) = with_held();
-    let newer = world.request(&world.file(&rows(0..5000, "newer")), true);
+    // Long enough that its progress is told while it is compared.
+    let newer = world.request(&world.file(&rows(0..5000, "a")), true);
     let (importer, deliveries) = (world.importer.clone(), world.deliveries.clone());
     let (comparing, is_comparing) = std::sync::mpsc::channel();
     let (reading, is_reading) = std::sync::mpsc::channel();
@@ -215,7 +228,7 @@ fn an_approval_does_not_undo_a_full_file_that_is_under_way() {
     });
     thread.join().unwrap().unwrap();
     assert!(matches!(refused, Err(ImportError::Superseded)), "{refused:?}");
-    assert_eq!(world.content(), content_of(0..5000, "newer"));
+    assert_eq!(world.content(), content_of(0..5000, "a"));
 }
 
 #[test]
@@ -223,7 +236,7 @@ fn a_full_file_without_a_single_byte_is_held_and_can_be_approved() {
     let world = World::new();
     world.import(&rows(0..5, "a"), true);
     let report = world.import_or_hold("", true);
-    let held = world.deliveries.get(report.held.as_deref().unwrap()).unwrap().unwrap();
+    let held = world.deliveries.get(&report.held.unwrap().id).unwrap().unwrap();
     assert_eq!(held.reason, HoldReason::Empty { stored: 5 });
     assert_eq!(world.content(), content_of(0..5, "a"));
     let request = world.approval(&held, "rejects/approved.csv");

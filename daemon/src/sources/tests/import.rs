@@ -5,7 +5,6 @@ use crate::ingest::{
     report::Details,
     spool::SpoolError,
     stamp::{rejects_path, stamp},
-    words::HoldReason,
 };
 
 #[test]
@@ -102,7 +101,7 @@ fn what_a_file_has_no_column_for_is_kept_by_an_upsert_and_emptied_by_a_full_file
     content.extend(content_of([1], "b"));
     assert_eq!(world.content(), content);
 
-    let report = world.import(short, true);
+    let report = world.import_anyway(short, true);
     let expected = Counts { updated: 2, deleted: 1, change_sets: 1, ..Counts::default() };
     assert_eq!(counts(&report), expected);
     let emptied = |name: &str| vec![name.into(), String::new(), String::new()];
@@ -153,52 +152,13 @@ fn a_full_file_does_not_delete_what_it_has_a_rejected_row_for() {
 }
 
 #[test]
-fn too_many_deletions_are_held() {
-    let world = World::new();
-    world.import(&rows(0..600, "a"), true);
-    let seq = world.seq();
-    let held = |text: &str| match world.try_import(text, true) {
-        Err(ImportError::Held(reason)) => Some(reason),
-        Ok(_) => None,
-        Err(error) => panic!("{error}"),
-    };
-    // Over 20 percent: 121 of 600 is, and so is over 100.
-    assert_eq!(held(&rows(121..600, "a")), Some(HoldReason::Deletes { deletes: 121, stored: 600 }));
-    assert_eq!(held(&csv([])), Some(HoldReason::Empty { stored: 600 }));
-    let unreadable = rows(1..600, "a") + ",no code,,\n";
-    assert_eq!(held(&unreadable), Some(HoldReason::Unreadable { unreadable: 1, deletes: 1 }));
-    let shifted = rows(1..600, "a") + "one,two\n";
-    assert_eq!(held(&shifted), Some(HoldReason::Unreadable { unreadable: 1, deletes: 1 }));
-    assert_eq!((world.seq(), world.content()), (seq, content_of(0..600, "a")));
-
-    // Exactly 20 percent is not over it.
-    assert_eq!(held(&rows(120..600, "a")), None);
-    assert_eq!(world.content(), content_of(120..600, "a"));
-    // An unreadable row that can have deleted nothing.
-    assert_eq!(held(&(rows(120..600, "a") + ",no code,,\n")), None);
-}
-
-#[test]
-fn a_few_deletions_are_not_held_whatever_their_share() {
-    let world = World::new();
-    world.import(&rows(0..101, "a"), true);
-    let report = world.import(&rows(100..101, "a"), true);
-    assert_eq!(report.deleted, 100);
-    // But a file that suddenly is empty is.
-    let held = world.try_import(&csv([]), true);
-    assert!(matches!(held, Err(ImportError::Held(HoldReason::Empty { stored: 1 }))), "{held:?}");
-    // Nothing is stored, nothing can be lost.
-    assert_eq!(World::new().import(&csv([]), true).seq, 0);
-}
-
-#[test]
 fn approval_applies_exactly_the_file() {
     let world = World::new();
     world.import(&rows(0..300, "a"), true);
     let mut request = world.request(&world.file(&(rows(250..310, "b") + "one,two\n")), true);
     let held = world.importer.import(&request, &|_| {});
     assert!(matches!(held, Err(ImportError::Held(_))), "{held:?}");
-    request.approved = true;
+    request.approved = Some(approved("list-1"));
     let report = world.importer.import(&request, &|_| {}).unwrap();
     assert_eq!(
         counts(&report),
@@ -248,7 +208,7 @@ fn large_deliveries_are_cut_and_only_a_first_load_drops_its_bodies() {
     // A full file, in another order, that changes all of it.
     let mut lines: Vec<String> = (5_000..37_500).map(|number| row(number, "c")).collect();
     Random::new().shuffle(&mut lines);
-    let report = world.import(&csv(lines), true);
+    let report = world.import_anyway(&csv(lines), true);
     let expected = Counts { updated: 32_500, deleted: 5_000, change_sets: 4, ..Counts::default() };
     assert_eq!(counts(&report), expected);
     assert_eq!(world.content(), content_of(5_000..37_500, "c"));
@@ -312,7 +272,7 @@ fn a_stop_leaves_whole_change_sets_and_the_next_delivery_does_the_rest() {
         world.path("spool"),
         world.path("recall"),
         1 << 20,
-        HoldRule { percent: 20, at_least: 100 },
+        HoldLimits::default(),
         CancellationToken::new(),
     );
     let report = again.import(&request, &|_| {}).unwrap();
@@ -327,7 +287,7 @@ fn a_stop_during_many_deletions_is_heard() {
     let world = World::new();
     world.import(&rows(0..30_000, "a"), true);
     let mut request = world.request(&world.file(&rows([29_999], "a")), true);
-    request.approved = true;
+    request.approved = Some(approved("list-1"));
     let content = world.content();
     let stopped = world.importer.import(&request, &|progress| {
         if progress.rows == 1 {
@@ -378,7 +338,7 @@ fn a_full_file_leads_to_exactly_its_content() {
 
         let (text, repeated) = deliver(&new, &mut random);
         let mut request = world.request(&world.file(&text), true);
-        request.approved = true;
+        request.approved = Some(approved("list-1"));
         let seq = world.seq();
         let report = world.importer.import(&request, &|_| {}).unwrap();
         let count = |matches: &dyn Fn(&u64) -> bool| {

@@ -2,9 +2,11 @@
 
 mod cases;
 mod deliveries;
+mod holds;
 mod import;
 mod inbox;
 mod recall;
+mod undo;
 
 use std::{
     cell::Cell,
@@ -17,6 +19,7 @@ use std::{
 use certs::enrol::Anchor;
 use protocol::{
     federation::Entry,
+    hash::Hash,
     id::{DatasetId, FederationId, NodeId, PartitionId},
     page::Leaf,
     record::Record,
@@ -32,10 +35,12 @@ use crate::{
         ImportError, ImportRequest, Importer,
         deliver::import_or_hold,
         held::{Deliveries, Held},
+        history::UndoLimits,
+        hold::HoldLimits,
         random::Random,
         report::ImportReport,
         source::SourceError,
-        words::HoldRule,
+        words::{Approval, Author},
     },
     membership::Membership,
     store::{Options, OwnChanges, Store},
@@ -120,10 +125,11 @@ impl World {
             dir.path().join("spool"),
             dir.path().join("recall"),
             memory_bytes,
-            HoldRule { percent: 20, at_least: 100 },
+            HoldLimits::default(),
             stop.clone(),
         ));
-        let deliveries = Arc::new(Deliveries::new(dir.path().join("deliveries")));
+        let deliveries =
+            Arc::new(Deliveries::new(dir.path().join("deliveries"), UndoLimits::default()));
         let files = Cell::new(0);
         let world = Self { dir, store, membership, importer, deliveries, stop, files };
         world.apply_schema(raw_schema(1));
@@ -169,7 +175,7 @@ impl World {
             dataset: dataset(),
             source: Arc::new(DeliveredFile::open(path, Links::Follow, Reading::default())?),
             full,
-            approved: false,
+            approved: None,
             rejects: self.path(&format!("rejects/{}.csv", self.files.get())),
         })
     }
@@ -182,7 +188,7 @@ impl World {
             dataset: held.dataset.clone(),
             source: Arc::new(DeliveredFile::open(&path, Links::Refuse, reading).unwrap()),
             full: held.full,
-            approved: true,
+            approved: Some(approved(&held.id)),
             rejects: self.path(rejects),
         }
     }
@@ -196,6 +202,19 @@ impl World {
         assert!(report.adds_up(), "{report:?}");
         assert_eq!(report.seq, self.seq());
         report
+    }
+
+    /// As a person lets it in whom no rule of holding keeps from it.
+    fn import_anyway(&self, text: &str, full: bool) -> ImportReport {
+        let mut request = self.request(&self.file(text), full);
+        request.approved = Some(approved("list-1"));
+        let report = self.importer.import(&request, &|_| {}).unwrap();
+        assert!(report.adds_up(), "{report:?}");
+        report
+    }
+
+    fn root(&self) -> Hash {
+        self.store.head(&self.partition()).map_or(Hash::ZERO, |head| head.root())
     }
 
     /// As an administrator does, who is asked.
@@ -230,6 +249,12 @@ impl World {
         assert_eq!(content.len() as u64, records);
         content
     }
+}
+
+/// What lets a delivery in, without a look at what it would do.
+fn approved(id: &str) -> Approval {
+    let author = Author::new("tester", Some("a reason"));
+    Approval { id: id.to_owned(), author, seen_seq: None }
 }
 
 /// The numbers of a report that tests compare as a whole.

@@ -245,7 +245,7 @@ fn a_held_file_needs_attention_and_waits_elsewhere() {
     folders.pass_after(0);
     folders.put("full/b.csv", &rows(0..10, "a"), 10);
     folders.pass_after(0);
-    let id = folders.report("attention/b.csv").held.unwrap();
+    let id = folders.report("attention/b.csv").held.unwrap().id;
     assert!(folders.text("attention/b.csv").contains(&format!("delivery show {id}")));
     assert_eq!(folders.world.deliveries.get(&id).unwrap().unwrap().file, "b.csv");
     assert_eq!(folders.world.content(), content_of(0..600, "a"));
@@ -450,7 +450,7 @@ fn what_a_file_was_exchanged_for_is_not_kept_for_approval() {
         std::os::unix::fs::symlink(&own, &path).unwrap();
     })
     .unwrap();
-    let held = world.deliveries.get(&report.held.unwrap()).unwrap().unwrap();
+    let held = world.deliveries.get(&report.held.unwrap().id).unwrap().unwrap();
     let kept = fs::read_to_string(world.deliveries.data_path(&held)).unwrap();
     assert_eq!(kept, rows(0..10, "a"), "what was judged is what is kept");
 }

@@ -1,0 +1,19 @@
+//! What a node can be asked to do: one file an operation.
+//!
+//! `commands` says which request is which operation. Invariant: an operation
+//! takes plain arguments and answers JSON; it knows neither the command line nor
+//! the socket. Not here yet: operations that still stand in `commands`.
+
+mod delivery;
+mod get;
+mod import;
+mod record;
+
+use serde_json::Value as Json;
+
+use crate::admin::Reply;
+
+/// A JSON answer, and whether something needs a person.
+pub(super) type Answer = (Json, bool);
+/// Where everything but the last reply goes.
+pub(super) type Heed<'a> = &'a dyn Fn(Reply) -> anyhow::Result<()>;

@@ -1,0 +1,191 @@
+//! Deliveries as people read them, in Chinese and English.
+//!
+//! Used by [`super`]. Invariant: what is shown stands in the JSON answer, too;
+//! nothing of it can steer a terminal.
+
+use std::fmt::Write as _;
+
+use serde_json::Value as Json;
+
+use crate::cli::{print_table, text_of};
+
+/// What a report counts, as far as it is about records.
+const COUNTS: [(&str, &str); 6] = [
+    ("inserted", "新增"),
+    ("updated", "更新"),
+    ("deleted", "删除"),
+    ("unchanged", "未变"),
+    ("rejected", "拒绝"),
+    ("warnings", "警告"),
+];
+
+/// All deliveries, one a line.
+pub(super) fn list(answer: &Json) {
+    let items = answer["deliveries"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let rows: Vec<Vec<String>> = items
+        .iter()
+        .map(|item| {
+            let when = if item["received"].is_null() { &item["at"] } else { &item["received"] };
+            let why = match (&item["explanation"], &item["held"]["zh"]) {
+                (Json::String(_), _) => text_of(&item["explanation"]),
+                (_, Json::String(_)) => {
+                    format!("{} / {}", text_of(&item["held"]["zh"]), text_of(&item["held"]["en"]))
+                }
+                _ => "-".to_owned(),
+            };
+            vec![
+                text_of(&item["id"]),
+                text_of(&item["dataset"]),
+                text_of(&item["file"]),
+                text_of(when),
+                state(item).to_owned(),
+                why,
+            ]
+        })
+        .collect();
+    print_table(
+        &["编号 DELIVERY", "数据集 DATASET", "文件 FILE", "时间 TIME", "状态 STATE", "原因 WHY"],
+        &rows,
+    );
+    if let Some(earlier) = answer["earlier"].as_u64().filter(|earlier| *earlier > 0) {
+        println!("另有 {earlier} 次更早的交付未列出 / {earlier} earlier ones are not listed");
+    }
+}
+
+/// One delivery.
+pub(super) fn delivery(answer: &Json) -> String {
+    let mut out = String::new();
+    head(&mut out, answer);
+    line(&mut out, "状态 / state", state(answer));
+    for (who, what) in [("author", "操作人 / by"), ("undone_by", "撤销 / undone by")] {
+        match &answer[who] {
+            Json::Null => {}
+            Json::Object(author) => {
+                let by = author.get("by").map(text_of).unwrap_or_default();
+                let reason = author.get("reason").map(|reason| format!("：{}", text_of(reason)));
+                line(&mut out, what, &format!("{by}{}", reason.unwrap_or_default()));
+            }
+            other => line(&mut out, what, &text_of(other)),
+        }
+    }
+    why(&mut out, &answer["held"]);
+    if answer["would"].is_object() {
+        out.push_str("若批准（以收到时为准）/ if it is approved, as of its arrival:\n");
+        counts(&mut out, &answer["would"]);
+        let id = text_of(&answer["id"]);
+        let _ = writeln!(out, "下一步 / next: creditsync delivery approve {id}");
+        let _ = writeln!(out, "          或 / or: creditsync delivery discard {id}");
+    } else if answer["report"].is_object() {
+        out.push_str("结果 / what it did:\n");
+        counts(&mut out, &answer["report"]);
+    }
+    out
+}
+
+/// What approving a delivery would do now.
+pub(super) fn preview(answer: &Json) -> String {
+    let mut out = String::new();
+    head(&mut out, answer);
+    why(&mut out, &answer["held"]);
+    out.push_str("若现在批准 / if it is approved now:\n");
+    counts(&mut out, &answer["would"]);
+    let undoes = &answer["undoes"];
+    match undoes["records"].as_u64() {
+        Some(0) => {}
+        Some(records) => {
+            let _ = writeln!(
+                out,
+                "注意：其中 {records} 条记录在此后的交付中有过变化，这些变化将被撤销，例如 {} /\n\
+                 note: {records} of these records were changed by newer deliveries, and that would be undone",
+                samples(&undoes["samples"])
+            );
+        }
+        None => out.push_str(
+            "注意：此后变更过多，无法列出将被撤销的较新变更 /\n\
+             note: too much has changed since to say what of it would be undone\n",
+        ),
+    }
+    out
+}
+
+/// What taking a delivery back did.
+pub(super) fn undone(answer: &Json) -> String {
+    let mut out = String::new();
+    let (id, undoes) = (text_of(&answer["id"]), text_of(&answer["undoes"]));
+    let _ = writeln!(out, "已撤销 {undoes} / took back {undoes}");
+    counts(&mut out, answer);
+    if let Some(records) = answer["changed_since"].as_u64().filter(|records| *records > 0) {
+        let _ = writeln!(
+            out,
+            "其中 {records} 条记录此后又有变化，例如 {} / {records} records had changed since",
+            samples(&answer["samples"])
+        );
+    }
+    let _ = writeln!(out, "当前序号 / now at number: {}", text_of(&answer["seq"]));
+    let _ = writeln!(out, "恢复 / bring it back: creditsync delivery undo {id}");
+    out
+}
+
+fn head(out: &mut String, answer: &Json) {
+    line(out, "交付 / delivery", &text_of(&answer["id"]));
+    line(out, "数据集 / dataset", &text_of(&answer["dataset"]));
+    if !answer["file"].is_null() {
+        line(out, "文件 / file", &text_of(&answer["file"]));
+    }
+    let kind = match (answer["full"].as_bool(), answer["kind"].as_str()) {
+        (Some(true), _) | (_, Some("full")) => "全量 / the whole partition",
+        (Some(false), _) | (_, Some("upsert")) => "增量 / rows that are added",
+        (_, Some("undo")) => "撤销 / another delivery taken back",
+        (_, Some("record-delete")) => "删除单条记录 / one record removed",
+        _ => "-",
+    };
+    line(out, "类型 / kind", kind);
+    let when = if answer["received"].is_null() { &answer["at"] } else { &answer["received"] };
+    line(out, "时间 / time", &text_of(when));
+}
+
+/// The rules that apply, with numbers and examples.
+fn why(out: &mut String, held: &Json) {
+    if !held.is_object() {
+        return;
+    }
+    out.push_str("等待原因 / why it waits:\n");
+    let also = held["also"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for one in std::iter::once(held).chain(also) {
+        let _ = writeln!(out, "  [{}] {}", text_of(&one["rule"]), text_of(&one["zh"]));
+        let _ = writeln!(out, "    {}", text_of(&one["en"]));
+        let samples = samples(&one["samples"]);
+        if !samples.is_empty() {
+            let _ = writeln!(out, "    例如 / for example: {samples}");
+        }
+    }
+}
+
+fn counts(out: &mut String, report: &Json) {
+    for (name, zh) in COUNTS {
+        if let Some(count) = report[name].as_u64() {
+            let _ = writeln!(out, "{count:>10} {zh} / {name}");
+        }
+    }
+}
+
+fn line(out: &mut String, name: &str, value: &str) {
+    let _ = writeln!(out, "{name}: {value}");
+}
+
+fn samples(list: &Json) -> String {
+    let items = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    items.iter().map(text_of).collect::<Vec<_>>().join(", ")
+}
+
+fn state(item: &Json) -> &'static str {
+    match item["state"].as_str() {
+        Some("taken") => "已导入 / taken",
+        Some("approved") => "已批准 / approved",
+        Some("discarded") => "已丢弃 / discarded",
+        Some("undone") => "已撤销 / undone",
+        Some("interrupted") => "未完成 / interrupted",
+        // Without one, it is of the list of those that wait.
+        _ => "待审批 / held",
+    }
+}

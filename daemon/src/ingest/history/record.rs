@@ -1,0 +1,280 @@
+//! A delivery written down while it is committed.
+//!
+//! `apply`, `undo` and the removal of a record hand over each change with what
+//! was stored before, and call [`Recording::secure`] before a change set is
+//! committed. Invariant: when `secure` returns, what takes the changes back is
+//! durable, or it is given up for this delivery: nothing here stops one. Not
+//! here: the shape of images (`images`).
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+};
+
+use protocol::change::{BODY_BYTES_MAX, CHANGES_MAX, Change};
+
+use super::{
+    History, event,
+    event::{Description, Event},
+    images, log,
+};
+use crate::{ingest::report::ImportReport, store::Store};
+
+/// Images up to which they stand in the log's line, in bytes: one change, and a
+/// few dozen, cost one sync of one file.
+const INLINE_BYTES_MAX: usize = 8 * 1024;
+/// Frames that are held before they are written, in bytes.
+const BUFFER_BYTES: usize = 1024 * 1024;
+
+/// One delivery that is being committed.
+pub(in crate::ingest) struct Recording<'a> {
+    history: &'a History,
+    store: &'a Store,
+    id: String,
+    what: Description,
+    base_seq: u64,
+    /// The partition held nothing before: no images are needed.
+    first_load: bool,
+    /// Its line is in the log.
+    begun: bool,
+    /// Changes that are not in frames yet, what was stored before them, and
+    /// their size.
+    changes: Vec<Change>,
+    befores: Vec<Option<Vec<u8>>>,
+    bytes: usize,
+    /// Frames that are not written yet.
+    frames: Vec<u8>,
+    file: Option<File>,
+    file_bytes: u64,
+    /// The file has what is not durable.
+    unsynced: bool,
+    /// It cannot be taken back.
+    lost: bool,
+}
+
+impl<'a> Recording<'a> {
+    /// A delivery of which nothing is committed yet.
+    pub fn new(
+        history: &'a History,
+        store: &'a Store,
+        id: String,
+        what: Description,
+        base_seq: u64,
+        first_load: bool,
+    ) -> Self {
+        Self {
+            history,
+            store,
+            id,
+            what,
+            base_seq,
+            first_load,
+            begun: false,
+            changes: Vec::new(),
+            befores: Vec::new(),
+            bytes: 0,
+            frames: Vec::new(),
+            file: None,
+            file_bytes: 0,
+            unsynced: false,
+            lost: false,
+        }
+    }
+
+    /// The delivery's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether it is of use to say what was stored before.
+    pub fn wants_befores(&self) -> bool {
+        !self.first_load && !self.lost
+    }
+
+    /// Takes a change, and what was stored under its key.
+    pub fn push(&mut self, change: Change, before: Option<Vec<u8>>) {
+        if !self.wants_befores() {
+            return;
+        }
+        self.bytes += change.encoded_bytes() + before.as_ref().map_or(0, Vec::len);
+        self.changes.push(change);
+        self.befores.push(before);
+        if self.changes.len() >= CHANGES_MAX || self.bytes >= BODY_BYTES_MAX {
+            self.frame();
+        }
+    }
+
+    /// As [`Recording::push`], of changes that somebody else keeps.
+    pub fn add(&mut self, changes: &[Change], befores: Vec<Option<Vec<u8>>>) {
+        if self.wants_befores() {
+            self.frame();
+            self.take_frames(images::frames(changes, befores));
+        }
+    }
+
+    fn frame(&mut self) {
+        let (changes, befores) =
+            (std::mem::take(&mut self.changes), std::mem::take(&mut self.befores));
+        self.bytes = 0;
+        if !changes.is_empty() {
+            self.take_frames(images::frames(&changes, befores));
+        }
+    }
+
+    fn take_frames(&mut self, frames: Vec<u8>) {
+        self.frames.extend_from_slice(&frames);
+        if self.frames.len() > BUFFER_BYTES {
+            self.try_to(Self::write);
+        }
+    }
+
+    /// Makes durable what was handed over so far. Call it before a change set is
+    /// committed.
+    pub fn secure(&mut self) {
+        self.frame();
+        let inline = !self.begun && self.file.is_none() && self.frames.len() <= INLINE_BYTES_MAX;
+        let mut text = None;
+        if inline {
+            let frames = std::mem::take(&mut self.frames);
+            text = (!frames.is_empty()).then(|| images::to_text(&frames));
+        } else {
+            self.try_to(Self::write);
+            self.try_to(Self::sync);
+        }
+        if !self.begun {
+            let begun = Event::Begun {
+                what: self.what.clone(),
+                base_seq: self.base_seq,
+                first_load: self.first_load,
+                images: text,
+            };
+            self.begun = self.history.append(&self.id, begun, true);
+            // Without its line, nobody would know what the images belong to.
+            if !self.begun {
+                self.give_up("its line cannot be written");
+            }
+        }
+    }
+
+    /// Notes that it is in, and what it did.
+    pub fn end(mut self, report: &ImportReport) {
+        let event = Event::Ended { what: self.what.clone(), report: report.clone() };
+        self.history.append(&self.id, event, false);
+        self.begun = true;
+    }
+
+    fn try_to(&mut self, work: fn(&mut Self) -> io::Result<()>) {
+        if !self.lost
+            && let Err(error) = work(self)
+        {
+            self.give_up(&error.to_string());
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if self.frames.is_empty() {
+            return Ok(());
+        }
+        let frames = std::mem::take(&mut self.frames);
+        let limits = self.history.limits;
+        self.file_bytes += frames.len() as u64;
+        if self.file_bytes > limits.bytes {
+            return Err(io::Error::other("it is larger than all deliveries together may be"));
+        }
+        if !self.store.has_room(frames.len()) {
+            return Err(io::Error::other("the disk is nearly full"));
+        }
+        self.make_room(limits.bytes - self.file_bytes)?;
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => {
+                let dir = &self.history.dir;
+                fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+                let mut options = OpenOptions::new();
+                options.write(true).create_new(true).mode(0o600);
+                let file = options.open(self.history.images_path(&self.id))?;
+                log::sync_dir(dir)?;
+                none.insert(file)
+            }
+        };
+        self.unsynced = true;
+        file.write_all(&frames)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        match &self.file {
+            Some(file) if self.unsynced => {
+                file.sync_data()?;
+                self.unsynced = false;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes what is too old, and the oldest files of others until they have
+    /// no more than so many bytes.
+    fn make_room(&self, bytes: u64) -> io::Result<()> {
+        let own = self.history.images_path(&self.id);
+        let mut files = Vec::new();
+        let entries = match fs::read_dir(&self.history.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            let ours = path.extension().is_some_and(|ending| ending == images::ENDING);
+            if ours && path != own {
+                let data = fs::metadata(&path)?;
+                files.push((data.modified()?, data.len(), path));
+            }
+        }
+        files.sort();
+        let mut total: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+        let age_max = self.history.limits.age_max();
+        for (modified, length, path) in files {
+            let old = modified.elapsed().is_ok_and(|age| age > age_max);
+            if old || total > bytes {
+                fs::remove_file(&path)?;
+                total -= length;
+            }
+        }
+        Ok(())
+    }
+
+    /// The delivery goes on, and cannot be taken back.
+    fn give_up(&mut self, why: &str) {
+        tracing::warn!(delivery = self.id, why, "what takes this delivery back cannot be kept");
+        self.lost = true;
+        self.remove_file();
+        (self.changes, self.befores, self.frames) = (Vec::new(), Vec::new(), Vec::new());
+    }
+
+    fn remove_file(&mut self) {
+        if self.file.take().is_some() {
+            // It is bounded, and goes with its age at the latest.
+            let _ = fs::remove_file(self.history.images_path(&self.id));
+        }
+    }
+}
+
+impl Drop for Recording<'_> {
+    /// Of a delivery that committed nothing there is nothing to take back.
+    fn drop(&mut self) {
+        if !self.begun {
+            self.remove_file();
+        }
+    }
+}
+
+/// What an import is, for the log.
+pub(in crate::ingest) fn describe(request: &crate::ingest::ImportRequest) -> Description {
+    Description {
+        dataset: request.dataset.clone(),
+        kind: if request.full { event::Kind::Full } else { event::Kind::Upsert },
+        file: Some(request.source.name().to_owned()),
+        author: request.approved.as_ref().map(|approval| approval.author.clone()),
+        undoes: None,
+    }
+}

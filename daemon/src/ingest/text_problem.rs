@@ -1,0 +1,125 @@
+//! Why a row of a format that is not split at the byte level is rejected:
+//! workbooks and JSON.
+//!
+//! Part of [`super::rows::RowProblem`]; readers in `crate::sources` find these, the
+//! report tells of them in Chinese and English. Not here: problems of text with
+//! separators.
+
+/// Why a row of a workbook or of JSON is rejected; the file goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TextProblem {
+    /// Cells to the right of the last column that has a label.
+    BeyondHeader {
+        /// Columns of the header.
+        expected: usize,
+        /// Cells of this row, up to the last one that is not empty.
+        found: usize,
+    },
+    /// Longer than a row may be (1 MiB).
+    TooLong,
+    /// A cell whose formula failed, such as `#N/A`.
+    ErrorCell {
+        /// The column, from 1.
+        column: usize,
+    },
+    /// JSON that is malformed within this element.
+    Syntax,
+    /// The file ends within this element.
+    Cut,
+    /// An element that is not an object.
+    NotAnObject,
+    /// An object or an array where a single value belongs.
+    Nested {
+        /// The column, from 1.
+        column: usize,
+    },
+    /// Two members of one object have the same name.
+    RepeatedName {
+        /// The column, from 1.
+        column: usize,
+    },
+    /// Bytes that are no character in the file's encoding.
+    Encoding {
+        /// The file's encoding.
+        encoding: &'static str,
+    },
+}
+
+impl TextProblem {
+    /// A stable name, kebab-case.
+    pub fn code(&self) -> &'static str {
+        match self {
+            TextProblem::BeyondHeader { .. } => "field-count",
+            TextProblem::TooLong => "row-too-long",
+            TextProblem::ErrorCell { .. } => "error-cell",
+            TextProblem::Syntax => "json-syntax",
+            TextProblem::Cut => "json-cut",
+            TextProblem::NotAnObject => "json-not-an-object",
+            TextProblem::Nested { .. } => "json-nested",
+            TextProblem::RepeatedName { .. } => "json-repeated-name",
+            TextProblem::Encoding { .. } => "encoding",
+        }
+    }
+
+    /// What is wrong and what to do, in Chinese.
+    pub fn zh(&self) -> String {
+        match self {
+            TextProblem::BeyondHeader { expected, found } => format!(
+                "表头有 {expected} 列，本行第 {found} 列还有内容；请为该列补上列名，或清除多余的单元格"
+            ),
+            TextProblem::TooLong => "本行超过 1 MiB；请检查单元格内容，或缺少的引号、括号".into(),
+            TextProblem::ErrorCell { column } => format!(
+                "第 {column} 列的公式出错（如 #N/A、#REF!）；请更正公式，或改为填写数值后重新交付"
+            ),
+            TextProblem::Syntax => "本条记录不是有效的 JSON；请从原系统重新导出".into(),
+            TextProblem::Cut => "文件在本条记录中间结束，可能没有传完；请重新导出并交付".into(),
+            TextProblem::NotAnObject => {
+                "本条记录不是 JSON 对象；每条记录须写成 {\"列名\": 值, …}".into()
+            }
+            TextProblem::Nested { column } => {
+                format!("第 {column} 个字段的值是嵌套的对象或数组；请展开为单个的值后重新导出")
+            }
+            TextProblem::RepeatedName { column } => {
+                format!("第 {column} 个字段在本条记录中出现两次；请只保留一个")
+            }
+            TextProblem::Encoding { encoding } => format!(
+                "本条记录含有不属于 {encoding} 编码的字节；请从原系统重新导出，或用 --encoding 指定编码"
+            ),
+        }
+    }
+
+    /// What is wrong and what to do, in English.
+    pub fn en(&self) -> String {
+        match self {
+            TextProblem::BeyondHeader { expected, found } => format!(
+                "the header has {expected} columns, and column {found} of this row is filled; give that column a label, or clear the cells"
+            ),
+            TextProblem::TooLong => {
+                "the row is longer than 1 MiB; look at its cells, or for a missing quote or bracket"
+                    .into()
+            }
+            TextProblem::ErrorCell { column } => format!(
+                "the formula in column {column} failed (as #N/A or #REF!); mend it or enter the value, and deliver the file again"
+            ),
+            TextProblem::Syntax => {
+                "this record is not valid JSON; export the file again from its system".into()
+            }
+            TextProblem::Cut => {
+                "the file ends within this record and may not be whole; export and deliver it again"
+                    .into()
+            }
+            TextProblem::NotAnObject => {
+                "this record is not a JSON object; write each as {\"label\": value, …}".into()
+            }
+            TextProblem::Nested { column } => format!(
+                "the value of field {column} is an object or an array; export single values"
+            ),
+            TextProblem::RepeatedName { column } => {
+                format!("field {column} occurs twice in this record; keep one of them")
+            }
+            TextProblem::Encoding { encoding } => format!(
+                "this record has bytes that are not {encoding}; export the file again, or name its encoding with --encoding"
+            ),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Where a JSON file's elements begin and end.
+//!
+//! Used by [`super::JsonFile`]. Brackets are counted outside of texts; nothing is
+//! understood. Invariants: an element that is handed on has at most
+//! [`ROW_BYTES_MAX`] bytes, of a longer one nothing is kept; each byte of the file
+//! is looked at once. A text cannot hold a line end in JSON, so an unclosed quote
+//! reaches no further than its line. Not here: what an element holds
+//! ([`super::object`]).
+
+use std::io;
+
+use super::{
+    bytes::Bytes,
+    object::Text,
+    shape::{Layout, Shape},
+};
+use crate::sources::texts::ROW_BYTES_MAX;
+
+/// What was found.
+pub(super) enum Element<'a> {
+    Value(Text<'a>),
+    /// An element that is longer than allowed.
+    TooLong {
+        line: u64,
+    },
+    /// The file ends within an element, or within the array.
+    Cut {
+        line: u64,
+    },
+}
+
+impl Element<'_> {
+    /// The physical line on which it begins, from 1.
+    pub(super) fn line(&self) -> u64 {
+        match self {
+            Element::Value(text) => text.line,
+            Element::TooLong { line } | Element::Cut { line } => *line,
+        }
+    }
+}
+
+pub(super) struct Elements {
+    bytes: Bytes,
+    shape: Shape,
+    /// Bytes of the buffer that belong to the element handed on last.
+    handed_on: usize,
+    ended: bool,
+}
+
+impl Elements {
+    pub(super) fn new(bytes: Bytes, shape: Shape) -> io::Result<Self> {
+        Self { bytes, shape, handed_on: 0, ended: false }.again()
+    }
+
+    /// The same from the first element on.
+    pub(super) fn again(self) -> io::Result<Self> {
+        let mut bytes = self.bytes.again()?;
+        // To the place behind the array's bracket.
+        let mut left = self.shape.begins_at;
+        while left > 0 && bytes.peek()?.is_some() {
+            let count = bytes.unread().len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            bytes.consume(count);
+            left -= count as u64;
+        }
+        Ok(Self { bytes, shape: self.shape, handed_on: 0, ended: false })
+    }
+
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.bytes.read()
+    }
+
+    #[cfg(test)]
+    pub(super) fn buffer_bytes(&self) -> usize {
+        self.bytes.buffer_bytes()
+    }
+
+    pub(super) fn encoding(&self) -> &'static str {
+        self.bytes.encoding()
+    }
+
+    /// The next element; none at the end.
+    pub(super) fn next(&mut self) -> io::Result<Option<Element<'_>>> {
+        self.bytes.consume(std::mem::take(&mut self.handed_on));
+        if self.ended || !self.skip_to_element()? {
+            self.ended = true;
+            return Ok(None);
+        }
+        if self.bytes.peek()?.is_none() {
+            self.ended = true;
+            return Ok(Some(Element::Cut { line: self.bytes.line() }));
+        }
+        let line = self.bytes.line();
+        let mut scan = Scan::new(self.shape.layout);
+        let (mut at, mut too_long) = (0, false);
+        loop {
+            let data = self.bytes.unread();
+            let end = scan.end(&data[at..]);
+            at += end.unwrap_or(data.len() - at);
+            let at_end = self.bytes.is_at_end() && at == data.len();
+            too_long |= at > ROW_BYTES_MAX;
+            if end.is_some() || (at_end && scan.may_end_here()) {
+                break;
+            }
+            if at_end {
+                self.bytes.consume(at);
+                self.ended = true;
+                return Ok(Some(Element::Cut { line }));
+            }
+            if too_long {
+                self.bytes.consume(at);
+                at = 0;
+            }
+            self.bytes.fill()?;
+        }
+        self.handed_on = at;
+        if too_long {
+            return Ok(Some(Element::TooLong { line }));
+        }
+        Ok(Some(Element::Value(Text { line, bytes: &self.bytes.unread()[..at] })))
+    }
+
+    /// Goes on to where an element begins; answers whether there may be one: at the
+    /// end of the file an array is cut, and lines are at their end.
+    fn skip_to_element(&mut self) -> io::Result<bool> {
+        loop {
+            match (self.bytes.peek()?, self.shape.layout) {
+                (Some(byte), _) if byte.is_ascii_whitespace() || byte == 0x1e => {}
+                (Some(b','), Layout::Array | Layout::Sequence) => {}
+                (Some(b']'), Layout::Array) => return Ok(false),
+                (Some(_), _) | (None, Layout::Array) => return Ok(true),
+                (None, _) => return Ok(false),
+            }
+            self.bytes.consume(1);
+        }
+    }
+}
+
+/// How far an element was looked at.
+struct Scan {
+    layout: Layout,
+    depth: u32,
+    in_text: bool,
+    escaped: bool,
+    /// A text was broken off by a line end, and nothing but blanks followed.
+    broken: bool,
+    begun: bool,
+}
+
+impl Scan {
+    fn new(layout: Layout) -> Self {
+        Self { layout, depth: 0, in_text: false, escaped: false, broken: false, begun: false }
+    }
+
+    /// Whether the file may end where nothing more was found: a line without its
+    /// end, a number at the end.
+    fn may_end_here(&self) -> bool {
+        self.layout == Layout::Lines || (self.depth == 0 && !self.in_text)
+    }
+
+    /// Where the element ends in what follows what was looked at before.
+    fn end(&mut self, data: &[u8]) -> Option<usize> {
+        if self.layout == Layout::Lines {
+            return data.iter().position(|byte| *byte == b'\n');
+        }
+        for (at, byte) in data.iter().enumerate() {
+            let begun = std::mem::replace(&mut self.begun, true);
+            if self.in_text {
+                match byte {
+                    b'\n' => (self.in_text, self.escaped, self.broken) = (false, false, true),
+                    _ if self.escaped => self.escaped = false,
+                    b'\\' => self.escaped = true,
+                    b'"' => {
+                        self.in_text = false;
+                        if self.depth == 0 {
+                            return Some(at + 1);
+                        }
+                    }
+                    _ => {}
+                }
+                continue;
+            }
+            if self.broken {
+                match byte {
+                    // The quote had swallowed the bracket that ends the element.
+                    b'{' | b']' if self.depth <= 1 => return Some(at),
+                    b',' | b' ' | b'\t' | b'\r' | b'\n' => continue,
+                    _ => self.broken = false,
+                }
+            }
+            match byte {
+                b'"' => self.in_text = true,
+                b'{' | b'[' => self.depth = self.depth.saturating_add(1),
+                b'}' | b']' if self.depth > 0 => {
+                    self.depth -= 1;
+                    if self.depth == 0 {
+                        return Some(at + 1);
+                    }
+                }
+                b',' if self.depth > 0 => {}
+                // Behind a number or a word. At its front it is an element by itself,
+                // so that there is an end to it.
+                b']' | b'}' | b',' if begun => return Some(at),
+                b']' | b'}' | b',' => return Some(at + 1),
+                _ if byte.is_ascii_whitespace() && self.depth == 0 => return Some(at),
+                _ => {}
+            }
+        }
+        None
+    }
+}

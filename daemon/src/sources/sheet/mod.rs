@@ -1,0 +1,191 @@
+//! Workbooks: `.xlsx`, `.xlsm`, `.xlsb`, `.xls` and `.ods`.
+//!
+//! [`Workbook::open`] learns the sheets' names and first rows, so that whoever
+//! knows the dataset can choose; [`Workbook::read`] then reads one sheet. Both
+//! have a child do it ([`super::child`]): the reader of these formats can be made
+//! to end its process by a file of 2 KB. What the child does is in [`reading`],
+//! [`inflate`] and [`cell`].
+//!
+//! Invariants: a row's number is the one that a spreadsheet shows; a cell's text
+//! is what a person sees in it, except that dates are ISO and numbers have no
+//! separators; a row with a failed formula is rejected, not stored. Of merged
+//! cells only the first has the value, as in the file.
+//!
+//! Not here: which columns a dataset wants.
+
+mod cell;
+pub(super) mod inflate;
+pub(super) mod reading;
+pub mod table;
+
+use std::fs::File;
+
+use super::{
+    child::{
+        Child, ChildError, Program, Task,
+        frames::{Fault, FrameError, Message, SheetRows},
+    },
+    texts::TextRows,
+};
+use crate::ingest::text_problem::TextProblem;
+
+/// Rows of each sheet that are looked at for its header: titles and notes above
+/// it take a few.
+pub const FRONT_ROWS: u32 = 20;
+/// Most bytes of all sheets' first rows: a row of a register has some hundred,
+/// and a workbook may have a thousand sheets.
+const FRONT_BYTES_MAX: usize = 16 << 20;
+
+/// One of the first rows of a sheet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrontRow {
+    /// The number that a spreadsheet shows, from 1.
+    pub line: u32,
+    /// Its texts, up to the last cell that is not empty.
+    pub cells: Vec<String>,
+}
+
+/// What is known of a sheet before it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SheetFront {
+    /// Its place in the workbook, from 0.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// People do not see it.
+    pub hidden: bool,
+    /// Its first rows that are not blank, [`FRONT_ROWS`] at most.
+    pub rows: Vec<FrontRow>,
+    /// It cannot be read.
+    pub fault: Option<Fault>,
+}
+
+/// A workbook whose sheets are known.
+#[derive(Debug)]
+pub struct Workbook {
+    file: File,
+    program: Program,
+    sheets: Vec<SheetFront>,
+}
+
+impl Workbook {
+    /// Learns what sheets there are.
+    pub fn open(file: File, program: Program) -> Result<Self, ChildError> {
+        let task = Task::SheetFronts { rows: FRONT_ROWS };
+        let mut child = Child::start(&program, &task, &file, None)?;
+        let (mut sheets, mut bytes): (Vec<SheetFront>, usize) = (Vec::new(), 0);
+        loop {
+            match (child.hear()?, sheets.last_mut()) {
+                (Message::Done, _) => break,
+                (Message::Sheet { name, hidden }, _) => {
+                    // Below the child's own limit on sheets.
+                    let index = sheets.len() as u32;
+                    bytes += name.len();
+                    sheets.push(SheetFront { index, name, hidden, rows: Vec::new(), fault: None });
+                }
+                (Message::Rows(rows), Some(sheet)) => {
+                    for row in rows.iter() {
+                        let cells: Vec<String> = row.cells().map(str::to_owned).collect();
+                        // A row's own size counts, too: cells may all be empty.
+                        bytes += cells.iter().map(|cell| cell.len() + 32).sum::<usize>() + 64;
+                        if sheet.rows.len() < FRONT_ROWS as usize {
+                            sheet.rows.push(FrontRow { line: row.line, cells });
+                        }
+                    }
+                }
+                (Message::BrokenSheet(fault), Some(sheet)) => sheet.fault = Some(fault),
+                _ => return Err(FrameError::Malformed("out of turn").into()),
+            }
+            if bytes > FRONT_BYTES_MAX {
+                return Err(ChildError::Fault(Fault::TooLarge));
+            }
+        }
+        Ok(Self { file, program, sheets })
+    }
+
+    /// All sheets, in the workbook's order.
+    pub fn sheets(&self) -> &[SheetFront] {
+        &self.sheets
+    }
+
+    /// Reads a sheet from the row below `header_line` on, as rows of `columns`
+    /// fields. Another sheet is read only after this one was dropped.
+    pub fn read(
+        &self,
+        index: u32,
+        header_line: u32,
+        columns: usize,
+    ) -> Result<SheetReader, ChildError> {
+        let child = Child::start(&self.program, &Task::Sheet { index }, &self.file, None)?;
+        Ok(SheetReader { child, last_line: header_line, header_line, columns })
+    }
+}
+
+/// A sheet that is being read.
+#[derive(Debug)]
+pub struct SheetReader {
+    child: Child,
+    header_line: u32,
+    /// Of the last row, which those after it lie below.
+    last_line: u32,
+    columns: usize,
+}
+
+impl SheetReader {
+    /// The next rows; none at the end of the sheet.
+    pub fn next_rows(&mut self) -> Result<TextRows, ChildError> {
+        let mut out = TextRows::default();
+        while !out.is_full() && !self.child.is_done() {
+            match self.child.hear()? {
+                Message::Done => {}
+                Message::Rows(rows) => self.take(&rows, &mut out)?,
+                _ => return Err(FrameError::Malformed("out of turn").into()),
+            }
+        }
+        Ok(out)
+    }
+
+    fn take(&mut self, rows: &SheetRows, out: &mut TextRows) -> Result<(), FrameError> {
+        for row in rows.iter().filter(|row| row.line > self.header_line) {
+            if row.line <= self.last_line {
+                return Err(FrameError::Malformed("rows that go back"));
+            }
+            self.last_line = row.line;
+            let line = row.line.into();
+            let problem = match row.error_column {
+                _ if row.too_long => Some(TextProblem::TooLong),
+                Some(column) => Some(TextProblem::ErrorCell { column }),
+                None if row.len() > self.columns => {
+                    Some(TextProblem::BeyondHeader { expected: self.columns, found: row.len() })
+                }
+                None => None,
+            };
+            match problem {
+                Some(problem) => out.push_malformed(line, problem, &as_line(row.cells())),
+                None => out.push(line, self.columns, row.cells()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A row's cells as a line of CSV, for whoever has to mend it.
+fn as_line<'c>(cells: impl Iterator<Item = &'c str>) -> String {
+    let mut line = String::new();
+    for (at, cell) in cells.enumerate() {
+        if at > 0 {
+            line.push(',');
+        }
+        if cell.contains([',', '"', '\n', '\r']) {
+            line.push('"');
+            line.push_str(&cell.replace('"', "\"\""));
+            line.push('"');
+        } else {
+            line.push_str(cell);
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,319 @@
+//! What the child does with a workbook: cells to rows of texts.
+//!
+//! Called by [`super::super::child::Task::run`]. Sheets of `.xlsx` and `.xlsb`
+//! are read cell by cell; those of `.xls` and `.ods` are held in memory by their
+//! reader, within the child's limit.
+//!
+//! Invariants: a workbook is opened only after its parts were unpacked once
+//! ([`inflate`]); rows go up; a row that is empty is not told of; of what is
+//! wrong only a [`Fault`] is told, since the reader's words quote the file.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read as _, Seek as _, Write},
+};
+
+use calamine::{
+    Data, DataRef, Ods, OdsError, Range, Reader, Sheet, SheetType, SheetVisible, Xls, XlsError,
+    Xlsb, XlsbError, Xlsx, XlsxError,
+};
+
+use super::{
+    super::{
+        child::{
+            Stop,
+            frames::{Fault, Message, SheetRows},
+        },
+        texts::COLUMNS_MAX,
+    },
+    cell, inflate,
+};
+
+/// Most sheets of a workbook: a file of one sheet a day for years has as many.
+const SHEETS_MAX: usize = 1024;
+
+/// Tells of every sheet and its first rows.
+pub(in super::super) fn fronts(file: File, rows: u32, answer: &mut dyn Write) -> Result<(), Stop> {
+    let mut workbook = Workbook::open(file)?;
+    for sheet in workbook.sheets()? {
+        let (hidden, name) = (sheet.visible != SheetVisible::Visible, sheet.name.clone());
+        send(&Message::Sheet { name, hidden }, answer)?;
+        match workbook.rows(&sheet.name, &mut Rows::new(answer, rows)) {
+            Ok(()) => {}
+            // One sheet that cannot be read says nothing of the others.
+            Err(Stop::Fault(fault)) => send(&Message::BrokenSheet(fault), answer)?,
+            Err(stop) => return Err(stop),
+        }
+    }
+    Ok(())
+}
+
+/// Tells all rows of one sheet.
+pub(in super::super) fn sheet(file: File, index: u32, answer: &mut dyn Write) -> Result<(), Stop> {
+    let mut workbook = Workbook::open(file)?;
+    let sheets = workbook.sheets()?;
+    let sheet = sheets.get(index as usize).ok_or(Fault::Gone)?;
+    workbook.rows(&sheet.name, &mut Rows::new(answer, u32::MAX))
+}
+
+fn send(message: &Message, answer: &mut dyn Write) -> Result<(), Stop> {
+    message.write(answer).map_err(Stop::Answer)
+}
+
+/// Whatever format it has.
+enum Workbook {
+    Xlsx(Box<Xlsx<BufReader<File>>>),
+    Xlsb(Box<Xlsb<BufReader<File>>>),
+    Xls(Box<Xls<BufReader<File>>>),
+    Ods(Box<Ods<BufReader<File>>>),
+}
+
+impl Workbook {
+    fn open(mut file: File) -> Result<Self, Stop> {
+        let mut front = [0; 4];
+        file.rewind().map_err(|_| Fault::Io)?;
+        file.read_exact(&mut front).map_err(|_| Fault::Damaged)?;
+        file.rewind().map_err(|_| Fault::Io)?;
+        let mut file = BufReader::new(file);
+        if front == *b"\xd0\xcf\x11\xe0" {
+            let workbook = Xls::new(file).map_err(|error| match error {
+                XlsError::Password => Fault::Encrypted,
+                XlsError::Io(error) => fault_of(&error),
+                _ => Fault::Damaged,
+            })?;
+            return Ok(Workbook::Xls(Box::new(workbook)));
+        }
+        let parts = inflate::check(&mut file, inflate::LIMITS)?;
+        file.rewind().map_err(|_| Fault::Io)?;
+        Ok(if parts.open_document {
+            let workbook = Ods::new(file).map_err(|error| match error {
+                OdsError::Password => Fault::Encrypted,
+                OdsError::CellLimitExceeded { .. } => Fault::TooLarge,
+                OdsError::Io(error) => fault_of(&error),
+                _ => Fault::Damaged,
+            })?;
+            Workbook::Ods(Box::new(workbook))
+        } else if parts.binary {
+            let workbook = Xlsb::new(file).map_err(|error| match error {
+                XlsbError::Password => Fault::Encrypted,
+                XlsbError::Io(error) => fault_of(&error),
+                _ => Fault::Damaged,
+            })?;
+            Workbook::Xlsb(Box::new(workbook))
+        } else {
+            let workbook = Xlsx::new(file).map_err(|error| match error {
+                XlsxError::Password => Fault::Encrypted,
+                XlsxError::Io(error) => fault_of(&error),
+                _ => Fault::Damaged,
+            })?;
+            Workbook::Xlsx(Box::new(workbook))
+        })
+    }
+
+    /// All sheets that have cells; charts and macros have none.
+    fn sheets(&self) -> Result<Vec<Sheet>, Fault> {
+        let all = match self {
+            Workbook::Xlsx(workbook) => workbook.sheets_metadata(),
+            Workbook::Xlsb(workbook) => workbook.sheets_metadata(),
+            Workbook::Xls(workbook) => workbook.sheets_metadata(),
+            Workbook::Ods(workbook) => workbook.sheets_metadata(),
+        };
+        let sheets: Vec<Sheet> =
+            all.iter().filter(|sheet| sheet.typ == SheetType::WorkSheet).cloned().collect();
+        if sheets.len() > SHEETS_MAX { Err(Fault::TooMany) } else { Ok(sheets) }
+    }
+
+    fn rows(&mut self, name: &str, rows: &mut Rows<'_>) -> Result<(), Stop> {
+        match self {
+            Workbook::Xlsx(workbook) => {
+                let mut cells = match workbook.worksheet_cells_reader(name) {
+                    Ok(cells) => cells,
+                    // Of a kind that the workbook calls a sheet all the same.
+                    Err(XlsxError::NotAWorksheet(_)) => return rows.finish(),
+                    Err(_) => return Err(Fault::Damaged.into()),
+                };
+                let zeros: Vec<usize> = cells
+                    .styles()
+                    .iter()
+                    .map(|style| &style.number_format)
+                    .map(|format| format.as_ref().map_or(0, |one| cell::zeros_of(&one.format_code)))
+                    .collect();
+                while let Some((cell, style)) =
+                    cells.next_cell_with_style_id().map_err(|_| Fault::Damaged)?
+                {
+                    let zeros = zeros.get(style).copied().unwrap_or_default();
+                    let (row, column) = cell.get_position();
+                    if !rows.cell(row, column, cell.get_value(), zeros)? {
+                        return rows.finish();
+                    }
+                }
+            }
+            Workbook::Xlsb(workbook) => {
+                let mut cells =
+                    workbook.worksheet_cells_reader(name).map_err(|_| Fault::Damaged)?;
+                while let Some(cell) = cells.next_cell().map_err(|_| Fault::Damaged)? {
+                    let (row, column) = cell.get_position();
+                    if !rows.cell(row, column, cell.get_value(), 0)? {
+                        return rows.finish();
+                    }
+                }
+            }
+            Workbook::Xls(workbook) => {
+                let range = workbook.worksheet_range(name).map_err(|_| Fault::Damaged)?;
+                whole(&range, rows)?;
+            }
+            Workbook::Ods(workbook) => {
+                let range = workbook.worksheet_range(name).map_err(|_| Fault::Damaged)?;
+                whole(&range, rows)?;
+            }
+        }
+        rows.finish()
+    }
+}
+
+fn whole(range: &Range<Data>, rows: &mut Rows<'_>) -> Result<(), Stop> {
+    let (first_row, first_column) = range.start().unwrap_or_default();
+    for (row, column, value) in range.used_cells() {
+        // Both came from 32 bits.
+        let (row, column) = (first_row + row as u32, first_column + column as u32);
+        if !rows.owned_cell(row, column, value)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn fault_of(error: &io::Error) -> Fault {
+    // The reader also calls a file that is cut an error of reading.
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+            Fault::Damaged
+        }
+        _ => Fault::Io,
+    }
+}
+
+/// Cells on their way to frames.
+struct Rows<'a> {
+    answer: &'a mut dyn Write,
+    /// Rows that are still wanted.
+    left: u32,
+    /// The row that cells are being added to, from 0.
+    row: Option<u32>,
+    /// Its texts by column; empty ones beyond the last that is filled.
+    cells: Vec<String>,
+    /// Columns that are filled, from the first.
+    filled: usize,
+    /// The first column, from 1, whose formula failed.
+    error: Option<usize>,
+    /// A cell lies further to the right than columns are counted.
+    too_wide: bool,
+    batch: SheetRows,
+}
+
+impl<'a> Rows<'a> {
+    fn new(answer: &'a mut dyn Write, rows: u32) -> Self {
+        Self {
+            answer,
+            left: rows,
+            row: None,
+            cells: Vec::new(),
+            filled: 0,
+            error: None,
+            too_wide: false,
+            batch: SheetRows::default(),
+        }
+    }
+
+    /// Takes a cell; answers whether more are wanted.
+    fn cell(
+        &mut self,
+        row: u32,
+        column: u32,
+        value: &DataRef<'_>,
+        zeros: usize,
+    ) -> Result<bool, Stop> {
+        self.take(row, column, |out| cell::write(value, zeros, out))
+    }
+
+    fn owned_cell(&mut self, row: u32, column: u32, value: &Data) -> Result<bool, Stop> {
+        self.take(row, column, |out| cell::write_owned(value, out))
+    }
+
+    fn take(
+        &mut self,
+        row: u32,
+        column: u32,
+        write: impl FnOnce(&mut String) -> bool,
+    ) -> Result<bool, Stop> {
+        if self.row != Some(row) {
+            if self.row.is_some_and(|before| before > row) {
+                return Err(Fault::Damaged.into());
+            }
+            self.end_row()?;
+            if self.left == 0 {
+                return Ok(false);
+            }
+            self.row = Some(row);
+        }
+        let column = column as usize;
+        if column >= COLUMNS_MAX {
+            let mut text = String::new();
+            write(&mut text);
+            self.too_wide |= !text.is_empty();
+            return Ok(true);
+        }
+        if self.cells.len() <= column {
+            self.cells.resize_with(column + 1, String::new);
+        }
+        let text = &mut self.cells[column];
+        text.clear();
+        if write(text) {
+            self.error = Some(self.error.map_or(column + 1, |first| first.min(column + 1)));
+        }
+        if !text.is_empty() {
+            self.filled = self.filled.max(column + 1);
+        }
+        Ok(true)
+    }
+
+    fn end_row(&mut self) -> Result<(), Stop> {
+        let filled = std::mem::take(&mut self.filled);
+        let (error, too_wide) = (self.error.take(), std::mem::take(&mut self.too_wide));
+        if let Some(row) = self.row.take()
+            && (filled > 0 || too_wide)
+        {
+            let line = row.saturating_add(1);
+            if too_wide {
+                let many = std::iter::repeat_n("", COLUMNS_MAX + 1);
+                self.batch.push(line, None, many);
+            } else {
+                self.batch.push(line, error, self.cells[..filled].iter().map(String::as_str));
+            }
+            self.left -= 1;
+            if self.batch.is_full() {
+                self.hand_over()?;
+            }
+        }
+        self.cells[..filled].iter_mut().for_each(String::clear);
+        Ok(())
+    }
+
+    fn hand_over(&mut self) -> Result<(), Stop> {
+        if !self.batch.is_empty() {
+            // The rows themselves are needed no more, their room is.
+            let rows = Message::Rows(std::mem::take(&mut self.batch));
+            send(&rows, self.answer)?;
+            if let Message::Rows(rows) = rows {
+                self.batch = rows;
+                self.batch.clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), Stop> {
+        self.end_row()?;
+        self.hand_over()
+    }
+}

@@ -1,0 +1,267 @@
+//! A workbook as the pipeline sees it: the sheets whose header fits the dataset.
+//!
+//! Used by [`crate::sources::file`]. Invariants: a sheet that people do not see is
+//! read only if it was named; every sheet that is left out though it holds
+//! something is told of; sheets that are read have the same fields, so that a
+//! missing column means the same for all of them. A child runs only while rows of
+//! its sheet are read.
+
+use std::{fs::File, sync::Arc};
+
+use protocol::schema::Schema;
+
+use super::{
+    super::{child::Program, error::Told},
+    FrontRow, SheetFront, SheetReader, Workbook,
+};
+use crate::ingest::{
+    map::{HeaderError, Mapping},
+    rows::Place,
+    source::{Rows, SourceError, Summary, Table},
+};
+
+/// What somebody said about a workbook.
+#[derive(Debug, Clone, Copy)]
+pub struct Options<'a> {
+    /// The sheet that is meant.
+    pub sheet: Option<&'a str>,
+    /// Labels of columns that are passed over.
+    pub ignored: &'a [String],
+}
+
+/// Opens a workbook.
+pub fn open(
+    name: &str,
+    file: File,
+    bytes_total: u64,
+    options: Options<'_>,
+    program: Program,
+    schema: &Schema,
+) -> Result<SheetTable, SourceError> {
+    let workbook = Workbook::open(file, program).map_err(|error| told(name, &error))?;
+    let (chosen, left_out) = choose(name, workbook.sheets(), options, schema)?;
+    let parts = chosen.iter().map(|sheet| sheet.name.clone()).collect();
+    let summary = Summary { parts, cut: false, left_out };
+    let name = name.to_owned();
+    Ok(SheetTable { name, workbook, chosen, at: 0, reader: None, summary, bytes_total })
+}
+
+fn told(name: &str, error: &super::super::child::ChildError) -> SourceError {
+    let told = Box::new(Told(format!("{name}: {error}")));
+    if error.is_passing() { SourceError::Access(told) } else { SourceError::Content(told) }
+}
+
+/// A sheet that is read.
+#[derive(Debug)]
+struct Chosen {
+    index: u32,
+    name: String,
+    /// The row of its header.
+    line: u32,
+    header: Vec<String>,
+    mapping: Arc<Mapping>,
+}
+
+/// The sheets to be read, and what is to be told of the others.
+fn choose(
+    name: &str,
+    sheets: &[SheetFront],
+    options: Options<'_>,
+    schema: &Schema,
+) -> Result<(Vec<Chosen>, Vec<String>), SourceError> {
+    let wanted = options.sheet;
+    let is_wanted = |sheet: &SheetFront| {
+        wanted.is_none_or(|wanted| sheet.name.trim().eq_ignore_ascii_case(wanted.trim()))
+    };
+    if let Some(wanted) = wanted
+        && !sheets.iter().any(is_wanted)
+    {
+        let names: Vec<&str> = sheets.iter().map(|sheet| sheet.name.as_str()).collect();
+        let (zh, en) = (names.join("”“"), names.join("', '"));
+        return Err(SourceError::Content(Box::new(Told(format!(
+            "{name}: 没有名为“{wanted}”的工作表，现有“{zh}” / there is no sheet '{wanted}', there are '{en}'"
+        )))));
+    }
+    let (mut chosen, mut left_out): (Vec<Chosen>, Vec<String>) = (Vec::new(), Vec::new());
+    let mut nearest: Option<(usize, SourceError)> = None;
+    for sheet in sheets.iter().filter(|sheet| is_wanted(sheet)) {
+        let shown = &sheet.name;
+        let seen = wanted.is_some() || !sheet.hidden;
+        if let Some(fault) = &sheet.fault {
+            if seen {
+                left_out
+                    .push(format!("工作表“{shown}”未读取 / sheet '{shown}' was not read: {fault}"));
+            }
+            continue;
+        }
+        match header_of(&sheet.rows, options.ignored, schema) {
+            Ok(_) if !seen => left_out.push(format!(
+                "工作表“{shown}”是隐藏的，未读取；如需读取请用 --sheet 指定 / sheet '{shown}' is hidden and was not read: name it with --sheet if it is wanted"
+            )),
+            Ok(Found { line, labels: header, mapping }) => {
+                let (index, name, mapping) = (sheet.index, shown.clone(), Arc::new(mapping));
+                chosen.push(Chosen { index, name, line, header, mapping });
+            }
+            Err(Some((matched, problem))) if seen => {
+                left_out.push(format!(
+                    "工作表“{shown}”的表头与数据集不符，未读取 / the header of sheet '{shown}' does not fit the dataset, so it was not read"
+                ));
+                if nearest.as_ref().is_none_or(|(most, _)| matched > *most) {
+                    let name = format!("{name} [{shown}]");
+                    nearest = Some((matched, SourceError::Header { name, problem: Box::new(problem) }));
+                }
+            }
+            Err(_) => {}
+        }
+    }
+    let Some(first) = chosen.first() else {
+        if let Some((_, error)) = nearest {
+            return Err(error);
+        }
+        let error = match left_out.is_empty() {
+            true => format!(
+                "{name} 的工作表都是空的：第一行必须是列名 / the sheets of {name} are empty: the first row has to name the columns"
+            ),
+            false => format!("{name}: {}", left_out.join("; ")),
+        };
+        let told = Box::new(Told(error));
+        return Err(if left_out.is_empty() {
+            SourceError::Empty(told)
+        } else {
+            SourceError::Content(told)
+        });
+    };
+    if chosen.len() > Place::PARTS_MAX {
+        return Err(SourceError::Content(Box::new(Told(format!(
+            "{name}: 有 {} 个工作表符合数据集，最多读取 {} 个；请用 --sheet 指定，或分成几个文件 / \
+             {} sheets fit the dataset, at most {} are read: name one with --sheet, or deliver several files",
+            chosen.len(),
+            Place::PARTS_MAX,
+            chosen.len(),
+            Place::PARTS_MAX
+        )))));
+    }
+    if let Some(other) = chosen.iter().find(|sheet| !sheet.mapping.has_fields_of(&first.mapping)) {
+        return Err(SourceError::Content(Box::new(Told(format!(
+            "{name}: 工作表“{}”与“{}”的列不同，不能一起读取；请用 --sheet 指定一个，或统一各表的列 / \
+             sheets '{}' and '{}' have different columns and cannot be read together: name one with --sheet, or give both the same columns",
+            first.name, other.name, first.name, other.name
+        )))));
+    }
+    Ok((chosen, left_out))
+}
+
+/// A header that fits.
+struct Found {
+    line: u32,
+    labels: Vec<String>,
+    mapping: Mapping,
+}
+
+/// The sheet's row whose labels fit the dataset best, as in a CSV file. If none
+/// does, the one that comes nearest, with what is wrong with it and how many fields
+/// it names; none if the sheet is empty.
+fn header_of(
+    rows: &[FrontRow],
+    ignored: &[String],
+    schema: &Schema,
+) -> Result<Found, Option<(usize, HeaderError)>> {
+    let labels_of = |row: &FrontRow| -> Vec<String> {
+        row.cells.iter().map(|cell| cell.trim().to_owned()).collect()
+    };
+    let mut best: Option<Found> = None;
+    let mut nearest: Option<(usize, &FrontRow)> = None;
+    for row in rows {
+        let labels = labels_of(row);
+        match Mapping::try_new(&labels, schema, ignored) {
+            Ok(mapping) => {
+                let known = mapping.columns().len();
+                if best.as_ref().is_none_or(|best| known > best.mapping.columns().len()) {
+                    best = Some(Found { line: row.line, labels, mapping });
+                }
+            }
+            Err(known) => {
+                if nearest.is_none_or(|(most, _)| known > most) {
+                    nearest = Some((known, row));
+                }
+            }
+        }
+    }
+    best.ok_or_else(|| {
+        let (known, row) = nearest?;
+        let mut problem = Mapping::new(&labels_of(row), schema, ignored).err()?;
+        let (line, tried) = (row.line, rows.len());
+        problem.looked = Some((
+            format!("在前 {tried} 个非空行中，第 {line} 行最接近"),
+            format!("row {line} comes nearest among the first {tried} that are not blank"),
+        ));
+        Some((known, problem))
+    })
+}
+
+/// A workbook that is being read.
+#[derive(Debug)]
+pub struct SheetTable {
+    name: String,
+    workbook: Workbook,
+    chosen: Vec<Chosen>,
+    /// The sheet that rows come from.
+    at: usize,
+    reader: Option<SheetReader>,
+    summary: Summary,
+    bytes_total: u64,
+}
+
+impl Table for SheetTable {
+    fn mapping(&self) -> &Arc<Mapping> {
+        // There is one at least, or there would be no table.
+        &self.chosen[0].mapping
+    }
+
+    fn reading(&self) -> Vec<String> {
+        let mut reading = vec!["workbook".to_owned()];
+        for sheet in &self.chosen {
+            reading.push(sheet.name.clone());
+            reading.extend(sheet.header.iter().cloned());
+        }
+        reading
+    }
+
+    fn bytes_total(&self) -> u64 {
+        self.bytes_total
+    }
+
+    fn bytes_read(&self) -> u64 {
+        // How far the child has come it does not say: sheets that are done count.
+        self.bytes_total * self.at as u64 / self.chosen.len() as u64
+    }
+
+    fn next_rows(&mut self) -> Result<Box<dyn Rows>, SourceError> {
+        let last = self.chosen.len() - 1;
+        loop {
+            let sheet = &self.chosen[self.at.min(last)];
+            let fail = |error| told(&format!("{} [{}]", self.name, sheet.name), &error);
+            let mut rows = super::TextRows::default();
+            if self.at <= last {
+                let reader = match &mut self.reader {
+                    Some(reader) => reader,
+                    empty => empty.insert(
+                        self.workbook
+                            .read(sheet.index, sheet.line, sheet.header.len())
+                            .map_err(fail)?,
+                    ),
+                };
+                rows = reader.next_rows().map_err(fail)?;
+            }
+            if !rows.is_empty() || self.at > last {
+                return Ok(rows.mapped(self.at.min(last), sheet.mapping.clone()));
+            }
+            self.reader = None;
+            self.at += 1;
+        }
+    }
+
+    fn summary(&self) -> Summary {
+        self.summary.clone()
+    }
+}

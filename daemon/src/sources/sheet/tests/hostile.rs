@@ -1,0 +1,105 @@
+//! Workbooks that are cut, lie about their sizes, or were made to cost much. Those
+//! that end their reader's process are in `tests/tests/e2e`, where there is one.
+
+use std::io::Cursor;
+
+use super::{
+    super::inflate::{Limits, check},
+    made::{archive, xlsx_of},
+    *,
+};
+
+fn fault(bytes: &[u8]) -> Option<Fault> {
+    match Workbook::open(file(bytes), program()) {
+        Err(ChildError::Fault(fault)) => Some(fault),
+        Err(error) => panic!("{error}"),
+        Ok(workbook) => workbook.sheets().iter().find_map(|sheet| sheet.fault),
+    }
+}
+
+const SHEET: &str = "<?xml version=\"1.0\"?><worksheet><dimension ref=\"A1:XFD1048576\"/><sheetData>\
+    <row r=\"1\"><c r=\"A1\" t=\"inlineStr\"><is><t>代码</t></is></c></row>\
+    <row r=\"1048576\"><c r=\"XFD1048576\"><v>1</v></c></row></sheetData></worksheet>";
+
+#[test]
+fn a_workbook_that_is_cut_is_refused() {
+    let whole = xlsx_of(SHEET, "<sst/>");
+    for length in [0, 3, 4, 30, whole.len() / 2, whole.len() - 1] {
+        assert_eq!(fault(&whole[..length]), Some(Fault::Damaged), "{length}");
+    }
+    for length in [512, 1024, TYPED_XLS.len() / 2] {
+        assert_eq!(fault(&TYPED_XLS[..length]), Some(Fault::Damaged), "{length}");
+    }
+    let mut flipped = whole.clone();
+    let at = whole.windows(9).position(|part| part == b"sheet1.xm").unwrap() + 20;
+    flipped[at] ^= 0xff;
+    assert_eq!(fault(&flipped), Some(Fault::Damaged));
+}
+
+#[test]
+fn a_cell_far_away_costs_its_row() {
+    let workbook = open(&xlsx_of(SHEET, "<sst/>"));
+    assert_eq!(rows(&workbook, 0, 1, 1), [(1_048_576, Err("row-too-long"))]);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_or_costs_its_sheet() {
+    let of = |rows: &str| {
+        let sheet = format!("<worksheet><sheetData>{rows}</sheetData></worksheet>");
+        fault(&xlsx_of(&sheet, "<sst count=\"1000\" uniqueCount=\"1000\"><si><t>a</t></si></sst>"))
+    };
+    assert_eq!(of("<row r=\"1\"><c r=\"A1\" t=\"s\"><v>0</v></c></row>"), None);
+    // A text that is not there, a row that goes back, a place that is none.
+    assert_eq!(of("<row r=\"1\"><c r=\"A1\" t=\"s\"><v>1</v></c></row>"), Some(Fault::Damaged));
+    let back =
+        "<row r=\"2\"><c r=\"A2\"><v>1</v></c></row><row r=\"1\"><c r=\"A1\"><v>1</v></c></row>";
+    assert_eq!(of(back), Some(Fault::Damaged));
+    assert_eq!(of("<row r=\"0\"><c r=\"A0\"><v>1</v></c></row>"), Some(Fault::Damaged));
+}
+
+#[test]
+fn a_long_cell_costs_its_row() {
+    let long = "x".repeat(super::super::super::texts::ROW_BYTES_MAX + 1);
+    let sheet = format!(
+        "<worksheet><sheetData><row r=\"1\"><c r=\"A1\" t=\"str\"><v>a</v></c></row>\
+         <row r=\"2\"><c r=\"A2\" t=\"str\"><v>{long}</v></c></row>\
+         <row r=\"3\"><c r=\"A3\" t=\"str\"><v>b</v></c></row></sheetData></worksheet>"
+    );
+    let workbook = open(&xlsx_of(&sheet, "<sst/>"));
+    assert_eq!(rows(&workbook, 0, 1, 1), [(2, Err("row-too-long")), row(3, &["b"])]);
+}
+
+#[test]
+fn what_parts_unpack_to_is_measured_and_not_believed() {
+    let zeros = vec![b' '; 100_000];
+    let bytes = archive(&[("xl/worksheets/sheet1.xml", &zeros), ("xl/sharedStrings.xml", b"x")]);
+    let limits = |sheets_bytes, others_bytes| Limits { parts: 2, sheets_bytes, others_bytes };
+    let check = |bytes: &[u8], limits| check(Cursor::new(bytes), limits).map(drop);
+    assert_eq!(check(&bytes, limits(100_000, 1)), Ok(()));
+    assert_eq!(check(&bytes, limits(99_999, 1)), Err(Fault::TooLarge));
+    assert_eq!(check(&bytes, limits(100_000, 0)), Err(Fault::TooLarge));
+    assert_eq!(check(&bytes, Limits { parts: 1, ..limits(100_000, 1) }), Err(Fault::TooMany));
+    // The directory says less than there is, which a reader that believes it
+    // would take memory for.
+    let mut lying = bytes.clone();
+    let size = 100_000u32.to_le_bytes();
+    let places: Vec<usize> = (0..lying.len() - 4).filter(|at| lying[*at..at + 4] == size).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        lying[at..at + 4].copy_from_slice(&10u32.to_le_bytes());
+    }
+    assert_ne!(check(&lying, limits(1000, 1000)), Ok(()));
+}
+
+#[test]
+fn fronts_of_many_sheets_have_a_limit() {
+    let mut book = xlsx::Workbook::new();
+    for _ in 0..40 {
+        let sheet = book.add_worksheet();
+        for row in 0..20 {
+            sheet.write(row, 0, "x".repeat(30_000)).unwrap();
+        }
+    }
+    let bytes = book.save_to_buffer().unwrap();
+    assert_eq!(fault(&bytes), Some(Fault::TooLarge));
+}

@@ -1,0 +1,181 @@
+//! Workbooks as texts: what a person sees comes out, whatever wrote the file.
+
+mod hostile;
+mod made;
+
+use std::{fs::File, io::Write as _};
+
+use rust_xlsxwriter as xlsx;
+
+use super::*;
+use crate::sources::child::finish;
+use made::{ods, xlsb};
+
+const TYPED_XLS: &[u8] =
+    include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/workbooks/typed.xls"));
+const EPOCH_1904_XLS: &[u8] = include_bytes!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../tests/fixtures/workbooks/epoch-1904.xls"
+));
+
+/// A thread in the child's place.
+fn program() -> Program {
+    Program::Thread(|task, input, answer, _| {
+        let done = match task {
+            Task::SheetFronts { rows } => reading::fronts(input, *rows, answer),
+            Task::Sheet { index } => reading::sheet(input, *index, answer),
+            _ => Err(Fault::Internal.into()),
+        };
+        finish(done, answer)
+    })
+}
+
+/// A file without a name.
+fn file(bytes: &[u8]) -> File {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    file
+}
+
+fn open(bytes: &[u8]) -> Workbook {
+    Workbook::open(file(bytes), program()).unwrap()
+}
+
+type Shown = Vec<(u64, Result<Vec<String>, &'static str>)>;
+
+/// All rows below `header_line`.
+fn rows(workbook: &Workbook, index: u32, header_line: u32, columns: usize) -> Shown {
+    let mut reader = workbook.read(index, header_line, columns).unwrap();
+    let mut all = Vec::new();
+    loop {
+        let rows = reader.next_rows().unwrap();
+        if rows.is_empty() {
+            return all;
+        }
+        all.extend(rows.shown());
+    }
+}
+
+fn row(line: u64, cells: &[&str]) -> (u64, Result<Vec<String>, &'static str>) {
+    (line, Ok(cells.iter().map(|cell| (*cell).to_owned()).collect()))
+}
+
+#[test]
+fn cells_of_an_xlsx_are_what_a_person_sees() {
+    let mut book = xlsx::Workbook::new();
+    let format = |code: &str| xlsx::Format::new().set_num_format(code);
+    let sheet = book.add_worksheet().set_name("名单").unwrap();
+    for (column, label) in ["代码", "数", "日期", "标志", "公式", "富文本"].iter().enumerate()
+    {
+        sheet.write(0, column as u16, *label).unwrap();
+    }
+    sheet.write(1, 0, "007").unwrap();
+    sheet.write(1, 1, 5245.0).unwrap();
+    let date = xlsx::ExcelDateTime::from_ymd(2019, 3, 1).unwrap();
+    sheet.write_with_format(1, 2, &date, &format("yyyy\"年\"m\"月\"d\"日\"")).unwrap();
+    sheet.write(1, 3, true).unwrap();
+    sheet.write(1, 4, xlsx::Formula::new("=B2*2").set_result("10490")).unwrap();
+    let bold = xlsx::Format::new().set_bold();
+    let rich = [(&bold, "合成"), (&xlsx::Format::default(), "企业, \"甲\"\n乙")];
+    sheet.write_rich_string(1, 5, &rich).unwrap();
+    // Row 3 is blank.
+    sheet.write_with_format(3, 0, 7, &format("000000")).unwrap();
+    sheet.write(3, 1, 914_101_001_700_014_000.0).unwrap();
+    let moment = xlsx::ExcelDateTime::parse_from_str("2019-03-01T10:20:30").unwrap();
+    sheet.write_with_format(3, 2, &moment, &format("yyyy-mm-dd hh:mm:ss")).unwrap();
+    // Formats without content to the right and below.
+    sheet.write_blank(3, 9, &bold).unwrap();
+    sheet.write_blank(99, 0, &bold).unwrap();
+    sheet.write(4, 0, xlsx::Formula::new("=NA()").set_result("#N/A")).unwrap();
+    sheet.merge_range(5, 0, 6, 0, "合并", &bold).unwrap();
+    sheet.write(5, 1, 0.1).unwrap();
+    sheet.write(6, 1, 1).unwrap();
+    sheet.write(7, 7, "多").unwrap();
+    book.add_worksheet().set_name("隐藏").unwrap().set_hidden(true).write(0, 0, "x").unwrap();
+    let workbook = open(&book.save_to_buffer().unwrap());
+    let sheets: Vec<(&str, bool)> =
+        workbook.sheets().iter().map(|sheet| (sheet.name.as_str(), sheet.hidden)).collect();
+    assert_eq!(sheets, [("名单", false), ("隐藏", true)]);
+    assert_eq!(workbook.sheets()[0].rows[0].cells[0], "代码");
+    assert_eq!(
+        rows(&workbook, 0, 1, 6),
+        [
+            row(2, &["007", "5245", "2019-03-01", "TRUE", "10490", "合成企业, \"甲\"\n乙"]),
+            row(4, &["000007", "914101001700014000", "2019-03-01 10:20:30", "", "", ""]),
+            (5, Err("error-cell")),
+            row(6, &["合并", "0.1", "", "", "", ""]),
+            row(7, &["", "1", "", "", "", ""]),
+            (8, Err("field-count")),
+        ]
+    );
+}
+
+#[test]
+fn cells_of_an_xls_are_what_a_person_sees() {
+    let workbook = open(TYPED_XLS);
+    let sheets: Vec<(&str, bool, usize)> = workbook
+        .sheets()
+        .iter()
+        .map(|sheet| (sheet.name.as_str(), sheet.hidden, sheet.rows.len()))
+        .collect();
+    assert_eq!(sheets, [("名单", false, 7), ("隐藏", true, 1), ("空", false, 0)]);
+    assert_eq!(workbook.sheets()[0].rows[1].line, 3);
+    let date = ["2019-03-01", "2019-03-01 10:20:30"];
+    assert_eq!(
+        rows(&workbook, 0, 3, 7),
+        [
+            row(4, &["007", "合成企业一", "5245", date[0], date[1], "TRUE", ""]),
+            row(6, &["914101001700014000", "合成企业二", "0.1", "2019年3月1日", "", "", ""]),
+            (7, Err("error-cell")),
+            row(8, &["合并", "一", "", "", "", "", ""]),
+            row(9, &["", "二", "", "", "", "", ""]),
+        ]
+    );
+    assert_eq!(rows(&open(EPOCH_1904_XLS), 0, 1, 1), [row(2, &["2019-03-01"])]);
+}
+
+#[test]
+fn cells_of_an_ods_are_what_a_person_sees() {
+    let workbook = open(&ods("<table:table table:name=\"名单\">\
+         <table:table-row table:number-rows-repeated=\"2\"><table:table-cell/></table:table-row>\
+         <table:table-row><table:table-cell office:value-type=\"string\"><text:p>代码</text:p></table:table-cell>\
+         <table:table-cell office:value-type=\"string\"><text:p>日期</text:p></table:table-cell></table:table-row>\
+         <table:table-row><table:table-cell office:value-type=\"float\" office:value=\"5245\"><text:p>5,245.00</text:p></table:table-cell>\
+         <table:table-cell office:value-type=\"date\" office:date-value=\"2019-03-01\"><text:p>01.03.19</text:p></table:table-cell></table:table-row>\
+         <table:table-row table:number-rows-repeated=\"3\"><table:table-cell/></table:table-row>\
+         <table:table-row><table:table-cell office:value-type=\"string\"><text:p>甲</text:p></table:table-cell>\
+         <table:table-cell office:value-type=\"boolean\" office:boolean-value=\"true\"><text:p>TRUE</text:p></table:table-cell></table:table-row>\
+         <table:table-row><table:table-cell office:value-type=\"string\" office:string-value=\"\" calcext:value-type=\"error\"><text:p>#N/A</text:p></table:table-cell></table:table-row>\
+         <table:table-row table:number-rows-repeated=\"1048560\"><table:table-cell table:number-columns-repeated=\"16384\"/></table:table-row>\
+         </table:table>"));
+    assert_eq!(workbook.sheets()[0].rows[0].line, 3);
+    assert_eq!(
+        rows(&workbook, 0, 3, 2),
+        [row(4, &["5245", "2019-03-01"]), row(8, &["甲", "TRUE"]), (9, Err("error-cell"))]
+    );
+}
+
+#[test]
+fn cells_of_an_xlsb_are_what_a_person_sees() {
+    let workbook = open(&xlsb());
+    assert_eq!(workbook.sheets()[0].name, "名单");
+    assert_eq!(rows(&workbook, 0, 1, 2), [row(2, &["甲", "5245"]), row(4, &["乙", "0.5"])]);
+}
+
+#[test]
+fn a_sheet_of_many_batches_comes_whole_and_in_order() {
+    let mut book = xlsx::Workbook::new();
+    let sheet = book.add_worksheet();
+    for line in 0..20_000u32 {
+        sheet.write(line, 0, line).unwrap();
+        sheet.write(line, 1, format!("合成企业{line}")).unwrap();
+    }
+    let workbook = open(&book.save_to_buffer().unwrap());
+    assert_eq!(workbook.sheets()[0].rows.len(), FRONT_ROWS as usize);
+    let all = rows(&workbook, 0, 1, 2);
+    assert_eq!(all.len(), 19_999);
+    for (at, one) in all.iter().enumerate() {
+        let number = at as u64 + 1;
+        assert_eq!(*one, row(number + 1, &[&number.to_string(), &format!("合成企业{number}")]));
+    }
+}
