@@ -131,6 +131,7 @@ fn what_only_touches_a_moved_file_changes_nothing() {
     folders.put("done/a.csv", &rows(0..3, "a"), 5);
     folders.pass_after(1);
     assert!(folders.path("done/a.csv").exists());
+    assert_eq!(folders.notes("done/a.csv"), [""; 0], "it was not delivered again");
     // Another file under the same name is somebody's own business …
     folders.put("done/b.csv", &rows(7..9, "b"), 5);
     fs::rename(folders.path("done/b.csv"), folders.path("done/a.csv")).unwrap();
