@@ -175,7 +175,7 @@ impl SheetReader {
 
 /// Between the cells of a row that is rejected: no cell has it, while commas, tabs
 /// and quotes are frequent, and whoever writes the row down splits it there.
-const REJECTED_SEPARATOR: char = '\t';
+const REJECTED_SEPARATOR: char = '\u{1}';
 
 /// A row's cells as one line, for whoever has to mend it.
 fn as_line<'c>(cells: impl Iterator<Item = &'c str>) -> String {
