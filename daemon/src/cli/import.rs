@@ -98,11 +98,11 @@ pub(super) fn print_report(report: &Json) {
         ),
         None => {}
     }
-    if let (Some(id), true) = (report["delivery"].as_str(), report["held"].is_null()) {
-        println!("交付编号 / delivery: {id} (creditsync delivery undo {id})");
-    }
     for line in told(report) {
         println!("{line}");
+    }
+    if let (Some(id), true) = (report["delivery"].as_str(), report["held"].is_null()) {
+        println!("交付编号 / delivery: {id} (creditsync delivery undo {id})");
     }
     if let Some(rejects) = report["rejects_file"].as_str() {
         println!(

@@ -119,8 +119,9 @@ fn bad_rows_are_described_and_the_rest_goes_in() {
     );
     for (line, row) in [(1, &rows[2]), (2, &rows[3])] {
         assert!(
-            rejects[line]
-                .ends_with(csv_text(&ENTERPRISE_TITLES, &[row.clone()]).lines().nth(1).unwrap()),
+            rejects[line].ends_with(
+                csv_text(&ENTERPRISE_TITLES, std::slice::from_ref(row)).lines().nth(1).unwrap()
+            ),
             "{rejects:?}"
         );
     }
