@@ -266,15 +266,7 @@ fn a_stop_leaves_whole_change_sets_and_the_next_delivery_does_the_rest() {
     assert_eq!(world.content(), content_of(0..stored, "a"));
     assert!(!world.store.is_loading(&world.partition()));
 
-    let again = Importer::new(
-        world.store.clone(),
-        world.membership.clone(),
-        world.path("spool"),
-        world.path("recall"),
-        1 << 20,
-        HoldLimits::default(),
-        CancellationToken::new(),
-    );
+    let again = world.another_importer();
     let report = again.import(&request, &|_| {}).unwrap();
     let expected =
         Counts { inserted: 15_000, unchanged: 30_000, change_sets: 2, ..Counts::default() };

@@ -136,6 +136,19 @@ impl World {
         world
     }
 
+    /// An importer of the same store that nobody has stopped.
+    fn another_importer(&self) -> Importer {
+        Importer::new(
+            self.store.clone(),
+            self.membership.clone(),
+            self.path("spool"),
+            self.path("recall"),
+            1 << 20,
+            HoldLimits::default(),
+            CancellationToken::new(),
+        )
+    }
+
     fn apply_schema(&self, raw: RawSchema) {
         let changes = OwnChanges {
             partition: self.membership.partition().clone(),

@@ -148,15 +148,7 @@ fn a_delivery_that_was_interrupted_is_taken_back_as_far_as_it_came() {
     assert_eq!(state(&world, "list-20260101-000000-99"), State::Interrupted);
 
     // What came behind it is none of its business.
-    let importer = Importer::new(
-        world.store.clone(),
-        world.membership.clone(),
-        world.path("spool"),
-        world.path("recall"),
-        1 << 20,
-        HoldLimits::default(),
-        CancellationToken::new(),
-    );
+    let importer = world.another_importer();
     let request = world.request(&world.file(&csv([row(29_999, "c")])), false);
     import_or_hold(&importer, &world.deliveries, &request, &|_| {}).unwrap();
     let later = newest(&world);
