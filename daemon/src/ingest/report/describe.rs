@@ -84,11 +84,6 @@ impl Describer {
         }
     }
 
-    /// The names of the delivery's parts, as far as they are known.
-    pub fn parts(&self) -> &[String] {
-        &self.parts
-    }
-
     /// The labels of the delivered columns.
     pub fn labels(&self) -> impl Iterator<Item = &str> {
         self.columns.iter().map(|column| column.label.as_str())

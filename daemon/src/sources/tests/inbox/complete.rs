@@ -89,7 +89,6 @@ fn a_full_file_without_a_last_line_end_is_waited_for_and_then_taken() {
 fn a_file_that_goes_on_after_it_was_moved_is_delivered_again() {
     for full in ["", "full/", "五月/"] {
         let mut folders = Folders::new();
-        folders.world.import(&rows(0..100, "before"), true);
         let (text, at) = halves();
         fs::create_dir_all(folders.path("五月")).unwrap();
         let name = format!("{full}a.csv");
