@@ -148,6 +148,8 @@ fn a_malformed_line_is_split_and_is_no_row_before_it_is_mended() {
         ("c1,\"存续,张三", &["c1", "\"存续", "张三"][..]),
         ("c1;存续;张,三", &["c1", "存续", "张,三"]),
         ("c1\t存续", &["c1", "存续", ""]),
+        // Cells of a workbook, whatever is in them.
+        ("c1\u{1}存,续,", &["c1", "存,续,", ""]),
         ("a,b,c,d,e", &["a", "b", "c", "d", "e"]),
         ("", &["", "", ""]),
     ] {
