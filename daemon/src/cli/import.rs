@@ -101,6 +101,9 @@ pub(super) fn print_report(report: &Json) {
     for line in told(report) {
         println!("{line}");
     }
+    if let (Some(id), true) = (report["delivery"].as_str(), report["held"].is_null()) {
+        println!("交付编号 / delivery: {id} (creditsync delivery undo {id})");
+    }
     if let Some(rejects) = report["rejects_file"].as_str() {
         println!(
             "rejected rows as they were delivered: correct them as the first two columns say and import the file again / 被拒绝的行（与交付时相同），按前两列的说明改正后可直接重新导入: {rejects}"

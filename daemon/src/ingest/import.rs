@@ -191,8 +191,9 @@ impl Importer {
         rejects.finish(&mut report, &parts)?;
         report.seconds = started.elapsed().as_secs_f64();
         debug_assert!(report.adds_up(), "{report:?}");
+        report.delivery = recording.as_ref().map(|recording| recording.id().to_owned());
         if is_held {
-            let id = recording.map(|recording| recording.id().to_owned()).unwrap_or_default();
+            let id = report.delivery.clone().unwrap_or_default();
             return Ok(Outcome::Held { id, holds, would: report });
         }
         if let Some(recording) = recording {

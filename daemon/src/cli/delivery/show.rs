@@ -37,16 +37,23 @@ pub(super) fn list(answer: &Json) {
                 text_of(&item["id"]),
                 text_of(&item["dataset"]),
                 text_of(&item["file"]),
+                kind(item).to_owned(),
                 text_of(when),
                 state(item).to_owned(),
                 why,
             ]
         })
         .collect();
-    print_table(
-        &["编号 DELIVERY", "数据集 DATASET", "文件 FILE", "时间 TIME", "状态 STATE", "原因 WHY"],
-        &rows,
-    );
+    let heading = [
+        "编号 DELIVERY",
+        "数据集 DATASET",
+        "文件 FILE",
+        "类型 KIND",
+        "时间 TIME",
+        "状态 STATE",
+        "原因 WHY",
+    ];
+    print_table(&heading, &rows);
     if let Some(earlier) = answer["earlier"].as_u64().filter(|earlier| *earlier > 0) {
         println!("另有 {earlier} 次更早的交付未列出 / {earlier} earlier ones are not listed");
     }
@@ -132,14 +139,10 @@ fn head(out: &mut String, answer: &Json) {
     if !answer["file"].is_null() {
         line(out, "文件 / file", &text_of(&answer["file"]));
     }
-    let kind = match (answer["full"].as_bool(), answer["kind"].as_str()) {
-        (Some(true), _) | (_, Some("full")) => "全量 / the whole partition",
-        (Some(false), _) | (_, Some("upsert")) => "增量 / rows that are added",
-        (_, Some("undo")) => "撤销 / another delivery taken back",
-        (_, Some("record-delete")) => "删除单条记录 / one record removed",
-        _ => "-",
-    };
-    line(out, "类型 / kind", kind);
+    line(out, "类型 / kind", kind(answer));
+    if !answer["undoes"].is_null() && !answer["undoes"].is_object() {
+        line(out, "所撤销的交付 / takes back", &text_of(&answer["undoes"]));
+    }
     let when = if answer["received"].is_null() { &answer["at"] } else { &answer["received"] };
     line(out, "时间 / time", &text_of(when));
 }
@@ -176,6 +179,16 @@ fn line(out: &mut String, name: &str, value: &str) {
 fn samples(list: &Json) -> String {
     let items = list.as_array().map(Vec::as_slice).unwrap_or_default();
     items.iter().map(text_of).collect::<Vec<_>>().join(", ")
+}
+
+fn kind(item: &Json) -> &'static str {
+    match (item["full"].as_bool(), item["kind"].as_str()) {
+        (Some(true), _) | (_, Some("full")) => "全量 / full",
+        (Some(false), _) | (_, Some("upsert")) => "增量 / upsert",
+        (_, Some("undo")) => "撤销 / undo",
+        (_, Some("record-delete")) => "删除单条 / record delete",
+        _ => "-",
+    }
 }
 
 fn state(item: &Json) -> &'static str {

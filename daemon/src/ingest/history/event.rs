@@ -145,13 +145,16 @@ pub struct Delivery {
     /// What was stored before, if it is little.
     #[serde(skip)]
     pub images: Option<String>,
+    /// The place in the log where it began: one that was held may begin late.
+    #[serde(skip)]
+    pub begun: Option<usize>,
 }
 
 /// What lines, the oldest first, come to: deliveries by when they came.
 pub(super) fn fold(lines: Vec<Line>) -> Vec<Delivery> {
     let mut list: Vec<Delivery> = Vec::new();
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
-    for Line { id, at, event } in lines {
+    for (number, Line { id, at, event }) in lines.into_iter().enumerate() {
         let place = places.get(&id).copied();
         let what = match &event {
             Event::Begun { what, .. } | Event::Ended { what, .. } | Event::Held { what, .. } => {
@@ -173,7 +176,7 @@ pub(super) fn fold(lines: Vec<Line>) -> Vec<Delivery> {
         if let Some(what) = what {
             delivery.what = what;
         }
-        delivery.take(event, at);
+        delivery.take(event, (number, at));
     }
     // The newest word about each: an undo that was taken back counts no more.
     for place in (0..list.len()).rev() {
@@ -206,13 +209,15 @@ impl Delivery {
             held: None,
             undone_by: None,
             images: None,
+            begun: None,
         }
     }
 
-    fn take(&mut self, event: Event, at: String) {
+    fn take(&mut self, event: Event, (number, at): (usize, String)) {
         match event {
             Event::Begun { base_seq, first_load, images, .. } => {
                 self.at = at;
+                self.begun = Some(number);
                 self.state = State::Interrupted;
                 self.base_seq = Some(base_seq);
                 (self.first_load, self.images) = (first_load, images);

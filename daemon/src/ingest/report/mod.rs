@@ -63,6 +63,9 @@ pub struct ImportReport {
     pub rejects_file: Option<String>,
     /// The delivery that waits for approval, and why, if it does.
     pub held: Option<Box<HeldNote>>,
+    /// The delivery, for `creditsync delivery`; none where none is noted.
+    #[serde(default)]
+    pub delivery: Option<String>,
     /// Warnings, and rows whose key comes again, by rule and field.
     #[serde(default)]
     pub warning_details: Vec<Details>,

@@ -325,7 +325,7 @@ fn the_report_has_the_documented_shape() {
         serde_json::to_string(&report).unwrap(),
         "{\"rows\":15,\"inserted\":1,\"updated\":2,\"deleted\":50,\"unchanged\":3,\
          \"rejected\":4,\"skipped\":0,\"warnings\":0,\"duplicates\":5,\"suspicious\":0,\
-         \"change_sets\":0,\"seq\":0,\"seconds\":0.0,\"rejects_file\":null,\"held\":null,\
+         \"change_sets\":0,\"seq\":0,\"seconds\":0.0,\"rejects_file\":null,\"held\":null,\"delivery\":null,\
          \"warning_details\":[],\"reject_details\":[],\"notes\":[]}"
     );
 }

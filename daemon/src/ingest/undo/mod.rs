@@ -142,8 +142,9 @@ impl Importer {
             let base_seq = check(delivery, deliveries.history().limits().age_max())?;
             let head = self.context.store.head(&partition).map_or(0, |head| head.seq());
             // One that was interrupted ends where the next one begins.
-            let next = all.iter().skip_while(|one| one.id != id).skip(1);
-            let next = next.filter(|one| one.what.dataset == delivery.what.dataset);
+            let next = all.iter().filter(|one| {
+                one.begun > delivery.begun && one.what.dataset == delivery.what.dataset
+            });
             let end = delivery.last_seq.or_else(|| next.filter_map(|one| one.base_seq).min());
             let planner = Planner {
                 context: &self.context,
@@ -206,7 +207,7 @@ impl Importer {
         drop(cutter);
         let rows = inserted + updated + unchanged;
         let counts = ImportReport { rows, inserted, updated, deleted, unchanged, ..<_>::default() };
-        let report = ImportReport { change_sets, seq, ..counts };
+        let report = ImportReport { change_sets, seq, delivery: Some(id.clone()), ..counts };
         recording.end(&report);
         Ok(Undone { id, undoes, changed_since, samples, report })
     }
@@ -244,7 +245,8 @@ impl Importer {
             cutter.finish()?;
             let (change_sets, seq) = (cutter.change_sets, cutter.seq);
             drop(cutter);
-            let report = ImportReport { deleted: 1, change_sets, seq, ..<_>::default() };
+            let delivery = Some(id.clone());
+            let report = ImportReport { deleted: 1, change_sets, seq, delivery, ..<_>::default() };
             recording.end(&report);
             Ok((id, report))
         })

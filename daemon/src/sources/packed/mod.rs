@@ -16,6 +16,7 @@ pub mod table;
 
 use std::{fs::File, io, path::Path};
 
+use protocol::text::visible;
 use rustix::fs::fstatvfs;
 
 use super::child::{
@@ -170,6 +171,8 @@ impl Archive {
                     // The child counts them, too.
                     let index = entries.len() as u32;
                     let used = use_of(&name, encrypted);
+                    // It comes to stand in logs and messages.
+                    let name = visible(&name).into_owned();
                     entries.push(Entry { index, name, used });
                 }
                 _ => return Err(ChildError::from(FrameError::Malformed("out of turn")).into()),

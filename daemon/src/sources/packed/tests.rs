@@ -109,6 +109,13 @@ fn a_name_in_gbk_is_read() {
 }
 
 #[test]
+fn a_name_cannot_forge_a_line_of_a_log() {
+    let archive = open(&zip_of(&[("a\nERROR b\u{202e}.csv", b"a")]), false, "x.zip").unwrap();
+    let name = &archive.entries()[0].name;
+    assert!(!name.contains(['\n', '\u{202e}']) && name.ends_with(".csv"), "{name}");
+}
+
+#[test]
 fn a_gzip_holds_one_file_of_one_or_more_members() {
     let bytes = [gzip_of(b"a,b\n"), gzip_of(b"1,2\n")].concat();
     assert_eq!(

@@ -20,6 +20,8 @@ pub mod table;
 
 use std::fs::File;
 
+use protocol::text::visible;
+
 use super::{
     child::{
         Child, ChildError, Program, Task,
@@ -81,6 +83,8 @@ impl Workbook {
                     // Below the child's own limit on sheets.
                     let index = sheets.len() as u32;
                     bytes += name.len();
+                    // It comes to stand in logs and messages.
+                    let name = visible(&name).into_owned();
                     sheets.push(SheetFront { index, name, hidden, rows: Vec::new(), fault: None });
                 }
                 (Message::Rows(rows), Some(sheet)) => {
@@ -169,20 +173,18 @@ impl SheetReader {
     }
 }
 
-/// A row's cells as a line of CSV, for whoever has to mend it.
+/// Between the cells of a row that is rejected: no cell has it, while commas, tabs
+/// and quotes are frequent, and whoever writes the row down splits it there.
+const REJECTED_SEPARATOR: char = '\u{1}';
+
+/// A row's cells as one line, for whoever has to mend it.
 fn as_line<'c>(cells: impl Iterator<Item = &'c str>) -> String {
     let mut line = String::new();
     for (at, cell) in cells.enumerate() {
         if at > 0 {
-            line.push(',');
+            line.push(REJECTED_SEPARATOR);
         }
-        if cell.contains([',', '"', '\n', '\r']) {
-            line.push('"');
-            line.push_str(&cell.replace('"', "\"\""));
-            line.push('"');
-        } else {
-            line.push_str(cell);
-        }
+        line.extend(cell.chars().filter(|character| *character != REJECTED_SEPARATOR));
     }
     line
 }

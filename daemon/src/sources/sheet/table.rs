@@ -108,7 +108,7 @@ fn choose(
                 ));
                 if nearest.as_ref().is_none_or(|(most, _)| matched > *most) {
                     let name = format!("{name} [{shown}]");
-                    nearest = Some((matched, SourceError::Header { name, problem: Box::new(problem) }));
+                    nearest = Some((matched, SourceError::Header { name, problem }));
                 }
             }
             Err(_) => {}
@@ -165,7 +165,7 @@ fn header_of(
     rows: &[FrontRow],
     ignored: &[String],
     schema: &Schema,
-) -> Result<Found, Option<(usize, HeaderError)>> {
+) -> Result<Found, Option<(usize, Box<HeaderError>)>> {
     let labels_of = |row: &FrontRow| -> Vec<String> {
         row.cells.iter().map(|cell| cell.trim().to_owned()).collect()
     };
@@ -195,7 +195,7 @@ fn header_of(
             format!("在前 {tried} 个非空行中，第 {line} 行最接近"),
             format!("row {line} comes nearest among the first {tried} that are not blank"),
         ));
-        Some((known, problem))
+        Some((known, Box::new(problem)))
     })
 }
 

@@ -147,6 +147,7 @@ fn a_delivery_that_was_interrupted_is_taken_back_as_far_as_it_came() {
     assert_eq!(newest(&world), "list-20260101-000000-99");
     assert_eq!(state(&world, "list-20260101-000000-99"), State::Interrupted);
 
+    // What came behind it is none of its business.
     let importer = Importer::new(
         world.store.clone(),
         world.membership.clone(),
@@ -156,9 +157,14 @@ fn a_delivery_that_was_interrupted_is_taken_back_as_far_as_it_came() {
         HoldLimits::default(),
         CancellationToken::new(),
     );
+    let request = world.request(&world.file(&csv([row(29_999, "c")])), false);
+    import_or_hold(&importer, &world.deliveries, &request, &|_| {}).unwrap();
+    let later = newest(&world);
     let undone = importer.undo(&world.deliveries, "list-20260101-000000-99", false, author());
     let undone = undone.unwrap();
-    assert_eq!((undone.report.updated, world.root()), (20_000, root));
+    assert_eq!((undone.report.updated, undone.changed_since), (20_000, 0));
+    importer.undo(&world.deliveries, &later, false, author()).unwrap();
+    assert_eq!(world.root(), root);
 }
 
 #[test]
