@@ -71,11 +71,12 @@ impl<'a> Rejects<'a> {
         self.file.append(rows, rejected, describer).map_err(|source| failed(self.path, source))
     }
 
-    /// Ends the file, and puts into the report what was told.
-    pub fn finish(self, report: &mut ImportReport) -> Result<(), ImportError> {
+    /// Ends the file, and puts into the report what was told of rows in parts of
+    /// these names.
+    pub fn finish(self, report: &mut ImportReport, parts: &[String]) -> Result<(), ImportError> {
         let describer = self.describer.as_deref();
-        report.reject_details = self.tally.details(Severity::Reject, describer);
-        report.warning_details = self.tally.details(Severity::Warning, describer);
+        report.reject_details = self.tally.details(Severity::Reject, describer, parts);
+        report.warning_details = self.tally.details(Severity::Warning, describer, parts);
         let path = self.file.finish().map_err(|source| failed(self.path, source))?;
         report.rejects_file = path.map(|path| path.display().to_string());
         Ok(())

@@ -194,8 +194,12 @@ impl Tally {
     }
 
     /// What there is of one severity, the most frequent first.
-    pub fn details(&self, severity: Severity, describer: Option<&Describer>) -> Vec<Details> {
-        let parts = describer.map_or(&[][..], Describer::parts);
+    pub fn details(
+        &self,
+        severity: Severity,
+        describer: Option<&Describer>,
+        parts: &[String],
+    ) -> Vec<Details> {
         let names = |places: &[Place]| places.iter().map(|at| place_name(*at, parts)).collect();
         let mut kinds: Vec<&Kind> =
             self.kinds.iter().filter(|kind| kind.severity == severity).collect();
