@@ -52,7 +52,7 @@ impl Job<'_> {
     ) -> Result<Vec<Hold>, ImportError> {
         let stored = self.context.stored(&self.partition);
         let missing = read.missing.clone();
-        let mut watch = Watch::new(self.schema, &missing);
+        let mut watch = Watch::new(self.schema, &missing, read.doubtful > 0);
         let befores = recording.as_ref().is_some_and(|recording| recording.wants_befores());
         let watched = &mut watch;
         let mut told = Told { rejects, report, watch: watched, befores };
@@ -103,7 +103,7 @@ impl Job<'_> {
     ) -> Result<Vec<Hold>, ImportError> {
         let stored = self.context.stored(&self.partition);
         let missing = read.missing.clone();
-        let mut watch = Watch::new(self.schema, &missing);
+        let mut watch = Watch::new(self.schema, &missing, read.doubtful > 0);
         let mut told = Told { rejects, report, watch: &mut watch, befores: false };
         self.compare(read, request.full, &mut told, &mut |change, _| take(change))?;
         report.seq = self.seq();

@@ -159,7 +159,10 @@ impl<'a> Recording<'a> {
 
     /// Notes that it is in, and what it did.
     pub fn end(mut self, report: &ImportReport) {
-        let event = Event::Ended { what: self.what.clone(), report: report.clone() };
+        // Counts: the details stand in the report that was given.
+        let (warning_details, reject_details, notes) = Default::default();
+        let report = ImportReport { warning_details, reject_details, notes, ..report.clone() };
+        let event = Event::Ended { what: self.what.clone(), report };
         self.history.append(&self.id, event, false);
         self.begun = true;
     }
