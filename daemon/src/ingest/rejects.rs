@@ -14,7 +14,7 @@ use super::{
     report::{Describer, ImportReport, RejectedRows, RejectsFile, Tally},
     rows::Place,
     source::Table,
-    validate::{RowIssue, Severity},
+    validate::{RowIssue, Rule, Severity},
     words::{ImportError, ImportRequest},
 };
 
@@ -43,6 +43,11 @@ impl<'a> Rejects<'a> {
     pub fn take(&mut self, checked: &CheckedRows) -> Result<(), ImportError> {
         self.tally.merge(&checked.tally);
         self.append(&checked.rejected_rows, checked.rejected)
+    }
+
+    /// Rows that were rejected for codes that a spreadsheet has rounded.
+    pub fn rounded(&self) -> u64 {
+        self.tally.count(Rule::UsccRounded.code())
     }
 
     /// Rows of one key, `count` of them, before the one that counts; the first of

@@ -95,6 +95,11 @@ impl Tally {
         self.add(Severity::Reject, problem.code(), "", place, 1, first);
     }
 
+    /// How often a rule was met.
+    pub fn count(&self, code: &str) -> u64 {
+        self.kinds.iter().filter(|kind| kind.code == code).map(|kind| kind.count).sum()
+    }
+
     /// A row that was read, and is odd.
     pub fn add_odd(&mut self, place: Place, note: RowNote) {
         let first = || First { sample: None, zh: note.zh().into(), en: note.en().into() };
