@@ -177,6 +177,7 @@ impl Importer {
         let holds = job.apply(request, &mut read, &mut rejects, &mut report, recording.as_mut())?;
         let is_held = !holds.is_empty();
         report.notes = notes_of(&read.summary);
+        let parts = std::mem::take(&mut read.summary.parts);
         if is_whole && !is_held {
             delivered::note_whole(context, &job.partition, read, &report);
         }
@@ -187,7 +188,7 @@ impl Importer {
             turn.fulls.fetch_add(1, Ordering::SeqCst);
         }
 
-        rejects.finish(&mut report)?;
+        rejects.finish(&mut report, &parts)?;
         report.seconds = started.elapsed().as_secs_f64();
         debug_assert!(report.adds_up(), "{report:?}");
         report.delivery = recording.as_ref().map(|recording| recording.id().to_owned());
@@ -237,7 +238,7 @@ impl Importer {
         };
         let holds = job.compare_only(request, &mut read, &mut rejects, &mut report, &mut look)?;
         // Whoever is asked looks at counts; the import itself will write it again.
-        rejects.finish(&mut report)?;
+        rejects.finish(&mut report, &read.summary.parts)?;
         if let Some(path) = report.rejects_file.take() {
             let failed = |source| ImportError::Report { path: path.clone(), source };
             std::fs::remove_file(&path).map_err(failed)?;

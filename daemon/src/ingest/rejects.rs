@@ -14,7 +14,7 @@ use super::{
     report::{Describer, ImportReport, RejectedRows, RejectsFile, Tally},
     rows::Place,
     source::Table,
-    validate::{RowIssue, Severity},
+    validate::{RowIssue, Rule, Severity},
     words::{ImportError, ImportRequest},
 };
 
@@ -45,6 +45,11 @@ impl<'a> Rejects<'a> {
         self.append(&checked.rejected_rows, checked.rejected)
     }
 
+    /// Rows that were rejected for codes that a spreadsheet has rounded.
+    pub fn rounded(&self) -> u64 {
+        self.tally.count(Rule::UsccRounded.code())
+    }
+
     /// Rows of one key, `count` of them, before the one that counts; the first of
     /// them stand at `places`.
     pub fn duplicates(&mut self, places: &[Place], count: u64, winner: Place, differing: bool) {
@@ -71,11 +76,12 @@ impl<'a> Rejects<'a> {
         self.file.append(rows, rejected, describer).map_err(|source| failed(self.path, source))
     }
 
-    /// Ends the file, and puts into the report what was told.
-    pub fn finish(self, report: &mut ImportReport) -> Result<(), ImportError> {
+    /// Ends the file, and puts into the report what was told of rows in parts of
+    /// these names.
+    pub fn finish(self, report: &mut ImportReport, parts: &[String]) -> Result<(), ImportError> {
         let describer = self.describer.as_deref();
-        report.reject_details = self.tally.details(Severity::Reject, describer);
-        report.warning_details = self.tally.details(Severity::Warning, describer);
+        report.reject_details = self.tally.details(Severity::Reject, describer, parts);
+        report.warning_details = self.tally.details(Severity::Warning, describer, parts);
         let path = self.file.finish().map_err(|source| failed(self.path, source))?;
         report.rejects_file = path.map(|path| path.display().to_string());
         Ok(())

@@ -44,7 +44,7 @@ fn fill_columns(sheet: &mut Worksheet, table: &Table, columns: usize) {
     }
 }
 
-fn xlsx(table: &Table) -> Vec<u8> {
+pub(crate) fn xlsx(table: &Table) -> Vec<u8> {
     let mut book = Workbook::new();
     book.add_worksheet().write(0, 0, "说明：本表为合成数据").unwrap();
     fill(book.add_worksheet().set_name("企业").unwrap(), table);
@@ -62,21 +62,21 @@ fn objects(table: &Table) -> Vec<Json> {
     table.0.values().map(object).collect()
 }
 
-fn lines(table: &Table) -> Vec<u8> {
+pub(crate) fn lines(table: &Table) -> Vec<u8> {
     objects(table).iter().flat_map(|object| format!("{object}\n").into_bytes()).collect()
 }
 
-fn array(table: &Table) -> Vec<u8> {
+pub(crate) fn array(table: &Table) -> Vec<u8> {
     serde_json::to_vec_pretty(&objects(table)).unwrap()
 }
 
-fn gzip(content: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(content: &[u8]) -> Vec<u8> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
     gzip.write_all(content).unwrap();
     gzip.finish().unwrap()
 }
 
-fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, content) in entries {
         zip.start_file(*name, SimpleFileOptions::default()).unwrap();

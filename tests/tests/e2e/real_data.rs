@@ -2,14 +2,20 @@
 //! processes, each with its own file. The data is not part of the project;
 //! where it is missing the test says so and passes.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
+use encoding_rs::GB18030;
 use harness::{
     federation::{Federation, HUB},
     node::{Node, workspace},
-    table::Table,
+    table::{ENTERPRISE_FIELDS, ENTERPRISE_TITLES, Table},
 };
 use serde_json::Value as Json;
+
+use super::{
+    cli::stopped_hub,
+    formats::{archive, array, gzip, lines, xlsx},
+};
 
 /// Where the files are, beside the source tree.
 const DATA: &str = "../shared/data/zhengzhou_by_county";
@@ -111,4 +117,96 @@ fn a_city_and_its_counties_deliver_real_registrations() {
         assert_same(&federation, node_of(name), table);
     }
     federation.finish();
+}
+
+/// A workbook of LibreOffice as small as it can be.
+fn ods(table: &Table) -> Vec<u8> {
+    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;");
+    let row = |cells: &mut dyn Iterator<Item = &str>| {
+        let cell = |text: &str| {
+            format!(
+                "<table:table-cell office:value-type=\"string\"><text:p>{}</text:p></table:table-cell>",
+                escaped(text)
+            )
+        };
+        format!("<table:table-row>{}</table:table-row>", cells.map(cell).collect::<String>())
+    };
+    let mut rows = row(&mut ENTERPRISE_TITLES.into_iter());
+    for values in table.0.values() {
+        rows.push_str(&row(&mut values.iter().map(String::as_str)));
+    }
+    let content = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><office:document-content \
+         xmlns:office=\"urn:oasis:names:tc:opendocument:xmlns:office:1.0\" \
+         xmlns:text=\"urn:oasis:names:tc:opendocument:xmlns:text:1.0\" \
+         xmlns:table=\"urn:oasis:names:tc:opendocument:xmlns:table:1.0\"><office:body>\
+         <office:spreadsheet><table:table table:name=\"企业\">{rows}</table:table>\
+         </office:spreadsheet></office:body></office:document-content>"
+    );
+    let manifest = "<?xml version=\"1.0\"?><manifest:manifest \
+         xmlns:manifest=\"urn:oasis:names:tc:opendocument:xmlns:manifest:1.0\"/>";
+    archive(&[
+        ("mimetype", b"application/vnd.oasis.opendocument.spreadsheet"),
+        ("META-INF/manifest.xml", manifest.as_bytes()),
+        ("content.xml", content.as_bytes()),
+    ])
+}
+
+/// Every file comes in once as it is; in every other encoding and format it then
+/// has to be the same in every field, or rows would be updated or new.
+#[test]
+fn the_real_files_are_the_same_in_every_encoding_and_format() {
+    let Some(files) = data() else {
+        println!("SKIPPED: {DATA} is not there");
+        return;
+    };
+    let (_dir, hub) = stopped_hub();
+    let file = |name: &str, content: &[u8]| {
+        let path = hub.dir().with_file_name(name);
+        fs::write(&path, content).unwrap();
+        path
+    };
+    for (name, path) in &files {
+        let table = Table::read(path);
+        let text = fs::read_to_string(path).unwrap();
+        let text = text.trim_start_matches('\u{feff}');
+        let report = hub.import("enterprise", path);
+        assert_eq!((&report["rejected"], &report["held"]), (&0.into(), &Json::Null), "{name}");
+        // Field names instead of titles: nothing but the rows tells the encoding.
+        let (header, rows) = text.split_once('\n').unwrap();
+        let plain = format!("{}\n{rows}", ENTERPRISE_FIELDS.join(","));
+        let utf16 = |text: &str, order: fn(u16) -> [u8; 2]| {
+            text.encode_utf16().flat_map(order).collect::<Vec<u8>>()
+        };
+        let semicolons = {
+            let mut out = csv::WriterBuilder::new().delimiter(b';').from_writer(Vec::new());
+            let mut reader = csv::Reader::from_reader(text.as_bytes());
+            out.write_record(reader.headers().unwrap()).unwrap();
+            reader.records().for_each(|row| out.write_record(&row.unwrap()).unwrap());
+            out.into_inner().unwrap()
+        };
+        let csv = text.as_bytes();
+        assert!(header.contains("统一社会信用代码"), "{header}");
+        for (form, content) in [
+            ("bom.csv", format!("\u{feff}{text}").into_bytes()),
+            ("gbk.csv", GB18030.encode(text).0.into_owned()),
+            ("plain-gbk.csv", GB18030.encode(&plain).0.into_owned()),
+            ("utf-16le.csv", utf16(&format!("\u{feff}{text}"), u16::to_le_bytes)),
+            ("utf-16be.csv", utf16(text, u16::to_be_bytes)),
+            ("semicolons.csv", semicolons),
+            ("book.xlsx", xlsx(&table)),
+            ("book.ods", ods(&table)),
+            ("rows.json", array(&table)),
+            ("rows.jsonl", lines(&table)),
+            ("rows.csv.gz", gzip(csv)),
+            ("rows.zip", archive(&[("名单.csv", csv)])),
+            ("book.zip", archive(&[("名单.xlsx", &xlsx(&table))])),
+        ] {
+            let report = hub.import("enterprise", &file(&format!("{name}-{form}"), &content));
+            let changed = ["inserted", "updated", "deleted", "rejected", "change_sets"];
+            let changed = changed.map(|count| report[count].as_u64().unwrap());
+            assert_eq!(changed, [0; 5], "{name} {form}: {report:#}");
+            assert_eq!(report["unchanged"], table.len(), "{name} {form}: {report:#}");
+        }
+    }
 }

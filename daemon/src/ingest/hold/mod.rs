@@ -16,7 +16,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use self::reason::{FieldCount, HoldReason};
-pub(super) use self::watch::{Watch, is_doubtful, key_text};
+pub(super) use self::watch::{Watch, is_doubtful, is_rounded, key_text};
 
 /// Keys or fields that are shown of each rule: enough to look at, and few enough
 /// for a line on a screen.

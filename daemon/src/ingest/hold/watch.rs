@@ -12,7 +12,7 @@ use protocol::{
 };
 
 use super::{FieldCount, SAMPLES_MAX};
-use crate::ingest::validate::mask;
+use crate::ingest::validate::{looks_rounded, mask};
 
 /// Longest key in a sample, in characters.
 const SAMPLE_CHARS_MAX: usize = 80;
@@ -147,4 +147,10 @@ fn leads_with_code(schema: &Schema) -> bool {
 pub(in crate::ingest) fn is_doubtful(key: &[u8]) -> bool {
     let first = decode_key(key).ok().and_then(|values| values.into_iter().next());
     matches!(first, Some(Value::Text(code)) if matches!(uscc::judge(&code), Ok(Quality::CheckFailed { .. })))
+}
+
+/// Whether a key begins with what a spreadsheet makes of a long number.
+pub(in crate::ingest) fn is_rounded(key: &[u8]) -> bool {
+    let first = decode_key(key).ok().and_then(|values| values.into_iter().next());
+    matches!(first, Some(Value::Text(code)) if looks_rounded(&code))
 }

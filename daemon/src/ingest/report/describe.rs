@@ -24,7 +24,9 @@ const VALUES_LISTED_MAX: usize = 20;
 /// line is no row that a person mends.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 /// What a malformed line may be separated by.
-const SEPARATORS: [char; 9] = [',', '\t', ';', '|', '\u{1}', '^', '~', '，', '；'];
+const SEPARATORS: [char; 8] = [',', '\t', ';', '|', '^', '~', '，', '；'];
+/// What stands between the cells of a workbook's row, and in no text.
+const CELL_END: char = '\u{1}';
 /// Behind a malformed line's cells, so that it is not a row before somebody has
 /// looked at it.
 const MEND_FIRST: &str = "←改好后删除本格/delete this cell when mended";
@@ -82,11 +84,6 @@ impl Describer {
             parts,
             full: AtomicBool::new(false),
         }
-    }
-
-    /// The names of the delivery's parts, as far as they are known.
-    pub fn parts(&self) -> &[String] {
-        &self.parts
     }
 
     /// The labels of the delivered columns.
@@ -192,9 +189,11 @@ impl Describer {
         }
         let line = line[..end].trim_end_matches(['\r', '\n']);
         let wanted = self.columns.len();
-        let separator = SEPARATORS
-            .into_iter()
-            .min_by_key(|separator| (line.matches(*separator).count() + 1).abs_diff(wanted));
+        let cells_by = |separator: &char| line.matches(*separator).count() + 1;
+        let separator = match line.contains(CELL_END) {
+            true => Some(CELL_END),
+            false => SEPARATORS.into_iter().min_by_key(|one| cells_by(one).abs_diff(wanted)),
+        };
         let mut cells: Vec<&str> = match separator {
             Some(separator) => line.split(separator).collect(),
             None => vec![line],

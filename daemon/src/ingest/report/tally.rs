@@ -95,6 +95,11 @@ impl Tally {
         self.add(Severity::Reject, problem.code(), "", place, 1, first);
     }
 
+    /// How often a rule was met.
+    pub fn count(&self, code: &str) -> u64 {
+        self.kinds.iter().filter(|kind| kind.code == code).map(|kind| kind.count).sum()
+    }
+
     /// A row that was read, and is odd.
     pub fn add_odd(&mut self, place: Place, note: RowNote) {
         let first = || First { sample: None, zh: note.zh().into(), en: note.en().into() };
@@ -194,8 +199,12 @@ impl Tally {
     }
 
     /// What there is of one severity, the most frequent first.
-    pub fn details(&self, severity: Severity, describer: Option<&Describer>) -> Vec<Details> {
-        let parts = describer.map_or(&[][..], Describer::parts);
+    pub fn details(
+        &self,
+        severity: Severity,
+        describer: Option<&Describer>,
+        parts: &[String],
+    ) -> Vec<Details> {
         let names = |places: &[Place]| places.iter().map(|at| place_name(*at, parts)).collect();
         let mut kinds: Vec<&Kind> =
             self.kinds.iter().filter(|kind| kind.severity == severity).collect();

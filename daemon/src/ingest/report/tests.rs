@@ -148,6 +148,8 @@ fn a_malformed_line_is_split_and_is_no_row_before_it_is_mended() {
         ("c1,\"存续,张三", &["c1", "\"存续", "张三"][..]),
         ("c1;存续;张,三", &["c1", "存续", "张,三"]),
         ("c1\t存续", &["c1", "存续", ""]),
+        // Cells of a workbook, whatever is in them.
+        ("c1\u{1}存,续,", &["c1", "存,续,", ""]),
         ("a,b,c,d,e", &["a", "b", "c", "d", "e"]),
         ("", &["", "", ""]),
     ] {
@@ -185,7 +187,7 @@ fn details_do_not_depend_on_where_batches_end() {
                 }
                 whole.merge(&batch);
             }
-            [Severity::Reject, Severity::Warning].map(|severity| whole.details(severity, None))
+            [Severity::Reject, Severity::Warning].map(|severity| whole.details(severity, None, &[]))
         };
         assert_eq!(all(200), all(1));
         assert_eq!(all(200), all(7));
@@ -204,14 +206,14 @@ fn a_million_equal_warnings_are_one_line_and_ten_places() {
         whole.merge(&tally);
     }
     let describer = describer(&["code", "state", "person"]);
-    let details = whole.details(Severity::Warning, Some(&describer));
+    let details = whole.details(Severity::Warning, Some(&describer), &[]);
     assert_eq!(details.len(), 1);
     let Details { rule, field, title, count, places, sample, .. } = &details[0];
     assert_eq!((rule.as_str(), field.as_deref(), *count), ("values", Some("state"), 1_000_000));
     assert_eq!((title.as_deref(), sample.as_deref()), (Some("状态"), Some("x")));
     let first: Vec<String> = (2..2 + PLACES_MAX).map(|line| line.to_string()).collect();
     assert_eq!(places, &first);
-    assert_eq!(whole.details(Severity::Reject, None), []);
+    assert_eq!(whole.details(Severity::Reject, None, &[]), []);
 }
 
 #[test]
@@ -220,7 +222,7 @@ fn rows_of_a_key_are_told_with_the_one_that_counts() {
     tally.add_duplicates(&[at(2), at(3)], 2, at(9), false);
     let named: Vec<Place> = (10..26).map(at).collect();
     tally.add_duplicates(&named, 1000, at(2000), true);
-    let details = tally.details(Severity::Warning, None);
+    let details = tally.details(Severity::Warning, None, &[]);
     let [differing, equal] = &details[..] else { panic!("{details:?}") };
     assert_eq!((equal.rule.as_str(), equal.count), ("duplicate", 2));
     assert_eq!(
@@ -241,7 +243,7 @@ fn kinds_are_bounded_and_what_is_left_out_is_counted() {
         let issue = RowIssue { field: field.as_str().into(), ..template.clone() };
         tally.add_issue(at(number), &issue);
     }
-    let details = tally.details(Severity::Reject, None);
+    let details = tally.details(Severity::Reject, None, &[]);
     assert_eq!(details.iter().map(|one| one.count).sum::<u64>(), 5000);
     assert_eq!(details.len(), 65);
     assert_eq!(details.last().unwrap().rule, "more");
@@ -258,7 +260,7 @@ fn people_are_told_the_outcome_the_numbers_and_what_to_do_in_both_languages() {
         rows: 40,
         inserted: 12,
         rejected: 28,
-        reject_details: tally.details(Severity::Reject, Some(&describer)),
+        reject_details: tally.details(Severity::Reject, Some(&describer), &[]),
         notes: vec![Note::new("cut", "可能没有传完", "may be cut off")],
         ..ImportReport::default()
     };

@@ -31,6 +31,7 @@ use protocol::{
 };
 
 use self::field::FieldRules;
+pub(super) use self::traces::looks_rounded;
 pub use self::{
     issue::{RowIssue, SHOWN_CHARS_MAX, Severity, mask},
     rule::Rule,
@@ -128,6 +129,19 @@ pub fn key_of<'a>(schema: &Schema, texts: impl IntoIterator<Item = &'a str>) -> 
 pub(super) fn value_of(schema: &Schema, field: usize, text: &str) -> Option<Value> {
     let mut value = Value::Null;
     FieldRules::new(schema, field).fill(text, &mut value, &mut Vec::new()).then_some(value)
+}
+
+/// That a row's code is one that a spreadsheet has rounded, where only the others
+/// show it.
+pub(super) fn rounded_issue(schema: &Schema) -> RowIssue {
+    let field = schema.key().first().map(|&first| &schema.fields()[first]);
+    RowIssue {
+        severity: Severity::Reject,
+        field: field.map_or("", |field| field.name.as_str()).into(),
+        title: field.map_or("", |field| field.title_zh.as_str()).into(),
+        value: String::new(),
+        rule: Rule::UsccRounded,
+    }
 }
 
 /// A record's own limits, as an issue of the whole row.

@@ -77,7 +77,7 @@ fn exponent(text: &str) -> Option<(&str, &str)> {
 
 /// Whether all digits behind the fifteenth are zeros, as in a long number that a
 /// spreadsheet has rounded.
-pub(super) fn looks_rounded(text: &str) -> bool {
+pub(in crate::ingest) fn looks_rounded(text: &str) -> bool {
     text.len() > EXACT_DIGITS
         && all_digits(text)
         && text.as_bytes()[EXACT_DIGITS..].iter().all(|byte| *byte == b'0')

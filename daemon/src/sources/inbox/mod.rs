@@ -26,6 +26,7 @@ mod folders;
 mod moved;
 mod names;
 mod report;
+mod retry;
 mod settle;
 mod strays;
 mod watcher;

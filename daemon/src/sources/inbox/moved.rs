@@ -65,6 +65,15 @@ pub(super) struct Mover {
 }
 
 impl Mover {
+    /// Opens a file for reading, and nothing that was put in its place; a pipe is not
+    /// waited for.
+    pub fn open(&self, home: &Home) -> io::Result<fs::File> {
+        let folder = open_below(&self.dir, &home.folder())?;
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        Ok(openat(&folder, &home.name, flags, Mode::empty())?.into())
+    }
+
     /// Moves a file to the folder of its outcome, and answers its path there.
     /// Report and rejects first: who waits for the file to appear finds them.
     ///

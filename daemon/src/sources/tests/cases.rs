@@ -356,3 +356,51 @@ fn a_file_that_may_be_cut_says_so() {
         assert!(!cut(whole), "{whole}");
     }
 }
+
+/// Codes of digits as a spreadsheet leaves them: whether the check character is
+/// right is an accident.
+fn rounded_codes(right: bool) -> impl Iterator<Item = String> {
+    (0..).map(|number| format!("914101{number:09}000")).filter(move |code| {
+        (protocol::uscc::check_character(&code.as_bytes()[..17]) == '0') == right
+    })
+}
+
+#[test]
+fn a_rounded_code_that_is_right_by_accident_is_told_by_the_others() {
+    let letters = Letters::new();
+    let mut raw = letters_of_codes();
+    raw.dataset = "codes".into();
+    letters.0.apply_schema(raw);
+    let import = |codes: &[String], full: bool| {
+        let world = &letters.0;
+        let path = world.path("files/codes.csv");
+        let lines = codes.iter().map(|code| format!("{code},某公司\n")).collect::<String>();
+        fs::write(&path, format!("code,name\n{lines}")).unwrap();
+        let file = DeliveredFile::open(&path, Links::Follow, Reading::default()).unwrap();
+        let request = ImportRequest {
+            dataset: DatasetId::new("codes").unwrap(),
+            source: Arc::new(file),
+            full,
+            approved: None,
+            rejects: world.path("rejects/codes.csv"),
+        };
+        let report = world.importer.import(&request, &|_| {}).unwrap();
+        (report.inserted, report.unchanged, report.rejected)
+    };
+    let right: Vec<String> = rounded_codes(true).take(3).collect();
+    let wrong: Vec<String> = rounded_codes(false).take(5).collect();
+    // Alone they are codes like any others; and what is stored stays.
+    assert_eq!(import(&right[..1], false), (1, 0, 0));
+    let mixed = [&right[..], &wrong[..]].concat();
+    assert_eq!(import(&mixed, false), (0, 1, 7));
+    assert_eq!(import(&mixed, true), (0, 1, 7), "a full file that is noted");
+    assert_eq!(import(&mixed, true), (0, 1, 7), "and the same when it is recalled");
+}
+
+/// A credit code as the key, and a name.
+fn letters_of_codes() -> RawSchema {
+    let mut raw = letters();
+    raw.fields.truncate(2);
+    raw.fields[0].kind = FieldType::Uscc;
+    raw
+}

@@ -75,6 +75,32 @@ fn every_row_is_counted_once() {
 }
 
 #[test]
+fn details_count_what_the_report_counts() {
+    let world = World::new();
+    let citizen = "11010519491231002X";
+    let text = csv([
+        format!("c0000001,a,{citizen},1"),
+        format!("c0000002,a,{citizen},2"),
+        // Its own warning is not told before it is mended.
+        format!("c0000003,a,{citizen},many"),
+        "c0000004,,,many".into(),
+    ]);
+    let report = world.import(&text, false);
+    assert_eq!((report.warnings, report.rejected), (2, 2));
+    let told = |details: &[Details]| -> Vec<(String, u64, Vec<String>)> {
+        details.iter().map(|one| (one.rule.clone(), one.count, one.places.clone())).collect()
+    };
+    let line = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
+    assert_eq!(told(&report.warning_details), [("citizen-id".into(), 2, line(&["2", "3"]))]);
+    assert_eq!(
+        told(&report.reject_details),
+        [("integer".into(), 2, line(&["4", "5"])), ("required".into(), 1, line(&["5"]))]
+    );
+    let text = serde_json::to_string(&report).unwrap();
+    assert!(!text.contains(citizen), "masked: {text}");
+}
+
+#[test]
 fn the_same_file_again_makes_no_change_set() {
     let world = World::with_memory(4096);
     let mut lines: Vec<String> = (0..500).map(|number| row(number, "a")).collect();
