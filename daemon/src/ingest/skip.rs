@@ -3,7 +3,12 @@
 //! Used by `check` for every row, so what is cheap comes first. Invariant: a row
 //! with a sound key is never skipped as a total.
 
-use super::{map::Mapping, rows::Fields};
+use std::sync::LazyLock;
+
+use super::{
+    map::{Beginnings, Mapping},
+    rows::Fields,
+};
 
 /// What people write in front of sums.
 const TOTALS: [&str; 12] = [
@@ -20,6 +25,9 @@ const TOTALS: [&str; 12] = [
     "grandtotal",
     "sum",
 ];
+
+/// What they begin with.
+static BEGINNINGS: LazyLock<Beginnings> = LazyLock::new(|| Beginnings::of(TOTALS.into_iter()));
 
 /// Whether a row is to be skipped.
 pub(super) fn is_no_data(mapping: &Mapping, fields: Fields<'_>) -> bool {
@@ -42,7 +50,7 @@ fn is_blank(text: &str) -> bool {
 fn is_total(text: &str) -> bool {
     /// Bytes of the longest such text, blanks and a number included.
     const BYTES_MAX: usize = 64;
-    if text.len() > BYTES_MAX || !text.contains(['计', 't', 'T', 's', 'S']) {
+    if text.len() > BYTES_MAX || !BEGINNINGS.begin(text) {
         return false;
     }
     let bare = |c: &char| !c.is_whitespace();

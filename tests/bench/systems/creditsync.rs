@@ -70,6 +70,8 @@ fn measure_messy(setting: &Setting<'_>, column: &mut Column<'_>) -> anyhow::Resu
     for count in ["warnings", "duplicates", "rejected"] {
         ensure!(report[count] != 0, "nothing is told of: {report}");
     }
+    // The hub's copy of the first import is no part of the second.
+    county.wait_acked(report["seq"].as_u64().context("seq")?)?;
     let memory = county.watch_memory()?;
     let started = Instant::now();
     let again = county.import_to_hub(&path, true)?;

@@ -3,8 +3,11 @@
 //! `apply`, `undo` and the removal of a record hand over each change with what
 //! was stored before, and call [`Recording::secure`] before a change set is
 //! committed. Invariant: when `secure` returns, what takes the changes back is
-//! durable, or it is given up for this delivery: nothing here stops one. Not
-//! here: the shape of images (`images`).
+//! written, or it is given up for this delivery: nothing here stops one. A file of
+//! images is durable then, too. The line of a small delivery is left to the
+//! operating system: a sync of its own would take as long as the commit, and what
+//! a power cut may lose is the way back from a change of the last seconds, not the
+//! change. Not here: the shape of images (`images`).
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -22,7 +25,7 @@ use super::{
 use crate::{ingest::report::ImportReport, store::Store};
 
 /// Images up to which they stand in the log's line, in bytes: one change, and a
-/// few dozen, cost one sync of one file.
+/// few dozen, cost one write to one file.
 const INLINE_BYTES_MAX: usize = 8 * 1024;
 /// Frames that are held before they are written, in bytes.
 const BUFFER_BYTES: usize = 1024 * 1024;
@@ -129,8 +132,7 @@ impl<'a> Recording<'a> {
         }
     }
 
-    /// Makes durable what was handed over so far. Call it before a change set is
-    /// committed.
+    /// Writes what was handed over so far. Call it before a change set is committed.
     pub fn secure(&mut self) {
         self.frame();
         let inline = !self.begun && self.file.is_none() && self.frames.len() <= INLINE_BYTES_MAX;
@@ -149,7 +151,8 @@ impl<'a> Recording<'a> {
                 first_load: self.first_load,
                 images: text,
             };
-            self.begun = self.history.append(&self.id, begun, true);
+            // A line without images says what a durable file belongs to.
+            self.begun = self.history.append(&self.id, begun, !inline);
             // Without its line, nobody would know what the images belong to.
             if !self.begun {
                 self.give_up("its line cannot be written");

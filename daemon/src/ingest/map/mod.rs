@@ -7,16 +7,17 @@
 //! to look like is `validate`'s business; advice about labels is in [`advice`].
 
 mod advice;
+mod beginning;
 mod error;
 #[cfg(test)]
 mod tests;
 
-use protocol::{
-    schema::{Schema, fold_label},
-    text::is_format,
-};
+use protocol::schema::{Schema, fold_label};
 
-pub use self::error::{AbsentField, HeaderError, TwiceNamed, UnknownColumn};
+pub use self::{
+    beginning::Beginnings,
+    error::{AbsentField, HeaderError, TwiceNamed, UnknownColumn},
+};
 use super::rows::{Fields, is_reject_column};
 
 /// Which column is which field.
@@ -34,6 +35,8 @@ pub struct Mapping {
     missing: Vec<usize>,
     /// By column that names a field: what its label may be called.
     names: Vec<Vec<String>>,
+    /// How those of the first column begin.
+    beginnings: Beginnings,
     labels: Vec<String>,
 }
 
@@ -116,6 +119,8 @@ impl Mapping {
             .iter()
             .map(|field| schema.fields()[*field].labels().map(fold_label).collect())
             .collect();
+        let first = mapping.names.first().into_iter().flatten();
+        mapping.beginnings = Beginnings::of(first.map(String::as_str));
         Ok(mapping)
     }
 
@@ -173,30 +178,12 @@ impl Mapping {
     pub fn is_header(&self, fields: Fields<'_>) -> bool {
         // Hardly any row gets further than its first column.
         let Some(first) = self.texts(fields).next() else { return false };
-        if !self.names.first().is_some_and(|names| is_near_label(first, names)) {
+        if !self.beginnings.begin(first) {
             return false;
         }
         let mut texts = self.texts(fields).zip(&self.names);
         texts.all(|(text, names)| names.contains(&fold_label(text)))
     }
-}
-
-/// Whether a text may fold to one of some labels, by its first character: a cheap
-/// look that spares nearly all rows a dear one.
-fn is_near_label(text: &str, folded: &[String]) -> bool {
-    let Some(first) = text.chars().find(|c| !c.is_whitespace() && !is_format(*c) && *c != '*')
-    else {
-        return false;
-    };
-    let same = |label: &String| {
-        label.chars().next().is_some_and(|own| match first {
-            '\0'..='\x7f' => own == first.to_ascii_lowercase(),
-            '\u{4e00}'..='\u{9fff}' => own == first,
-            // It may be a compatibility form of any other.
-            _ => true,
-        })
-    };
-    folded.iter().any(same)
 }
 
 fn column_of(label: &str, schema: &Schema, ignored: &[String]) -> Column {

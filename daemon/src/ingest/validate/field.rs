@@ -21,7 +21,7 @@ use super::{
     issue::{RowIssue, Severity, mask, shown},
     number::{decimal, integer},
     rule::Rule,
-    text::{fold, has_control, is_mojibake},
+    text::{Suspicion, fold},
     traces::{is_scientific_code, is_scientific_number, looks_rounded, unprotected, whole_code},
 };
 
@@ -82,12 +82,13 @@ impl FieldRules {
             issue(Severity::Reject, Rule::RecordTooLong);
             return false;
         }
-        if has_control(text) {
+        let suspicion = Suspicion::of(text);
+        if suspicion.has_control(text) {
             *value = Value::Null;
             issue(Severity::Reject, Rule::ControlCharacter);
             return false;
         }
-        if is_mojibake(text) {
+        if suspicion.is_mojibake(text) {
             issue(Severity::Warning, Rule::Mojibake);
         }
         let unless_strict = if self.strict { Severity::Reject } else { Severity::Warning };

@@ -12,37 +12,54 @@ use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfkc_quick};
 /// memory that nobody filled.
 const MOJIBAKE: [&str; 3] = ["锟斤拷", "烫烫烫", "屯屯屯"];
 
-/// Control characters other than tab, CR and LF. All of them are one byte in
-/// UTF-8, or two that begin with C2, as few others do.
-pub(super) fn has_control(text: &str) -> bool {
-    let suspicious = text.bytes().fold(false, |found, byte| {
-        found
-            | (byte < 0x20 && !matches!(byte, b'\t' | b'\r' | b'\n'))
-            | (byte == 0x7f)
-            | (byte == 0xc2)
-    });
-    suspicious && text.chars().any(|c| c.is_control() && !matches!(c, '\t' | '\r' | '\n'))
+/// What a text's bytes give reason to look at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Suspicion {
+    control: bool,
+    lost: bool,
 }
 
-/// Whether the text has lost characters, or never had the right ones: U+FFFD,
-/// private characters, and what is known to come of a wrong encoding.
-pub(super) fn is_mojibake(text: &str) -> bool {
-    // A pass over all bytes without a branch. Private characters begin with EE, EF
-    // up to A3, F3 or F4, and U+FFFD with EF BF; the others begin with a character
-    // whose last two bytes few others have.
-    let bytes = text.as_bytes();
-    let suspicious = bytes.iter().zip(bytes.iter().skip(1)).fold(false, |found, (a, b)| {
-        found
-            | (*a == 0xee)
-            | (*a >= 0xf3)
-            | ((*a == 0xef) & ((*b <= 0xa3) | (*b == 0xbf)))
-            | ((*a == 0x94) & (*b == 0x9f))
-            | ((*a == 0x83) & (*b == 0xab))
-            | ((*a == 0xb1) & (*b == 0xaf))
-    });
-    suspicious
-        && (text.chars().any(|c| c == '\u{fffd}' || is_private(c))
-            || MOJIBAKE.iter().any(|known| text.contains(known)))
+impl Suspicion {
+    /// One pass over all bytes without a branch: every value of every row goes
+    /// through it. Control characters are one byte in UTF-8, or two that begin with
+    /// C2, as few others do. Private characters begin with EE, EF up to A3, F3 or
+    /// F4, and U+FFFD with EF BF; what else is known of wrong encodings begins with
+    /// a character whose last two bytes few others have.
+    pub fn of(text: &str) -> Self {
+        let bytes = text.as_bytes();
+        let Some((last, rest)) = bytes.split_last() else {
+            return Self::default();
+        };
+        let control = |byte: u8| {
+            u8::from(byte < 0x20) & u8::from(!matches!(byte, b'\t' | b'\r' | b'\n'))
+                | u8::from(byte == 0x7f)
+                | u8::from(byte == 0xc2)
+        };
+        let (mut controls, mut lost) = (control(*last), 0);
+        for (&a, &b) in rest.iter().zip(&bytes[1..]) {
+            controls |= control(a);
+            lost |= u8::from(a == 0xee)
+                | u8::from(a >= 0xf3)
+                | u8::from(a == 0xef) & (u8::from(b <= 0xa3) | u8::from(b == 0xbf))
+                | u8::from(a == 0x94) & u8::from(b == 0x9f)
+                | u8::from(a == 0x83) & u8::from(b == 0xab)
+                | u8::from(a == 0xb1) & u8::from(b == 0xaf);
+        }
+        Self { control: controls != 0, lost: lost != 0 }
+    }
+
+    /// Whether the text has control characters other than tab, CR and LF.
+    pub fn has_control(self, text: &str) -> bool {
+        self.control && text.chars().any(|c| c.is_control() && !matches!(c, '\t' | '\r' | '\n'))
+    }
+
+    /// Whether the text has lost characters, or never had the right ones: U+FFFD,
+    /// private characters, and what is known to come of a wrong encoding.
+    pub fn is_mojibake(self, text: &str) -> bool {
+        self.lost
+            && (text.chars().any(|c| c == '\u{fffd}' || is_private(c))
+                || MOJIBAKE.iter().any(|known| text.contains(known)))
+    }
 }
 
 /// Without format characters, and compatibility forms as plain ones (Unicode NFKC):

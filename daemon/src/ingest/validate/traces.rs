@@ -37,6 +37,9 @@ fn inside(text: &str) -> Option<String> {
 
 /// A number without a fraction that is zero: `5245` of `5245.0`.
 pub(super) fn whole(text: &str) -> &str {
+    if !text.ends_with('0') {
+        return text;
+    }
     match text.split_once('.') {
         Some((whole, zeros)) if !zeros.is_empty() && zeros.bytes().all(|byte| byte == b'0') => {
             whole
