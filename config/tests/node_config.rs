@@ -140,6 +140,7 @@ fn uncommented(text: &str) -> String {
         // Keys that begin with "ad" are those of the hub's table, which belongs to
         // another kind of node.
         .map(|line| match line.strip_prefix("# ") {
+            Some(table) if table.starts_with("[inbox.") => format!("{table}\n"),
             Some(setting)
                 if setting
                     .split(" = ")
@@ -163,6 +164,11 @@ fn every_commented_default_of_a_new_file_is_a_valid_setting() {
         certificates: CertificateConfig {
             root_key_dir: Some("/media/root-key".into()),
             ..CertificateConfig::default()
+        },
+        inbox: InboxConfig {
+            group: Some("sftp".into()),
+            encoding: [(DatasetId::new("enterprise").unwrap(), "gbk".into())].into(),
+            ..InboxConfig::default()
         },
         tls: TlsConfig { post_quantum: true, pki: Some(pki()), ca: Some("pki/ca.pem".into()) },
         ..member()
