@@ -53,7 +53,7 @@ fn a_file_without_a_name_is_held_and_approved() {
     let report = import_nameless(hub, &small, &["--full"]).expect_code(3).json();
     let held = report["held"].as_str().or(report["held"]["id"].as_str()).unwrap().to_owned();
     assert_eq!(hub.export("enterprise/410100").lines().count(), 1 + 2 * 1000);
-    hub.json(&["delivery", "approve", &held]);
+    hub.json(&["delivery", "approve", "--yes", &held]);
     assert_eq!(hub.export("enterprise/410100"), small.to_export());
 }
 

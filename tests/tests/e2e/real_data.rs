@@ -2,7 +2,11 @@
 //! processes, each with its own file. The data is not part of the project;
 //! where it is missing the test says so and passes.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    io::{Cursor, Write as _},
+    path::PathBuf,
+};
 
 use encoding_rs::GB18030;
 use harness::{
@@ -11,6 +15,7 @@ use harness::{
     table::{ENTERPRISE_FIELDS, ENTERPRISE_TITLES, Table},
 };
 use serde_json::Value as Json;
+use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
 use super::{
     cli::stopped_hub,
@@ -145,11 +150,16 @@ fn ods(table: &Table) -> Vec<u8> {
     );
     let manifest = "<?xml version=\"1.0\"?><manifest:manifest \
          xmlns:manifest=\"urn:oasis:names:tc:opendocument:xmlns:manifest:1.0\"/>";
-    archive(&[
-        ("mimetype", b"application/vnd.oasis.opendocument.spreadsheet"),
-        ("META-INF/manifest.xml", manifest.as_bytes()),
-        ("content.xml", content.as_bytes()),
-    ])
+    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    // Its kind stands in front, as it is.
+    let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+    zip.start_file("mimetype", stored).unwrap();
+    zip.write_all(b"application/vnd.oasis.opendocument.spreadsheet").unwrap();
+    for (name, text) in [("META-INF/manifest.xml", manifest), ("content.xml", &content)] {
+        zip.start_file(name, SimpleFileOptions::default()).unwrap();
+        zip.write_all(text.as_bytes()).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
 }
 
 /// Every file comes in once as it is; in every other encoding and format it then

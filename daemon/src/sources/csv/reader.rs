@@ -196,7 +196,7 @@ impl Reader {
                 continue;
             }
             let found = split(window, at_end, &self.shape, &mut self.spans);
-            let Found { body, end, lines, escaped } = match found {
+            let mut found = match found {
                 Ok(Some(found)) => found,
                 Ok(None) if data.len() >= ROW_BYTES_MAX => {
                     let within = self.skip_line()?;
@@ -213,18 +213,24 @@ impl Reader {
                     return Ok(Step::Malformed { place, problem });
                 }
             };
+            if found.lines > 1 {
+                let body = &window[..found.body];
+                if swallows_rows(body, &self.shape, self.decoder, &mut self.judge) {
+                    let line = split_as_mysql(window, at_end, &self.shape, &mut self.spans);
+                    let Some(line) = line else {
+                        self.skip_line()?;
+                        return Ok(Step::Malformed { place, problem: RowProblem::UnclosedQuote });
+                    };
+                    found = line;
+                }
+            }
+            let Found { body, end, lines, escaped } = found;
             let separator = self.shape.separator.byte();
             if window[..body].iter().all(|byte| is_empty(*byte) && *byte != separator) {
                 // A single-column file has no other way to say nothing, but a row
                 // of nothing says nothing either.
                 self.consume(self.input.start + end, lines);
                 return Ok(Step::Blank);
-            }
-            if lines > 1
-                && swallows_rows(&window[..body], &self.shape, self.decoder, &mut self.judge)
-            {
-                self.skip_line()?;
-                return Ok(Step::Malformed { place, problem: RowProblem::UnclosedQuote });
             }
             self.cut |= body == end && self.line > 1;
             let start = self.input.start;
@@ -320,24 +326,32 @@ pub(super) fn split(
     shape: &Shape,
     spans: &mut Vec<Span>,
 ) -> Result<Option<Found>, RowProblem> {
-    let scan = |quotes, spans: &mut Vec<Span>| {
-        scan_record(data, eof, shape.separator.byte(), quotes, spans, shape.columns)
-    };
-    let strict = judged(&scan(Quotes::Doubled, spans), shape, data, spans);
-    if matches!(&strict, Ok(Some(found)) if found.lines == 1) {
+    let strict = judged(&scan(data, eof, shape, Quotes::Doubled, spans), shape, data, spans);
+    // More may come that closes its quote.
+    let open = matches!(strict, Ok(None)) && data.len() < ROW_BYTES_MAX;
+    if open || matches!(strict, Ok(Some(_))) {
         return strict;
     }
-    // What is wrong by the standard, or goes on and on, may be right as MySQL
-    // writes it.
-    let line = &data[..find3(data, 0, b'\n', b'\r', b'\n')];
-    if line.windows(2).any(|pair| pair == b"\\\"") {
-        let lenient = judged(&scan(Quotes::Backslash, spans), shape, data, spans);
-        if matches!(&lenient, Ok(Some(found)) if found.lines == 1) {
-            return lenient;
-        }
-        scan(Quotes::Doubled, spans);
+    // What is wrong by the standard may be right as MySQL writes it.
+    match split_as_mysql(data, eof, shape, spans) {
+        Some(found) => Ok(Some(found)),
+        None => strict,
     }
-    strict
+}
+
+/// The line at the front of `data` as a record with quotes behind backslashes, if
+/// it has any and is one.
+fn split_as_mysql(data: &[u8], eof: bool, shape: &Shape, spans: &mut Vec<Span>) -> Option<Found> {
+    let line = &data[..find3(data, 0, b'\n', b'\r', b'\n')];
+    if !line.windows(2).any(|pair| pair == b"\\\"") {
+        return None;
+    }
+    let found = judged(&scan(data, eof, shape, Quotes::Backslash, spans), shape, data, spans);
+    found.ok().flatten().filter(|found| found.lines == 1)
+}
+
+fn scan(data: &[u8], eof: bool, shape: &Shape, quotes: Quotes, spans: &mut Vec<Span>) -> Scan {
+    scan_record(data, eof, shape.separator.byte(), quotes, spans, shape.columns)
 }
 
 /// Whether a record has as many fields as it should.

@@ -70,12 +70,11 @@ pub fn open(
     let Dialect { shape, labels, mapping } =
         found.map_err(|problem| no_dialect(name, problem, options, schema))?;
 
-    // A separator that may be part of a character of GB18030 takes whole
-    // characters.
+    // A separator that may be part of a character of GB18030, or has several bytes,
+    // takes whole characters.
+    let whole = shape.separator.is_in_gb18030() || shape.separator.wide().is_some();
     let charset = match charset {
-        Charset::Gb18030 if shape.separator.is_in_gb18030() => {
-            Charset::Transcoded(encoding_rs::GB18030)
-        }
+        Charset::Gb18030 if whole => Charset::Transcoded(encoding_rs::GB18030),
         charset => charset,
     };
     bytes.seek(SeekFrom::Start(mark)).map_err(fail)?;

@@ -25,9 +25,9 @@ fn letters() -> RawSchema {
 }
 
 /// What a file comes to: its records as `code|name|note`, and its report.
-struct Outcome {
-    records: Vec<String>,
-    report: ImportReport,
+pub(super) struct Outcome {
+    pub records: Vec<String>,
+    pub report: ImportReport,
     rejects: String,
 }
 
@@ -41,16 +41,31 @@ impl Outcome {
     }
 }
 
-struct Letters(World);
+/// A world with a dataset of three texts.
+pub(super) struct Letters(World);
 
 impl Letters {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let world = World::new();
         world.apply_schema(letters());
         Self(world)
     }
 
     fn try_read(&self, bytes: &[u8], reading: Reading) -> Result<Outcome, ImportError> {
+        self.import(bytes, reading, None)
+    }
+
+    /// Takes a file for the whole register, whatever it does to it.
+    pub fn try_full(&self, bytes: &[u8]) -> Result<Outcome, ImportError> {
+        self.import(bytes, Reading::default(), Some(approved("letters")))
+    }
+
+    fn import(
+        &self,
+        bytes: &[u8],
+        reading: Reading,
+        approved: Option<Approval>,
+    ) -> Result<Outcome, ImportError> {
         let world = &self.0;
         let path = world.path("files/letters.csv");
         fs::write(&path, bytes).unwrap();
@@ -60,8 +75,8 @@ impl Letters {
         let request = ImportRequest {
             dataset: dataset.clone(),
             source,
-            full: false,
-            approved: None,
+            full: approved.is_some(),
+            approved,
             rejects,
         };
         let report = world.importer.import(&request, &|_| {})?;

@@ -5,6 +5,7 @@ mod deliveries;
 mod holds;
 mod import;
 mod inbox;
+mod properties;
 mod recall;
 mod undo;
 
