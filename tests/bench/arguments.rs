@@ -17,7 +17,7 @@ tests/bench/run.sh rows-like FILE...     how well FILEs compress, and the made-u
   --systems A,B     only these: creditsync, postgres, rsync, syncthing, negentropy,
                     iroh-docs
   --works A,B       only these: import, copy, full-again, updates, one-row,
-                    differences, restart, counties, messy. Most need import and copy,
+                    differences, restart, counties, messy, workbook. Most need import and copy,
                     which are done and shown anyway.
   --sizes N,N       growth: so many records of one county (10000,100000,1000000,5000000)
   --members N,N     growth: so many counties of 20000 records (1,4,13,50)

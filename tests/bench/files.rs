@@ -30,7 +30,13 @@ pub enum RowFile {
     County(u64),
     /// The base with rows that warn, repeat or are rejected.
     Messy,
+    /// The first rows of the base, as a workbook.
+    Workbook,
 }
+
+/// Rows of a workbook: a spreadsheet has room for ten times as many, and people
+/// have a tenth.
+pub const WORKBOOK_ROWS_MAX: u64 = 100_000;
 
 /// Where the files lie, and how many rows there are.
 pub struct Files {
@@ -78,6 +84,7 @@ impl Files {
                 rows::write(&path, &mut (&mut share).map(|number| (number, base)))
             }
             RowFile::Messy => rows::write_messy(&path, self.rows),
+            RowFile::Workbook => rows::write_workbook(&path, self.rows.min(WORKBOOK_ROWS_MAX)),
         }?;
         Ok(path)
     }

@@ -175,6 +175,28 @@ pub fn write_messy(path: &Path, rows: u64) -> anyhow::Result<u64> {
     write_rows(path, &mut messy)
 }
 
+/// Writes rows as a workbook, all cells as texts but the days.
+pub fn write_workbook(path: &Path, rows: u64) -> anyhow::Result<u64> {
+    const DATE: u16 = 2;
+    let mut book = rust_xlsxwriter::Workbook::new();
+    let day = rust_xlsxwriter::Format::new().set_num_format("yyyy-mm-dd");
+    let sheet = book.add_worksheet();
+    sheet.write_row(0, 0, ENTERPRISE_TITLES)?;
+    for number in 0..rows {
+        let line = u32::try_from(number + 1)?;
+        for (column, text) in (0..).zip(row(number, 0)) {
+            if column == DATE {
+                let date = rust_xlsxwriter::ExcelDateTime::parse_from_str(&text)?;
+                sheet.write_with_format(line, column, &date, &day)?;
+            } else {
+                sheet.write(line, column, text)?;
+            }
+        }
+    }
+    book.save(path)?;
+    Ok(path.metadata()?.len())
+}
+
 fn write_rows(path: &Path, rows: &mut dyn Iterator<Item = [String; 9]>) -> anyhow::Result<u64> {
     let file = File::create(path).with_context(|| format!("make {}", path.display()))?;
     let mut out = csv::Writer::from_writer(BufWriter::with_capacity(1 << 20, file));

@@ -21,11 +21,13 @@ pub enum Work {
     Counties,
     /// A register as it really is: rows that warn, repeat or are rejected.
     Messy,
+    /// A register as a workbook.
+    Workbook,
 }
 
 impl Work {
     /// All, in the order of the table.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Import,
         Self::Copy,
         Self::FullAgain,
@@ -35,6 +37,7 @@ impl Work {
         Self::Restart,
         Self::Counties,
         Self::Messy,
+        Self::Workbook,
     ];
 
     /// Its name on the command line.
@@ -49,6 +52,7 @@ impl Work {
             Self::Restart => "restart",
             Self::Counties => "counties",
             Self::Messy => "messy",
+            Self::Workbook => "workbook",
         }
     }
 
@@ -64,6 +68,7 @@ impl Work {
             Self::Restart => "Restart until serving",
             Self::Counties => "13 counties import 1/13 each at once, until durable at the hub",
             Self::Messy => "A file of which 1 % of the rows warn, 1 % repeat and 1 % are rejected",
+            Self::Workbook => "A workbook (.xlsx) of 100 000 rows at most",
         }
     }
 }
@@ -116,6 +121,8 @@ pub enum Line {
     MessyMemory,
     MessyAgainTime,
     MessyAgainMemory,
+    WorkbookTime,
+    WorkbookMemory,
 }
 
 impl Line {
@@ -123,6 +130,7 @@ impl Line {
     pub fn describe(self) -> (Work, &'static str, usize) {
         use Work::{
             Copy, Counties, Differences, FullAgain, Import, Messy, OneRow, Restart, Updates,
+            Workbook,
         };
         match self {
             Self::ImportTime => (Import, "time, s", 2),
@@ -168,6 +176,8 @@ impl Line {
             Self::MessyMemory => (Messy, "first import: peak memory, MiB", 0),
             Self::MessyAgainTime => (Messy, "the same full file again: time, s", 2),
             Self::MessyAgainMemory => (Messy, "the same full file again: peak memory, MiB", 0),
+            Self::WorkbookTime => (Workbook, "time, s", 2),
+            Self::WorkbookMemory => (Workbook, "peak memory with its reader, MiB", 0),
         }
     }
 }

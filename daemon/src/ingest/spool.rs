@@ -12,7 +12,7 @@
 
 use std::{
     cmp::Ordering,
-    collections::BinaryHeap,
+    collections::{BinaryHeap, binary_heap::PeekMut},
     fs::{self, File, OpenOptions},
     io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
@@ -431,11 +431,15 @@ impl Merge {
     }
 
     fn next(&mut self) -> io::Result<Option<RawRow>> {
-        let Some(Head { row, run }) = self.heap.pop() else {
+        let Some(mut head) = self.heap.peek_mut() else {
             return Ok(None);
         };
-        self.advance(run)?;
-        Ok(Some(row))
+        Ok(Some(match read_entry(&mut self.runs[head.run])? {
+            // The run's next row takes the place of this one: one way down the heap
+            // instead of one down and one up.
+            Some(next) => std::mem::replace(&mut head.row, next),
+            None => PeekMut::pop(head).row,
+        }))
     }
 
     fn advance(&mut self, run: usize) -> io::Result<()> {

@@ -21,7 +21,7 @@ use serde_json::Value as Json;
 
 use super::{SINGLE_CHANGES, Setting};
 use crate::{
-    files::RowFile,
+    files::{RowFile, WORKBOOK_ROWS_MAX},
     network::{Network, PATIENCE, Process, STEP_MAX, free_port, text_of, wait_until},
     rows::{self, COUNTIES},
     table::{Column, quantile},
@@ -56,6 +56,18 @@ pub fn measure(setting: &Setting<'_>, column: &mut Column<'_>) -> anyhow::Result
     if setting.wants(Work::Messy) {
         measure_messy(setting, column)?;
     }
+    if setting.wants(Work::Workbook) {
+        measure_workbook(setting, column)?;
+    }
+    Ok(())
+}
+
+fn measure_workbook(setting: &Setting<'_>, column: &mut Column<'_>) -> anyhow::Result<()> {
+    let federation = Federation::new(setting.network, &setting.subdir("workbook")?, 1)?;
+    let rows = setting.files.rows().min(WORKBOOK_ROWS_MAX);
+    let (time, memory) = federation.import(&setting.files.get(RowFile::Workbook)?, rows)?;
+    column.put_seconds(Line::WorkbookTime, time);
+    column.put_mebibytes(Line::WorkbookMemory, memory);
     Ok(())
 }
 

@@ -58,7 +58,7 @@ impl Setting<'_> {
 
     /// Whether anything is asked for that needs a county and a hub.
     pub fn wants_pair(&self) -> bool {
-        self.works.iter().any(|work| !matches!(work, Work::Counties | Work::Messy))
+        self.works.iter().any(|work| !matches!(work, Work::Counties | Work::Messy | Work::Workbook))
     }
 
     /// A directory below the system's own.
