@@ -8,7 +8,7 @@ use super::{
     delivered::ReadFile,
     diff::{Comparer, Cursor, Difference, Stored},
     history::Recording,
-    hold::{Evidence, Hold, Watch, is_rounded},
+    hold::{Evidence, Hold, Watch, code_of, is_rounded},
     rejects::Rejects,
     report::ImportReport,
     validate::{rounded_issue, row_issue},
@@ -168,7 +168,8 @@ impl Job<'_> {
         // Of codes that a spreadsheet has rounded, one in 31 has a right check
         // character by accident. Where others show that this happened, new codes
         // of that kind are no codes.
-        let rounded = told.rejects.rounded() >= ROUNDED_MIN;
+        let rounded = code_of(self.schema)
+            .is_some_and(|code| told.rejects.rounded(&code.name) >= ROUNDED_MIN);
         // The least key that may still have to be deleted.
         let mut from: Option<Vec<u8>> = None;
         while let Some(row) = read.sorted.next()? {
@@ -308,6 +309,9 @@ fn evidence<'w>(
         deleted: report.deleted,
         compared: report.updated + report.unchanged,
         cut: read.summary.cut,
+        left_out: read.summary.left_out.iter().filter(|part| part.doubtful).count() as u64,
+        mended: read.mended,
+        rejected: report.rejected,
         unreadable: read.unreadable,
         suspicious: report.suspicious,
         watch,

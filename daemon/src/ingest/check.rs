@@ -43,6 +43,9 @@ pub(super) struct CheckedRows {
     pub suspicious: u64,
     /// Rows that make a record whose key has a wrong check character.
     pub doubtful: u64,
+    /// Where a header of other columns stands, in Chinese and English: which columns
+    /// the rows below it have is not known.
+    pub another_header: Option<[String; 2]>,
     /// What is to be told of them.
     pub tally: Tally,
     /// The rejected ones as they were delivered, as long as there is room.
@@ -66,7 +69,7 @@ pub(super) fn check_rows(
 ) -> Result<(), ImportError> {
     let split = || {
         let rows = table.next_rows()?;
-        Ok(Split { count: rows.len(), bytes_read: table.bytes_read(), rows })
+        Ok(Split { count: rows.len(), blank: rows.blank(), bytes_read: table.bytes_read(), rows })
     };
     let check = |rows| check(validator, describer, rows, key);
     read(split, check, pause, |checked| take(checked?).map(|()| true)).map(drop)
@@ -85,7 +88,7 @@ pub(super) fn recall_rows(
     let (mut rows, mut blank, mut fresh) = (0, 0, recall.none_fresh());
     let split = || {
         let rows = table.next_bodies()?;
-        Ok(Split { count: rows.len(), bytes_read: table.bytes_read(), rows })
+        Ok(Split { count: rows.len(), blank: rows.blank(), bytes_read: table.bytes_read(), rows })
     };
     let look = |bodies: Box<dyn RowBodies>| recall.look(bodies.as_ref());
     let all = read(split, look, pause, |looked| {
@@ -111,6 +114,8 @@ pub(super) fn recall_rows(
 struct Split<B> {
     rows: B,
     count: usize,
+    /// Lines among them that are none.
+    blank: u64,
     /// How far the source was read by then.
     bytes_read: u64,
 }
@@ -165,9 +170,10 @@ fn split_some<B>(
     let at_once = (rayon::current_num_threads() * BATCHES_A_CORE).min(BATCHES_MAX);
     let mut group = Group { batches: Vec::with_capacity(at_once), count: 0, bytes_read: 0 };
     while group.batches.len() < at_once {
-        let Split { rows, count, bytes_read } = split().map_err(ImportError::Source)?;
+        let Split { rows, count, blank, bytes_read } = split().map_err(ImportError::Source)?;
         group.bytes_read = bytes_read;
-        if count == 0 {
+        // Blank lines may be all that is left of a part.
+        if count == 0 && blank == 0 {
             break;
         }
         group.count += count as u64;
@@ -234,6 +240,9 @@ fn check(
         let problem = unlabelled.map(|column| RowProblem::Unlabelled { column });
         if let Some(problem) = &problem {
             out.tally.add_malformed(place, problem);
+        }
+        if out.another_header.is_none() && mapping.is_another_header(fields, rejected) {
+            out.another_header = Some(describer.place(place));
         }
         if rejected {
             out.rejected += 1;

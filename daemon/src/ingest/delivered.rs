@@ -85,6 +85,7 @@ pub(super) fn read_whole(
     })?;
     Ok(ReadFile {
         unreadable,
+        mended: table.mapping().is_of_rejects(),
         doubtful,
         rows: key.zip(rows.map(Sorter::finish).transpose()?),
         missing: table.mapping().missing().to_vec(),
@@ -113,6 +114,13 @@ fn read_new(
     let Some((rows, checked)) = recalled else {
         return Ok(None);
     };
+    // Which rows are in another encoding is judged beside all the others.
+    let odd = |checked: &CheckedRows| {
+        ["encoding", "other-encoding"].iter().any(|code| checked.tally.count(code, "") > 0)
+    };
+    if checked.iter().any(|checked| odd(checked) || checked.another_header.is_some()) {
+        return Ok(None);
+    }
     let Some((open_keys, others)) = keys(&recall, &checked) else {
         return Ok(None);
     };
@@ -129,7 +137,8 @@ fn read_new(
     let missing = table.mapping().missing().to_vec();
     let doubtful = checked.iter().map(|checked| checked.doubtful).sum();
     let summary = table.summary();
-    Ok(Some(ReadFile { unreadable, doubtful, recalled, missing, summary, ..read }))
+    let mended = table.mapping().is_of_rejects();
+    Ok(Some(ReadFile { unreadable, mended, doubtful, recalled, missing, summary, ..read }))
 }
 
 /// A full file and the last one, if it can be compared with that.
@@ -207,6 +216,9 @@ fn tell(
     rejects: &mut Rejects<'_>,
     report: &mut ImportReport,
 ) -> Result<(), ImportError> {
+    if let Some([zh, en]) = checked.another_header.clone() {
+        return Err(ImportError::SecondHeader { zh, en });
+    }
     report.rejected += checked.rejected;
     report.warnings += checked.warnings;
     report.skipped += checked.skipped;
@@ -219,6 +231,8 @@ pub(super) struct ReadFile {
     pub sorted: Sorted,
     /// Rejected rows whose key is not known.
     pub unreadable: u64,
+    /// It has the columns of a rejects file.
+    pub mended: bool,
     /// Rows whose key has a wrong check character.
     pub doubtful: u64,
     pub bytes_total: u64,
@@ -241,6 +255,7 @@ impl ReadFile {
         Self {
             sorted,
             unreadable: 0,
+            mended: false,
             doubtful: 0,
             bytes_total,
             summary: Summary::default(),

@@ -162,6 +162,9 @@ impl Importer {
             let mut told = Told { rejects: &mut rejects, report: &mut report, progress };
             read = delivered::read_whole(context, request, &schema, true, &mut told)?;
         }
+        // Before anything of it is committed.
+        let changed = |error| ImportError::of_source(error, &request.dataset);
+        request.source.unchanged().map_err(changed)?;
         #[cfg(test)]
         context.recalled.fetch_add(read.recalled.is_some().into(), Ordering::Relaxed);
         let comparer = comparer_of(request, &registry, &schema, &read);
@@ -183,9 +186,12 @@ impl Importer {
         }
         if request.full && !is_held {
             // In this order: an approval that begins now finds either the
-            // number moved later on, or its file gone already.
-            full_applied(recording.as_ref().map_or("", |recording| recording.id()));
-            turn.fulls.fetch_add(1, Ordering::SeqCst);
+            // number moved later on, or its file gone already. A file of which
+            // nothing was taken is newer than nothing.
+            if report.rows == 0 || report.rejected < report.rows {
+                full_applied(recording.as_ref().map_or("", |recording| recording.id()));
+                turn.fulls.fetch_add(1, Ordering::SeqCst);
+            }
         }
 
         rejects.finish(&mut report, &parts)?;
@@ -290,13 +296,13 @@ fn notes_of(summary: &Summary) -> Vec<Note> {
     let cut = summary.cut.then(|| {
         Note::new(
             "cut",
-            "文件最后一行没有换行符，可能没有传完；请核对最后一行",
-            "the last line has no end, so the file may be cut off: check its last line",
+            "文件最后一行没有换行符，或有整行的空字节（NUL），可能没有传完或已损坏；请核对",
+            "the last line has no end, or lines are nothing but zero bytes, so the file may be cut off or damaged: check it",
         )
     });
-    let left_out = summary.left_out.iter().map(|text| {
-        let (zh, en) = text.split_once(" / ").unwrap_or((text, text));
-        Note::new("left-out", zh, en)
+    let left_out = summary.left_out.iter().map(|part| {
+        let code = if part.doubtful { Note::LEFT_OUT } else { "passed-over" };
+        Note::new(code, &*part.zh, &*part.en)
     });
     cut.into_iter().chain(left_out).collect()
 }

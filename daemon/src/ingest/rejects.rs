@@ -45,9 +45,10 @@ impl<'a> Rejects<'a> {
         self.append(&checked.rejected_rows, checked.rejected)
     }
 
-    /// Rows that were rejected for codes that a spreadsheet has rounded.
-    pub fn rounded(&self) -> u64 {
-        self.tally.count(Rule::UsccRounded.code())
+    /// Rows that were rejected for a code in that field that a spreadsheet has
+    /// rounded.
+    pub fn rounded(&self, field: &str) -> u64 {
+        self.tally.count(Rule::UsccRounded.code(), field)
     }
 
     /// Rows of one key, `count` of them, before the one that counts; the first of

@@ -38,8 +38,16 @@ pub(super) fn is_no_data(mapping: &Mapping, fields: Fields<'_>) -> bool {
             is_total(first)
                 && !mapping.key_texts(fields).all(|text| !is_blank(text) && !is_total(text))
                 || mapping.is_header(fields)
+                || is_sum_of_no_key(mapping, fields)
         }
     }
+}
+
+/// Whether a row without any key begins with a word for a sum, be it in a column
+/// that is passed over, as a serial number is.
+fn is_sum_of_no_key(mapping: &Mapping, fields: Fields<'_>) -> bool {
+    mapping.key_texts(fields).all(is_blank)
+        && fields.iter().find(|text| !is_blank(text)).is_some_and(is_total)
 }
 
 fn is_blank(text: &str) -> bool {

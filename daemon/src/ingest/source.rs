@@ -29,6 +29,9 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// opens it the other way is told of that.
     fn open_quickly(&self, schema: &Schema) -> Option<Box<dyn Recallable>>;
 
+    /// Whether its bytes still are the ones that it was opened with.
+    fn unchanged(&self) -> Result<(), SourceError>;
+
     /// Copies the delivered bytes, which still have to be the ones that were read.
     fn copy_to(&self, out: &mut File) -> Result<(), SourceError>;
 
@@ -50,7 +53,7 @@ pub trait Table: Send {
     /// How much of that was read.
     fn bytes_read(&self) -> u64;
 
-    /// The next rows that are not blank; none at the end.
+    /// The next rows that are not blank; neither rows nor blank lines at the end.
     fn next_rows(&mut self) -> Result<Box<dyn Rows>, SourceError>;
 
     /// What there is to say about it as a whole, once it was read to its end.
@@ -67,8 +70,19 @@ pub struct Summary {
     pub parts: Vec<String>,
     /// It may have been cut off: its last line has no end, though others have.
     pub cut: bool,
-    /// Parts of it that were not read, and why, in Chinese and English.
-    pub left_out: Vec<String>,
+    /// Parts of it that were not read.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A part of a delivery that was not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Which, and why, in Chinese.
+    pub zh: String,
+    /// The same in English.
+    pub en: String,
+    /// It may be data all the same.
+    pub doubtful: bool,
 }
 
 /// A table whose rows can be found without being split.

@@ -125,6 +125,18 @@ pub enum ImportError {
         /// What is wrong with it.
         problem: Box<HeaderError>,
     },
+    /// Another header among the rows.
+    #[error(
+        "{zh}又是表头，但列或顺序与前面的不同，其下各行的列无法确定；没有导入任何内容，请把各个表分成单独的文件 / \
+         {en} is another header, with other columns or another order, so which columns the rows below it have is not \
+         known; nothing was imported: deliver each table as a file of its own"
+    )]
+    SecondHeader {
+        /// Its place, in Chinese.
+        zh: String,
+        /// The same in English.
+        en: String,
+    },
     /// Temporary files cannot be written.
     #[error(transparent)]
     Spool(#[from] SpoolError),

@@ -40,8 +40,8 @@ pub enum FileError {
     },
     /// No line is a header.
     #[error(
-        "{path}: 前 {lines} 行中没有任何一行含有该数据集的列名（例如 {expected}）；第 {line} 行是“{text}”；试过的分隔符：{separators} / \
-         none of the first {lines} lines has a column name of the dataset (such as {expected}); line {line} is '{text}'; separators tried: {separators}"
+        "{path}: 前 {lines} 行中没有任何一行含有该数据集的列名（例如 {expected}）；第 {line} 行（内容已遮盖）是“{text}”；试过的分隔符：{separators} / \
+         none of the first {lines} lines has a column name of the dataset (such as {expected}); line {line}, masked, is '{text}'; separators tried: {separators}"
     )]
     NoLabels {
         /// The path as given.

@@ -213,15 +213,20 @@ impl Source for DeliveredFile {
         Some(Box::new(table))
     }
 
-    fn copy_to(&self, out: &mut File) -> Result<(), SourceError> {
+    fn unchanged(&self) -> Result<(), SourceError> {
+        // Of what was opened, whatever lies under its name by now.
         let fail = |source| FileError::Io { path: self.name.clone(), source };
-        io::copy(&mut self.bytes(), out).map_err(fail)?;
-        // Of what was copied, whatever lies under its name by now.
         let now = self.file.metadata().map_err(fail)?;
         if FileState::from(&now) != self.state {
             return Err(SourceError::Changed { name: self.name.clone() });
         }
         Ok(())
+    }
+
+    fn copy_to(&self, out: &mut File) -> Result<(), SourceError> {
+        let fail = |source| FileError::Io { path: self.name.clone(), source };
+        io::copy(&mut self.bytes(), out).map_err(fail)?;
+        self.unchanged()
     }
 
     fn settings(&self) -> serde_json::Value {

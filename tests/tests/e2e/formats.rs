@@ -175,6 +175,44 @@ fn sheets_that_fit_are_read_and_one_can_be_named() {
 }
 
 #[test]
+fn parts_that_may_be_data_and_were_not_read_need_somebody() {
+    let (_dir, hub) = stopped_hub();
+    let [all, most] = [Table::synthetic(1, 0..9, "一"), Table::synthetic(1, 0..8, "一")];
+    let file = write(&hub, "all.xlsx", &xlsx(&all));
+    assert_eq!(hub.import_full("enterprise", &file)["inserted"], 9);
+    let import = |name: &str, content: &[u8]| {
+        let file = write(&hub, name, content);
+        hub.cli(&["import", "enterprise", path_text(&file), "--full", "--json"])
+    };
+    // Eight records, and a sheet with the ninth whose header has a slip.
+    let mut book = Workbook::new();
+    fill(book.add_worksheet(), &most);
+    let slip = book.add_worksheet().set_name("六月").unwrap();
+    fill(slip, &Table::synthetic(1, 8..9, "一"));
+    slip.write(0, 1, "企业名字").unwrap();
+    let content = book.save_to_buffer().unwrap();
+    let report = import("slip.xlsx", &content).expect_code(4).json();
+    assert_eq!(report["held"]["rule"], "left-out", "{report:#}");
+    // Words about the data are no data.
+    let mut book = Workbook::new();
+    fill(book.add_worksheet(), &most);
+    book.add_worksheet().set_name("说明").unwrap().write(0, 0, "请勿外传").unwrap();
+    let report = import("words.xlsx", &book.save_to_buffer().unwrap()).expect_code(0).json();
+    assert_eq!((&report["deleted"], &report["unchanged"]), (&1.into(), &8.into()), "{report:#}");
+    assert_eq!(report["notes"][0]["code"], "passed-over", "{report:#}");
+    // In an archive; and blank lines of a part do not end it.
+    let csv = all.to_csv();
+    let blank = csv.lines().next().unwrap().to_owned() + "\n\n\n";
+    let parts: [(&str, &[u8]); 2] = [("a.csv", blank.as_bytes()), ("b.csv", csv.as_bytes())];
+    let report = import("blank.zip", &archive(&parts)).expect_code(0).json();
+    assert_eq!((&report["rows"], &report["inserted"]), (&9.into(), &1.into()), "{report:#}");
+    let csv = most.to_csv();
+    let parts: [(&str, &[u8]); 2] = [("a.csv", csv.as_bytes()), ("b.xlsx", b"damaged")];
+    let report = import("damaged.zip", &archive(&parts)).expect_code(4).json();
+    assert_eq!(report["held"]["rule"], "left-out", "{report:#}");
+}
+
+#[test]
 fn what_is_something_else_is_named_with_the_way_out() {
     let (_dir, hub) = stopped_hub();
     for (name, content, words) in [

@@ -16,7 +16,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use self::reason::{FieldCount, HoldReason};
-pub(super) use self::watch::{Watch, is_doubtful, is_rounded, key_text};
+pub(super) use self::watch::{Watch, code_of, is_doubtful, is_rounded, key_text};
 
 /// Keys or fields that are shown of each rule: enough to look at, and few enough
 /// for a line on a screen.
@@ -88,6 +88,12 @@ pub(super) struct Evidence<'a> {
     pub compared: u64,
     /// It may have been cut off.
     pub cut: bool,
+    /// Parts of it that may be data and were not read.
+    pub left_out: u64,
+    /// It has the columns of a rejects file.
+    pub mended: bool,
+    /// Rows that were rejected.
+    pub rejected: u64,
     /// Rows whose key could not be read.
     pub unreadable: u64,
     /// Rows whose columns may be others than they seem.
@@ -115,6 +121,17 @@ impl Evidence<'_> {
             // What is missing may be what was lost on the way.
             if deletes > 0 && self.cut {
                 hold(HoldReason::Cut { deletes }, &watch.deleted);
+            }
+            if deletes > 0 && self.left_out > 0 {
+                let parts = self.left_out;
+                hold(HoldReason::LeftOut { parts, deletes }, &watch.deleted);
+            }
+            if deletes > 0 && self.mended {
+                hold(HoldReason::RejectsFile { deletes }, &watch.deleted);
+            }
+            if deletes > 0 && self.rejected > self.rows / 2 {
+                let (rejected, rows) = (self.rejected, self.rows);
+                hold(HoldReason::Rejected { rejected, rows, deletes }, &watch.deleted);
             }
             if deletes > 0 && self.unreadable > 0 {
                 let unreadable = self.unreadable;

@@ -42,6 +42,28 @@ pub enum HoldReason {
         /// Records that would go.
         deletes: u64,
     },
+    /// Parts of it were not read, and may be data: a damaged sheet, a file of an
+    /// archive that is no table.
+    LeftOut {
+        /// Such parts.
+        parts: u64,
+        /// Records that would go.
+        deletes: u64,
+    },
+    /// It is a rejects file, which never has all records.
+    RejectsFile {
+        /// Records that would go.
+        deletes: u64,
+    },
+    /// Most of its rows were rejected: what it lacks says little.
+    Rejected {
+        /// Rows that were rejected.
+        rejected: u64,
+        /// All its rows.
+        rows: u64,
+        /// Records that would go.
+        deletes: u64,
+    },
     /// Rows whose key could not be read might be among the ones to delete.
     Unreadable {
         /// Rows without a key.
@@ -84,6 +106,9 @@ impl HoldReason {
             HoldReason::Empty { .. } => "empty",
             HoldReason::Deletes { .. } => "deletes",
             HoldReason::Cut { .. } => "cut",
+            HoldReason::LeftOut { .. } => "left-out",
+            HoldReason::RejectsFile { .. } => "rejects-file",
+            HoldReason::Rejected { .. } => "rejected",
             HoldReason::Unreadable { .. } => "unreadable",
             HoldReason::Suspicious { .. } => "suspicious",
             HoldReason::BlanksColumns { .. } => "blanks-columns",
@@ -115,7 +140,16 @@ impl HoldReason {
                 format!("将删除 {stored} 条记录中的 {deletes} 条；请确认文件是否完整")
             }
             HoldReason::Cut { deletes } => format!(
-                "文件最后一行没有换行符，文件可能被截断，而它将删除 {deletes} 条记录；请重新导出并重新交付"
+                "文件最后一行没有换行符（或有整行的空字节），文件可能被截断或损坏，而它将删除 {deletes} 条记录；请重新导出并重新交付"
+            ),
+            HoldReason::LeftOut { parts, deletes } => format!(
+                "有 {parts} 个部分（工作表或压缩包内的文件）未能读取，将删除的 {deletes} 条记录可能在其中；请先处理这些部分"
+            ),
+            HoldReason::RejectsFile { deletes } => format!(
+                "这是改正后的被拒绝行文件（有“问题/problem”列），不是全部数据，作为全量文件将删除 {deletes} 条记录；请作为增量文件交付，不要放进 full/"
+            ),
+            HoldReason::Rejected { rejected, rows, deletes } => format!(
+                "{rows} 行中有 {rejected} 行被拒绝，而它将删除 {deletes} 条记录；请先改正被拒绝的行并重新交付"
             ),
             HoldReason::Unreadable { unreadable, deletes } => format!(
                 "有 {unreadable} 行无法读出主键，将删除的 {deletes} 条记录可能与之对应；请先改正这些行"
@@ -151,8 +185,20 @@ impl HoldReason {
                 "it would delete {deletes} of {stored} records: check whether the file is complete"
             ),
             HoldReason::Cut { deletes } => format!(
-                "its last line has no line end, so the file may be cut off, and it would delete {deletes} records: \
+                "its last line has no line end (or lines are zero bytes), so the file may be cut off or damaged, and it would delete {deletes} records: \
                  export and deliver it again"
+            ),
+            HoldReason::LeftOut { parts, deletes } => format!(
+                "{parts} parts of it (sheets, or files of the archive) were not read, and {deletes} records would be \
+                 deleted that may be in them: look at these parts first"
+            ),
+            HoldReason::RejectsFile { deletes } => format!(
+                "this is a rejects file (it has the column 'problem'), so it is not all of the data; as a full file it \
+                 would delete {deletes} records: deliver it as a file of changes, not in full/"
+            ),
+            HoldReason::Rejected { rejected, rows, deletes } => format!(
+                "{rejected} of {rows} rows were rejected, and {deletes} records would be deleted: mend the rejected \
+                 rows and deliver it again"
             ),
             HoldReason::Unreadable { unreadable, deletes } => format!(
                 "{unreadable} rows have no readable key, and {deletes} records would be deleted that may be theirs: \

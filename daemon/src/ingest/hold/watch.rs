@@ -6,13 +6,13 @@
 
 use protocol::{
     record::decode_key,
-    schema::{FieldType, Schema},
+    schema::{Field, FieldType, Schema},
     uscc::{self, Quality},
     value::Value,
 };
 
 use super::{FieldCount, SAMPLES_MAX};
-use crate::ingest::validate::{looks_rounded, mask};
+use crate::ingest::validate::{looks_rounded, mask, shown};
 
 /// Longest key in a sample, in characters.
 const SAMPLE_CHARS_MAX: usize = 80;
@@ -125,12 +125,12 @@ fn sample(samples: &mut Vec<String>, schema: &Schema, key: &[u8]) {
     }
 }
 
-/// A key as people read it, personal fields masked.
+/// A key as people read it, personal fields and citizen ids masked.
 pub(in crate::ingest) fn key_text(schema: &Schema, key: &[u8]) -> String {
     let values = decode_key(key).unwrap_or_default();
     let texts = values.iter().zip(schema.key()).map(|(value, &index)| {
         let text = value.canonical_text();
-        if schema.fields()[index].personal { mask(&text) } else { text.into_owned() }
+        if schema.fields()[index].personal { mask(&text) } else { shown(&text) }
     });
     let text = texts.collect::<Vec<_>>().join(" ");
     let shown = text.chars().take(SAMPLE_CHARS_MAX);
@@ -139,7 +139,13 @@ pub(in crate::ingest) fn key_text(schema: &Schema, key: &[u8]) -> String {
 
 /// Whether keys of a dataset begin with a credit code.
 fn leads_with_code(schema: &Schema) -> bool {
-    schema.key().first().is_some_and(|&first| schema.fields()[first].kind == FieldType::Uscc)
+    code_of(schema).is_some()
+}
+
+/// The credit code that a dataset's keys begin with, if they do.
+pub(in crate::ingest) fn code_of(schema: &Schema) -> Option<&Field> {
+    let first = schema.key().first().map(|&first| &schema.fields()[first]);
+    first.filter(|field| field.kind == FieldType::Uscc)
 }
 
 /// Whether a key begins with what would be a credit code but for its check

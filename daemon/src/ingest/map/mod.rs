@@ -37,6 +37,8 @@ pub struct Mapping {
     names: Vec<Vec<String>>,
     /// How those of the first column begin.
     beginnings: Beginnings,
+    /// How any of them begin.
+    all_beginnings: Beginnings,
     labels: Vec<String>,
 }
 
@@ -121,6 +123,8 @@ impl Mapping {
             .collect();
         let first = mapping.names.first().into_iter().flatten();
         mapping.beginnings = Beginnings::of(first.map(String::as_str));
+        let all = mapping.names.iter().flatten();
+        mapping.all_beginnings = Beginnings::of(all.map(String::as_str));
         Ok(mapping)
     }
 
@@ -149,6 +153,11 @@ impl Mapping {
     /// The header as it was delivered.
     pub fn labels(&self) -> &[String] {
         &self.labels
+    }
+
+    /// Whether it is the header of a rejects file.
+    pub fn is_of_rejects(&self) -> bool {
+        self.labels.iter().any(|label| is_reject_column(label))
     }
 
     /// The texts of the columns that name a field, in the file's order.
@@ -183,6 +192,30 @@ impl Mapping {
         }
         let mut texts = self.texts(fields).zip(&self.names);
         texts.all(|(text, names)| names.contains(&fold_label(text)))
+    }
+}
+
+impl Mapping {
+    /// Whether a row is a header of other columns, or of the same in another order:
+    /// most of its values are labels; where it makes a record, the key's among them.
+    pub fn is_another_header(&self, fields: Fields<'_>, rejected: bool) -> bool {
+        /// Bytes of the longest text that may be one.
+        const LABEL_BYTES_MAX: usize = 200;
+        let is_label = |text: &str| {
+            // Hardly any key gets further.
+            if !self.all_beginnings.begin(text) {
+                return false;
+            }
+            let folded = (text.len() <= LABEL_BYTES_MAX).then(|| fold_label(text));
+            let folded = folded.filter(|folded| !folded.is_empty());
+            folded.is_some_and(|label| self.names.iter().any(|names| names.contains(&label)))
+        };
+        if !rejected && !self.key_texts(fields).any(is_label) {
+            return false;
+        }
+        let filled = self.texts(fields).filter(|text| !text.trim().is_empty()).count();
+        let labels = self.texts(fields).filter(|text| is_label(text)).count();
+        labels >= 2 && labels * 2 > filled
     }
 }
 

@@ -115,6 +115,11 @@ impl Describer {
         self.full.load(Ordering::Relaxed)
     }
 
+    /// Where a row stands, in Chinese and English.
+    pub fn place(&self, place: Place) -> [String; 2] {
+        place_words(place, &self.parts)
+    }
+
     /// What is wrong with a row, and what to do.
     pub fn words(&self, place: Place, issues: &[RowIssue]) -> [String; 2] {
         let [mut zh, mut en] = place_words(place, &self.parts);
@@ -149,8 +154,8 @@ impl Describer {
                 "export the row again as UTF-8, replace what stands here, and delete the note at its end",
             ],
             RowProblem::Unlabelled { .. } => [
-                "请删除没有列名的内容，或为该列补上列名",
-                "delete the value without a label, or label its column",
+                "请删除没有列名的内容（包括行尾的提示），或为该列补上列名",
+                "delete the value without a label (the note at its end, too), or label its column",
             ],
             _ => [
                 "本行已按分隔符拆开：请把内容移到正确的列，并删除行尾的提示",
@@ -188,6 +193,13 @@ impl Describer {
             end -= 1;
         }
         let line = line[..end].trim_end_matches(['\r', '\n']);
+        // A rejects file that was delivered: its words are no values.
+        let is_of_rejects = self.labels.first().is_some_and(|label| is_reject_column(label));
+        let line = if is_of_rejects { without_words(line) } else { line };
+        let line = line.rfind(MEND_FIRST).map_or(line, |at| {
+            let rest = line[..at].trim_end_matches('"');
+            rest.strip_suffix(SEPARATORS).or_else(|| rest.strip_suffix(CELL_END)).unwrap_or(rest)
+        });
         let wanted = self.columns.len();
         let cells_by = |separator: &char| line.matches(*separator).count() + 1;
         let separator = match line.contains(CELL_END) {
@@ -202,6 +214,23 @@ impl Describer {
         cells.push(MEND_FIRST);
         cells
     }
+}
+
+/// A rejects file's line without what the file says of it.
+fn without_words(line: &str) -> &str {
+    if line.contains(CELL_END) {
+        return line.splitn(1 + REJECT_COLUMNS.len(), CELL_END).last().unwrap_or("");
+    }
+    let mut rest = line;
+    for _ in REJECT_COLUMNS {
+        let mut quoted = false;
+        let end = rest.find(|c| {
+            quoted ^= c == '"';
+            !quoted && matches!(c, ',' | '\t' | ';')
+        });
+        rest = end.map_or("", |end| &rest[end + 1..]);
+    }
+    rest
 }
 
 fn listed(values: &[String]) -> Option<String> {

@@ -90,6 +90,9 @@ pub struct Note {
 }
 
 impl Note {
+    /// A part of the delivery was not read that may be data.
+    pub const LEFT_OUT: &str = "left-out";
+
     /// A note of one text in Chinese and English.
     pub fn new(code: &str, zh: impl Into<String>, en: impl Into<String>) -> Self {
         Self { code: code.to_owned(), zh: zh.into(), en: en.into() }
@@ -115,7 +118,8 @@ impl ImportReport {
         if self.held.is_some() {
             Outcome::Attention
         } else if self.rejected == 0 {
-            Outcome::Done
+            let lacks_data = self.notes.iter().any(|note| note.code == Note::LEFT_OUT);
+            if lacks_data { Outcome::Attention } else { Outcome::Done }
         } else if self.rejected == self.rows && self.deleted == 0 {
             Outcome::Failed
         } else {

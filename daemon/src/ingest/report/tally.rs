@@ -95,9 +95,10 @@ impl Tally {
         self.add(Severity::Reject, problem.code(), "", place, 1, first);
     }
 
-    /// How often a rule was met.
-    pub fn count(&self, code: &str) -> u64 {
-        self.kinds.iter().filter(|kind| kind.code == code).map(|kind| kind.count).sum()
+    /// How often a rule was met by a field; by the row as a whole without one.
+    pub fn count(&self, code: &str, field: &str) -> u64 {
+        let met = self.kinds.iter().filter(|kind| kind.code == code && *kind.field == *field);
+        met.map(|kind| kind.count).sum()
     }
 
     /// A row that was read, and is odd.

@@ -158,6 +158,20 @@ fn a_malformed_line_is_split_and_is_no_row_before_it_is_mended() {
         assert_eq!(found, cells);
         assert!(last.contains("delete this cell"), "{last}");
     }
+    // A row that comes back unmended has neither the words nor the hint once more.
+    let again = super::describe::Describer::new(
+        &schema(),
+        &mapping(&["问题/problem", "怎么办/what to do", "code", "state", "person"]),
+        Vec::new(),
+    );
+    let hint = describer.malformed_cells("").pop().unwrap();
+    for line in [
+        format!("\"第 2 行，\"\"a\"\", b\",\"x, y\",c1,存续,,,{hint}"),
+        format!("第 2 行;x;c1;存续;;;{hint}"),
+        format!("a,b\u{1}c\u{1}c1\u{1}存续\u{1}\u{1}\u{1}{hint}"),
+    ] {
+        assert_eq!(again.malformed_cells(&line), ["c1", "存续", "", "", hint], "{line}");
+    }
     // A megabyte without a line end is shortened, between two characters.
     let long = "长".repeat(400_000);
     assert!(describer.malformed_cells(&long)[0].len() <= 64 * 1024);

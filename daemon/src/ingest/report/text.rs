@@ -64,6 +64,7 @@ pub fn for_people(report: &ImportReport, about: &About<'_>) -> String {
         Outcome::Attention if report.held.is_some() => {
             "结果：尚未导入，等待人工批准；现有数据没有变化。"
         }
+        Outcome::Attention if *rejected == 0 => "结果：已导入，但文件的一部分没有读取，需要处理。",
         Outcome::Attention => "结果：已导入，但有些行被拒绝，需要处理。",
         Outcome::Failed => "结果：没有导入任何内容，所有行都被拒绝。",
     });
@@ -74,12 +75,21 @@ pub fn for_people(report: &ImportReport, about: &About<'_>) -> String {
             "查看原因：creditsync delivery show {held}；批准：creditsync delivery approve {held}。"
         ));
     }
-    line(&format!(
-        "共 {rows} 行：新增 {inserted}，更新 {updated}，未变 {unchanged}，重复 {duplicates}，拒绝 {rejected}；另删除 {deleted} 条记录，跳过 {skipped} 行（空行、重复表头、合计），警告 {warnings} 个。"
-    ));
+    line(&if report.held.is_some() {
+        format!(
+            "共 {rows} 行，其中拒绝 {rejected}，重复 {duplicates}；跳过 {skipped} 行（空行、重复表头、合计），警告 {warnings} 个。"
+        )
+    } else {
+        format!(
+            "共 {rows} 行：新增 {inserted}，更新 {updated}，未变 {unchanged}，重复 {duplicates}，拒绝 {rejected}；另删除 {deleted} 条记录，跳过 {skipped} 行（空行、重复表头、合计），警告 {warnings} 个。"
+        )
+    });
+    if let Some(id) = report.delivery.as_ref().filter(|_| report.held.is_none()) {
+        line(&format!("交付编号：{id}（撤销：creditsync delivery undo {id}）。"));
+    }
     if let Some(rejects) = about.rejects {
         line(&format!(
-            "被拒绝的行在 {rejects} 中，与交付时相同。请按前两列的说明改正后保存，把该文件放回收件目录即可，前两列会被忽略。"
+            "被拒绝的行在 {rejects} 中，与交付时相同。请按前两列的说明改正后保存，把该文件放进收件目录 {dataset}/（不要放进 full/）即可，前两列会被忽略。"
         ));
         line(
             "用 Excel 打开时，请用“数据→从文本/CSV”导入并把代码列设为文本，否则长数字会被改成近似值。",
@@ -98,6 +108,9 @@ pub fn for_people(report: &ImportReport, about: &About<'_>) -> String {
         Outcome::Attention if report.held.is_some() => {
             "Result: nothing was imported yet, somebody has to approve it; the stored data is as it was."
         }
+        Outcome::Attention if *rejected == 0 => {
+            "Result: imported, but a part of the file was not read and needs somebody."
+        }
         Outcome::Attention => "Result: imported, but some rows were rejected and need somebody.",
         Outcome::Failed => "Result: nothing was imported, every row was rejected.",
     });
@@ -108,12 +121,21 @@ pub fn for_people(report: &ImportReport, about: &About<'_>) -> String {
             "Why: creditsync delivery show {held}; approve it: creditsync delivery approve {held}."
         ));
     }
-    line(&format!(
-        "{rows} rows: {inserted} inserted, {updated} updated, {unchanged} unchanged, {duplicates} repeated, {rejected} rejected; besides, {deleted} records deleted, {skipped} lines skipped (blank ones, repeated headers, totals), {warnings} warnings."
-    ));
+    line(&if report.held.is_some() {
+        format!(
+            "{rows} rows, {rejected} of them rejected, {duplicates} repeated; {skipped} lines skipped (blank ones, repeated headers, totals), {warnings} warnings."
+        )
+    } else {
+        format!(
+            "{rows} rows: {inserted} inserted, {updated} updated, {unchanged} unchanged, {duplicates} repeated, {rejected} rejected; besides, {deleted} records deleted, {skipped} lines skipped (blank ones, repeated headers, totals), {warnings} warnings."
+        )
+    });
+    if let Some(id) = report.delivery.as_ref().filter(|_| report.held.is_none()) {
+        line(&format!("Delivery: {id} (to take it back: creditsync delivery undo {id})."));
+    }
     if let Some(rejects) = about.rejects {
         line(&format!(
-            "The rejected rows are in {rejects}, as they were delivered. Correct them as its first two columns say, save it, and drop it into the inbox again; those two columns are ignored."
+            "The rejected rows are in {rejects}, as they were delivered. Correct them as its first two columns say, save it, and drop it into the inbox's folder {dataset}/ (not into full/); those two columns are ignored."
         ));
         line(
             "In Excel open it by Data > From Text/CSV with the code columns as text: otherwise long numbers are rounded.",

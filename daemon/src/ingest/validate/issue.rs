@@ -64,7 +64,7 @@ pub fn mask(text: &str) -> String {
 }
 
 /// A value that is not personal, shortened, with citizen ids masked.
-pub(super) fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     // An id that the limit would cut is still recognised.
     let end = text.char_indices().nth(SHOWN_CHARS_MAX + 18).map_or(text.len(), |(at, _)| at);
     let mut rest = &text[..end];

@@ -33,7 +33,7 @@ use protocol::{
 use self::field::FieldRules;
 pub(super) use self::traces::looks_rounded;
 pub use self::{
-    issue::{RowIssue, SHOWN_CHARS_MAX, Severity, mask},
+    issue::{RowIssue, SHOWN_CHARS_MAX, Severity, mask, shown},
     rule::Rule,
 };
 use super::map::Mapping;

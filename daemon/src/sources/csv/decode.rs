@@ -42,6 +42,13 @@ impl Decoder {
             };
         }
         match (self.charset, as_utf8(body)) {
+            // It was UTF-8 before it was taken for GB18030: which separators it had
+            // is not known any more.
+            (Charset::Transcoded(encoding), Some(text))
+                if encoding == GB18030 && was_utf8(text) =>
+            {
+                Err(1)
+            }
             (Charset::Utf8 | Charset::Transcoded(_), Some(text)) if as_is => {
                 Ok((Fields::new(text, spans), None))
             }
@@ -150,6 +157,12 @@ fn is_likelier_as_utf8(text: &str, body: &[u8]) -> bool {
         None => true,
         Some(other) => Wide::of(text).score() > Wide::of(&other).score(),
     }
+}
+
+/// Whether a text that was read as GB18030 rather is UTF-8.
+fn was_utf8(text: &str) -> bool {
+    let (bytes, _, lost) = GB18030.encode(text);
+    !lost && as_utf8(&bytes).is_some_and(|read| is_likelier_as_utf8(read, &bytes))
 }
 
 /// As the standard library's check, but vectorised: finding the encoding of

@@ -84,7 +84,13 @@ pub(super) fn find(
     let mut nearest: Option<(usize, u64, Separator, Vec<String>)> = None;
     let mut too_many = None;
     for separator in &separators {
+        let mut fits = false;
         for line in &lines {
+            let text = &front[line.clone()];
+            // By what does not occur, the line is one label, as by any other.
+            if separator != &separators[0] && !text.contains([separator.character(), '"']) {
+                continue;
+            }
             let Some(header) = header_at(front, line.start, whole, *separator) else { continue };
             if header.labels.len() > COLUMNS_MAX {
                 too_many = too_many.max(Some(header.labels.len()));
@@ -92,6 +98,7 @@ pub(super) fn find(
             }
             match fit(&header.labels) {
                 Ok(mapping) => {
+                    fits = true;
                     let known = mapping.columns().len();
                     if best.as_ref().is_none_or(|best| known > best.mapping.columns().len()) {
                         let shape = Shape {
@@ -103,6 +110,9 @@ pub(super) fn find(
                         best = Some(Dialect { shape, labels: header.labels, mapping });
                     }
                 }
+                // Below a header and its second line there are rows, and a header among
+                // those is another table's.
+                Err(_) if fits => break,
                 Err(known) => {
                     if known > nearest.as_ref().map_or(0, |(known, ..)| *known) {
                         let line = newlines(&front[..line.start]) + 1;

@@ -228,7 +228,9 @@ impl Reader {
             let separator = self.shape.separator.byte();
             if window[..body].iter().all(|byte| is_empty(*byte) && *byte != separator) {
                 // A single-column file has no other way to say nothing, but a row
-                // of nothing says nothing either.
+                // of nothing says nothing either. Zeros stand where a machine lost
+                // its power before the rows were written.
+                self.cut |= window[..body].contains(&0);
                 self.consume(self.input.start + end, lines);
                 return Ok(Step::Blank);
             }

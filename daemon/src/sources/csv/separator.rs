@@ -30,6 +30,11 @@ impl Separator {
         sound.then_some(Self(character))
     }
 
+    /// As it stands in a file.
+    pub fn character(self) -> char {
+        self.0
+    }
+
     /// Where it takes several bytes; then another byte stands for it.
     pub fn wide(self) -> Option<char> {
         (!self.0.is_ascii()).then_some(self.0)
@@ -43,7 +48,8 @@ impl Separator {
 
     /// Whether a character of GB18030 may have it as a later byte.
     pub fn is_in_gb18030(self) -> bool {
-        !matches!(self.byte(), ..0x30)
+        // Digits are, of characters of four bytes, and what lies from 0x40 on.
+        matches!(self.byte(), 0x30..=0x39 | 0x40..)
     }
 
     /// For people.

@@ -135,12 +135,22 @@ fn no_dialect(
         }
         NoDialect::Unknown { line, text, tried } => {
             let (lines, separators) = (tried.lines, separators(tried));
-            let text = visible_within(&text, LINE_CHARS_SHOWN).into_owned();
+            let text = veiled(&visible_within(&text, LINE_CHARS_SHOWN));
             let labels = schema.fields().iter().map(|field| field.title_zh.as_str());
             let expected = labels.take(4).collect::<Vec<_>>().join("、");
             FileError::NoLabels { path: name, line, text, lines, separators, expected }.into()
         }
     }
+}
+
+/// A line that may be a record: how it is built, without what it says.
+fn veiled(line: &str) -> String {
+    let mut within = false;
+    let veil = |c: char| {
+        let begun = std::mem::replace(&mut within, c.is_alphanumeric());
+        if begun && within { '*' } else { c }
+    };
+    line.chars().map(veil).collect()
 }
 
 fn separators(tried: Tried) -> String {

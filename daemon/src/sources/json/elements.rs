@@ -27,6 +27,10 @@ pub(super) enum Element<'a> {
     Cut {
         line: u64,
     },
+    /// The array has ended, and what follows belongs to nothing that was open.
+    More {
+        line: u64,
+    },
 }
 
 impl Element<'_> {
@@ -34,7 +38,7 @@ impl Element<'_> {
     pub(super) fn line(&self) -> u64 {
         match self {
             Element::Value(text) => text.line,
-            Element::TooLong { line } | Element::Cut { line } => *line,
+            Element::TooLong { line } | Element::Cut { line } | Element::More { line } => *line,
         }
     }
 }
@@ -81,9 +85,15 @@ impl Elements {
     /// The next element; none at the end.
     pub(super) fn next(&mut self) -> io::Result<Option<Element<'_>>> {
         self.bytes.consume(std::mem::take(&mut self.handed_on));
-        if self.ended || !self.skip_to_element()? {
-            self.ended = true;
+        if self.ended {
             return Ok(None);
+        }
+        if !self.skip_to_element()? {
+            self.ended = true;
+            return match self.shape.layout {
+                Layout::Array => self.behind_array(),
+                _ => Ok(None),
+            };
         }
         if self.bytes.peek()?.is_none() {
             self.ended = true;
@@ -132,6 +142,31 @@ impl Elements {
             }
             self.bytes.consume(1);
         }
+    }
+}
+
+impl Elements {
+    /// What stands behind the array: the rest of the object around it, and nothing
+    /// else.
+    fn behind_array(&mut self) -> io::Result<Option<Element<'_>>> {
+        let line = self.bytes.line();
+        self.bytes.consume(1);
+        let (mut depth, mut in_text, mut escaped) = (self.shape.depth, false, false);
+        while let Some(byte) = self.bytes.peek()? {
+            match byte {
+                b'\n' => (in_text, escaped) = (false, false),
+                _ if escaped => escaped = false,
+                b'\\' if in_text => escaped = true,
+                b'"' if depth > 0 => in_text = !in_text,
+                _ if in_text || byte.is_ascii_whitespace() || matches!(byte, 0 | 0x1a) => {}
+                _ if depth == 0 => return Ok(Some(Element::More { line })),
+                b'{' | b'[' => depth = depth.saturating_add(1),
+                b'}' | b']' => depth -= 1,
+                _ => {}
+            }
+            self.bytes.consume(1);
+        }
+        Ok((depth > 0).then_some(Element::Cut { line }))
     }
 }
 

@@ -49,6 +49,15 @@ pub enum JsonError {
         /// What they are called.
         names: String,
     },
+    /// Something follows the array of records.
+    #[error(
+        "JSON 的记录数组在第 {line} 行结束，其后还有内容；请把所有记录放进一个数组，或每行一个对象 / \
+         the array of records ends in line {line}, and more follows: put all records into one array, or write one object a line"
+    )]
+    More {
+        /// The line of its end.
+        line: u64,
+    },
     /// More names than any dataset has fields.
     #[error(
         "JSON 的记录共有超过 {COLUMNS_MAX} 个不同的字段名，最多允许 {COLUMNS_MAX} 个 / \

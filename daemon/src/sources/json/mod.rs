@@ -69,8 +69,10 @@ impl JsonFile {
         let mut elements = Elements::new(bytes, shape)?;
         let (mut columns, mut all_text) = (Columns::default(), true);
         while let Some(element) = elements.next()? {
-            if let Element::Value(text) = element {
-                all_text &= columns.learn(text)?;
+            match element {
+                Element::Value(text) => all_text &= columns.learn(text)?,
+                Element::More { line } => return Err(JsonError::More { line }),
+                Element::TooLong { .. } | Element::Cut { .. } => {}
             }
         }
         if columns.names().is_empty() {
@@ -131,6 +133,7 @@ impl JsonFile {
                 Element::TooLong { .. } => {
                     rows.push_malformed(self.line, TextProblem::TooLong, "");
                 }
+                Element::More { line } => return Err(JsonError::More { line }),
                 Element::Cut { .. } => {
                     self.cut = true;
                     rows.push_malformed(self.line, TextProblem::Cut, "");

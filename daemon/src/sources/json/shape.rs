@@ -29,6 +29,8 @@ pub(super) struct Shape {
     pub(super) layout: Layout,
     /// Bytes of UTF-8 in front of the first element.
     pub(super) begins_at: u64,
+    /// Objects that are open around the array.
+    pub(super) depth: u32,
 }
 
 impl Shape {
@@ -36,7 +38,7 @@ impl Shape {
     pub(super) fn find(bytes: &mut Bytes, name: &str) -> Result<Self, JsonError> {
         let lower = name.to_ascii_lowercase();
         if lower.ends_with(".jsonl") || lower.ends_with(".ndjson") {
-            return Ok(Self { layout: Layout::Lines, begins_at: 0 });
+            return Ok(Self { layout: Layout::Lines, begins_at: 0, depth: 0 });
         }
         let mut at = 0;
         while bytes.peek()?.is_some_and(|byte| byte.is_ascii_whitespace()) {
@@ -47,14 +49,16 @@ impl Shape {
             None => Err(JsonError::NoRecords),
             Some(b'[') => {
                 bytes.consume(1);
-                let shape = Self { layout: Layout::Array, begins_at: at + 1 };
+                let shape = Self { layout: Layout::Array, begins_at: at + 1, depth: 0 };
                 match next_mark(bytes)? {
                     None | Some(b'{') => Ok(shape),
                     Some(b']') => Err(JsonError::NoRecords),
                     Some(_) => Err(JsonError::NotObjects),
                 }
             }
-            Some(_) if are_lines(bytes)? => Ok(Self { layout: Layout::Lines, begins_at: 0 }),
+            Some(_) if are_lines(bytes)? => {
+                Ok(Self { layout: Layout::Lines, begins_at: 0, depth: 0 })
+            }
             Some(_) => the_array(bytes, at),
         }
     }
@@ -93,10 +97,11 @@ fn are_lines(bytes: &mut Bytes) -> io::Result<bool> {
 /// themselves are the records.
 fn the_array(bytes: &mut Bytes, mut at: u64) -> Result<Shape, JsonError> {
     let begins_at = at;
-    let mut found: Vec<(u64, String)> = Vec::new();
+    let mut found: Vec<(u64, u32, String)> = Vec::new();
     // Arrays that are open, and whether the last thing outside of texts was the
     // opening of the outermost.
     let (mut arrays, mut opened) = (0u32, None);
+    let mut objects = 0u32;
     let (mut in_text, mut escaped) = (false, false);
     // The last text outside of arrays: a name, where an array follows.
     let (mut text, mut name) = (Vec::new(), Vec::new());
@@ -128,11 +133,11 @@ fn the_array(bytes: &mut Bytes, mut at: u64) -> Result<Shape, JsonError> {
             if byte.is_ascii_whitespace() {
                 continue;
             }
-            if let Some(place) = opened.take()
+            if let Some((place, depth)) = opened.take()
                 && *byte == b'{'
                 && found.len() <= NAMES_SHOWN
             {
-                found.push((place, shown(&name)));
+                found.push((place, depth, shown(&name)));
             }
             match byte {
                 b'"' => {
@@ -143,11 +148,13 @@ fn the_array(bytes: &mut Bytes, mut at: u64) -> Result<Shape, JsonError> {
                 }
                 b'[' => {
                     if arrays == 0 {
-                        opened = Some(at);
+                        opened = Some((at, objects));
                     }
                     arrays = arrays.saturating_add(1);
                 }
                 b']' => arrays = arrays.saturating_sub(1),
+                b'{' => objects = objects.saturating_add(1),
+                b'}' => objects = objects.saturating_sub(1),
                 _ => {}
             }
         }
@@ -155,11 +162,13 @@ fn the_array(bytes: &mut Bytes, mut at: u64) -> Result<Shape, JsonError> {
         bytes.consume(count);
     }
     match found.as_slice() {
-        [] => Ok(Shape { layout: Layout::Sequence, begins_at }),
-        [(begins_at, _)] => Ok(Shape { layout: Layout::Array, begins_at: *begins_at }),
+        [] => Ok(Shape { layout: Layout::Sequence, begins_at, depth: 0 }),
+        [(begins_at, depth, _)] => {
+            Ok(Shape { layout: Layout::Array, begins_at: *begins_at, depth: *depth })
+        }
         several => {
             let mut names: Vec<&str> =
-                several.iter().take(NAMES_SHOWN).map(|(_, name)| name.as_str()).collect();
+                several.iter().take(NAMES_SHOWN).map(|(_, _, name)| name.as_str()).collect();
             if several.len() > NAMES_SHOWN {
                 names.push("…");
             }

@@ -220,3 +220,24 @@ fn a_long_array_is_read_in_little_memory() {
     }
     assert_eq!(count, 400_001, "400 000 elements, and one that is cut");
 }
+
+#[test]
+fn what_follows_the_array_is_not_passed_over() {
+    let open = |text: &str| JsonFile::from_bytes(text.as_bytes().to_vec(), "a.json");
+    for more in
+        ["[{\"a\":1}]\n[{\"a\":2}]", "[{\"a\":1}] xx", "{\"d\":[{\"a\":1}],\"n\":{\"m\":[1]}} 7"]
+    {
+        let error = open(more).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("ends in line 1"), "{more}: {error}");
+    }
+    for (whole, cut) in [
+        ("[{\"a\":1}]\n \n", false),
+        ("{\"d\":[{\"a\":1}],\"n\":{\"m]\":[1]}}\n", false),
+        ("{\"d\":[{\"a\":1}],\"n\":{", true),
+        ("{\"d\":[{\"a\":1}]", true),
+    ] {
+        let mut file = open(whole).unwrap();
+        while !file.next_rows().unwrap().is_empty() {}
+        assert_eq!(file.is_cut(), cut, "{whole}");
+    }
+}

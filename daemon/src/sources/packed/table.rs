@@ -16,7 +16,7 @@ use crate::{
     ingest::{
         map::Mapping,
         rows::{Place, Row},
-        source::{Rows, SourceError, Summary, Table},
+        source::{LeftOut, Rows, SourceError, Summary, Table},
     },
     sources::{child::Program, error::Told},
 };
@@ -57,10 +57,12 @@ pub fn open(
                 return Err(SourceError::Header { name, problem });
             }
             Err(error) => {
-                table.left_out.push(format!(
-                    "压缩包内的“{0}”未读取 / '{0}' in the archive was not read: {error}",
-                    entry.name
-                ));
+                let name = &entry.name;
+                table.left_out.push(LeftOut {
+                    zh: format!("压缩包内的“{name}”未读取：{error}"),
+                    en: format!("'{name}' in the archive was not read: {error}"),
+                    doubtful: may_be_data(name),
+                });
                 refused.get_or_insert(error);
             }
         }
@@ -96,7 +98,7 @@ struct Inner {
 pub struct PackedTable {
     inner: Vec<Inner>,
     at: usize,
-    left_out: Vec<String>,
+    left_out: Vec<LeftOut>,
 }
 
 impl PackedTable {
@@ -190,7 +192,11 @@ impl Table for PackedTable {
                 }
             }
             all.cut |= own.cut;
-            all.left_out.extend(own.left_out.iter().map(|one| format!("{}: {one}", inner.name)));
+            all.left_out.extend(own.left_out.iter().map(|one| LeftOut {
+                zh: format!("{}：{}", inner.name, one.zh),
+                en: format!("{}: {}", inner.name, one.en),
+                doubtful: one.doubtful,
+            }));
         }
         all
     }
@@ -237,4 +243,14 @@ impl Rows for PlacedRows {
             });
         });
     }
+}
+
+/// Whether a file of that name is meant as a table: a remark or a picture beside
+/// it is not.
+fn may_be_data(name: &str) -> bool {
+    const ENDINGS: [&str; 12] = [
+        "csv", "tsv", "xls", "xlsx", "xlsm", "xlsb", "et", "ods", "json", "jsonl", "ndjson", "sql",
+    ];
+    let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
+    ending.is_some_and(|ending| ENDINGS.contains(&&*ending))
 }

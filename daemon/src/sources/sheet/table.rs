@@ -17,7 +17,7 @@ use super::{
 use crate::ingest::{
     map::{HeaderError, Mapping},
     rows::Place,
-    source::{Rows, SourceError, Summary, Table},
+    source::{LeftOut, Rows, SourceError, Summary, Table},
 };
 
 /// What somebody said about a workbook.
@@ -68,7 +68,7 @@ fn choose(
     sheets: &[SheetFront],
     options: Options<'_>,
     schema: &Schema,
-) -> Result<(Vec<Chosen>, Vec<String>), SourceError> {
+) -> Result<(Vec<Chosen>, Vec<LeftOut>), SourceError> {
     let wanted = options.sheet;
     let is_wanted = |sheet: &SheetFront| {
         wanted.is_none_or(|wanted| sheet.name.trim().eq_ignore_ascii_case(wanted.trim()))
@@ -82,30 +82,41 @@ fn choose(
             "{name}: 没有名为“{wanted}”的工作表，现有“{zh}” / there is no sheet '{wanted}', there are '{en}'"
         )))));
     }
-    let (mut chosen, mut left_out): (Vec<Chosen>, Vec<String>) = (Vec::new(), Vec::new());
+    let (mut chosen, mut left_out): (Vec<Chosen>, Vec<LeftOut>) = (Vec::new(), Vec::new());
     let mut nearest: Option<(usize, SourceError)> = None;
     for sheet in sheets.iter().filter(|sheet| is_wanted(sheet)) {
         let shown = &sheet.name;
         let seen = wanted.is_some() || !sheet.hidden;
         if let Some(fault) = &sheet.fault {
             if seen {
-                left_out
-                    .push(format!("工作表“{shown}”未读取 / sheet '{shown}' was not read: {fault}"));
+                left_out.push(LeftOut {
+                    zh: format!("工作表“{shown}”未读取：{fault}"),
+                    en: format!("sheet '{shown}' was not read: {fault}"),
+                    doubtful: true,
+                });
             }
             continue;
         }
         match header_of(&sheet.rows, options.ignored, schema) {
-            Ok(_) if !seen => left_out.push(format!(
-                "工作表“{shown}”是隐藏的，未读取；如需读取请用 --sheet 指定 / sheet '{shown}' is hidden and was not read: name it with --sheet if it is wanted"
-            )),
+            Ok(_) if !seen => left_out.push(LeftOut {
+                zh: format!("工作表“{shown}”是隐藏的，未读取；如需读取请用 --sheet 指定"),
+                en: format!(
+                    "sheet '{shown}' is hidden and was not read: name it with --sheet if it is wanted"
+                ),
+                doubtful: true,
+            }),
             Ok(Found { line, labels: header, mapping }) => {
                 let (index, name, mapping) = (sheet.index, shown.clone(), Arc::new(mapping));
                 chosen.push(Chosen { index, name, line, header, mapping });
             }
             Err(Some((matched, problem))) if seen => {
-                left_out.push(format!(
-                    "工作表“{shown}”的表头与数据集不符，未读取 / the header of sheet '{shown}' does not fit the dataset, so it was not read"
-                ));
+                left_out.push(LeftOut {
+                    zh: format!("工作表“{shown}”的表头与数据集不符，未读取"),
+                    en: format!(
+                        "the header of sheet '{shown}' does not fit the dataset, so it was not read"
+                    ),
+                    doubtful: may_be_data(&sheet.rows, matched, schema),
+                });
                 if nearest.as_ref().is_none_or(|(most, _)| matched > *most) {
                     let name = format!("{name} [{shown}]");
                     nearest = Some((matched, SourceError::Header { name, problem }));
@@ -122,7 +133,11 @@ fn choose(
             true => format!(
                 "{name} 的工作表都是空的：第一行必须是列名 / the sheets of {name} are empty: the first row has to name the columns"
             ),
-            false => format!("{name}: {}", left_out.join("; ")),
+            false => {
+                let each: Vec<String> =
+                    left_out.iter().map(|part| format!("{} / {}", part.zh, part.en)).collect();
+                format!("{name}: {}", each.join("; "))
+            }
         };
         let told = Box::new(Told(error));
         return Err(if left_out.is_empty() {
@@ -149,6 +164,14 @@ fn choose(
         )))));
     }
     Ok((chosen, left_out))
+}
+
+/// Whether a sheet whose header does not fit may be data of the dataset: a good
+/// part of its labels is there, or rows are as wide as its records, with any labels.
+fn may_be_data(rows: &[FrontRow], matched: usize, schema: &Schema) -> bool {
+    let half = schema.fields().len().div_ceil(2);
+    let filled = |row: &FrontRow| row.cells.iter().filter(|cell| !cell.trim().is_empty()).count();
+    matched >= half || rows.iter().filter(|row| filled(row) >= half).count() > 1
 }
 
 /// A header that fits.
@@ -180,6 +203,9 @@ fn header_of(
                     best = Some(Found { line: row.line, labels, mapping });
                 }
             }
+            // Below a header there are rows, and a header among those is another
+            // table's.
+            Err(_) if best.is_some() => break,
             Err(known) => {
                 if nearest.is_none_or(|(most, _)| known > most) {
                     nearest = Some((known, row));

@@ -184,7 +184,7 @@ fn labels_are_compared_as_people_read_them() {
 #[test]
 fn when_nothing_fits_it_says_what_was_tried() {
     let text = Letters::refused("什么,是\n1,2\n".as_bytes());
-    for part in ["什么,是", "代码", "前 2 行", "\\x01", "；"] {
+    for part in ["什*,是", "代码", "前 2 行", "\\x01", "；"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     let near = Letters::refused("代码;名 字;备注\n1;2;3\n".as_bytes());
@@ -291,6 +291,43 @@ fn lines_are_those_of_a_spreadsheet_too() {
 }
 
 #[test]
+fn a_sum_below_a_column_that_is_passed_over_is_no_row() {
+    let reading = Reading { ignored: vec!["序号".into()], ..Reading::default() };
+    let text = "序号,代码,名称,备注\n1,a,甲,x\n合计,,1,\n合计,b,乙,\n";
+    let outcome = Letters::new().try_read(text.as_bytes(), reading).unwrap();
+    assert_eq!(outcome.records, ["a|甲|x", "b|乙|"]);
+    assert_eq!((outcome.report.rejected, outcome.report.skipped), (0, 1));
+}
+
+#[test]
+fn blank_lines_are_counted_wherever_a_group_of_rows_ends() {
+    // A full group of rows before nothing but blank lines.
+    let rows: String = (0..4096).map(|number| format!("{number},甲,x\n")).collect();
+    let outcome = Letters::read(format!("代码,名称,备注\n{rows}\n,,\n\n").as_bytes());
+    assert_eq!((outcome.report.inserted, outcome.report.skipped), (4096, 3));
+}
+
+#[test]
+fn a_second_table_below_the_first_is_not_read_as_more_of_it() {
+    for second in ["备注,代码,名称\ny,2,乙\n", "title of name,代码,编号\n乙,2,7\n"] {
+        let refused = Letters::refused(format!("代码,名称,备注\n1,甲,x\n{second}").as_bytes());
+        assert!(refused.contains("第 3 行") && refused.contains("line 3"), "{refused}");
+    }
+    // One that names more columns is no reason to pass over the rows above it.
+    let outcome = check("代码,名称\n1,甲\n代码,名称,备注\n2,乙,y\n", &["1|甲|"], 2, 0);
+    assert!(outcome.rejects.contains("2,乙,y"), "{}", outcome.rejects);
+}
+
+#[test]
+fn lines_of_zero_bytes_make_a_file_doubtful() {
+    let zeros = "\0".repeat(1000);
+    for text in [format!("2,乙,y\n{zeros}"), format!("{zeros}\n2,乙,y\n")] {
+        let outcome = check(format!("代码,名称,备注\n1,甲,x\n{text}"), &["1|甲|x", "2|乙|y"], 0, 1);
+        assert_eq!(outcome.report.notes[0].code, "cut");
+    }
+}
+
+#[test]
 fn bytes_that_merely_decode_are_not_stored() {
     let cases: [(&'static Charset, &str, &str); 5] = [
         (BIG5, "code,name,note\n1,統一編號,中華民國\n2,許功蓋,測試\n", "Big5"),
@@ -346,6 +383,21 @@ fn rows_of_another_encoding_are_read_as_what_they_are() {
     bytes.extend(gb("3,新密市建设局,丙\n"));
     let rows = ["1|郑州市商贸有限公司|甲", "2|中牟县农业合作社|乙", "3|新密市建设局|丙"];
     check(&bytes, &rows, 0, 0);
+    // Whatever separates the columns; where the separator may be a byte of a
+    // character, a row of UTF-8 is not taken for GB18030.
+    for (separator, rejected) in [(';', 0), ('|', 1)] {
+        let text = |text: &str| text.replace(',', &separator.to_string());
+        let mut bytes =
+            gb(&text("代码,名称,备注\n1,郑州市商贸有限公司,甲\n2,中牟县农业合作社,乙\n"));
+        bytes.extend(utf8(&text("4,登封市旅游局,丁\n")));
+        bytes.extend(gb(&text("5,巩义市企业服务中心,戊\n")));
+        let mut rows =
+            vec!["1|郑州市商贸有限公司|甲", "2|中牟县农业合作社|乙", "5|巩义市企业服务中心|戊"];
+        if rejected == 0 {
+            rows.insert(2, "4|登封市旅游局|丁");
+        }
+        check(&bytes, &rows, rejected, 0);
+    }
     // Two bytes that are characters in both.
     let bytes = gb("代码,名称,备注\n1,联通,甲\n2,移动,乙\n");
     check(&bytes, &["1|联通|甲", "2|移动|乙"], 0, 0);

@@ -51,6 +51,18 @@ fn a_held_file_changes_nothing_and_its_report_says_so() {
 }
 
 #[test]
+fn a_full_file_of_which_nothing_was_taken_outdates_no_other() {
+    let (world, held) = with_held();
+    let keys = (0..600).map(|number| format!("c{number:07},,,"));
+    let report = world.import_or_hold(&csv(keys), true);
+    assert_eq!((report.rejected, report.deleted, report.held.is_none()), (600, 0, true));
+    assert_eq!(ids(&world), [held.id.clone()]);
+    let request = world.approval(&held, "rejects/approved.csv");
+    import_or_hold(&world.importer, &world.deliveries, &request, &|_| {}).unwrap();
+    assert_eq!(ids(&world), [""; 0]);
+}
+
+#[test]
 fn approving_applies_the_copy_and_forgets_it() {
     let (world, held) = with_held();
     // What became of the original does not matter.
@@ -155,10 +167,7 @@ fn a_file_that_changes_while_it_is_judged_is_not_kept() {
         fs::write(&path, "something else").unwrap();
     })
     .unwrap_err();
-    assert!(
-        matches!(error, ImportError::Delivery(DeliveryError::Source(SourceError::Changed { .. }))),
-        "{error:?}"
-    );
+    assert!(matches!(error, ImportError::Source(SourceError::Changed { .. })), "{error:?}");
     assert_eq!(ids(&world), [held.id], "the earlier one still waits");
     assert_eq!(world.content(), content_of(0..600, "a"));
 }

@@ -69,6 +69,36 @@ fn rows_that_cannot_be_read_are_held_with_any_deletion() {
 }
 
 #[test]
+fn a_rejects_file_is_not_all_of_the_data() {
+    let world = with(0..600);
+    let mended = |numbers: std::ops::Range<u64>| {
+        let rows = numbers.map(|number| format!("第 2 行,请改正,{}\n", row(number, "a")));
+        let header = "问题/problem,怎么办/what to do,code,name,note,amount\n";
+        header.to_owned() + &rows.collect::<String>()
+    };
+    let expected = HoldReason::RejectsFile { deletes: 1 };
+    assert_eq!(reason(&world, &mended(1..600), true), Some(expected));
+    assert_eq!(rule(&world, &mended(0..600), true), None, "it deletes nothing");
+    assert_eq!(rule(&world, &mended(0..5), false), None);
+}
+
+#[test]
+fn a_file_that_is_mostly_rejected_deletes_nothing_by_itself() {
+    let rejected = |numbers: std::ops::Range<u64>| -> String {
+        numbers.map(|number| format!("c{number:07},,,\n")).collect()
+    };
+    for (bad, held) in [(0..300, true), (1..300, false)] {
+        let world = with(0..600);
+        let rows = rejected(bad.clone()) + &row(0, "a") + "\n";
+        let text = csv((300..599).map(|number| row(number, "a"))) + &rows;
+        let text = if bad.start == 0 { text.replace(&row(0, "a"), "") } else { text };
+        let reason = reason(&world, &text, true);
+        let expected = HoldReason::Rejected { rejected: 300, rows: 599, deletes: 1 };
+        assert_eq!(reason, held.then_some(expected), "{bad:?}");
+    }
+}
+
+#[test]
 fn a_file_that_comes_cut_is_held_with_any_deletion() {
     // Read as a whole, and recalled from the last one.
     for recalled in [false, true] {

@@ -175,6 +175,27 @@ fn a_key_with_several_rows_is_not_taken_for_one() {
 }
 
 #[test]
+fn rows_of_another_encoding_are_judged_beside_all_others() {
+    let world = World::new();
+    let gb = |text: &str| encoding_rs::GB18030.encode(text).0.into_owned();
+    let name = "郑州市商贸有限公司";
+    let first = gb(&rows(0..500, name));
+    let mut second = gb(&rows(0..499, name));
+    second.extend((row(499, "登封市旅游局") + "\n").as_bytes());
+    let import = |bytes: &[u8]| {
+        let path = world.path("files/mixed.csv");
+        fs::write(&path, bytes).unwrap();
+        world.importer.import(&world.request(&path, true), &|_| {}).unwrap()
+    };
+    import(&first);
+    assert_eq!(import(&first).unchanged, 500);
+    assert_eq!(recalled(&world), 1);
+    let report = import(&second);
+    assert_eq!((report.unchanged, report.updated, report.warnings), (499, 1, 1), "{report:?}");
+    assert_eq!(recalled(&world), 1);
+}
+
+#[test]
 fn many_new_rows_are_read_as_a_whole() {
     let world = World::new();
     world.import(&rows(0..3000, "a"), true);

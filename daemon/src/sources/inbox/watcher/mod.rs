@@ -45,6 +45,9 @@ pub(in crate::sources) struct Watcher {
     strays: Strays,
     /// Files that lie in the folders.
     files: HashMap<PathBuf, Seen>,
+    /// Of each dataset, the last change of the oldest file that is not ready yet:
+    /// newer ones would be overtaken by it.
+    unready: HashMap<DatasetId, (i64, i64)>,
     /// Files that were moved away a while ago.
     moved: Moved,
     /// Files that were put back, and how often.
@@ -95,6 +98,7 @@ impl Watcher {
             inbox,
             stop,
             files: HashMap::new(),
+            unready: HashMap::new(),
             moved: Moved::default(),
             again: HashMap::new(),
             waits: HashMap::new(),
@@ -131,6 +135,10 @@ impl Watcher {
         for candidate in ready {
             if self.stop.is_cancelled() {
                 break;
+            }
+            let waits_for = self.unready.get(&candidate.home.dataset);
+            if waits_for.is_some_and(|oldest| *oldest < candidate.look.state.modified) {
+                continue;
             }
             self.take(&candidate, time);
         }
@@ -233,6 +241,7 @@ impl Watcher {
     /// Notes what lies in the folders; answers what is ready.
     fn scan(&mut self, datasets: &[DatasetId], time: Now, first: bool) -> Vec<Candidate> {
         let mut earlier = std::mem::take(&mut self.files);
+        self.unready.clear();
         let mut ready = Vec::new();
         if first {
             self.strays.clear(&self.inbox.dir);
@@ -334,6 +343,11 @@ impl Watcher {
             } else {
                 judge(quiet, patience, said, mark, home.full, has_end)
             };
+            if !matches!(verdict, Verdict::Take(_)) {
+                let modified = look.state.modified;
+                let oldest = self.unready.entry(home.dataset.clone()).or_insert(modified);
+                *oldest = modified.min(*oldest);
+            }
             match verdict {
                 Verdict::Settling => {}
                 Verdict::Waiting(why) => self.strays.tell(&path, why.waits(patience.incomplete)),

@@ -57,6 +57,27 @@ fn an_upload_that_stalls_is_waited_for_until_its_writer_closes_it() {
 }
 
 #[test]
+fn a_file_that_is_waited_for_is_not_overtaken_by_a_newer_one() {
+    let mut folders = Folders::new();
+    let (text, at) = halves();
+    let mut older = folders.begin("z.csv");
+    older.write_all(&text.as_bytes()[..at]).unwrap();
+    older.set_modified(folders.wall - Duration::from_secs(100)).unwrap();
+    folders.put("full/a.csv", &rows(0..100, "newer"), 50);
+    folders.pass_after(10);
+    folders.pass_after(10);
+    assert_eq!(folders.files(), ["full/a.csv", "z.csv"]);
+    // It goes on: now the other one is the older of the two.
+    older.write_all(&text.as_bytes()[at..]).unwrap();
+    folders.pass_after(1);
+    assert_eq!(folders.files(), ["done/a.csv", "done/a.csv.report.json", "z.csv"]);
+    drop(older);
+    folders.pass_after(1);
+    folders.pass_after(5);
+    assert_eq!(folders.world.content(), content_of(0..100, "a"));
+}
+
+#[test]
 fn a_full_file_without_a_last_line_end_is_waited_for_and_then_taken() {
     let mut folders = Folders::new();
     let (text, at) = halves();

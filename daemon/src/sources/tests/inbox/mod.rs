@@ -133,7 +133,7 @@ fn files_go_in_and_are_moved_with_their_reports() {
     let error: serde_json::Value =
         serde_json::from_slice(&fs::read(folders.path("failed/wrong.csv.report.json")).unwrap())
             .unwrap();
-    assert!(error["error"].as_str().unwrap().contains("what,is"), "{error}");
+    assert!(error["error"].as_str().unwrap().contains("w***,i*"), "{error}");
 }
 
 #[test]
