@@ -145,6 +145,11 @@ impl Schema {
         self.0.found.labels.get(&fold_known(label)?).copied()
     }
 
+    /// All labels, as [`fold_label`] makes them, with the field that each names.
+    pub fn folded_labels(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.0.found.labels.iter().map(|(label, field)| (label.as_str(), *field))
+    }
+
     /// Whether a column with this label is ignored.
     pub fn ignores(&self, label: &str) -> bool {
         !self.0.raw.ignore.is_empty()

@@ -82,7 +82,8 @@ impl Log {
             let mut file = File::open(&self.path)?;
             let length = file.metadata()?.len();
             file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
-            let mut bytes = Vec::new();
+            // At once, and one byte more to see the end.
+            let mut bytes = Vec::with_capacity(length.min(TAIL_BYTES) as usize + 1);
             file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };

@@ -116,11 +116,12 @@ impl Mapping {
         if !sound {
             return Err(unfit);
         }
-        mapping.names = mapping
-            .columns
-            .iter()
-            .map(|field| schema.fields()[*field].labels().map(fold_label).collect())
-            .collect();
+        mapping.names = vec![Vec::new(); mapping.columns.len()];
+        for (label, field) in schema.folded_labels() {
+            if let Some(at) = mapping.columns.iter().position(|column| *column == field) {
+                mapping.names[at].push(label.to_owned());
+            }
+        }
         let first = mapping.names.first().into_iter().flatten();
         mapping.beginnings = Beginnings::of(first.map(String::as_str));
         let all = mapping.names.iter().flatten();

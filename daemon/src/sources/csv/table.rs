@@ -95,9 +95,12 @@ pub fn open(
 /// Whether a line is a row of the dataset, for a reader that has its texts in the
 /// columns of `mapping`.
 fn judge_of(schema: &Schema, mapping: &Arc<Mapping>) -> super::reader::Judge {
-    let mut validator = Validator::new(schema, mapping);
-    let mapping = mapping.clone();
-    Box::new(move |texts| validator.row(mapping.texts_of(texts)).record.is_some())
+    // Few files ask.
+    let (schema, mapping, mut validator) = (schema.clone(), mapping.clone(), None);
+    Box::new(move |texts| {
+        let validator = validator.get_or_insert_with(|| Validator::new(&schema, &mapping));
+        validator.row(mapping.texts_of(texts)).record.is_some()
+    })
 }
 
 fn doubtful(name: &str, Candidates(candidates): Candidates) -> FileError {

@@ -56,7 +56,7 @@ fn a_full_file_of_which_nothing_was_taken_outdates_no_other() {
     let keys = (0..600).map(|number| format!("c{number:07},,,"));
     let report = world.import_or_hold(&csv(keys), true);
     assert_eq!((report.rejected, report.deleted, report.held.is_none()), (600, 0, true));
-    assert_eq!(ids(&world), [held.id.clone()]);
+    assert_eq!(ids(&world), std::slice::from_ref(&held.id));
     let request = world.approval(&held, "rejects/approved.csv");
     import_or_hold(&world.importer, &world.deliveries, &request, &|_| {}).unwrap();
     assert_eq!(ids(&world), [""; 0]);
