@@ -4,7 +4,7 @@ use std::fmt;
 
 use protocol::{schema::Schema, text::visible_within};
 
-use super::advice::advise;
+use super::{super::validate::shown as without_ids, advice::advise};
 
 /// Longest label shown in a message, in characters: a file that is no CSV at
 /// all may have its whole first megabyte as one label.
@@ -53,7 +53,8 @@ pub(super) fn explain(
 }
 
 fn shown(label: &str) -> String {
-    visible_within(label.trim(), LABEL_CHARS_SHOWN).into_owned()
+    // Where there is no header, the first record stands in its place.
+    visible_within(&without_ids(label.trim()), LABEL_CHARS_SHOWN).into_owned()
 }
 
 /// Everything that keeps a header from being understood.

@@ -97,7 +97,16 @@ impl RejectsFile {
             out.write_all(&line)?;
         }
         out.flush()?;
-        Ok(Some(self.path))
+        Ok(Some(std::mem::take(&mut self.path)))
+    }
+}
+
+/// Of an import that came to nothing, nothing is left.
+impl Drop for RejectsFile {
+    fn drop(&mut self) {
+        if self.out.take().is_some() {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 

@@ -132,6 +132,19 @@ fn a_hopeless_file_makes_a_bounded_file_that_says_how_many_more() {
 }
 
 #[test]
+fn what_is_not_finished_leaves_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let describer = describer(&["code", "state", "person"]);
+    let mut batch = RejectedRows::default();
+    batch.push(["x".into(), String::new()], &["a", "b", "c"]);
+    let mut file = RejectsFile::new(dir.path().join("r.csv"));
+    file.append(&batch, 1, &describer).unwrap();
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    drop(file);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn parts_with_other_columns_are_brought_into_the_first_ones_order() {
     let first = describer(&["person", "code", "state"]);
     let (text, spans) = ("abc", [Span::plain(0, 1), Span::plain(1, 2), Span::plain(2, 3)]);

@@ -37,6 +37,8 @@ pub enum Fault {
     TooLarge,
     /// It holds more parts than allowed.
     TooMany,
+    /// Several files in it have one name.
+    Twins,
     /// It uses a method that nothing common writes.
     Unsupported,
     /// The file cannot be read, or what is unpacked cannot be written.
@@ -50,11 +52,12 @@ pub enum Fault {
 }
 
 impl Fault {
-    const ALL: [Fault; 9] = [
+    const ALL: [Fault; 10] = [
         Fault::Damaged,
         Fault::Encrypted,
         Fault::TooLarge,
         Fault::TooMany,
+        Fault::Twins,
         Fault::Unsupported,
         Fault::Io,
         Fault::DiskFull,
@@ -81,6 +84,10 @@ impl fmt::Display for Fault {
             Fault::TooMany => {
                 "文件包含的部分过多，已停止读取；请分成几个文件交付 / \
                  it holds too many parts, so it was not read: deliver it as several files"
+            }
+            Fault::Twins => {
+                "压缩包内有同名的文件，只能读出其中一个；请改名后重新打包 / \
+                 files in the archive have the same name, and only one of them can be read: rename them and pack it again"
             }
             Fault::Unsupported => {
                 "压缩方式不受支持，请用普通 ZIP 或 gzip 重新压缩，或直接交付 CSV 文件 / \

@@ -8,7 +8,7 @@
 use std::{
     borrow::Cow,
     fs::File,
-    io::{self, BufReader, Read, Seek as _, Write},
+    io::{self, BufReader, Read, Seek as _, SeekFrom, Write},
 };
 
 use encoding_rs::GB18030;
@@ -47,9 +47,14 @@ pub(in super::super) fn list(
         let name = header.filename().map(text).unwrap_or_default().into_owned();
         return say(name, 0, false);
     }
+    let count = count_of(&mut file);
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| fault_of(&error))?;
     if archive.len() > ENTRIES_MAX {
         return Err(Fault::TooMany.into());
+    }
+    // The archive is read by name: of two, the last would be all.
+    if count.is_some_and(|count| count > archive.len()) {
+        return Err(Fault::Twins.into());
     }
     for index in 0..archive.len() {
         let entry = archive.by_index_raw(index).map_err(|error| fault_of(&error))?;
@@ -62,6 +67,25 @@ pub(in super::super) fn list(
         say(name, entry.size(), entry.encrypted())?;
     }
     Ok(())
+}
+
+/// How many entries an archive's own end says that it has, if that can be told.
+fn count_of(file: &mut File) -> Option<usize> {
+    /// The end's length, without its comment.
+    const END_BYTES: usize = 22;
+    /// The longest comment.
+    const COMMENT_BYTES_MAX: u64 = u16::MAX as u64;
+    let length = file.seek(SeekFrom::End(0)).ok()?;
+    let tail = length.min(COMMENT_BYTES_MAX + END_BYTES as u64);
+    file.seek(SeekFrom::Start(length - tail)).ok()?;
+    let mut bytes = Vec::new();
+    let read = file.take(tail).read_to_end(&mut bytes);
+    file.rewind().ok()?;
+    read.ok()?;
+    let end = bytes.windows(END_BYTES).rposition(|end| end.starts_with(b"PK\x05\x06"))?;
+    let count = u16::from_le_bytes([bytes[end + 10], bytes[end + 11]]);
+    // Larger ones say it elsewhere, and are too many in any case.
+    (count != u16::MAX).then_some(usize::from(count))
 }
 
 /// Unpacks one entry to `output`.

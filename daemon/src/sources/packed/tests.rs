@@ -95,6 +95,19 @@ fn files_come_out_and_what_systems_leave_behind_does_not() {
 }
 
 #[test]
+fn two_files_of_one_name_are_not_taken_for_one() {
+    let mut bytes = zip_of(&[("a1.csv", b"a\n1\n"), ("a2.csv", b"a\n2\n")]);
+    assert_eq!(unpacked(&bytes, false, "x.zip").len(), 2);
+    for at in 0..bytes.len() - 6 {
+        if &bytes[at..at + 6] == b"a2.csv" {
+            bytes[at + 1] = b'1';
+        }
+    }
+    let error = open(&bytes, false, "x.zip").unwrap_err().to_string();
+    assert!(error.contains("同名") && error.contains("the same name"), "{error}");
+}
+
+#[test]
 fn a_name_in_gbk_is_read() {
     let mut bytes = zip_of(&[("abcdef.csv", b"a\n")]);
     // Windows writes names in its own encoding, without the flag for UTF-8.

@@ -56,7 +56,6 @@ pub(in crate::sources) struct Watcher {
     waits: HashMap<DatasetId, Wait>,
     /// Datasets whose folders were looked at before.
     known: HashSet<DatasetId>,
-    rejects: u64,
 }
 
 /// A file as it was when it was last looked at.
@@ -103,7 +102,6 @@ impl Watcher {
             again: HashMap::new(),
             waits: HashMap::new(),
             known: HashSet::new(),
-            rejects: 0,
         }
     }
 

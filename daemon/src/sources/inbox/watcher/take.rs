@@ -5,7 +5,9 @@
 //! it where it is. Not here: when a file is ready (`settle`).
 
 use std::{
-    fs, io,
+    fs,
+    hash::{BuildHasher as _, RandomState},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -97,8 +99,9 @@ impl Watcher {
         if self.check_folders_of(file).is_err() || Look::of(&file.path) != Some(file.look) {
             return;
         }
-        self.rejects += 1;
-        let rejects = dir.join(format!("{UNFINISHED}{}{REJECTS_SUFFIX}", self.rejects));
+        // Nobody who may write here can foresee the name and lay something there.
+        let number = RandomState::new().hash_one(&file.path);
+        let rejects = dir.join(format!("{UNFINISHED}{number:x}{REJECTS_SUFFIX}"));
         let (source, result) = self.import(file, &rejects);
         if !matches!(&result, Err(error) if fault_of(error) == Fault::Node) {
             self.waits.remove(&dataset);
