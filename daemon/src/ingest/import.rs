@@ -291,6 +291,9 @@ fn comparer_of<'a>(
     Comparer::new(registry, schema, kept)
 }
 
+/// Parts that a note names.
+const PARTS_SHOWN: usize = 10;
+
 /// What a delivery as a whole gives reason to say.
 fn notes_of(summary: &Summary) -> Vec<Note> {
     let cut = summary.cut.then(|| {
@@ -304,5 +307,15 @@ fn notes_of(summary: &Summary) -> Vec<Note> {
         let code = if part.doubtful { Note::LEFT_OUT } else { "passed-over" };
         Note::new(code, &*part.zh, &*part.en)
     });
-    cut.into_iter().chain(left_out).collect()
+    let parts = &summary.parts;
+    let several = (parts.len() > 1).then(|| {
+        let shown: Vec<&str> = parts.iter().take(PARTS_SHOWN).map(String::as_str).collect();
+        let (count, more) = (parts.len(), if parts.len() > PARTS_SHOWN { "…" } else { "" });
+        Note::new(
+            "parts",
+            format!("读取了 {count} 个部分：{}{more}", shown.join("、")),
+            format!("{count} parts were read: {}{more}", shown.join(", ")),
+        )
+    });
+    cut.into_iter().chain(left_out).chain(several).collect()
 }

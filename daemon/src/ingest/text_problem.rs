@@ -69,7 +69,7 @@ impl TextProblem {
             ),
             TextProblem::TooLong => "本行超过 1 MiB；请检查单元格内容，或缺少的引号、括号".into(),
             TextProblem::ErrorCell { column } => format!(
-                "第 {column} 列的公式出错（如 #N/A、#REF!）；请更正公式，或改为填写数值后重新交付"
+                "第 {column} 列的公式出错（如 #N/A、#REF!）或从未计算过；请打开文件，更正公式或改为填写数值，保存后重新交付"
             ),
             TextProblem::Syntax => "本条记录不是有效的 JSON；请从原系统重新导出".into(),
             TextProblem::Cut => "文件在本条记录中间结束，可能没有传完；请重新导出并交付".into(),
@@ -99,7 +99,7 @@ impl TextProblem {
                     .into()
             }
             TextProblem::ErrorCell { column } => format!(
-                "the formula in column {column} failed (as #N/A or #REF!); mend it or enter the value, and deliver the file again"
+                "the formula in column {column} failed (as #N/A or #REF!) or was never computed; open the file, mend the formula or enter the value, save it and deliver it again"
             ),
             TextProblem::Syntax => {
                 "this record is not valid JSON; export the file again from its system".into()

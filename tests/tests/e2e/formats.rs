@@ -242,6 +242,28 @@ fn left_behind(node: &Node) -> Vec<String> {
 }
 
 #[test]
+fn a_formula_that_nobody_has_computed_is_not_taken_for_nothing() {
+    let (_dir, hub) = stopped_hub();
+    let table = Table::synthetic(1, 0..2, "一");
+    let text = |text: &str| format!("<c t=\"inlineStr\"><is><t>{text}</t></is></c>");
+    let mut rows: String =
+        ["企业名称", "统一社会信用代码", "注册地址"].map(text).concat() + "</row><row>";
+    // One without a result, and one whose result is an empty text.
+    let formulas = ["<c><f>A2&amp;\"x\"</f></c></row><row>", "<c t=\"str\"><f>\"\"</f><v></v></c>"];
+    for (row, formula) in table.0.values().zip(formulas) {
+        rows += &(text(&row[0]) + &text(&row[1]) + formula);
+    }
+    let sheet = format!("<worksheet><sheetData><row>{rows}</row></sheetData></worksheet>");
+    let file = write(&hub, "exported.xlsx", &raw_xlsx(&sheet, "<sst></sst>"));
+    let report = hub.cli(&["import", "enterprise", path_text(&file), "--json"]).expect_code(3);
+    let report = report.json();
+    assert_eq!((&report["inserted"], &report["rejected"]), (&1.into(), &1.into()), "{report:#}");
+    let details = &report["reject_details"][0];
+    assert!(details["zh"].as_str().unwrap().contains("从未计算"), "{report:#}");
+    assert_eq!(details["places"][0], "a!2", "{report:#}");
+}
+
+#[test]
 fn a_file_that_ends_its_reader_costs_itself_only() {
     let mut federation = Federation::hub_only();
     let row =

@@ -419,7 +419,7 @@ fn add_child(made: &mut Made) {
         frame(2, &[0; 9])[..1].iter().copied().chain([0xff; 4]).collect::<Vec<u8>>(),
     );
     made.add("child", "unknown-kind", frame(9, &[]));
-    made.add("child", "unknown-fault", frame(6, &[9]));
+    made.add("child", "unknown-fault", frame(6, &[0xff]));
     made.add("child", "left-over", frame(7, &[0]));
     made.add("child", "long-cell", frame(2, &[0, 0, 0, 7, 0, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff]));
     made.add("child", "many-cells", frame(2, &[0, 0, 0, 7, 0, 0, 0, 0xff, 0xff]));

@@ -4,7 +4,7 @@
 //! Invariant: nothing is kept of what is unpacked here. Not here: the child's
 //! limit on memory, which holds whatever this lets pass.
 
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, Write};
 
 use zip::{ZipArchive, result::ZipError};
 
@@ -52,14 +52,17 @@ pub(super) fn check<R: Read + Seek>(file: R, limits: Limits) -> Result<Parts, Fa
     }
     for index in 0..archive.len() {
         let part = archive.by_index(index).map_err(|error| fault_of(&error))?;
-        let (sum, max) = if is_sheet(part.name_raw()) {
+        let is_sheet = is_sheet(part.name_raw());
+        let (sum, max) = if is_sheet {
             (&mut unpacked.0, limits.sheets_bytes)
         } else {
             (&mut unpacked.1, limits.others_bytes)
         };
         let left = max - *sum;
-        *sum += io::copy(&mut part.take(left.saturating_add(1)), &mut io::sink())
+        let mut seen = Formulas::default();
+        *sum += io::copy(&mut part.take(left.saturating_add(1)), &mut seen)
             .map_err(|_| Fault::Damaged)?;
+        parts.formulas |= is_sheet && seen.any;
         if *sum > max {
             return Err(Fault::TooLarge);
         }
@@ -74,7 +77,39 @@ pub(super) struct Parts {
     pub(super) open_document: bool,
     /// Sheets of records instead of XML.
     pub(super) binary: bool,
+    /// A sheet of XML may have formulas.
+    pub(super) formulas: bool,
     encrypted: bool,
+}
+
+/// Looks for the beginning of a formula's element, and keeps nothing.
+#[derive(Default)]
+struct Formulas {
+    any: bool,
+    /// The last bytes that were seen, in which one may have begun.
+    last: [u8; 2],
+}
+
+impl Write for Formulas {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let begins = |name: &[u8]| matches!(name, [b'<', b'f', b'>' | b' ' | b'/' | b'\n']);
+        if !self.any {
+            let front: Vec<u8> = self.last.iter().chain(bytes.iter().take(2)).copied().collect();
+            let found = memchr::memmem::find_iter(bytes, b"<f");
+            self.any = front.windows(3).any(begins)
+                || found.into_iter().any(|at| bytes.get(at..at + 3).is_some_and(begins));
+        }
+        match bytes {
+            [.., a, b] => self.last = [*a, *b],
+            [b] => self.last = [self.last[1], *b],
+            [] => {}
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Parts that are read cell by cell. An OpenDocument's sheets are in one part

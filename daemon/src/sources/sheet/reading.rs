@@ -9,13 +9,14 @@
 //! wrong only a [`Fault`] is told, since the reader's words quote the file.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, BufReader, Read as _, Seek as _, Write},
 };
 
 use calamine::{
-    Data, DataRef, Ods, OdsError, Range, Reader, Sheet, SheetType, SheetVisible, Xls, XlsError,
-    Xlsb, XlsbError, Xlsx, XlsxError,
+    CellErrorType, Data, DataRef, Ods, OdsError, Range, Reader, Sheet, SheetType, SheetVisible,
+    Xls, XlsError, Xlsb, XlsbError, Xlsx, XlsxError,
 };
 
 use super::{
@@ -31,6 +32,8 @@ use super::{
 
 /// Most sheets of a workbook: a file of one sheet a day for years has as many.
 const SHEETS_MAX: usize = 1024;
+/// Most rows of a sheet, which is the format's own limit.
+const SHEET_ROWS_MAX: usize = 1 << 20;
 
 /// Tells of every sheet and its first rows.
 pub(in super::super) fn fronts(file: File, rows: u32, answer: &mut dyn Write) -> Result<(), Stop> {
@@ -62,7 +65,8 @@ fn send(message: &Message, answer: &mut dyn Write) -> Result<(), Stop> {
 
 /// Whatever format it has.
 enum Workbook {
-    Xlsx(Box<Xlsx<BufReader<File>>>),
+    /// And whether it may have formulas.
+    Xlsx(Box<Xlsx<BufReader<File>>>, bool),
     Xlsb(Box<Xlsb<BufReader<File>>>),
     Xls(Box<Xls<BufReader<File>>>),
     Ods(Box<Ods<BufReader<File>>>),
@@ -106,14 +110,14 @@ impl Workbook {
                 XlsxError::Io(error) => fault_of(&error),
                 _ => Fault::Damaged,
             })?;
-            Workbook::Xlsx(Box::new(workbook))
+            Workbook::Xlsx(Box::new(workbook), parts.formulas)
         })
     }
 
     /// All sheets that have cells; charts and macros have none.
     fn sheets(&self) -> Result<Vec<Sheet>, Fault> {
         let all = match self {
-            Workbook::Xlsx(workbook) => workbook.sheets_metadata(),
+            Workbook::Xlsx(workbook, _) => workbook.sheets_metadata(),
             Workbook::Xlsb(workbook) => workbook.sheets_metadata(),
             Workbook::Xls(workbook) => workbook.sheets_metadata(),
             Workbook::Ods(workbook) => workbook.sheets_metadata(),
@@ -125,7 +129,12 @@ impl Workbook {
 
     fn rows(&mut self, name: &str, rows: &mut Rows<'_>) -> Result<(), Stop> {
         match self {
-            Workbook::Xlsx(workbook) => {
+            Workbook::Xlsx(workbook, formulas) => {
+                // Whoever wants the front only looks for a header.
+                let unknown = match *formulas && rows.left == u32::MAX {
+                    true => without_results(workbook, name)?,
+                    false => HashMap::new(),
+                };
                 let mut cells = match workbook.worksheet_cells_reader(name) {
                     Ok(cells) => cells,
                     // Of a kind that the workbook calls a sheet all the same.
@@ -143,7 +152,11 @@ impl Workbook {
                 {
                     let zeros = zeros.get(style).copied().unwrap_or_default();
                     let (row, column) = cell.get_position();
-                    if !rows.cell(row, column, cell.get_value(), zeros)? {
+                    let value = match cell.get_value() {
+                        DataRef::Empty if unknown.get(&row) == Some(&column) => &NO_RESULT,
+                        value => value,
+                    };
+                    if !rows.cell(row, column, value, zeros)? {
                         return rows.finish();
                     }
                 }
@@ -169,6 +182,32 @@ impl Workbook {
         }
         rows.finish()
     }
+}
+
+/// What stands for the result of a formula that nobody has computed.
+const NO_RESULT: DataRef<'static> = DataRef::Error(CellErrorType::Value);
+
+/// The first cell of each row that has a formula and no result, as programs write
+/// it that do not compute: its value is not known, and is not nothing.
+fn without_results(
+    workbook: &mut Xlsx<BufReader<File>>,
+    name: &str,
+) -> Result<HashMap<u32, u32>, Stop> {
+    let mut found = HashMap::new();
+    let mut cells = match workbook.worksheet_cells_reader(name) {
+        Ok(cells) => cells,
+        Err(XlsxError::NotAWorksheet(_)) => return Ok(found),
+        Err(_) => return Err(Fault::Damaged.into()),
+    };
+    while let Some(cell) = cells.next_cell_with_formula_metadata().map_err(|_| Fault::Damaged)? {
+        if cell.formula.is_some() && matches!(cell.value, DataRef::Empty) {
+            found.entry(cell.pos.0).or_insert(cell.pos.1);
+            if found.len() > SHEET_ROWS_MAX {
+                return Err(Fault::TooLarge.into());
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn whole(range: &Range<Data>, rows: &mut Rows<'_>) -> Result<(), Stop> {
