@@ -95,9 +95,7 @@ impl Write for Formulas {
         let begins = |name: &[u8]| matches!(name, [b'<', b'f', b'>' | b' ' | b'/' | b'\n']);
         if !self.any {
             let front: Vec<u8> = self.last.iter().chain(bytes.iter().take(2)).copied().collect();
-            let found = memchr::memmem::find_iter(bytes, b"<f");
-            self.any = front.windows(3).any(begins)
-                || found.into_iter().any(|at| bytes.get(at..at + 3).is_some_and(begins));
+            self.any = front.windows(3).any(begins) || bytes.windows(3).any(begins);
         }
         match bytes {
             [.., a, b] => self.last = [*a, *b],
