@@ -322,15 +322,6 @@ impl FileState {
     pub fn is_same_file(&self, other: &Self) -> bool {
         (self.device, self.number) == (other.device, other.number)
     }
-
-    /// None where there is nothing, or nothing that can be looked at.
-    pub fn of(path: &Path, links: Links) -> Option<Self> {
-        let data = match links {
-            Links::Follow => fs::metadata(path),
-            Links::Refuse => fs::symlink_metadata(path),
-        };
-        data.ok().map(|data| Self::from(&data))
-    }
 }
 
 impl From<&fs::Metadata> for FileState {

@@ -8,7 +8,7 @@
 //!
 //! Used by the importer for each delivery, by `undo`, and by `creditsync
 //! delivery`. Invariants: before a change set is committed, what takes it back
-//! is durable, or the log says nothing of an undo (`undo` counts both); a failure
+//! is written, or the log says nothing of an undo (`undo` counts both); a failure
 //! here costs the undo and never the delivery. Not here: taking back (`undo`),
 //! and what waits for a person (`held`).
 

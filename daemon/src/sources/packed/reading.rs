@@ -1,6 +1,6 @@
 //! What the child does with an archive: lists it, or unpacks one file of it.
 //!
-//! Called by [`super::super::child::Task::run`]. Invariants: at most `bytes_max`
+//! Called in the child, for one task. Invariants: at most `bytes_max`
 //! bytes are written, whatever the archive says; names are text, in UTF-8 where
 //! the archive says so or they are valid, else in GBK, as Windows in China writes
 //! them. Not here: which entries are worth unpacking.

@@ -1,6 +1,6 @@
 //! What the child does with a workbook: cells to rows of texts.
 //!
-//! Called by [`super::super::child::Task::run`]. Sheets of `.xlsx` and `.xlsb`
+//! Called in the child, for one task. Sheets of `.xlsx` and `.xlsb`
 //! are read cell by cell; those of `.xls` and `.ods` are held in memory by their
 //! reader, within the child's limit.
 //!
