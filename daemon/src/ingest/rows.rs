@@ -215,6 +215,12 @@ pub enum RowProblem {
         /// The file's encoding.
         encoding: &'static str,
     },
+    /// Its bytes are characters in the file's encoding, but no text that anybody
+    /// wrote: it is in another one.
+    Implausible {
+        /// The file's encoding.
+        encoding: &'static str,
+    },
     /// What only rows of workbooks and JSON can have.
     Text(TextProblem),
 }
@@ -234,7 +240,7 @@ impl RowProblem {
             RowProblem::StrayQuote { .. } => "stray-quote",
             RowProblem::TooLong => "row-too-long",
             RowProblem::Unlabelled { .. } => "unlabelled-value",
-            RowProblem::Encoding { .. } => "encoding",
+            RowProblem::Encoding { .. } | RowProblem::Implausible { .. } => "encoding",
             RowProblem::Text(problem) => problem.code(),
         }
     }
@@ -257,6 +263,9 @@ impl RowProblem {
             }
             RowProblem::Encoding { column, encoding } => format!(
                 "第 {column} 列含有不属于 {encoding} 编码的字节；请从原系统重新导出，或用 --encoding 指定编码"
+            ),
+            RowProblem::Implausible { encoding } => format!(
+                "本行按 {encoding} 编码读出的内容不像中文，可能是另一种编码；请从原系统按 UTF-8 重新导出，确认编码无误时用 --encoding {encoding} 指定"
             ),
             RowProblem::Text(problem) => problem.zh(),
         }
@@ -282,6 +291,9 @@ impl RowProblem {
             }
             RowProblem::Encoding { column, encoding } => format!(
                 "column {column} has bytes that are not {encoding}; export the file again, or name its encoding with --encoding"
+            ),
+            RowProblem::Implausible { encoding } => format!(
+                "read as {encoding} the row is no Chinese text, it may be in another encoding: export it again as UTF-8, or name the encoding with --encoding {encoding} if you are sure of it"
             ),
             RowProblem::Text(problem) => problem.en(),
         }

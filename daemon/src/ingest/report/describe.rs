@@ -149,7 +149,7 @@ impl Describer {
     pub fn words_malformed(&self, place: Place, problem: &RowProblem) -> [String; 2] {
         let [zh, en] = place_words(place, &self.parts);
         let [todo_zh, todo_en] = match problem {
-            RowProblem::Encoding { .. } => [
+            RowProblem::Encoding { .. } | RowProblem::Implausible { .. } => [
                 "请从原系统按 UTF-8 重新导出本行，替换右侧内容，并删除行尾的提示",
                 "export the row again as UTF-8, replace what stands here, and delete the note at its end",
             ],

@@ -14,6 +14,7 @@ mod citizen_id;
 mod date;
 mod field;
 mod issue;
+mod mojibake;
 mod number;
 mod rule;
 mod text;

@@ -5,12 +5,10 @@
 
 use std::borrow::Cow;
 
-use protocol::text::{is_format, is_private};
+use protocol::text::is_format;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfkc_quick};
 
-/// Texts that come of a wrong encoding and of nothing else: U+FFFD read as GBK, and
-/// memory that nobody filled.
-const MOJIBAKE: [&str; 3] = ["锟斤拷", "烫烫烫", "屯屯屯"];
+use super::mojibake;
 
 /// What a text's bytes give reason to look at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,7 +22,7 @@ impl Suspicion {
     /// through it. Control characters are one byte in UTF-8, or two that begin with
     /// C2, as few others do. Private characters begin with EE, EF up to A3, F3 or
     /// F4, and U+FFFD with EF BF; what else is known of wrong encodings begins with
-    /// a character whose last two bytes few others have.
+    /// a character whose last two bytes few others have. Latin letters begin with C3.
     pub fn of(text: &str) -> Self {
         let bytes = text.as_bytes();
         let Some((last, rest)) = bytes.split_last() else {
@@ -43,7 +41,9 @@ impl Suspicion {
                 | u8::from(a == 0xef) & (u8::from(b <= 0xa3) | u8::from(b == 0xbf))
                 | u8::from(a == 0x94) & u8::from(b == 0x9f)
                 | u8::from(a == 0x83) & u8::from(b == 0xab)
-                | u8::from(a == 0xb1) & u8::from(b == 0xaf);
+                | u8::from(a == 0xb1) & u8::from(b == 0xaf)
+                | u8::from(a == 0xc3)
+                | u8::from(a == b'?') & u8::from(b == b'?');
         }
         Self { control: controls != 0, lost: lost != 0 }
     }
@@ -53,12 +53,9 @@ impl Suspicion {
         self.control && text.chars().any(|c| c.is_control() && !matches!(c, '\t' | '\r' | '\n'))
     }
 
-    /// Whether the text has lost characters, or never had the right ones: U+FFFD,
-    /// private characters, and what is known to come of a wrong encoding.
+    /// Whether the text has lost characters, or never had the right ones.
     pub fn is_mojibake(self, text: &str) -> bool {
-        self.lost
-            && (text.chars().any(|c| c == '\u{fffd}' || is_private(c))
-                || MOJIBAKE.iter().any(|known| text.contains(known)))
+        self.lost && mojibake::is_likely(text)
     }
 }
 

@@ -129,11 +129,7 @@ impl Rows for LineRows {
                 Ok((fields, encoding)) => {
                     Row::Fields { place, fields, note: structure(body, spans).or(encoding) }
                 }
-                Err(column) => Row::Malformed {
-                    place,
-                    problem: RowProblem::Encoding { column, encoding: decoder.charset.name() },
-                    text: decoder.lossy(body).into(),
-                },
+                Err(problem) => Row::Malformed { place, problem, text: decoder.lossy(body).into() },
             });
         }
     }

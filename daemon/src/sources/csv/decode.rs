@@ -4,13 +4,15 @@ use std::borrow::Cow;
 
 use encoding_rs::{DecoderResult, GB18030, UTF_8};
 
-use super::{encoding::Charset, plausible::Wide};
-use crate::ingest::rows::{Escape, Fields, RowNote, Span};
+use super::{encoding::Charset, gb18030, plausible::Wide};
+use crate::ingest::rows::{Escape, Fields, RowNote, RowProblem, Span};
 
 /// How a file's records become text.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Decoder {
     pub charset: Charset,
+    /// Somebody said that this is the encoding.
+    pub named: bool,
     /// A byte that stands for a separator of several bytes, and that separator:
     /// within a quoted field it was no separator.
     pub wide: Option<(u8, char)>,
@@ -24,8 +26,8 @@ pub(super) struct Scratch {
 }
 
 impl Decoder {
-    /// The fields of a record as text, and what is odd about its encoding; or the
-    /// first column (from 1) that is no text. `escaped` says that some field has
+    /// The fields of a record as text, and what is odd about its encoding; or why
+    /// they are none. `escaped` says that some field has
     /// escaped quotes.
     pub fn fields<'a>(
         &self,
@@ -33,12 +35,17 @@ impl Decoder {
         spans: &'a [Span],
         escaped: bool,
         scratch: &'a mut Scratch,
-    ) -> Result<(Fields<'a>, Option<RowNote>), usize> {
+    ) -> Result<(Fields<'a>, Option<RowNote>), RowProblem> {
+        let encoding = self.charset.name();
+        let no_text = |column| RowProblem::Encoding { column, encoding };
         let as_is = !escaped && self.wide.is_none();
         if body.is_ascii() {
             return match as_utf8(body) {
                 Some(text) if as_is => Ok((Fields::new(text, spans), None)),
-                _ => self.rewritten(body, spans, false, scratch).map(|fields| (fields, None)),
+                _ => {
+                    let fields = self.rewritten(body, spans, false, scratch).map_err(no_text)?;
+                    Ok((fields, None))
+                }
             };
         }
         match (self.charset, as_utf8(body)) {
@@ -47,29 +54,39 @@ impl Decoder {
             (Charset::Transcoded(encoding), Some(text))
                 if encoding == GB18030 && was_utf8(text) =>
             {
-                Err(1)
+                Err(no_text(1))
+            }
+            (Charset::Transcoded(encoding), Some(text))
+                if encoding == GB18030 && !self.named && !gb18030::is_plausible_text(text) =>
+            {
+                Err(RowProblem::Implausible { encoding: encoding.name() })
             }
             (Charset::Utf8 | Charset::Transcoded(_), Some(text)) if as_is => {
                 Ok((Fields::new(text, spans), None))
             }
             (Charset::Utf8 | Charset::Transcoded(_), Some(_)) => {
-                self.rewritten(body, spans, false, scratch).map(|fields| (fields, None))
+                let fields = self.rewritten(body, spans, false, scratch).map_err(no_text)?;
+                Ok((fields, None))
             }
             // A row of another file, most likely.
             (Charset::Utf8, None) if is_likely_gb18030(body) => {
-                let fields = self.rewritten(body, spans, true, scratch)?;
+                let fields = self.rewritten(body, spans, true, scratch).map_err(no_text)?;
                 Ok((fields, Some(RowNote::OtherEncoding)))
             }
             (Charset::Utf8 | Charset::Transcoded(_), None) => {
                 let broken = |span: &Span| as_utf8(&body[span.range()]).is_none();
-                Err(spans.iter().position(broken).map_or(1, |index| index + 1))
+                Err(no_text(spans.iter().position(broken).map_or(1, |index| index + 1)))
             }
             (Charset::Gb18030, Some(text)) if is_likelier_as_utf8(text, body) => {
-                let fields = self.rewritten(body, spans, false, scratch)?;
+                let fields = self.rewritten(body, spans, false, scratch).map_err(no_text)?;
                 Ok((fields, Some(RowNote::OtherEncoding)))
             }
             (Charset::Gb18030, _) => {
-                self.rewritten(body, spans, true, scratch).map(|fields| (fields, None))
+                let fields = self.rewritten(body, spans, true, scratch).map_err(no_text)?;
+                if !self.named && !gb18030::is_plausible_row(body) {
+                    return Err(RowProblem::Implausible { encoding });
+                }
+                Ok((fields, None))
             }
         }
     }

@@ -8,7 +8,7 @@
 //! [`super::table`].
 
 use super::{
-    scan::{Quotes, Scan, is_empty, scan_record},
+    scan::{Grammar, Quotes, Scan, is_empty, scan_record},
     separator::Separator,
 };
 use crate::{
@@ -33,6 +33,15 @@ pub(super) struct Shape {
     pub header_fields: usize,
     /// Physical lines up to the first row behind the header.
     pub lines_before: u64,
+    /// A carriage return alone ends a line, as it does behind the header. In other
+    /// files it is part of a value, which it must not cut in two.
+    pub lone_cr: bool,
+}
+
+impl Shape {
+    pub fn grammar(&self, quotes: Quotes) -> Grammar {
+        Grammar { separator: self.separator.byte(), quotes, lone_cr: self.lone_cr }
+    }
 }
 
 /// A header that fits.
@@ -101,11 +110,13 @@ pub(super) fn find(
                     fits = true;
                     let known = mapping.columns().len();
                     if best.as_ref().is_none_or(|best| known > best.mapping.columns().len()) {
+                        let lone_cr = front[..header.end].ends_with('\r');
                         let shape = Shape {
                             separator: *separator,
                             columns: header.labels.len(),
                             header_fields: header.fields,
-                            lines_before: lines_until(front, header.end),
+                            lines_before: lines_until(front, header.end, lone_cr),
+                            lone_cr,
                         };
                         best = Some(Dialect { shape, labels: header.labels, mapping });
                     }
@@ -115,7 +126,7 @@ pub(super) fn find(
                 Err(_) if fits => break,
                 Err(known) => {
                     if known > nearest.as_ref().map_or(0, |(known, ..)| *known) {
-                        let line = newlines(&front[..line.start]) + 1;
+                        let line = newlines(&front[..line.start], true) + 1;
                         nearest = Some((known, line, *separator, header.labels));
                     }
                 }
@@ -134,7 +145,7 @@ pub(super) fn find(
     match lines.first() {
         None => Err(NoDialect::Empty),
         Some(line) => Err(NoDialect::Unknown {
-            line: newlines(&front[..line.start]) + 1,
+            line: newlines(&front[..line.start], true) + 1,
             text: front[line.clone()].to_owned(),
             tried,
         }),
@@ -156,20 +167,20 @@ fn lines_of(front: &str) -> Vec<std::ops::Range<usize>> {
 }
 
 /// Physical lines that end within a text.
-fn newlines(text: &str) -> u64 {
+fn newlines(text: &str, lone_cr: bool) -> u64 {
     let bytes = text.as_bytes();
     let ends = bytes.iter().enumerate().filter(|(at, byte)| match byte {
         b'\n' => true,
-        b'\r' => bytes.get(at + 1) != Some(&b'\n'),
+        b'\r' => lone_cr && bytes.get(at + 1) != Some(&b'\n'),
         _ => false,
     });
     ends.count() as u64
 }
 
 /// Physical lines up to `end`, the last of which may have no end.
-fn lines_until(front: &str, end: usize) -> u64 {
+fn lines_until(front: &str, end: usize, lone_cr: bool) -> u64 {
     let text = &front[..end];
-    newlines(text) + u64::from(!text.ends_with(['\n', '\r']))
+    newlines(text, lone_cr) + u64::from(!text.ends_with(['\n', '\r']))
 }
 
 /// What a line such as `sep=;` names, which Excel obeys.
@@ -203,14 +214,9 @@ fn header_at(front: &str, start: usize, whole: bool, separator: Separator) -> Op
         }
     };
     let mut spans = Vec::new();
-    let scan = scan_record(
-        bytes,
-        whole,
-        separator.byte(),
-        Quotes::Doubled,
-        &mut spans,
-        HEADER_FIELDS_MAX * 3,
-    );
+    let separator_byte = separator.byte();
+    let grammar = Grammar { separator: separator_byte, quotes: Quotes::Doubled, lone_cr: true };
+    let scan = scan_record(bytes, whole, grammar, &mut spans, HEADER_FIELDS_MAX * 3);
     let Scan::Record { end, .. } = scan else { return None };
     if separator.wide().is_some() {
         let times = separator.wide().map_or(1, char::len_utf8);

@@ -26,6 +26,7 @@ mod decode;
 mod detect;
 mod dialect;
 mod encoding;
+mod gb18030;
 mod input;
 mod plausible;
 mod reader;

@@ -48,16 +48,19 @@ pub(super) struct Wide {
 impl Wide {
     pub fn of(text: &str) -> Self {
         let mut wide = Wide::default();
-        for character in text.chars().filter(|character| !character.is_ascii()) {
-            match class_of(character) {
-                Class::Common => wide.common += 1,
-                Class::Usual => wide.usual += 1,
-                Class::Mark => wide.marks += 1,
-                Class::Rare => wide.rare += 1,
-                Class::Strange => wide.strange += 1,
-            }
-        }
+        let beyond_ascii = text.chars().filter(|character| !character.is_ascii());
+        beyond_ascii.for_each(|character| wide.add(class_of(character)));
         wide
+    }
+
+    pub fn add(&mut self, class: Class) {
+        match class {
+            Class::Common => self.common += 1,
+            Class::Usual => self.usual += 1,
+            Class::Mark => self.marks += 1,
+            Class::Rare => self.rare += 1,
+            Class::Strange => self.strange += 1,
+        }
     }
 
     pub fn count(self) -> usize {
@@ -90,7 +93,9 @@ impl Wide {
     }
 }
 
-enum Class {
+/// What a character beyond ASCII is; the fields of [`Wide`] say more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
     Common,
     Usual,
     Mark,
@@ -98,7 +103,7 @@ enum Class {
     Strange,
 }
 
-fn class_of(character: char) -> Class {
+pub(super) fn class_of(character: char) -> Class {
     static SORTED: LazyLock<Vec<char>> = LazyLock::new(|| {
         let mut all: Vec<char> = COMMON.chars().filter(|c| !c.is_ascii()).collect();
         all.sort_unstable();

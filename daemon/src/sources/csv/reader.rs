@@ -15,7 +15,7 @@ use super::{
     decode::Decoder,
     dialect::Shape,
     input::Input,
-    scan::{Quotes, Scan, find3, is_empty, plain_record, scan_record},
+    scan::{Quotes, Scan, find3, is_empty, other_end, plain_record, scan_record},
 };
 use crate::{
     ingest::{
@@ -146,7 +146,9 @@ impl Reader {
         let mut bodies = LineBodies::with_room(self.decoder, mapping, self.shape.clone(), left);
         while !bodies.is_full() {
             let data = self.input.unread();
-            if let Some((body, end)) = plain_record(&data[..data.len().min(ROW_BYTES_MAX)]) {
+            if let Some((body, end)) =
+                plain_record(&data[..data.len().min(ROW_BYTES_MAX)], self.shape.lone_cr)
+            {
                 bodies.push(self.place(), &data[..body]);
                 self.input.start += end;
                 self.line += 1;
@@ -255,7 +257,7 @@ impl Reader {
         self.skipped.clear();
         loop {
             let data = self.input.unread();
-            let end = find3(data, 0, b'\n', b'\r', b'\n');
+            let end = find3(data, 0, b'\n', other_end(self.shape.lone_cr), b'\n');
             let after = match (data.get(end), data.get(end + 1)) {
                 (None, _) if self.input.eof => Some(end),
                 (None, _) => None,
@@ -268,6 +270,9 @@ impl Reader {
             self.skipped.extend_from_slice(&data[..end.min(room)]);
             match after {
                 Some(after) => {
+                    if !self.shape.lone_cr && self.skipped.ends_with(b"\r") {
+                        self.skipped.pop();
+                    }
                     self.cut |= after == end && length > 0 && self.line > 1;
                     self.input.start += after;
                     self.line += 1;
@@ -344,7 +349,7 @@ pub(super) fn split(
 /// The line at the front of `data` as a record with quotes behind backslashes, if
 /// it has any and is one.
 fn split_as_mysql(data: &[u8], eof: bool, shape: &Shape, spans: &mut Vec<Span>) -> Option<Found> {
-    let line = &data[..find3(data, 0, b'\n', b'\r', b'\n')];
+    let line = &data[..find3(data, 0, b'\n', other_end(shape.lone_cr), b'\n')];
     if !line.windows(2).any(|pair| pair == b"\\\"") {
         return None;
     }
@@ -353,7 +358,7 @@ fn split_as_mysql(data: &[u8], eof: bool, shape: &Shape, spans: &mut Vec<Span>) 
 }
 
 fn scan(data: &[u8], eof: bool, shape: &Shape, quotes: Quotes, spans: &mut Vec<Span>) -> Scan {
-    scan_record(data, eof, shape.separator.byte(), quotes, spans, shape.columns)
+    scan_record(data, eof, shape.grammar(quotes), spans, shape.columns)
 }
 
 /// Whether a record has as many fields as it should.
@@ -386,8 +391,7 @@ fn judged(
 
 /// The first column beyond those with labels that has a value, from 1.
 fn first_beyond(body: &[u8], shape: &Shape, spans: &mut Vec<Span>) -> usize {
-    let separator = shape.separator.byte();
-    scan_record(body, true, separator, Quotes::Doubled, spans, shape.header_fields);
+    scan_record(body, true, shape.grammar(Quotes::Doubled), spans, shape.header_fields);
     let filled = |span: &Span| !body[span.range()].iter().all(|byte| is_empty(*byte));
     let beyond = spans.iter().skip(shape.columns).position(filled);
     shape.columns + beyond.unwrap_or(0) + 1

@@ -30,16 +30,33 @@ pub(super) enum Quotes {
     Backslash,
 }
 
+/// What the bytes of a file mean.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Grammar {
+    /// Between two fields.
+    pub separator: u8,
+    /// Within quoted fields.
+    pub quotes: Quotes,
+    /// A carriage return alone ends a line, too.
+    pub lone_cr: bool,
+}
+
+/// What may end a line beside a line feed, for [`find3`].
+pub(super) fn other_end(lone_cr: bool) -> u8 {
+    if lone_cr { b'\r' } else { b'\n' }
+}
+
 /// Splits the record at the front of `data`, which is not empty. `eof` says
 /// that nothing follows `data`. At most `keep` spans are kept.
 pub(super) fn scan_record(
     data: &[u8],
     eof: bool,
-    separator: u8,
-    quotes: Quotes,
+    grammar: Grammar,
     spans: &mut Vec<Span>,
     keep: usize,
 ) -> Scan {
+    let Grammar { separator, quotes, lone_cr } = grammar;
+    let other_end = other_end(lone_cr);
     spans.clear();
     // Zero bytes in front are what an interrupted write left.
     let mut at = data.iter().position(|byte| *byte != 0).unwrap_or(0);
@@ -62,9 +79,9 @@ pub(super) fn scan_record(
             at = start;
             loop {
                 at = match quotes {
-                    Quotes::Doubled => find3(data, at, b'"', b'\n', b'\r'),
+                    Quotes::Doubled => find3(data, at, b'"', b'\n', other_end),
                     Quotes::Backslash => {
-                        let quote = find3(data, at, b'"', b'\n', b'\r');
+                        let quote = find3(data, at, b'"', b'\n', other_end);
                         find3(&data[..quote], at, b'\\', b'\\', b'\\')
                     }
                 };
@@ -106,7 +123,10 @@ pub(super) fn scan_record(
             Span::quoted(start, end, escape)
         } else {
             let start = at;
-            at = find3(data, at, separator, b'\n', b'\r');
+            at = find3(data, at, separator, b'\n', other_end);
+            if at > start && data.get(at) == Some(&b'\n') && data[at - 1] == b'\r' {
+                at -= 1;
+            }
             Span::plain(start, at)
         };
         fields += 1;
@@ -126,6 +146,9 @@ pub(super) fn scan_record(
             Some(b'\r') => match data.get(at + 1) {
                 Some(b'\n') => at + 2,
                 None if !eof => return Scan::Incomplete,
+                Some(_) if !lone_cr => {
+                    return Scan::BadQuote { column: fields, first_line: lines == 1 };
+                }
                 _ => at + 1,
             },
             Some(_) => return Scan::BadQuote { column: fields, first_line: lines == 1 },
@@ -160,13 +183,21 @@ fn skip_blanks(data: &[u8], from: usize, separator: u8) -> usize {
 /// The record at the front of `data`, if it has no quote and is not blank: where
 /// its body ends, and where the next record begins. It is the one that
 /// [`scan_record`] finds, but for its fields, at a tenth of the cost.
-pub(super) fn plain_record(data: &[u8]) -> Option<(usize, usize)> {
-    let body = memchr::memchr3(b'"', b'\n', b'\r', data)?;
-    let end = match (data[body], data.get(body + 1)) {
-        (b'\n', _) => body + 1,
-        (b'\r', Some(b'\n')) => body + 2,
-        (b'\r', Some(_)) => body + 1,
-        _ => return None,
+pub(super) fn plain_record(data: &[u8], lone_cr: bool) -> Option<(usize, usize)> {
+    let (body, end) = if lone_cr {
+        let body = memchr::memchr3(b'"', b'\n', b'\r', data)?;
+        match (data[body], data.get(body + 1)) {
+            (b'\n', _) => (body, body + 1),
+            (b'\r', Some(b'\n')) => (body, body + 2),
+            (b'\r', Some(_)) => (body, body + 1),
+            _ => return None,
+        }
+    } else {
+        match memchr::memchr2(b'"', b'\n', data)? {
+            at if data[at] == b'"' => return None,
+            at if data[..at].ends_with(b"\r") => (at - 1, at + 1),
+            at => (at, at + 1),
+        }
     };
     // Only what begins with white space, or with nothing, may be blank.
     (body > 0 && !is_empty(data[0])).then_some((body, end))

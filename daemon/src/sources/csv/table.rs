@@ -81,7 +81,8 @@ pub fn open(
     let input = Input::new(bytes, charset, shape.separator, mark, chunk);
     let separator = shape.separator;
     let wide = separator.wide().map(|character| (separator.byte(), character));
-    let decoder = Decoder { charset, wide };
+    let named = options.encoding != Encoding::Auto;
+    let decoder = Decoder { charset, named, wide };
     let mapping = Arc::new(mapping);
     let judge = judge_of(schema, &mapping);
     let name = name.to_owned();

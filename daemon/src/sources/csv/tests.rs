@@ -6,7 +6,7 @@ use encoding_rs::GB18030;
 use protocol::schema::{Field, RawSchema, Schema};
 
 use super::{
-    scan::{Quotes, Scan, find3, plain_record, scan_record},
+    scan::{Grammar, Quotes, Scan, find3, plain_record, scan_record},
     *,
 };
 use crate::ingest::{
@@ -174,7 +174,7 @@ fn a_character_cut_by_the_chunk_is_no_fault() {
 
 #[test]
 fn quoted_values_and_every_line_end_are_read() {
-    let text = "a,b\r\n\"x\r\ny\",\"say \"\"hi\"\"\"\n\r\n   \n\"\",5\"6\r\"县\",,\"\n7,8";
+    let text = "a,b\r\n\"x\r\ny\",\"say \"\"hi\"\"\"\n\r\n   \n\"\",5\"6\n\"县\",,\"\n7,8";
     assert_eq!(
         read(text.as_bytes(), Encoding::Auto),
         ["2: x\r\ny|say \"hi\"", "6: |5\"6 (inner-quote)", "7! unclosed-quote", "8: 7|8"]
@@ -184,6 +184,18 @@ fn quoted_values_and_every_line_end_are_read() {
     assert_eq!(read(b"a,b\n1,", Encoding::Auto), ["2: 1|"]);
     assert_eq!(read(b"a,b\n1,\"2\"", Encoding::Auto), ["2: 1|2"]);
     assert_eq!(read(b"a,b\r1,2\r\r3,4\r", Encoding::Auto), ["2: 1|2", "4: 3|4"]);
+}
+
+#[test]
+fn a_carriage_return_within_a_value_does_not_cut_it() {
+    for end in ["\n", "\r\n"] {
+        let text = ["甲,丙", "1,x\ry", "2,\ry", "3,\"p\rq\"", "4,\"p\"\rq", "5,z"].join(end);
+        let rows = ["2: 1|x\ry", "3: 2|\ry", "4: 3|p\rq", "5! stray-quote", "6: 5|z"];
+        assert_eq!(read(text.as_bytes(), Encoding::Auto), rows);
+        assert_eq!(read(&GB18030.encode(&text).0, Encoding::Auto), rows);
+    }
+    // A file whose lines end with one has no other way to say so.
+    assert_eq!(read("甲,丙\r1,x\ry,\r".as_bytes(), Encoding::Auto), ["2: 1|x", "3: y|"]);
 }
 
 #[test]
@@ -278,6 +290,37 @@ fn a_header_is_required_and_has_to_be_sound() {
 }
 
 #[test]
+fn a_row_of_another_encoding_is_no_chinese_text() {
+    use encoding_rs::{BIG5, EUC_KR, SHIFT_JIS};
+    for separator in [",", "|"] {
+        let text = |bytes: &[u8]| GB18030.decode_without_bom_handling(bytes).0.into_owned();
+        let foreign: [&[u8]; 3] = [
+            &EUC_KR.encode("대한민국 서울특별시 강남구").0,
+            &SHIFT_JIS.encode("ソフトウェアの会社").0,
+            &BIG5.encode("台北市政府測試統一編號").0,
+        ];
+        let mut bytes = GB18030.encode(&format!("甲{separator}乙\n")).0.into_owned();
+        let mut expected = Vec::new();
+        for line in 1..30 {
+            bytes.extend_from_slice(format!("{line}{separator}").as_bytes());
+            let row = if line % 10 == 5 {
+                expected.push(format!("{}! encoding", line + 1));
+                foreign[line / 10]
+            } else {
+                expected.push(format!("{}: {line}|郑州鑫淼商贸有限公司", line + 1));
+                &GB18030.encode("郑州鑫淼商贸有限公司").0
+            };
+            bytes.extend_from_slice(row);
+            bytes.push(b'\n');
+        }
+        assert_eq!(read(&bytes, Encoding::Auto), expected);
+        // Who names the encoding knows better.
+        let named = read(&bytes, Encoding::Gb18030);
+        assert_eq!(named[5 - 1], format!("6: 5|{}", text(foreign[0])));
+    }
+}
+
+#[test]
 fn finding_bytes_agrees_with_looking_at_each() {
     let data: Vec<u8> = (0..=255).cycle().step_by(7).take(997).collect();
     for needles in [[0, 1, 255], [b',', b'\n', b'\r'], [128, 127, 129], [3, 3, 3]] {
@@ -298,18 +341,21 @@ fn a_record_that_is_found_quickly_is_the_one_that_is_there() {
     for number in 0..pieces.len().pow(4) {
         let piece = |place: u32| pieces[number / pieces.len().pow(place) % pieces.len()];
         let text: String = (0..4).map(piece).collect();
-        let Some((body, end)) = plain_record(text.as_bytes()) else { continue };
-        found += 1;
-        // What follows is not known yet.
-        match scan_record(text.as_bytes(), false, b',', Quotes::Doubled, &mut Vec::new(), 9) {
-            Scan::Record { body: b, end: e, lines: 1, escaped: false, .. } => {
-                assert_eq!((body, end), (b, e), "{text:?}");
-                assert!(!text[..body].trim().is_empty(), "{text:?}");
+        for lone_cr in [false, true] {
+            let Some((body, end)) = plain_record(text.as_bytes(), lone_cr) else { continue };
+            found += 1;
+            let grammar = Grammar { separator: b',', quotes: Quotes::Doubled, lone_cr };
+            // What follows is not known yet.
+            match scan_record(text.as_bytes(), false, grammar, &mut Vec::new(), 9) {
+                Scan::Record { body: b, end: e, lines: 1, escaped: false, .. } => {
+                    assert_eq!((body, end), (b, e), "{text:?}");
+                    assert!(!text[..body].trim().is_empty(), "{text:?}");
+                }
+                _ => panic!("{text:?}"),
             }
-            _ => panic!("{text:?}"),
         }
     }
-    assert!(found > 1000);
+    assert!(found > 2000);
 }
 
 #[test]

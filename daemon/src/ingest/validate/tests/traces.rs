@@ -172,11 +172,22 @@ fn lost_characters_warn_once_in_every_type() {
             "\u{f8ff}",
             "x\u{100000}",
             "\u{fffd}",
+            "????",
+            "河南??有限公司",
+            // 企业, 河南省 in GBK and 公司 in UTF-8, read as Latin letters.
+            "ÆóÒµ",
+            "ºÓÄÏÊ¡",
+            "A ÆóÒµ 3",
+            "å…¬å®‰",
         ],
     );
     accepted(
         &text,
         &[
+            ("是否在营？", "是否在营？"),
+            ("是否?", "是否?"),
+            ("Müller & Söhne, Zürich, Österreich", "Müller & Söhne, Zürich, Österreich"),
+            ("Crème brûlée à l'été, naïveté", "Crème brûlée à l'été, naïveté"),
             ("河南（郑州）有限公司，住所：Ａ座", "河南（郑州）有限公司，住所：Ａ座"),
             ("三家屯村，铁锟，烫伤", "三家屯村，铁锟，烫伤"),
             ("烫", "烫"),
