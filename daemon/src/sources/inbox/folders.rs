@@ -14,6 +14,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use protocol::schema::fold_label;
 use rustix::{
     fd::{AsFd, OwnedFd},
     fs::{AtFlags, CWD, Mode, OFlags, fchmod, mkdirat, openat, renameat, unlinkat},
@@ -85,8 +86,9 @@ pub(super) struct Walk {
     pub unread: Vec<(PathBuf, [String; 2])>,
 }
 
-/// `root` and the folders below it from which files are taken.
-pub(super) fn walk(root: &Path) -> Walk {
+/// `root` and the folders below it from which files are taken; `full` says that it
+/// is the one of full files.
+pub(super) fn walk(root: &Path, full: bool) -> Walk {
     let mut walk = Walk::default();
     let mut open = vec![Folder { path: root.to_owned(), sub: PathBuf::new() }];
     while let Some(folder) = open.pop() {
@@ -114,12 +116,20 @@ pub(super) fn walk(root: &Path) -> Walk {
                 continue;
             }
         };
-        let mut below: Vec<OsString> = entries
+        let names = entries
             .into_iter()
             .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
             .map(|entry| entry.file_name())
-            .filter(|name| !is_hidden(name) && (depth > 0 || !is_reserved(name)))
-            .collect();
+            .filter(|name| !is_hidden(name));
+        let mut below: Vec<OsString> = Vec::new();
+        for name in names {
+            match meaning_of(&name) {
+                // The inbox's own.
+                Some(_) if depth == 0 && !full && is_reserved(&name) => {}
+                Some(meaning) => walk.unread.push((folder.path.join(&name), meaning.misplaced())),
+                None => below.push(name),
+            }
+        }
         // The last is looked at first.
         below.sort_unstable_by(|a, b| b.cmp(a));
         open.extend(
@@ -135,6 +145,45 @@ pub(super) fn walk(root: &Path) -> Walk {
 /// Names of folders that mean something at the top of a dataset's.
 fn is_reserved(name: &OsStr) -> bool {
     name == "full" || OUTCOMES.iter().any(|outcome| name == *outcome)
+}
+
+/// What a folder's name says of the files in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    /// Each of them is the whole partition.
+    Full,
+    /// They were dealt with.
+    DealtWith,
+}
+
+/// What people mean by a name, however they spell it. Read as changes, a full file
+/// would delete nothing; read once more, an old file would undo newer ones.
+fn meaning_of(name: &OsStr) -> Option<Meaning> {
+    let name = fold_label(&name.to_string_lossy());
+    if ["full", "全量", "全量数据", "全量文件", "全部", "全部数据"].contains(&name.as_str())
+    {
+        Some(Meaning::Full)
+    } else if OUTCOMES.contains(&name.as_str()) {
+        Some(Meaning::DealtWith)
+    } else {
+        None
+    }
+}
+
+impl Meaning {
+    /// That a folder of such a name is not read where it lies.
+    fn misplaced(self) -> [String; 2] {
+        match self {
+            Meaning::Full => [
+                "此处不读取该文件夹：全量文件请放入“数据集/full/”（小写，直接位于数据集文件夹下）；若是增量文件，请给文件夹换个名称".into(),
+                "this folder is not read here: full files belong into DATASET/full/ (in lower case, right below the dataset's folder); if the files are changes, give the folder another name".into(),
+            ],
+            Meaning::DealtWith => [
+                "此处不读取该文件夹：done、attention、failed 用于存放已处理的文件；若其中的文件需要导入，请移到别的文件夹".into(),
+                "this folder is not read here: done, attention and failed hold files that were dealt with; move files that are to be imported into another folder".into(),
+            ],
+        }
+    }
 }
 
 /// Refuses what is not a folder itself: who may drop files here could let a link

@@ -36,11 +36,19 @@ pub(super) fn is_hidden(name: &OsStr) -> bool {
 
 /// Whether a name says that the file is not whole, or not for us.
 pub(super) fn is_unfinished(name: &OsStr) -> bool {
-    let name = name.as_bytes().to_ascii_lowercase();
-    // Excel's lock files begin with '~$'.
-    name.starts_with(b".")
-        || name.starts_with(b"~$")
-        || UNFINISHED_ENDINGS.iter().any(|ending| name.ends_with(ending.as_bytes()))
+    is_not_for_us(name) || has_unfinished_ending(name)
+}
+
+/// Whether a name says that somebody is still writing the file.
+pub(super) fn has_unfinished_ending(name: &OsStr) -> bool {
+    let lower = name.as_bytes().to_ascii_lowercase();
+    let has = |ending: &&str| lower.ends_with(ending.as_bytes());
+    !is_not_for_us(name) && UNFINISHED_ENDINGS.iter().any(has)
+}
+
+/// Hidden files, and those that an office program keeps beside an open one.
+fn is_not_for_us(name: &OsStr) -> bool {
+    is_hidden(name) || name.as_bytes().starts_with(b"~$")
 }
 
 /// Whether it is a report, which lies beside what it is about.

@@ -13,7 +13,7 @@ use std::{
     ffi::OsString,
     fs,
     os::unix::ffi::OsStrExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -25,7 +25,7 @@ use super::{
     events::{Events, Mark},
     folders::{Folder, OUTCOMES, check_folder, entries, make_folder, walk},
     moved::{Home, Moved, MovedFile, Mover},
-    names::{UNFINISHED, is_report, is_unfinished, marked},
+    names::{UNFINISHED, has_unfinished_ending, is_report, is_unfinished, marked},
     report::Ended,
     retry::Wait,
     settle::{Incomplete, Look, Patience, Verdict, has_end, judge},
@@ -252,7 +252,7 @@ impl Watcher {
                 if full && check_folder(&dir).is_err() {
                     continue;
                 }
-                let walk = walk(&root);
+                let walk = walk(&root, full);
                 for (path, why) in walk.unread {
                     self.strays.tell(&path, why);
                 }
@@ -295,6 +295,11 @@ impl Watcher {
             let Ok(data) = entry.metadata() else {
                 continue;
             };
+            let age = data.modified().ok().and_then(|at| wall.duration_since(at).ok());
+            let is_old = age.is_some_and(|age| age >= self.inbox.incomplete);
+            if data.is_file() && is_old && has_unfinished_ending(&name) {
+                self.strays.tell(&path, never_renamed());
+            }
             if data.is_dir() || is_unfinished(&name) || is_report(&name) {
                 continue;
             }
@@ -307,10 +312,10 @@ impl Watcher {
             }
             if data.len() <= MARKER_BYTES_MAX
                 && let Some(about) = marked(&name)
-                && (data.len() == 0 || folder.path.join(about).exists())
+                && (data.len() == 0
+                    || Path::new(about).extension().is_some()
+                    || folder.path.join(about).exists())
             {
-                let age = data.modified().ok().and_then(|at| wall.duration_since(at).ok());
-                let is_old = age.is_some_and(|age| age >= self.inbox.incomplete);
                 if is_old && !folder.path.join(about).exists() {
                     self.strays.tell(&path, without_its_file());
                 }
@@ -320,7 +325,6 @@ impl Watcher {
             let mut seen = match earlier.remove(&path) {
                 Some(seen) if seen.look == look => seen,
                 first => {
-                    let age = data.modified().ok().and_then(|at| wall.duration_since(at).ok());
                     let earlier = match first {
                         None => age.unwrap_or_default(),
                         Some(_) => Duration::ZERO,
@@ -362,6 +366,14 @@ fn not_a_file() -> [String; 2] {
     [
         "这不是普通文件（例如是符号链接），不会被读取；请放入文件本身".into(),
         "this is no regular file (a symbolic link, for example) and is not read: put the file itself here"
+            .into(),
+    ]
+}
+
+fn never_renamed() -> [String; 2] {
+    [
+        "文件名表示尚未传完（.part、.tmp 等），因此未读取；若已传完，请改回正式的文件名".into(),
+        "its name says that the file is not complete (.part, .tmp and the like), so it is not read: if it is, give it its proper name"
             .into(),
     ]
 }

@@ -26,6 +26,48 @@ fn folders_within_folders_are_read_and_keep_their_place() {
 }
 
 #[test]
+fn folders_whose_names_mean_something_elsewhere_are_told_of() {
+    let mut folders = Folders::new();
+    let misplaced =
+        ["Full", "全量", "五月/full", "full/done", "Done", "五月/attention", "full/full"];
+    for folder in misplaced {
+        fs::create_dir_all(folders.path(folder)).unwrap();
+        folders.put(&format!("{folder}/no.csv"), &rows(7..8, "no"), 10);
+    }
+    fs::create_dir_all(folders.path("fullness")).unwrap();
+    folders.put("fullness/a.csv", &rows(1..2, "a"), 10);
+    folders.pass_after(0);
+    assert_eq!(folders.world.content(), content_of([1], "a"));
+    for folder in misplaced {
+        let (zh, en) = if folder.to_lowercase().ends_with("full") || folder == "全量" {
+            ("数据集/full/", "DATASET/full/")
+        } else {
+            ("已处理的文件", "dealt with")
+        };
+        let text = folders.text(folder);
+        assert!(text.contains(zh) && text.contains(en), "{folder}: {text}");
+        assert!(folders.path(&format!("{folder}/no.csv")).exists(), "{folder}");
+    }
+}
+
+#[test]
+fn what_is_never_finished_is_told_of() {
+    let mut folders = Folders::new();
+    let wait = folders.world.inbox().incomplete.as_secs();
+    folders.put("old.csv.part", &rows(0..1, "a"), wait + 1);
+    folders.put("new.csv.TMP", &rows(0..1, "a"), 10);
+    folders.put("~$old.tmp", "x", wait + 1);
+    // A marker that came late, with a word in it.
+    folders.put("gone.csv.done", "ok\n", wait + 1);
+    folders.pass_after(0);
+    assert!(folders.text("old.csv.part").contains("proper name"));
+    assert!(folders.text("gone.csv.done").contains("delete the mark"));
+    for name in ["new.csv.TMP.report.txt", "~$old.tmp.report.txt", "failed"] {
+        assert!(!folders.path(name).exists(), "{name}");
+    }
+}
+
+#[test]
 fn folders_are_read_to_a_depth_and_the_rest_is_told_of() {
     let mut folders = Folders::new();
     let deep = "1/2/3/4/5/6/7/8";
