@@ -6,6 +6,7 @@
 //! required field has a column, so nothing is dropped silently. What a value has
 //! to look like is `validate`'s business; advice about labels is in [`advice`].
 
+mod above;
 mod advice;
 mod beginning;
 mod error;
@@ -15,6 +16,7 @@ mod tests;
 use protocol::schema::{Schema, fold_label};
 
 pub use self::{
+    above::passed_over,
     beginning::Beginnings,
     error::{AbsentField, HeaderError, TwiceNamed, UnknownColumn},
 };

@@ -49,6 +49,8 @@ pub(super) struct Dialect {
     pub shape: Shape,
     pub labels: Vec<String>,
     pub mapping: Mapping,
+    /// The lines above it that are not blank.
+    pub above: Vec<String>,
 }
 
 /// Why no line is a header.
@@ -118,7 +120,9 @@ pub(super) fn find(
                             lines_before: lines_until(front, header.end, lone_cr),
                             lone_cr,
                         };
-                        best = Some(Dialect { shape, labels: header.labels, mapping });
+                        let above = lines.iter().take_while(|above| above.end < line.start);
+                        let above = above.map(|above| front[above.clone()].to_owned()).collect();
+                        best = Some(Dialect { shape, labels: header.labels, mapping, above });
                     }
                 }
                 // Below a header and its second line there are rows, and a header among

@@ -9,10 +9,9 @@ use encoding_rs::GB18030;
 
 use super::plausible::{Class, Wide, class_of};
 
-/// Characters beyond ASCII that a row has to have before it is judged by them:
-/// fewer may be anybody's name, or a few signs.
-const CHARACTERS_MIN: usize = 6;
-
+/// Characters beyond ASCII, marks not counted, that a row has to have before it is
+/// judged by them: fewer may be anybody's name.
+const CHARACTERS_MIN: usize = 8;
 /// Strange characters that say something about a row.
 const STRANGE_MIN: usize = 3;
 
@@ -28,7 +27,7 @@ pub(super) fn is_plausible_text(text: &str) -> bool {
 
 fn is_plausible(wide: Wide) -> bool {
     let strange = if wide.strange < STRANGE_MIN { 0 } else { wide.strange };
-    wide.count() < CHARACTERS_MIN || Wide { strange, ..wide }.is_plausible()
+    wide.count() - wide.marks < CHARACTERS_MIN || Wide { strange, ..wide }.is_plausible()
 }
 
 /// As [`Wide::of`] of the text that these bytes are; characters of four bytes count

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     ingest::{
-        map::{HeaderError, Mapping},
-        source::{Recallable, RowBodies, Rows, SourceError, Summary, Table},
+        map::{HeaderError, Mapping, passed_over},
+        source::{LeftOut, Recallable, RowBodies, Rows, SourceError, Summary, Table},
         validate::Validator,
     },
     sources::error::FileError,
@@ -67,7 +67,7 @@ pub fn open(
     {
         return Err(doubtful(name, candidates).into());
     }
-    let Dialect { shape, labels, mapping } =
+    let Dialect { shape, labels, mapping, above } =
         found.map_err(|problem| no_dialect(name, problem, options, schema))?;
 
     // A separator that may be part of a character of GB18030, or has several bytes,
@@ -87,10 +87,11 @@ pub fn open(
     let judge = judge_of(schema, &mapping);
     let name = name.to_owned();
     let reader = Reader::new(name, input, decoder, shape, mapping, judge, bytes_total)?;
+    let above = passed_over(&above, &labels);
     let fixed = [charset.name().to_owned(), separator.name()];
     let ignored = options.ignored.iter().cloned();
     let reading = fixed.into_iter().chain(labels).chain(ignored).collect();
-    Ok(CsvTable { reader, reading })
+    Ok(CsvTable { reader, reading, above })
 }
 
 /// Whether a line is a row of the dataset, for a reader that has its texts in the
@@ -181,6 +182,7 @@ fn looked(line: u64, separator: Separator, tried: Tried) -> (String, String) {
 pub struct CsvTable {
     reader: Reader,
     reading: Vec<String>,
+    above: Option<LeftOut>,
 }
 
 impl Table for CsvTable {
@@ -205,7 +207,8 @@ impl Table for CsvTable {
     }
 
     fn summary(&self) -> Summary {
-        Summary { cut: self.reader.is_cut(), ..Summary::default() }
+        let left_out = self.above.iter().cloned().collect();
+        Summary { cut: self.reader.is_cut(), left_out, ..Summary::default() }
     }
 }
 
