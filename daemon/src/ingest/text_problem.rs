@@ -22,6 +22,14 @@ pub enum TextProblem {
         /// The column, from 1.
         column: usize,
     },
+    /// A cell that is merged with those above it, so that the row has no value of
+    /// its own there.
+    MergedCell {
+        /// The column, from 1.
+        column: usize,
+    },
+    /// A cell of the row, or of the one beside it, cannot be read.
+    DamagedCell,
     /// JSON that is malformed within this element.
     Syntax,
     /// The file ends within this element.
@@ -52,6 +60,8 @@ impl TextProblem {
             TextProblem::BeyondHeader { .. } => "field-count",
             TextProblem::TooLong => "row-too-long",
             TextProblem::ErrorCell { .. } => "error-cell",
+            TextProblem::MergedCell { .. } => "merged-cell",
+            TextProblem::DamagedCell => "damaged-cell",
             TextProblem::Syntax => "json-syntax",
             TextProblem::Cut => "json-cut",
             TextProblem::NotAnObject => "json-not-an-object",
@@ -71,6 +81,12 @@ impl TextProblem {
             TextProblem::ErrorCell { column } => format!(
                 "第 {column} 列的公式出错（如 #N/A、#REF!）或从未计算过；请打开文件，更正公式或改为填写数值，保存后重新交付"
             ),
+            TextProblem::MergedCell { column } => format!(
+                "第 {column} 列与上方的单元格合并，本行没有自己的内容；请取消合并单元格，在每一行填写内容"
+            ),
+            TextProblem::DamagedCell => {
+                "本行或相邻行有单元格已损坏，无法读取；请打开文件核对，另存后重新交付".into()
+            }
             TextProblem::Syntax => "本条记录不是有效的 JSON；请从原系统重新导出".into(),
             TextProblem::Cut => "文件在本条记录中间结束，可能没有传完；请重新导出并交付".into(),
             TextProblem::NotAnObject => {
@@ -101,6 +117,12 @@ impl TextProblem {
             TextProblem::ErrorCell { column } => format!(
                 "the formula in column {column} failed (as #N/A or #REF!) or was never computed; open the file, mend the formula or enter the value, save it and deliver it again"
             ),
+            TextProblem::MergedCell { column } => format!(
+                "column {column} is merged with the cells above it, so the row has no value of its own there; unmerge the cells and fill in each row"
+            ),
+            TextProblem::DamagedCell => {
+                "a cell of this row or of the one beside it is damaged and cannot be read; open the file, check it, save it again and deliver that".into()
+            }
             TextProblem::Syntax => {
                 "this record is not valid JSON; export the file again from its system".into()
             }

@@ -422,6 +422,8 @@ fn add_child(made: &mut Made) {
     made.add("child", "unknown-fault", frame(6, &[0xff]));
     made.add("child", "left-over", frame(7, &[0]));
     made.add("child", "long-cell", frame(2, &[0, 0, 0, 7, 0, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff]));
+    made.add("child", "unknown-trouble", frame(2, &[0, 0, 0, 7, 5, 0, 0, 0, 0]));
+    made.add("child", "trouble-without-column", frame(2, &[0, 0, 0, 7, 3, 0, 0, 0, 0]));
     made.add("child", "many-cells", frame(2, &[0, 0, 0, 7, 0, 0, 0, 0xff, 0xff]));
     made.add("child", "not-utf-8", frame(1, &[0, 0xff]));
 }

@@ -111,14 +111,52 @@ impl fmt::Display for Fault {
     }
 }
 
+/// Why a row of a sheet is no row. Columns are counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// It is longer than [`ROW_BYTES_MAX`] or has more than [`COLUMNS_MAX`] columns,
+    /// and its cells were left out.
+    TooLong,
+    /// The first column whose formula failed, or was never computed.
+    ErrorCell(u16),
+    /// The first column that has no cell of its own: it is merged with those above.
+    MergedCell(u16),
+    /// A cell of it, or of the row beside it, cannot be read.
+    DamagedCell,
+}
+
+impl Trouble {
+    fn to_bytes(one: Option<Self>) -> [u8; 3] {
+        let (kind, column) = match one {
+            None => (0, 0),
+            Some(Trouble::TooLong) => (1, 0),
+            Some(Trouble::ErrorCell(column)) => (2, column),
+            Some(Trouble::MergedCell(column)) => (3, column),
+            Some(Trouble::DamagedCell) => (4, 0),
+        };
+        let [high, low] = u16::to_be_bytes(column);
+        [kind, high, low]
+    }
+
+    fn from_bytes([kind, high, low]: [u8; 3]) -> Result<Option<Self>, FrameError> {
+        let column = u16::from_be_bytes([high, low]);
+        let counts = (1..=COLUMNS_MAX).contains(&usize::from(column));
+        match (kind, column) {
+            (0, 0) => Ok(None),
+            (1, 0) => Ok(Some(Trouble::TooLong)),
+            (2, _) if counts => Ok(Some(Trouble::ErrorCell(column))),
+            (3, _) if counts => Ok(Some(Trouble::MergedCell(column))),
+            (4, 0) => Ok(Some(Trouble::DamagedCell)),
+            _ => Err(FrameError::Malformed("row trouble")),
+        }
+    }
+}
+
 /// One row of a sheet, before anybody knows what its columns mean.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct SheetRow {
     line: u32,
-    /// The first column, from 1, whose formula failed; 0 if there is none.
-    error: u16,
-    /// The row is longer than allowed and has no cells here.
-    too_long: bool,
+    trouble: Option<Trouble>,
     cells: Range<usize>,
 }
 
@@ -127,11 +165,8 @@ struct SheetRow {
 pub struct SheetRowRef<'a> {
     /// The number that a spreadsheet shows, from 1.
     pub line: u32,
-    /// The first column, from 1, whose formula failed.
-    pub error_column: Option<usize>,
-    /// It is longer than [`ROW_BYTES_MAX`] or has more than [`COLUMNS_MAX`]
-    /// columns, and its cells were left out.
-    pub too_long: bool,
+    /// Why it is no row.
+    pub trouble: Option<Trouble>,
     text: &'a str,
     ends: &'a [Range<u32>],
 }
@@ -177,8 +212,7 @@ impl SheetRows {
     pub fn iter(&self) -> impl Iterator<Item = SheetRowRef<'_>> {
         self.rows.iter().map(|row| SheetRowRef {
             line: row.line,
-            error_column: (row.error > 0).then_some(row.error.into()),
-            too_long: row.too_long,
+            trouble: row.trouble,
             text: &self.text,
             ends: &self.cells[row.cells.clone()],
         })
@@ -199,7 +233,7 @@ impl SheetRows {
     pub(in super::super) fn push<'c>(
         &mut self,
         line: u32,
-        error_column: Option<usize>,
+        trouble: Option<Trouble>,
         cells: impl Iterator<Item = &'c str> + Clone,
     ) {
         let (count, bytes) =
@@ -214,19 +248,15 @@ impl SheetRows {
                 self.cells.push(at..self.text.len() as u32);
             }
         }
-        let error = error_column
-            .filter(|column| *column <= self.cells.len() - start)
-            .and_then(|column| u16::try_from(column).ok());
-        let error = error.unwrap_or_default();
-        self.rows.push(SheetRow { line, error, too_long, cells: start..self.cells.len() });
+        let trouble = if too_long { Some(Trouble::TooLong) } else { trouble };
+        self.rows.push(SheetRow { line, trouble, cells: start..self.cells.len() });
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
         for row in self.iter() {
             out.extend(row.line.to_be_bytes());
-            out.push(u8::from(row.too_long));
-            // `push` saw to it that both fit: there are at most COLUMNS_MAX columns.
-            out.extend((row.error_column.unwrap_or_default() as u16).to_be_bytes());
+            out.extend(Trouble::to_bytes(row.trouble));
+            // `push` saw to it that it fits: there are at most COLUMNS_MAX columns.
             out.extend((row.len() as u16).to_be_bytes());
             for cell in row.cells() {
                 out.extend((cell.len() as u32).to_be_bytes());
@@ -239,14 +269,10 @@ impl SheetRows {
         let mut rows = Self::default();
         while !rest.is_empty() {
             let line = u32::from_be_bytes(take(&mut rest)?);
-            let too_long = match take::<1>(&mut rest)? {
-                [0] => false,
-                [1] => true,
-                _ => return Err(FrameError::Malformed("row flag")),
-            };
-            let error = u16::from_be_bytes(take(&mut rest)?);
+            let trouble = Trouble::from_bytes(take(&mut rest)?)?;
             let count = u16::from_be_bytes(take(&mut rest)?);
-            if usize::from(count) > COLUMNS_MAX || error > count || (too_long && count > 0) {
+            let too_long = trouble == Some(Trouble::TooLong);
+            if usize::from(count) > COLUMNS_MAX || (too_long && count > 0) {
                 return Err(FrameError::Malformed("column count"));
             }
             let (start, mut bytes) = (rows.cells.len(), 0);
@@ -260,7 +286,7 @@ impl SheetRows {
                 rows.text.push_str(cell);
                 rows.cells.push(at..rows.text.len() as u32);
             }
-            rows.rows.push(SheetRow { line, error, too_long, cells: start..rows.cells.len() });
+            rows.rows.push(SheetRow { line, trouble, cells: start..rows.cells.len() });
         }
         Ok(rows)
     }
@@ -423,7 +449,7 @@ impl Message {
 }
 
 fn fault_code(fault: Fault) -> u8 {
-    // There are nine of them.
+    // There are ten of them.
     Fault::ALL.iter().position(|one| *one == fault).unwrap_or_default() as u8
 }
 

@@ -52,6 +52,8 @@ pub enum Task {
     Sheet {
         /// Its place in the workbook, from 0.
         index: u32,
+        /// The row of its header, from 1: what is merged with it is no row's.
+        header_line: u32,
     },
     /// What an archive holds.
     List {
@@ -74,7 +76,9 @@ impl Task {
         let kind = |gzip: bool| if gzip { "gzip" } else { "zip" }.to_owned();
         match self {
             Task::SheetFronts { rows } => vec!["fronts".into(), rows.to_string()],
-            Task::Sheet { index } => vec!["sheet".into(), index.to_string()],
+            Task::Sheet { index, header_line } => {
+                vec!["sheet".into(), index.to_string(), header_line.to_string()]
+            }
             Task::List { gzip } => vec!["list".into(), kind(*gzip)],
             Task::Unpack { gzip, index, bytes_max } => {
                 vec!["unpack".into(), kind(*gzip), index.to_string(), bytes_max.to_string()]
@@ -91,7 +95,9 @@ impl Task {
         };
         Some(match arguments.as_slice() {
             ["fronts", rows] => Task::SheetFronts { rows: rows.parse().ok()? },
-            ["sheet", index] => Task::Sheet { index: index.parse().ok()? },
+            ["sheet", index, header_line] => {
+                Task::Sheet { index: index.parse().ok()?, header_line: header_line.parse().ok()? }
+            }
             ["list", kind] => Task::List { gzip: gzip(kind)? },
             ["unpack", kind, index, bytes_max] => Task::Unpack {
                 gzip: gzip(kind)?,

@@ -4,7 +4,7 @@ use std::{os::unix::fs::PermissionsExt as _, time::Instant};
 
 use super::{
     super::texts::{COLUMNS_MAX, ROW_BYTES_MAX},
-    frames::{FRAME_BYTES_MAX, SheetRows},
+    frames::{FRAME_BYTES_MAX, SheetRows, Trouble},
     *,
 };
 
@@ -12,13 +12,13 @@ use super::{
 fn arguments_say_the_whole_task() {
     for task in [
         Task::SheetFronts { rows: 20 },
-        Task::Sheet { index: 3 },
+        Task::Sheet { index: 3, header_line: 2 },
         Task::List { gzip: true },
         Task::Unpack { gzip: false, index: 7, bytes_max: 1 << 40 },
     ] {
         assert_eq!(Task::parse(&task.arguments()), Some(task));
     }
-    for wrong in ["", "sheet", "sheet x", "list tar", "unpack zip 1", "sheet 1 2"] {
+    for wrong in ["", "sheet", "sheet x", "list tar", "unpack zip 1", "sheet 1 2 3"] {
         let arguments: Vec<String> = wrong.split_whitespace().map(str::to_owned).collect();
         assert_eq!(Task::parse(&arguments), None, "{wrong}");
     }
@@ -103,7 +103,9 @@ fn rows(cells: &[&str]) -> SheetRows {
 
 fn messages() -> Vec<Message> {
     let mut two = rows(&["甲", "", "1"]);
-    two.push(9, Some(1), ["#N/A"].into_iter());
+    two.push(9, Some(Trouble::ErrorCell(1)), ["#N/A"].into_iter());
+    two.push(10, Some(Trouble::MergedCell(COLUMNS_MAX as u16)), [].into_iter());
+    two.push(11, Some(Trouble::DamagedCell), ["x"].into_iter());
     vec![
         Message::Sheet { name: "名单".into(), hidden: true },
         Message::Rows(two),
@@ -135,13 +137,13 @@ fn messages_come_back_as_they_were() {
 fn what_is_too_large_for_a_frame_is_left_out() {
     let long = "x".repeat(ROW_BYTES_MAX);
     let kept = rows(&[&long]);
-    assert!(!kept.iter().next().unwrap().too_long);
+    assert_eq!(kept.iter().next().unwrap().trouble, None);
     let (kind, bytes) = Message::Rows(kept).encode();
     assert!(bytes.len() <= FRAME_BYTES_MAX);
     assert!(Message::decode(kind, &bytes).is_ok());
     for row in [rows(&[&long, "x"]), rows(&vec!["x"; COLUMNS_MAX + 1])] {
         let row = row.iter().next().unwrap();
-        assert!(row.too_long && row.is_empty());
+        assert!(row.trouble == Some(Trouble::TooLong) && row.is_empty());
     }
     // A child that does not keep to it.
     let mut bytes = 7u32.to_be_bytes().to_vec();

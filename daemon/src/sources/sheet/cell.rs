@@ -27,7 +27,10 @@ pub(super) fn write(value: &DataRef<'_>, zeros: usize, out: &mut String) -> bool
     match value {
         DataRef::Empty => {}
         DataRef::Int(number) => pad(&number.to_string(), zeros, out),
-        DataRef::Float(number) => pad(&plain(*number), zeros, out),
+        DataRef::Float(number) => {
+            pad(&plain(*number), zeros, out);
+            return !number.is_finite();
+        }
         DataRef::String(text) | DataRef::DateTimeIso(text) | DataRef::DurationIso(text)
             if text.is_empty() => {}
         DataRef::String(text) => {

@@ -59,10 +59,11 @@ pub(super) fn check<R: Read + Seek>(file: R, limits: Limits) -> Result<Parts, Fa
             (&mut unpacked.1, limits.others_bytes)
         };
         let left = max - *sum;
-        let mut seen = Formulas::default();
+        let mut seen = Elements::default();
         *sum += io::copy(&mut part.take(left.saturating_add(1)), &mut seen)
             .map_err(|_| Fault::Damaged)?;
-        parts.formulas |= is_sheet && seen.any;
+        parts.formulas |= is_sheet && seen.formula;
+        parts.merges |= is_sheet && seen.merge;
         if *sum > max {
             return Err(Fault::TooLarge);
         }
@@ -79,29 +80,45 @@ pub(super) struct Parts {
     pub(super) binary: bool,
     /// A sheet of XML may have formulas.
     pub(super) formulas: bool,
+    /// And merged cells.
+    pub(super) merges: bool,
     encrypted: bool,
 }
 
-/// Looks for the beginning of a formula's element, and keeps nothing.
+/// Looks for the beginnings of a formula's and of a merged region's element, and
+/// keeps nothing.
 #[derive(Default)]
-struct Formulas {
-    any: bool,
+struct Elements {
+    formula: bool,
+    merge: bool,
     /// The last bytes that were seen, in which one may have begun.
-    last: [u8; 2],
+    last: Vec<u8>,
 }
 
-impl Write for Formulas {
+impl Elements {
+    /// What begins a formula's element, with a byte behind it, and the others.
+    const MERGE: &[u8] = b"mergeCell";
+
+    fn look(&mut self, bytes: &[u8]) {
+        // Names may have a prefix.
+        let is_formula = |name: &[u8]| {
+            matches!(name, [b'<' | b':', b'f', b'>' | b' ' | b'/' | b'\n' | b'\r' | b'\t'])
+        };
+        self.formula = self.formula || bytes.windows(3).any(is_formula);
+        self.merge =
+            self.merge || bytes.windows(Self::MERGE.len()).any(|window| window == Self::MERGE);
+    }
+}
+
+impl Write for Elements {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let begins = |name: &[u8]| matches!(name, [b'<', b'f', b'>' | b' ' | b'/' | b'\n']);
-        if !self.any {
-            let front: Vec<u8> = self.last.iter().chain(bytes.iter().take(2)).copied().collect();
-            self.any = front.windows(3).any(begins) || bytes.windows(3).any(begins);
-        }
-        match bytes {
-            [.., a, b] => self.last = [*a, *b],
-            [b] => self.last = [self.last[1], *b],
-            [] => {}
-        }
+        let kept = Self::MERGE.len() - 1;
+        let mut seam = std::mem::take(&mut self.last);
+        seam.extend(bytes.iter().take(kept));
+        self.look(&seam);
+        self.look(bytes);
+        let tail = if bytes.len() >= kept { bytes } else { &seam };
+        self.last.extend(&tail[tail.len().saturating_sub(kept)..]);
         Ok(bytes.len())
     }
 

@@ -4,17 +4,19 @@
 //! knows the dataset can choose; [`Workbook::read`] then reads one sheet. Both
 //! have a child do it ([`super::child`]): the reader of these formats can be made
 //! to end its process by a file of 2 KB. What the child does is in [`reading`],
-//! [`inflate`] and [`cell`].
+//! [`inflate`], [`cell`] and [`marks`].
 //!
 //! Invariants: a row's number is the one that a spreadsheet shows; a cell's text
 //! is what a person sees in it, except that dates are ISO and numbers have no
-//! separators; a row with a failed formula is rejected, not stored. Of merged
-//! cells only the first has the value, as in the file.
+//! separators; a row with a failed formula, with a cell that cannot be read, or with
+//! one that is merged with those above, is rejected, not stored. Of cells that are
+//! merged within a row only the first has the value, as in the file.
 //!
 //! Not here: which columns a dataset wants.
 
 mod cell;
 pub(super) mod inflate;
+mod marks;
 pub(super) mod reading;
 pub mod table;
 
@@ -25,7 +27,7 @@ use protocol::text::visible;
 use super::{
     child::{
         Child, ChildError, Program, Task,
-        frames::{Fault, FrameError, Message, SheetRows},
+        frames::{Fault, FrameError, Message, SheetRows, Trouble},
     },
     texts::TextRows,
 };
@@ -120,7 +122,8 @@ impl Workbook {
         header_line: u32,
         columns: usize,
     ) -> Result<SheetReader, ChildError> {
-        let child = Child::start(&self.program, &Task::Sheet { index }, &self.file, None)?;
+        let task = Task::Sheet { index, header_line };
+        let child = Child::start(&self.program, &task, &self.file, None)?;
         Ok(SheetReader { child, last_line: header_line, header_line, columns })
     }
 }
@@ -156,13 +159,19 @@ impl SheetReader {
             }
             self.last_line = row.line;
             let line = row.line.into();
-            let problem = match row.error_column {
-                _ if row.too_long => Some(TextProblem::TooLong),
-                Some(column) => Some(TextProblem::ErrorCell { column }),
-                None if row.len() > self.columns => {
+            let problem = match row.trouble {
+                Some(Trouble::TooLong) => Some(TextProblem::TooLong),
+                Some(Trouble::DamagedCell) => Some(TextProblem::DamagedCell),
+                Some(Trouble::ErrorCell(column)) => {
+                    Some(TextProblem::ErrorCell { column: column.into() })
+                }
+                Some(Trouble::MergedCell(column)) if usize::from(column) <= self.columns => {
+                    Some(TextProblem::MergedCell { column: column.into() })
+                }
+                _ if row.len() > self.columns => {
                     Some(TextProblem::BeyondHeader { expected: self.columns, found: row.len() })
                 }
-                None => None,
+                _ => None,
             };
             match problem {
                 Some(problem) => out.push_malformed(line, problem, &as_line(row.cells())),

@@ -9,7 +9,6 @@
 //! wrong only a [`Fault`] is told, since the reader's words quote the file.
 
 use std::{
-    collections::HashMap,
     fs::File,
     io::{self, BufReader, Read as _, Seek as _, Write},
 };
@@ -23,17 +22,16 @@ use super::{
     super::{
         child::{
             Stop,
-            frames::{Fault, Message, SheetRows},
+            frames::{Fault, Message, SheetRows, Trouble},
         },
         texts::COLUMNS_MAX,
     },
     cell, inflate,
+    marks::{self, Marks},
 };
 
 /// Most sheets of a workbook: a file of one sheet a day for years has as many.
 const SHEETS_MAX: usize = 1024;
-/// Most rows of a sheet, which is the format's own limit.
-const SHEET_ROWS_MAX: usize = 1 << 20;
 
 /// Tells of every sheet and its first rows.
 pub(in super::super) fn fronts(file: File, rows: u32, answer: &mut dyn Write) -> Result<(), Stop> {
@@ -41,7 +39,7 @@ pub(in super::super) fn fronts(file: File, rows: u32, answer: &mut dyn Write) ->
     for sheet in workbook.sheets()? {
         let (hidden, name) = (sheet.visible != SheetVisible::Visible, sheet.name.clone());
         send(&Message::Sheet { name, hidden }, answer)?;
-        match workbook.rows(&sheet.name, &mut Rows::new(answer, rows)) {
+        match workbook.rows(&sheet.name, None, &mut Rows::new(answer, rows)) {
             Ok(()) => {}
             // One sheet that cannot be read says nothing of the others.
             Err(Stop::Fault(fault)) => send(&Message::BrokenSheet(fault), answer)?,
@@ -51,12 +49,17 @@ pub(in super::super) fn fronts(file: File, rows: u32, answer: &mut dyn Write) ->
     Ok(())
 }
 
-/// Tells all rows of one sheet.
-pub(in super::super) fn sheet(file: File, index: u32, answer: &mut dyn Write) -> Result<(), Stop> {
+/// Tells all rows of one sheet, whose header is the row `header_line`, from 1.
+pub(in super::super) fn sheet(
+    file: File,
+    index: u32,
+    header_line: u32,
+    answer: &mut dyn Write,
+) -> Result<(), Stop> {
     let mut workbook = Workbook::open(file)?;
     let sheets = workbook.sheets()?;
     let sheet = sheets.get(index as usize).ok_or(Fault::Gone)?;
-    workbook.rows(&sheet.name, &mut Rows::new(answer, u32::MAX))
+    workbook.rows(&sheet.name, Some(header_line), &mut Rows::new(answer, u32::MAX))
 }
 
 fn send(message: &Message, answer: &mut dyn Write) -> Result<(), Stop> {
@@ -65,8 +68,7 @@ fn send(message: &Message, answer: &mut dyn Write) -> Result<(), Stop> {
 
 /// Whatever format it has.
 enum Workbook {
-    /// And whether it may have formulas.
-    Xlsx(Box<Xlsx<BufReader<File>>>, bool),
+    Xlsx(Box<Xlsx<BufReader<File>>>, inflate::Parts),
     Xlsb(Box<Xlsb<BufReader<File>>>),
     Xls(Box<Xls<BufReader<File>>>),
     Ods(Box<Ods<BufReader<File>>>),
@@ -110,7 +112,7 @@ impl Workbook {
                 XlsxError::Io(error) => fault_of(&error),
                 _ => Fault::Damaged,
             })?;
-            Workbook::Xlsx(Box::new(workbook), parts.formulas)
+            Workbook::Xlsx(Box::new(workbook), parts)
         })
     }
 
@@ -127,14 +129,20 @@ impl Workbook {
         if sheets.len() > SHEETS_MAX { Err(Fault::TooMany) } else { Ok(sheets) }
     }
 
-    fn rows(&mut self, name: &str, rows: &mut Rows<'_>) -> Result<(), Stop> {
+    /// Tells the rows of a sheet; below its header, also what is not what it seems.
+    fn rows(&mut self, name: &str, header: Option<u32>, rows: &mut Rows<'_>) -> Result<(), Stop> {
         match self {
-            Workbook::Xlsx(workbook, formulas) => {
-                // Whoever wants the front only looks for a header.
-                let unknown = match *formulas && rows.left == u32::MAX {
-                    true => without_results(workbook, name)?,
-                    false => HashMap::new(),
-                };
+            Workbook::Xlsx(workbook, parts) => {
+                let mut unknown = Marks::new();
+                if let Some(header) = header {
+                    if parts.formulas {
+                        unknown = marks::without_results(workbook, name)?;
+                    }
+                    if parts.merges {
+                        let regions = workbook.merge_cells_by_sheet_name(name);
+                        rows.merged = marks::merged(&regions.unwrap_or_default(), header)?;
+                    }
+                }
                 let mut cells = match workbook.worksheet_cells_reader(name) {
                     Ok(cells) => cells,
                     // Of a kind that the workbook calls a sheet all the same.
@@ -147,9 +155,16 @@ impl Workbook {
                     .map(|style| &style.number_format)
                     .map(|format| format.as_ref().map_or(0, |one| cell::zeros_of(&one.format_code)))
                     .collect();
-                while let Some((cell, style)) =
-                    cells.next_cell_with_style_id().map_err(|_| Fault::Damaged)?
-                {
+                loop {
+                    let (cell, style) = match cells.next_cell_with_style_id() {
+                        Ok(Some(cell)) => cell,
+                        Ok(None) => break,
+                        Err(error) if is_one_cell(&error) => {
+                            rows.damaged_cell();
+                            continue;
+                        }
+                        Err(_) => return Err(Fault::Damaged.into()),
+                    };
                     let zeros = zeros.get(style).copied().unwrap_or_default();
                     let (row, column) = cell.get_position();
                     let value = match cell.get_value() {
@@ -157,7 +172,7 @@ impl Workbook {
                         value => value,
                     };
                     if !rows.cell(row, column, value, zeros)? {
-                        return rows.finish();
+                        break;
                     }
                 }
             }
@@ -172,52 +187,60 @@ impl Workbook {
                 }
             }
             Workbook::Xls(workbook) => {
+                if let Some(header) = header {
+                    let regions = workbook.merge_cells_by_sheet_name(name);
+                    rows.merged = marks::merged(&regions.unwrap_or_default(), header)?;
+                }
                 let range = workbook.worksheet_range(name).map_err(|_| Fault::Damaged)?;
-                whole(&range, rows)?;
+                whole(&range, &Marks::new(), rows)?;
             }
             Workbook::Ods(workbook) => {
                 let range = workbook.worksheet_range(name).map_err(|_| Fault::Damaged)?;
-                whole(&range, rows)?;
+                let unknown = match header {
+                    Some(_) => {
+                        let formulas = workbook.worksheet_formula(name);
+                        marks::without_results_in(&range, &formulas.unwrap_or_default())?
+                    }
+                    None => Marks::new(),
+                };
+                whole(&range, &unknown, rows)?;
             }
         }
         rows.finish()
     }
 }
 
+/// Whether an error is about one cell, behind which the reader goes on.
+pub(super) fn is_one_cell(error: &XlsxError) -> bool {
+    matches!(
+        error,
+        XlsxError::Unexpected(_)
+            | XlsxError::ParseFloat(_)
+            | XlsxError::ParseInt(_)
+            | XlsxError::CellError(_)
+            | XlsxError::CellTAttribute(_)
+            | XlsxError::Unrecognized { .. }
+    )
+}
+
 /// What stands for the result of a formula that nobody has computed.
 const NO_RESULT: DataRef<'static> = DataRef::Error(CellErrorType::Value);
 
-/// The first cell of each row that has a formula and no result, as programs write
-/// it that do not compute: its value is not known, and is not nothing.
-fn without_results(
-    workbook: &mut Xlsx<BufReader<File>>,
-    name: &str,
-) -> Result<HashMap<u32, u32>, Stop> {
-    let mut found = HashMap::new();
-    let mut cells = match workbook.worksheet_cells_reader(name) {
-        Ok(cells) => cells,
-        Err(XlsxError::NotAWorksheet(_)) => return Ok(found),
-        Err(_) => return Err(Fault::Damaged.into()),
-    };
-    while let Some(cell) = cells.next_cell_with_formula_metadata().map_err(|_| Fault::Damaged)? {
-        if cell.formula.is_some() && matches!(cell.value, DataRef::Empty) {
-            found.entry(cell.pos.0).or_insert(cell.pos.1);
-            if found.len() > SHEET_ROWS_MAX {
-                return Err(Fault::TooLarge.into());
-            }
-        }
-    }
-    Ok(found)
-}
-
-fn whole(range: &Range<Data>, rows: &mut Rows<'_>) -> Result<(), Stop> {
+fn whole(range: &Range<Data>, unknown: &Marks, rows: &mut Rows<'_>) -> Result<(), Stop> {
     let (first_row, first_column) = range.start().unwrap_or_default();
+    let mut unknown = unknown.iter().peekable();
     for (row, column, value) in range.used_cells() {
         // Both came from 32 bits.
         let (row, column) = (first_row + row as u32, first_column + column as u32);
-        if !rows.owned_cell(row, column, value)? {
-            break;
+        while let Some((row, column)) = unknown.next_if(|(unknown, _)| **unknown <= row) {
+            rows.cell(*row, *column, &NO_RESULT, 0)?;
         }
+        if !rows.owned_cell(row, column, value)? {
+            return Ok(());
+        }
+    }
+    for (row, column) in unknown {
+        rows.cell(*row, *column, &NO_RESULT, 0)?;
     }
     Ok(())
 }
@@ -247,6 +270,12 @@ struct Rows<'a> {
     error: Option<usize>,
     /// A cell lies further to the right than columns are counted.
     too_wide: bool,
+    /// A cell cannot be read, which lies in this row,
+    damaged: bool,
+    /// or in the next.
+    next_damaged: bool,
+    /// Rows with a cell that is merged with those above.
+    merged: Marks,
     batch: SheetRows,
 }
 
@@ -260,6 +289,9 @@ impl<'a> Rows<'a> {
             filled: 0,
             error: None,
             too_wide: false,
+            damaged: false,
+            next_damaged: false,
+            merged: Marks::new(),
             batch: SheetRows::default(),
         }
     }
@@ -286,14 +318,23 @@ impl<'a> Rows<'a> {
         write: impl FnOnce(&mut String) -> bool,
     ) -> Result<bool, Stop> {
         if self.row != Some(row) {
-            if self.row.is_some_and(|before| before > row) {
+            let before = self.row;
+            if before.is_some_and(|before| before > row) {
                 return Err(Fault::Damaged.into());
             }
             self.end_row()?;
+            self.damaged = std::mem::take(&mut self.next_damaged);
+            // The rows between would be lost.
+            if self.damaged && before.is_none_or(|before| before + 1 < row) {
+                return Err(Fault::Damaged.into());
+            }
             if self.left == 0 {
                 return Ok(false);
             }
             self.row = Some(row);
+        } else {
+            // It lay between two cells of this row.
+            self.next_damaged = false;
         }
         let column = column as usize;
         if column >= COLUMNS_MAX {
@@ -316,6 +357,26 @@ impl<'a> Rows<'a> {
         Ok(true)
     }
 
+    /// A cell that cannot be read, of which nothing is known but that it lies
+    /// between two others.
+    fn damaged_cell(&mut self) {
+        self.damaged = true;
+        self.next_damaged = true;
+    }
+
+    /// Why the row that cells are being added to is none; `column` is the first one,
+    /// from 1, whose formula failed.
+    fn trouble(&self, row: u32, error: Option<usize>) -> Option<Trouble> {
+        // Columns are fewer than 16 bits count.
+        let counted = |column: usize| u16::try_from(column).unwrap_or(u16::MAX);
+        let merged = || self.merged.get(&row).map(|column| *column as usize + 1);
+        match error {
+            _ if self.damaged => Some(Trouble::DamagedCell),
+            Some(column) => Some(Trouble::ErrorCell(counted(column))),
+            None => merged().map(|column| Trouble::MergedCell(counted(column))),
+        }
+    }
+
     fn end_row(&mut self) -> Result<(), Stop> {
         let filled = std::mem::take(&mut self.filled);
         let (error, too_wide) = (self.error.take(), std::mem::take(&mut self.too_wide));
@@ -327,7 +388,8 @@ impl<'a> Rows<'a> {
                 let many = std::iter::repeat_n("", COLUMNS_MAX + 1);
                 self.batch.push(line, None, many);
             } else {
-                self.batch.push(line, error, self.cells[..filled].iter().map(String::as_str));
+                let trouble = self.trouble(row, error);
+                self.batch.push(line, trouble, self.cells[..filled].iter().map(String::as_str));
             }
             self.left -= 1;
             if self.batch.is_full() {
@@ -352,6 +414,10 @@ impl<'a> Rows<'a> {
     }
 
     fn finish(&mut self) -> Result<(), Stop> {
+        // It may have been all that its row has.
+        if self.next_damaged && self.left > 0 {
+            return Err(Fault::Damaged.into());
+        }
         self.end_row()?;
         self.hand_over()
     }

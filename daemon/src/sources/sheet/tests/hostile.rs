@@ -49,12 +49,55 @@ fn what_makes_no_sense_is_refused_or_costs_its_sheet() {
         fault(&xlsx_of(&sheet, "<sst count=\"1000\" uniqueCount=\"1000\"><si><t>a</t></si></sst>"))
     };
     assert_eq!(of("<row r=\"1\"><c r=\"A1\" t=\"s\"><v>0</v></c></row>"), None);
-    // A text that is not there, a row that goes back, a place that is none.
+    // A text that is not there and all that there is, a row that goes back, a place
+    // that is none.
     assert_eq!(of("<row r=\"1\"><c r=\"A1\" t=\"s\"><v>1</v></c></row>"), Some(Fault::Damaged));
     let back =
         "<row r=\"2\"><c r=\"A2\"><v>1</v></c></row><row r=\"1\"><c r=\"A1\"><v>1</v></c></row>";
     assert_eq!(of(back), Some(Fault::Damaged));
     assert_eq!(of("<row r=\"0\"><c r=\"A0\"><v>1</v></c></row>"), Some(Fault::Damaged));
+}
+
+#[test]
+fn a_cell_that_cannot_be_read_costs_its_row() {
+    let good = |row: u32| {
+        format!(
+            "<row r=\"{row}\"><c r=\"A{row}\" t=\"s\"><v>0</v></c><c r=\"B{row}\"><v>1</v></c></row>"
+        )
+    };
+    let of = |rows: &[&str]| {
+        let sheet = format!("<worksheet><sheetData>{}</sheetData></worksheet>", rows.concat());
+        open(&xlsx_of(&sheet, "<sst><si><t>a</t></si></sst>"))
+    };
+    let ok = |line| row(line, &["a", "1"]);
+    for odd in [
+        "t=\"s\"><v>7</v>",
+        "t=\"b\"><v>2</v>",
+        "t=\"n\"><v>x</v>",
+        "t=\"e\"><v>#WHAT</v>",
+        "t=\"n\"><v>nan</v>",
+    ] {
+        // Between two cells of a row.
+        let row = format!(
+            "<row r=\"3\"><c r=\"A3\" t=\"s\"><v>0</v></c><c r=\"B3\" {odd}</c><c r=\"C3\"><v>1</v></c></row>"
+        );
+        let workbook = of(&[&good(1), &good(2), &row, &good(4)]);
+        let found = rows(&workbook, 0, 1, 2);
+        assert!(found[1].0 == 3 && found[1].1.is_err(), "{odd}: {found:?}");
+        assert_eq!([&found[0], &found[2]], [&ok(2), &ok(4)], "{odd}");
+    }
+    // The last of a row or the first of the next: both are told of.
+    let row = "<row r=\"3\"><c r=\"A3\" t=\"s\"><v>0</v></c><c r=\"B3\" t=\"s\"><v>7</v></c></row>";
+    let workbook = of(&[&good(1), &good(2), row, &good(4), &good(5)]);
+    assert_eq!(
+        rows(&workbook, 0, 1, 2),
+        [ok(2), (3, Err("damaged-cell")), (4, Err("damaged-cell")), ok(5)]
+    );
+    // Where a row might be lost, the sheet is.
+    let workbook = of(&[&good(1), &good(2), row]);
+    assert_eq!(workbook.sheets()[0].fault, Some(Fault::Damaged));
+    let workbook = of(&[&good(1), row, &good(9)]);
+    assert_eq!(workbook.sheets()[0].fault, Some(Fault::Damaged));
 }
 
 #[test]

@@ -23,7 +23,9 @@ fn program() -> Program {
     Program::Thread(|task, input, answer, _| {
         let done = match task {
             Task::SheetFronts { rows } => reading::fronts(input, *rows, answer),
-            Task::Sheet { index } => reading::sheet(input, *index, answer),
+            Task::Sheet { index, header_line } => {
+                reading::sheet(input, *index, *header_line, answer)
+            }
             _ => Err(Fault::Internal.into()),
         };
         finish(done, answer)
@@ -104,7 +106,7 @@ fn cells_of_an_xlsx_are_what_a_person_sees() {
             row(4, &["000007", "914101001700014000", "2019-03-01 10:20:30", "", "", ""]),
             (5, Err("error-cell")),
             row(6, &["合并", "0.1", "", "", "", ""]),
-            row(7, &["", "1", "", "", "", ""]),
+            (7, Err("merged-cell")),
             (8, Err("field-count")),
         ]
     );
@@ -128,7 +130,7 @@ fn cells_of_an_xls_are_what_a_person_sees() {
             row(6, &["914101001700014000", "合成企业二", "0.1", "2019年3月1日", "", "", ""]),
             (7, Err("error-cell")),
             row(8, &["合并", "一", "", "", "", "", ""]),
-            row(9, &["", "二", "", "", "", "", ""]),
+            (9, Err("merged-cell")),
         ]
     );
     assert_eq!(rows(&open(EPOCH_1904_XLS), 0, 1, 1), [row(2, &["2019-03-01"])]);
@@ -160,6 +162,63 @@ fn cells_of_an_xlsb_are_what_a_person_sees() {
     let workbook = open(&xlsb());
     assert_eq!(workbook.sheets()[0].name, "名单");
     assert_eq!(rows(&workbook, 0, 1, 2), [row(2, &["甲", "5245"]), row(4, &["乙", "0.5"])]);
+}
+
+#[test]
+fn formulas_that_nobody_has_computed_are_no_values() {
+    let text = |text: &str| {
+        format!(
+            "<table:table-cell office:value-type=\"string\"><text:p>{text}</text:p></table:table-cell>"
+        )
+    };
+    let computed = "<table:table-cell table:formula=\"of:=1+1\" office:value-type=\"float\" office:value=\"2\"><text:p>2</text:p></table:table-cell>";
+    let empty_text = "<table:table-cell table:formula=\"of:=T(1)\" office:value-type=\"string\"/>";
+    let unknown = "<table:table-cell table:formula=\"of:=1+1\"/>";
+    let rows_of = [
+        text("代码") + &text("数"),
+        text("甲") + computed,
+        text("乙") + unknown,
+        text("丙") + empty_text,
+        unknown.to_owned(),
+    ];
+    let rows_of: String =
+        rows_of.iter().map(|row| format!("<table:table-row>{row}</table:table-row>")).collect();
+    let workbook = open(&ods(&format!("<table:table table:name=\"a\">{rows_of}</table:table>")));
+    assert_eq!(
+        rows(&workbook, 0, 1, 2),
+        [row(2, &["甲", "2"]), (3, Err("error-cell")), row(4, &["丙", ""]), (5, Err("error-cell"))]
+    );
+}
+
+#[test]
+fn a_row_that_is_merged_with_the_one_above_has_no_value_of_its_own() {
+    let mut book = xlsx::Workbook::new();
+    let plain = xlsx::Format::default();
+    let sheet = book.add_worksheet();
+    // A header of two lines, as people merge it, and a total across two columns.
+    sheet.merge_range(0, 0, 1, 0, "代码", &plain).unwrap();
+    sheet.write(0, 1, "名称").unwrap();
+    sheet.write(1, 1, "第二行").unwrap();
+    sheet.write(2, 0, "甲").unwrap();
+    sheet.merge_range(2, 1, 4, 1, "同一个", &plain).unwrap();
+    sheet.write(3, 0, "乙").unwrap();
+    sheet.write(4, 0, "丙").unwrap();
+    sheet.merge_range(5, 0, 5, 1, "合计", &plain).unwrap();
+    // Beyond the columns that are read.
+    sheet.merge_range(5, 3, 6, 3, "", &plain).unwrap();
+    sheet.write(6, 0, "丁").unwrap();
+    let workbook = open(&book.save_to_buffer().unwrap());
+    assert_eq!(
+        rows(&workbook, 0, 1, 2),
+        [
+            row(2, &["", "第二行"]),
+            row(3, &["甲", "同一个"]),
+            (4, Err("merged-cell")),
+            (5, Err("merged-cell")),
+            row(6, &["合计", ""]),
+            row(7, &["丁", ""]),
+        ]
+    );
 }
 
 #[test]
