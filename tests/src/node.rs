@@ -118,7 +118,7 @@ pub fn run(command: &mut Command) -> Output {
 
 /// The `creditsync` under test: `CREDITSYNC_BIN`, else the one of this test's
 /// own profile, built if it is missing or older than its sources.
-fn program() -> &'static Path {
+pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         if let Some(given) = std::env::var_os("CREDITSYNC_BIN") {

@@ -58,6 +58,7 @@ fn each_replaceable_dependency_has_one_place() {
         ("rustix::", "daemon/src/"),
         ("highway::", "daemon/src/"),
         ("calamine", "daemon/src/sources/sheet/"),
+        ("quick_xml", "daemon/src/sources/sheet/"),
         ("flate2::", "daemon/src/sources/packed/"),
         ("zip::", "daemon/src/sources/"),
         ("memchr::", "daemon/src/sources/csv/"),

@@ -14,6 +14,8 @@ use protocol::{
     value::{Date, Decimal, Value},
 };
 
+use super::foreign;
+
 /// Files by name.
 pub type Files = Vec<(String, Vec<u8>)>;
 
@@ -80,6 +82,8 @@ pub fn generated() -> BTreeMap<&'static str, Files> {
     add_json(&mut made);
     add_kinds(&mut made);
     add_child(&mut made);
+    add_workbooks(&mut made);
+    add_archives(&mut made);
     made.0
 }
 
@@ -426,4 +430,85 @@ fn add_child(made: &mut Made) {
     made.add("child", "trouble-without-column", frame(2, &[0, 0, 0, 7, 3, 0, 0, 0, 0]));
     made.add("child", "many-cells", frame(2, &[0, 0, 0, 7, 0, 0, 0, 0xff, 0xff]));
     made.add("child", "not-utf-8", frame(1, &[0, 0xff]));
+}
+
+fn add_workbooks(made: &mut Made) {
+    let part = |kind: u8, content: &str| [&[kind], content.as_bytes()].concat();
+    let titles = ENTERPRISE_TITLES.map(str::to_owned).to_vec();
+    let rows: Vec<Vec<String>> =
+        [titles].into_iter().chain((0..4).map(|row| synthetic_row(1, row, "模糊"))).collect();
+
+    let cell = |text: &String| format!("<c t=\"inlineStr\"><is><t>{text}</t></is></c>");
+    let sheet = |rows: &str, behind: &str| {
+        format!("<worksheet><sheetData>{rows}</sheetData>{behind}</worksheet>")
+    };
+    let plain = rows.iter().map(|row| row.iter().map(cell).collect::<String>());
+    let plain: String = plain.map(|row| format!("<row>{row}</row>")).collect();
+    let merges = "<mergeCells count=\"1\"><mergeCell ref=\"A2:A4\"/></mergeCells>";
+    made.add("workbook", "valid-sheet", part(foreign::SHEET, &sheet(&plain, merges)));
+    let odd = "<row r=\"7\"><c r=\"A7\" t=\"b\"><v>1</v></c><c r=\"B7\"><f>1+1</f></c>\
+        <c r=\"C7\" s=\"3\"><v>43525.5</v></c><c r=\"D7\" t=\"e\"><v>#N/A</v></c></row>";
+    made.add("workbook", "valid-odd-cells", part(foreign::SHEET, &sheet(&(plain + odd), "")));
+    let texts = ["企业名称", "统一社会信用代码", &rows[1][0], &rows[1][1]];
+    let texts: String = texts.iter().map(|text| format!("<si><t>{text}</t></si>")).collect();
+    made.add("workbook", "valid-texts", part(foreign::TEXTS, &format!("<sst>{texts}</sst>")));
+    let content = |rows: &str| {
+        format!(
+            "<office:document-content xmlns:office=\"o\" xmlns:table=\"t\" xmlns:text=\"x\"><office:body>\
+             <office:spreadsheet><table:table table:name=\"a\">{rows}</table:table></office:spreadsheet>\
+             </office:body></office:document-content>"
+        )
+    };
+    let cell = |text: &String| {
+        format!(
+            "<table:table-cell office:value-type=\"string\"><text:p>{text}</text:p></table:table-cell>"
+        )
+    };
+    let open: String = rows
+        .iter()
+        .map(|row| row.iter().map(cell).collect::<String>())
+        .map(|row| {
+            format!("<table:table-row table:number-rows-repeated=\"1\">{row}</table:table-row>")
+        })
+        .collect();
+    made.add("workbook", "valid-content", part(foreign::CONTENT, &content(&open)));
+    let old = harness::node::workspace().join("tests/fixtures/workbooks/enterprise.xls");
+    let old = fs::read(old).unwrap();
+    made.add("workbook", "valid-old", [&[foreign::OLD], old.as_slice()].concat());
+    made.add("workbook", "cut-old", [&[foreign::OLD], &old[..old.len() / 2]].concat());
+    made.add("workbook", "unknown-part", part(b'?', &content(&open)));
+    made.add(
+        "workbook",
+        "cut-sheet",
+        part(foreign::SHEET, "<worksheet><sheetData><row><c t=\"inlineStr\"><is>"),
+    );
+    let many = content(
+        "<table:table-row table:number-rows-repeated=\"1000000\"><table:table-cell table:number-columns-repeated=\"16000\" office:value-type=\"float\" office:value=\"1\"/></table:table-row>",
+    );
+    made.add("workbook", "many-cells", part(foreign::CONTENT, &many));
+    made.add("workbook", "no-end-tag", part(foreign::CONTENT, &content("<table:table-row>")));
+    made.add("workbook", "nothing", []);
+}
+
+fn add_archives(made: &mut Made) {
+    let csv = csv_text(&ENTERPRISE_TITLES, &[synthetic_row(1, 0, "模糊")]);
+    let csv = csv.as_bytes();
+    made.add("packed", "valid-zip", foreign::archive(&[("a.csv", csv), ("b/c.csv", csv)]));
+    made.add("packed", "valid-zip-with-nothing", foreign::archive(&[("a.csv", b""), ("b/", b"")]));
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, csv).unwrap();
+    let gzip = gzip.finish().unwrap();
+    made.add("packed", "cut-gzip", &gzip[..gzip.len() - 9]);
+    made.add("packed", "valid-gzip", gzip);
+    let zip = foreign::archive(&[("a.csv", csv)]);
+    made.add("packed", "cut-zip", &zip[..zip.len() - 9]);
+    made.add("packed", "archive-within", foreign::archive(&[("a.zip", &zip)]));
+    let mut twins = foreign::archive(&[("a.csv", csv), ("b.csv", csv)]);
+    for at in 0..twins.len() - 5 {
+        if twins[at..].starts_with(b"b.csv") {
+            twins[at] = b'a';
+        }
+    }
+    made.add("packed", "twins", twins);
+    made.add("packed", "nothing", []);
 }

@@ -34,6 +34,8 @@ use protocol::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::foreign;
+
 /// A decoder under test.
 pub struct Target {
     /// Also the name of its corpus' directory.
@@ -97,6 +99,9 @@ pub const TARGETS: &[Target] = &[
     target("kind", kind, MB, 8),
     // A frame's claimed length is taken at its word, up to the limit.
     target("child", child, 2 * MB, 64),
+    // The first rows of all sheets, and what is made around a part.
+    target("workbook", foreign::workbook, 20 * MB, 64),
+    target("packed", foreign::packed, 2 * MB, 64),
 ];
 
 fn frame(bytes: &[u8]) -> bool {
@@ -343,7 +348,7 @@ fn anchor(bytes: &[u8]) -> bool {
     true
 }
 
-fn enterprise() -> &'static Schema {
+pub fn enterprise() -> &'static Schema {
     static SCHEMA: OnceLock<Schema> = OnceLock::new();
     SCHEMA.get_or_init(|| {
         let standard = config::catalogue::standard();

@@ -37,6 +37,16 @@ fn a_workbook_that_is_cut_is_refused() {
 }
 
 #[test]
+fn an_ods_without_an_end_tag_is_refused() {
+    let tables = "<table:table table:name=\"a\"><table:table-row><table:table-cell/></table:table-row></table:table>";
+    assert_eq!(fault(&ods(tables)), None);
+    for cut in ["</table:table>", "</table:table-row>", "<table:table-row>"] {
+        assert_eq!(fault(&ods(&tables.replace(cut, ""))), Some(Fault::Damaged), "{cut}");
+    }
+    assert_eq!(fault(&ods("<table:table><table:table-row><!-- ")), Some(Fault::Damaged));
+}
+
+#[test]
 fn a_cell_far_away_costs_its_row() {
     let workbook = open(&xlsx_of(SHEET, "<sst/>"));
     assert_eq!(rows(&workbook, 0, 1, 1), [(1_048_576, Err("row-too-long"))]);
