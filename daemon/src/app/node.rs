@@ -225,6 +225,7 @@ impl Node {
             shutdown.clone(),
         ));
         let deliveries = Arc::new(Deliveries::new(dir.deliveries(), undo));
+        deliveries.history().expire();
         Ok(Self {
             dir: dir.clone(),
             config,

@@ -22,6 +22,7 @@ pub(super) mod touched;
 mod tests;
 
 use std::{
+    fs, io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard},
     time::Duration,
@@ -134,6 +135,46 @@ impl History {
         }
     }
 
+    /// Removes what is too old to be taken back; also each delivery does that. A
+    /// failure is logged.
+    pub fn expire(&self) {
+        if let Err(error) = self.make_room(None, self.limits.bytes) {
+            tracing::warn!(%error, "what takes old deliveries back cannot be removed");
+        }
+    }
+
+    /// Removes files of images that are too old, and the oldest ones but `own` until
+    /// they have no more than so many bytes.
+    fn make_room(&self, own: Option<&Path>, bytes: u64) -> io::Result<()> {
+        let mut files = Vec::new();
+        let entries = match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            let ours = path.extension().is_some_and(|ending| ending == images::ENDING);
+            // Another delivery may make room at the same time.
+            if ours
+                && Some(path.as_path()) != own
+                && let Some(data) = unless_gone(fs::metadata(&path))?
+            {
+                files.push((data.modified()?, data.len(), path));
+            }
+        }
+        files.sort();
+        let mut total: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+        let age_max = self.limits.age_max();
+        for (modified, length, path) in files {
+            let old = modified.elapsed().is_ok_and(|age| age > age_max);
+            if old || total > bytes {
+                unless_gone(fs::remove_file(&path))?;
+                total -= length;
+            }
+        }
+        Ok(())
+    }
+
     fn images_path(&self, id: &str) -> PathBuf {
         images_path(&self.dir, id)
     }
@@ -146,6 +187,13 @@ impl History {
     fn log(&self) -> MutexGuard<'_, Log> {
         // A panic leaves at most half a line, which the next one ends.
         self.log.lock().unwrap_or_else(|error| error.into_inner())
+    }
+}
+
+fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
     }
 }
 

@@ -191,7 +191,8 @@ impl<'a> Recording<'a> {
         if !self.store.has_room(frames.len()) {
             return Err(io::Error::other("the disk is nearly full"));
         }
-        self.make_room(limits.bytes - self.file_bytes)?;
+        let own = self.history.images_path(&self.id);
+        self.history.make_room(Some(&own), limits.bytes - self.file_bytes)?;
         let file = match &mut self.file {
             Some(file) => file,
             none => {
@@ -217,36 +218,6 @@ impl<'a> Recording<'a> {
             }
             _ => Ok(()),
         }
-    }
-
-    /// Removes what is too old, and the oldest files of others until they have
-    /// no more than so many bytes.
-    fn make_room(&self, bytes: u64) -> io::Result<()> {
-        let own = self.history.images_path(&self.id);
-        let mut files = Vec::new();
-        let entries = match fs::read_dir(&self.history.dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries?,
-        };
-        for entry in entries {
-            let path = entry?.path();
-            let ours = path.extension().is_some_and(|ending| ending == images::ENDING);
-            if ours && path != own {
-                let data = fs::metadata(&path)?;
-                files.push((data.modified()?, data.len(), path));
-            }
-        }
-        files.sort();
-        let mut total: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
-        let age_max = self.history.limits.age_max();
-        for (modified, length, path) in files {
-            let old = modified.elapsed().is_ok_and(|age| age > age_max);
-            if old || total > bytes {
-                fs::remove_file(&path)?;
-                total -= length;
-            }
-        }
-        Ok(())
     }
 
     /// The delivery goes on, and cannot be taken back.

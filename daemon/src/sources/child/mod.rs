@@ -9,10 +9,13 @@
 //! is silent for [`SILENCE_MAX`] is killed; no child outlives its [`Child`]. A
 //! child that dies costs its file, never the daemon, which ends at any panic.
 //!
+//! At most [`slots::CHILDREN_MAX`] run at a time.
+//!
 //! Not here: the limits that the child sets on itself ([`limits`]).
 
 pub mod frames;
 mod limits;
+mod slots;
 
 use std::{
     fs::File,
@@ -31,7 +34,10 @@ use rustix::{
     io::Errno,
 };
 
-use self::frames::{Fault, FrameError, Message};
+use self::{
+    frames::{Fault, FrameError, Message},
+    slots::{SLOTS, Slot},
+};
 
 /// The first argument that makes this program a child. It is no command of
 /// people's, so no help names it.
@@ -232,6 +238,8 @@ pub struct Child {
     answer: Answer,
     running: Running,
     ended: bool,
+    /// Given back behind the process, which the drop ends.
+    _slot: Slot,
 }
 
 #[derive(Debug)]
@@ -242,13 +250,15 @@ enum Running {
 }
 
 impl Child {
-    /// Starts a task on `input`, which it reads from the front.
+    /// Starts a task on `input`, which it reads from the front. Waits while too many
+    /// are under way.
     pub fn start(
         program: &Program,
         task: &Task,
         input: &File,
         output: Option<&File>,
     ) -> Result<Self, ChildError> {
+        let slot = SLOTS.take();
         let input = opened_anew(input).map_err(ChildError::Start)?;
         let output = output.map(File::try_clone).transpose().map_err(ChildError::Start)?;
         let path = match program {
@@ -256,7 +266,7 @@ impl Child {
             Program::Own => PathBuf::from("/proc/self/exe"),
             Program::At(path) => path.clone(),
             #[cfg(test)]
-            Program::Thread(run) => return Self::start_thread(*run, task, input, output),
+            Program::Thread(run) => return Self::start_thread(*run, task, input, output, slot),
         };
         let mut command = Command::new(path);
         command.arg0("creditsync").arg(WORD).args(task.arguments());
@@ -273,7 +283,7 @@ impl Child {
             let _ = process.wait();
             return Err(ChildError::Start(io::ErrorKind::BrokenPipe.into()));
         };
-        Ok(Self::new(pipe.into(), Running::Process(process)))
+        Ok(Self::new(pipe.into(), Running::Process(process), slot))
     }
 
     #[cfg(test)]
@@ -282,6 +292,7 @@ impl Child {
         task: &Task,
         input: File,
         output: Option<File>,
+        slot: Slot,
     ) -> Result<Self, ChildError> {
         let (reader, writer) = io::pipe().map_err(ChildError::Start)?;
         let task = task.clone();
@@ -289,14 +300,15 @@ impl Child {
             let mut answer = io::BufWriter::new(writer);
             let _ = run(&task, input, &mut answer, output);
         });
-        Ok(Self::new(reader.into(), Running::Thread))
+        Ok(Self::new(reader.into(), Running::Thread, slot))
     }
 
-    fn new(pipe: OwnedFd, running: Running) -> Self {
+    fn new(pipe: OwnedFd, running: Running, slot: Slot) -> Self {
         Self {
             answer: Answer { pipe: File::from(pipe), silence_max: SILENCE_MAX },
             running,
             ended: false,
+            _slot: slot,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Deliveries taken back, and single records removed.
 
+use std::time::Duration;
+
 use super::*;
 use crate::ingest::{
     history::event::{Kind, State},
@@ -229,6 +231,30 @@ fn what_is_too_old_is_not_taken_back() {
     let limits = UndoLimits { days: 36_500, ..UndoLimits::default() };
     world.deliveries = Arc::new(Deliveries::new(world.path("deliveries"), limits));
     undo(&world, &id, false).unwrap();
+}
+
+#[test]
+fn what_is_too_old_is_not_kept() {
+    let world = World::new();
+    deliver(&world, &rows(0..5000, "a"), true);
+    for text in ["b", "c"] {
+        deliver(&world, &rows(0..5000, text), false);
+    }
+    let images = || -> Vec<PathBuf> {
+        let entries = fs::read_dir(world.path("deliveries/_log")).unwrap().flatten();
+        let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|ending| ending == "images"));
+        paths.sort();
+        paths
+    };
+    let kept = images();
+    assert_eq!(kept.len(), 2);
+    let days = |days: u64| std::time::SystemTime::now() - Duration::from_secs(days * 24 * 3600);
+    for (path, age) in kept.iter().zip([31, 29]) {
+        fs::File::options().write(true).open(path).unwrap().set_modified(days(age)).unwrap();
+    }
+    world.deliveries.history().expire();
+    assert_eq!(images(), kept[1..]);
 }
 
 #[test]

@@ -93,6 +93,7 @@ impl Watcher {
         let dir = self.inbox.dir.join(dataset.as_str());
         if self.waits.get(&dataset).is_some_and(|wait| wait.until > now) {
             self.strays.keep(&dir);
+            self.strays.keep(&file.path);
             return;
         }
         // An import before this one may have taken long.
@@ -140,6 +141,10 @@ impl Watcher {
                 let what = "files of the inbox wait: nothing can be imported now";
                 self.strays.warn_once(&dir, what, Some(&error));
                 let earlier = self.waits.get(&dataset).copied();
+                // What passes within a second nobody has to be told of.
+                if earlier.is_some() {
+                    self.strays.tell(&file.path, waits_for(&error));
+                }
                 self.waits.insert(dataset, Wait::after(earlier, now));
             }
         }
@@ -281,6 +286,15 @@ impl Watcher {
             seen.ended = ended;
         }
     }
+}
+
+fn waits_for(error: &ImportError) -> [String; 2] {
+    [
+        format!("该文件在等待，其后的同一数据集文件也在等待；原因消除后自动处理。原因：{error}"),
+        format!(
+            "the file waits, and those of its dataset behind it; it is taken by itself once the reason is gone: {error}"
+        ),
+    ]
 }
 
 fn remove_if_there(path: &Path) {

@@ -265,11 +265,17 @@ fn what_is_not_the_files_fault_leaves_it_there_and_newer_ones_behind_it() {
     // Tries come after 1, 2, 4 … seconds, not at each pass.
     for _ in 0..5 {
         folders.pass_after(10);
+        assert_eq!(folders.files().len(), 4, "{:?}", folders.files());
     }
+    // Why is told beside the file that waits.
+    let why = folders.text("a.csv");
+    assert!(why.contains("该文件在等待") && why.contains("is taken by itself"), "{why}");
+    assert!(!folders.path("b.csv.report.txt").exists());
     folders.world.store.await_own_history(&partition, 0);
     folders.pass_after(1);
     assert_eq!(folders.files().len(), 4, "{:?}", folders.files());
     folders.pass_after(60);
+    assert!(!folders.path("a.csv.report.txt").exists());
     assert_eq!(folders.world.content(), content_of(0..2, "newer"));
     assert_eq!(folders.report("done/a.csv").seq, 2);
     assert_eq!(folders.report("done/b.csv").seq, 3);
