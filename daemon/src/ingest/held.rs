@@ -173,6 +173,11 @@ impl Deliveries {
         Ok(Some(held))
     }
 
+    /// Whether a delivery of this id waits.
+    pub fn is_waiting(&self, id: &str) -> bool {
+        self.path_of(id).is_ok_and(|path| path.exists())
+    }
+
     /// Keeps a copy of what was delivered until somebody decides, in place of an
     /// older one of the same dataset if it is the whole partition. Durable when
     /// this answers.

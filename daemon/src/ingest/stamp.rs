@@ -63,6 +63,12 @@ pub fn local(at: SystemTime) -> String {
     }
 }
 
+/// The same for a moment in RFC 3339; another text stays what it is.
+pub fn local_of(text: &str) -> String {
+    let known = text.parse::<jiff::Timestamp>();
+    known.map_or_else(|_| text.to_owned(), |at| local(at.into()))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -3,7 +3,7 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use protocol::id::DatasetId;
+use protocol::{id::DatasetId, text::visible};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -201,7 +201,8 @@ pub enum DeliveryError {
     },
     /// A text that names no delivery.
     #[error(
-        "'{0}' 不是交付编号 / '{0}' is not the id of a delivery; 'creditsync delivery list' shows them"
+        "'{shown}' 不是交付编号，'creditsync delivery list' 列出全部 / '{shown}' is not the id of a delivery; 'creditsync delivery list' shows them",
+        shown = visible(.0)
     )]
     Id(String),
     /// What was delivered cannot be copied.

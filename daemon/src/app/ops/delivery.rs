@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use protocol::text::visible;
 use serde_json::json;
 
 use super::{Answer, Heed, import::telling};
@@ -15,6 +16,7 @@ use crate::{
     ingest::{
         ImportRequest,
         held::Held,
+        history::event::Delivery,
         hold::HeldNote,
         import::Preview,
         stamp::rejects_path,
@@ -115,7 +117,11 @@ impl Node {
     }
 
     fn held(&self, id: &str) -> anyhow::Result<Held> {
-        self.deliveries.get(id)?.with_context(|| no_delivery(id))
+        let held = self.deliveries.get(id)?;
+        held.with_context(|| match self.deliveries.history().delivery(id) {
+            Some(known) => not_waiting(&known),
+            None => no_delivery(id),
+        })
     }
 
     /// What imports the copy of a delivery that was held.
@@ -135,7 +141,19 @@ impl Node {
     }
 }
 
+fn not_waiting(known: &Delivery) -> String {
+    let id = &known.id;
+    match known.decided() {
+        Some([zh, en]) => format!("{id} 已经处理过：{zh} / {id} does not wait any more: {en}"),
+        None => format!(
+            "{id} 没有等待审批；'creditsync delivery show {id}' 显示其情况 / {id} does not wait for approval; \
+             'creditsync delivery show {id}' says where it stands"
+        ),
+    }
+}
+
 fn no_delivery(id: &str) -> String {
+    let id = visible(id);
     format!(
         "没有编号为 '{id}' 的待审批交付；'creditsync delivery list' 列出全部 / there is no held delivery '{id}'; \
          'creditsync delivery list' shows them, and '--all' those of the past"

@@ -7,7 +7,10 @@ use std::fmt::Write as _;
 
 use serde_json::Value as Json;
 
-use crate::cli::{print_table, text_of};
+use crate::{
+    cli::{print_table, text_of},
+    ingest::stamp::local_of,
+};
 
 /// What a report counts, as far as it is about records.
 const COUNTS: [(&str, &str); 6] = [
@@ -38,7 +41,7 @@ pub(super) fn list(answer: &Json) {
                 text_of(&item["dataset"]),
                 text_of(&item["file"]),
                 kind(item).to_owned(),
-                text_of(when),
+                local_of(&text_of(when)),
                 state(item).to_owned(),
                 why,
             ]
@@ -64,8 +67,18 @@ pub(super) fn delivery(answer: &Json) -> String {
     let mut out = String::new();
     head(&mut out, answer);
     line(&mut out, "状态 / state", state(answer));
-    for (who, what) in [("author", "操作人 / by"), ("undone_by", "撤销 / undone by")] {
-        match &answer[who] {
+    let by = match &answer["decided"]["author"] {
+        Json::Null => &answer["author"],
+        decided => decided,
+    };
+    if let Json::String(at) = &answer["decided"]["at"] {
+        line(&mut out, "处理时间 / decided", &local_of(at));
+    }
+    if let Json::String(newer) = &answer["decided"]["newer"] {
+        line(&mut out, "取代它的交付 / in its place", newer);
+    }
+    for (who, what) in [(by, "操作人 / by"), (&answer["undone_by"], "撤销 / undone by")] {
+        match who {
             Json::Null => {}
             Json::Object(author) => {
                 let by = author.get("by").map(text_of).unwrap_or_default();
@@ -144,7 +157,7 @@ fn head(out: &mut String, answer: &Json) {
         line(out, "所撤销的交付 / takes back", &text_of(&answer["undoes"]));
     }
     let when = if answer["received"].is_null() { &answer["at"] } else { &answer["received"] };
-    line(out, "时间 / time", &text_of(when));
+    line(out, "时间 / time", &local_of(&text_of(when)));
 }
 
 /// The rules that apply, with numbers and examples.

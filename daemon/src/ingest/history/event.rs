@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use protocol::id::DatasetId;
 use serde::{Deserialize, Serialize};
 
-use crate::ingest::{hold::HeldNote, report::ImportReport, words::Author};
+use crate::ingest::{hold::HeldNote, report::ImportReport, stamp, words::Author};
 
 /// What kind of change a delivery is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +140,9 @@ pub struct Delivery {
     pub report: Option<ImportReport>,
     /// Why it was held, if it was.
     pub held: Option<HeldNote>,
+    /// What became of it then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decided: Option<Decision>,
     /// The delivery that took it back.
     pub undone_by: Option<String>,
     /// What was stored before, if it is little.
@@ -148,6 +151,19 @@ pub struct Delivery {
     /// The place in the log where it began: one that was held may begin late.
     #[serde(skip)]
     pub begun: Option<usize>,
+}
+
+/// How a held delivery ended.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Decision {
+    /// When, RFC 3339 in UTC.
+    pub at: String,
+    /// Who decided, and why; none where a newer delivery took its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub author: Option<Author>,
+    /// The newer one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newer: Option<String>,
 }
 
 /// What lines, the oldest first, come to: deliveries by when they came.
@@ -196,6 +212,47 @@ pub(super) fn fold(lines: Vec<Line>) -> Vec<Delivery> {
 }
 
 impl Delivery {
+    /// What became of one that was held, in Chinese and English; none while it waits.
+    pub fn decided(&self) -> Option<[String; 2]> {
+        let Decision { at, author, newer } = self.decided.as_ref()?;
+        let at = stamp::local_of(at);
+        let by = author.as_ref().map_or("-", |author| author.by.as_str());
+        let reason = author.as_ref().and_then(|author| author.reason.as_deref());
+        let reason =
+            reason.map(|reason| (format!("，理由：{reason}"), format!(", because: {reason}")));
+        let (why_zh, why_en) = reason.unwrap_or_default();
+        let [zh, en] = match (self.state, newer) {
+            (State::Discarded, Some(newer)) => [
+                format!("{at} 被较新的交付 {newer} 取代，没有导入任何内容"),
+                format!(
+                    "on {at} the newer delivery {newer} took its place; nothing of it was imported"
+                ),
+            ],
+            (State::Discarded, None) => [
+                format!("{at} 由 {by} 丢弃{why_zh}；没有导入任何内容"),
+                format!("on {at} {by} discarded it{why_en}; nothing of it was imported"),
+            ],
+            _ => {
+                let ImportReport { inserted, updated, deleted, .. } =
+                    self.report.clone().unwrap_or_default();
+                [
+                    format!(
+                        "{at} 由 {by} 批准并导入{why_zh}：新增 {inserted}，更新 {updated}，删除 {deleted}"
+                    ),
+                    format!(
+                        "on {at} {by} approved it and it was imported{why_en}: {inserted} inserted, {updated} updated, {deleted} deleted"
+                    ),
+                ]
+            }
+        };
+        Some(match &self.undone_by {
+            Some(undo) => {
+                [format!("{zh}；后被撤销（{undo}）"), format!("{en}; taken back later ({undo})")]
+            }
+            None => [zh, en],
+        })
+    }
+
     fn new(id: String, at: String, what: Description) -> Self {
         Self {
             id,
@@ -207,6 +264,7 @@ impl Delivery {
             first_load: false,
             report: None,
             held: None,
+            decided: None,
             undone_by: None,
             images: None,
             begun: None,
@@ -226,6 +284,8 @@ impl Delivery {
                 let of_a_file = matches!(self.what.kind, Kind::Full | Kind::Upsert);
                 let approved = of_a_file && self.what.author.is_some();
                 self.state = if approved { State::Approved } else { State::Taken };
+                let author = self.what.author.clone().filter(|_| approved);
+                self.decided = author.map(|by| Decision { at, author: Some(by), newer: None });
                 self.last_seq = Some(report.seq);
                 self.report = Some(report);
             }
@@ -233,7 +293,10 @@ impl Delivery {
                 self.state = State::Held;
                 self.held = Some(held);
             }
-            Event::Discarded { .. } => self.state = State::Discarded,
+            Event::Discarded { author, newer } => {
+                self.state = State::Discarded;
+                self.decided = Some(Decision { at, author, newer });
+            }
         }
     }
 }

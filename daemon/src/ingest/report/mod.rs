@@ -136,6 +136,10 @@ impl ImportReport {
 impl ImportReport {
     /// Writes the counts to the log, and that somebody has to look, if so.
     pub fn log(&self, dataset: &DatasetId, file: &str, full: bool) {
+        if let Some(held) = &self.held {
+            tracing::warn!(%dataset, file, full, rows = self.rows, delivery = held.id, rule = held.rule, "a delivery waits for approval: see 'creditsync delivery show'");
+            return;
+        }
         tracing::info!(
             %dataset,
             file,
@@ -150,8 +154,5 @@ impl ImportReport {
             seq = self.seq,
             "imported a file"
         );
-        if let Some(held) = &self.held {
-            tracing::warn!(%dataset, delivery = held.id, rule = held.rule, "a delivery waits for approval: see 'creditsync delivery show'");
-        }
     }
 }

@@ -7,7 +7,8 @@
 //! all of it was taken, to `attention/` if rows were rejected or a person has to
 //! approve it, or to `failed/` if nothing was taken. `NAME.report.txt` for people
 //! and `NAME.report.json` for programs lie beside it, and `NAME.rejects.csv` where
-//! rows were rejected. What is not taken is told of ([`strays`]). Started by the
+//! rows were rejected. What is not taken is told of ([`strays`]),
+//! and a held file's report once more when somebody has decided ([`decided`]). Started by the
 //! daemon; one file at a time, the oldest first, so that the newest word is the
 //! last.
 //!
@@ -21,6 +22,7 @@
 //!
 //! Not here: clearing `done/`, which belongs to the administrator.
 
+mod decided;
 mod events;
 mod folders;
 mod moved;

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Inbox,
+    decided::Decided,
     events::{Events, Mark},
     folders::{Folder, OUTCOMES, check_folder, entries, make_folder, walk},
     moved::{Home, Moved, MovedFile, Mover},
@@ -43,6 +44,7 @@ pub(in crate::sources) struct Watcher {
     mover: Mover,
     events: Events,
     strays: Strays,
+    decided: Decided,
     /// Files that lie in the folders.
     files: HashMap<PathBuf, Seen>,
     /// Of each dataset, the last change of the oldest file that is not ready yet:
@@ -93,6 +95,7 @@ impl Watcher {
         Self {
             mover: Mover { dir: inbox.dir.clone(), access: inbox.access },
             strays: Strays::new(inbox.dir.clone(), inbox.access),
+            decided: Decided::new(inbox.dir.clone(), inbox.access),
             events: Events::new(),
             inbox,
             stop,
@@ -121,6 +124,10 @@ impl Watcher {
         for dataset in &datasets {
             self.prepare(dataset);
         }
+        if first {
+            datasets.iter().for_each(|dataset| self.decided.find(dataset));
+        }
+        self.decided.look(&self.inbox.deliveries);
         self.put_changed_back(now);
         self.tell_of_strays(&datasets);
         // Before the files are looked at: what is told later belongs to a later

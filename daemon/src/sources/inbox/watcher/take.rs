@@ -222,6 +222,11 @@ impl Watcher {
         match self.mover.move_away(&file.home, &mut ended, time.wall) {
             Ok(path) => {
                 self.files.remove(&file.path);
+                if let Ended::Read { report, .. } = &ended
+                    && let Some(held) = &report.held
+                {
+                    self.decided.add(held.id.clone(), path.clone());
+                }
                 let again = self.again.remove(&file.path).unwrap_or_default();
                 let was_open = self.events.mark(&file.path) == Mark::Writing;
                 if let Some(content) = content {

@@ -145,3 +145,48 @@ fn a_dataset_s_encoding_is_the_settings_one() {
     folders.pass_after(0);
     assert_eq!(folders.world.content(), content_of([1], "牟牟"));
 }
+
+#[test]
+fn the_report_of_a_held_file_says_what_became_of_it() {
+    let mut folders = Folders::new();
+    folders.put("full/a.csv", &rows(0..600, "a"), 30);
+    folders.pass_after(0);
+    let hold = |folders: &mut Folders, name: &str, last: u64| {
+        folders.put(&format!("full/五月/{name}.csv"), &rows(0..last, "a"), 10);
+        folders.pass_after(0);
+        folders.report(&format!("attention/五月/{name}.csv")).held.unwrap().id
+    };
+    fs::create_dir(folders.path("full/五月")).unwrap();
+    let text = |folders: &Folders, name: &str| folders.text(&format!("attention/五月/{name}.csv"));
+    let first = hold(&mut folders, "b", 10);
+    let second = hold(&mut folders, "c", 20);
+    folders.pass_after(1);
+    let superseded = text(&folders, "b");
+    assert!(superseded.starts_with("结果：") && superseded.contains(&second), "{superseded}");
+    assert!(text(&folders, "c").contains("等待人工批准") && !text(&folders, "c").contains("取代"));
+
+    // Decided while nobody watched.
+    let held = folders.world.deliveries.get(&second).unwrap().unwrap();
+    let request = folders.world.approval(&held, "rejects/approved.csv");
+    import_or_hold(&folders.world.importer, &folders.world.deliveries, &request, &|_| {}).unwrap();
+    folders.watcher = Watcher::new(folders.world.inbox(), folders.world.stop.clone());
+    folders.pass_after(1);
+    let approved = text(&folders, "c");
+    for part in
+        ["由 tester 批准并导入，理由：a reason", "tester approved it", "删除 580", "等待人工批准"]
+    {
+        assert!(approved.contains(part), "{part}: {approved}");
+    }
+    let document = fs::read(folders.path("attention/五月/c.csv.report.json")).unwrap();
+    let document: serde_json::Value = serde_json::from_slice(&document).unwrap();
+    assert_eq!(document["decided"]["state"], "approved");
+
+    let third = hold(&mut folders, "d", 1);
+    folders.world.deliveries.discard(&third, Author::new("tester", None)).unwrap();
+    folders.pass_after(1);
+    assert!(text(&folders, "d").contains("由 tester 丢弃"), "{}", text(&folders, "d"));
+    // Once.
+    folders.pass_after(1);
+    assert_eq!(text(&folders, "d").matches("由 tester 丢弃").count(), 1);
+    assert!(folders.world.deliveries.get(&first).unwrap().is_none());
+}
