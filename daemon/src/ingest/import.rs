@@ -28,7 +28,7 @@ use super::{
     hold::{Hold, HoldLimits, SAMPLES_MAX, key_text},
     rejects::Rejects,
     report::{ImportReport, Note},
-    source::Summary,
+    source::{SourceError, Summary},
     words::{ImportError, ImportRequest, Outcome, Progress},
 };
 use crate::{membership::Membership, store::Store};
@@ -145,7 +145,8 @@ impl Importer {
         // under way: that one's file is the newer one, too.
         let fulls = turn.fulls.load(Ordering::SeqCst);
         let mut told = Told { rejects: &mut rejects, report: &mut report, progress };
-        let mut read = delivered::read(context, request, &schema, &partition, &mut told)?;
+        let mut read = delivered::read(context, request, &schema, &partition, &mut told)
+            .map_err(|error| with_other_datasets(error, request, &registry))?;
 
         // A panic in another import left nothing half-done here.
         let _one_at_a_time = turn.lock.lock().unwrap_or_else(|error| error.into_inner());
@@ -289,6 +290,28 @@ fn comparer_of<'a>(
 ) -> Comparer<'a> {
     let kept: &[usize] = if request.full { &[] } else { &read.missing };
     Comparer::new(registry, schema, kept)
+}
+
+/// Datasets that are tried for a file that fits none; each may take a second.
+const OTHERS_TRIED: usize = 16;
+
+/// Of a file that does not fit its dataset: which others it fits, if any.
+fn with_other_datasets(
+    error: ImportError,
+    request: &ImportRequest,
+    registry: &Registry,
+) -> ImportError {
+    if !matches!(error, ImportError::Header { .. } | ImportError::Source(SourceError::Content(_))) {
+        return error;
+    }
+    let others = registry.datasets().filter(|schema| *schema.dataset() != request.dataset);
+    let fits = |schema: &&Schema| request.source.open(schema).is_ok();
+    let names = others.take(OTHERS_TRIED).filter(fits).map(|schema| schema.dataset().as_str());
+    let others = names.collect::<Vec<_>>().join(", ");
+    if others.is_empty() {
+        return error;
+    }
+    ImportError::OtherDataset { error: Box::new(error), others }
 }
 
 /// Parts that a note names.

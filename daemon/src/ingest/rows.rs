@@ -248,8 +248,11 @@ impl RowProblem {
     /// What is wrong and what to do, in Chinese.
     pub fn zh(&self) -> String {
         match self {
+            RowProblem::FieldCount { expected, found } if found < expected => format!(
+                "表头有 {expected} 列，本行只有 {found} 列；可能缺少分隔符，或内容中的换行把一行断成了几行（含换行的内容须用英文双引号括起来）"
+            ),
             RowProblem::FieldCount { expected, found } => format!(
-                "表头有 {expected} 列，本行有 {found} 列；含逗号或换行的内容须用英文双引号括起来"
+                "表头有 {expected} 列，本行有 {found} 列；含分隔符或换行的内容须用英文双引号括起来"
             ),
             RowProblem::UnclosedQuote => {
                 "本行的英文双引号没有正确结束；请补上引号，内容中的引号须写成两个".into()
@@ -274,8 +277,11 @@ impl RowProblem {
     /// What is wrong and what to do, in English.
     pub fn en(&self) -> String {
         match self {
+            RowProblem::FieldCount { expected, found } if found < expected => format!(
+                "the header has {expected} columns, this row only {found}; a separator may be missing, or a line break within a value has cut the row (such a value belongs in double quotes)"
+            ),
             RowProblem::FieldCount { expected, found } => format!(
-                "the header has {expected} columns, this row {found}; put a value with a comma or a line break in double quotes"
+                "the header has {expected} columns, this row {found}; put a value with a separator or a line break in double quotes"
             ),
             RowProblem::UnclosedQuote => {
                 "a double quote of this line is not closed properly; close it, and double quotes that belong to the value".into()

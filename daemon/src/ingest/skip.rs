@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use super::{
     map::{Beginnings, Mapping},
-    rows::Fields,
+    rows::{Fields, is_reject_column},
 };
 
 /// What people write in front of sums.
@@ -32,8 +32,13 @@ static BEGINNINGS: LazyLock<Beginnings> = LazyLock::new(|| Beginnings::of(TOTALS
 /// Whether a row is to be skipped.
 pub(super) fn is_no_data(mapping: &Mapping, fields: Fields<'_>) -> bool {
     match mapping.texts(fields).find(|text| !is_blank(text)) {
-        // Also of columns that are passed over.
-        None => fields.iter().all(is_blank),
+        // Also of columns that are passed over, but for what a rejects file says of a
+        // row that a person has cleared.
+        None => {
+            let said = mapping.labels().iter().map(|label| is_reject_column(label));
+            let said = said.chain(std::iter::repeat(false));
+            fields.iter().zip(said).all(|(text, said)| said || is_blank(text))
+        }
         Some(first) => {
             is_total(first)
                 && !mapping.key_texts(fields).all(|text| !is_blank(text) && !is_total(text))

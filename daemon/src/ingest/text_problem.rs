@@ -54,6 +54,19 @@ pub enum TextProblem {
 }
 
 impl TextProblem {
+    /// Whether only an element of JSON has it, which has no cells then.
+    pub fn is_of_json(&self) -> bool {
+        matches!(
+            self,
+            TextProblem::Syntax
+                | TextProblem::Cut
+                | TextProblem::NotAnObject
+                | TextProblem::Nested { .. }
+                | TextProblem::RepeatedName { .. }
+                | TextProblem::Encoding { .. }
+        )
+    }
+
     /// A stable name, kebab-case.
     pub fn code(&self) -> &'static str {
         match self {

@@ -125,6 +125,16 @@ pub enum ImportError {
         /// What is wrong with it.
         problem: Box<HeaderError>,
     },
+    /// As [`ImportError::Header`], of a file that fits other datasets.
+    #[error(
+        "{error}\n该文件的列名符合数据集 {others}，可能放错了位置 / its labels fit the dataset {others}: was it meant for that one?"
+    )]
+    OtherDataset {
+        /// Why it does not fit this one.
+        error: Box<ImportError>,
+        /// Those that it fits.
+        others: String,
+    },
     /// Another header among the rows.
     #[error(
         "{zh}又是表头，但列或顺序与前面的不同，其下各行的列无法确定；没有导入任何内容，请把各个表分成单独的文件 / \

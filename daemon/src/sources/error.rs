@@ -24,15 +24,15 @@ pub enum FileError {
         path: String,
     },
     /// A directory, a pipe or a device.
-    #[error("{path} 不是普通文件 / {path} is not a regular file: name one CSV file")]
+    #[error("{path} 不是普通文件 / {path} is not a regular file: name one file")]
     NotAFile {
         /// The path as given.
         path: String,
     },
     /// Empty, or nothing but white space.
     #[error(
-        "{path} 没有表头：第一行必须是列名 / \
-         {path} has no header: its first line has to name the columns"
+        "{path} 是空的，没有表头也没有数据；请检查导出或传输，第一行应是列名 / \
+         {path} is empty, without a header and without rows: check how it was exported and sent; its first line should name the columns"
     )]
     NoHeader {
         /// The path as given.

@@ -29,7 +29,10 @@ use super::{
     kind::{Kind, kind_of_file},
     packed, sheet,
 };
-use crate::ingest::source::{Recallable, Source, SourceError, Table};
+use crate::ingest::{
+    source::{Recallable, Source, SourceError, Table},
+    validate::without_ids,
+};
 
 /// Bytes that are hashed at once: large enough that system calls do not show.
 const HASH_CHUNK: usize = 256 * 1024;
@@ -273,11 +276,11 @@ pub fn open_regular(path: &Path, links: Links) -> Result<File, FileError> {
     Ok(file)
 }
 
-/// A name as it may stand in a log and in a report: on one line, and reading as it
-/// is: characters that control a terminal or turn the order of letters around are
+/// A name as it may stand in a log and in a report: without citizen ids, on one line,
+/// and reading as it is: characters that control a terminal or turn the order of letters around are
 /// named.
 pub fn shown(name: &str) -> String {
-    visible_within(name, NAME_CHARS_SHOWN).into_owned()
+    visible_within(&without_ids(name), NAME_CHARS_SHOWN).into_owned()
 }
 
 /// The bytes of a file that others read as well.

@@ -19,6 +19,10 @@ use crate::ingest::{
 pub const ROW_BYTES_MAX: usize = super::csv::ROW_BYTES_MAX;
 /// Most columns of a table: what a CSV file may have.
 pub const COLUMNS_MAX: usize = super::COLUMNS_MAX;
+/// Behind each cell of a row that is rejected but the last: no cell has it, while
+/// commas, tabs and quotes are frequent, and whoever writes the row down splits it
+/// there.
+pub(super) const REJECTED_SEPARATOR: char = '\u{1}';
 /// Bytes after which a batch is full: some hundred rows, so that handing it over
 /// costs little, and few enough to have several on their way.
 const BATCH_BYTES: usize = 128 * 1024;

@@ -64,7 +64,13 @@ fn files_that_cannot_be_read_say_why() {
     let twice = write("twice.csv", "企业名称,名称,统一社会信用代码\n".as_bytes());
     import(&twice, &[]).expect_failure(&["twice.csv", "企业名称", "名称"]);
     let empty = write("empty.csv", b"");
-    import(&empty, &[]).expect_failure(&["empty.csv", "没有表头", "no header"]);
+    import(&empty, &[]).expect_failure(&["empty.csv", "是空的", "is empty"]);
+    let other = hub.cli(&["import", "serious-violators", path_text(&good)]);
+    other.expect_failure(&[
+        "表头与数据集不符",
+        "符合数据集 enterprise，",
+        "fit the dataset enterprise:",
+    ]);
     // A local file header of PKZIP: signature, 22 bytes, lengths, the first name.
     let book = [b"PK\x03\x04", &[0; 22][..], &[19, 0, 0, 0], b"[Content_Types].xml<xl/>"].concat();
     let xlsx = write("book.xlsx", &book);
@@ -241,9 +247,15 @@ fn a_full_file_that_deletes_too_much_waits_for_a_person() {
         list["deliveries"].as_array().unwrap().iter().map(|one| one["id"].clone()).collect()
     };
     assert_eq!(listed(), [json!(empty)]);
+    county.cli(&["delivery", "approve", &oldest, "--yes"]).expect_failure(&[
+        &oldest,
+        &empty,
+        "取代",
+        "took its place",
+    ]);
     county
-        .cli(&["delivery", "approve", &oldest, "--yes"])
-        .expect_failure(&[&oldest, "creditsync delivery list"]);
+        .cli(&["delivery", "approve", "enterprise-20200101-000000-1", "--yes"])
+        .expect_failure(&["enterprise-20200101-000000-1", "creditsync delivery list"]);
     let own = county.partition("enterprise/410122").unwrap();
     assert_eq!((&own["state"], &own["records"]), (&json!("held"), &json!(1000)), "{own:#}");
     county.cli(&["delivery", "discard", &empty]).expect_code(0);

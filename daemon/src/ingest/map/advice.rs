@@ -1,7 +1,8 @@
 //! Which known label an unknown one probably means.
 //!
 //! Invariants: no label is advised for two columns; no advice changes a unit, for
-//! who follows it from 元 to 万元 stores ten thousand times the amount.
+//! who follows it from 元 to 万元 stores ten thousand times the amount. A label that
+//! only the unit tells apart is named as that ([`in_another_unit`]).
 
 use protocol::schema::fold_label;
 
@@ -48,6 +49,25 @@ pub(super) fn advise<'a>(unknown: &[&str], known: &[(usize, &'a str)]) -> Vec<Op
     advice
 }
 
+/// The known label from which only the unit tells this one apart.
+pub(super) fn in_another_unit<'a>(label: &str, known: &[(usize, &'a str)]) -> Option<&'a str> {
+    if label.chars().count() > LABEL_CHARS_MAX {
+        return None;
+    }
+    let own = fold_label(label);
+    let found = known.iter().find(|(_, other)| {
+        let other = fold_label(other);
+        units(&own) != units(&other) && bare(&own) == bare(&other) && !bare(&own).is_empty()
+    });
+    found.map(|(_, label)| *label)
+}
+
+/// A label without its unit and the brackets around it.
+fn bare(label: &str) -> String {
+    let is_unit = |c: char| UNIT_CHARACTERS.contains(c) || "()（）[]【】:：".contains(c);
+    label.chars().filter(|c| !is_unit(*c)).collect()
+}
+
 /// The characters of a label that units are written with, in order.
 fn units(label: &str) -> Vec<char> {
     label.chars().filter(|character| UNIT_CHARACTERS.contains(*character)).collect()
@@ -69,6 +89,16 @@ mod tests {
             assert_eq!(advise(&[other]), [None], "{other}");
         }
         assert_eq!(advise(&["注册资本(万元)"]), [None]);
+        for (label, other) in [
+            ("罚款金额(元)", Some("罚款金额(万元)")),
+            ("罚款金额", Some("罚款金额(万元)")),
+            ("注册资本（万元）", Some("注册资本")),
+            ("罚款金额（万元）", None),
+            ("火星", None),
+            ("元", None),
+        ] {
+            assert_eq!(in_another_unit(label, &known), other, "{label}");
+        }
         // Five columns, one field: the nearest one.
         let many = advise(&["处罚名称", "处罚类别1", "处罚类别2", "处罚事由", "处罚结果"]);
         assert_eq!(many.iter().flatten().count(), 1, "{many:?}");

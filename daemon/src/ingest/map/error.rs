@@ -4,7 +4,10 @@ use std::fmt;
 
 use protocol::{schema::Schema, text::visible_within};
 
-use super::{super::validate::shown as without_ids, advice::advise};
+use super::{
+    super::validate::shown as without_ids,
+    advice::{advise, in_another_unit},
+};
 
 /// Longest label shown in a message, in characters: a file that is no CSV at
 /// all may have its whole first megabyte as one label.
@@ -47,6 +50,7 @@ pub(super) fn explain(
             column: at + 1,
             label: shown(label),
             nearest: nearest.map(str::to_owned),
+            other_unit: in_another_unit(label, &free).map(str::to_owned),
         });
     }
     error
@@ -80,6 +84,8 @@ pub struct UnknownColumn {
     pub label: String,
     /// A label that is probably meant.
     pub nearest: Option<String>,
+    /// A label that is the same but for its unit.
+    pub other_unit: Option<String>,
 }
 
 /// A field that several columns name.
@@ -113,13 +119,17 @@ impl HeaderError {
 impl fmt::Display for HeaderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
-        for UnknownColumn { column, label, nearest } in self.unknown.iter().take(COLUMNS_SHOWN) {
-            parts.push(match nearest {
-                Some(nearest) => format!(
+        for unknown in self.unknown.iter().take(COLUMNS_SHOWN) {
+            let UnknownColumn { column, label, nearest, other_unit } = unknown;
+            parts.push(match (nearest, other_unit) {
+                (None, Some(other)) => format!(
+                    "第 {column} 列“{label}”与已知列名“{other}”的单位不同：请先把该列数值换算成“{other}”的单位，再把列名改为“{other}” / column {column}, '{label}', has another unit than '{other}': convert its values to that unit first, then rename it to '{other}'"
+                ),
+                (Some(nearest), _) => format!(
                     "第 {column} 列“{label}”不是已知列名，是否应为“{nearest}”？ / column {column}, '{label}', names no field: did you mean '{nearest}'?"
                 ),
-                None => format!(
-                    "第 {column} 列“{label}”不是已知列名，请改名、删除该列，或用 --ignore-column 忽略 / column {column}, '{label}', names no field: rename it, delete the column, or ignore it with --ignore-column"
+                (None, None) => format!(
+                    "第 {column} 列“{label}”不是已知列名：请改名或删除该列；若总是不需要，可请中心在数据集的 ignore 中列出（命令行可用 --ignore-column） / column {column}, '{label}', names no field: rename or delete it; if it is never wanted, the dataset can list it under 'ignore' (a command has --ignore-column)"
                 ),
             });
         }

@@ -52,9 +52,12 @@ fn all_problems_are_listed_at_once() {
                 UnknownColumn {
                     column: 1,
                     label: "企业名成".into(),
-                    nearest: Some("企业名称".into())
+                    nearest: Some("企业名称".into()),
+                    other_unit: None,
                 },
-                UnknownColumn { column: 5, label: "火星".into(), nearest: None },
+                UnknownColumn {
+                    column: 5, label: "火星".into(), nearest: None, other_unit: None
+                },
             ],
             twice: vec![TwiceNamed {
                 field: "scope".into(),

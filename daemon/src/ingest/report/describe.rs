@@ -157,6 +157,14 @@ impl Describer {
                 "请删除没有列名的内容（包括行尾的提示），或为该列补上列名",
                 "delete the value without a label (the note at its end, too), or label its column",
             ],
+            RowProblem::Text(problem) if problem.is_of_json() => [
+                "请按左起第三列中的记录逐列填写，并删除行尾的提示；或从原系统重新导出",
+                "enter the values of the record in the third column into their columns, and delete the note at the row's end; or export it again",
+            ],
+            RowProblem::Text(_) => [
+                "各单元格已在原来的列中：请补全或改正有问题的单元格，并删除行尾的提示",
+                "the cells stand in their columns: mend the one that is named, and delete the note at the row's end",
+            ],
             _ => [
                 "本行已按分隔符拆开：请把内容移到正确的列，并删除行尾的提示",
                 "the line was split at its separators: move the values to their columns, and delete the note at its end",

@@ -47,6 +47,7 @@ impl RejectedRows {
 pub(in crate::ingest) struct RejectsFile {
     path: PathBuf,
     out: Option<BufWriter<File>>,
+    columns: usize,
     rows: u64,
     left_out: u64,
 }
@@ -54,7 +55,7 @@ pub(in crate::ingest) struct RejectsFile {
 impl RejectsFile {
     /// Will write to `path`, and replace what lies there.
     pub fn new(path: PathBuf) -> Self {
-        Self { path, out: None, rows: 0, left_out: 0 }
+        Self { path, out: None, columns: 0, rows: 0, left_out: 0 }
     }
 
     /// Appends rows; with their header's labels if they are the first.
@@ -73,7 +74,10 @@ impl RejectsFile {
         };
         let out = match &mut self.out {
             Some(out) => out,
-            none => none.insert(create(&self.path, describer)?),
+            none => {
+                self.columns = describer.header().count();
+                none.insert(create(&self.path, describer)?)
+            }
         };
         out.write_all(&rows.bytes[..end])?;
         self.rows += taken as u64;
@@ -93,7 +97,9 @@ impl RejectsFile {
             let mut line = Vec::new();
             let said = format!("另有 {more} 行未列出 / {more} more rows are not listed");
             let todo = "请在原文件中改正后重新交付 / correct them in the file that was delivered";
-            push_record(&mut line, [said.as_str(), todo].into_iter());
+            // A row of nothing, which is skipped when the file is delivered again.
+            let cells = [said.as_str(), todo].into_iter().chain(std::iter::repeat(""));
+            push_record(&mut line, cells.take(self.columns));
             out.write_all(&line)?;
         }
         out.flush()?;

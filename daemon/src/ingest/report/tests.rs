@@ -262,6 +262,19 @@ fn rows_of_a_key_are_told_with_the_one_that_counts() {
 }
 
 #[test]
+fn what_a_rejects_file_leaves_out_stands_in_a_row_of_its_columns() {
+    let dir = tempfile::tempdir().unwrap();
+    let describer = describer(&["code", "state", "person"]);
+    let mut file = RejectsFile::new(dir.path().join("a.rejects.csv"));
+    let mut rows = RejectedRows::default();
+    rows.push(["错".into(), "改".into()], &["c", "x", "y"]);
+    file.append(&rows, 10, &describer).unwrap();
+    let text = std::fs::read_to_string(file.finish().unwrap().unwrap()).unwrap();
+    let last = text.lines().last().unwrap();
+    assert!(last.starts_with("另有 9 行未列出") && last.ends_with(",,,"), "{last}");
+}
+
+#[test]
 fn kinds_are_bounded_and_what_is_left_out_is_counted() {
     let mut tally = Tally::default();
     let template = issues(["c", "x", "y"])[0].clone();

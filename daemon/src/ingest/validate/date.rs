@@ -83,6 +83,7 @@ pub(super) fn date(text: &str, order: DateOrder) -> Result<Date, Rule> {
                 DateOrder::Mdy => (year, first, second, rest),
             }
         }
+        5 if is_serial(text) => return Err(Rule::DateSerial),
         _ => return Err(Rule::DateFormat),
     };
     let one_or_two = |part: &str| (1..=2).contains(&part.len());
@@ -93,6 +94,14 @@ pub(super) fn date(text: &str, order: DateOrder) -> Result<Date, Rule> {
     // Two digits fit a byte.
     let (month, day) = (number(month)? as u8, number(day)? as u8);
     Date::new(number(year)?, month, day).ok_or(Rule::DateImpossible)
+}
+
+/// Whether this is how a spreadsheet counts the days from 1927 to 2173, with or
+/// without a time of day behind the point.
+fn is_serial(text: &str) -> bool {
+    let (days, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    days.len() == 5 && is_number(days) && is_number(fraction)
 }
 
 /// Nothing, or a time of day that databases print behind a day without one.

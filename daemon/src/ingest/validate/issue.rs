@@ -63,18 +63,23 @@ pub fn mask(text: &str) -> String {
     format!("{}{}", visible(&text[..end]), "*".repeat(count - kept))
 }
 
-/// A value that is not personal, shortened, with citizen ids masked.
-pub fn shown(text: &str) -> String {
-    // An id that the limit would cut is still recognised.
-    let end = text.char_indices().nth(SHOWN_CHARS_MAX + 18).map_or(text.len(), |(at, _)| at);
-    let mut rest = &text[..end];
-    let mut out = String::new();
+/// A text with citizen ids masked, as names of files and sheets may have them, too.
+pub fn without_ids(text: &str) -> String {
+    let (mut rest, mut out) = (text, String::new());
     while let Some(id) = citizen_id(rest.as_bytes(), 0) {
         out.push_str(&rest[..id.start]);
         out.push_str(&mask(&rest[id.clone()]));
         rest = &rest[id.end..];
     }
     out.push_str(rest);
+    out
+}
+
+/// A value that is not personal, shortened, with citizen ids masked.
+pub fn shown(text: &str) -> String {
+    // An id that the limit would cut is still recognised.
+    let end = text.char_indices().nth(SHOWN_CHARS_MAX + 18).map_or(text.len(), |(at, _)| at);
+    let mut out = without_ids(&text[..end]);
     let end = out.char_indices().nth(SHOWN_CHARS_MAX).map_or(out.len(), |(at, _)| at);
     out.truncate(end);
     visible_within(&out, VISIBLE_CHARS_MAX).into_owned()

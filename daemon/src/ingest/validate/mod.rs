@@ -34,7 +34,7 @@ use protocol::{
 use self::field::FieldRules;
 pub(super) use self::traces::looks_rounded;
 pub use self::{
-    issue::{RowIssue, SHOWN_CHARS_MAX, Severity, mask, shown},
+    issue::{RowIssue, SHOWN_CHARS_MAX, Severity, mask, shown, without_ids},
     rule::Rule,
 };
 use super::map::Mapping;

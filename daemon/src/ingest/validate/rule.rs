@@ -44,6 +44,8 @@ pub enum Rule {
     Decimal,
     /// In none of the accepted spellings of a day.
     DateFormat,
+    /// The number by which a spreadsheet counts a day.
+    DateSerial,
     /// A day that the calendar does not have.
     DateImpossible,
     /// Three numbers with the year at the end, where the dataset does not say which
@@ -98,7 +100,7 @@ impl Rule {
             Rule::UsccLegacy => "uscc-legacy",
             Rule::Integer => "integer",
             Rule::Decimal => "decimal",
-            Rule::DateFormat | Rule::DateOrder => "date-format",
+            Rule::DateFormat | Rule::DateOrder | Rule::DateSerial => "date-format",
             Rule::DateImpossible => "date-impossible",
             Rule::DateImplausible { .. } => "date-implausible",
             Rule::Scientific => "scientific",
@@ -144,6 +146,9 @@ impl Rule {
             }
             Rule::DateOrder => {
                 "分不清日和月；请写成 2019-03-01，或请中心在数据集中用 date_order 说明顺序".into()
+            }
+            Rule::DateSerial => {
+                "这是表格软件的日期序号，不是日期；请把该列设为日期格式后重新导出".into()
             }
             Rule::DateImpossible => "日历中没有这一天，请核对年月日".into(),
             Rule::DateImplausible { years } => {
@@ -203,6 +208,9 @@ impl Rule {
             }
             Rule::DateOrder => {
                 "does not tell day and month apart: write 2019-03-01, or have the hub name the order with date_order in the dataset".into()
+            }
+            Rule::DateSerial => {
+                "the number by which a spreadsheet counts days, and no date: give the column a date format and export it again".into()
             }
             Rule::DateImpossible => "the calendar has no such day: check year, month and day".into(),
             Rule::DateImplausible { years } => {

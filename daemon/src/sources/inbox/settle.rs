@@ -98,8 +98,8 @@ impl Incomplete {
                 ["有程序仍打开着该文件进行写入", "a program still has the file open for writing"]
             }
             Incomplete::NoEnd => [
-                "文件末尾不完整（最后一行没有换行符），可能没有传完",
-                "the file has no proper end (no line end behind its last line), so it may not be complete",
+                "文件没有正常结尾（文本文件的最后一行没有换行符，JSON、Excel 或压缩文件缺少结尾部分），可能没有传完",
+                "the file has no proper end (no line end behind the last line of a text, or no end of JSON, a workbook or an archive), so it may not be complete",
             ],
         }
     }

@@ -34,7 +34,7 @@ use self::{
     object::Columns,
     shape::Shape,
 };
-use super::texts::TextRows;
+use super::texts::{REJECTED_SEPARATOR, TextRows};
 use crate::ingest::text_problem::TextProblem;
 
 /// A JSON file that is being read.
@@ -128,7 +128,10 @@ impl JsonFile {
                         Err(TextProblem::Encoding { .. }) => TextProblem::Encoding { encoding },
                         Err(problem) => problem,
                     };
-                    rows.push_malformed(self.line, problem, &String::from_utf8_lossy(text.bytes));
+                    // It is one cell, whatever commas it has.
+                    let mut cell = String::from_utf8_lossy(text.bytes).into_owned();
+                    cell.push(REJECTED_SEPARATOR);
+                    rows.push_malformed(self.line, problem, &cell);
                 }
                 Element::TooLong { .. } => {
                     rows.push_malformed(self.line, TextProblem::TooLong, "");

@@ -23,7 +23,7 @@ use super::child::{
     Child, ChildError, Program, Task,
     frames::{Fault, FrameError, Message},
 };
-use crate::ingest::{rows::Place, spool::unlinked};
+use crate::ingest::{rows::Place, spool::unlinked, validate::without_ids};
 
 /// Most bytes that one archive unpacks to, over all of its files: the largest
 /// registers of a province, several times.
@@ -172,7 +172,7 @@ impl Archive {
                     let index = entries.len() as u32;
                     let used = use_of(&name, encrypted);
                     // It comes to stand in logs and messages.
-                    let name = visible(&name).into_owned();
+                    let name = visible(&without_ids(&name)).into_owned();
                     entries.push(Entry { index, name, used });
                 }
                 _ => return Err(ChildError::from(FrameError::Malformed("out of turn")).into()),

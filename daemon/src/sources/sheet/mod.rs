@@ -29,9 +29,9 @@ use super::{
         Child, ChildError, Program, Task,
         frames::{Fault, FrameError, Message, SheetRows, Trouble},
     },
-    texts::TextRows,
+    texts::{REJECTED_SEPARATOR, TextRows},
 };
-use crate::ingest::text_problem::TextProblem;
+use crate::ingest::{text_problem::TextProblem, validate::without_ids};
 
 /// Rows of each sheet that are looked at for its header: titles and notes above
 /// it take a few.
@@ -86,7 +86,7 @@ impl Workbook {
                     let index = sheets.len() as u32;
                     bytes += name.len();
                     // It comes to stand in logs and messages.
-                    let name = visible(&name).into_owned();
+                    let name = visible(&without_ids(&name)).into_owned();
                     sheets.push(SheetFront { index, name, hidden, rows: Vec::new(), fault: None });
                 }
                 (Message::Rows(rows), Some(sheet)) => {
@@ -181,10 +181,6 @@ impl SheetReader {
         Ok(())
     }
 }
-
-/// Between the cells of a row that is rejected: no cell has it, while commas, tabs
-/// and quotes are frequent, and whoever writes the row down splits it there.
-const REJECTED_SEPARATOR: char = '\u{1}';
 
 /// A row's cells as one line, for whoever has to mend it.
 fn as_line<'c>(cells: impl Iterator<Item = &'c str>) -> String {

@@ -8,7 +8,7 @@
 
 use std::{fs::File, sync::Arc};
 
-use protocol::schema::Schema;
+use protocol::{schema::Schema, text::visible};
 
 use super::{
     super::{child::Program, error::Told},
@@ -18,6 +18,7 @@ use crate::ingest::{
     map::{HeaderError, Mapping, passed_over},
     rows::Place,
     source::{LeftOut, Rows, SourceError, Summary, Table},
+    validate::without_ids,
 };
 
 /// What somebody said about a workbook.
@@ -69,7 +70,9 @@ fn choose(
     options: Options<'_>,
     schema: &Schema,
 ) -> Result<(Vec<Chosen>, Vec<LeftOut>), SourceError> {
-    let wanted = options.sheet;
+    // As the sheets' names are shown.
+    let wanted = options.sheet.map(|wanted| visible(&without_ids(wanted)).into_owned());
+    let wanted = wanted.as_deref();
     let is_wanted = |sheet: &SheetFront| {
         wanted.is_none_or(|wanted| sheet.name.trim().eq_ignore_ascii_case(wanted.trim()))
     };

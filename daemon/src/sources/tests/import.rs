@@ -50,7 +50,7 @@ fn every_row_is_counted_once() {
         (2, "第 8 行：“栏amount”不是整数", ",c0000004,a,note,many"),
         (
             3,
-            "第 9 行：表头有 4 列，本行有 2 列",
+            "第 9 行：表头有 4 列，本行只有 2 列",
             ",too,few,,,←改好后删除本格/delete this cell when mended",
         ),
     ] {
@@ -397,6 +397,31 @@ fn without_a_place_for_temporary_files_it_says_so() {
     assert!(matches!(&error, ImportError::Spool(SpoolError::Io { .. })), "{error:?}");
     assert!(error.to_string().contains("spool"), "{error}");
     assert_eq!(world.seq(), 0);
+}
+
+#[test]
+fn a_row_of_a_rejects_file_that_was_cleared_is_skipped() {
+    let world = World::new();
+    let text = "问题/problem,怎么办/what to do,code,name,note,\n\
+        第 2 行,改,c1,a,,\n第 3 行,改,,,,\n另有 9 行未列出,请重新交付,,,,\n";
+    let report = world.import(text, false);
+    assert_eq!((report.inserted, report.rejected, report.skipped), (1, 0, 2));
+}
+
+#[test]
+fn a_rejected_record_of_json_stays_one_cell() {
+    let world = World::new();
+    let nested = "{\"code\":\"c2\",\"name\":[1,2],\"note\":\"a,b\"}";
+    let text = format!("[{{\"code\":\"c1\",\"name\":\"a\"}},\n{nested}]");
+    let report = world.import(&text, false);
+    assert_eq!((report.inserted, report.rejected), (1, 1));
+    let rejects = fs::read_to_string(report.rejects_file.unwrap()).unwrap();
+    let cell = format!("\"{}\"", nested.replace('"', "\"\""));
+    let line = rejects.lines().nth(1).unwrap();
+    assert!(line.contains(&format!(",{cell},")), "{line}");
+    assert!(line.contains("第三列中的记录") && line.contains("the third column"), "{line}");
+    // Not as if a person had made it.
+    assert!(!line.contains("按分隔符"), "{line}");
 }
 
 #[test]

@@ -120,6 +120,19 @@ fn an_open_end_is_the_last_of_all_days() {
 }
 
 #[test]
+fn a_spreadsheets_number_of_a_day_is_named_as_that() {
+    let date = field("d", FieldType::Date);
+    for text in ["43525", "43525.5", "45000.0"] {
+        let rule = validator(date.clone()).row(["1", text]).issues[0].rule.clone();
+        assert_eq!(rule, Rule::DateSerial, "{text}");
+    }
+    for text in ["435250", "4352", "43525.x", "43525号"] {
+        let rule = validator(date.clone()).row(["1", text]).issues[0].rule.clone();
+        assert_eq!(rule, Rule::DateFormat, "{text}");
+    }
+}
+
+#[test]
 fn implausible_years_warn() {
     let plain = field("d", FieldType::Date);
     accepted(&plain, &[("1900-01-01", "1900-01-01"), ("2100-12-31", "2100-12-31")]);

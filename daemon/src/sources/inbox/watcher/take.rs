@@ -60,6 +60,7 @@ fn fault_of(error: &ImportError) -> Fault {
         | ImportError::Delivery(DeliveryError::Source(_)) => Fault::Access,
         ImportError::Source(_)
         | ImportError::Header { .. }
+        | ImportError::OtherDataset { .. }
         | ImportError::SecondHeader { .. }
         | ImportError::Spool(SpoolError::TooLong { .. })
         | ImportError::Store(StoreError::Changes { .. }) => Fault::Content,

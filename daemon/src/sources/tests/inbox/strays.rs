@@ -149,6 +149,16 @@ fn reports_of_strays_are_bounded() {
 }
 
 #[test]
+fn a_citizen_id_in_a_name_is_masked() {
+    let mut folders = Folders::new();
+    let id = "11010519491231002X";
+    folders.put(&format!("{id}张三.csv"), &(rows(0..1, "a") + "c9,,,\n"), 10);
+    folders.pass_after(0);
+    let text = folders.text(&format!("attention/{id}张三.csv"));
+    assert!(text.contains("1101**************张三.csv") && !text.contains(id), "{text}");
+}
+
+#[test]
 fn a_name_cannot_forge_a_line_of_a_log_or_a_report() {
     let mut folders = Folders::new();
     let name = "a\n2026-01-01 ERROR forged\u{1b}[31m\u{202e}vsc.csv";
