@@ -12,6 +12,8 @@ use super::{
 /// Longest label shown in a message, in characters: a file that is no CSV at
 /// all may have its whole first megabyte as one label.
 const LABEL_CHARS_SHOWN: usize = 60;
+/// Columns that a note names.
+const NAMED_IN_SHORT: usize = 3;
 /// Unknown columns that are named one by one.
 const COLUMNS_SHOWN: usize = 30;
 
@@ -107,6 +109,26 @@ pub struct AbsentField {
 }
 
 impl HeaderError {
+    /// What is wrong in a few words, in Chinese and English, for a sentence to end
+    /// with; nothing where hardly anything is right.
+    pub fn in_short(&self) -> [String; 2] {
+        let unknown: Vec<&str> =
+            self.unknown.iter().take(NAMED_IN_SHORT).map(|one| one.label.as_str()).collect();
+        let absent: Vec<&str> =
+            self.absent.iter().take(NAMED_IN_SHORT).map(|one| one.title_zh.as_str()).collect();
+        let (mut zh, mut en) = (String::new(), String::new());
+        if !unknown.is_empty() {
+            let more = if self.unknown.len() > NAMED_IN_SHORT { "…" } else { "" };
+            zh.push_str(&format!("；未知的列：“{}”{more}", unknown.join("”“")));
+            en.push_str(&format!("; unknown columns: '{}'{more}", unknown.join("', '")));
+        }
+        if !absent.is_empty() {
+            zh.push_str(&format!("；缺少的列：“{}”", absent.join("”“")));
+            en.push_str(&format!("; missing columns: '{}'", absent.join("', '")));
+        }
+        [zh, en]
+    }
+
     /// Whether some label names a field that the dataset has to have: then it is a
     /// header of the dataset, with mistakes.
     pub fn is_of(&self, schema: &Schema) -> bool {

@@ -61,7 +61,7 @@ pub fn open(
                 table.left_out.push(LeftOut {
                     zh: format!("压缩包内的“{name}”未读取：{error}"),
                     en: format!("'{name}' in the archive was not read: {error}"),
-                    doubtful: may_be_data(name),
+                    doubtful: may_be_data(name, bytes),
                 });
                 refused.get_or_insert(error);
             }
@@ -245,12 +245,39 @@ impl Rows for PlacedRows {
     }
 }
 
-/// Whether a file of that name is meant as a table: a remark or a picture beside
-/// it is not.
-fn may_be_data(name: &str) -> bool {
+/// Whether a file of that name and size is meant as a table: a remark or a picture
+/// beside it is not.
+fn may_be_data(name: &str, bytes: u64) -> bool {
     const ENDINGS: [&str; 12] = [
         "csv", "tsv", "xls", "xlsx", "xlsm", "xlsb", "et", "ods", "json", "jsonl", "ndjson", "sql",
     ];
-    let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
-    ending.is_some_and(|ending| ENDINGS.contains(&&*ending))
+    /// Of texts by any other name: a remark is shorter.
+    const TEXT_ENDINGS: [&str; 5] = ["txt", "dat", "del", "unl", "out"];
+    const TEXT_BYTES_MIN: u64 = 16 * 1024;
+    let file = name.rsplit(['/', '\\']).next().unwrap_or(name);
+    match file.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase()) {
+        Some(ending) if ENDINGS.contains(&&*ending) => true,
+        Some(ending) => TEXT_ENDINGS.contains(&&*ending) && bytes >= TEXT_BYTES_MIN,
+        None => bytes >= TEXT_BYTES_MIN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remark_beside_tables_is_none() {
+        for (name, bytes, data) in [
+            ("五月.csv", 1, true),
+            ("a/B.XLSX", 1, true),
+            ("说明.txt", 2000, false),
+            ("export.txt", 100_000, true),
+            ("a.b/EXPORT", 100_000, true),
+            ("盖章.jpg", 5_000_000, false),
+            ("README", 10, false),
+        ] {
+            assert_eq!(may_be_data(name, bytes), data, "{name}");
+        }
+    }
 }

@@ -116,10 +116,12 @@ fn choose(
                 chosen.push(Chosen { index, name, line, header, mapping });
             }
             Err(Some((matched, problem))) if seen => {
+                let why = problem.in_short();
                 left_out.push(LeftOut {
-                    zh: format!("工作表“{shown}”的表头与数据集不符，未读取"),
+                    zh: format!("工作表“{shown}”的表头与数据集不符，未读取{}", why[0]),
                     en: format!(
-                        "the header of sheet '{shown}' does not fit the dataset, so it was not read"
+                        "the header of sheet '{shown}' does not fit the dataset, so it was not read{}",
+                        why[1]
                     ),
                     doubtful: may_be_data(&sheet.rows, matched, schema),
                 });
