@@ -64,11 +64,18 @@ pub(super) fn print_report(report: &Json) {
     if report["held"].is_object() {
         let held = text_of(&report["held"]["id"]);
         println!("held / 待审批: {held}");
-        println!("  {}", text_of(&report["held"]["zh"]));
-        println!("  {}", text_of(&report["held"]["en"]));
+        let also = report["held"]["also"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for why in std::iter::once(&report["held"]).chain(also) {
+            println!("  {}", text_of(&why["zh"]));
+            println!("  {}", text_of(&why["en"]));
+        }
         println!("  creditsync delivery show {held}");
         println!("  creditsync delivery approve {held}");
+        println!("  creditsync delivery discard {held}");
     }
+    // Of a delivery that waits, what it would do stands in `delivery show`.
+    let did = ["inserted", "updated", "deleted", "unchanged"];
+    let waits = report["held"].is_object();
     for (name, zh) in [
         ("rows", "总行数"),
         ("inserted", "新增"),
@@ -81,7 +88,9 @@ pub(super) fn print_report(report: &Json) {
         ("warnings", "警告"),
         ("suspicious", "可能错位的行"),
     ] {
-        println!("{:>10} {name} / {zh}", count(name));
+        if !(waits && did.contains(&name)) {
+            println!("{:>10} {name} / {zh}", count(name));
+        }
     }
     println!(
         "{:>10} change sets / 变更集, now at number / 当前序号 {}",

@@ -8,7 +8,7 @@ use super::{
     delivered::ReadFile,
     diff::{Comparer, Cursor, Difference, Stored},
     history::Recording,
-    hold::{Evidence, Hold, Watch, code_of, is_rounded},
+    hold::{Evidence, Hold, HoldLimits, Watch, code_of, is_rounded},
     rejects::Rejects,
     report::ImportReport,
     validate::{rounded_issue, row_issue},
@@ -70,7 +70,7 @@ impl Job<'_> {
                 }
                 Ok(())
             })?;
-            let evidence = evidence(request, read, stored, report, &watch);
+            let evidence = evidence(request, read, stored, report, &watch, &self.context.hold);
             let holds = evidence.judge(&self.context.hold);
             if request.approved.is_none() && !holds.is_empty() {
                 report.seq = self.seq();
@@ -111,7 +111,8 @@ impl Job<'_> {
         let mut told = Told { rejects, report, watch: &mut watch, befores: false };
         self.compare(read, request.full, &mut told, &mut |change, _| take(change))?;
         report.seq = self.seq();
-        Ok(evidence(request, read, stored, report, &watch).judge(&self.context.hold))
+        let limits = &self.context.hold;
+        Ok(evidence(request, read, stored, report, &watch, limits).judge(limits))
     }
 
     /// Whether differences are set aside until all are known: a rule of holding
@@ -129,13 +130,16 @@ impl Job<'_> {
             return true;
         }
         let approved = request.approved.is_some();
+        if !approved && limits.is_garbled(read.garbled, sound(report)) {
+            return true;
+        }
         if approved || read.doubtful == 0 || read.doubtful < limits.doubtful_min {
             return false;
         }
         // Into an empty partition all keys are new. A real register has some odd
         // codes, and its first load must not go through a temporary file for them.
         // Rows of one key count several times here, so there is a margin of two.
-        let keys = report.rows.saturating_sub(report.rejected);
+        let keys = sound(report);
         stored > 0 || 200 * u128::from(read.doubtful) > u128::from(limits.doubtful_percent * keys)
     }
 
@@ -300,6 +304,7 @@ fn evidence<'w>(
     stored: u64,
     report: &ImportReport,
     watch: &'w Watch<'w>,
+    limits: &HoldLimits,
 ) -> Evidence<'w> {
     Evidence {
         full: request.full,
@@ -314,8 +319,14 @@ fn evidence<'w>(
         rejected: report.rejected,
         unreadable: read.unreadable,
         suspicious: report.suspicious,
+        garbled: limits.is_garbled(read.garbled, sound(report)).then_some(read.garbled),
         watch,
     }
+}
+
+/// Rows that make a record.
+fn sound(report: &ImportReport) -> u64 {
+    report.rows.saturating_sub(report.rejected)
 }
 
 /// Commits the rest; everything is durable when this answers.

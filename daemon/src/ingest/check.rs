@@ -17,7 +17,7 @@ use super::{
     skip,
     source::{Recallable, RowBodies, Rows, SourceError, Table},
     spool::{Buffer, SpoolError},
-    validate::{Severity, Validator},
+    validate::{RowIssue, Rule, Severity, Validator},
     words::ImportError,
 };
 
@@ -43,6 +43,8 @@ pub(super) struct CheckedRows {
     pub suspicious: u64,
     /// Rows that make a record whose key has a wrong check character.
     pub doubtful: u64,
+    /// Rows that make a record with a text of a wrong encoding.
+    pub garbled: u64,
     /// Where a header of other columns stands, in Chinese and English: which columns
     /// the rows below it have is not known.
     pub another_header: Option<[String; 2]>,
@@ -209,7 +211,7 @@ fn check(
                 out.unreadable += 1;
                 out.tally.add_malformed(place, &problem);
                 if !describer.is_full() {
-                    let words = describer.words_malformed(place, &problem);
+                    let words = describer.words_malformed(place, &problem, &text);
                     out.rejected_rows.push(words, &describer.malformed_cells(&text));
                 }
                 return;
@@ -248,7 +250,7 @@ fn check(
             out.rejected += 1;
             if !describer.is_full() {
                 let words = match &problem {
-                    Some(problem) => describer.words_malformed(place, problem),
+                    Some(problem) => describer.words_malformed(place, problem, ""),
                     None => describer.words(place, &checked.issues),
                 };
                 out.rejected_rows.push(words, &describer.cells(fields, &mapping));
@@ -257,6 +259,8 @@ fn check(
             out.warnings += 1;
             out.tally.add_odd(place, note);
         }
+        let is_garbled = |issue: &RowIssue| issue.rule == Rule::Mojibake { certain: true };
+        out.garbled += u64::from(!rejected && checked.issues.iter().any(is_garbled));
         if let Some(key) = checked.key.as_ref().filter(|_| checked.record.is_some())
             // A wrong check character is told of.
             && !checked.issues.is_empty()

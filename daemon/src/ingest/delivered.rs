@@ -65,7 +65,7 @@ pub(super) fn read_whole(
     let for_notes = if key.is_some() { context.memory_bytes / 4 } else { 0 };
     let mut sorter = Sorter::new(&context.spool_dir, context.memory_bytes - for_notes);
     let mut rows = key.as_ref().map(|_| Sorter::new(&context.spool_dir, for_notes));
-    let (mut unreadable, mut doubtful) = (0, 0);
+    let (mut unreadable, mut doubtful, mut garbled) = (0, 0, 0);
     let bytes_total = table.bytes_total();
     let (report, rejects) = (&mut *told.report, &mut *told.rejects);
     let pause = |bytes_read, rows| {
@@ -77,6 +77,7 @@ pub(super) fn read_whole(
         report.rows += checked.rows;
         unreadable += checked.unreadable;
         doubtful += checked.doubtful;
+        garbled += checked.garbled;
         sorter.append(&checked.records)?;
         if let Some(rows) = &mut rows {
             rows.append(&checked.recalled)?;
@@ -87,6 +88,7 @@ pub(super) fn read_whole(
         unreadable,
         mended: table.mapping().is_of_rejects(),
         doubtful,
+        garbled,
         rows: key.zip(rows.map(Sorter::finish).transpose()?),
         missing: table.mapping().missing().to_vec(),
         summary: table.summary(),
@@ -136,9 +138,11 @@ fn read_new(
     let recalled = Some(Recalled { recall, open_keys, others });
     let missing = table.mapping().missing().to_vec();
     let doubtful = checked.iter().map(|checked| checked.doubtful).sum();
+    let garbled = checked.iter().map(|checked| checked.garbled).sum();
     let summary = table.summary();
     let mended = table.mapping().is_of_rejects();
-    Ok(Some(ReadFile { unreadable, mended, doubtful, recalled, missing, summary, ..read }))
+    let summed = ReadFile { unreadable, mended, doubtful, garbled, ..read };
+    Ok(Some(ReadFile { recalled, missing, summary, ..summed }))
 }
 
 /// A full file and the last one, if it can be compared with that.
@@ -235,6 +239,8 @@ pub(super) struct ReadFile {
     pub mended: bool,
     /// Rows whose key has a wrong check character.
     pub doubtful: u64,
+    /// Rows with a text of a wrong encoding.
+    pub garbled: u64,
     pub bytes_total: u64,
     /// What it was as a whole.
     pub summary: Summary,
@@ -257,6 +263,7 @@ impl ReadFile {
             unreadable: 0,
             mended: false,
             doubtful: 0,
+            garbled: 0,
             bytes_total,
             summary: Summary::default(),
             missing: Vec::new(),

@@ -180,7 +180,7 @@ impl Importer {
         });
         let holds = job.apply(request, &mut read, &mut rejects, &mut report, recording.as_mut())?;
         let is_held = !holds.is_empty();
-        report.notes = notes_of(&read.summary);
+        report.notes = notes_of(&read.summary, report.rows);
         let parts = std::mem::take(&mut read.summary.parts);
         if is_whole && !is_held {
             delivered::note_whole(context, &job.partition, read, &report);
@@ -318,7 +318,14 @@ fn with_other_datasets(
 const PARTS_SHOWN: usize = 10;
 
 /// What a delivery as a whole gives reason to say.
-fn notes_of(summary: &Summary) -> Vec<Note> {
+fn notes_of(summary: &Summary, rows: u64) -> Vec<Note> {
+    let empty = (rows == 0).then(|| {
+        Note::new(
+            "no-rows",
+            "文件没有数据行，没有内容可以导入；请检查导出条件",
+            "the file has no rows, so there was nothing to import: check what was exported",
+        )
+    });
     let cut = summary.cut.then(|| {
         Note::new(
             "cut",
@@ -340,5 +347,5 @@ fn notes_of(summary: &Summary) -> Vec<Note> {
             format!("{count} parts were read: {}{more}", shown.join(", ")),
         )
     });
-    cut.into_iter().chain(left_out).chain(several).collect()
+    empty.into_iter().chain(cut).chain(left_out).chain(several).collect()
 }

@@ -245,6 +245,19 @@ impl RowProblem {
         }
     }
 
+    /// The column that it is about, from 1, if it is about one that has a label.
+    pub fn column(&self) -> Option<usize> {
+        match self {
+            RowProblem::StrayQuote { column } | RowProblem::Encoding { column, .. } => {
+                Some(*column)
+            }
+            RowProblem::Text(
+                TextProblem::ErrorCell { column } | TextProblem::MergedCell { column },
+            ) => Some(*column),
+            _ => None,
+        }
+    }
+
     /// What is wrong and what to do, in Chinese.
     pub fn zh(&self) -> String {
         match self {

@@ -1,4 +1,5 @@
-//! Rows that are no data: blank ones, the header once more, totals.
+//! Rows that are no data: blank ones, the header once more, totals, what stands below
+//! a table.
 //!
 //! Used by `check` for every row, so what is cheap comes first. Invariant: a row
 //! with a sound key is never skipped as a total.
@@ -26,8 +27,37 @@ const TOTALS: [&str; 12] = [
     "sum",
 ];
 
+/// What people write below a table, in front of a colon.
+const FOOTERS: [&str; 24] = [
+    "注",
+    "备注",
+    "说明",
+    "附注",
+    "填表人",
+    "填报人",
+    "制表人",
+    "制表",
+    "经办人",
+    "审核人",
+    "审核",
+    "复核人",
+    "负责人",
+    "单位负责人",
+    "联系人",
+    "联系电话",
+    "填表单位",
+    "填报单位",
+    "制表单位",
+    "填表日期",
+    "填报日期",
+    "制表日期",
+    "打印日期",
+    "数据来源",
+];
+
 /// What they begin with.
-static BEGINNINGS: LazyLock<Beginnings> = LazyLock::new(|| Beginnings::of(TOTALS.into_iter()));
+static BEGINNINGS: LazyLock<Beginnings> =
+    LazyLock::new(|| Beginnings::of(TOTALS.into_iter().chain(FOOTERS)));
 
 /// Whether a row is to be skipped.
 pub(super) fn is_no_data(mapping: &Mapping, fields: Fields<'_>) -> bool {
@@ -41,7 +71,9 @@ pub(super) fn is_no_data(mapping: &Mapping, fields: Fields<'_>) -> bool {
         }
         Some(first) => {
             is_total(first)
-                && !mapping.key_texts(fields).all(|text| !is_blank(text) && !is_total(text))
+                && !mapping.key_texts(fields).all(|text| is_key(text) && !is_total(text))
+                || is_footer(first)
+                    && !mapping.key_texts(fields).all(|text| is_key(text) && text != first)
                 || mapping.is_header(fields)
                 || is_sum_of_no_key(mapping, fields)
         }
@@ -53,6 +85,27 @@ pub(super) fn is_no_data(mapping: &Mapping, fields: Fields<'_>) -> bool {
 fn is_sum_of_no_key(mapping: &Mapping, fields: Fields<'_>) -> bool {
     mapping.key_texts(fields).all(is_blank)
         && fields.iter().find(|text| !is_blank(text)).is_some_and(is_total)
+}
+
+/// Whether a text beside a word for a sum may be a key: a short number is what was
+/// counted.
+fn is_key(text: &str) -> bool {
+    /// Codes of digits have 12 and more.
+    const NUMBER_BYTES_MAX: usize = 11;
+    let is_number = |c: char| c.is_ascii_digit() || matches!(c, '.' | ',' | ' ');
+    !is_blank(text) && !(text.len() <= NUMBER_BYTES_MAX && text.chars().all(is_number))
+}
+
+/// Whether a text is what people write below a table: `填表人：张三`.
+fn is_footer(text: &str) -> bool {
+    /// Bytes of the longest word in front of the colon, blanks included.
+    const WORD_BYTES_MAX: usize = 40;
+    if !BEGINNINGS.begin(text) {
+        return false;
+    }
+    let Some((word, _)) = text.split_once([':', '：']) else { return false };
+    let bare: String = word.chars().filter(|c| !c.is_whitespace()).collect();
+    word.len() <= WORD_BYTES_MAX && FOOTERS.contains(&&*bare)
 }
 
 fn is_blank(text: &str) -> bool {
@@ -77,6 +130,18 @@ fn is_total(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_below_a_table_begins_with_a_word_and_a_colon() {
+        for footer in ["填表人：张三", "注: 以上数据", "审 核 人：", "数据来源：市局"]
+        {
+            assert!(is_footer(footer), "{footer}");
+        }
+        for other in ["注塑厂", "说明书印刷有限公司", "制表：", "填表人", "张三：注", ""]
+        {
+            assert_eq!(is_footer(other), other == "制表：", "{other}");
+        }
+    }
 
     #[test]
     fn totals_are_words_with_or_without_a_number() {

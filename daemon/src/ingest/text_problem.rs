@@ -88,14 +88,17 @@ impl TextProblem {
     pub fn zh(&self) -> String {
         match self {
             TextProblem::BeyondHeader { expected, found } => format!(
-                "表头有 {expected} 列，本行第 {found} 列还有内容；请为该列补上列名，或清除多余的单元格"
+                "表头有 {expected} 列，本行到 {} 列还有内容；请为该列补上列名，或清除多余的单元格（表头占两行时请合为一行）",
+                letters(*found)
             ),
             TextProblem::TooLong => "本行超过 1 MiB；请检查单元格内容，或缺少的引号、括号".into(),
             TextProblem::ErrorCell { column } => format!(
-                "第 {column} 列的公式出错（如 #N/A、#REF!）或从未计算过；请打开文件，更正公式或改为填写数值，保存后重新交付"
+                "{} 列的公式出错（如 #N/A、#REF!）或从未计算过；请打开文件，更正公式或改为填写数值，保存后重新交付",
+                letters(*column)
             ),
             TextProblem::MergedCell { column } => format!(
-                "第 {column} 列与上方的单元格合并，本行没有自己的内容；请取消合并单元格，在每一行填写内容"
+                "{} 列等单元格与上方合并，本行没有自己的内容；请取消合并单元格，在每一行填写内容",
+                letters(*column)
             ),
             TextProblem::DamagedCell => {
                 "本行或相邻行有单元格已损坏，无法读取；请打开文件核对，另存后重新交付".into()
@@ -121,17 +124,20 @@ impl TextProblem {
     pub fn en(&self) -> String {
         match self {
             TextProblem::BeyondHeader { expected, found } => format!(
-                "the header has {expected} columns, and column {found} of this row is filled; give that column a label, or clear the cells"
+                "the header has {expected} columns, and this row is filled up to column {}; give that column a label, or clear the cells (of a header of two lines make one)",
+                letters(*found)
             ),
             TextProblem::TooLong => {
                 "the row is longer than 1 MiB; look at its cells, or for a missing quote or bracket"
                     .into()
             }
             TextProblem::ErrorCell { column } => format!(
-                "the formula in column {column} failed (as #N/A or #REF!) or was never computed; open the file, mend the formula or enter the value, save it and deliver it again"
+                "the formula in column {} failed (as #N/A or #REF!) or was never computed; open the file, mend the formula or enter the value, save it and deliver it again",
+                letters(*column)
             ),
             TextProblem::MergedCell { column } => format!(
-                "column {column} is merged with the cells above it, so the row has no value of its own there; unmerge the cells and fill in each row"
+                "column {} (and maybe others) is merged with the cells above it, so the row has no value of its own there; unmerge the cells and fill in each row",
+                letters(*column)
             ),
             TextProblem::DamagedCell => {
                 "a cell of this row or of the one beside it is damaged and cannot be read; open the file, check it, save it again and deliver that".into()
@@ -155,6 +161,32 @@ impl TextProblem {
             TextProblem::Encoding { encoding } => format!(
                 "this record has bytes that are not {encoding}; export the file again, or name its encoding with --encoding"
             ),
+        }
+    }
+}
+
+/// A column's letters in a spreadsheet.
+fn letters(mut column: usize) -> String {
+    let mut letters = Vec::new();
+    while column > 0 {
+        column -= 1;
+        // Below 26, so it fits.
+        letters.push(b'A' + (column % 26) as u8);
+        column /= 26;
+    }
+    letters.iter().rev().map(|letter| char::from(*letter)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_have_the_letters_of_a_spreadsheet() {
+        for (column, expected) in
+            [(1, "A"), (26, "Z"), (27, "AA"), (52, "AZ"), (703, "AAA"), (16_384, "XFD")]
+        {
+            assert_eq!(letters(column), expected);
         }
     }
 }

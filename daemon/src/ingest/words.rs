@@ -127,7 +127,7 @@ pub enum ImportError {
     },
     /// As [`ImportError::Header`], of a file that fits other datasets.
     #[error(
-        "{error}\n该文件的列名符合数据集 {others}，可能放错了位置 / its labels fit the dataset {others}: was it meant for that one?"
+        "该文件的列名符合数据集 {others}，是否放错了位置？请交付到 {others} / its labels fit the dataset {others}: was it meant for that one?\n{error}"
     )]
     OtherDataset {
         /// Why it does not fit this one.

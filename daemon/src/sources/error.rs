@@ -40,8 +40,8 @@ pub enum FileError {
     },
     /// No line is a header.
     #[error(
-        "{path}: 前 {lines} 行中没有任何一行含有该数据集的列名（例如 {expected}）；第 {line} 行（内容已遮盖）是“{text}”；试过的分隔符：{separators} / \
-         none of the first {lines} lines has a column name of the dataset (such as {expected}); line {line}, masked, is '{text}'; separators tried: {separators}"
+        "{path}: 找不到表头，请在第一行补上列名（例如 {expected}）后重新交付；前 {lines} 行中没有任何一行含有该数据集的列名，第 {line} 行（内容已遮盖）是“{text}”；试过的分隔符：{separators} / \
+         there is no header: put the column names into the first line and deliver it again; none of the first {lines} lines has a column name of the dataset (such as {expected}); line {line}, masked, is '{text}'; separators tried: {separators}"
     )]
     NoLabels {
         /// The path as given.
@@ -59,8 +59,8 @@ pub enum FileError {
     },
     /// Neither UTF-8 nor plausible as GB18030.
     #[error(
-        "{path}: 无法确定文件编码：不是 UTF-8，按 GB18030 读出的内容也不像中文。可能是：{candidates}。请把文件另存为 UTF-8，或用 --encoding 指明编码 / \
-         the encoding cannot be told: it is not UTF-8, and read as GB18030 it makes no sense. Candidates: {candidates}. Save it as UTF-8, or name the encoding with --encoding"
+        "{path}: 无法确定文件编码：不是 UTF-8，按 GB18030 读出的内容也不像中文。可能是：{candidates}。请把文件另存为 UTF-8，或用 --encoding 指明编码（收件目录在 creditsync.toml 的 [inbox.encoding] 中指明） / \
+         the encoding cannot be told: it is not UTF-8, and read as GB18030 it makes no sense. Candidates: {candidates}. Save it as UTF-8, or name the encoding with --encoding (for the inbox: [inbox.encoding] in creditsync.toml)"
     )]
     Encoding {
         /// The path as given.

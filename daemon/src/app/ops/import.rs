@@ -7,7 +7,7 @@ use super::{Answer, Heed};
 use crate::{
     admin::Reply,
     app::node::Node,
-    ingest::{ImportRequest, Progress, deliver::import_or_hold},
+    ingest::{ImportRequest, Progress, deliver::import_or_hold, report::Outcome},
 };
 
 impl Node {
@@ -19,7 +19,7 @@ impl Node {
         let progress = telling(reply);
         let report = import_or_hold(&self.importer, &self.deliveries, request, &progress)?;
         report.log(&request.dataset, request.source.name(), request.full);
-        let attention = report.rejected > 0 || report.held.is_some();
+        let attention = report.outcome() != Outcome::Done;
         Ok((serde_json::to_value(report)?, attention))
     }
 }

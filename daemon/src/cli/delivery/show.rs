@@ -204,8 +204,16 @@ fn kind(item: &Json) -> &'static str {
     }
 }
 
+fn all_rejected(report: &Json) -> bool {
+    let count = |name: &str| report[name].as_u64().unwrap_or_default();
+    count("rows") > 0 && count("rejected") == count("rows") && count("deleted") == 0
+}
+
 fn state(item: &Json) -> &'static str {
     match item["state"].as_str() {
+        Some("taken" | "approved") if all_rejected(&item["report"]) => {
+            "全部行被拒绝 / every row rejected"
+        }
         Some("taken") => "已导入 / taken",
         Some("approved") => "已批准 / approved",
         Some("discarded") => "已丢弃 / discarded",

@@ -36,9 +36,10 @@ pub struct HoldLimits {
     pub changes_percent: u64,
     /// The least number of such records.
     pub changes_min: u64,
-    /// New keys with a wrong check character, of all new keys.
+    /// New keys with a wrong check character, of all new keys; and rows with a text
+    /// of a wrong encoding, of all rows.
     pub doubtful_percent: u64,
-    /// The least number of such keys.
+    /// The least number of such keys or rows.
     pub doubtful_min: u64,
 }
 
@@ -53,6 +54,14 @@ impl Default for HoldLimits {
             doubtful_percent: 50,
             doubtful_min: 3,
         }
+    }
+}
+
+impl HoldLimits {
+    /// Whether most of so many rows that make a record have a text of a wrong
+    /// encoding.
+    pub(super) fn is_garbled(&self, garbled: u64, rows: u64) -> bool {
+        exceeds(garbled, rows, self.doubtful_percent, self.doubtful_min)
     }
 }
 
@@ -98,6 +107,8 @@ pub(super) struct Evidence<'a> {
     pub unreadable: u64,
     /// Rows whose columns may be others than they seem.
     pub suspicious: u64,
+    /// Rows with a text of a wrong encoding, if they are most.
+    pub garbled: Option<u64>,
     /// What the comparison has shown.
     pub watch: &'a Watch<'a>,
 }
@@ -152,6 +163,10 @@ impl Evidence<'_> {
             if !fields.is_empty() {
                 hold(HoldReason::ChangesColumn { fields, compared }, &watch.changed);
             }
+        }
+        if let Some(garbled) = self.garbled {
+            let rows = self.rows - self.rejected;
+            hold(HoldReason::Garbled { garbled, rows }, &[]);
         }
         let (doubtful, inserted) = (watch.doubtful_count, self.inserted);
         if exceeds(doubtful, inserted, limits.doubtful_percent, limits.doubtful_min) {

@@ -90,6 +90,13 @@ pub enum HoldReason {
         /// Stored records that come again.
         compared: u64,
     },
+    /// Most of its rows came through a wrong encoding before they were delivered.
+    Garbled {
+        /// Such rows.
+        garbled: u64,
+        /// Rows that make a record.
+        rows: u64,
+    },
     /// Most of its new keys fail a check.
     DoubtfulKeys {
         /// New keys with a wrong check character.
@@ -113,6 +120,7 @@ impl HoldReason {
             HoldReason::Suspicious { .. } => "suspicious",
             HoldReason::BlanksColumns { .. } => "blanks-columns",
             HoldReason::ChangesColumn { .. } => "changes-column",
+            HoldReason::Garbled { .. } => "garbled",
             HoldReason::DoubtfulKeys { .. } => "doubtful-keys",
         }
     }
@@ -164,6 +172,9 @@ impl HoldReason {
             HoldReason::ChangesColumn { fields, compared } => format!(
                 "在 {compared} 条已有记录中，大部分记录的同一列发生变化：{}；请检查列是否错位、编码是否正确",
                 list(fields)
+            ),
+            HoldReason::Garbled { garbled, rows } => format!(
+                "{rows} 行中有 {garbled} 行含有乱码（文字曾按错误的编码读取或保存）；请从原系统用正确的编码重新导出"
             ),
             HoldReason::DoubtfulKeys { doubtful, inserted } => format!(
                 "{inserted} 个新主键中有 {doubtful} 个校验位不符，代码可能被表格软件改动；请将该列设为文本后重新导出"
@@ -217,6 +228,10 @@ impl HoldReason {
                 "it changes the same column in most of {compared} stored records: {}; check for shifted columns and a \
                  wrong encoding",
                 list(fields)
+            ),
+            HoldReason::Garbled { garbled, rows } => format!(
+                "{garbled} of {rows} rows have texts that were read or saved in a wrong encoding: export it again from \
+                 the original system in the right one"
             ),
             HoldReason::DoubtfulKeys { doubtful, inserted } => format!(
                 "{doubtful} of {inserted} new keys have a wrong check character, as codes have that a spreadsheet has \

@@ -34,6 +34,7 @@ fn every_rule_has_a_name_numbers_and_two_languages() {
         (HoldReason::Suspicious { suspicious: 41, deletes: 2 }, "suspicious", 41),
         (HoldReason::BlanksColumns { fields: fields.clone() }, "blanks-columns", 41),
         (HoldReason::ChangesColumn { fields, compared: 60 }, "changes-column", 60),
+        (HoldReason::Garbled { garbled: 41, rows: 50 }, "garbled", 41),
         (HoldReason::DoubtfulKeys { doubtful: 41, inserted: 50 }, "doubtful-keys", 41),
     ] {
         assert_eq!(reason.rule(), rule);

@@ -33,6 +33,8 @@ pub struct Mapping {
     key_places: Vec<usize>,
     /// Columns without a label, which have to be empty.
     unlabelled: Vec<usize>,
+    /// Columns that somebody wanted passed over this time.
+    passed: Vec<usize>,
     /// Optional fields without a column.
     missing: Vec<usize>,
     /// By column that names a field: what its label may be called.
@@ -102,7 +104,11 @@ impl Mapping {
                     mapping.columns.push(field);
                 }
                 Column::Unlabelled => mapping.unlabelled.push(at),
-                Column::Ignored => {}
+                Column::Ignored => {
+                    if !schema.ignores(label) && !is_reject_column(label) {
+                        mapping.passed.push(at);
+                    }
+                }
                 Column::Unknown => {
                     unfit.unknown.push(at);
                     sound = false;
@@ -161,6 +167,11 @@ impl Mapping {
     /// Whether it is the header of a rejects file.
     pub fn is_of_rejects(&self) -> bool {
         self.labels.iter().any(|label| is_reject_column(label))
+    }
+
+    /// Columns that are passed over because somebody said so for this delivery, from 0.
+    pub fn passed(&self) -> &[usize] {
+        &self.passed
     }
 
     /// The texts of the columns that name a field, in the file's order.

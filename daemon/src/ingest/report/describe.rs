@@ -13,6 +13,7 @@ use super::{
     super::{
         map::Mapping,
         rows::{Fields, Place, REJECT_COLUMNS, RowProblem, is_reject_column},
+        text_problem::TextProblem,
         validate::{RowIssue, Severity},
     },
     place::place_words,
@@ -80,7 +81,11 @@ impl Describer {
         Self {
             fields: fields.collect(),
             labels: mapping.labels().to_vec(),
-            columns: columns.filter(|column| !is_reject_column(&column.label)).collect(),
+            // What was passed over by a command's option would be unknown to the next.
+            columns: columns
+                .filter(|column| !is_reject_column(&column.label))
+                .filter(|column| !mapping.passed().contains(&column.at))
+                .collect(),
             parts,
             full: AtomicBool::new(false),
         }
@@ -146,8 +151,25 @@ impl Describer {
     }
 
     /// The same of a line that is no row.
-    pub fn words_malformed(&self, place: Place, problem: &RowProblem) -> [String; 2] {
+    pub fn words_malformed(&self, place: Place, problem: &RowProblem, line: &str) -> [String; 2] {
         let [zh, en] = place_words(place, &self.parts);
+        if line.contains(MEND_FIRST) {
+            // Of a rejects file whose row nobody has mended, or not to the end.
+            return [
+                format!(
+                    "{zh}：行尾的提示还没有删除 / {en}: the note at the row's end is still there"
+                ),
+                format!(
+                    "请改好本行，并删除“{MEND_FIRST}”这一格 / mend the row, and delete that cell"
+                ),
+            ];
+        }
+        // Two columns stand in front of the row, so numbers alone mislead.
+        let label = problem.column().and_then(|column| self.labels.get(column - 1));
+        let label = label.map(|label| {
+            (format!("“{label}”：{}", problem.zh()), format!("'{label}': {}", problem.en()))
+        });
+        let (what_zh, what_en) = label.unwrap_or_else(|| (problem.zh(), problem.en()));
         let [todo_zh, todo_en] = match problem {
             RowProblem::Encoding { .. } | RowProblem::Implausible { .. } => [
                 "请从原系统按 UTF-8 重新导出本行，替换右侧内容，并删除行尾的提示",
@@ -157,9 +179,17 @@ impl Describer {
                 "请删除没有列名的内容（包括行尾的提示），或为该列补上列名",
                 "delete the value without a label (the note at its end, too), or label its column",
             ],
-            RowProblem::Text(problem) if problem.is_of_json() => [
+            RowProblem::Text(problem) if problem.is_of_json() && *problem != TextProblem::Cut => [
                 "请按左起第三列中的记录逐列填写，并删除行尾的提示；或从原系统重新导出",
                 "enter the values of the record in the third column into their columns, and delete the note at the row's end; or export it again",
+            ],
+            RowProblem::Text(TextProblem::MergedCell { .. }) => [
+                "合并的单元格已按上方的内容填好：请逐格核对，然后删除行尾的提示",
+                "merged cells have been filled with what stands above: check each, then delete the note at the row's end",
+            ],
+            RowProblem::Text(TextProblem::Cut) => [
+                "文件不完整：请重新导出，并整份重新交付",
+                "the file is not whole: export it again, and deliver all of it",
             ],
             RowProblem::Text(_) => [
                 "各单元格已在原来的列中：请补全或改正有问题的单元格，并删除行尾的提示",
@@ -170,10 +200,7 @@ impl Describer {
                 "the line was split at its separators: move the values to their columns, and delete the note at its end",
             ],
         };
-        [
-            format!("{zh}：{} / {en}: {}", problem.zh(), problem.en()),
-            format!("{todo_zh} / {todo_en}"),
-        ]
+        [format!("{zh}：{what_zh} / {en}: {what_en}"), format!("{todo_zh} / {todo_en}")]
     }
 
     /// A row's cells as they were delivered, in the first part's order. `mapping` is

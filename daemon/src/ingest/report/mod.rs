@@ -134,6 +134,12 @@ impl ImportReport {
 }
 
 impl ImportReport {
+    /// Whether the delivery may not have been whole.
+    pub fn is_cut(&self) -> bool {
+        self.notes.iter().any(|note| ["cut", "taken-without-end"].contains(&&*note.code))
+            || self.reject_details.iter().any(|one| one.rule == "json-cut")
+    }
+
     /// Writes the counts to the log, and that somebody has to look, if so.
     pub fn log(&self, dataset: &DatasetId, file: &str, full: bool) {
         if let Some(held) = &self.held {

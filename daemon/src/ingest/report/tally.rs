@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     super::{
         rows::{Place, RowNote, RowProblem},
-        validate::{RowIssue, Severity},
+        validate::{RowIssue, Rule, Severity},
     },
     describe::Describer,
     place::place_name,
@@ -71,28 +71,49 @@ struct Kind {
     places: Vec<Place>,
     winners: Vec<Place>,
     first: First,
+    /// Others say something else.
+    differ: bool,
 }
 
 /// What the first one of a kind says.
 #[derive(Debug, Clone)]
 struct First {
     sample: Option<String>,
-    zh: String,
-    en: String,
+    what: What,
+}
+
+/// What is wrong, or odd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum What {
+    Value(Rule),
+    Row(RowProblem),
+    Said([&'static str; 2]),
+}
+
+impl What {
+    fn words(&self) -> [String; 2] {
+        match self {
+            What::Value(rule) => [rule.zh(), rule.en()],
+            What::Row(problem) => [problem.zh(), problem.en()],
+            What::Said(words) => words.map(str::to_owned),
+        }
+    }
 }
 
 impl Tally {
     /// A value's problem.
     pub fn add_issue(&mut self, place: Place, issue: &RowIssue) {
         let sample = || (!issue.value.is_empty()).then(|| issue.value.clone());
-        let first = || First { sample: sample(), zh: issue.rule.zh(), en: issue.rule.en() };
-        self.add(issue.severity, issue.rule.code(), &issue.field, place, 1, first);
+        let first = || First { sample: sample(), what: What::Value(issue.rule.clone()) };
+        let same = |what: &What| matches!(what, What::Value(rule) if *rule == issue.rule);
+        self.add((issue.severity, issue.rule.code(), &issue.field), place, 1, (first, same));
     }
 
     /// A line that is no row.
     pub fn add_malformed(&mut self, place: Place, problem: &RowProblem) {
-        let first = || First { sample: None, zh: problem.zh(), en: problem.en() };
-        self.add(Severity::Reject, problem.code(), "", place, 1, first);
+        let first = || First { sample: None, what: What::Row(problem.clone()) };
+        let same = |what: &What| matches!(what, What::Row(first) if first == problem);
+        self.add((Severity::Reject, problem.code(), ""), place, 1, (first, same));
     }
 
     /// How often a rule was met by a field; by the row as a whole without one.
@@ -103,8 +124,8 @@ impl Tally {
 
     /// A row that was read, and is odd.
     pub fn add_odd(&mut self, place: Place, note: RowNote) {
-        let first = || First { sample: None, zh: note.zh().into(), en: note.en().into() };
-        self.add(Severity::Warning, note.code(), "", place, 1, first);
+        let first = || First { sample: None, what: What::Said([note.zh(), note.en()]) };
+        self.add((Severity::Warning, note.code(), ""), place, 1, (first, |_: &What| true));
     }
 
     /// `count` rows of one key, the first of which stand at `places`; the row at
@@ -123,11 +144,12 @@ impl Tally {
                 "the same key comes again and is equal; the later row counts: nothing to do",
             )
         };
-        let first = || First { sample: None, zh: zh.into(), en: en.into() };
+        let first = || First { sample: None, what: What::Said([zh, en]) };
         let Some((place, others)) = places.split_first() else {
             return;
         };
-        let Some(kind) = self.add(Severity::Warning, code, "", *place, count, first) else {
+        let kind = (Severity::Warning, code, "");
+        let Some(kind) = self.add(kind, *place, count, (first, |_: &What| true)) else {
             return;
         };
         if kind.winners.len() < kind.places.len() {
@@ -141,24 +163,32 @@ impl Tally {
 
     fn add(
         &mut self,
-        severity: Severity,
-        code: &'static str,
-        field: &str,
+        (severity, code, field): (Severity, &'static str, &str),
         place: Place,
         count: u64,
-        first: impl FnOnce() -> First,
+        (first, same): (impl FnOnce() -> First, impl FnOnce(&What) -> bool),
     ) -> Option<&mut Kind> {
         let at = match self.find(severity, code, field) {
-            Some(at) => at,
+            Some(at) => {
+                let kind = &mut self.kinds[at];
+                kind.differ = kind.differ || !same(&kind.first.what);
+                at
+            }
             None if self.kinds.len() == KINDS_MAX => {
                 self.more[severity as usize] += count;
                 return None;
             }
             None => {
-                let (places, winners) = (Vec::new(), Vec::new());
-                let field = field.into();
-                let first = first();
-                self.kinds.push(Kind { severity, code, field, count: 0, places, winners, first });
+                self.kinds.push(Kind {
+                    severity,
+                    code,
+                    field: field.into(),
+                    count: 0,
+                    places: Vec::new(),
+                    winners: Vec::new(),
+                    first: first(),
+                    differ: false,
+                });
                 self.kinds.len() - 1
             }
         };
@@ -184,6 +214,7 @@ impl Tally {
                 Some(at) => {
                     let known = &mut self.kinds[at];
                     known.count += kind.count;
+                    known.differ |= kind.differ || known.first.what != kind.first.what;
                     let room = PLACES_MAX - known.places.len();
                     known.places.extend(kind.places.iter().take(room));
                     known.winners.extend(kind.winners.iter().take(room));
@@ -214,16 +245,24 @@ impl Tally {
         let listed = kinds.len().min(LISTED_MAX);
         let more: u64 = kinds[listed..].iter().map(|kind| kind.count).sum();
         let more = more + self.more[severity as usize];
-        let details = kinds[..listed].iter().map(|kind| Details {
-            rule: kind.code.to_owned(),
-            field: (!kind.field.is_empty()).then(|| kind.field.to_string()),
-            title: describer.and_then(|describer| describer.title(&kind.field)).map(str::to_owned),
-            count: kind.count,
-            places: names(&kind.places),
-            winners: names(&kind.winners),
-            sample: kind.first.sample.clone(),
-            zh: kind.first.zh.clone(),
-            en: kind.first.en.clone(),
+        let details = kinds[..listed].iter().map(|kind| {
+            let [mut zh, mut en] = kind.first.what.words();
+            if kind.differ {
+                zh.push_str("（这是第一处的情况，其余各有不同）");
+                en.push_str(" (that is the first one; others differ)");
+            }
+            let title = describer.and_then(|describer| describer.title(&kind.field));
+            Details {
+                rule: kind.code.to_owned(),
+                field: (!kind.field.is_empty()).then(|| kind.field.to_string()),
+                title: title.map(str::to_owned),
+                count: kind.count,
+                places: names(&kind.places),
+                winners: names(&kind.winners),
+                sample: kind.first.sample.clone(),
+                zh,
+                en,
+            }
         });
         let rest = (more > 0).then(|| Details {
             rule: MORE.into(),

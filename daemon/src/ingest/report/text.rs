@@ -69,10 +69,11 @@ pub fn for_people(report: &ImportReport, about: &About<'_>) -> String {
         Outcome::Failed => "结果：没有导入任何内容，所有行都被拒绝。",
     });
     if let Some(held) = &report.held {
-        line(&held.zh);
+        line(&format!("原因：{}。", held.zh));
+        held.also.iter().for_each(|also| line(&format!("另外：{}。", also.zh)));
         let held = &held.id;
         line(&format!(
-            "查看原因：creditsync delivery show {held}；批准：creditsync delivery approve {held}。"
+            "查看详情：creditsync delivery show {held}；确认无误后批准：creditsync delivery approve {held}；不需要则丢弃：creditsync delivery discard {held}。"
         ));
     }
     line(&if report.held.is_some() {
@@ -87,7 +88,18 @@ pub fn for_people(report: &ImportReport, about: &About<'_>) -> String {
     if let Some(id) = report.delivery.as_ref().filter(|_| report.held.is_none()) {
         line(&format!("交付编号：{id}（撤销：creditsync delivery undo {id}）。"));
     }
-    if let Some(rejects) = about.rejects {
+    let mend_all = about.full && report.held.is_some() || report.is_cut();
+    if let Some(rejects) = about.rejects.filter(|_| mend_all) {
+        line(&format!(
+            "被拒绝的行在 {rejects} 中，供核对。{}，不要单独交付被拒绝的行。",
+            if report.is_cut() {
+                "文件可能不完整：请重新导出并整份重新交付"
+            } else {
+                "请在原文件中改正，再整份放入 full/"
+            }
+        ));
+    }
+    if let Some(rejects) = about.rejects.filter(|_| !mend_all) {
         line(&format!(
             "被拒绝的行在 {rejects} 中，与交付时相同。请按前两列的说明改正后保存，把该文件放进收件目录 {dataset}/（不要放进 full/）即可，前两列会被忽略。"
         ));
@@ -115,10 +127,11 @@ pub fn for_people(report: &ImportReport, about: &About<'_>) -> String {
         Outcome::Failed => "Result: nothing was imported, every row was rejected.",
     });
     if let Some(held) = &report.held {
-        line(&held.en);
+        line(&format!("Why: {}.", held.en));
+        held.also.iter().for_each(|also| line(&format!("Besides: {}.", also.en)));
         let held = &held.id;
         line(&format!(
-            "Why: creditsync delivery show {held}; approve it: creditsync delivery approve {held}."
+            "More: creditsync delivery show {held}; approve it if that is right: creditsync delivery approve {held}; otherwise: creditsync delivery discard {held}."
         ));
     }
     line(&if report.held.is_some() {
@@ -133,7 +146,17 @@ pub fn for_people(report: &ImportReport, about: &About<'_>) -> String {
     if let Some(id) = report.delivery.as_ref().filter(|_| report.held.is_none()) {
         line(&format!("Delivery: {id} (to take it back: creditsync delivery undo {id})."));
     }
-    if let Some(rejects) = about.rejects {
+    if let Some(rejects) = about.rejects.filter(|_| mend_all) {
+        line(&format!(
+            "The rejected rows are in {rejects}, to be looked at. {}; do not deliver the rejected rows alone.",
+            if report.is_cut() {
+                "The file may not be whole: export it again and deliver all of it"
+            } else {
+                "Correct them in the original file and put all of it into full/ again"
+            }
+        ));
+    }
+    if let Some(rejects) = about.rejects.filter(|_| !mend_all) {
         line(&format!(
             "The rejected rows are in {rejects}, as they were delivered. Correct them as its first two columns say, save it, and drop it into the inbox's folder {dataset}/ (not into full/); those two columns are ignored."
         ));

@@ -88,8 +88,8 @@ impl FieldRules {
             issue(Severity::Reject, Rule::ControlCharacter);
             return false;
         }
-        if suspicion.is_mojibake(text) {
-            issue(Severity::Warning, Rule::Mojibake);
+        if let Some(rule) = suspicion.mojibake(text) {
+            issue(Severity::Warning, rule);
         }
         let unless_strict = if self.strict { Severity::Reject } else { Severity::Warning };
         match self.fill_kind(text, value, unless_strict, &mut issue) {

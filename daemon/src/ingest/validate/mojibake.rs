@@ -13,12 +13,27 @@ use protocol::text::is_private;
 /// encoding does not have.
 const KNOWN: [&str; 4] = ["锟斤拷", "烫烫烫", "屯屯屯", "??"];
 
-/// Whether a text has lost characters, or never had the right ones: U+FFFD, private
-/// characters, and what is known to come of a wrong encoding.
-pub(super) fn is_likely(text: &str) -> bool {
-    text.chars().any(|c| c == '\u{fffd}' || is_private(c))
+/// Whether a text has lost characters, or came through a wrong encoding, and can be
+/// nothing else.
+pub(super) fn is_certain(text: &str) -> bool {
+    text.contains('\u{fffd}')
         || KNOWN.iter().any(|known| text.contains(known))
         || was_read_as_latin(text)
+        || was_read_as_gbk(text)
+}
+
+/// Whether a text has private characters: half of a character that was read wrongly,
+/// or one that an office has made for a place.
+pub(super) fn is_possible(text: &str) -> bool {
+    text.chars().any(is_private)
+}
+
+/// Whether a text is Chinese in UTF-8 that was read as GBK: 鏈夐檺 for 有限.
+fn was_read_as_gbk(text: &str) -> bool {
+    let (bytes, _, lost) = GB18030.encode(text);
+    let read = (!lost).then(|| UTF_8.decode_without_bom_handling_and_without_replacement(&bytes));
+    let hanzi = |text: &str| text.chars().filter(|c| is_hanzi(*c)).count();
+    read.flatten().is_some_and(|read| hanzi(&read) >= 2)
 }
 
 /// Whether a text is Chinese, in GBK or UTF-8, that was read as Latin letters:
@@ -33,7 +48,6 @@ fn was_read_as_latin(text: &str) -> bool {
     if lost {
         return false;
     }
-    let is_hanzi = |c: char| ('\u{4e00}'..='\u{9fff}').contains(&c);
     let utf8 = UTF_8.decode_without_bom_handling_and_without_replacement(&bytes);
     if utf8.is_some_and(|text| text.contains(is_hanzi)) {
         return true;
@@ -47,7 +61,11 @@ fn was_read_as_latin(text: &str) -> bool {
             .is_some_and(|text| text.chars().filter(|c| !c.is_ascii()).all(is_chinese))
 }
 
+fn is_hanzi(c: char) -> bool {
+    ('\u{4e00}'..='\u{9fff}').contains(&c)
+}
+
 /// Hanzi, and the punctuation that stands among them.
 fn is_chinese(c: char) -> bool {
-    matches!(c, '\u{4e00}'..='\u{9fff}' | '\u{3000}'..='\u{303f}' | '\u{ff00}'..='\u{ffef}')
+    is_hanzi(c) || matches!(c, '\u{3000}'..='\u{303f}' | '\u{ff00}'..='\u{ffef}')
 }

@@ -65,7 +65,10 @@ pub enum Rule {
     /// behind the fifteenth zeros.
     CodeRounded,
     /// A character that stands for a lost one, or what comes of a wrong encoding.
-    Mojibake,
+    Mojibake {
+        /// It is nothing else: private characters may have been meant.
+        certain: bool,
+    },
     /// More characters than the standard allows.
     LengthMax {
         /// How many it allows.
@@ -106,7 +109,7 @@ impl Rule {
             Rule::Scientific => "scientific",
             Rule::UsccRounded => "uscc-rounded",
             Rule::CodeRounded => "code-rounded",
-            Rule::Mojibake => "mojibake",
+            Rule::Mojibake { .. } => "mojibake",
             Rule::LengthMax { .. } => "length-max",
             Rule::Values { .. } => "values",
             Rule::ScaleMax { .. } => "scale-max",
@@ -134,7 +137,7 @@ impl Rule {
                 format!("不是统一社会信用代码（GB 32100）：{why}；请按营业执照核对")
             }
             Rule::UsccCheck { expected } => format!(
-                "统一社会信用代码校验位不符（GB 32100 计算结果为“{expected}”）；请按营业执照核对，确实如此核发的可忽略"
+                "统一社会信用代码校验位不符（GB 32100 计算结果为“{expected}”）；请按营业执照核对，确实如此核发的可忽略；更正主键后，原代码的记录请用 creditsync record delete 删除"
             ),
             Rule::UsccLegacy => "这是 15 位旧注册号，不是统一社会信用代码；请换为 18 位代码".into(),
             Rule::Integer => "不是整数；请只填数字，例如 15800 或 15,800".into(),
@@ -142,7 +145,7 @@ impl Rule {
                 "不是数值；请只填数字和小数点，不带单位，例如 15800.50，最多 38 位".into()
             }
             Rule::DateFormat => {
-                "不是可识别的日期（不含时刻）；请写成 2019-03-01，无日期请留空".into()
+                "不是可识别的日期（不含时刻）；请写成 2019-03-01，选填项没有日期可留空".into()
             }
             Rule::DateOrder => {
                 "分不清日和月；请写成 2019-03-01，或请中心在数据集中用 date_order 说明顺序".into()
@@ -161,7 +164,7 @@ impl Rule {
             Rule::CodeRounded => format!(
                 "第 15 位以后全是 0，可能是 Excel 把长数字四舍五入了；请与原系统核对，如不符，{EXPORT_ZH}"
             ),
-            Rule::Mojibake => {
+            Rule::Mojibake { .. } => {
                 "含有乱码或外部无法识别的字符（替换字符、自造字或编码错误的痕迹）；请核对原文，用正确的编码重新导出".into()
             }
             Rule::LengthMax { max } => format!("超过标准规定的 {max} 个字符，请核对或缩写"),
@@ -193,7 +196,7 @@ impl Rule {
                 visible(&why.to_string())
             ),
             Rule::UsccCheck { expected } => format!(
-                "the check character differs from GB 32100, which computes '{expected}': compare it with the business licence; ignore this if it was issued like that"
+                "the check character differs from GB 32100, which computes '{expected}': compare it with the business licence; ignore this if it was issued like that; once a key is corrected, remove the record of the old code with 'creditsync record delete'"
             ),
             Rule::UsccLegacy => {
                 "is a 15-digit registration number from before 2015: deliver the 18-character code"
@@ -225,7 +228,7 @@ impl Rule {
             Rule::CodeRounded => format!(
                 "all digits after the 15th are 0, so a spreadsheet (Excel) may have rounded it: compare it with the system that it comes from; if it differs, {EXPORT_EN}"
             ),
-            Rule::Mojibake => {
+            Rule::Mojibake { .. } => {
                 "contains characters that were lost, are private or come of a wrong encoding: compare it with the original, and export it again in the right encoding".into()
             }
             Rule::LengthMax { max } => {

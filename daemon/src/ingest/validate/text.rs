@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use protocol::text::is_format;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfkc_quick};
 
-use super::mojibake;
+use super::{mojibake, rule::Rule};
 
 /// What a text's bytes give reason to look at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -54,8 +54,12 @@ impl Suspicion {
     }
 
     /// Whether the text has lost characters, or never had the right ones.
-    pub fn is_mojibake(self, text: &str) -> bool {
-        self.lost && mojibake::is_likely(text)
+    pub fn mojibake(self, text: &str) -> Option<Rule> {
+        if !self.lost {
+            return None;
+        }
+        let certain = mojibake::is_certain(text);
+        (certain || mojibake::is_possible(text)).then_some(Rule::Mojibake { certain })
     }
 }
 

@@ -18,10 +18,6 @@ use super::{
 
 /// Most rows of a sheet, which is the format's own limit.
 const SHEET_ROWS_MAX: usize = 1 << 20;
-/// Most rows that all merged regions of a sheet may cover: each row in several
-/// columns.
-const MERGED_MAX: usize = 16 * SHEET_ROWS_MAX;
-
 /// A column of each row, both from 0.
 pub(super) type Marks = BTreeMap<u32, u32>;
 
@@ -69,24 +65,69 @@ pub(super) fn without_results_in(
     Ok(found)
 }
 
-/// Rows in the lower part of merged regions that begin below the header, which is
-/// the row `header_line`, from 1.
-pub(super) fn merged(regions: &[Dimensions], header_line: u32) -> Result<Marks, Fault> {
-    let (mut found, mut covered) = (Marks::new(), 0);
-    for region in regions.iter().filter(|region| region.start.0 >= header_line) {
-        let (below, column) = (region.start.0.saturating_add(1), region.start.1);
-        covered += region.end.0.saturating_sub(region.start.0) as usize;
-        if covered > MERGED_MAX {
-            return Err(Fault::TooLarge);
-        }
-        if column as usize >= COLUMNS_MAX {
-            continue;
-        }
-        for row in below..=region.end.0 {
-            add(&mut found, row, column)?;
-        }
+/// The columns of a sheet's merged regions that go down over several rows.
+#[derive(Debug, Default)]
+pub(super) struct Merges {
+    /// In the order of their first rows; the last comes first.
+    coming: Vec<Merge>,
+    /// Those that reach down to the row that is looked at, with what their first
+    /// cell says.
+    active: Vec<(Merge, String)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Merge {
+    first: u32,
+    last: u32,
+    column: usize,
+}
+
+impl Merges {
+    /// Of the regions that begin below the header, which is the row `header_line`,
+    /// from 1.
+    pub(super) fn new(regions: &[Dimensions], header_line: u32) -> Self {
+        let below = regions.iter().filter(|region| region.start.0 >= header_line);
+        let mut coming: Vec<Merge> = below
+            .map(|region| Merge {
+                first: region.start.0,
+                last: region.end.0,
+                column: region.start.1 as usize,
+            })
+            .filter(|merge| merge.last > merge.first && merge.column < COLUMNS_MAX)
+            .collect();
+        coming.sort_by_key(|merge| std::cmp::Reverse((merge.first, merge.column)));
+        Self { coming, active: Vec::new() }
     }
-    Ok(found)
+
+    /// Looks at the next row that has cells, and puts what people see into those that
+    /// are merged with the ones above. Answers the first of them.
+    pub(super) fn fill(
+        &mut self,
+        row: u32,
+        cells: &mut Vec<String>,
+    ) -> Result<Option<usize>, Fault> {
+        self.active.retain(|(merge, _)| merge.last >= row);
+        let mut first = None;
+        for (Merge { column, .. }, text) in &self.active {
+            if cells.len() <= *column {
+                cells.resize_with(column + 1, String::new);
+            }
+            if cells[*column].is_empty() && !text.is_empty() {
+                cells[*column].push_str(text);
+                first = Some(first.map_or(*column, |first: usize| first.min(*column)));
+            }
+        }
+        while let Some(merge) = self.coming.pop_if(|merge| merge.first <= row) {
+            if merge.first == row && self.active.len() < COLUMNS_MAX {
+                let text = cells.get(merge.column).cloned().unwrap_or_default();
+                self.active.push((merge, text));
+            } else if merge.first == row {
+                // Regions do not overlap, so no row has more.
+                return Err(Fault::Damaged);
+            }
+        }
+        Ok(first)
+    }
 }
 
 fn add(found: &mut Marks, row: u32, column: u32) -> Result<(), Fault> {

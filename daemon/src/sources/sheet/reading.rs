@@ -27,7 +27,7 @@ use super::{
         texts::COLUMNS_MAX,
     },
     cell, inflate,
-    marks::{self, Marks},
+    marks::{self, Marks, Merges},
 };
 
 /// Most sheets of a workbook: a file of one sheet a day for years has as many.
@@ -140,7 +140,7 @@ impl Workbook {
                     }
                     if parts.merges {
                         let regions = workbook.merge_cells_by_sheet_name(name);
-                        rows.merged = marks::merged(&regions.unwrap_or_default(), header)?;
+                        rows.merges = Merges::new(&regions.unwrap_or_default(), header);
                     }
                 }
                 let mut cells = match workbook.worksheet_cells_reader(name) {
@@ -189,7 +189,7 @@ impl Workbook {
             Workbook::Xls(workbook) => {
                 if let Some(header) = header {
                     let regions = workbook.merge_cells_by_sheet_name(name);
-                    rows.merged = marks::merged(&regions.unwrap_or_default(), header)?;
+                    rows.merges = Merges::new(&regions.unwrap_or_default(), header);
                 }
                 let range = workbook.worksheet_range(name).map_err(|_| Fault::Damaged)?;
                 whole(&range, &Marks::new(), rows)?;
@@ -274,8 +274,8 @@ struct Rows<'a> {
     damaged: bool,
     /// or in the next.
     next_damaged: bool,
-    /// Rows with a cell that is merged with those above.
-    merged: Marks,
+    /// What is merged with cells above.
+    merges: Merges,
     batch: SheetRows,
 }
 
@@ -291,7 +291,7 @@ impl<'a> Rows<'a> {
             too_wide: false,
             damaged: false,
             next_damaged: false,
-            merged: Marks::new(),
+            merges: Merges::default(),
             batch: SheetRows::default(),
         }
     }
@@ -364,21 +364,21 @@ impl<'a> Rows<'a> {
         self.next_damaged = true;
     }
 
-    /// Why the row that cells are being added to is none; `column` is the first one,
-    /// from 1, whose formula failed.
-    fn trouble(&self, row: u32, error: Option<usize>) -> Option<Trouble> {
+    /// Why the row that cells are being added to is none; `error` is the first column
+    /// whose formula failed, `merged` the first that is merged with the one above, both
+    /// from 1.
+    fn trouble(&self, error: Option<usize>, merged: Option<usize>) -> Option<Trouble> {
         // Columns are fewer than 16 bits count.
         let counted = |column: usize| u16::try_from(column).unwrap_or(u16::MAX);
-        let merged = || self.merged.get(&row).map(|column| *column as usize + 1);
-        match error {
+        match (error, merged) {
             _ if self.damaged => Some(Trouble::DamagedCell),
-            Some(column) => Some(Trouble::ErrorCell(counted(column))),
-            None => merged().map(|column| Trouble::MergedCell(counted(column))),
+            (Some(column), _) => Some(Trouble::ErrorCell(counted(column))),
+            (None, column) => column.map(|column| Trouble::MergedCell(counted(column))),
         }
     }
 
     fn end_row(&mut self) -> Result<(), Stop> {
-        let filled = std::mem::take(&mut self.filled);
+        let mut filled = std::mem::take(&mut self.filled);
         let (error, too_wide) = (self.error.take(), std::mem::take(&mut self.too_wide));
         if let Some(row) = self.row.take()
             && (filled > 0 || too_wide)
@@ -388,7 +388,12 @@ impl<'a> Rows<'a> {
                 let many = std::iter::repeat_n("", COLUMNS_MAX + 1);
                 self.batch.push(line, None, many);
             } else {
-                let trouble = self.trouble(row, error);
+                let merged = self.merges.fill(row, &mut self.cells)?.map(|column| column + 1);
+                let trouble = self.trouble(error, merged);
+                if merged.is_some() {
+                    let last = self.cells.iter().rposition(|cell| !cell.is_empty());
+                    filled = last.map_or(0, |last| last + 1);
+                }
                 self.batch.push(line, trouble, self.cells[..filled].iter().map(String::as_str));
             }
             self.left -= 1;

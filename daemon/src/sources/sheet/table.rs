@@ -102,9 +102,11 @@ fn choose(
         }
         match header_of(&sheet.rows, options.ignored, schema) {
             Ok(_) if !seen => left_out.push(LeftOut {
-                zh: format!("工作表“{shown}”是隐藏的，未读取；如需读取请用 --sheet 指定"),
+                zh: format!(
+                    "工作表“{shown}”是隐藏的，未读取；请在 Excel 或 WPS 中取消隐藏或删除它，保存后重新交付"
+                ),
                 en: format!(
-                    "sheet '{shown}' is hidden and was not read: name it with --sheet if it is wanted"
+                    "sheet '{shown}' is hidden and was not read: show it or delete it, save the workbook and deliver it again"
                 ),
                 doubtful: true,
             }),
@@ -201,7 +203,8 @@ fn header_of(
         row.cells.iter().map(|cell| cell.trim().to_owned()).collect()
     };
     let mut best: Option<Found> = None;
-    let mut nearest: Option<(usize, &FrontRow)> = None;
+    // By fields that it names; of several that name none, a title has fewer cells.
+    let mut nearest: Option<((usize, usize), &FrontRow)> = None;
     for row in rows {
         let labels = labels_of(row);
         match Mapping::try_new(&labels, schema, ignored) {
@@ -215,14 +218,15 @@ fn header_of(
             // table's.
             Err(_) if best.is_some() => break,
             Err(known) => {
-                if nearest.is_none_or(|(most, _)| known > most) {
-                    nearest = Some((known, row));
+                let filled = labels.iter().filter(|label| !label.is_empty()).count();
+                if nearest.is_none_or(|(most, _)| (known, filled) > most) {
+                    nearest = Some(((known, filled), row));
                 }
             }
         }
     }
     best.ok_or_else(|| {
-        let (known, row) = nearest?;
+        let ((known, _), row) = nearest?;
         let mut problem = Mapping::new(&labels_of(row), schema, ignored).err()?;
         let (line, tried) = (row.line, rows.len());
         problem.looked = Some((

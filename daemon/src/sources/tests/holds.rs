@@ -295,6 +295,27 @@ fn codes_that_repeat_do_not_hide_a_doubtful_first_load() {
 }
 
 #[test]
+fn rows_that_came_through_a_wrong_encoding_wait() {
+    let world = World::new();
+    let rows = |garbled: u64, sound: u64| -> String {
+        let row = |number: u64| {
+            // 有限公司 and 企业, as they come back.
+            let name = ["鏈夐檺鍏\u{e100}徃", "ÆóÒµ", "锟斤拷", "????", "甲市\u{fffd}司"]
+                [number as usize % 5];
+            format!("c{number:07},{},,", if number < garbled { name } else { "郑州有限公司" })
+        };
+        csv((0..garbled + sound).map(row))
+    };
+    assert_eq!(rule(&world, &rows(3, 3), false), None);
+    assert_eq!(rule(&world, &rows(2, 0), false), None);
+    assert_eq!(rule(&world, &rows(4, 3), false), Some("garbled"));
+    assert_eq!(rule(&world, &rows(5, 0), true), Some("garbled"));
+    // Characters that an office made for a place are no such sign.
+    let private = csv((0..9).map(|number| format!("p{number:07},\u{e815}河镇,,")));
+    assert_eq!(rule(&world, &private, false), None);
+}
+
+#[test]
 fn all_rules_that_apply_are_said_with_samples_and_the_worst_first() {
     let world = with(0..100);
     let short = "code,name\n".to_owned()

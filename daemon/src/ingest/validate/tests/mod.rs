@@ -378,7 +378,7 @@ fn every_rule_says_something_in_both_languages() {
         Rule::Scientific,
         Rule::UsccRounded,
         Rule::CodeRounded,
-        Rule::Mojibake,
+        Rule::Mojibake { certain: true },
         Rule::ScaleMax { max: 3 },
         Rule::KeyTooLong,
         Rule::RecordTooLong,
