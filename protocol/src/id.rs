@@ -18,10 +18,14 @@ pub const FEDERATION_DATASET: &str = "_federation";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Empty, too long, or with a character outside `[a-z0-9-]`.
-    #[error("'{0}' is not a name: 1 to 63 characters of a-z, 0-9 and '-'")]
+    #[error(
+        "“{0}”不是名称：须为 1 至 63 个 a-z、0-9 或 '-' / '{0}' is not a name: 1 to 63 characters of a-z, 0-9 and '-'"
+    )]
     Name(String),
     /// Not `dataset/origin` or `dataset/origin/audience`.
-    #[error("'{0}' is not a partition: write dataset/origin, or dataset/origin/audience")]
+    #[error(
+        "“{0}”不是分区，须写成 数据集/来源 / '{0}' is not a partition: write dataset/origin, or dataset/origin/audience"
+    )]
     Partition(String),
 }
 

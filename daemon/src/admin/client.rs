@@ -94,7 +94,10 @@ fn connect(socket: &Path) -> anyhow::Result<Option<UnixStream>> {
             Ok(None)
         }
         Err(error) => Err(error)
-            .with_context(|| format!("open {} (only its owner and root may)", socket.display())),
+            .with_context(|| format!(
+                "无法打开 {0}：请用 sudo 执行，或用运行 creditsync 的用户执行 / open {0}: only its owner and root may",
+                socket.display()
+            )),
     }
 }
 

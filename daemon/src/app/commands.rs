@@ -198,7 +198,10 @@ impl Node {
         }
         let known: Vec<&str> =
             registry.datasets().map(|schema| schema.dataset().as_str()).collect();
-        bail!("there is no dataset '{dataset}'; the catalogue has: {}", known.join(", "))
+        let known = known.join(", ");
+        bail!(
+            "没有数据集“{dataset}”，现有：{known} / there is no dataset '{dataset}'; the catalogue has: {known}"
+        )
     }
 
     fn dataset_list(&self) -> anyhow::Result<Answer> {

@@ -69,7 +69,10 @@ fn partitions_of(node: &Node, target: &str) -> anyhow::Result<(DatasetId, Vec<Pa
     let partition = node.parse_partition(target)?;
     node.schema(&partition.dataset)?;
     node.store.head(&partition).with_context(|| {
-        format!("there is no partition '{target}' here; 'creditsync status' lists those there are")
+        format!(
+            "本节点没有分区“{target}”，'creditsync status' 列出现有分区 / there is no partition '{target}' here; 'creditsync status' \
+             lists those there are"
+        )
     })?;
     Ok((partition.dataset.clone(), vec![partition]))
 }

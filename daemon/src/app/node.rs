@@ -82,7 +82,8 @@ pub fn load_config(dir: &NodeDir) -> anyhow::Result<NodeConfig> {
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(
-            "{} is no node: there is no creditsync.toml. Make a hub with 'creditsync init', or join \
+            "{0} 不是节点目录（没有 creditsync.toml）：市级用 'creditsync init' 创建，县级用 'creditsync join TOKEN' 加入，\
+             目录用 --dir 指定 / {0} is no node: there is no creditsync.toml. Make a hub with 'creditsync init', or join \
              one with 'creditsync join TOKEN'; --dir says where",
             dir.path().display()
         ),

@@ -12,7 +12,10 @@ use crate::sync;
 pub(super) fn repair(node: &Node, text: &str) -> anyhow::Result<Json> {
     let partition = node.parse_partition(text)?;
     let head = node.store.head(&partition).with_context(|| {
-        format!("there is no partition '{text}' here; 'creditsync status' lists those there are")
+        format!(
+            "本节点没有分区“{text}”，'creditsync status' 列出现有分区 / there is no partition '{text}' here; 'creditsync status' \
+             lists those there are"
+        )
     })?;
     let found = damage(node, &partition);
     if found.is_empty() {

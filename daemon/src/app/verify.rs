@@ -22,7 +22,7 @@ pub(super) fn verify(node: &Node, only: Option<&str>, deep: bool) -> anyhow::Res
         heads.retain(|known, _| *known == partition);
         anyhow::ensure!(
             !heads.is_empty(),
-            "there is no partition '{only}' here; 'creditsync status' lists those there are"
+            "本节点没有分区“{only}”，'creditsync status' 列出现有分区 / there is no partition '{only}' here; 'creditsync status' lists those there are"
         );
     }
     let mut all_well = true;

@@ -15,6 +15,19 @@ use super::{
 };
 use crate::store::StoreError;
 
+/// What an error says, in Chinese and in English, where each of its lines has both
+/// with ` / ` between them; a line that has one stands in both.
+pub fn languages(error: &dyn std::fmt::Display) -> [String; 2] {
+    let (mut zh, mut en) = (Vec::new(), Vec::new());
+    let text = error.to_string();
+    for line in text.lines() {
+        let (in_chinese, in_english) = line.split_once(" / ").unwrap_or((line, line));
+        zh.push(in_chinese.trim_end());
+        en.push(in_english.trim_start());
+    }
+    [zh.join("\n"), en.join("\n")]
+}
+
 /// Something that is to be imported.
 #[derive(Debug, Clone)]
 pub struct ImportRequest {
@@ -234,4 +247,17 @@ pub enum DeliveryError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn languages_are_taken_apart_line_by_line() {
+        let both = "a.csv: 不对 / a.csv: wrong\n  第 1 列 / column 1\nboth";
+        let [zh, en] = languages(&both);
+        assert_eq!(zh, "a.csv: 不对\n  第 1 列\nboth");
+        assert_eq!(en, "a.csv: wrong\ncolumn 1\nboth");
+    }
 }

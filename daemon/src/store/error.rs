@@ -56,7 +56,8 @@ pub enum StoreError {
     },
     /// Too little room on the disk.
     #[error(
-        "the disk is nearly full: {free_mb} MiB are free at {path} and {needed_mb} MiB are needed. \
+        "磁盘空间不足：{path} 只剩 {free_mb} MiB，需要 {needed_mb} MiB；没有写入任何内容，请清理磁盘后重试 / \
+         the disk is nearly full: {free_mb} MiB are free at {path} and {needed_mb} MiB are needed. \
          Nothing was written; make room and try again"
     )]
     DiskFull {

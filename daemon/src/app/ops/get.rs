@@ -28,7 +28,10 @@ impl Node {
             }
         }
         if records.is_empty() {
-            bail!("no origin has a record of {dataset} with the key {}", texts.join(" "));
+            let key = texts.join(" ");
+            bail!(
+                "{dataset} 中没有主键为 {key} 的记录 / no origin has a record of {dataset} with the key {key}"
+            );
         }
         Ok((Json::Array(records), false))
     }
@@ -37,11 +40,16 @@ impl Node {
 /// The key that these texts make, one a key field.
 pub(super) fn key_of(schema: &Schema, texts: &[String]) -> anyhow::Result<Vec<u8>> {
     let dataset = schema.dataset();
-    let names: Vec<&str> =
-        schema.key().iter().map(|&index| schema.fields()[index].name.as_str()).collect();
+    let fields = schema.key().iter().map(|&index| &schema.fields()[index]);
+    let names: Vec<&str> = fields.clone().map(|field| field.name.as_str()).collect();
     let required = schema.key().iter().filter(|&&index| schema.fields()[index].required).count();
     if texts.len() > names.len() || texts.len() < required {
-        bail!("{dataset} has {} key fields: {}", names.len(), names.join(", "));
+        let titles: Vec<&str> = fields.map(|field| field.title_zh.as_str()).collect();
+        let (count, titles, names) = (names.len(), titles.join("、"), names.join(", "));
+        bail!(
+            "{dataset} 的主键有 {count} 项：{titles}，请依次写出，以空格分隔 / {dataset} has {count} key fields: {names}; \
+             write them in this order, with blanks between"
+        );
     }
     if dataset.is_system() {
         let mut values: Vec<Value> = texts.iter().map(|text| Value::text(text.as_str())).collect();
@@ -49,5 +57,8 @@ pub(super) fn key_of(schema: &Schema, texts: &[String]) -> anyhow::Result<Vec<u8
         return Ok(encode_key(&values)?);
     }
     validate::key_of(schema, texts.iter().map(String::as_str))
-        .with_context(|| format!("'{}' cannot be a key of {dataset}", texts.join(" ")))
+        .with_context(|| {
+            let key = texts.join(" ");
+            format!("“{key}”不可能是 {dataset} 的主键，请检查 / '{key}' cannot be a key of {dataset}: check it")
+        })
 }

@@ -172,13 +172,13 @@ pub fn for_people(report: &ImportReport, about: &About<'_>) -> String {
     text
 }
 
-/// The report of a delivery that could not be read.
-pub fn failure_for_people(error: &str, about: &About<'_>) -> String {
+/// The report of a delivery that could not be read; `error` says why, in Chinese and
+/// English.
+pub fn failure_for_people(error: &[String; 2], about: &About<'_>) -> String {
     let About { file, dataset, at, full, .. } = *about;
-    // It says everything in both languages, line by line.
-    let error = error.replace('\n', "\r\n");
+    let [zh, en] = error.each_ref().map(|text| text.replace('\n', "\r\n"));
     format!(
-        "{}\r\n结果：没有导入任何内容。请按下面的原因改正后重新交付。\r\n\r\n{error}\r\n\r\n{}\r\nResult: nothing was imported. Mend what is said above and deliver it again.\r\n",
+        "{}\r\n结果：没有导入任何内容。请按下面的原因改正后重新交付。\r\n{zh}\r\n\r\n{}\r\nResult: nothing was imported. Mend what is said here and deliver it again.\r\n{en}\r\n",
         head_zh(file, dataset, full, at),
         head_en(file, dataset, full, at),
     )

@@ -55,7 +55,7 @@ impl Separator {
     /// For people.
     pub fn name(self) -> String {
         match self.0 {
-            '\t' => "制表符 / tab".to_owned(),
+            '\t' => "制表符(tab)".to_owned(),
             '\x01' => "\\x01".to_owned(),
             character => character.to_string(),
         }

@@ -14,6 +14,7 @@ use crate::ingest::{
         text::{About, failure_for_people, for_people},
     },
     stamp,
+    words::languages,
 };
 
 /// What became of a file.
@@ -44,7 +45,7 @@ impl Ended {
         let (text, mut document) = match self {
             Ended::Read { report, .. } => (for_people(report, &about), json!(report)),
             Ended::Failed { error } => {
-                (failure_for_people(error, &about), json!({ "error": error }))
+                (failure_for_people(&languages(error), &about), json!({ "error": error }))
             }
         };
         document["outcome"] = json!(self.outcome());

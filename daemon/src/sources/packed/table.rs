@@ -17,6 +17,7 @@ use crate::{
         map::Mapping,
         rows::{Place, Row},
         source::{LeftOut, Rows, SourceError, Summary, Table},
+        words::languages,
     },
     sources::{child::Program, error::Told},
 };
@@ -58,9 +59,10 @@ pub fn open(
             }
             Err(error) => {
                 let name = &entry.name;
+                let [zh, en] = languages(&error);
                 table.left_out.push(LeftOut {
-                    zh: format!("压缩包内的“{name}”未读取：{error}"),
-                    en: format!("'{name}' in the archive was not read: {error}"),
+                    zh: format!("压缩包内的“{name}”未读取：{zh}"),
+                    en: format!("'{name}' in the archive was not read: {en}"),
                     doubtful: may_be_data(name, bytes),
                 });
                 refused.get_or_insert(error);

@@ -19,6 +19,7 @@ use crate::ingest::{
     rows::Place,
     source::{LeftOut, Rows, SourceError, Summary, Table},
     validate::without_ids,
+    words::languages,
 };
 
 /// What somebody said about a workbook.
@@ -92,9 +93,10 @@ fn choose(
         let seen = wanted.is_some() || !sheet.hidden;
         if let Some(fault) = &sheet.fault {
             if seen {
+                let [zh, en] = languages(fault);
                 left_out.push(LeftOut {
-                    zh: format!("工作表“{shown}”未读取：{fault}"),
-                    en: format!("sheet '{shown}' was not read: {fault}"),
+                    zh: format!("工作表“{shown}”未读取：{zh}"),
+                    en: format!("sheet '{shown}' was not read: {en}"),
                     doubtful: true,
                 });
             }

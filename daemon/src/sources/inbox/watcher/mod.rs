@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use protocol::id::DatasetId;
+use protocol::{id::DatasetId, schema::Schema};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -112,8 +112,8 @@ impl Watcher {
     pub(in crate::sources) fn pass(&mut self, now: Instant, wall: SystemTime) {
         let time = Now { now, wall };
         let first = self.strays.begin();
-        let datasets: Vec<DatasetId> = match self.inbox.membership.current() {
-            Ok(registry) => registry.datasets().map(|schema| schema.dataset().clone()).collect(),
+        let (datasets, titles) = match self.inbox.membership.current() {
+            Ok(registry) => registry.datasets().map(named).unzip(),
             Err(error) => {
                 let dir = self.inbox.dir.clone();
                 let what = "the inbox waits: the catalogue cannot be read";
@@ -121,6 +121,7 @@ impl Watcher {
                 return;
             }
         };
+        let (datasets, titles): (Vec<DatasetId>, Vec<String>) = (datasets, titles);
         for dataset in &datasets {
             self.prepare(dataset);
         }
@@ -129,7 +130,7 @@ impl Watcher {
         }
         self.decided.look(&self.inbox.deliveries);
         self.put_changed_back(now);
-        self.tell_of_strays(&datasets);
+        self.tell_of_strays(&datasets, &titles.join("、"));
         // Before the files are looked at: what is told later belongs to a later
         // look.
         self.events.drain();
@@ -212,7 +213,7 @@ impl Watcher {
     }
 
     /// Files and folders in places where nobody takes them.
-    fn tell_of_strays(&mut self, datasets: &[DatasetId]) {
+    fn tell_of_strays(&mut self, datasets: &[DatasetId], list_zh: &str) {
         let Ok(entries) = entries(&self.inbox.dir) else {
             // Said when the folders were made.
             return;
@@ -230,12 +231,12 @@ impl Watcher {
                 &entry.path(),
                 if is_folder {
                     [
-                        format!("没有与该文件夹同名的数据集，其中的文件不会被读取；数据集有：{list}"),
-                        format!("no dataset has this folder's name, so its files are not read; the datasets are: {list}"),
+                        format!("没有与该文件夹同名的数据集，其中的文件不会被读取；数据集有：{list_zh}。请把文件移入对应数据集的文件夹，并删除该文件夹"),
+                        format!("no dataset has this folder's name, so its files are not read; the datasets are: {list}. Move its files into the folder of their dataset"),
                     ]
                 } else {
                     [
-                        format!("请把该文件放入数据集的文件夹：{list}"),
+                        format!("请把该文件放入数据集的文件夹：{list_zh}"),
                         format!("put the file into the folder of its dataset: {list}"),
                     ]
                 },
@@ -367,6 +368,14 @@ impl Watcher {
             self.files.insert(path, seen);
         }
     }
+}
+
+/// A dataset, and how people know it.
+fn named(schema: &Schema) -> (DatasetId, String) {
+    let dataset = schema.dataset().clone();
+    let title = &schema.raw().title_zh;
+    let named = format!("{dataset}（{title}）");
+    (dataset, named)
 }
 
 fn not_a_file() -> [String; 2] {

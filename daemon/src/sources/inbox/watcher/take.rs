@@ -23,7 +23,7 @@ use crate::{
         report::{ImportReport, Note},
         source::SourceError,
         spool::SpoolError,
-        words::DeliveryError,
+        words::{DeliveryError, languages},
     },
     sources::{
         error::FileError,
@@ -84,6 +84,7 @@ impl Watcher {
         };
         if seen.wait.is_some_and(|wait| wait.until > now) {
             self.strays.keep(&file.path);
+            self.strays.keep(folder_of(&file.path));
             return;
         }
         if let Some(ended) = seen.ended.take() {
@@ -131,9 +132,10 @@ impl Watcher {
                 self.settle(file, source.as_ref(), Ended::Failed { error }, time);
             }
             Fault::Access => {
+                let [zh, en] = languages(&error);
                 let why = [
-                    format!("暂时无法读取该文件：{error}"),
-                    format!("the file cannot be read for now: {error}"),
+                    format!("暂时无法读取该文件：{zh}"),
+                    format!("the file cannot be read for now: {en}"),
                 ];
                 self.strays.tell(&file.path, why);
                 self.wait_with(file, None, now);
@@ -241,15 +243,17 @@ impl Watcher {
             }
             Err(error) => {
                 if is_refused(&error) {
+                    let name = name_of(file);
                     let why = [
                         format!(
-                            "该文件已处理，但无法移走：creditsync 没有写入其所在文件夹的权限（{error}）"
+                            "其中的“{name}”已处理，但无法移走：creditsync 没有写入该文件夹的权限（{error}），请修改权限"
                         ),
                         format!(
-                            "the file was dealt with and cannot be moved: creditsync may not write to its folder ({error})"
+                            "'{name}' in it was dealt with and cannot be moved: creditsync may not write to this folder ({error}); change its permissions"
                         ),
                     ];
-                    self.strays.tell(&file.path, why);
+                    // Beside the folder: nothing can be written into it.
+                    self.strays.tell(folder_of(&file.path), why);
                 } else {
                     let what = "a file of the inbox was dealt with and cannot be moved";
                     self.strays.warn_once(&file.path, what, Some(&error));
@@ -295,12 +299,17 @@ impl Watcher {
 }
 
 fn waits_for(error: &ImportError) -> [String; 2] {
+    let [zh, en] = languages(error);
     [
-        format!("该文件在等待，其后的同一数据集文件也在等待；原因消除后自动处理。原因：{error}"),
+        format!("该文件在等待，其后的同一数据集文件也在等待；原因消除后自动处理。原因：{zh}"),
         format!(
-            "the file waits, and those of its dataset behind it; it is taken by itself once the reason is gone: {error}"
+            "the file waits, and those of its dataset behind it; it is taken by itself once the reason is gone: {en}"
         ),
     ]
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
 }
 
 fn remove_if_there(path: &Path) {
