@@ -18,7 +18,7 @@ use rustix::process::{getegid, geteuid, getgroups};
 use super::{dir::NodeDir, node::Node};
 use crate::sources::{
     Reading,
-    inbox::{Access, Inbox},
+    inbox::{Access, Inbox, touched},
 };
 
 /// The system's groups, a line each: NAME:x:NUMBER:MEMBERS.
@@ -45,6 +45,7 @@ pub(super) fn of(node: &Node, dir: &NodeDir) -> anyhow::Result<Inbox> {
         membership: node.membership.clone(),
         stable: Duration::from_secs(settings.stable_s),
         incomplete: Duration::from_secs(settings.incomplete_wait_s),
+        touched,
         access: Access { group },
         readings,
     })

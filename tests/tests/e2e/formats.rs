@@ -342,9 +342,9 @@ fn a_bad_cell_costs_its_row_and_names_the_row_of_the_sheet() {
     assert_eq!((&report["inserted"], &report["rejected"]), (&1.into(), &2.into()), "{report:#}");
     let rejects = fs::read_to_string(report["rejects_file"].as_str().unwrap()).unwrap();
     for words in [
-        "'企业' row 4: the formula in column 5",
+        "'企业' row 4: '注册资金': the formula in column E",
         "'企业' row 5: ",
-        "column 13",
+        "column M",
         // As it was in its cell, with commas, quotes and a line end.
         ",#N/A,\"演示数据，\"\"非真实\"\"企业, 第1行\n软件开发\",示例省,",
     ] {

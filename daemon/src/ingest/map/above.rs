@@ -1,34 +1,65 @@
-//! What stands above a header: titles, dates, remarks, and sometimes the unit of
-//! all amounts below.
+//! What stands above a header: titles, dates, remarks, the unit of all amounts below,
+//! and sometimes rows, when somebody has sorted the table with its header.
 //!
-//! Used by readers that looked for a header. They are no rows, and people are told
-//! that they were passed over. Invariant: a unit of money that no label repeats is
-//! doubtful, for who overlooks it stores ten thousand times the amount.
+//! Used by readers that looked for a header. What is above one is not read, and
+//! people are told. Invariants: a line that may be a row, and a unit of money that no
+//! label repeats, are doubtful: overlooked, the one is deleted by a full file, and the
+//! other makes an amount ten thousand times as large. No line is quoted, for a row has
+//! personal values.
 
-use protocol::text::visible_within;
+use protocol::uscc::{self, Quality};
 
-use super::super::{source::LeftOut, validate::shown};
+use super::super::source::LeftOut;
 
-/// Lines that a note quotes.
-const LINES_SHOWN: usize = 3;
-/// Characters of each.
-const LINE_CHARS_SHOWN: usize = 40;
+/// Line numbers that are named.
+const LINES_SHOWN: usize = 5;
 /// Units of money, longer ones before those that end them.
 const UNITS: [&str; 7] = ["百万元", "千万元", "万美元", "亿元", "万元", "千元", "元"];
 
+/// A line above a header, split as the header is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Above {
+    /// The line or row, from 1.
+    pub line: u64,
+    /// Its texts.
+    pub cells: Vec<String>,
+}
+
+impl Above {
+    /// Whether it may be a row: it is nearly as wide as the header, or has a credit
+    /// code.
+    fn may_be_row(&self, labels: &[String]) -> bool {
+        let filled = |texts: &[String]| texts.iter().filter(|text| !text.trim().is_empty()).count();
+        let (own, all) = (filled(&self.cells), filled(labels));
+        let is_code = |text: &String| matches!(uscc::judge(text.trim()), Ok(Quality::Valid));
+        own > 2 && own * 3 > all * 2 || own > 1 && self.cells.iter().any(is_code)
+    }
+}
+
 /// What to say of the lines above a header with these labels.
-pub fn passed_over(lines: &[String], labels: &[String]) -> Option<LeftOut> {
-    if lines.is_empty() {
+pub fn passed_over(above: &[Above], labels: &[String]) -> Option<LeftOut> {
+    let numbers = |lines: &[&Above]| {
+        let more = if lines.len() > LINES_SHOWN { "…" } else { "" };
+        let lines = lines.iter().take(LINES_SHOWN).map(|above| above.line.to_string());
+        lines.collect::<Vec<_>>().join(", ") + more
+    };
+    let all = numbers(&above.iter().collect::<Vec<_>>());
+    let rows: Vec<&Above> = above.iter().filter(|above| above.may_be_row(labels)).collect();
+    if above.is_empty() {
         return None;
     }
-    let count = lines.len();
-    let quoted = |line: &String| visible_within(&shown(line.trim()), LINE_CHARS_SHOWN).into_owned();
-    let quoted: Vec<String> = lines.iter().take(LINES_SHOWN).map(quoted).collect();
-    let more = if count > LINES_SHOWN { "…" } else { "" };
-    let mut zh = format!("表头上方的 {count} 行不是数据，未读取：“{}”{more}", quoted.join("”“"));
-    let mut en =
-        format!("{count} lines above the header are no rows: '{}'{more}", quoted.join("', '"));
-    let unit = lines.iter().find_map(|line| unit_of(line));
+    let mut zh = format!("表头上方的行（第 {all} 行）不是数据，未读取");
+    let mut en = format!("what stands above the header (line {all}) was not read");
+    if !rows.is_empty() {
+        let rows = numbers(&rows);
+        zh.push_str(&format!(
+            "；但第 {rows} 行看起来是数据（例如排序时表头被排到了中间），请把表头放在第一行后重新交付"
+        ));
+        en.push_str(&format!(
+            "; but line {rows} looks like data (a table may have been sorted with its header): put the header into the first line and deliver it again"
+        ));
+    }
+    let unit = above.iter().find_map(|above| unit_of(&above.cells.concat()));
     let has_unit =
         |label: &String, unit| UNITS.into_iter().find(|one| label.contains(one)) == Some(unit);
     let unit = unit.filter(|unit| !labels.iter().any(|label| has_unit(label, unit)));
@@ -37,10 +68,10 @@ pub fn passed_over(lines: &[String], labels: &[String]) -> Option<LeftOut> {
             "；其中写明单位为“{unit}”，而列名中没有这个单位，金额已按原数值读取；请核对是否需要换算"
         ));
         en.push_str(&format!(
-            "; they name the unit '{unit}', which no label has, and amounts were read as they stand: check whether they have to be converted"
+            "; it names the unit '{unit}', which no label has, and amounts were read as they stand: check whether they have to be converted"
         ));
     }
-    Some(LeftOut { zh, en, doubtful: unit.is_some() })
+    Some(LeftOut { zh, en, doubtful: unit.is_some() || !rows.is_empty() })
 }
 
 /// The unit of money that a line such as 单位：万元 names; 单位：某局 names an office.
@@ -55,10 +86,12 @@ fn unit_of(line: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
+    fn texts(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
     #[test]
     fn a_unit_that_no_label_has_is_doubtful() {
-        let texts =
-            |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let labels = texts(&["企业名称", "罚款金额(万元)"]);
         for (line, doubtful) in [
             ("2024 年行政处罚汇总表", false),
@@ -68,10 +101,28 @@ mod tests {
             ("（单位：亿元）", true),
             ("金额单位为千元", true),
         ] {
-            let said = passed_over(&texts(&["汇总表", line]), &labels).unwrap();
+            let above = [(1, "汇总表"), (3, line)];
+            let above = above.map(|(line, text)| Above { line, cells: texts(&[text]) });
+            let said = passed_over(&above, &labels).unwrap();
             assert_eq!(said.doubtful, doubtful, "{line}: {}", said.zh);
-            assert!(said.zh.contains(line) && said.en.contains(line), "{}", said.zh);
+            assert!(said.zh.contains("第 1, 3 行") && said.en.contains("line 1, 3"), "{}", said.zh);
         }
         assert_eq!(passed_over(&[], &labels), None);
+    }
+
+    #[test]
+    fn a_line_that_may_be_a_row_is_doubtful_and_not_quoted() {
+        let labels = texts(&["名称", "代码", "日期", "备注"]);
+        for (cells, doubtful) in [
+            (&["甲", "1", "2024-01-01", ""][..], true),
+            (&["甲", "91410000170001401E", "", ""], false),
+            (&["甲", "91410000170001401D", "", ""], true),
+            (&["填表单位：某局", "", "", "2024 年"], false),
+            (&["名单", "", "", ""], false),
+        ] {
+            let said = passed_over(&[Above { line: 2, cells: texts(cells) }], &labels).unwrap();
+            assert_eq!(said.doubtful, doubtful, "{cells:?}: {}", said.zh);
+            assert!(!said.zh.contains('甲') && !said.en.contains('甲'), "{}", said.zh);
+        }
     }
 }

@@ -116,7 +116,7 @@ impl FieldRules {
         if !self.values.is_empty() && !self.values.contains(value.canonical_text().as_ref()) {
             issue(unless_strict, Rule::Values { listed: self.listed.clone() });
         }
-        if self.kind == FieldType::Text
+        if matches!(self.kind, FieldType::Text | FieldType::Code)
             && !self.personal
             && let Some(id) = citizen_id(text.as_bytes(), 0)
         {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use protocol::text::{visible, visible_within};
 
-use super::{citizen_id::citizen_id, rule::Rule};
+use super::{citizen_id::citizen_id, rule::Rule, text::fold};
 
 /// Longest value shown in an issue, in characters: enough to find it, too
 /// little to copy a register's contents into a report.
@@ -72,7 +72,10 @@ pub fn without_ids(text: &str) -> String {
         rest = &rest[id.end..];
     }
     out.push_str(rest);
-    out
+    // In full-width digits, or with blanks and marks among them.
+    let is_between = |c: char| c.is_whitespace() || matches!(c, '-' | '.' | '·' | '\'' | '_');
+    let bare: String = fold(&out).chars().filter(|c| !is_between(*c)).collect();
+    if citizen_id(bare.as_bytes(), 0).is_some() { mask(&out) } else { out }
 }
 
 /// A value that is not personal, shortened, with citizen ids masked.

@@ -61,6 +61,11 @@ impl Decoder {
             {
                 Err(RowProblem::Implausible { encoding: encoding.name() })
             }
+            // A row of another file, most likely.
+            (Charset::Utf8, Some(_)) if !self.named && gb18030::is_likelier_than_utf8(body) => {
+                let fields = self.rewritten(body, spans, true, scratch).map_err(no_text)?;
+                Ok((fields, Some(RowNote::OtherEncoding)))
+            }
             (Charset::Utf8 | Charset::Transcoded(_), Some(text)) if as_is => {
                 Ok((Fields::new(text, spans), None))
             }

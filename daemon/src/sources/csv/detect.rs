@@ -14,6 +14,7 @@ use encoding_rs::{
 use super::{
     decode::as_utf8,
     encoding::{Charset, Encoding},
+    gb18030,
     input::{Bytes, TRANSCODED_CHUNK, read_full, read_some},
     plausible::Wide,
 };
@@ -78,6 +79,9 @@ pub fn starts_as_utf8(bytes: &mut dyn Bytes) -> bool {
     let mut front = vec![0; QUICK_BYTES];
     let Ok(length) = read_full(bytes, &mut front) else { return false };
     let front = &front[..length];
+    if gb18030::is_likelier_than_utf8(front) {
+        return false;
+    }
     let valid = encoding_rs::Encoding::utf8_valid_up_to(front);
     // The last character may be cut.
     !front.starts_with(b"\xff\xfe") && front.len() - valid < 4 && unmarked_utf16(front).is_none()
@@ -89,11 +93,15 @@ fn detect_bytes(source: &mut dyn Bytes, chunk: usize) -> io::Result<Detected> {
     source.seek(SeekFrom::Start(0))?;
     let mut buf = vec![0; chunk];
     let (mut held, mut offset) = (0, 0);
-    let mut first_wide = None;
+    let (mut first_wide, mut hanzi) = (None, false);
     loop {
         let count = read_some(source, &mut buf[held..])?;
         if count == 0 && held == 0 {
-            return Ok(Detected::Charset(Charset::Utf8, 0));
+            if hanzi || first_wide.is_none() {
+                return Ok(Detected::Charset(Charset::Utf8, 0));
+            }
+            // Nothing but letters of two bytes, which may be hanzi of GBK.
+            break;
         }
         let data = &buf[..held + count];
         if first_wide.is_none() {
@@ -102,6 +110,8 @@ fn detect_bytes(source: &mut dyn Bytes, chunk: usize) -> io::Result<Detected> {
         let valid = encoding_rs::Encoding::utf8_valid_up_to(data);
         let broken = std::str::from_utf8(&data[valid..])
             .is_err_and(|error| error.valid_up_to() > 0 || error.error_len().is_some());
+        // The first byte of three or four, as every hanzi has.
+        hanzi |= data[..valid].iter().any(|byte| *byte >= 0xe0);
         // What is held at the end is a character that was cut off.
         if broken || count == 0 {
             break;
@@ -124,29 +134,29 @@ fn detect_bytes(source: &mut dyn Bytes, chunk: usize) -> io::Result<Detected> {
 /// line of UTF-8 passes as GB18030 by accident: so the first counts, not the
 /// second.
 fn judge(sample: &[u8]) -> Detected {
-    let (mut utf8, mut gb18030, mut wide) = (0u32, 0u32, 0u32);
+    let (mut utf8, mut gb, mut wide) = (0u32, 0u32, 0u32);
     let (mut text, mut others) = (String::new(), Vec::new());
     for line in sample.split(|&byte| byte == b'\n' || byte == b'\r') {
         if line.is_ascii() {
             continue;
         }
         wide += 1;
-        if as_utf8(line).is_some() {
+        if as_utf8(line).is_some() && !gb18030::is_likelier_than_utf8(line) {
             utf8 += 1;
             continue;
         }
         others.extend_from_slice(line);
         others.push(b'\n');
         if let Some(read) = GB18030.decode_without_bom_handling_and_without_replacement(line) {
-            gb18030 += 1;
+            gb += 1;
             text.push_str(&read);
         }
     }
-    if utf8 * 2 >= wide || utf8 > gb18030 {
+    if utf8 * 2 >= wide || utf8 > gb {
         return Detected::Charset(Charset::Utf8, 0);
     }
     // A cut sample, or some broken lines, are no reason to doubt.
-    let decodes = gb18030 * 2 >= wide - utf8 || wide - utf8 < BROKEN_LINES_MIN;
+    let decodes = gb * 2 >= wide - utf8 || wide - utf8 < BROKEN_LINES_MIN;
     if decodes && Wide::of(&text).is_plausible() {
         return Detected::Charset(Charset::Gb18030, 0);
     }

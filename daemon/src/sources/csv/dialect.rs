@@ -12,7 +12,10 @@ use super::{
     separator::Separator,
 };
 use crate::{
-    ingest::{map::Mapping, rows::Span},
+    ingest::{
+        map::{Above, Mapping},
+        rows::Span,
+    },
     sources::COLUMNS_MAX,
 };
 
@@ -50,7 +53,7 @@ pub(super) struct Dialect {
     pub labels: Vec<String>,
     pub mapping: Mapping,
     /// The lines above it that are not blank.
-    pub above: Vec<String>,
+    pub above: Vec<Above>,
 }
 
 /// Why no line is a header.
@@ -121,7 +124,11 @@ pub(super) fn find(
                             lone_cr,
                         };
                         let above = lines.iter().take_while(|above| above.end < line.start);
-                        let above = above.map(|above| front[above.clone()].to_owned()).collect();
+                        let above = above.map(|above| Above {
+                            line: newlines(&front[..above.start], true) + 1,
+                            cells: cells_of(&front[above.clone()], *separator),
+                        });
+                        let above = above.collect();
                         best = Some(Dialect { shape, labels: header.labels, mapping, above });
                     }
                 }
@@ -195,6 +202,12 @@ fn named_separator(line: &str) -> Option<Separator> {
     let separator = rest.next()?;
     let alone = rest.all(|more| more == separator || more == ',');
     (word.eq_ignore_ascii_case("sep=") && alone).then(|| Separator::named(separator))?
+}
+
+/// A line's texts, split without regard to quotes.
+fn cells_of(line: &str, separator: Separator) -> Vec<String> {
+    let cells = line.split(separator.character());
+    cells.map(|cell| cell.trim_matches(['"', ' ']).to_owned()).collect()
 }
 
 struct Header {

@@ -20,6 +20,27 @@ pub(super) fn is_plausible_row(body: &[u8]) -> bool {
     is_plausible(wide_of(body))
 }
 
+/// Whether bytes that are valid UTF-8 rather are GBK: all characters beyond ASCII
+/// have two bytes, which no hanzi has in UTF-8, and as GBK most of them are hanzi that
+/// everybody uses. 豫 in GBK is `ԥ` in UTF-8, while `é` in UTF-8 is 茅 in GBK.
+pub(super) fn is_likelier_than_utf8(bytes: &[u8]) -> bool {
+    // The first byte of three or four.
+    if bytes.is_ascii() || bytes.iter().any(|byte| *byte >= 0xe0) {
+        return false;
+    }
+    // What these two begin are the marks and the letters with accents that a text in
+    // UTF-8 has now and then: · × é.
+    let (marks, others) =
+        bytes.iter().filter(|byte| **byte >= 0xc2).fold((0, 0), |(marks, others), byte| {
+            if *byte < 0xc4 { (marks + 1, others) } else { (marks, others + 1) }
+        });
+    if marks > others {
+        return false;
+    }
+    let wide = wide_of(bytes);
+    wide.common * 2 >= wide.count() && wide.common + wide.usual + wide.marks == wide.count()
+}
+
 /// The same of a row that was decoded.
 pub(super) fn is_plausible_text(text: &str) -> bool {
     is_plausible(Wide::of(text))
@@ -66,6 +87,20 @@ fn wide_of(body: &[u8]) -> Wide {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_bytes_may_be_a_hanzi_or_a_letter() {
+        for text in ["豫A12341", "通一元", "女", "豫,元,专业"] {
+            let (bytes, _, _) = GB18030.encode(text);
+            assert!(std::str::from_utf8(&bytes).is_ok(), "{text}");
+            assert!(is_likelier_than_utf8(&bytes), "{text}");
+        }
+        for text in
+            ["Café", "Müller, Zürich", "Привет", "αβγ", "豫A", "·", "3×5°", "abc", "", "é企业"]
+        {
+            assert!(!is_likelier_than_utf8(text.as_bytes()), "{text}");
+        }
+    }
 
     #[test]
     fn the_table_agrees_with_the_characters() {

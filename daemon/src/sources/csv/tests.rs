@@ -321,6 +321,26 @@ fn a_row_of_another_encoding_is_no_chinese_text() {
 }
 
 #[test]
+fn hanzi_of_gbk_that_are_valid_utf8_are_hanzi() {
+    let gbk = |text: &str| GB18030.encode(text).0.into_owned();
+    // In a file of nothing else, in one with a header of hanzi, and in a row of UTF-8.
+    assert_eq!(read(&gbk("a,b\n1,豫A1\n2,通一元\n"), Encoding::Auto), ["2: 1|豫A1", "3: 2|通一元"]);
+    let rows = "甲,乙\n1,豫A1\n2,豫A2\n3,豫A3\n4,豫A4\n";
+    let expected = ["2: 1|豫A1", "3: 2|豫A2", "4: 3|豫A3", "5: 4|豫A4"];
+    assert_eq!(read(&gbk(rows), Encoding::Auto), expected);
+    let mixed = [rows.as_bytes(), &gbk("5,豫A5\n")].concat();
+    let mut with = expected.map(str::to_owned).to_vec();
+    with.push("6: 5|豫A5 (other-encoding)".to_owned());
+    assert_eq!(read(&mixed, Encoding::Auto), with);
+    // Letters of other alphabets stay what they are.
+    let letters = "a,b\n1,Müller\n2,Привет\n3,Café\n";
+    assert_eq!(
+        read(letters.as_bytes(), Encoding::Auto),
+        ["2: 1|Müller", "3: 2|Привет", "4: 3|Café"]
+    );
+}
+
+#[test]
 fn finding_bytes_agrees_with_looking_at_each() {
     let data: Vec<u8> = (0..=255).cycle().step_by(7).take(997).collect();
     for needles in [[0, 1, 255], [b',', b'\n', b'\r'], [128, 127, 129], [3, 3, 3]] {

@@ -35,6 +35,8 @@ mod watcher;
 
 use std::{
     collections::HashMap,
+    fs::Metadata,
+    os::unix::fs::MetadataExt as _,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -68,10 +70,20 @@ pub struct Inbox {
     pub stable: Duration,
     /// How long one that seems not to be complete.
     pub incomplete: Duration,
+    /// When a file was touched last.
+    pub touched: fn(&Metadata) -> SystemTime,
     /// Who else may drop files.
     pub access: Access,
     /// How files of a dataset are to be read, where somebody said so.
     pub readings: HashMap<DatasetId, Reading>,
+}
+
+/// When anything about a file changed last. A copy may have the time of its original,
+/// which says nothing of when it arrived; so the time counts that nobody can set.
+pub fn touched(data: &Metadata) -> SystemTime {
+    let seconds = u64::try_from(data.ctime()).unwrap_or_default();
+    let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    data.modified().map_or(changed, |modified| modified.max(changed))
 }
 
 /// Watches the folders until `stop`. An import that is under way then is ended

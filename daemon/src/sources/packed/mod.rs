@@ -44,6 +44,8 @@ pub enum Use {
     File,
     /// A folder, or what systems leave behind: nothing to be read or told.
     Nothing,
+    /// A hidden file: nothing to be read.
+    Hidden,
     /// It needs a password.
     Encrypted,
     /// An archive in the archive.
@@ -213,7 +215,7 @@ impl Archive {
         for entry in &self.entries {
             let entry_name = entry.name.clone();
             match entry.used {
-                Use::File | Use::Nothing => {}
+                Use::File | Use::Nothing | Use::Hidden => {}
                 Use::Encrypted => return Err(PackedError::Encrypted { entry: entry_name }),
                 Use::Archive => return Err(PackedError::Nested { entry: entry_name }),
             }
@@ -275,16 +277,23 @@ fn gunzipped(archive: &str, inside: &str) -> String {
 
 /// What is to be done with an entry, by its name.
 fn use_of(name: &str, encrypted: bool) -> Use {
-    let is_hidden = |part: &str| {
-        part.starts_with('.')
-            || part == "__MACOSX"
+    let is_left_behind = |part: &str| {
+        part == "__MACOSX"
+            || part.starts_with("._")
+            || part == ".DS_Store"
             || part.eq_ignore_ascii_case("thumbs.db")
             || part.eq_ignore_ascii_case("desktop.ini")
             // What an office program keeps beside an open file.
             || part.starts_with("~$")
     };
-    if name.ends_with(['/', '\\']) || name.is_empty() || name.split(['/', '\\']).any(is_hidden) {
+    // Where packing began, as some programs write it.
+    let is_hidden = |part: &str| part.starts_with('.') && !matches!(part, "." | "..");
+    let mut parts = name.split(['/', '\\']);
+    if name.ends_with(['/', '\\']) || name.is_empty() || parts.clone().any(is_left_behind) {
         return Use::Nothing;
+    }
+    if parts.any(is_hidden) {
+        return Use::Hidden;
     }
     let lower = name.to_ascii_lowercase();
     let archives = [".zip", ".gz", ".tgz", ".rar", ".7z", ".tar", ".bz2", ".xz", ".zst"];

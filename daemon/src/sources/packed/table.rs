@@ -7,11 +7,14 @@
 //! archive, since whoever packed it meant it; anything else that is left out is
 //! told of. What was read to its end is given back to the disk.
 
-use std::{fs::File, path::Path, sync::Arc};
+use std::{fs::File, os::unix::fs::FileExt as _, path::Path, sync::Arc};
 
-use protocol::schema::Schema;
+use protocol::{
+    schema::Schema,
+    uscc::{self, Quality},
+};
 
-use super::{Archive, PackedError};
+use super::{Archive, PackedError, Use};
 use crate::{
     ingest::{
         map::Mapping,
@@ -40,6 +43,14 @@ pub fn open(
     archive.refuse_what_is_inside().map_err(|error| told(name, &error))?;
     let entries: Vec<_> = archive.files().cloned().collect();
     let mut table = PackedTable { inner: Vec::new(), at: 0, left_out: Vec::new() };
+    let hidden = archive.entries().iter().filter(|entry| entry.used == Use::Hidden);
+    for name in hidden.map(|entry| &entry.name).filter(|name| may_be_data(name, "")) {
+        table.left_out.push(LeftOut {
+            zh: format!("压缩包内的“{name}”是隐藏文件，未读取；如果是数据，请改名后重新打包"),
+            en: format!("'{name}' in the archive is hidden and was not read: give it another name if it is data"),
+            doubtful: true,
+        });
+    }
     let mut refused = None;
     for entry in &entries {
         let shown = format!("{name}: {}", entry.name);
@@ -49,6 +60,7 @@ pub fn open(
             _ => told(name, &error),
         })?;
         let bytes = unpacked.bytes;
+        let front = front_of(&unpacked.file);
         match open_inner(shown.clone(), unpacked.file) {
             Ok(opened) => table.add(&shown, &entry.name, opened, bytes)?,
             Err(error @ (SourceError::Access(_) | SourceError::Changed { .. })) => {
@@ -63,7 +75,7 @@ pub fn open(
                 table.left_out.push(LeftOut {
                     zh: format!("压缩包内的“{name}”未读取：{zh}"),
                     en: format!("'{name}' in the archive was not read: {en}"),
-                    doubtful: may_be_data(name, bytes),
+                    doubtful: may_be_data(name, &front),
                 });
                 refused.get_or_insert(error);
             }
@@ -247,21 +259,34 @@ impl Rows for PlacedRows {
     }
 }
 
-/// Whether a file of that name and size is meant as a table: a remark or a picture
-/// beside it is not.
-fn may_be_data(name: &str, bytes: u64) -> bool {
+/// Bytes of a file that are looked at to know a table from a remark.
+const FRONT_BYTES: u64 = 64 * 1024;
+
+fn front_of(file: &File) -> String {
+    let mut front = vec![0; FRONT_BYTES as usize];
+    // What cannot be read here is told of by whoever reads it.
+    let length = file.read_at(&mut front, 0).unwrap_or_default();
+    String::from_utf8_lossy(&front[..length]).into_owned()
+}
+
+/// Whether a file of that name, which begins like that, is meant as a table: a
+/// picture or a remark beside it is not.
+fn may_be_data(name: &str, front: &str) -> bool {
     const ENDINGS: [&str; 12] = [
         "csv", "tsv", "xls", "xlsx", "xlsm", "xlsb", "et", "ods", "json", "jsonl", "ndjson", "sql",
     ];
-    /// Of texts by any other name: a remark is shorter.
-    const TEXT_ENDINGS: [&str; 5] = ["txt", "dat", "del", "unl", "out"];
-    const TEXT_BYTES_MIN: u64 = 16 * 1024;
+    /// Lines that a remark does not have.
+    const LINES_MIN: usize = 200;
     let file = name.rsplit(['/', '\\']).next().unwrap_or(name);
-    match file.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase()) {
-        Some(ending) if ENDINGS.contains(&&*ending) => true,
-        Some(ending) => TEXT_ENDINGS.contains(&&*ending) && bytes >= TEXT_BYTES_MIN,
-        None => bytes >= TEXT_BYTES_MIN,
+    let ending = file.trim_start_matches('.').rsplit_once('.');
+    if ending.is_some_and(|(_, ending)| ENDINGS.contains(&&*ending.to_ascii_lowercase())) {
+        return true;
     }
+    // A text by any other name, with credit codes or as long as no remark.
+    let is_code = |word: &str| matches!(uscc::judge(word), Ok(Quality::Valid));
+    !front.contains('\0')
+        && (front.split(|c: char| !c.is_ascii_alphanumeric()).any(is_code)
+            || front.lines().count() > LINES_MIN)
 }
 
 #[cfg(test)]
@@ -270,16 +295,20 @@ mod tests {
 
     #[test]
     fn a_remark_beside_tables_is_none() {
-        for (name, bytes, data) in [
-            ("五月.csv", 1, true),
-            ("a/B.XLSX", 1, true),
-            ("说明.txt", 2000, false),
-            ("export.txt", 100_000, true),
-            ("a.b/EXPORT", 100_000, true),
-            ("盖章.jpg", 5_000_000, false),
-            ("README", 10, false),
+        let long = "1\t2\n".repeat(300);
+        let code = "甲 91410000170001401D 乙";
+        for (name, front, data) in [
+            ("五月.csv", "", true),
+            ("a/B.XLSX", "", true),
+            (".x/b.csv", "", true),
+            ("说明.txt", "第一行\n第二行", false),
+            ("export.txt", &long, true),
+            ("a.b/EXPORT", code, true),
+            ("export.prn", code, true),
+            ("盖章.jpg", "\0\u{fffd}", false),
+            ("README", "91410100", false),
         ] {
-            assert_eq!(may_be_data(name, bytes), data, "{name}");
+            assert_eq!(may_be_data(name, front), data, "{name}");
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{
     FrontRow, SheetFront, SheetReader, Workbook,
 };
 use crate::ingest::{
-    map::{HeaderError, Mapping, passed_over},
+    map::{Above, HeaderError, Mapping, passed_over},
     rows::Place,
     source::{LeftOut, Rows, SourceError, Summary, Table},
     validate::without_ids,
@@ -114,7 +114,9 @@ fn choose(
             }),
             Ok(Found { line, labels: header, mapping }) => {
                 let above = sheet.rows.iter().filter(|row| row.line < line);
-                let above: Vec<String> = above.map(|row| row.cells.join(" ")).collect();
+                let above = above
+                    .map(|row| Above { line: row.line.into(), cells: row.cells.clone() });
+                let above: Vec<Above> = above.collect();
                 left_out.extend(passed_over(&above, &header));
                 let (index, name, mapping) = (sheet.index, shown.clone(), Arc::new(mapping));
                 chosen.push(Chosen { index, name, line, header, mapping });

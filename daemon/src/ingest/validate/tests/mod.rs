@@ -242,6 +242,24 @@ fn lengths_and_listed_values_warn_unless_strict() {
 }
 
 #[test]
+fn a_citizen_id_is_masked_however_it_is_written() {
+    let id = "11010519491231002X";
+    for text in [
+        "１１０１０５１９４９１２３１００２Ｘ",
+        "110105 19491231 002X",
+        "110105-19491231-002X",
+        "张三 110105\u{200b}19491231002X",
+    ] {
+        let masked = shown(text);
+        assert!(masked.contains('*') && !masked.contains("1949"), "{text}: {masked}");
+        assert!(!masked.contains("１９４９"), "{text}: {masked}");
+    }
+    assert_eq!(shown("2024-01-01 2024-01-02"), "2024-01-01 2024-01-02");
+    let code = validator(field("c", FieldType::Code)).row(["1", id]);
+    assert_eq!(code.issues[0].rule, Rule::CitizenId);
+}
+
+#[test]
 fn the_key_of_a_rejected_row_is_known() {
     let checked = validator(field("d", FieldType::Date)).row(["Ａ1 ", "never"]);
     assert_eq!(checked.record, None);

@@ -303,7 +303,7 @@ impl Watcher {
             let Ok(data) = entry.metadata() else {
                 continue;
             };
-            let age = data.modified().ok().and_then(|at| wall.duration_since(at).ok());
+            let age = wall.duration_since((self.inbox.touched)(&data)).ok();
             let is_old = age.is_some_and(|age| age >= self.inbox.incomplete);
             if data.is_file() && is_old && has_unfinished_ending(&name) {
                 self.strays.tell(&path, never_renamed());

@@ -222,3 +222,14 @@ fn a_marker_or_a_rename_says_complete_at_once() {
     folders.pass_after(600);
     assert!(folders.text("e.csv.done").contains("没有它所指的文件"));
 }
+
+#[test]
+fn the_time_of_an_original_says_nothing_of_its_copy() {
+    use crate::sources::inbox::touched;
+    let folders = Folders::new();
+    folders.put("copy.csv", "a\n", 86_400);
+    let data = fs::metadata(folders.path("copy.csv")).unwrap();
+    let age = |at: SystemTime| SystemTime::now().duration_since(at).unwrap_or_default();
+    assert!(age(data.modified().unwrap()) > Duration::from_secs(80_000));
+    assert!(age(touched(&data)) < Duration::from_secs(3600), "{data:?}");
+}
