@@ -12,7 +12,7 @@ use std::{error::Error, fmt, fs::File, sync::Arc};
 use protocol::schema::Schema;
 
 use super::{
-    map::{HeaderError, Mapping},
+    map::{HeaderError, Mapping, PassedOver},
     rows::Row,
 };
 
@@ -83,6 +83,12 @@ pub struct LeftOut {
     pub en: String,
     /// It may be data all the same.
     pub doubtful: bool,
+}
+
+impl From<PassedOver> for LeftOut {
+    fn from(PassedOver { zh, en, doubtful }: PassedOver) -> Self {
+        Self { zh, en, doubtful }
+    }
 }
 
 /// A table whose rows can be found without being split.

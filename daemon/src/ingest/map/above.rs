@@ -9,8 +9,6 @@
 
 use protocol::uscc::{self, Quality};
 
-use super::super::source::LeftOut;
-
 /// Line numbers that are named.
 const LINES_SHOWN: usize = 5;
 /// Units of money, longer ones before those that end them.
@@ -36,8 +34,19 @@ impl Above {
     }
 }
 
+/// What there is to say of the lines above a header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedOver {
+    /// In Chinese.
+    pub zh: String,
+    /// The same in English.
+    pub en: String,
+    /// It may be data, or change what the data means.
+    pub doubtful: bool,
+}
+
 /// What to say of the lines above a header with these labels.
-pub fn passed_over(above: &[Above], labels: &[String]) -> Option<LeftOut> {
+pub fn passed_over(above: &[Above], labels: &[String]) -> Option<PassedOver> {
     let numbers = |lines: &[&Above]| {
         let more = if lines.len() > LINES_SHOWN { "…" } else { "" };
         let lines = lines.iter().take(LINES_SHOWN).map(|above| above.line.to_string());
@@ -71,7 +80,7 @@ pub fn passed_over(above: &[Above], labels: &[String]) -> Option<LeftOut> {
             "; it names the unit '{unit}', which no label has, and amounts were read as they stand: check whether they have to be converted"
         ));
     }
-    Some(LeftOut { zh, en, doubtful: unit.is_some() || !rows.is_empty() })
+    Some(PassedOver { zh, en, doubtful: unit.is_some() || !rows.is_empty() })
 }
 
 /// The unit of money that a line such as 单位：万元 names; 单位：某局 names an office.

@@ -16,7 +16,7 @@ mod tests;
 use protocol::schema::{Schema, fold_label};
 
 pub use self::{
-    above::{Above, passed_over},
+    above::{Above, PassedOver, passed_over},
     beginning::Beginnings,
     error::{AbsentField, HeaderError, TwiceNamed, UnknownColumn},
 };

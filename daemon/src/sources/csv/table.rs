@@ -87,7 +87,7 @@ pub fn open(
     let judge = judge_of(schema, &mapping);
     let name = name.to_owned();
     let reader = Reader::new(name, input, decoder, shape, mapping, judge, bytes_total)?;
-    let above = passed_over(&above, &labels);
+    let above = passed_over(&above, &labels).map(LeftOut::from);
     let fixed = [charset.name().to_owned(), separator.name()];
     let ignored = options.ignored.iter().cloned();
     let reading = fixed.into_iter().chain(labels).chain(ignored).collect();

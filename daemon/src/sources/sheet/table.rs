@@ -117,7 +117,7 @@ fn choose(
                 let above = above
                     .map(|row| Above { line: row.line.into(), cells: row.cells.clone() });
                 let above: Vec<Above> = above.collect();
-                left_out.extend(passed_over(&above, &header));
+                left_out.extend(passed_over(&above, &header).map(LeftOut::from));
                 let (index, name, mapping) = (sheet.index, shown.clone(), Arc::new(mapping));
                 chosen.push(Chosen { index, name, line, header, mapping });
             }
