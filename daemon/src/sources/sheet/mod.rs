@@ -18,6 +18,7 @@ mod cell;
 pub(super) mod inflate;
 mod marks;
 pub(super) mod reading;
+mod rows;
 pub mod table;
 
 use std::fs::File;

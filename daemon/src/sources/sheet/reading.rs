@@ -19,15 +19,13 @@ use calamine::{
 };
 
 use super::{
-    super::{
-        child::{
-            Stop,
-            frames::{Fault, Message, SheetRows, Trouble},
-        },
-        texts::COLUMNS_MAX,
+    super::child::{
+        Stop,
+        frames::{Fault, Message},
     },
     cell, inflate,
     marks::{self, Marks, Merges},
+    rows::{Rows, send},
 };
 
 /// Most sheets of a workbook: a file of one sheet a day for years has as many.
@@ -60,10 +58,6 @@ pub(in super::super) fn sheet(
     let sheets = workbook.sheets()?;
     let sheet = sheets.get(index as usize).ok_or(Fault::Gone)?;
     workbook.rows(&sheet.name, Some(header_line), &mut Rows::new(answer, u32::MAX))
-}
-
-fn send(message: &Message, answer: &mut dyn Write) -> Result<(), Stop> {
-    message.write(answer).map_err(Stop::Answer)
 }
 
 /// Whatever format it has.
@@ -252,178 +246,5 @@ fn fault_of(error: &io::Error) -> Fault {
             Fault::Damaged
         }
         _ => Fault::Io,
-    }
-}
-
-/// Cells on their way to frames.
-struct Rows<'a> {
-    answer: &'a mut dyn Write,
-    /// Rows that are still wanted.
-    left: u32,
-    /// The row that cells are being added to, from 0.
-    row: Option<u32>,
-    /// Its texts by column; empty ones beyond the last that is filled.
-    cells: Vec<String>,
-    /// Columns that are filled, from the first.
-    filled: usize,
-    /// The first column, from 1, whose formula failed.
-    error: Option<usize>,
-    /// A cell lies further to the right than columns are counted.
-    too_wide: bool,
-    /// A cell cannot be read, which lies in this row,
-    damaged: bool,
-    /// or in the next.
-    next_damaged: bool,
-    /// What is merged with cells above.
-    merges: Merges,
-    batch: SheetRows,
-}
-
-impl<'a> Rows<'a> {
-    fn new(answer: &'a mut dyn Write, rows: u32) -> Self {
-        Self {
-            answer,
-            left: rows,
-            row: None,
-            cells: Vec::new(),
-            filled: 0,
-            error: None,
-            too_wide: false,
-            damaged: false,
-            next_damaged: false,
-            merges: Merges::default(),
-            batch: SheetRows::default(),
-        }
-    }
-
-    /// Takes a cell; answers whether more are wanted.
-    fn cell(
-        &mut self,
-        row: u32,
-        column: u32,
-        value: &DataRef<'_>,
-        zeros: usize,
-    ) -> Result<bool, Stop> {
-        self.take(row, column, |out| cell::write(value, zeros, out))
-    }
-
-    fn owned_cell(&mut self, row: u32, column: u32, value: &Data) -> Result<bool, Stop> {
-        self.take(row, column, |out| cell::write_owned(value, out))
-    }
-
-    fn take(
-        &mut self,
-        row: u32,
-        column: u32,
-        write: impl FnOnce(&mut String) -> bool,
-    ) -> Result<bool, Stop> {
-        if self.row != Some(row) {
-            let before = self.row;
-            if before.is_some_and(|before| before > row) {
-                return Err(Fault::Damaged.into());
-            }
-            self.end_row()?;
-            self.damaged = std::mem::take(&mut self.next_damaged);
-            // The rows between would be lost.
-            if self.damaged && before.is_none_or(|before| before + 1 < row) {
-                return Err(Fault::Damaged.into());
-            }
-            if self.left == 0 {
-                return Ok(false);
-            }
-            self.row = Some(row);
-        } else {
-            // It lay between two cells of this row.
-            self.next_damaged = false;
-        }
-        let column = column as usize;
-        if column >= COLUMNS_MAX {
-            let mut text = String::new();
-            write(&mut text);
-            self.too_wide |= !text.is_empty();
-            return Ok(true);
-        }
-        if self.cells.len() <= column {
-            self.cells.resize_with(column + 1, String::new);
-        }
-        let text = &mut self.cells[column];
-        text.clear();
-        if write(text) {
-            self.error = Some(self.error.map_or(column + 1, |first| first.min(column + 1)));
-        }
-        if !text.is_empty() {
-            self.filled = self.filled.max(column + 1);
-        }
-        Ok(true)
-    }
-
-    /// A cell that cannot be read, of which nothing is known but that it lies
-    /// between two others.
-    fn damaged_cell(&mut self) {
-        self.damaged = true;
-        self.next_damaged = true;
-    }
-
-    /// Why the row that cells are being added to is none; `error` is the first column
-    /// whose formula failed, `merged` the first that is merged with the one above, both
-    /// from 1.
-    fn trouble(&self, error: Option<usize>, merged: Option<usize>) -> Option<Trouble> {
-        // Columns are fewer than 16 bits count.
-        let counted = |column: usize| u16::try_from(column).unwrap_or(u16::MAX);
-        match (error, merged) {
-            _ if self.damaged => Some(Trouble::DamagedCell),
-            (Some(column), _) => Some(Trouble::ErrorCell(counted(column))),
-            (None, column) => column.map(|column| Trouble::MergedCell(counted(column))),
-        }
-    }
-
-    fn end_row(&mut self) -> Result<(), Stop> {
-        let mut filled = std::mem::take(&mut self.filled);
-        let (error, too_wide) = (self.error.take(), std::mem::take(&mut self.too_wide));
-        if let Some(row) = self.row.take()
-            && (filled > 0 || too_wide)
-        {
-            let line = row.saturating_add(1);
-            if too_wide {
-                let many = std::iter::repeat_n("", COLUMNS_MAX + 1);
-                self.batch.push(line, None, many);
-            } else {
-                let merged = self.merges.fill(row, &mut self.cells)?.map(|column| column + 1);
-                let trouble = self.trouble(error, merged);
-                if merged.is_some() {
-                    let last = self.cells.iter().rposition(|cell| !cell.is_empty());
-                    filled = last.map_or(0, |last| last + 1);
-                }
-                self.batch.push(line, trouble, self.cells[..filled].iter().map(String::as_str));
-            }
-            self.left -= 1;
-            if self.batch.is_full() {
-                self.hand_over()?;
-            }
-        }
-        self.cells[..filled].iter_mut().for_each(String::clear);
-        Ok(())
-    }
-
-    fn hand_over(&mut self) -> Result<(), Stop> {
-        if !self.batch.is_empty() {
-            // The rows themselves are needed no more, their room is.
-            let rows = Message::Rows(std::mem::take(&mut self.batch));
-            send(&rows, self.answer)?;
-            if let Message::Rows(rows) = rows {
-                self.batch = rows;
-                self.batch.clear();
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<(), Stop> {
-        // It may have been all that its row has.
-        if self.next_damaged && self.left > 0 {
-            return Err(Fault::Damaged.into());
-        }
-        self.end_row()?;
-        self.hand_over()
     }
 }
