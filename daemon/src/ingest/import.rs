@@ -301,7 +301,8 @@ fn with_other_datasets(
     request: &ImportRequest,
     registry: &Registry,
 ) -> ImportError {
-    if !matches!(error, ImportError::Header { .. } | ImportError::Source(SourceError::Content(_))) {
+    if !matches!(error, ImportError::Header { .. } | ImportError::Source(SourceError::NoHeader(_)))
+    {
         return error;
     }
     let others = registry.datasets().filter(|schema| *schema.dataset() != request.dataset);

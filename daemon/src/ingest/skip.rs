@@ -93,7 +93,8 @@ fn is_key(text: &str) -> bool {
     /// Codes of digits have 12 and more.
     const NUMBER_BYTES_MAX: usize = 11;
     let is_number = |c: char| c.is_ascii_digit() || matches!(c, '.' | ',' | ' ');
-    !is_blank(text) && !(text.len() <= NUMBER_BYTES_MAX && text.chars().all(is_number))
+    let is_short = text.len() <= NUMBER_BYTES_MAX && text.chars().all(is_number);
+    !is_short && !is_blank(text)
 }
 
 /// Whether a text is what people write below a table: `填表人：张三`.

@@ -165,6 +165,9 @@ pub enum SourceError {
     /// It is wrong and stays wrong.
     #[error("{0}")]
     Content(Box<dyn Error + Send + Sync>),
+    /// No line of it is a header of the dataset.
+    #[error("{0}")]
+    NoHeader(Box<dyn Error + Send + Sync>),
     /// There is nothing in it, not even a header.
     #[error("{0}")]
     Empty(Box<dyn Error + Send + Sync>),

@@ -102,9 +102,10 @@ impl From<FileError> for SourceError {
             | FileError::NotAFile { .. }
             | FileError::Io { .. } => SourceError::Access(Box::new(error)),
             FileError::NoHeader { .. } => SourceError::Empty(Box::new(error)),
-            FileError::NoLabels { .. }
-            | FileError::Encoding { .. }
-            | FileError::TooManyColumns { .. } => SourceError::Content(Box::new(error)),
+            FileError::NoLabels { .. } => SourceError::NoHeader(Box::new(error)),
+            FileError::Encoding { .. } | FileError::TooManyColumns { .. } => {
+                SourceError::Content(Box::new(error))
+            }
         }
     }
 }

@@ -60,6 +60,8 @@ pub enum Task {
         index: u32,
         /// The row of its header, from 1: what is merged with it is no row's.
         header_line: u32,
+        /// Columns, from 0, in which a number is what a person sees.
+        texts: Vec<u16>,
     },
     /// What an archive holds.
     List {
@@ -82,8 +84,10 @@ impl Task {
         let kind = |gzip: bool| if gzip { "gzip" } else { "zip" }.to_owned();
         match self {
             Task::SheetFronts { rows } => vec!["fronts".into(), rows.to_string()],
-            Task::Sheet { index, header_line } => {
-                vec!["sheet".into(), index.to_string(), header_line.to_string()]
+            Task::Sheet { index, header_line, texts } => {
+                let texts: Vec<String> = texts.iter().map(u16::to_string).collect();
+                let numbers = [*index, *header_line].map(|number| number.to_string());
+                ["sheet".into()].into_iter().chain(numbers).chain([texts.join(",")]).collect()
             }
             Task::List { gzip } => vec!["list".into(), kind(*gzip)],
             Task::Unpack { gzip, index, bytes_max } => {
@@ -101,9 +105,14 @@ impl Task {
         };
         Some(match arguments.as_slice() {
             ["fronts", rows] => Task::SheetFronts { rows: rows.parse().ok()? },
-            ["sheet", index, header_line] => {
-                Task::Sheet { index: index.parse().ok()?, header_line: header_line.parse().ok()? }
-            }
+            ["sheet", index, header_line, texts] => Task::Sheet {
+                index: index.parse().ok()?,
+                header_line: header_line.parse().ok()?,
+                texts: match *texts {
+                    "" => Vec::new(),
+                    texts => texts.split(',').map(|one| one.parse().ok()).collect::<Option<_>>()?,
+                },
+            },
             ["list", kind] => Task::List { gzip: gzip(kind)? },
             ["unpack", kind, index, bytes_max] => Task::Unpack {
                 gzip: gzip(kind)?,

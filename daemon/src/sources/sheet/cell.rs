@@ -8,6 +8,8 @@ use std::fmt::Write as _;
 
 use calamine::{Data, DataRef, ExcelDateTime};
 
+use super::format::Format;
+
 /// Spreadsheets store and show 15 significant digits; what a binary fraction has
 /// beyond them nobody entered.
 const DIGITS_SHOWN: usize = 15;
@@ -21,15 +23,24 @@ const SERIAL_END: f64 = 2_958_466.0;
 const ERRORS: [&str; 7] = ["#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!"];
 
 /// Writes a cell's text behind what `out` has; answers whether it is an error
-/// such as `#N/A`. `zeros` is how many digits the cell's format asks for at
-/// least, as `000000` does for codes that begin with zeros.
-pub(super) fn write(value: &DataRef<'_>, zeros: usize, out: &mut String) -> bool {
+/// such as `#N/A`. `format` is the cell's, if it decides what a code is; its words are
+/// shown in a column of texts only.
+pub(super) fn write(
+    value: &DataRef<'_>,
+    format: Option<&Format>,
+    in_texts: bool,
+    out: &mut String,
+) -> bool {
+    let mut number = |number: &str| match format {
+        Some(format) => format.show(number, in_texts, out),
+        None => out.push_str(number),
+    };
     match value {
         DataRef::Empty => {}
-        DataRef::Int(number) => pad(&number.to_string(), zeros, out),
-        DataRef::Float(number) => {
-            pad(&plain(*number), zeros, out);
-            return !number.is_finite();
+        DataRef::Int(value) => number(&value.to_string()),
+        DataRef::Float(value) => {
+            number(&plain(*value));
+            return !value.is_finite();
         }
         DataRef::String(text) | DataRef::DateTimeIso(text) | DataRef::DurationIso(text)
             if text.is_empty() => {}
@@ -75,22 +86,7 @@ pub(super) fn write_owned(value: &Data, out: &mut String) -> bool {
             return true;
         }
     };
-    write(&borrowed, 0, out)
-}
-
-/// How many digits a number format asks for at least, if it asks for nothing
-/// else: `000000` shows 7 as 000007.
-pub(super) fn zeros_of(format: &str) -> usize {
-    // More digits than a number has would be nonsense.
-    let all = (2..=DIGITS_SHOWN).contains(&format.len()) && format.bytes().all(|byte| byte == b'0');
-    if all { format.len() } else { 0 }
-}
-
-fn pad(number: &str, zeros: usize, out: &mut String) {
-    if number.bytes().all(|byte| byte.is_ascii_digit()) {
-        out.extend(std::iter::repeat_n('0', zeros.saturating_sub(number.len())));
-    }
-    out.push_str(number);
+    write(&borrowed, None, false, out)
 }
 
 /// A number without an exponent. A code of 18 digits that was entered as a number
@@ -180,7 +176,7 @@ mod tests {
 
     fn text(value: DataRef<'_>) -> String {
         let mut out = String::new();
-        write(&value, 0, &mut out);
+        write(&value, None, true, &mut out);
         out
     }
 
@@ -203,21 +199,6 @@ mod tests {
         }
         assert_eq!(text(DataRef::Int(-7)), "-7");
         assert_eq!(text(DataRef::Bool(true)), "TRUE");
-    }
-
-    #[test]
-    fn a_format_of_zeros_keeps_the_zeros_in_front() {
-        let shown = |number, format| {
-            let mut out = String::new();
-            write(&DataRef::Float(number), zeros_of(format), &mut out);
-            out
-        };
-        assert_eq!(shown(7.0, "000000"), "000007");
-        assert_eq!(shown(1_234_567.0, "000000"), "1234567");
-        assert_eq!(shown(7.5, "000000"), "7.5");
-        assert_eq!(shown(7.0, "0"), "7");
-        assert_eq!(shown(7.0, "0.00"), "7");
-        assert_eq!(shown(7.0, "General"), "7");
     }
 
     #[test]
@@ -246,9 +227,9 @@ mod tests {
     #[test]
     fn an_error_is_told() {
         let mut out = String::new();
-        assert!(write(&DataRef::Error(CellErrorType::NA), 0, &mut out));
+        assert!(write(&DataRef::Error(CellErrorType::NA), None, true, &mut out));
         assert_eq!(out, "#N/A");
-        assert!(write(&DataRef::SharedString("#REF!"), 0, &mut out));
-        assert!(!write(&DataRef::SharedString("#1"), 0, &mut out));
+        assert!(write(&DataRef::SharedString("#REF!"), None, true, &mut out));
+        assert!(!write(&DataRef::SharedString("#1"), None, true, &mut out));
     }
 }

@@ -4,9 +4,8 @@
 //! Invariant: nothing is kept of what is unpacked here. Not here: the child's
 //! limit on memory, which holds whatever this lets pass.
 
-use std::io::{self, BufReader, Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 
-use quick_xml::{Reader as XmlReader, events::Event};
 use zip::{ZipArchive, result::ZipError};
 
 use super::super::child::frames::Fault;
@@ -69,30 +68,7 @@ pub(super) fn check<R: Read + Seek>(file: R, limits: Limits) -> Result<Parts, Fa
             return Err(Fault::TooLarge);
         }
     }
-    if parts.open_document
-        && let Ok(content) = archive.by_name("content.xml")
-    {
-        check_elements(content)?;
-    }
     Ok(parts)
-}
-
-/// Refuses XML in which an end tag is missing: the reader of OpenDocument would look
-/// for it behind the end for ever.
-fn check_elements(content: impl Read) -> Result<(), Fault> {
-    let mut reader = XmlReader::from_reader(BufReader::new(content));
-    let (mut buffer, mut open) = (Vec::new(), 0u64);
-    loop {
-        buffer.clear();
-        match reader.read_event_into(&mut buffer).map_err(|_| Fault::Damaged)? {
-            Event::Start(_) => open += 1,
-            // An end without a beginning is an error of the reader.
-            Event::End(_) => open = open.saturating_sub(1),
-            Event::Eof if open > 0 => return Err(Fault::Damaged),
-            Event::Eof => return Ok(()),
-            _ => {}
-        }
-    }
 }
 
 /// What the parts' names say.

@@ -9,7 +9,7 @@ use std::{
     io::{Read, Seek},
 };
 
-use calamine::{Data, DataRef, Dimensions, Range, Xlsx, XlsxError};
+use calamine::{DataRef, Dimensions, Xlsx, XlsxError};
 
 use super::{
     super::{child::frames::Fault, texts::COLUMNS_MAX},
@@ -48,23 +48,6 @@ pub(super) fn without_results<R: Read + Seek>(
     }
 }
 
-/// The same of a sheet that was read as a whole.
-pub(super) fn without_results_in(
-    values: &Range<Data>,
-    formulas: &Range<String>,
-) -> Result<Marks, Fault> {
-    let mut found = Marks::new();
-    let (first_row, first_column) = formulas.start().unwrap_or_default();
-    for (row, column, _) in formulas.used_cells() {
-        // Both came from 32 bits.
-        let (row, column) = (first_row + row as u32, first_column + column as u32);
-        if values.get_value((row, column)).is_none_or(|value| *value == Data::Empty) {
-            add(&mut found, row, column)?;
-        }
-    }
-    Ok(found)
-}
-
 /// The columns of a sheet's merged regions that go down over several rows.
 #[derive(Debug, Default)]
 pub(super) struct Merges {
@@ -97,6 +80,13 @@ impl Merges {
             .collect();
         coming.sort_by_key(|merge| std::cmp::Reverse((merge.first, merge.column)));
         Self { coming, active: Vec::new() }
+    }
+
+    /// Another region, which begins in the row that is looked at.
+    pub(super) fn add(&mut self, first: u32, last: u32, column: usize) {
+        if last > first && column < COLUMNS_MAX && self.coming.len() < COLUMNS_MAX {
+            self.coming.push(Merge { first, last, column });
+        }
     }
 
     /// Looks at the next row that has cells, and puts what people see into those that

@@ -15,8 +15,10 @@
 //! Not here: which columns a dataset wants.
 
 mod cell;
+mod format;
 pub(super) mod inflate;
 mod marks;
+mod ods;
 pub(super) mod reading;
 mod rows;
 pub mod table;
@@ -116,14 +118,16 @@ impl Workbook {
     }
 
     /// Reads a sheet from the row below `header_line` on, as rows of `columns`
-    /// fields. Another sheet is read only after this one was dropped.
+    /// fields, of which `texts`, from 0, are texts and codes, where a number is what it
+    /// shows. Another sheet is read only after this one was dropped.
     pub fn read(
         &self,
         index: u32,
         header_line: u32,
         columns: usize,
+        texts: Vec<u16>,
     ) -> Result<SheetReader, ChildError> {
-        let task = Task::Sheet { index, header_line };
+        let task = Task::Sheet { index, header_line, texts };
         let child = Child::start(&self.program, &task, &self.file, None)?;
         Ok(SheetReader { child, last_line: header_line, header_line, columns })
     }

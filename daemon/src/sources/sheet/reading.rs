@@ -1,8 +1,8 @@
 //! What the child does with a workbook: cells to rows of texts.
 //!
 //! Called in the child, for one task. Sheets of `.xlsx` and `.xlsb`
-//! are read cell by cell; those of `.xls` and `.ods` are held in memory by their
-//! reader, within the child's limit.
+//! are read cell by cell, those of `.ods` in [`ods`]; those of `.xls` are held in memory
+//! by their reader, within the child's limit.
 //!
 //! Invariants: a workbook is opened only after its parts were unpacked once
 //! ([`inflate`]); rows go up; a row that is empty is not told of; of what is
@@ -14,8 +14,8 @@ use std::{
 };
 
 use calamine::{
-    CellErrorType, Data, DataRef, Ods, OdsError, Range, Reader, Sheet, SheetType, SheetVisible,
-    Xls, XlsError, Xlsb, XlsbError, Xlsx, XlsxError,
+    CellErrorType, Data, DataRef, Range, Reader, Sheet, SheetType, SheetVisible, Xls, XlsError,
+    Xlsb, XlsbError, Xlsx, XlsxError,
 };
 
 use super::{
@@ -23,8 +23,10 @@ use super::{
         Stop,
         frames::{Fault, Message},
     },
-    cell, inflate,
+    format::Format,
+    inflate,
     marks::{self, Marks, Merges},
+    ods::{self, Wanted},
     rows::{Rows, send},
 };
 
@@ -33,11 +35,16 @@ const SHEETS_MAX: usize = 1024;
 
 /// Tells of every sheet and its first rows.
 pub(in super::super) fn fronts(file: File, rows: u32, answer: &mut dyn Write) -> Result<(), Stop> {
-    let mut workbook = Workbook::open(file)?;
+    let mut workbook = match Workbook::open(file)? {
+        Workbook::Ods(file) => {
+            return ods::read(file, &Wanted::Fronts { rows, most: SHEETS_MAX }, answer);
+        }
+        workbook => workbook,
+    };
     for sheet in workbook.sheets()? {
         let (hidden, name) = (sheet.visible != SheetVisible::Visible, sheet.name.clone());
         send(&Message::Sheet { name, hidden }, answer)?;
-        match workbook.rows(&sheet.name, None, &mut Rows::new(answer, rows)) {
+        match workbook.rows(&sheet.name, None, &[], &mut Rows::new(answer, rows)) {
             Ok(()) => {}
             // One sheet that cannot be read says nothing of the others.
             Err(Stop::Fault(fault)) => send(&Message::BrokenSheet(fault), answer)?,
@@ -47,17 +54,23 @@ pub(in super::super) fn fronts(file: File, rows: u32, answer: &mut dyn Write) ->
     Ok(())
 }
 
-/// Tells all rows of one sheet, whose header is the row `header_line`, from 1.
+/// Tells all rows of the sheet `index`, from 0, whose header is the row `header_line`,
+/// from 1, and whose columns `texts`, from 0, are texts and codes.
 pub(in super::super) fn sheet(
     file: File,
-    index: u32,
-    header_line: u32,
+    (index, header_line): (u32, u32),
+    texts: &[u16],
     answer: &mut dyn Write,
 ) -> Result<(), Stop> {
-    let mut workbook = Workbook::open(file)?;
+    let mut workbook = match Workbook::open(file)? {
+        Workbook::Ods(file) => {
+            return ods::read(file, &Wanted::Sheet { index, header_line, texts }, answer);
+        }
+        workbook => workbook,
+    };
     let sheets = workbook.sheets()?;
     let sheet = sheets.get(index as usize).ok_or(Fault::Gone)?;
-    workbook.rows(&sheet.name, Some(header_line), &mut Rows::new(answer, u32::MAX))
+    workbook.rows(&sheet.name, Some(header_line), texts, &mut Rows::new(answer, u32::MAX))
 }
 
 /// Whatever format it has.
@@ -65,7 +78,8 @@ enum Workbook {
     Xlsx(Box<Xlsx<BufReader<File>>>, inflate::Parts),
     Xlsb(Box<Xlsb<BufReader<File>>>),
     Xls(Box<Xls<BufReader<File>>>),
-    Ods(Box<Ods<BufReader<File>>>),
+    /// Which is read here.
+    Ods(BufReader<File>),
 }
 
 impl Workbook {
@@ -86,13 +100,7 @@ impl Workbook {
         let parts = inflate::check(&mut file, inflate::LIMITS)?;
         file.rewind().map_err(|_| Fault::Io)?;
         Ok(if parts.open_document {
-            let workbook = Ods::new(file).map_err(|error| match error {
-                OdsError::Password => Fault::Encrypted,
-                OdsError::CellLimitExceeded { .. } => Fault::TooLarge,
-                OdsError::Io(error) => fault_of(&error),
-                _ => Fault::Damaged,
-            })?;
-            Workbook::Ods(Box::new(workbook))
+            Workbook::Ods(file)
         } else if parts.binary {
             let workbook = Xlsb::new(file).map_err(|error| match error {
                 XlsbError::Password => Fault::Encrypted,
@@ -116,7 +124,8 @@ impl Workbook {
             Workbook::Xlsx(workbook, _) => workbook.sheets_metadata(),
             Workbook::Xlsb(workbook) => workbook.sheets_metadata(),
             Workbook::Xls(workbook) => workbook.sheets_metadata(),
-            Workbook::Ods(workbook) => workbook.sheets_metadata(),
+            // It tells of its sheets as they come.
+            Workbook::Ods(_) => &[],
         };
         let sheets: Vec<Sheet> =
             all.iter().filter(|sheet| sheet.typ == SheetType::WorkSheet).cloned().collect();
@@ -124,7 +133,13 @@ impl Workbook {
     }
 
     /// Tells the rows of a sheet; below its header, also what is not what it seems.
-    fn rows(&mut self, name: &str, header: Option<u32>, rows: &mut Rows<'_>) -> Result<(), Stop> {
+    fn rows(
+        &mut self,
+        name: &str,
+        header: Option<u32>,
+        texts: &[u16],
+        rows: &mut Rows<'_>,
+    ) -> Result<(), Stop> {
         match self {
             Workbook::Xlsx(workbook, parts) => {
                 let mut unknown = Marks::new();
@@ -143,11 +158,10 @@ impl Workbook {
                     Err(XlsxError::NotAWorksheet(_)) => return rows.finish(),
                     Err(_) => return Err(Fault::Damaged.into()),
                 };
-                let zeros: Vec<usize> = cells
+                let formats: Vec<Option<Format>> = cells
                     .styles()
                     .iter()
-                    .map(|style| &style.number_format)
-                    .map(|format| format.as_ref().map_or(0, |one| cell::zeros_of(&one.format_code)))
+                    .map(|style| Format::parse(&style.number_format.as_ref()?.format_code))
                     .collect();
                 loop {
                     let (cell, style) = match cells.next_cell_with_style_id() {
@@ -159,13 +173,14 @@ impl Workbook {
                         }
                         Err(_) => return Err(Fault::Damaged.into()),
                     };
-                    let zeros = zeros.get(style).copied().unwrap_or_default();
+                    let format = formats.get(style).and_then(Option::as_ref);
                     let (row, column) = cell.get_position();
+                    let in_texts = u16::try_from(column).is_ok_and(|one| texts.contains(&one));
                     let value = match cell.get_value() {
                         DataRef::Empty if unknown.get(&row) == Some(&column) => &NO_RESULT,
                         value => value,
                     };
-                    if !rows.cell(row, column, value, zeros)? {
+                    if !rows.cell(row, column, value, format, in_texts)? {
                         break;
                     }
                 }
@@ -175,7 +190,7 @@ impl Workbook {
                     workbook.worksheet_cells_reader(name).map_err(|_| Fault::Damaged)?;
                 while let Some(cell) = cells.next_cell().map_err(|_| Fault::Damaged)? {
                     let (row, column) = cell.get_position();
-                    if !rows.cell(row, column, cell.get_value(), 0)? {
+                    if !rows.cell(row, column, cell.get_value(), None, false)? {
                         return rows.finish();
                     }
                 }
@@ -186,19 +201,9 @@ impl Workbook {
                     rows.merges = Merges::new(&regions.unwrap_or_default(), header);
                 }
                 let range = workbook.worksheet_range(name).map_err(|_| Fault::Damaged)?;
-                whole(&range, &Marks::new(), rows)?;
+                whole(&range, rows)?;
             }
-            Workbook::Ods(workbook) => {
-                let range = workbook.worksheet_range(name).map_err(|_| Fault::Damaged)?;
-                let unknown = match header {
-                    Some(_) => {
-                        let formulas = workbook.worksheet_formula(name);
-                        marks::without_results_in(&range, &formulas.unwrap_or_default())?
-                    }
-                    None => Marks::new(),
-                };
-                whole(&range, &unknown, rows)?;
-            }
+            Workbook::Ods(_) => {}
         }
         rows.finish()
     }
@@ -220,21 +225,14 @@ pub(super) fn is_one_cell(error: &XlsxError) -> bool {
 /// What stands for the result of a formula that nobody has computed.
 const NO_RESULT: DataRef<'static> = DataRef::Error(CellErrorType::Value);
 
-fn whole(range: &Range<Data>, unknown: &Marks, rows: &mut Rows<'_>) -> Result<(), Stop> {
+fn whole(range: &Range<Data>, rows: &mut Rows<'_>) -> Result<(), Stop> {
     let (first_row, first_column) = range.start().unwrap_or_default();
-    let mut unknown = unknown.iter().peekable();
     for (row, column, value) in range.used_cells() {
         // Both came from 32 bits.
         let (row, column) = (first_row + row as u32, first_column + column as u32);
-        while let Some((row, column)) = unknown.next_if(|(unknown, _)| **unknown <= row) {
-            rows.cell(*row, *column, &NO_RESULT, 0)?;
-        }
         if !rows.owned_cell(row, column, value)? {
-            return Ok(());
+            break;
         }
-    }
-    for (row, column) in unknown {
-        rows.cell(*row, *column, &NO_RESULT, 0)?;
     }
     Ok(())
 }

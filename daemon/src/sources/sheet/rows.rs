@@ -17,6 +17,7 @@ use super::{
         texts::COLUMNS_MAX,
     },
     cell,
+    format::Format,
     marks::Merges,
 };
 
@@ -72,9 +73,10 @@ impl<'a> Rows<'a> {
         row: u32,
         column: u32,
         value: &DataRef<'_>,
-        zeros: usize,
+        format: Option<&Format>,
+        in_texts: bool,
     ) -> Result<bool, Stop> {
-        self.take(row, column, |out| cell::write(value, zeros, out))
+        self.take(row, column, |out| cell::write(value, format, in_texts, out))
     }
 
     pub(super) fn owned_cell(&mut self, row: u32, column: u32, value: &Data) -> Result<bool, Stop> {

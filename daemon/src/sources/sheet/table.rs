@@ -8,7 +8,10 @@
 
 use std::{fs::File, sync::Arc};
 
-use protocol::{schema::Schema, text::visible};
+use protocol::{
+    schema::{FieldType, Schema},
+    text::visible,
+};
 
 use super::{
     super::{child::Program, error::Told},
@@ -62,6 +65,18 @@ struct Chosen {
     line: u32,
     header: Vec<String>,
     mapping: Arc<Mapping>,
+    /// Its columns of texts and codes, from 0.
+    texts: Vec<u16>,
+}
+
+/// The columns, from 0, in which a number is what a person sees.
+fn texts_of(mapping: &Mapping, schema: &Schema) -> Vec<u16> {
+    let is_text = |field: usize| {
+        matches!(schema.fields()[field].kind, FieldType::Text | FieldType::Code | FieldType::Uscc)
+    };
+    let columns = mapping.places().iter().zip(mapping.columns());
+    let texts = columns.filter(|(_, field)| is_text(**field)).map(|(place, _)| *place);
+    texts.filter_map(|place| u16::try_from(place).ok()).collect()
 }
 
 /// The sheets to be read, and what is to be told of the others.
@@ -117,9 +132,14 @@ fn choose(
                 let above = above
                     .map(|row| Above { line: row.line.into(), cells: row.cells.clone() });
                 let above: Vec<Above> = above.collect();
-                left_out.extend(passed_over(&above, &header).map(LeftOut::from));
+                left_out.extend(passed_over(&above, &header).map(|above| LeftOut {
+                    zh: format!("工作表“{shown}”：{}", above.zh),
+                    en: format!("sheet '{shown}': {}", above.en),
+                    doubtful: above.doubtful,
+                }));
                 let (index, name, mapping) = (sheet.index, shown.clone(), Arc::new(mapping));
-                chosen.push(Chosen { index, name, line, header, mapping });
+                let texts = texts_of(&mapping, schema);
+                chosen.push(Chosen { index, name, line, header, mapping, texts });
             }
             Err(Some((matched, problem))) if seen => {
                 let why = problem.in_short();
@@ -289,7 +309,7 @@ impl Table for SheetTable {
                     Some(reader) => reader,
                     empty => empty.insert(
                         self.workbook
-                            .read(sheet.index, sheet.line, sheet.header.len())
+                            .read(sheet.index, sheet.line, sheet.header.len(), sheet.texts.clone())
                             .map_err(fail)?,
                     ),
                 };

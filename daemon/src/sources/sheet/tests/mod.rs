@@ -23,8 +23,8 @@ fn program() -> Program {
     Program::Thread(|task, input, answer, _| {
         let done = match task {
             Task::SheetFronts { rows } => reading::fronts(input, *rows, answer),
-            Task::Sheet { index, header_line } => {
-                reading::sheet(input, *index, *header_line, answer)
+            Task::Sheet { index, header_line, texts } => {
+                reading::sheet(input, (*index, *header_line), texts, answer)
             }
             _ => Err(Fault::Internal.into()),
         };
@@ -47,7 +47,9 @@ type Shown = Vec<(u64, Result<Vec<String>, &'static str>)>;
 
 /// All rows below `header_line`.
 fn rows(workbook: &Workbook, index: u32, header_line: u32, columns: usize) -> Shown {
-    let mut reader = workbook.read(index, header_line, columns).unwrap();
+    // The first and the last column are texts.
+    let texts = vec![0, columns as u16 - 1];
+    let mut reader = workbook.read(index, header_line, columns, texts).unwrap();
     let mut all = Vec::new();
     loop {
         let rows = reader.next_rows().unwrap();
@@ -93,6 +95,10 @@ fn cells_of_an_xlsx_are_what_a_person_sees() {
     sheet.write(5, 1, 0.1).unwrap();
     sheet.write(6, 1, 1).unwrap();
     sheet.write(7, 7, "多").unwrap();
+    // Words around a number are shown in columns of texts, the first and the last.
+    sheet.write_with_format(8, 0, 5, &format("\"豫罚〔2019〕\"0\"号\"")).unwrap();
+    sheet.write_with_format(8, 1, 500, &format("0\"万元\"")).unwrap();
+    sheet.write_with_format(8, 5, 20190007, &format("0000-0000")).unwrap();
     book.add_worksheet().set_name("隐藏").unwrap().set_hidden(true).write(0, 0, "x").unwrap();
     let workbook = open(&book.save_to_buffer().unwrap());
     let sheets: Vec<(&str, bool)> =
@@ -108,6 +114,7 @@ fn cells_of_an_xlsx_are_what_a_person_sees() {
             row(6, &["合并", "0.1", "", "", "", ""]),
             (7, Err("merged-cell")),
             (8, Err("field-count")),
+            row(9, &["豫罚〔2019〕5号", "500", "", "", "", "2019-0007"]),
         ]
     );
 }
@@ -162,6 +169,92 @@ fn cells_of_an_xlsb_are_what_a_person_sees() {
     let workbook = open(&xlsb());
     assert_eq!(workbook.sheets()[0].name, "名单");
     assert_eq!(rows(&workbook, 0, 1, 2), [row(2, &["甲", "5245"]), row(4, &["乙", "0.5"])]);
+}
+
+#[test]
+fn a_cell_of_an_ods_is_what_it_shows() {
+    let text = |text: &str| {
+        format!(
+            "<table:table-cell office:value-type=\"string\"><text:p>{text}</text:p></table:table-cell>"
+        )
+    };
+    let number = |value: &str, shown: &str| {
+        format!(
+            "<table:table-cell office:value-type=\"float\" office:value=\"{value}\"><text:p>{shown}</text:p></table:table-cell>"
+        )
+    };
+    let failed = |kind: &str, value: &str, shown: &str| {
+        format!(
+            "<table:table-cell table:formula=\"of:=1/0\" {kind} {value}><text:p>{shown}</text:p></table:table-cell>"
+        )
+    };
+    let float = "office:value-type=\"float\"";
+    let merged = "<table:table-cell table:number-rows-spanned=\"2\" office:value-type=\"string\"><text:p>市</text:p></table:table-cell>";
+    let covered = "<table:covered-table-cell/>";
+    let rows_of = [
+        text("代码") + &text("数") + &text("备注"),
+        number("7", "000007") + &number("7", "000007") + &number("500", "500.00万元人民币"),
+        number("5", "豫罚〔2019〕5号") + &number("5", "5件") + &number("1234.5", "1,234.50"),
+        number("20190007", "2019-0007") + &number("0.5", "50%") + &number("1500", "￥1,500.00"),
+        number("1e21", "1E+21") + &number("-7", "-7") + &number("7", "-7.0E+00"),
+        failed(
+            "calcext:value-type=\"error\" office:value-type=\"string\"",
+            "office:string-value=\"\"",
+            "Err:502",
+        ),
+        failed(float, "office:value=\"0\"", "#DIV/0!"),
+        failed(float, "office:value=\"0\"", "#名称?"),
+        failed(float, "office:value=\"x\"", "1"),
+        merged.to_owned() + &number("1", "1"),
+        covered.to_owned() + &number("2", "2"),
+        text("豫<![CDATA[罚]]>&amp;&#21495;<text:s text:c=\"2\"/>a<text:tab/>b<text:line-break/>c")
+            + &text("x\n   y")
+            + &text(
+                "甲<office:annotation><text:p>批注</text:p></office:annotation></text:p><text:p>乙",
+            ),
+        "<table:table-cell><text:p>没有类型</text:p></table:table-cell>".to_owned(),
+    ];
+    let rows_of: String =
+        rows_of.iter().map(|row| format!("<table:table-row>{row}</table:table-row>")).collect();
+    let workbook = open(&ods(&format!("<table:table table:name=\"a\">{rows_of}</table:table>")));
+    assert_eq!(
+        rows(&workbook, 0, 1, 3),
+        [
+            row(2, &["000007", "000007", "500.00万元人民币"]),
+            row(3, &["豫罚〔2019〕5号", "5", "1234.5"]),
+            row(4, &["2019-0007", "0.5", "1500"]),
+            row(5, &["1000000000000000000000", "-7", "7"]),
+            (6, Err("error-cell")),
+            (7, Err("error-cell")),
+            (8, Err("error-cell")),
+            (9, Err("error-cell")),
+            row(10, &["市", "1", ""]),
+            (11, Err("merged-cell")),
+            row(12, &["豫罚&号  a\tb\nc", "x y", "甲\n乙"]),
+            row(13, &["没有类型", "", ""]),
+        ]
+    );
+}
+
+#[test]
+fn hidden_and_many_sheets_of_an_ods_are_told_of_and_read_by_their_place() {
+    let table = |name: &str, style: &str, text: &str| {
+        format!(
+            "<table:table table:name=\"{name}\" table:style-name=\"{style}\"><table:table-row><table:table-cell table:number-columns-repeated=\"16384\"/></table:table-row><table:table-row table:number-rows-repeated=\"3\"><table:table-cell office:value-type=\"string\" table:number-columns-repeated=\"2\"><text:p>{text}</text:p></table:table-cell></table:table-row></table:table>"
+        )
+    };
+    let tables = ["<style:style style:name=\"h\"><style:table-properties table:display=\"false\"/></style:style>".to_owned(),
+        table("一", "v", "x"), table("二", "h", "y"), table("三", "v", "z")];
+    let workbook = open(&ods(&tables.concat()));
+    let sheets: Vec<_> = workbook
+        .sheets()
+        .iter()
+        .map(|sheet| (&*sheet.name, sheet.hidden, sheet.rows.len()))
+        .collect();
+    assert_eq!(sheets, [("一", false, 3), ("二", true, 3), ("三", false, 3)]);
+    for (index, text) in [(0, "x"), (1, "y"), (2, "z")] {
+        assert_eq!(rows(&workbook, index, 2, 2), [row(3, &[text, text]), row(4, &[text, text])]);
+    }
 }
 
 #[test]
