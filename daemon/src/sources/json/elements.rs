@@ -3,11 +3,14 @@
 //! Used by [`super::JsonFile`]. Brackets are counted outside of texts; nothing is
 //! understood. Invariants: an element that is handed on has at most
 //! [`ROW_BYTES_MAX`] bytes, of a longer one nothing is kept; each byte of the file
-//! is looked at once. A text cannot hold a line end in JSON, so an unclosed quote
-//! reaches no further than its line. Not here: what an element holds
+//! is looked at once, but for what a broken element had swallowed ([`SWALLOWED_MAX`]). A
+//! text cannot hold a line end in JSON, so an unclosed quote reaches no further than its
+//! line, and where a record begins on that, no further than that. Not here: what an element holds
 //! ([`super::object`]).
 
 use std::io;
+
+use serde::de::IgnoredAny;
 
 use super::{
     bytes::Bytes,
@@ -15,6 +18,10 @@ use super::{
     shape::{Layout, Shape},
 };
 use crate::sources::texts::ROW_BYTES_MAX;
+
+/// Bytes that are looked at again, because a broken element had swallowed them: some
+/// thousand records. A file with more is wrong throughout, and would cost time.
+const SWALLOWED_MAX: usize = 16 * ROW_BYTES_MAX;
 
 /// What was found.
 pub(super) enum Element<'a> {
@@ -49,11 +56,13 @@ pub(super) struct Elements {
     /// Bytes of the buffer that belong to the element handed on last.
     handed_on: usize,
     ended: bool,
+    /// Bytes that may still be looked at again.
+    swallowed_left: usize,
 }
 
 impl Elements {
     pub(super) fn new(bytes: Bytes, shape: Shape) -> io::Result<Self> {
-        Self { bytes, shape, handed_on: 0, ended: false }.again()
+        Self { bytes, shape, handed_on: 0, ended: false, swallowed_left: SWALLOWED_MAX }.again()
     }
 
     /// The same from the first element on.
@@ -66,7 +75,13 @@ impl Elements {
             bytes.consume(count);
             left -= count as u64;
         }
-        Ok(Self { bytes, shape: self.shape, handed_on: 0, ended: false })
+        Ok(Self {
+            bytes,
+            shape: self.shape,
+            handed_on: 0,
+            ended: false,
+            swallowed_left: SWALLOWED_MAX,
+        })
     }
 
     pub(super) fn bytes_read(&self) -> u64 {
@@ -112,6 +127,13 @@ impl Elements {
                 break;
             }
             if at_end {
+                if !too_long && let Some(end) = self.give_back(at) {
+                    self.handed_on = end;
+                    return Ok(Some(Element::Value(Text {
+                        line,
+                        bytes: &self.bytes.unread()[..end],
+                    })));
+                }
                 self.bytes.consume(at);
                 self.ended = true;
                 return Ok(Some(Element::Cut { line }));
@@ -126,7 +148,26 @@ impl Elements {
         if too_long {
             return Ok(Some(Element::TooLong { line }));
         }
-        Ok(Some(Element::Value(Text { line, bytes: &self.bytes.unread()[..at] })))
+        let element = &self.bytes.unread()[..at];
+        let is_broken = || serde_json::from_slice::<IgnoredAny>(element).is_err();
+        if boundary(element).is_some()
+            && is_broken()
+            && let Some(end) = self.give_back(at)
+        {
+            self.handed_on = end;
+        }
+        Ok(Some(Element::Value(Text { line, bytes: &self.bytes.unread()[..self.handed_on] })))
+    }
+
+    /// Where a broken element of `length` bytes ends, if it has swallowed others that
+    /// may be looked at again.
+    fn give_back(&mut self, length: usize) -> Option<usize> {
+        if self.shape.layout == Layout::Lines {
+            return None;
+        }
+        let end = boundary(&self.bytes.unread()[..length])?;
+        self.swallowed_left = self.swallowed_left.checked_sub(length - end)?;
+        Some(end)
     }
 
     /// Goes on to where an element begins; answers whether there may be one: at the
@@ -167,6 +208,20 @@ impl Elements {
             self.bytes.consume(1);
         }
         Ok((depth > 0).then_some(Element::Cut { line }))
+    }
+}
+
+/// Where the first record ends in what was taken for one, if another seems to begin
+/// behind it: `},{"`, with or without blanks.
+fn boundary(element: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let end = from + element[from..].iter().position(|byte| *byte == b'}')? + 1;
+        let mut behind = element[end..].iter().filter(|byte| !byte.is_ascii_whitespace());
+        if [b',', b'{', b'"'].iter().all(|expected| behind.next() == Some(expected)) {
+            return Some(end);
+        }
+        from = end;
     }
 }
 

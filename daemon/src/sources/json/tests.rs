@@ -32,6 +32,33 @@ fn row(line: u64, cells: &[&str]) -> (u64, Result<Vec<String>, &'static str>) {
 }
 
 #[test]
+fn an_odd_quote_on_a_line_of_many_records_costs_its_record() {
+    let good = |name: &str| format!("{{\"a\":\"{name}\",\"b\":1}}");
+    for odd in ["{\"a\":\"乙\"丙\",\"b\":2}", "{\"a\":\"乙,\"b\":2}", "{\"a\":乙\",\"b\":2}"] {
+        for (open, comma, close) in
+            [("[", ",", "]"), ("", ",", ""), ("[", " , ", "]"), ("{\"data\":[", ",", "]}")]
+        {
+            let records = [good("甲"), odd.to_owned(), good("丙"), good("丁")];
+            let text = format!("{open}{}{close}", records.join(comma));
+            let found = rows(&text);
+            let names: Vec<_> = found
+                .iter()
+                .map(|(_, row)| row.as_ref().map(|row| row[0].clone()).unwrap_or_default())
+                .collect();
+            assert_eq!(names, ["甲", "", "丙", "丁"], "{text}");
+        }
+    }
+    // At the end, and in several records.
+    let text =
+        format!("[{},{{\"a\":\"x\"y\"}},{},{{\"a\":\"x\"}},{{\"b\":2\"}}]", good("甲"), good("乙"));
+    let found: Vec<_> = rows(&text).into_iter().map(|(_, row)| row.is_ok()).collect();
+    assert_eq!(found, [true, false, true, true, false]);
+    // What looks like the beginning of a record may be a part of one.
+    let nested = "[{\"a\":[{\"b\":1},{\"b\":2}]},{\"a\":\"},{\\\"b\"}]";
+    assert_eq!(rows(nested), [(1, Err("json-nested")), row(2, &["},{\"b"])]);
+}
+
+#[test]
 fn an_array_lines_and_a_wrapped_array_are_the_same_rows() {
     let cells = [["甲", "1"], ["乙", "2"]];
     for (text, lines) in [
