@@ -151,7 +151,7 @@ impl HoldReason {
                 "文件最后一行没有换行符（或有整行的空字节），文件可能被截断或损坏，而它将删除 {deletes} 条记录；请重新导出并重新交付"
             ),
             HoldReason::LeftOut { parts, deletes } => format!(
-                "有 {parts} 个部分（工作表或压缩包内的文件）未能读取，将删除的 {deletes} 条记录可能在其中；请先处理这些部分"
+                "有 {parts} 个部分（工作表、压缩包内的文件或表头上方的行）没有读取，将删除的 {deletes} 条记录可能在其中；请先处理这些部分"
             ),
             HoldReason::RejectsFile { deletes } => format!(
                 "这是改正后的被拒绝行文件（有“问题/problem”列），不是全部数据，作为全量文件将删除 {deletes} 条记录；请作为增量文件交付，不要放进 full/"
@@ -200,7 +200,7 @@ impl HoldReason {
                  export and deliver it again"
             ),
             HoldReason::LeftOut { parts, deletes } => format!(
-                "{parts} parts of it (sheets, or files of the archive) were not read, and {deletes} records would be \
+                "{parts} parts of it (sheets, files of the archive, or rows above the header) were not read, and {deletes} records would be \
                  deleted that may be in them: look at these parts first"
             ),
             HoldReason::RejectsFile { deletes } => format!(
