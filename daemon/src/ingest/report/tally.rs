@@ -251,13 +251,18 @@ impl Tally {
                 zh.push_str("（这是第一处的情况，其余各有不同）");
                 en.push_str(" (that is the first one; others differ)");
             }
+            let mut places = kind.places.clone();
+            if kind.winners.is_empty() {
+                // What is rejected late comes behind the others.
+                places.sort_unstable();
+            }
             let title = describer.and_then(|describer| describer.title(&kind.field));
             Details {
                 rule: kind.code.to_owned(),
                 field: (!kind.field.is_empty()).then(|| kind.field.to_string()),
                 title: title.map(str::to_owned),
                 count: kind.count,
-                places: names(&kind.places),
+                places: names(&places),
                 winners: names(&kind.winners),
                 sample: kind.first.sample.clone(),
                 zh,

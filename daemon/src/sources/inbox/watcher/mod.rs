@@ -10,7 +10,7 @@ mod take;
 
 use std::{
     collections::{HashMap, HashSet},
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
@@ -32,6 +32,7 @@ use super::{
     settle::{Incomplete, Look, Patience, Verdict, has_end, judge},
     strays::Strays,
 };
+use crate::sources::file::shown;
 
 /// A marker `NAME.done` is empty, or has a word in it; a larger file is one that is
 /// delivered.
@@ -47,9 +48,9 @@ pub(in crate::sources) struct Watcher {
     decided: Decided,
     /// Files that lie in the folders.
     files: HashMap<PathBuf, Seen>,
-    /// Of each dataset, the last change of the oldest file that is not ready yet:
-    /// newer ones would be overtaken by it.
-    unready: HashMap<DatasetId, (i64, i64)>,
+    /// Of each dataset, the oldest file that is not ready yet: newer ones would be
+    /// overtaken by it.
+    unready: HashMap<DatasetId, Unready>,
     /// Files that were moved away a while ago.
     moved: Moved,
     /// Files that were put back, and how often.
@@ -58,6 +59,15 @@ pub(in crate::sources) struct Watcher {
     waits: HashMap<DatasetId, Wait>,
     /// Datasets whose folders were looked at before.
     known: HashSet<DatasetId>,
+}
+
+/// A file that others wait behind.
+struct Unready {
+    /// When it changed last.
+    modified: (i64, i64),
+    name: OsString,
+    /// It is not known when it will be complete.
+    waited_for: bool,
 }
 
 /// A file as it was when it was last looked at.
@@ -142,8 +152,13 @@ impl Watcher {
             if self.stop.is_cancelled() {
                 break;
             }
-            let waits_for = self.unready.get(&candidate.home.dataset);
-            if waits_for.is_some_and(|oldest| *oldest < candidate.look.state.modified) {
+            let oldest = self.unready.get(&candidate.home.dataset);
+            if let Some(oldest) = oldest.filter(|one| one.modified < candidate.look.state.modified)
+            {
+                if oldest.waited_for {
+                    let why = waits_behind(&oldest.name, self.inbox.incomplete);
+                    self.strays.tell(&candidate.path, why);
+                }
                 continue;
             }
             self.take(&candidate, time);
@@ -354,9 +369,15 @@ impl Watcher {
                 judge(quiet, patience, said, mark, home.full, has_end)
             };
             if !matches!(verdict, Verdict::Take(_)) {
-                let modified = look.state.modified;
-                let oldest = self.unready.entry(home.dataset.clone()).or_insert(modified);
-                *oldest = modified.min(*oldest);
+                let unready = Unready {
+                    modified: look.state.modified,
+                    name: home.name.clone(),
+                    waited_for: matches!(verdict, Verdict::Waiting(_)),
+                };
+                let known = self.unready.get(&home.dataset);
+                if known.is_none_or(|known| unready.modified < known.modified) {
+                    self.unready.insert(home.dataset.clone(), unready);
+                }
             }
             match verdict {
                 Verdict::Settling => {}
@@ -383,6 +404,18 @@ fn not_a_file() -> [String; 2] {
         "这不是普通文件（例如是符号链接），不会被读取；请放入文件本身".into(),
         "this is no regular file (a symbolic link, for example) and is not read: put the file itself here"
             .into(),
+    ]
+}
+
+fn waits_behind(name: &OsStr, wait: Duration) -> [String; 2] {
+    let (name, seconds) = (shown(&name.to_string_lossy()), wait.as_secs());
+    [
+        format!(
+            "正在等待较早的文件“{name}”传完，之后才处理该文件，最多等待 {seconds} 秒；“{name}”若已传完，请在它旁边放一个空文件 {name}.done"
+        ),
+        format!(
+            "the older file '{name}' is waited for, at most {seconds} seconds, and this one is taken behind it: if '{name}' is complete, put an empty file {name}.done beside it"
+        ),
     ]
 }
 

@@ -233,3 +233,23 @@ fn the_time_of_an_original_says_nothing_of_its_copy() {
     assert!(age(data.modified().unwrap()) > Duration::from_secs(80_000));
     assert!(age(touched(&data)) < Duration::from_secs(3600), "{data:?}");
 }
+
+#[test]
+fn who_waits_behind_another_file_is_told_for_which() {
+    let mut folders = Folders::new();
+    let (text, at) = halves();
+    let mut file = folders.begin("full/older.csv");
+    file.write_all(&text.as_bytes()[..at]).unwrap();
+    folders.touch("full/older.csv", 60);
+    folders.put("newer.csv", &rows(0..1, "b"), 10);
+    folders.pass_after(9);
+    folders.pass_after(9);
+    let why = folders.text("newer.csv");
+    assert!(why.contains("“older.csv”") && why.contains("older.csv.done"), "{why}");
+    // It goes with its reason.
+    fs::write(folders.path("full/older.csv.done"), "").unwrap();
+    folders.pass_after(1);
+    folders.pass_after(1);
+    assert!(!folders.path("newer.csv.report.txt").exists());
+    assert!(folders.path("done/newer.csv").exists(), "{:?}", folders.files());
+}
