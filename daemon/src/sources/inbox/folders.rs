@@ -22,7 +22,10 @@ use rustix::{
     path::Arg,
 };
 
-use super::names::{HALF, is_hidden};
+use super::{
+    names::{HALF, is_hidden},
+    words,
+};
 
 /// Folders within folders that are read: a year, a month, an office; more is the
 /// work of a program that lost its way.
@@ -94,24 +97,14 @@ pub(super) fn walk(root: &Path, full: bool) -> Walk {
     while let Some(folder) = open.pop() {
         let depth = folder.sub.components().count();
         if depth > DEPTH_MAX || walk.folders.len() == FOLDERS_MAX {
-            let why = [
-                format!(
-                    "文件夹层数超过 {DEPTH_MAX} 或个数超过 {FOLDERS_MAX}，其中的文件不会被读取，请上移或清理"
-                ),
-                format!(
-                    "folders are more than {DEPTH_MAX} deep or {FOLDERS_MAX} in number, so files in this one are not read: move them up, or clear folders"
-                ),
-            ];
+            let why = words::too_many_folders(DEPTH_MAX, FOLDERS_MAX);
             walk.unread.push((folder.path, why));
             continue;
         }
         let entries = match check_folder(&folder.path).and_then(|()| entries(&folder.path)) {
             Ok(entries) => entries,
             Err(error) => {
-                let why = [
-                    format!("无法读取该文件夹（{error}），请检查其权限"),
-                    format!("the folder cannot be read ({error}): check its permissions"),
-                ];
+                let why = words::unreadable_folder(&error);
                 walk.unread.push((folder.path, why));
                 continue;
             }
@@ -126,7 +119,9 @@ pub(super) fn walk(root: &Path, full: bool) -> Walk {
             match meaning_of(&name) {
                 // The inbox's own.
                 Some(_) if depth == 0 && !full && is_reserved(&name) => {}
-                Some(meaning) => walk.unread.push((folder.path.join(&name), meaning.misplaced())),
+                Some(meaning) => {
+                    walk.unread.push((folder.path.join(&name), words::misplaced(meaning)))
+                }
                 None => below.push(name),
             }
         }
@@ -149,7 +144,7 @@ fn is_reserved(name: &OsStr) -> bool {
 
 /// What a folder's name says of the files in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Meaning {
+pub(super) enum Meaning {
     /// Each of them is the whole partition.
     Full,
     /// They were dealt with.
@@ -167,22 +162,6 @@ fn meaning_of(name: &OsStr) -> Option<Meaning> {
         Some(Meaning::DealtWith)
     } else {
         None
-    }
-}
-
-impl Meaning {
-    /// That a folder of such a name is not read where it lies.
-    fn misplaced(self) -> [String; 2] {
-        match self {
-            Meaning::Full => [
-                "此处不读取该文件夹：全量文件请放入“数据集/full/”（小写，直接位于数据集文件夹下）；若是增量文件，请给文件夹换个名称".into(),
-                "this folder is not read here: full files belong into DATASET/full/ (in lower case, right below the dataset's folder); if the files are changes, give the folder another name".into(),
-            ],
-            Meaning::DealtWith => [
-                "此处不读取该文件夹：done、attention、failed 用于存放已处理的文件；若其中的文件需要导入，请移到别的文件夹".into(),
-                "this folder is not read here: done, attention and failed hold files that were dealt with; move files that are to be imported into another folder".into(),
-            ],
-        }
     }
 }
 

@@ -32,6 +32,7 @@ mod retry;
 mod settle;
 mod strays;
 mod watcher;
+mod words;
 
 use std::{
     collections::HashMap,

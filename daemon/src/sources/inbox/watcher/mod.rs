@@ -4,13 +4,13 @@
 //! give the time. Invariants: files of a dataset are taken in the order of their
 //! last change; a file that was dealt with is imported again only if its content
 //! is another one. Not here: what is done with a file that is ready ([`take`]),
-//! folders, names, and what is said of strays.
+//! folders, names, and what people are told (`words`).
 
 mod take;
 
 use std::{
     collections::{HashMap, HashSet},
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fs,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
@@ -31,8 +31,8 @@ use super::{
     retry::Wait,
     settle::{Incomplete, Look, Patience, Verdict, has_end, judge},
     strays::Strays,
+    words,
 };
-use crate::sources::file::shown;
 
 /// A marker `NAME.done` is empty, or has a word in it; a larger file is one that is
 /// delivered.
@@ -156,7 +156,7 @@ impl Watcher {
             if let Some(oldest) = oldest.filter(|one| one.modified < candidate.look.state.modified)
             {
                 if oldest.waited_for {
-                    let why = waits_behind(&oldest.name, self.inbox.incomplete);
+                    let why = words::waits_behind(&oldest.name, self.inbox.incomplete);
                     self.strays.tell(&candidate.path, why);
                 }
                 continue;
@@ -242,20 +242,12 @@ impl Watcher {
             }
             let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
             let list = known.join(", ");
-            self.strays.tell(
-                &entry.path(),
-                if is_folder {
-                    [
-                        format!("没有与该文件夹同名的数据集，其中的文件不会被读取；数据集有：{list_zh}。请把文件移入对应数据集的文件夹，并删除该文件夹"),
-                        format!("no dataset has this folder's name, so its files are not read; the datasets are: {list}. Move its files into the folder of their dataset"),
-                    ]
-                } else {
-                    [
-                        format!("请把该文件放入数据集的文件夹：{list_zh}"),
-                        format!("put the file into the folder of its dataset: {list}"),
-                    ]
-                },
-            );
+            let why = if is_folder {
+                words::no_dataset(list_zh, &list)
+            } else {
+                words::beside_folders(list_zh, &list)
+            };
+            self.strays.tell(&entry.path(), why);
         }
     }
 
@@ -321,7 +313,7 @@ impl Watcher {
             let age = wall.duration_since((self.inbox.touched)(&data)).ok();
             let is_old = age.is_some_and(|age| age >= self.inbox.incomplete);
             if data.is_file() && is_old && has_unfinished_ending(&name) {
-                self.strays.tell(&path, never_renamed());
+                self.strays.tell(&path, words::never_renamed());
             }
             if data.is_dir() || is_unfinished(&name) || is_report(&name) {
                 continue;
@@ -329,7 +321,7 @@ impl Watcher {
             if !data.is_file() {
                 let is_outcome = OUTCOMES.iter().any(|outcome| name == *outcome);
                 if !is_outcome && name != "full" {
-                    self.strays.tell(&path, not_a_file());
+                    self.strays.tell(&path, words::not_a_file());
                 }
                 continue;
             }
@@ -340,7 +332,7 @@ impl Watcher {
                     || folder.path.join(about).exists())
             {
                 if is_old && !folder.path.join(about).exists() {
-                    self.strays.tell(&path, without_its_file());
+                    self.strays.tell(&path, words::without_its_file());
                 }
                 continue;
             }
@@ -397,40 +389,4 @@ fn named(schema: &Schema) -> (DatasetId, String) {
     let title = &schema.raw().title_zh;
     let named = format!("{dataset}（{title}）");
     (dataset, named)
-}
-
-fn not_a_file() -> [String; 2] {
-    [
-        "这不是普通文件（例如是符号链接），不会被读取；请放入文件本身".into(),
-        "this is no regular file (a symbolic link, for example) and is not read: put the file itself here"
-            .into(),
-    ]
-}
-
-fn waits_behind(name: &OsStr, wait: Duration) -> [String; 2] {
-    let (name, seconds) = (shown(&name.to_string_lossy()), wait.as_secs());
-    [
-        format!(
-            "正在等待较早的文件“{name}”传完，之后才处理该文件，最多等待 {seconds} 秒；“{name}”若已传完，请在它旁边放一个空文件 {name}.done"
-        ),
-        format!(
-            "the older file '{name}' is waited for, at most {seconds} seconds, and this one is taken behind it: if '{name}' is complete, put an empty file {name}.done beside it"
-        ),
-    ]
-}
-
-fn never_renamed() -> [String; 2] {
-    [
-        "文件名表示尚未传完（.part、.tmp 等），因此未读取；若已传完，请改回正式的文件名".into(),
-        "its name says that the file is not complete (.part, .tmp and the like), so it is not read: if it is, give it its proper name"
-            .into(),
-    ]
-}
-
-fn without_its_file() -> [String; 2] {
-    [
-        "这是“已传完”的标记，但旁边没有它所指的文件；请放入该文件，或删除标记".into(),
-        "this marks a file as complete that does not lie beside it: put the file here, or delete the mark"
-            .into(),
-    ]
 }

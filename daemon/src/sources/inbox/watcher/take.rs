@@ -23,7 +23,7 @@ use crate::{
         report::{ImportReport, Note},
         source::SourceError,
         spool::SpoolError,
-        words::{DeliveryError, languages},
+        words::DeliveryError,
     },
     sources::{
         error::FileError,
@@ -36,6 +36,7 @@ use crate::{
             report::Ended,
             retry::Wait,
             settle::{Incomplete, Look},
+            words,
         },
     },
     store::StoreError,
@@ -132,11 +133,7 @@ impl Watcher {
                 self.settle(file, source.as_ref(), Ended::Failed { error }, time);
             }
             Fault::Access => {
-                let [zh, en] = languages(&error);
-                let why = [
-                    format!("暂时无法读取该文件：{zh}"),
-                    format!("the file cannot be read for now: {en}"),
-                ];
+                let why = words::unreadable(&error);
                 self.strays.tell(&file.path, why);
                 self.wait_with(file, None, now);
             }
@@ -146,7 +143,7 @@ impl Watcher {
                 let earlier = self.waits.get(&dataset).copied();
                 // What passes within a second nobody has to be told of.
                 if earlier.is_some() {
-                    self.strays.tell(&file.path, waits_for(&error));
+                    self.strays.tell(&file.path, words::waits_for(&error));
                 }
                 self.waits.insert(dataset, Wait::after(earlier, now));
             }
@@ -244,14 +241,7 @@ impl Watcher {
             Err(error) => {
                 if is_refused(&error) {
                     let name = name_of(file);
-                    let why = [
-                        format!(
-                            "其中的“{name}”已处理，但无法移走：creditsync 没有写入该文件夹的权限（{error}），请修改权限"
-                        ),
-                        format!(
-                            "'{name}' in it was dealt with and cannot be moved: creditsync may not write to this folder ({error}); change its permissions"
-                        ),
-                    ];
+                    let why = words::cannot_be_moved(&name, &error);
                     // Beside the folder: nothing can be written into it.
                     self.strays.tell(folder_of(&file.path), why);
                 } else {
@@ -296,16 +286,6 @@ impl Watcher {
             seen.ended = ended;
         }
     }
-}
-
-fn waits_for(error: &ImportError) -> [String; 2] {
-    let [zh, en] = languages(error);
-    [
-        format!("该文件在等待，其后的同一数据集文件也在等待；原因消除后自动处理。原因：{zh}"),
-        format!(
-            "the file waits, and those of its dataset behind it; it is taken by itself once the reason is gone: {en}"
-        ),
-    ]
 }
 
 fn folder_of(path: &Path) -> &Path {
