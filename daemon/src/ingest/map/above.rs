@@ -12,7 +12,7 @@ use protocol::uscc::{self, Quality};
 /// Line numbers that are named.
 const LINES_SHOWN: usize = 5;
 /// Units of money, longer ones before those that end them.
-const UNITS: [&str; 7] = ["百万元", "千万元", "万美元", "亿元", "万元", "千元", "元"];
+const UNITS: [&str; 8] = ["百万元", "千万元", "万美元", "美元", "亿元", "万元", "千元", "元"];
 
 /// A line above a header, split as the header is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub fn passed_over(above: &[Above], labels: &[String]) -> Option<PassedOver> {
     if above.is_empty() {
         return None;
     }
-    let mut zh = format!("表头上方的行（第 {all} 行）不是数据，未读取");
+    let mut zh = format!("表头上方的行（第 {all} 行）未读取");
     let mut en = format!("what stands above the header (line {all}) was not read");
     if !rows.is_empty() {
         let rows = numbers(&rows);
@@ -86,9 +86,11 @@ pub fn passed_over(above: &[Above], labels: &[String]) -> Option<PassedOver> {
 /// The unit of money that a line such as 单位：万元 names; 单位：某局 names an office.
 fn unit_of(line: &str) -> Option<&'static str> {
     let line: String = line.chars().filter(|c| !c.is_whitespace()).collect();
-    let (_, behind) = line.split_once("单位")?;
-    let behind = behind.trim_start_matches([':', '：', '为', '(', '（', '是']);
-    UNITS.into_iter().find(|unit| behind.starts_with(unit))
+    line.match_indices("单位").find_map(|(at, word)| {
+        let behind = line[at + word.len()..].trim_start_matches([':', '：', '为', '(', '（', '是']);
+        let behind = behind.trim_start_matches("人民币").trim_start_matches("RMB");
+        UNITS.into_iter().find(|unit| behind.starts_with(unit))
+    })
 }
 
 #[cfg(test)]
@@ -109,6 +111,9 @@ mod tests {
             ("单位: 元", true),
             ("（单位：亿元）", true),
             ("金额单位为千元", true),
+            ("填报单位：某局    单位：亿元", true),
+            ("金额单位：人民币元", true),
+            ("单位：美元", true),
         ] {
             let above = [(1, "汇总表"), (3, line)];
             let above = above.map(|(line, text)| Above { line, cells: texts(&[text]) });

@@ -5,7 +5,7 @@ use std::fmt;
 use protocol::{schema::Schema, text::visible_within};
 
 use super::{
-    super::validate::shown as without_ids,
+    super::validate::shown as masked,
     advice::{advise, in_another_unit},
 };
 
@@ -60,7 +60,9 @@ pub(super) fn explain(
 
 fn shown(label: &str) -> String {
     // Where there is no header, the first record stands in its place.
-    visible_within(&without_ids(label.trim()), LABEL_CHARS_SHOWN).into_owned()
+    let shown = visible_within(&masked(label.trim()), LABEL_CHARS_SHOWN).into_owned();
+    // Which stands between the languages.
+    shown.replace(" / ", "/")
 }
 
 /// Everything that keeps a header from being understood.

@@ -2,8 +2,8 @@
 //!
 //! Used by the watcher, which names each file that it moves away as held. Who finds
 //! a file in `attention/` months later shall read what became of it. Invariants: a
-//! report is written once more at most; the log of deliveries is only read when a
-//! delivery is gone. Not here: the decision (`creditsync delivery`).
+//! report of another delivery is left alone; the log of deliveries is only read when one
+//! is gone. Not here: the decision (`creditsync delivery`).
 
 use std::{
     collections::HashMap,
@@ -21,14 +21,22 @@ use super::{
 };
 use crate::{
     ingest::{held::Deliveries, history::event::Delivery},
-    sources::file::{Links, open_regular},
+    sources::{
+        error::FileError,
+        file::{Links, open_regular},
+    },
 };
 
-/// Reports that are read at a start: more lie in a folder that nobody clears, and
-/// the oldest of them were decided long ago.
+/// Reports of a dataset that are read at a start: some seconds. Who lets more lie
+/// there does not read them.
 const REPORTS_READ_MAX: usize = 10_000;
 /// Bytes of a report that are read: what it tells is bounded, too.
 const REPORT_BYTES_MAX: u64 = 8 << 20;
+/// Passes, of a second each, in which a decision is waited for that is about to be
+/// noted, or a disk that is full.
+const TRIES_MAX: u32 = 60;
+/// In front of a text, by which an editor knows its encoding.
+const MARK: char = '\u{feff}';
 /// Between the news and the report as it was.
 const BEFORE: &str = "以下是收到时的报告 / the report of its arrival:";
 
@@ -36,7 +44,8 @@ const BEFORE: &str = "以下是收到时的报告 / the report of its arrival:";
 pub(super) struct Decided {
     dir: PathBuf,
     access: Access,
-    waiting: HashMap<String, PathBuf>,
+    /// With how often that was tried.
+    waiting: HashMap<String, (PathBuf, u32)>,
 }
 
 impl Decided {
@@ -46,7 +55,7 @@ impl Decided {
 
     /// The file at `path` was held as this delivery.
     pub fn add(&mut self, id: String, path: PathBuf) {
-        self.waiting.insert(id, path);
+        self.waiting.insert(id, (path, 0));
     }
 
     /// Looks for what an earlier run has moved away as held.
@@ -58,13 +67,12 @@ impl Decided {
             reports.extend(names.filter(|path| file_of(path).is_some()));
         }
         for path in reports.into_iter().take(REPORTS_READ_MAX) {
-            let report = read(&path).and_then(|text| Ok(serde_json::from_slice::<Json>(&text)?));
-            if let Ok(report) = report
+            if let Ok(report) = read_report(&path)
                 && let Json::String(id) = &report["held"]["id"]
                 && report["decided"].is_null()
                 && let Some(file) = file_of(&path)
             {
-                self.waiting.insert(id.clone(), file);
+                self.add(id.clone(), file);
             }
         }
     }
@@ -73,30 +81,63 @@ impl Decided {
     pub fn look(&mut self, deliveries: &Deliveries) {
         let gone = |id: &&String| !deliveries.is_waiting(id);
         let gone: Vec<String> = self.waiting.keys().filter(gone).cloned().collect();
+        if gone.is_empty() {
+            return;
+        }
+        let log = deliveries.history().deliveries();
         for id in gone {
-            let Some(file) = self.waiting.remove(&id) else { continue };
-            // The log may not go back as far.
-            let Some(delivery) = deliveries.history().delivery(&id) else { continue };
-            if let Err(error) = self.rewrite(&file, &delivery) {
-                tracing::debug!(file = ?file, %error, "the report of a held file cannot be renewed");
+            let Some((file, tries)) = self.waiting.get_mut(&id) else { continue };
+            *tries += 1;
+            let known = log.iter().find(|delivery| delivery.id == id);
+            // The log may not go back as far; or the decision is about to be noted.
+            let done = match known.map(|delivery| (delivery, delivery.decided())) {
+                None => Ok(()),
+                Some((_, None)) => Err(io::Error::other("no decision is noted")),
+                Some((delivery, Some(words))) => {
+                    rewrite(&self.dir, self.access, file, delivery, words)
+                }
+            };
+            match done {
+                Ok(()) => {}
+                Err(_) if *tries < TRIES_MAX => continue,
+                Err(error) => {
+                    tracing::warn!(file = ?file, %error, "the report of a held file cannot be renewed");
+                }
             }
+            self.waiting.remove(&id);
         }
     }
+}
 
-    fn rewrite(&self, file: &Path, delivery: &Delivery) -> io::Result<()> {
-        let Some([zh, en]) = delivery.decided() else { return Ok(()) };
-        let below = file.strip_prefix(&self.dir).map_err(io::Error::other)?;
-        let name = below.file_name().unwrap_or_default();
-        let folder = open_below(&self.dir, below.parent().unwrap_or(Path::new("")))?;
-        let beside = |suffix| file.with_file_name(with_suffix(name, suffix));
-        let before = String::from_utf8(read(&beside(TEXT_SUFFIX))?).map_err(io::Error::other)?;
-        let text = format!("结果：{zh}。\r\nResult: {en}.\r\n\r\n{BEFORE}\r\n\r\n{before}");
-        let mut report: Json = serde_json::from_slice(&read(&beside(REPORT_SUFFIX))?)?;
-        report["decided"] = json!({ "state": delivery.state, "how": delivery.decided });
-        let report = serde_json::to_vec_pretty(&report)?;
-        write_whole(&folder, &with_suffix(name, TEXT_SUFFIX), text.as_bytes(), self.access)?;
-        write_whole(&folder, &with_suffix(name, REPORT_SUFFIX), &report, self.access)
+fn rewrite(
+    dir: &Path,
+    access: Access,
+    file: &Path,
+    delivery: &Delivery,
+    [zh, en]: [String; 2],
+) -> io::Result<()> {
+    let below = file.strip_prefix(dir).map_err(io::Error::other)?;
+    let name = below.file_name().unwrap_or_default();
+    let folder = open_below(dir, below.parent().unwrap_or(Path::new("")))?;
+    let beside = |suffix| file.with_file_name(with_suffix(name, suffix));
+    let mut report = match read_report(&beside(REPORT_SUFFIX)) {
+        // Cleared away.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        report => report?,
+    };
+    // Another file may have the name by now.
+    if report["held"]["id"] != delivery.id || !report["decided"].is_null() {
+        return Ok(());
     }
+    let before = String::from_utf8(read(&beside(TEXT_SUFFIX))?).map_err(io::Error::other)?;
+    if !before.contains(BEFORE) {
+        let before = before.trim_start_matches(MARK);
+        let text = format!("{MARK}结果：{zh}。\r\nResult: {en}.\r\n\r\n{BEFORE}\r\n\r\n{before}");
+        write_whole(&folder, &with_suffix(name, TEXT_SUFFIX), text.as_bytes(), access)?;
+    }
+    report["decided"] = json!({ "state": delivery.state, "how": delivery.decided });
+    let report = serde_json::to_vec_pretty(&report)?;
+    write_whole(&folder, &with_suffix(name, REPORT_SUFFIX), &report, access)
 }
 
 /// The file that a report for programs is about.
@@ -106,9 +147,19 @@ fn file_of(report: &Path) -> Option<PathBuf> {
     Some(report.with_file_name(stem))
 }
 
+fn read_report(path: &Path) -> io::Result<Json> {
+    Ok(serde_json::from_slice(&read(path)?)?)
+}
+
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let file = open_regular(path, Links::Refuse).map_err(io::Error::other)?;
+    let file = open_regular(path, Links::Refuse).map_err(|error| match error {
+        FileError::NotFound { .. } => io::Error::from(io::ErrorKind::NotFound),
+        error => io::Error::other(error),
+    })?;
     let mut bytes = Vec::new();
-    file.take(REPORT_BYTES_MAX).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    file.take(REPORT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > REPORT_BYTES_MAX {
+        true => Err(io::Error::other("the report is too long")),
+        false => Ok(bytes),
+    }
 }

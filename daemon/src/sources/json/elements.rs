@@ -139,6 +139,19 @@ impl Elements {
                 return Ok(Some(Element::Cut { line }));
             }
             if too_long {
+                // Brackets may only be hidden by an odd quote.
+                let is_wrong = |bytes: &[u8]| {
+                    serde_json::from_slice::<IgnoredAny>(bytes).is_err_and(|error| !error.is_eof())
+                };
+                if let Some(end) =
+                    self.give_back(at).filter(|end| is_wrong(&self.bytes.unread()[..*end]))
+                {
+                    self.handed_on = end;
+                    return Ok(Some(Element::Value(Text {
+                        line,
+                        bytes: &self.bytes.unread()[..end],
+                    })));
+                }
                 self.bytes.consume(at);
                 at = 0;
             }
@@ -150,7 +163,8 @@ impl Elements {
         }
         let element = &self.bytes.unread()[..at];
         let is_broken = || serde_json::from_slice::<IgnoredAny>(element).is_err();
-        if boundary(element).is_some()
+        if self.shape.layout != Layout::Lines
+            && boundary(element).is_some()
             && is_broken()
             && let Some(end) = self.give_back(at)
         {
@@ -212,16 +226,27 @@ impl Elements {
 }
 
 /// Where the first record ends in what was taken for one, if another seems to begin
-/// behind it: `},{"`, with or without blanks.
+/// behind it: `},{"`, with or without blanks, where all brackets are closed. Whether
+/// they stand in texts is what is not known here.
 fn boundary(element: &[u8]) -> Option<usize> {
-    let mut from = 0;
+    let (mut depth, mut at) = (0i64, 0);
     loop {
-        let end = from + element[from..].iter().position(|byte| *byte == b'}')? + 1;
+        let end = loop {
+            let byte = element.get(at)?;
+            at += 1;
+            match byte {
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth -= 1,
+                _ => {}
+            }
+            if *byte == b'}' && depth == 0 {
+                break at;
+            }
+        };
         let mut behind = element[end..].iter().filter(|byte| !byte.is_ascii_whitespace());
         if [b',', b'{', b'"'].iter().all(|expected| behind.next() == Some(expected)) {
             return Some(end);
         }
-        from = end;
     }
 }
 

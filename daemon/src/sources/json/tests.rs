@@ -53,7 +53,22 @@ fn an_odd_quote_on_a_line_of_many_records_costs_its_record() {
         format!("[{},{{\"a\":\"x\"y\"}},{},{{\"a\":\"x\"}},{{\"b\":2\"}}]", good("甲"), good("乙"));
     let found: Vec<_> = rows(&text).into_iter().map(|(_, row)| row.is_ok()).collect();
     assert_eq!(found, [true, false, true, true, false]);
-    // What looks like the beginning of a record may be a part of one.
+    // Also where everything behind it is on one line, and long.
+    let many: Vec<String> = (0..100_000).map(|number| good(&number.to_string())).collect();
+    let text = format!("[{},{{\"a\":\"乙\"丙\"}},{}]", good("甲"), many.join(","));
+    let found = rows(&text);
+    let good_ones = found.iter().filter(|(_, row)| row.is_ok()).count();
+    assert_eq!((found.len(), good_ones), (100_002, 100_001));
+    // What looks like the beginning of a record may be a part of one, broken or not.
+    for value in ["NaN", "\"a\tb\""] {
+        let text =
+            format!("[{{\"a\":1,\"v\":{value},\"l\":[{{\"x\":1}},{{\"x\":2}}]}},{{\"a\":2}}]");
+        let found: Vec<_> = rows(&text).into_iter().map(|(_, row)| row.is_ok()).collect();
+        assert_eq!(found, [false, true], "{text}");
+    }
+    let cut = "[{\"a\":1},{\"a\":2,\"l\":[{\"x\":1},{\"x\":2},{\"x\":";
+    let found: Vec<_> = rows(cut).into_iter().map(|(_, row)| row.is_ok()).collect();
+    assert_eq!(found, [true, false]);
     let nested = "[{\"a\":[{\"b\":1},{\"b\":2}]},{\"a\":\"},{\\\"b\"}]";
     assert_eq!(rows(nested), [(1, Err("json-nested")), row(2, &["},{\"b"])]);
 }

@@ -44,7 +44,7 @@ impl Format {
                     let word: String = chars.by_ref().take_while(|c| *c != '"').collect();
                     format.word(&word);
                 }
-                '\\' => format.word(&chars.next()?.to_string()),
+                '\\' | '!' => format.word(&chars.next()?.to_string()),
                 // Room as wide as a character, or filled with one.
                 '_' | '*' => {
                     chars.next()?;
@@ -52,8 +52,9 @@ impl Format {
                 '[' => {
                     let inside: String = chars.by_ref().take_while(|c| *c != ']').collect();
                     // A condition, or hours beyond a day.
-                    let is_colour = inside.chars().all(|c| c.is_alphabetic() && !"hms".contains(c));
-                    if !is_colour && !inside.starts_with(['$', 'D']) {
+                    let is_time = inside.chars().all(|c| "hHmMsS".contains(c));
+                    let is_colour = inside.chars().all(char::is_alphabetic) && !is_time;
+                    if !is_colour && !inside.starts_with('$') {
                         return None;
                     }
                 }
@@ -63,8 +64,13 @@ impl Format {
                     format.items.push(Item::Digit);
                 }
                 '.' => fraction = true,
+                // Behind the last digit it stands for thousands.
+                ',' if !chars.clone().take_while(|c| *c != ';').any(|c| "0#?".contains(c)) => {
+                    return None;
+                }
                 ',' | '￥' | '¥' | '$' | '€' | '£' => {}
-                '%' | '@' | 'E' | 'e' | 'G' | 'g' => return None,
+                // A share, a text, an exponent, anything, a fraction.
+                '%' | '@' | 'E' | 'e' | 'G' | 'g' | '/' => return None,
                 // Parts of days and times.
                 'y' | 'Y' | 'm' | 'M' | 'd' | 'D' | 'h' | 'H' | 's' | 'S' | 'b' | 'a' | 'A' => {
                     return None;
@@ -174,6 +180,14 @@ mod tests {
             ("\"是\"", "1", "1"),
             ("@", "7", "7"),
             ("000", "-7", "-7"),
+            ("0,\"千元\"", "500000", "500000"),
+            ("0!.0,\"万元\"", "12345", "12345"),
+            ("#,##0\"元\"", "1500", "1500元"),
+            ("# ?/?", "0.5", "0.5"),
+            ("[White]000", "7", "007"),
+            ("[DBNum1]000", "7", "7"),
+            ("[h]:mm", "7", "7"),
+            ("000!号", "7", "007号"),
             ("\"", "7", "7"),
             ("\\", "7", "7"),
             ("_", "7", "7"),

@@ -170,7 +170,7 @@ fn choose(
             false => {
                 let each: Vec<String> =
                     left_out.iter().map(|part| format!("{} / {}", part.zh, part.en)).collect();
-                format!("{name}: {}", each.join("; "))
+                format!("{name}: {}", each.join("\n"))
             }
         };
         let told = Box::new(Told(error));

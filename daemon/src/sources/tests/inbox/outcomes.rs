@@ -162,7 +162,10 @@ fn the_report_of_a_held_file_says_what_became_of_it() {
     let second = hold(&mut folders, "c", 20);
     folders.pass_after(1);
     let superseded = text(&folders, "b");
-    assert!(superseded.starts_with("结果：") && superseded.contains(&second), "{superseded}");
+    assert!(
+        superseded.starts_with("\u{feff}结果：") && superseded.contains(&second),
+        "{superseded}"
+    );
     assert!(text(&folders, "c").contains("等待人工批准") && !text(&folders, "c").contains("取代"));
 
     // Decided while nobody watched.
@@ -188,5 +191,14 @@ fn the_report_of_a_held_file_says_what_became_of_it() {
     // Once.
     folders.pass_after(1);
     assert_eq!(text(&folders, "d").matches("由 tester 丢弃").count(), 1);
+    // Another file by the same name keeps its report.
+    let fourth = hold(&mut folders, "e", 2);
+    for suffix in ["", ".report.txt", ".report.json"] {
+        fs::remove_file(folders.path(&format!("attention/五月/e.csv{suffix}"))).unwrap();
+    }
+    let fifth = hold(&mut folders, "e", 3);
+    assert_ne!(fourth, fifth);
+    folders.pass_after(1);
+    assert!(!text(&folders, "e").contains("取代"), "{}", text(&folders, "e"));
     assert!(folders.world.deliveries.get(&first).unwrap().is_none());
 }
