@@ -84,7 +84,7 @@ pub(super) fn print_report(report: &Json) {
         ("unchanged", "未变"),
         ("duplicates", "重复"),
         ("rejected", "拒绝"),
-        ("skipped", "跳过（空行、重复表头、合计）"),
+        ("skipped", "跳过（空行、重复表头、合计、表尾说明）"),
         ("warnings", "警告"),
         ("suspicious", "可能错位的行"),
     ] {

@@ -8,7 +8,7 @@ use super::{
     delivered::ReadFile,
     diff::{Comparer, Cursor, Difference, Stored},
     history::Recording,
-    hold::{Evidence, Hold, HoldLimits, Watch, code_of, is_rounded},
+    hold::{Evidence, Hold, Watch, code_of, is_rounded},
     rejects::Rejects,
     report::ImportReport,
     validate::{rounded_issue, row_issue},
@@ -70,7 +70,7 @@ impl Job<'_> {
                 }
                 Ok(())
             })?;
-            let evidence = evidence(request, read, stored, report, &watch, &self.context.hold);
+            let evidence = evidence(request, read, stored, report, &watch);
             let holds = evidence.judge(&self.context.hold);
             if request.approved.is_none() && !holds.is_empty() {
                 report.seq = self.seq();
@@ -111,8 +111,7 @@ impl Job<'_> {
         let mut told = Told { rejects, report, watch: &mut watch, befores: false };
         self.compare(read, request.full, &mut told, &mut |change, _| take(change))?;
         report.seq = self.seq();
-        let limits = &self.context.hold;
-        Ok(evidence(request, read, stored, report, &watch, limits).judge(limits))
+        Ok(evidence(request, read, stored, report, &watch).judge(&self.context.hold))
     }
 
     /// Whether differences are set aside until all are known: a rule of holding
@@ -304,7 +303,6 @@ fn evidence<'w>(
     stored: u64,
     report: &ImportReport,
     watch: &'w Watch<'w>,
-    limits: &HoldLimits,
 ) -> Evidence<'w> {
     Evidence {
         full: request.full,
@@ -319,7 +317,7 @@ fn evidence<'w>(
         rejected: report.rejected,
         unreadable: read.unreadable,
         suspicious: report.suspicious,
-        garbled: limits.is_garbled(read.garbled, sound(report)).then_some(read.garbled),
+        garbled: read.garbled,
         watch,
     }
 }

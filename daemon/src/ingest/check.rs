@@ -211,7 +211,7 @@ fn check(
                 out.unreadable += 1;
                 out.tally.add_malformed(place, &problem);
                 if !describer.is_full() {
-                    let words = describer.words_malformed(place, &problem, &text);
+                    let words = describer.words_malformed(place, &problem, &text, &mapping);
                     out.rejected_rows.push(words, &describer.malformed_cells(&text));
                 }
                 return;
@@ -250,7 +250,7 @@ fn check(
             out.rejected += 1;
             if !describer.is_full() {
                 let words = match &problem {
-                    Some(problem) => describer.words_malformed(place, problem, ""),
+                    Some(problem) => describer.words_malformed(place, problem, "", &mapping),
                     None => describer.words(place, &checked.issues),
                 };
                 out.rejected_rows.push(words, &describer.cells(fields, &mapping));

@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use protocol::{
@@ -292,8 +292,9 @@ fn comparer_of<'a>(
     Comparer::new(registry, schema, kept)
 }
 
-/// Datasets that are tried for a file that fits none; each may take a second.
-const OTHERS_TRIED: usize = 16;
+/// How long other datasets are tried for a file that does not fit its own: a hint is
+/// not worth more, and finding a large file's encoding may take a second.
+const OTHERS_SECONDS: Duration = Duration::from_secs(5);
 
 /// Of a file that does not fit its dataset: which others it fits, if any.
 fn with_other_datasets(
@@ -305,9 +306,11 @@ fn with_other_datasets(
     {
         return error;
     }
+    let began = Instant::now();
     let others = registry.datasets().filter(|schema| *schema.dataset() != request.dataset);
+    let others = others.take_while(|_| began.elapsed() < OTHERS_SECONDS);
     let fits = |schema: &&Schema| request.source.open(schema).is_ok();
-    let names = others.take(OTHERS_TRIED).filter(fits).map(|schema| schema.dataset().as_str());
+    let names = others.filter(fits).map(|schema| schema.dataset().as_str());
     let others = names.collect::<Vec<_>>().join(", ");
     if others.is_empty() {
         return error;

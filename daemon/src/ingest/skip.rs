@@ -2,7 +2,7 @@
 //! a table.
 //!
 //! Used by `check` for every row, so what is cheap comes first. Invariant: a row
-//! with a sound key is never skipped as a total.
+//! with a sound key is never skipped as a total or as what stands below a table.
 
 use std::sync::LazyLock;
 
@@ -73,7 +73,7 @@ pub(super) fn is_no_data(mapping: &Mapping, fields: Fields<'_>) -> bool {
             is_total(first)
                 && !mapping.key_texts(fields).all(|text| is_key(text) && !is_total(text))
                 || is_footer(first)
-                    && !mapping.key_texts(fields).all(|text| is_key(text) && text != first)
+                    && !mapping.key_texts(fields).all(|text| !is_blank(text) && text != first)
                 || mapping.is_header(fields)
                 || is_sum_of_no_key(mapping, fields)
         }

@@ -42,8 +42,8 @@ pub fn program() -> Program {
 fn run(task: &Task, input: File, answer: &mut dyn Write, output: Option<File>) -> io::Result<()> {
     let done = match task {
         Task::SheetFronts { rows } => sheet::reading::fronts(input, *rows, answer),
-        Task::Sheet { index, header_line, texts } => {
-            sheet::reading::sheet(input, (*index, *header_line), texts, answer)
+        Task::Sheet { index, header_line, columns } => {
+            sheet::reading::sheet(input, (*index, *header_line), columns, answer)
         }
         Task::List { gzip } => packed::reading::list(input, *gzip, answer),
         Task::Unpack { gzip, index, bytes_max } => match output {

@@ -107,8 +107,8 @@ pub(super) struct Evidence<'a> {
     pub unreadable: u64,
     /// Rows whose columns may be others than they seem.
     pub suspicious: u64,
-    /// Rows with a text of a wrong encoding, if they are most.
-    pub garbled: Option<u64>,
+    /// Rows with a text of a wrong encoding.
+    pub garbled: u64,
     /// What the comparison has shown.
     pub watch: &'a Watch<'a>,
 }
@@ -164,8 +164,8 @@ impl Evidence<'_> {
                 hold(HoldReason::ChangesColumn { fields, compared }, &watch.changed);
             }
         }
-        if let Some(garbled) = self.garbled {
-            let rows = self.rows - self.rejected;
+        let (garbled, rows) = (self.garbled, self.rows.saturating_sub(self.rejected));
+        if limits.is_garbled(garbled, rows) {
             hold(HoldReason::Garbled { garbled, rows }, &[]);
         }
         let (doubtful, inserted) = (watch.doubtful_count, self.inserted);

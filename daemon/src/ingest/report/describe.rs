@@ -150,8 +150,14 @@ impl Describer {
         [format!("{zh} / {en}"), format!("{} / {}", todo_zh.join("；"), todo_en.join("; "))]
     }
 
-    /// The same of a line that is no row.
-    pub fn words_malformed(&self, place: Place, problem: &RowProblem, line: &str) -> [String; 2] {
+    /// The same of a line that is no row; `mapping` is that of the row's own part.
+    pub fn words_malformed(
+        &self,
+        place: Place,
+        problem: &RowProblem,
+        line: &str,
+        mapping: &Mapping,
+    ) -> [String; 2] {
         let [zh, en] = place_words(place, &self.parts);
         if line.contains(MEND_FIRST) {
             // Of a rejects file whose row nobody has mended, or not to the end.
@@ -165,7 +171,7 @@ impl Describer {
             ];
         }
         // Two columns stand in front of the row, so numbers alone mislead.
-        let label = problem.column().and_then(|column| self.labels.get(column - 1));
+        let label = problem.column().and_then(|column| mapping.labels().get(column - 1));
         let label = label.map(|label| {
             (format!("“{label}”：{}", problem.zh()), format!("'{label}': {}", problem.en()))
         });
@@ -190,6 +196,18 @@ impl Describer {
             RowProblem::Text(TextProblem::Cut) => [
                 "文件不完整：请重新导出，并整份重新交付",
                 "the file is not whole: export it again, and deliver all of it",
+            ],
+            RowProblem::Text(TextProblem::TooLong) | RowProblem::TooLong => [
+                "请在原文件中缩短本行的内容后重新交付",
+                "shorten the row in the original file and deliver it again",
+            ],
+            RowProblem::Text(TextProblem::DamagedCell) => [
+                "请打开原文件核对本行和上下两行，另存后重新交付",
+                "check the row and the ones beside it in the original file, save it again and deliver that",
+            ],
+            RowProblem::Text(_) if mapping.labels() != self.labels => [
+                "请把内容移到正确的列，改正有问题的单元格，并删除行尾的提示",
+                "move the values to their columns, mend the one that is named, and delete the note at the row's end",
             ],
             RowProblem::Text(_) => [
                 "各单元格已在原来的列中：请补全或改正有问题的单元格，并删除行尾的提示",

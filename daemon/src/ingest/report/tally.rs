@@ -248,8 +248,8 @@ impl Tally {
         let details = kinds[..listed].iter().map(|kind| {
             let [mut zh, mut en] = kind.first.what.words();
             if kind.differ {
-                zh.push_str("（这是第一处的情况，其余各有不同）");
-                en.push_str(" (that is the first one; others differ)");
+                zh.push_str("（这是第一处的情况，其他行可能不同）");
+                en.push_str(" (that is the first one; others may differ)");
             }
             let mut places = kind.places.clone();
             if kind.winners.is_empty() {

@@ -78,11 +78,11 @@ pub fn for_people(report: &ImportReport, about: &About<'_>) -> String {
     }
     line(&if report.held.is_some() {
         format!(
-            "共 {rows} 行，其中拒绝 {rejected}，重复 {duplicates}；跳过 {skipped} 行（空行、重复表头、合计），警告 {warnings} 个。"
+            "共 {rows} 行，其中拒绝 {rejected}，重复 {duplicates}；跳过 {skipped} 行（空行、重复表头、合计、表尾说明），警告 {warnings} 个。"
         )
     } else {
         format!(
-            "共 {rows} 行：新增 {inserted}，更新 {updated}，未变 {unchanged}，重复 {duplicates}，拒绝 {rejected}；另删除 {deleted} 条记录，跳过 {skipped} 行（空行、重复表头、合计），警告 {warnings} 个。"
+            "共 {rows} 行：新增 {inserted}，更新 {updated}，未变 {unchanged}，重复 {duplicates}，拒绝 {rejected}；另删除 {deleted} 条记录，跳过 {skipped} 行（空行、重复表头、合计、表尾说明），警告 {warnings} 个。"
         )
     });
     if let Some(id) = report.delivery.as_ref().filter(|_| report.held.is_none()) {
@@ -136,11 +136,11 @@ pub fn for_people(report: &ImportReport, about: &About<'_>) -> String {
     }
     line(&if report.held.is_some() {
         format!(
-            "{rows} rows, {rejected} of them rejected, {duplicates} repeated; {skipped} lines skipped (blank ones, repeated headers, totals), {warnings} warnings."
+            "{rows} rows, {rejected} of them rejected, {duplicates} repeated; {skipped} lines skipped (blank ones, repeated headers, totals, remarks below the table), {warnings} warnings."
         )
     } else {
         format!(
-            "{rows} rows: {inserted} inserted, {updated} updated, {unchanged} unchanged, {duplicates} repeated, {rejected} rejected; besides, {deleted} records deleted, {skipped} lines skipped (blank ones, repeated headers, totals), {warnings} warnings."
+            "{rows} rows: {inserted} inserted, {updated} updated, {unchanged} unchanged, {duplicates} repeated, {rejected} rejected; besides, {deleted} records deleted, {skipped} lines skipped (blank ones, repeated headers, totals, remarks below the table), {warnings} warnings."
         )
     });
     if let Some(id) = report.delivery.as_ref().filter(|_| report.held.is_none()) {

@@ -75,7 +75,11 @@ pub fn without_ids(text: &str) -> String {
     // In full-width digits, or with blanks and marks among them.
     let is_between = |c: char| c.is_whitespace() || matches!(c, '-' | '.' | '·' | '\'' | '_');
     let bare: String = fold(&out).chars().filter(|c| !is_between(*c)).collect();
-    if citizen_id(bare.as_bytes(), 0).is_some() { mask(&out) } else { out }
+    match citizen_id(bare.as_bytes(), 0) {
+        // Where it stands is not known any more.
+        Some(_) => "*".repeat(out.chars().count()),
+        None => out,
+    }
 }
 
 /// A value that is not personal, shortened, with citizen ids masked.

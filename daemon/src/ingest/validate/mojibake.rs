@@ -8,13 +8,13 @@
 use encoding_rs::{GB18030, UTF_8, WINDOWS_1252};
 use protocol::text::is_private;
 
-/// Texts that come of a wrong encoding and of nothing else: U+FFFD read as GBK,
-/// memory that nobody filled, and what a program writes for each character that its
-/// encoding does not have.
-const KNOWN: [&str; 4] = ["锟斤拷", "烫烫烫", "屯屯屯", "??"];
+/// Texts that come of a wrong encoding and hardly of anything else: U+FFFD read as
+/// GBK, memory that nobody filled, and what a program writes for each character that
+/// its encoding does not have.
+const KNOWN: [&str; 4] = ["锟斤拷", "烫烫烫", "屯屯屯", "????"];
 
-/// Whether a text has lost characters, or came through a wrong encoding, and can be
-/// nothing else.
+/// Whether a text has lost characters, or came through a wrong encoding, and is
+/// hardly anything else.
 pub(super) fn is_certain(text: &str) -> bool {
     text.contains('\u{fffd}')
         || KNOWN.iter().any(|known| text.contains(known))
@@ -22,10 +22,11 @@ pub(super) fn is_certain(text: &str) -> bool {
         || was_read_as_gbk(text)
 }
 
-/// Whether a text has private characters: half of a character that was read wrongly,
-/// or one that an office has made for a place.
+/// Whether a text has private characters, half of a character that was read wrongly or
+/// one that an office has made for a place; or question marks, lost characters or
+/// somebody's doubt.
 pub(super) fn is_possible(text: &str) -> bool {
-    text.chars().any(is_private)
+    text.contains("??") || text.chars().any(is_private)
 }
 
 /// Whether a text is Chinese in UTF-8 that was read as GBK: 鏈夐檺 for 有限.

@@ -60,8 +60,8 @@ pub enum Task {
         index: u32,
         /// The row of its header, from 1: what is merged with it is no row's.
         header_line: u32,
-        /// Columns, from 0, in which a number is what a person sees.
-        texts: Vec<u16>,
+        /// Its columns that name a field.
+        columns: Columns,
     },
     /// What an archive holds.
     List {
@@ -79,15 +79,38 @@ pub enum Task {
     },
 }
 
+/// The columns of a sheet that name a field, from 0.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Columns {
+    /// Those of texts and codes, in which a number is what a person sees.
+    pub texts: Vec<u16>,
+    /// All others.
+    pub others: Vec<u16>,
+}
+
+impl Columns {
+    /// Whether a column is one of texts and codes.
+    pub fn is_text(&self, column: u32) -> bool {
+        u16::try_from(column).is_ok_and(|column| self.texts.contains(&column))
+    }
+
+    /// Whether a column names a field.
+    pub fn has(&self, column: u32) -> bool {
+        self.is_text(column)
+            || u16::try_from(column).is_ok_and(|column| self.others.contains(&column))
+    }
+}
+
 impl Task {
     fn arguments(&self) -> Vec<String> {
         let kind = |gzip: bool| if gzip { "gzip" } else { "zip" }.to_owned();
         match self {
             Task::SheetFronts { rows } => vec!["fronts".into(), rows.to_string()],
-            Task::Sheet { index, header_line, texts } => {
-                let texts: Vec<String> = texts.iter().map(u16::to_string).collect();
+            Task::Sheet { index, header_line, columns } => {
                 let numbers = [*index, *header_line].map(|number| number.to_string());
-                ["sheet".into()].into_iter().chain(numbers).chain([texts.join(",")]).collect()
+                let lists = [&columns.texts, &columns.others]
+                    .map(|list| list.iter().map(u16::to_string).collect::<Vec<_>>().join(","));
+                ["sheet".into()].into_iter().chain(numbers).chain(lists).collect()
             }
             Task::List { gzip } => vec!["list".into(), kind(*gzip)],
             Task::Unpack { gzip, index, bytes_max } => {
@@ -98,6 +121,10 @@ impl Task {
 
     fn parse(arguments: &[String]) -> Option<Self> {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let list = |list: &str| match list {
+            "" => Some(Vec::new()),
+            list => list.split(',').map(|one| one.parse().ok()).collect(),
+        };
         let gzip = |kind: &str| match kind {
             "gzip" => Some(true),
             "zip" => Some(false),
@@ -105,13 +132,10 @@ impl Task {
         };
         Some(match arguments.as_slice() {
             ["fronts", rows] => Task::SheetFronts { rows: rows.parse().ok()? },
-            ["sheet", index, header_line, texts] => Task::Sheet {
+            ["sheet", index, header_line, texts, others] => Task::Sheet {
                 index: index.parse().ok()?,
                 header_line: header_line.parse().ok()?,
-                texts: match *texts {
-                    "" => Vec::new(),
-                    texts => texts.split(',').map(|one| one.parse().ok()).collect::<Option<_>>()?,
-                },
+                columns: Columns { texts: list(texts)?, others: list(others)? },
             },
             ["list", kind] => Task::List { gzip: gzip(kind)? },
             ["unpack", kind, index, bytes_max] => Task::Unpack {

@@ -25,8 +25,11 @@ impl Slots {
 
     /// Waits until one is free.
     pub(super) fn take(&'static self) -> Slot {
-        let free = self.given_back.wait_while(self.lock(), |free| *free == 0);
-        *free.unwrap_or_else(|error| error.into_inner()) -= 1;
+        let mut free = self.lock();
+        while *free == 0 {
+            free = self.given_back.wait(free).unwrap_or_else(|error| error.into_inner());
+        }
+        *free -= 1;
         Slot(self)
     }
 

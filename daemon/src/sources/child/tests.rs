@@ -12,15 +12,19 @@ use super::{
 fn arguments_say_the_whole_task() {
     for task in [
         Task::SheetFronts { rows: 20 },
-        Task::Sheet { index: 3, header_line: 2, texts: vec![0, 7] },
-        Task::Sheet { index: 0, header_line: 1, texts: Vec::new() },
+        Task::Sheet {
+            index: 3,
+            header_line: 2,
+            columns: Columns { texts: vec![0, 7], others: vec![2] },
+        },
+        Task::Sheet { index: 0, header_line: 1, columns: Columns::default() },
         Task::List { gzip: true },
         Task::Unpack { gzip: false, index: 7, bytes_max: 1 << 40 },
     ] {
         assert_eq!(Task::parse(&task.arguments()), Some(task));
     }
     for wrong in
-        ["", "sheet", "sheet x", "list tar", "unpack zip 1", "sheet 1 2 x", "sheet 1 2 3 4"]
+        ["", "sheet", "sheet x", "list tar", "unpack zip 1", "sheet 1 2 x 3", "sheet 1 2 3 4 5"]
     {
         let arguments: Vec<String> = wrong.split_whitespace().map(str::to_owned).collect();
         assert_eq!(Task::parse(&arguments), None, "{wrong}");

@@ -93,11 +93,11 @@ fn detect_bytes(source: &mut dyn Bytes, chunk: usize) -> io::Result<Detected> {
     source.seek(SeekFrom::Start(0))?;
     let mut buf = vec![0; chunk];
     let (mut held, mut offset) = (0, 0);
-    let (mut first_wide, mut hanzi) = (None, false);
+    let (mut first_wide, mut three_bytes) = (None, false);
     loop {
         let count = read_some(source, &mut buf[held..])?;
         if count == 0 && held == 0 {
-            if hanzi || first_wide.is_none() {
+            if three_bytes || first_wide.is_none() {
                 return Ok(Detected::Charset(Charset::Utf8, 0));
             }
             // Nothing but letters of two bytes, which may be hanzi of GBK.
@@ -111,7 +111,7 @@ fn detect_bytes(source: &mut dyn Bytes, chunk: usize) -> io::Result<Detected> {
         let broken = std::str::from_utf8(&data[valid..])
             .is_err_and(|error| error.valid_up_to() > 0 || error.error_len().is_some());
         // The first byte of three or four, as every hanzi has.
-        hanzi |= data[..valid].iter().any(|byte| *byte >= 0xe0);
+        three_bytes |= data[..valid].iter().any(|byte| *byte >= 0xe0);
         // What is held at the end is a character that was cut off.
         if broken || count == 0 {
             break;

@@ -80,7 +80,7 @@ pub struct Inbox {
 }
 
 /// When anything about a file changed last. A copy may have the time of its original,
-/// which says nothing of when it arrived; so the time counts that nobody can set.
+/// which says nothing of when it arrived; so the later one counts of that and of the one that nobody can set.
 pub fn touched(data: &Metadata) -> SystemTime {
     let seconds = u64::try_from(data.ctime()).unwrap_or_default();
     let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);

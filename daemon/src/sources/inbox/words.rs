@@ -28,7 +28,7 @@ pub(super) fn no_dataset(list_zh: &str, list: &str) -> [String; 2] {
             "没有与该文件夹同名的数据集，其中的文件不会被读取；数据集有：{list_zh}。请把文件移入对应数据集的文件夹，并删除该文件夹"
         ),
         format!(
-            "no dataset has this folder's name, so its files are not read; the datasets are: {list}. Move its files into the folder of their dataset"
+            "no dataset has this folder's name, so its files are not read; the datasets are: {list}. Move its files into the folder of their dataset, and delete this one"
         ),
     ]
 }

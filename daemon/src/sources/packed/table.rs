@@ -44,7 +44,8 @@ pub fn open(
     let entries: Vec<_> = archive.files().cloned().collect();
     let mut table = PackedTable { inner: Vec::new(), at: 0, left_out: Vec::new() };
     let hidden = archive.entries().iter().filter(|entry| entry.used == Use::Hidden);
-    for name in hidden.map(|entry| &entry.name).filter(|name| may_be_data(name, "")) {
+    let hidden = hidden.map(|entry| &entry.name).filter(|name| may_be_data(name, ""));
+    for name in hidden.take(HIDDEN_TOLD_MAX) {
         table.left_out.push(LeftOut {
             zh: format!("压缩包内的“{name}”是隐藏文件，未读取；如果是数据，请改名后重新打包"),
             en: format!("'{name}' in the archive is hidden and was not read: give it another name if it is data"),
@@ -259,6 +260,8 @@ impl Rows for PlacedRows {
     }
 }
 
+/// Hidden files that are told of one by one: who sees so many knows.
+const HIDDEN_TOLD_MAX: usize = 10;
 /// Bytes of a file that are looked at to know a table from a remark.
 const FRONT_BYTES: u64 = 64 * 1024;
 

@@ -71,7 +71,7 @@ pub(super) fn check<R: Read + Seek>(file: R, limits: Limits) -> Result<Parts, Fa
     Ok(parts)
 }
 
-/// What the parts' names say.
+/// What the parts' names and contents say.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
     /// An OpenDocument file.
@@ -127,10 +127,9 @@ impl Write for Elements {
     }
 }
 
-/// Parts that are read cell by cell. An OpenDocument's sheets are in one part
-/// that is held in memory.
+/// Parts that are read cell by cell. An OpenDocument's sheets are in one.
 fn is_sheet(name: &[u8]) -> bool {
-    name.to_ascii_lowercase().starts_with(b"xl/worksheets/")
+    name == b"content.xml" || name.to_ascii_lowercase().starts_with(b"xl/worksheets/")
 }
 
 pub(in super::super) fn fault_of(error: &ZipError) -> Fault {

@@ -1,7 +1,7 @@
 //! Rows of a sheet that are not what they seem: a formula that nobody has computed,
 //! a cell that is merged with those above.
 //!
-//! Called by [`super::reading`] in the child. Such a cell reads as an empty one,
+//! Called by [`super::reading`] and [`super::ods`] in the child. Such a cell reads as an empty one,
 //! though people see a value there, or would. Not here: what is told of such a row.
 
 use std::{
@@ -11,13 +11,26 @@ use std::{
 
 use calamine::{DataRef, Dimensions, Xlsx, XlsxError};
 
-use super::{
-    super::{child::frames::Fault, texts::COLUMNS_MAX},
-    reading::is_one_cell,
+use super::super::{
+    child::{Columns, frames::Fault},
+    texts::COLUMNS_MAX,
 };
 
 /// Most rows of a sheet, which is the format's own limit.
-const SHEET_ROWS_MAX: usize = 1 << 20;
+pub(super) const SHEET_ROWS_MAX: usize = 1 << 20;
+/// Whether an error is about one cell, behind which the reader goes on.
+pub(super) fn is_one_cell(error: &XlsxError) -> bool {
+    matches!(
+        error,
+        XlsxError::Unexpected(_)
+            | XlsxError::ParseFloat(_)
+            | XlsxError::ParseInt(_)
+            | XlsxError::CellError(_)
+            | XlsxError::CellTAttribute(_)
+            | XlsxError::Unrecognized { .. }
+    )
+}
+
 /// A column of each row, both from 0.
 pub(super) type Marks = BTreeMap<u32, u32>;
 
@@ -67,8 +80,8 @@ struct Merge {
 
 impl Merges {
     /// Of the regions that begin below the header, which is the row `header_line`,
-    /// from 1.
-    pub(super) fn new(regions: &[Dimensions], header_line: u32) -> Self {
+    /// from 1, in columns that name a field.
+    pub(super) fn new(regions: &[Dimensions], header_line: u32, columns: &Columns) -> Self {
         let below = regions.iter().filter(|region| region.start.0 >= header_line);
         let mut coming: Vec<Merge> = below
             .map(|region| Merge {
@@ -76,7 +89,7 @@ impl Merges {
                 last: region.end.0,
                 column: region.start.1 as usize,
             })
-            .filter(|merge| merge.last > merge.first && merge.column < COLUMNS_MAX)
+            .filter(|merge| merge.last > merge.first && columns.has(merge.column as u32))
             .collect();
         coming.sort_by_key(|merge| std::cmp::Reverse((merge.first, merge.column)));
         Self { coming, active: Vec::new() }
@@ -84,21 +97,22 @@ impl Merges {
 
     /// Another region, which begins in the row that is looked at.
     pub(super) fn add(&mut self, first: u32, last: u32, column: usize) {
-        if last > first && column < COLUMNS_MAX && self.coming.len() < COLUMNS_MAX {
+        if last > first && self.coming.len() < COLUMNS_MAX {
             self.coming.push(Merge { first, last, column });
         }
     }
 
-    /// Looks at the next row that has cells, and puts what people see into those that
+    /// Looks at the next row; if it is told of, puts what people see into cells that
     /// are merged with the ones above. Answers the first of them.
     pub(super) fn fill(
         &mut self,
         row: u32,
         cells: &mut Vec<String>,
+        told: bool,
     ) -> Result<Option<usize>, Fault> {
         self.active.retain(|(merge, _)| merge.last >= row);
         let mut first = None;
-        for (Merge { column, .. }, text) in &self.active {
+        for (Merge { column, .. }, text) in self.active.iter().filter(|_| told) {
             if cells.len() <= *column {
                 cells.resize_with(column + 1, String::new);
             }

@@ -29,7 +29,7 @@ use protocol::text::visible;
 
 use super::{
     child::{
-        Child, ChildError, Program, Task,
+        Child, ChildError, Columns, Program, Task,
         frames::{Fault, FrameError, Message, SheetRows, Trouble},
     },
     texts::{REJECTED_SEPARATOR, TextRows},
@@ -118,16 +118,15 @@ impl Workbook {
     }
 
     /// Reads a sheet from the row below `header_line` on, as rows of `columns`
-    /// fields, of which `texts`, from 0, are texts and codes, where a number is what it
-    /// shows. Another sheet is read only after this one was dropped.
+    /// fields, some of which name one of the dataset's. Another sheet is read only after this one was dropped.
     pub fn read(
         &self,
         index: u32,
         header_line: u32,
         columns: usize,
-        texts: Vec<u16>,
+        fields: Columns,
     ) -> Result<SheetReader, ChildError> {
-        let task = Task::Sheet { index, header_line, texts };
+        let task = Task::Sheet { index, header_line, columns: fields };
         let child = Child::start(&self.program, &task, &self.file, None)?;
         Ok(SheetReader { child, last_line: header_line, header_line, columns })
     }
@@ -170,7 +169,7 @@ impl SheetReader {
                 Some(Trouble::ErrorCell(column)) => {
                     Some(TextProblem::ErrorCell { column: column.into() })
                 }
-                Some(Trouble::MergedCell(column)) if usize::from(column) <= self.columns => {
+                Some(Trouble::MergedCell(column)) => {
                     Some(TextProblem::MergedCell { column: column.into() })
                 }
                 _ if row.len() > self.columns => {

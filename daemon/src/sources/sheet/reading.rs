@@ -20,7 +20,7 @@ use calamine::{
 
 use super::{
     super::child::{
-        Stop,
+        Columns, Stop,
         frames::{Fault, Message},
     },
     format::Format,
@@ -44,7 +44,7 @@ pub(in super::super) fn fronts(file: File, rows: u32, answer: &mut dyn Write) ->
     for sheet in workbook.sheets()? {
         let (hidden, name) = (sheet.visible != SheetVisible::Visible, sheet.name.clone());
         send(&Message::Sheet { name, hidden }, answer)?;
-        match workbook.rows(&sheet.name, None, &[], &mut Rows::new(answer, rows)) {
+        match workbook.rows(&sheet.name, None, &mut Rows::new(answer, rows)) {
             Ok(()) => {}
             // One sheet that cannot be read says nothing of the others.
             Err(Stop::Fault(fault)) => send(&Message::BrokenSheet(fault), answer)?,
@@ -55,22 +55,22 @@ pub(in super::super) fn fronts(file: File, rows: u32, answer: &mut dyn Write) ->
 }
 
 /// Tells all rows of the sheet `index`, from 0, whose header is the row `header_line`,
-/// from 1, and whose columns `texts`, from 0, are texts and codes.
+/// from 1, and of whose columns these name a field.
 pub(in super::super) fn sheet(
     file: File,
     (index, header_line): (u32, u32),
-    texts: &[u16],
+    columns: &Columns,
     answer: &mut dyn Write,
 ) -> Result<(), Stop> {
     let mut workbook = match Workbook::open(file)? {
         Workbook::Ods(file) => {
-            return ods::read(file, &Wanted::Sheet { index, header_line, texts }, answer);
+            return ods::read(file, &Wanted::Sheet { index, header_line, columns }, answer);
         }
         workbook => workbook,
     };
     let sheets = workbook.sheets()?;
     let sheet = sheets.get(index as usize).ok_or(Fault::Gone)?;
-    workbook.rows(&sheet.name, Some(header_line), texts, &mut Rows::new(answer, u32::MAX))
+    workbook.rows(&sheet.name, Some((header_line, columns)), &mut Rows::new(answer, u32::MAX))
 }
 
 /// Whatever format it has.
@@ -132,24 +132,24 @@ impl Workbook {
         if sheets.len() > SHEETS_MAX { Err(Fault::TooMany) } else { Ok(sheets) }
     }
 
-    /// Tells the rows of a sheet; below its header, also what is not what it seems.
+    /// Tells the rows of a sheet; below its header, whose columns name these fields,
+    /// also what is not what it seems.
     fn rows(
         &mut self,
         name: &str,
-        header: Option<u32>,
-        texts: &[u16],
+        below: Option<(u32, &Columns)>,
         rows: &mut Rows<'_>,
     ) -> Result<(), Stop> {
         match self {
             Workbook::Xlsx(workbook, parts) => {
                 let mut unknown = Marks::new();
-                if let Some(header) = header {
+                if let Some((header, columns)) = below {
                     if parts.formulas {
                         unknown = marks::without_results(workbook, name)?;
                     }
                     if parts.merges {
                         let regions = workbook.merge_cells_by_sheet_name(name);
-                        rows.merges = Merges::new(&regions.unwrap_or_default(), header);
+                        rows.merges = Merges::new(&regions.unwrap_or_default(), header, columns);
                     }
                 }
                 let mut cells = match workbook.worksheet_cells_reader(name) {
@@ -167,7 +167,7 @@ impl Workbook {
                     let (cell, style) = match cells.next_cell_with_style_id() {
                         Ok(Some(cell)) => cell,
                         Ok(None) => break,
-                        Err(error) if is_one_cell(&error) => {
+                        Err(error) if marks::is_one_cell(&error) => {
                             rows.damaged_cell();
                             continue;
                         }
@@ -175,7 +175,7 @@ impl Workbook {
                     };
                     let format = formats.get(style).and_then(Option::as_ref);
                     let (row, column) = cell.get_position();
-                    let in_texts = u16::try_from(column).is_ok_and(|one| texts.contains(&one));
+                    let in_texts = below.is_some_and(|(_, columns)| columns.is_text(column));
                     let value = match cell.get_value() {
                         DataRef::Empty if unknown.get(&row) == Some(&column) => &NO_RESULT,
                         value => value,
@@ -196,9 +196,9 @@ impl Workbook {
                 }
             }
             Workbook::Xls(workbook) => {
-                if let Some(header) = header {
+                if let Some((header, columns)) = below {
                     let regions = workbook.merge_cells_by_sheet_name(name);
-                    rows.merges = Merges::new(&regions.unwrap_or_default(), header);
+                    rows.merges = Merges::new(&regions.unwrap_or_default(), header, columns);
                 }
                 let range = workbook.worksheet_range(name).map_err(|_| Fault::Damaged)?;
                 whole(&range, rows)?;
@@ -207,19 +207,6 @@ impl Workbook {
         }
         rows.finish()
     }
-}
-
-/// Whether an error is about one cell, behind which the reader goes on.
-pub(super) fn is_one_cell(error: &XlsxError) -> bool {
-    matches!(
-        error,
-        XlsxError::Unexpected(_)
-            | XlsxError::ParseFloat(_)
-            | XlsxError::ParseInt(_)
-            | XlsxError::CellError(_)
-            | XlsxError::CellTAttribute(_)
-            | XlsxError::Unrecognized { .. }
-    )
 }
 
 /// What stands for the result of a formula that nobody has computed.

@@ -1,6 +1,6 @@
 //! Cells on their way to frames: a sheet's rows, one after the other.
 //!
-//! Used in the child by whoever reads a workbook ([`super::reading`]). Invariants:
+//! Used in the child by whoever reads a workbook ([`super::reading`], [`super::ods`]). Invariants:
 //! rows go up; a row that is empty is not told of; of what is wrong with a row the
 //! most serious is told. Not here: what a cell shows ([`super::cell`]).
 
@@ -41,9 +41,9 @@ pub(super) struct Rows<'a> {
     error: Option<usize>,
     /// A cell lies further to the right than columns are counted.
     too_wide: bool,
-    /// A cell cannot be read, which lies in this row,
+    /// A cell cannot be read, which may lie in this row.
     damaged: bool,
-    /// or in the next.
+    /// It may also lie in the next.
     next_damaged: bool,
     /// What is merged with cells above.
     pub(super) merges: Merges,
@@ -129,6 +129,14 @@ impl<'a> Rows<'a> {
         Ok(true)
     }
 
+    /// A row that is longer than allowed; answers whether more are wanted.
+    pub(super) fn too_long(&mut self, row: u32) -> Result<bool, Stop> {
+        self.take(row, COLUMNS_MAX as u32, |out| {
+            out.push('…');
+            false
+        })
+    }
+
     /// A cell that cannot be read, of which nothing is known but that it lies
     /// between two others.
     pub(super) fn damaged_cell(&mut self) {
@@ -152,15 +160,15 @@ impl<'a> Rows<'a> {
     fn end_row(&mut self) -> Result<(), Stop> {
         let mut filled = std::mem::take(&mut self.filled);
         let (error, too_wide) = (self.error.take(), std::mem::take(&mut self.too_wide));
-        if let Some(row) = self.row.take()
-            && (filled > 0 || too_wide)
-        {
+        let Some(row) = self.row.take() else { return Ok(()) };
+        let told = filled > 0 && !too_wide;
+        let merged = self.merges.fill(row, &mut self.cells, told)?.map(|column| column + 1);
+        if filled > 0 || too_wide {
             let line = row.saturating_add(1);
             if too_wide {
                 let many = std::iter::repeat_n("", COLUMNS_MAX + 1);
                 self.batch.push(line, None, many);
             } else {
-                let merged = self.merges.fill(row, &mut self.cells)?.map(|column| column + 1);
                 let trouble = self.trouble(error, merged);
                 if merged.is_some() {
                     let last = self.cells.iter().rposition(|cell| !cell.is_empty());

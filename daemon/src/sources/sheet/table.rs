@@ -14,7 +14,10 @@ use protocol::{
 };
 
 use super::{
-    super::{child::Program, error::Told},
+    super::{
+        child::{Columns, Program},
+        error::Told,
+    },
     FrontRow, SheetFront, SheetReader, Workbook,
 };
 use crate::ingest::{
@@ -65,18 +68,21 @@ struct Chosen {
     line: u32,
     header: Vec<String>,
     mapping: Arc<Mapping>,
-    /// Its columns of texts and codes, from 0.
-    texts: Vec<u16>,
+    /// Its columns that name a field.
+    columns: Columns,
 }
 
-/// The columns, from 0, in which a number is what a person sees.
-fn texts_of(mapping: &Mapping, schema: &Schema) -> Vec<u16> {
-    let is_text = |field: usize| {
-        matches!(schema.fields()[field].kind, FieldType::Text | FieldType::Code | FieldType::Uscc)
-    };
-    let columns = mapping.places().iter().zip(mapping.columns());
-    let texts = columns.filter(|(_, field)| is_text(**field)).map(|(place, _)| *place);
-    texts.filter_map(|place| u16::try_from(place).ok()).collect()
+/// The columns that name a field.
+fn columns_of(mapping: &Mapping, schema: &Schema) -> Columns {
+    let mut columns = Columns::default();
+    for (place, field) in mapping.places().iter().zip(mapping.columns()) {
+        let kind = schema.fields()[*field].kind;
+        let is_text = matches!(kind, FieldType::Text | FieldType::Code | FieldType::Uscc);
+        let list = if is_text { &mut columns.texts } else { &mut columns.others };
+        // A header has fewer columns than 16 bits count.
+        list.extend(u16::try_from(*place));
+    }
+    columns
 }
 
 /// The sheets to be read, and what is to be told of the others.
@@ -138,8 +144,8 @@ fn choose(
                     doubtful: above.doubtful,
                 }));
                 let (index, name, mapping) = (sheet.index, shown.clone(), Arc::new(mapping));
-                let texts = texts_of(&mapping, schema);
-                chosen.push(Chosen { index, name, line, header, mapping, texts });
+                let columns = columns_of(&mapping, schema);
+                chosen.push(Chosen { index, name, line, header, mapping, columns });
             }
             Err(Some((matched, problem))) if seen => {
                 let why = problem.in_short();
@@ -309,7 +315,12 @@ impl Table for SheetTable {
                     Some(reader) => reader,
                     empty => empty.insert(
                         self.workbook
-                            .read(sheet.index, sheet.line, sheet.header.len(), sheet.texts.clone())
+                            .read(
+                                sheet.index,
+                                sheet.line,
+                                sheet.header.len(),
+                                sheet.columns.clone(),
+                            )
                             .map_err(fail)?,
                     ),
                 };

@@ -1,6 +1,6 @@
 //! A cell of an OpenDocument sheet: its value, and what it shows.
 //!
-//! Used by [`super::Content`] for each cell. Invariants: what a formula that failed or
+//! Used by `Content` for each cell. Invariants: what a formula that failed or
 //! was never computed shows rejects its row; a number keeps the zeros in front that it
 //! shows, and in a column of texts the words around it. Not here: how elements follow
 //! one another.
@@ -10,15 +10,15 @@ use quick_xml::events::BytesStart;
 
 use super::{
     super::{
-        super::{child::Stop, texts::COLUMNS_MAX},
+        super::{
+            child::{Columns, Stop},
+            texts::COLUMNS_MAX,
+        },
         cell,
         rows::Rows,
     },
     attribute, number,
 };
-
-/// What begins an error in any language, and what programs call the others.
-const ERROR_MARKS: [&str; 2] = ["#", "Err:"];
 
 /// A cell, and the equal ones behind it.
 pub(super) struct Cell {
@@ -80,22 +80,32 @@ impl Cell {
         !is_text || !self.shown.is_empty() || self.formula || self.rows > 1
     }
 
+    /// Bytes of its texts, as often as it is there.
+    pub(super) fn bytes(&self) -> u64 {
+        let own = match &self.value {
+            Value::Text(Some(text)) => text.len().max(self.shown.len()),
+            _ => self.shown.len(),
+        };
+        let times = u64::from(self.times).min(COLUMNS_MAX as u64 + 1);
+        (own as u64 + 1).saturating_mul(times)
+    }
+
     /// Hands it on, as often as it is there; answers whether more is wanted.
     pub(super) fn hand_on(
         &self,
         row: u32,
-        header: Option<u32>,
-        texts: &[u16],
+        below: Option<(u32, &Columns)>,
         rows: &mut Rows<'_>,
     ) -> Result<bool, Stop> {
-        if self.rows > 1 && header.is_some_and(|header| row >= header) {
+        let merges = |(header, columns): (u32, &Columns)| row >= header && columns.has(self.column);
+        if self.rows > 1 && below.is_some_and(merges) {
             rows.merges.add(row, row.saturating_add(self.rows - 1), self.column as usize);
         }
         // Beyond the columns that are counted one more says that there are some.
         let last = self.column.saturating_add(self.times).min(COLUMNS_MAX as u32 + 1);
         let first = self.column.min(COLUMNS_MAX as u32);
         for column in first..last.max(first + 1) {
-            let in_texts = u16::try_from(column).is_ok_and(|column| texts.contains(&column));
+            let in_texts = below.is_some_and(|(_, columns)| columns.is_text(column));
             if !rows.take(row, column, |out| self.write(in_texts, out))? {
                 return Ok(false);
             }
@@ -106,8 +116,7 @@ impl Cell {
     /// Writes its text; answers whether it is an error.
     fn write(&self, in_texts: bool, out: &mut String) -> bool {
         let shown = self.shown.trim();
-        let is_mark = ERROR_MARKS.iter().any(|mark| shown.starts_with(mark));
-        if self.error || self.formula && is_mark {
+        if self.error || self.formula && is_error(shown) {
             out.push_str(if shown.is_empty() { "#VALUE!" } else { shown });
             return true;
         }
@@ -143,6 +152,12 @@ impl Cell {
     }
 }
 
+/// Whether this is what a failed formula shows, in any language.
+fn is_error(shown: &str) -> bool {
+    let named = shown.starts_with('#') && shown.ends_with(['!', '?', '！', '？']);
+    named || shown == "#N/A" || shown.starts_with("Err:")
+}
+
 /// Whether `shown` is `plain` with zeros in front.
 fn is_number_with_zeros(shown: &str, plain: &str) -> bool {
     shown.len() > plain.len()
@@ -159,7 +174,8 @@ fn has_words(shown: &str) -> bool {
     // Marks between digits belong to a code: 2019-0007.
     let inner = shown.trim_matches(|c: char| !is_digit(c)).contains('-');
     // An exponent is no word.
-    let exponent =
-        shown.to_ascii_uppercase().contains("E+") || shown.to_ascii_uppercase().contains("E-");
+    let exponent = shown.as_bytes().windows(4).any(|part| {
+        matches!(part, [a, b'E' | b'e', b'+' | b'-', d] if a.is_ascii_digit() && d.is_ascii_digit())
+    });
     shown.contains(is_digit) && !exponent && (inner || !shown.chars().all(of_numbers))
 }

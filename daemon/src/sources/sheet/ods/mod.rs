@@ -3,8 +3,8 @@
 //! Called by [`super::reading`] in the child. The library that reads the other
 //! formats gives a cell's value without what it shows, so leading zeros, words around
 //! a number, errors and merged cells would be lost. Invariants: memory does not
-//! depend on the number of rows; what a formula, a code or an error shows is what
-//! comes out; XML that ends too early is damage. Not here: what a cell shows
+//! depend on the number of rows; how much is told is bounded, whatever is repeated; XML
+//! that ends too early is damage. Not here: what a cell shows
 //! ([`cell`]).
 
 mod cell;
@@ -25,30 +25,35 @@ use self::cell::Cell;
 use super::{
     super::{
         child::{
-            Stop,
+            Columns, Stop,
             frames::{Fault, Message},
         },
-        texts::ROW_BYTES_MAX,
+        texts::{COLUMNS_MAX, ROW_BYTES_MAX},
     },
-    inflate::fault_of,
+    inflate::{self, fault_of},
+    marks::SHEET_ROWS_MAX,
     rows::{Rows, send},
 };
 
-/// Most rows of a sheet, which is the format's own limit.
-const SHEET_ROWS_MAX: u32 = 1 << 20;
 /// Bytes of the list of parts that are looked at for a password.
 const MANIFEST_BYTES_MAX: u64 = 1 << 20;
-/// Elements in a cell that are no part of its text: remarks, pictures, what stands
-/// above a character.
-const NO_TEXT: [&str; 8] =
-    ["annotation", "note", "ruby-text", "frame", "custom-shape", "g", "control", "table"];
+/// Elements in a cell that are no part of its text: remarks, what stands above a
+/// character, a table of its own. Drawings are none, either.
+const NO_TEXT: [&str; 4] = ["annotation", "note", "ruby-text", "table"];
+
+/// Whether an element is a drawing, whose words float above the cell.
+fn is_drawing(element: &BytesStart<'_>) -> bool {
+    let name = element.name();
+    ["draw:", "dr3d:"].iter().any(|prefix| name.as_ref().starts_with(prefix))
+}
 
 /// What is wanted of a workbook.
 pub(super) enum Wanted<'a> {
-    /// All sheets' names, and so many rows of each.
+    /// All sheets' names, and so many rows of each; of a workbook with more than
+    /// `most` sheets nothing.
     Fronts { rows: u32, most: usize },
     /// All rows of one.
-    Sheet { index: u32, header_line: u32, texts: &'a [u16] },
+    Sheet { index: u32, header_line: u32, columns: &'a Columns },
 }
 
 /// Reads the workbook in `file`.
@@ -69,7 +74,7 @@ pub(super) fn read(
     let content = archive.by_name("content.xml").map_err(|error| fault_of(&error))?;
     let mut xml = Reader::from_reader(BufReader::new(content));
     xml.config_mut().expand_empty_elements = true;
-    Content { xml, buffer: Vec::new(), open: 0 }.sheets(wanted, answer)
+    Content { xml, buffer: Vec::new(), open: 0, told: 0 }.sheets(wanted, answer)
 }
 
 /// The part that has all sheets.
@@ -78,6 +83,8 @@ struct Content<R> {
     buffer: Vec<u8>,
     /// Elements that are open, but for those that are read as a whole.
     open: u64,
+    /// Bytes of rows that were told of.
+    told: u64,
 }
 
 /// An element's beginning or end, or text.
@@ -116,11 +123,11 @@ impl<R: BufRead> Content<R> {
                         }
                         Wanted::Fronts { rows, .. } => {
                             send(&Message::Sheet { name, hidden }, answer)?;
-                            self.table(&mut Rows::new(answer, *rows), None, &[])?;
+                            self.table(&mut Rows::new(answer, *rows), None)?;
                         }
-                        Wanted::Sheet { index: one, header_line, texts } if index == *one => {
+                        Wanted::Sheet { index: one, header_line, columns } if index == *one => {
                             let mut rows = Rows::new(answer, u32::MAX);
-                            return self.table(&mut rows, Some(*header_line), texts);
+                            return self.table(&mut rows, Some((*header_line, columns)));
                         }
                         Wanted::Sheet { .. } => self.skip(&element)?,
                     }
@@ -132,12 +139,7 @@ impl<R: BufRead> Content<R> {
     }
 
     /// Reads a table to its end.
-    fn table(
-        &mut self,
-        rows: &mut Rows<'_>,
-        header: Option<u32>,
-        texts: &[u16],
-    ) -> Result<(), Stop> {
+    fn table(&mut self, rows: &mut Rows<'_>, below: Option<(u32, &Columns)>) -> Result<(), Stop> {
         let (mut row, mut wanted) = (0u32, true);
         loop {
             match self.next()?.ok_or(Fault::Damaged)? {
@@ -145,16 +147,25 @@ impl<R: BufRead> Content<R> {
                 Piece::Begin(element) if element.local_name().as_ref() == "table-row" => {
                     let times = number(&element, "table:number-rows-repeated")?;
                     let cells = self.row()?;
-                    if !cells.iter().any(|cell| cell.is_something()) {
+                    if cells.is_empty() {
                         row = row.saturating_add(times);
                         continue;
                     }
+                    // A few bytes may stand for a million long rows.
+                    let bytes: u64 = cells.iter().map(Cell::bytes).sum();
+                    self.told = self.told.saturating_add(bytes.saturating_mul(times.into()));
+                    if wanted && self.told > inflate::LIMITS.sheets_bytes {
+                        return Err(Fault::TooLarge.into());
+                    }
                     for _ in 0..times {
-                        if row >= SHEET_ROWS_MAX {
+                        if row as usize >= SHEET_ROWS_MAX {
                             return Err(Fault::TooLarge.into());
                         }
-                        for cell in &cells {
-                            wanted = wanted && cell.hand_on(row, header, texts, rows)?;
+                        if bytes > ROW_BYTES_MAX as u64 {
+                            wanted = wanted && rows.too_long(row)?;
+                        }
+                        for cell in cells.iter().filter(|_| bytes <= ROW_BYTES_MAX as u64) {
+                            wanted = wanted && cell.hand_on(row, below, rows)?;
                         }
                         row += 1;
                         if !wanted {
@@ -190,7 +201,8 @@ impl<R: BufRead> Content<R> {
                     self.text_of(&element, &mut cell.shown, room)?;
                     bytes += cell.shown.len();
                     column = column.saturating_add(times);
-                    if cell.is_something() {
+                    // One beyond those that are counted says that there are more.
+                    if cell.is_something() && cells.len() <= COLUMNS_MAX {
                         cells.push(cell);
                     }
                 }
@@ -237,7 +249,9 @@ impl<R: BufRead> Content<R> {
                     }
                     "tab" if out.len() < room => out.push('\t'),
                     "line-break" if out.len() < room => out.push('\n'),
-                    other if NO_TEXT.contains(&other) => self.skip(&element)?,
+                    other if NO_TEXT.contains(&other) || is_drawing(&element) => {
+                        self.skip(&element)?;
+                    }
                     _ => {}
                 },
             }

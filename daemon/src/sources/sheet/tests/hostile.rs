@@ -47,6 +47,25 @@ fn an_ods_without_an_end_tag_is_refused() {
 }
 
 #[test]
+fn what_an_ods_repeats_has_a_limit() {
+    let of = |row: &str, cell: &str, text: &str| {
+        ods(&format!(
+            "<table:table table:name=\"a\"><table:table-row><table:table-cell office:value-type=\"string\"><text:p>代码</text:p></table:table-cell></table:table-row>\
+            <table:table-row {row}><table:table-cell office:value-type=\"string\" {cell}><text:p>{text}</text:p></table:table-cell></table:table-row></table:table>"
+        ))
+    };
+    let long = "x".repeat(200_000);
+    let bomb = of("table:number-rows-repeated=\"1000000\"", "", &long);
+    assert_eq!(fault(&bomb), Some(Fault::TooLarge));
+    let workbook = open(&of("", "table:number-columns-repeated=\"16384\"", &long));
+    assert_eq!(rows(&workbook, 0, 1, 1), [(2, Err("row-too-long"))]);
+    let workbook = open(&of("table:number-rows-repeated=\"2000000\"", "", "x"));
+    let mut reader = workbook.read(0, 1, 1, Columns::default()).unwrap();
+    let found = std::iter::repeat_with(|| reader.next_rows()).find(|rows| rows.is_err());
+    assert!(matches!(found, Some(Err(ChildError::Fault(Fault::TooLarge)))));
+}
+
+#[test]
 fn a_cell_far_away_costs_its_row() {
     let workbook = open(&xlsx_of(SHEET, "<sst/>"));
     assert_eq!(rows(&workbook, 0, 1, 1), [(1_048_576, Err("row-too-long"))]);

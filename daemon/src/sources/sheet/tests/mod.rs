@@ -23,8 +23,8 @@ fn program() -> Program {
     Program::Thread(|task, input, answer, _| {
         let done = match task {
             Task::SheetFronts { rows } => reading::fronts(input, *rows, answer),
-            Task::Sheet { index, header_line, texts } => {
-                reading::sheet(input, (*index, *header_line), texts, answer)
+            Task::Sheet { index, header_line, columns } => {
+                reading::sheet(input, (*index, *header_line), columns, answer)
             }
             _ => Err(Fault::Internal.into()),
         };
@@ -48,8 +48,9 @@ type Shown = Vec<(u64, Result<Vec<String>, &'static str>)>;
 /// All rows below `header_line`.
 fn rows(workbook: &Workbook, index: u32, header_line: u32, columns: usize) -> Shown {
     // The first and the last column are texts.
-    let texts = vec![0, columns as u16 - 1];
-    let mut reader = workbook.read(index, header_line, columns, texts).unwrap();
+    let (last, others) = (columns as u16 - 1, (1..columns as u16 - 1).collect());
+    let fields = Columns { texts: vec![0, last], others };
+    let mut reader = workbook.read(index, header_line, columns, fields).unwrap();
     let mut all = Vec::new();
     loop {
         let rows = reader.next_rows().unwrap();
@@ -205,12 +206,14 @@ fn a_cell_of_an_ods_is_what_it_shows() {
         failed(float, "office:value=\"0\"", "#DIV/0!"),
         failed(float, "office:value=\"0\"", "#名称?"),
         failed(float, "office:value=\"x\"", "1"),
+        failed("office:value-type=\"string\"", "", "#3-101室"),
+        number("5", "NE-005"),
         merged.to_owned() + &number("1", "1"),
         covered.to_owned() + &number("2", "2"),
         text("豫<![CDATA[罚]]>&amp;&#21495;<text:s text:c=\"2\"/>a<text:tab/>b<text:line-break/>c")
             + &text("x\n   y")
             + &text(
-                "甲<office:annotation><text:p>批注</text:p></office:annotation></text:p><text:p>乙",
+                "甲<office:annotation><text:p>批注</text:p></office:annotation><draw:line><text:p>线</text:p></draw:line></text:p><text:p>乙",
             ),
         "<table:table-cell><text:p>没有类型</text:p></table:table-cell>".to_owned(),
     ];
@@ -228,10 +231,12 @@ fn a_cell_of_an_ods_is_what_it_shows() {
             (7, Err("error-cell")),
             (8, Err("error-cell")),
             (9, Err("error-cell")),
-            row(10, &["市", "1", ""]),
-            (11, Err("merged-cell")),
-            row(12, &["豫罚&号  a\tb\nc", "x y", "甲\n乙"]),
-            row(13, &["没有类型", "", ""]),
+            row(10, &["#3-101室", "", ""]),
+            row(11, &["NE-005", "", ""]),
+            row(12, &["市", "1", ""]),
+            (13, Err("merged-cell")),
+            row(14, &["豫罚&号  a\tb\nc", "x y", "甲\n乙"]),
+            row(15, &["没有类型", "", ""]),
         ]
     );
 }
@@ -297,7 +302,7 @@ fn a_row_that_is_merged_with_the_one_above_has_no_value_of_its_own() {
     sheet.write(3, 0, "乙").unwrap();
     sheet.write(4, 0, "丙").unwrap();
     sheet.merge_range(5, 0, 5, 1, "合计", &plain).unwrap();
-    // Beyond the columns that are read.
+    // In columns that name no field.
     sheet.merge_range(5, 3, 6, 3, "", &plain).unwrap();
     sheet.write(6, 0, "丁").unwrap();
     let workbook = open(&book.save_to_buffer().unwrap());
