@@ -13,7 +13,7 @@ use super::{
     hold::is_doubtful,
     recall::{Recall, RowHash, RowKey},
     report::{Describer, RejectedRows, Tally},
-    rows::{Row, RowProblem},
+    rows::{Row, RowNote, RowProblem},
     skip,
     source::{Recallable, RowBodies, Rows, SourceError, Table},
     spool::{Buffer, SpoolError},
@@ -260,7 +260,8 @@ fn check(
             out.tally.add_odd(place, note);
         }
         let is_garbled = |issue: &RowIssue| issue.rule == Rule::Mojibake { certain: true };
-        out.garbled += u64::from(!rejected && checked.issues.iter().any(is_garbled));
+        let is_garbled = note == Some(RowNote::Doubtful) || checked.issues.iter().any(is_garbled);
+        out.garbled += u64::from(!rejected && is_garbled);
         if let Some(key) = checked.key.as_ref().filter(|_| checked.record.is_some())
             // A wrong check character is told of.
             && !checked.issues.is_empty()

@@ -118,7 +118,9 @@ fn read_new(
     };
     // Which rows are in another encoding is judged beside all the others.
     let odd = |checked: &CheckedRows| {
-        ["encoding", "other-encoding"].iter().any(|code| checked.tally.count(code, "") > 0)
+        ["encoding", "other-encoding", "doubtful-encoding"]
+            .iter()
+            .any(|code| checked.tally.count(code, "") > 0)
     };
     if checked.iter().any(|checked| odd(checked) || checked.another_header.is_some()) {
         return Ok(None);

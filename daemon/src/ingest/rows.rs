@@ -331,6 +331,8 @@ pub enum RowNote {
     BackslashQuote,
     /// The row is in another encoding than the file.
     OtherEncoding,
+    /// The row may be in another encoding than it was read in.
+    Doubtful,
 }
 
 impl RowNote {
@@ -341,6 +343,7 @@ impl RowNote {
             RowNote::InnerQuote => "inner-quote",
             RowNote::BackslashQuote => "backslash-quote",
             RowNote::OtherEncoding => "other-encoding",
+            RowNote::Doubtful => "doubtful-encoding",
         }
     }
 
@@ -365,6 +368,9 @@ impl RowNote {
             RowNote::OtherEncoding => {
                 "本行的编码与文件其他部分不同，已按其自身编码读取；建议整个文件统一存为 UTF-8"
             }
+            RowNote::Doubtful => {
+                "本行的汉字很少见，可能是按错误的编码读出的；请核对，确有如此名称的可忽略，否则请从原系统按 UTF-8 重新导出"
+            }
         }
     }
 
@@ -382,6 +388,9 @@ impl RowNote {
             }
             RowNote::OtherEncoding => {
                 "the row is in another encoding than the file and was read as what it is: better save the whole file as UTF-8"
+            }
+            RowNote::Doubtful => {
+                "the row's hanzi are very rare, so it may have been read in a wrong encoding: compare it; ignore this if it is a name of that kind, otherwise export the file as UTF-8"
             }
         }
     }

@@ -70,10 +70,8 @@ pub(super) fn is_no_data(mapping: &Mapping, fields: Fields<'_>) -> bool {
             fields.iter().zip(said).all(|(text, said)| said || is_blank(text))
         }
         Some(first) => {
-            is_total(first)
-                && !mapping.key_texts(fields).all(|text| is_key(text) && !is_total(text))
-                || is_footer(first)
-                    && !mapping.key_texts(fields).all(|text| !is_blank(text) && text != first)
+            is_total(first) && others_are_numbers(mapping, fields)
+                || is_footer(first) && is_alone(mapping, fields)
                 || mapping.is_header(fields)
                 || is_sum_of_no_key(mapping, fields)
         }
@@ -84,17 +82,29 @@ pub(super) fn is_no_data(mapping: &Mapping, fields: Fields<'_>) -> bool {
 /// that is passed over, as a serial number is.
 fn is_sum_of_no_key(mapping: &Mapping, fields: Fields<'_>) -> bool {
     mapping.key_texts(fields).all(is_blank)
+        && others_are_numbers(mapping, fields)
         && fields.iter().find(|text| !is_blank(text)).is_some_and(is_total)
 }
 
-/// Whether a text beside a word for a sum may be a key: a short number is what was
-/// counted.
-fn is_key(text: &str) -> bool {
+/// Whether all that a row has beside a word for a sum is what was counted: whatever
+/// else it has may be a record, which must not go unseen.
+fn others_are_numbers(mapping: &Mapping, fields: Fields<'_>) -> bool {
     /// Codes of digits have 12 and more.
     const NUMBER_BYTES_MAX: usize = 11;
-    let is_number = |c: char| c.is_ascii_digit() || matches!(c, '.' | ',' | ' ');
-    let is_short = text.len() <= NUMBER_BYTES_MAX && text.chars().all(is_number);
-    !is_short && !is_blank(text)
+    let is_number = |text: &str| {
+        let text = text.trim();
+        let bare = text.trim_end_matches(['条', '户', '家', '件', '个', '人', '元', '万', '%']);
+        let digits = bare.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | ',' | ' '));
+        digits && bare.len() <= NUMBER_BYTES_MAX
+    };
+    mapping.texts(fields).all(|text| is_blank(text) || is_total(text) || is_number(text))
+}
+
+/// Whether a row has hardly anything beside its first value.
+fn is_alone(mapping: &Mapping, fields: Fields<'_>) -> bool {
+    let filled = mapping.texts(fields).filter(|text| !is_blank(text)).count();
+    let is_free = |text: &str| is_blank(text) || is_footer(text);
+    filled == 1 || filled == 2 && mapping.key_texts(fields).all(is_free)
 }
 
 /// Whether a text is what people write below a table: `填表人：张三`.

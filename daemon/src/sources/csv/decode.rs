@@ -56,10 +56,13 @@ impl Decoder {
             {
                 Err(no_text(1))
             }
-            (Charset::Transcoded(encoding), Some(text))
-                if encoding == GB18030 && !self.named && !gb18030::is_plausible_text(text) =>
-            {
-                Err(RowProblem::Implausible { encoding: encoding.name() })
+            (Charset::Transcoded(encoding), Some(text)) if encoding == GB18030 => {
+                let note = self.note(gb18030::judge_text(text))?;
+                if as_is {
+                    return Ok((Fields::new(text, spans), note));
+                }
+                let fields = self.rewritten(body, spans, false, scratch).map_err(no_text)?;
+                Ok((fields, note))
             }
             // A row of another file, most likely.
             (Charset::Utf8, Some(_)) if !self.named && gb18030::is_likelier_than_utf8(body) => {
@@ -88,10 +91,19 @@ impl Decoder {
             }
             (Charset::Gb18030, _) => {
                 let fields = self.rewritten(body, spans, true, scratch).map_err(no_text)?;
-                if !self.named && !gb18030::is_plausible_row(body) {
-                    return Err(RowProblem::Implausible { encoding });
-                }
-                Ok((fields, None))
+                Ok((fields, self.note(gb18030::judge_row(body))?))
+            }
+        }
+    }
+
+    /// What a verdict comes to where nobody said that this is the encoding.
+    fn note(&self, verdict: gb18030::Verdict) -> Result<Option<RowNote>, RowProblem> {
+        match verdict {
+            _ if self.named => Ok(None),
+            gb18030::Verdict::Plausible => Ok(None),
+            gb18030::Verdict::Doubtful => Ok(Some(RowNote::Doubtful)),
+            gb18030::Verdict::Impossible => {
+                Err(RowProblem::Implausible { encoding: self.charset.name() })
             }
         }
     }

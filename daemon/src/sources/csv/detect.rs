@@ -135,22 +135,35 @@ fn detect_bytes(source: &mut dyn Bytes, chunk: usize) -> io::Result<Detected> {
 /// second.
 fn judge(sample: &[u8]) -> Detected {
     let (mut utf8, mut gb, mut wide) = (0u32, 0u32, 0u32);
-    let (mut text, mut others) = (String::new(), Vec::new());
+    let (mut text, mut others, mut neutral) = (String::new(), Vec::new(), Vec::new());
     for line in sample.split(|&byte| byte == b'\n' || byte == b'\r') {
         if line.is_ascii() {
             continue;
         }
-        wide += 1;
-        if as_utf8(line).is_some() && !gb18030::is_likelier_than_utf8(line) {
-            utf8 += 1;
+        if as_utf8(line).is_some() {
+            // Two bytes may be either, and say nothing beside others.
+            if line.iter().any(|byte| *byte >= 0xe0) || !gb18030::is_likelier_alone(line) {
+                (wide, utf8) = (wide + 1, utf8 + 1);
+            } else {
+                neutral.extend_from_slice(line);
+                neutral.push(b'\n');
+            }
             continue;
         }
+        wide += 1;
         others.extend_from_slice(line);
         others.push(b'\n');
         if let Some(read) = GB18030.decode_without_bom_handling_and_without_replacement(line) {
             gb += 1;
             text.push_str(&read);
         }
+    }
+    if wide == 0 {
+        let charset = match gb18030::is_likelier_alone(&neutral) {
+            true => Charset::Gb18030,
+            false => Charset::Utf8,
+        };
+        return Detected::Charset(charset, 0);
     }
     if utf8 * 2 >= wide || utf8 > gb {
         return Detected::Charset(Charset::Utf8, 0);

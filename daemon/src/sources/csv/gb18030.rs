@@ -15,9 +15,51 @@ const CHARACTERS_MIN: usize = 8;
 /// Strange characters that say something about a row.
 const STRANGE_MIN: usize = 3;
 
-/// Whether somebody may have written this row, which decodes as GB18030.
-pub(super) fn is_plausible_row(body: &[u8]) -> bool {
-    is_plausible(wide_of(body))
+/// What the characters of a row say of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Somebody may have written it.
+    Plausible,
+    /// Its hanzi are none that people use: another encoding, or names of a rare kind.
+    Doubtful,
+    /// It has characters that nobody writes.
+    Impossible,
+}
+
+/// Judges a row that decodes as GB18030.
+pub(super) fn judge_row(body: &[u8]) -> Verdict {
+    judge(wide_of(body))
+}
+
+/// The same of a row that was decoded.
+pub(super) fn judge_text(text: &str) -> Verdict {
+    let mut wide = Wide::default();
+    let beyond_ascii = text.chars().filter(|character| !character.is_ascii());
+    beyond_ascii.for_each(|character| wide.add(class_in_row(character)));
+    judge(wide)
+}
+
+fn judge(wide: Wide) -> Verdict {
+    if wide.count() - wide.marks < CHARACTERS_MIN {
+        return Verdict::Plausible;
+    }
+    if wide.strange >= STRANGE_MIN && wide.is_strange() {
+        return Verdict::Impossible;
+    }
+    if (Wide { strange: 0, ..wide }).is_plausible() {
+        Verdict::Plausible
+    } else {
+        Verdict::Doubtful
+    }
+}
+
+/// As [`class_of`]; letters of other alphabets, which GB 2312 has, may be a firm's
+/// name.
+fn class_in_row(character: char) -> Class {
+    match character {
+        '\u{370}'..='\u{3ff}' | '\u{400}'..='\u{4ff}' | '\u{3040}'..='\u{30ff}' => Class::Mark,
+        character => class_of(character),
+    }
 }
 
 /// Whether bytes that are valid UTF-8 rather are GBK: all characters beyond ASCII
@@ -41,14 +83,28 @@ pub(super) fn is_likelier_than_utf8(bytes: &[u8]) -> bool {
     wide.common * 2 >= wide.count() && wide.common + wide.usual + wide.marks == wide.count()
 }
 
-/// The same of a row that was decoded.
-pub(super) fn is_plausible_text(text: &str) -> bool {
-    is_plausible(Wide::of(text))
-}
-
-fn is_plausible(wide: Wide) -> bool {
-    let strange = if wide.strange < STRANGE_MIN { 0 } else { wide.strange };
-    wide.count() - wide.marks < CHARACTERS_MIN || Wide { strange, ..wide }.is_plausible()
+/// The same of bytes that nothing else is known of: whether what is in question rather
+/// is hanzi than letters and marks of UTF-8. Letters with accents stand beside other
+/// letters, as in Müller; a hanzi seldom does.
+pub(super) fn is_likelier_alone(bytes: &[u8]) -> bool {
+    if is_likelier_than_utf8(bytes) {
+        return true;
+    }
+    if bytes.is_ascii() || bytes.iter().any(|byte| *byte >= 0xe0) {
+        return false;
+    }
+    let wide = wide_of(bytes);
+    let is_letter =
+        |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_alphabetic);
+    let firsts = bytes.iter().enumerate().filter(|(_, byte)| **byte >= 0xc2);
+    let (mut alone, mut beside) = (0, 0);
+    for (at, _) in firsts {
+        match is_letter(at.checked_sub(1)) || is_letter(Some(at + 2)) {
+            true => beside += 1,
+            false => alone += 1,
+        }
+    }
+    alone > beside && wide.common + wide.usual + wide.marks == wide.count()
 }
 
 /// As [`Wide::of`] of the text that these bytes are; characters of four bytes count
@@ -59,7 +115,7 @@ fn wide_of(body: &[u8]) -> Wide {
             .map(|pair| {
                 let pair = pair.to_be_bytes();
                 let text = GB18030.decode_without_bom_handling_and_without_replacement(&pair);
-                text.and_then(|text| text.chars().next()).map_or(Class::Strange, class_of)
+                text.and_then(|text| text.chars().next()).map_or(Class::Strange, class_in_row)
             })
             .collect()
     });
@@ -103,8 +159,20 @@ mod tests {
     }
 
     #[test]
+    fn names_of_one_hanzi_are_no_letters_with_accents() {
+        for text in ["C1,N0,毛", "毛\n卢\n陆", "IBM\nKFC\n鲁", "毛**\n路"] {
+            let (bytes, _, _) = GB18030.encode(text);
+            assert!(std::str::from_utf8(&bytes).is_ok(), "{text}");
+            assert!(is_likelier_alone(&bytes), "{text}");
+        }
+        for text in ["Müller", "Café\nZürich\n3×5", "Ångström", "企业 é", "abc"] {
+            assert!(!is_likelier_alone(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
     fn the_table_agrees_with_the_characters() {
-        for text in ["郑州鑫淼磊商贸有限公司", "№ 3 ·（二）①", "焱犇, é 123 がカ", "abc", ""]
+        for text in ["郑州鑫淼磊商贸有限公司", "№ 3 ·（二）①", "焱犇, é 123", "abc", ""]
         {
             let (bytes, _, _) = GB18030.encode(text);
             assert_eq!(wide_of(&bytes), Wide::of(text), "{text}");

@@ -67,10 +67,15 @@ impl Wide {
         self.common + self.usual + self.marks + self.rare + self.strange
     }
 
+    /// Whether too many of its characters are what a Chinese register hardly has.
+    pub fn is_strange(self) -> bool {
+        self.strange * 100 > self.count() * STRANGE_PERCENT_MAX
+    }
+
     /// Whether somebody may have written that in Chinese.
     pub fn is_plausible(self) -> bool {
         let hanzi = self.common + self.usual + self.rare;
-        if self.strange * 100 > self.count() * STRANGE_PERCENT_MAX {
+        if self.is_strange() {
             return false;
         }
         // More rare than common ones: a name may be like that, a text is not.

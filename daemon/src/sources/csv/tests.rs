@@ -290,7 +290,7 @@ fn a_header_is_required_and_has_to_be_sound() {
 }
 
 #[test]
-fn a_row_of_another_encoding_is_no_chinese_text() {
+fn a_row_of_another_encoding_is_told_of() {
     use encoding_rs::{BIG5, EUC_KR, SHIFT_JIS};
     for separator in [",", "|"] {
         let text = |bytes: &[u8]| GB18030.decode_without_bom_handling(bytes).0.into_owned();
@@ -299,16 +299,25 @@ fn a_row_of_another_encoding_is_no_chinese_text() {
             &SHIFT_JIS.encode("ソフトウェアの会社").0,
             &BIG5.encode("台北市政府測試統一編號").0,
         ];
+        // Names of a rare kind, and in other alphabets, are only that.
+        let own = ["郑州鑫淼商贸有限公司", "パナソニック株式会社", "ООО Восток", "张三·买买提"];
         let mut bytes = GB18030.encode(&format!("甲{separator}乙\n")).0.into_owned();
         let mut expected = Vec::new();
         for line in 1..30 {
             bytes.extend_from_slice(format!("{line}{separator}").as_bytes());
+            let place = line + 1;
+            let encoded;
             let row = if line % 10 == 5 {
-                expected.push(format!("{}! encoding", line + 1));
-                foreign[line / 10]
+                let row = foreign[line / 10];
+                expected.push(match line {
+                    25 => format!("{place}! encoding"),
+                    _ => format!("{place}: {line}|{} (doubtful-encoding)", text(row)),
+                });
+                row
             } else {
-                expected.push(format!("{}: {line}|郑州鑫淼商贸有限公司", line + 1));
-                &GB18030.encode("郑州鑫淼商贸有限公司").0
+                expected.push(format!("{place}: {line}|{}", own[line % 4]));
+                encoded = GB18030.encode(own[line % 4]).0;
+                &encoded
             };
             bytes.extend_from_slice(row);
             bytes.push(b'\n');
@@ -332,6 +341,10 @@ fn hanzi_of_gbk_that_are_valid_utf8_are_hanzi() {
     let mut with = expected.map(str::to_owned).to_vec();
     with.push("6: 5|豫A5 (other-encoding)".to_owned());
     assert_eq!(read(&mixed, Encoding::Auto), with);
+    let short = "a,b\n1,毛\n2,鲁\n3,KFC\n";
+    assert_eq!(read(&gbk(short), Encoding::Auto), ["2: 1|毛", "3: 2|鲁", "4: 3|KFC"]);
+    let short = "甲,乙\n1,毛\n2,鲁\n3,路\n4,陆\n";
+    assert_eq!(read(&gbk(short), Encoding::Auto).len(), 4);
     // Letters of other alphabets stay what they are.
     let letters = "a,b\n1,Müller\n2,Привет\n3,Café\n";
     assert_eq!(

@@ -17,6 +17,8 @@ pub(super) struct Format {
     items: Vec<Item>,
     /// Digits that are shown at least.
     zeros: usize,
+    /// Those behind the point.
+    decimals: usize,
     /// There are words, or marks between digits.
     words: bool,
 }
@@ -34,6 +36,10 @@ impl Format {
             return None;
         }
         let mut format = Format::default();
+        // As the number is, in English and as a Chinese program calls it.
+        let code = ["General", "GENERAL", "general", "G/通用格式"]
+            .into_iter()
+            .fold(code.to_owned(), |code, name| code.replace(name, "#"));
         let mut chars = code.chars().peekable();
         let mut fraction = false;
         while let Some(c) = chars.next() {
@@ -58,8 +64,8 @@ impl Format {
                         return None;
                     }
                 }
-                '0' | '#' | '?' if fraction => {}
-                '0' | '#' | '?' => {
+                '0' | '#' | '?' if fraction => format.decimals += usize::from(c == '0'),
+                '0' | '#' | '?' | '@' => {
                     format.zeros += usize::from(c == '0');
                     format.items.push(Item::Digit);
                 }
@@ -69,8 +75,8 @@ impl Format {
                     return None;
                 }
                 ',' | '￥' | '¥' | '$' | '€' | '£' => {}
-                // A share, a text, an exponent, anything, a fraction.
-                '%' | '@' | 'E' | 'e' | 'G' | 'g' | '/' => return None,
+                // A share, an exponent, anything, a fraction.
+                '%' | 'E' | 'e' | 'G' | 'g' | '/' => return None,
                 // Parts of days and times.
                 'y' | 'Y' | 'm' | 'M' | 'd' | 'D' | 'h' | 'H' | 's' | 'S' | 'b' | 'a' | 'A' => {
                     return None;
@@ -122,9 +128,10 @@ impl Format {
                         out.extend(digits.by_ref().take(count));
                         first = false;
                     }
-                    if let (0, Some(fraction)) = (left, fraction) {
+                    if left == 0 && (fraction.is_some() || self.decimals > 0) {
                         out.push('.');
-                        out.push_str(fraction);
+                        let width = self.decimals;
+                        out.push_str(&format!("{:0<width$}", fraction.unwrap_or_default()));
                     }
                 }
             }
@@ -161,8 +168,12 @@ mod tests {
             ("0000\"-\"00", "7", "0000-07"),
             ("#\"号\"", "5", "5号"),
             ("##-##", "5", "-5"),
-            ("0.00\"万元人民币\"", "500", "500万元人民币"),
-            ("0.00\"万元\"", "500.5", "500.5万元"),
+            ("0.00\"万元人民币\"", "500", "500.00万元人民币"),
+            ("General\"号\"", "5", "5号"),
+            ("\"豫罚〔2018〕\"G/通用格式\"号\"", "5", "豫罚〔2018〕5号"),
+            ("@\"号\"", "5", "5号"),
+            ("0.0\"版\"", "1", "1.0版"),
+            ("0.00\"万元\"", "500.5", "500.50万元"),
             ("000;\\-000", "7", "007"),
             // Quantities, days, and what is not understood.
             ("#,##0.00", "1234.5", "1234.5"),

@@ -41,6 +41,8 @@ pub(super) struct Rows<'a> {
     error: Option<usize>,
     /// A cell lies further to the right than columns are counted.
     too_wide: bool,
+    /// The column of the last cell.
+    last: Option<usize>,
     /// A cell cannot be read, which may lie in this row.
     damaged: bool,
     /// It may also lie in the next.
@@ -60,6 +62,7 @@ impl<'a> Rows<'a> {
             filled: 0,
             error: None,
             too_wide: false,
+            last: None,
             damaged: false,
             next_damaged: false,
             merges: Merges::default(),
@@ -104,11 +107,15 @@ impl<'a> Rows<'a> {
                 return Ok(false);
             }
             self.row = Some(row);
+            self.last = None;
         } else {
             // It lay between two cells of this row.
             self.next_damaged = false;
         }
         let column = column as usize;
+        // Cells go up; otherwise two rows have one number, and are read as one.
+        self.damaged |= self.last.is_some_and(|last| last >= column);
+        self.last = Some(column);
         if column >= COLUMNS_MAX {
             let mut text = String::new();
             write(&mut text);
