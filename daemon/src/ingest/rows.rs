@@ -13,9 +13,18 @@ use super::text_problem::TextProblem;
 /// be delivered as it is.
 pub const REJECT_COLUMNS: [&str; 2] = ["问题/problem", "怎么办/what to do"];
 
+/// Behind the label of a column that was passed over because somebody said so for one
+/// delivery: in a rejects file it is passed over again.
+pub const PASSED_OVER: &str = "（已忽略/ignored）";
+
 /// Whether a column is one of [`REJECT_COLUMNS`].
 pub fn is_reject_column(label: &str) -> bool {
     REJECT_COLUMNS.contains(&label.trim())
+}
+
+/// Whether a rejects file passes a column over.
+pub fn is_passed_over(label: &str) -> bool {
+    label.trim().ends_with(PASSED_OVER)
 }
 
 /// A field's place in a row's bytes or text.

@@ -141,6 +141,29 @@ fn bad_rows_are_described_and_the_rest_goes_in() {
 }
 
 #[test]
+fn a_column_that_a_command_passed_over_is_passed_over_in_the_rejects_too() {
+    let (_dir, hub, write) = hub_and_files();
+    let code = |number: u32| synthetic_code(1, number);
+    let rows =
+        format!("统一社会信用代码,秘密,企业名称\n{},x,甲\n{},y\n123,z,丙\n", code(1), code(2));
+    let file = write("more.csv", rows.as_bytes());
+    let import = ["import", "enterprise", path_text(&file), "--ignore-column", "秘密", "--json"];
+    let report = hub.cli(&import).expect_code(3).json();
+    assert_eq!((&report["inserted"], &report["rejected"]), (&json!(1), &json!(2)));
+    let rejects = PathBuf::from(text(&report["rejects_file"]));
+    let rejected = std::fs::read_to_string(&rejects).unwrap();
+    assert!(rejected.contains(",秘密（已忽略/ignored）,"), "{rejected}");
+    // Mended, it goes in without the option; the short row has its value to the left.
+    let mended = rejected.replace("123,z,丙", &format!("{},z,丙", code(3)));
+    let mended = mended
+        .replace(",y,,", ",y,乙,")
+        .replace(",←改好后删除本格/delete this cell when mended", "");
+    let mended = write("mended.csv", mended.as_bytes());
+    let report = hub.import("enterprise", &mended);
+    assert_eq!((&report["inserted"], &report["rejected"]), (&json!(2), &json!(0)), "{report:#}");
+}
+
+#[test]
 fn personal_values_are_masked_in_reports_and_logs() {
     let mut federation = Federation::new(&["410122"]);
     let code = synthetic_code(1, 1);

@@ -30,7 +30,21 @@ impl Above {
         let filled = |texts: &[String]| texts.iter().filter(|text| !text.trim().is_empty()).count();
         let (own, all) = (filled(&self.cells), filled(labels));
         let is_code = |text: &String| matches!(uscc::judge(text.trim()), Ok(Quality::Valid));
-        own > 2 && own * 3 > all * 2 || own > 1 && self.cells.iter().any(is_code)
+        if own > 1 && self.cells.iter().any(is_code) {
+            return true;
+        }
+        // Numbers or letters of columns, kinds of values: hardly a word, or the same
+        // ones; and what somebody fills in behind a colon.
+        let mut words: Vec<&str> = self.cells.iter().map(|text| text.trim()).collect();
+        words.retain(|word| word.chars().count() > 2);
+        words.sort_unstable();
+        words.dedup();
+        let is_form =
+            self.cells.iter().any(|text| text.contains(['：', ':']) && !text.contains("://"));
+        if words.len() * 2 <= own || is_form {
+            return false;
+        }
+        own > 2 && own * 3 > all * 2
     }
 }
 
@@ -71,7 +85,11 @@ pub fn passed_over(above: &[Above], labels: &[String]) -> Option<PassedOver> {
     let unit = above.iter().find_map(|above| unit_of(&above.cells.concat()));
     let has_unit =
         |label: &String, unit| UNITS.into_iter().find(|one| label.contains(one)) == Some(unit);
+    let has_any = labels.iter().any(|label| UNITS.into_iter().any(|unit| label.contains(unit)));
+    // What nothing else is said of is in 元.
+    let is_usual = |unit: &&str| *unit == "元" && !has_any;
     let unit = unit.filter(|unit| !labels.iter().any(|label| has_unit(label, unit)));
+    let unit = unit.filter(|unit| !is_usual(unit));
     if let Some(unit) = unit {
         zh.push_str(&format!(
             "；其中写明单位为“{unit}”，而列名中没有这个单位，金额已按原数值读取；请核对是否需要换算"
@@ -128,11 +146,16 @@ mod tests {
     fn a_line_that_may_be_a_row_is_doubtful_and_not_quoted() {
         let labels = texts(&["名称", "代码", "日期", "备注"]);
         for (cells, doubtful) in [
-            (&["甲", "1", "2024-01-01", ""][..], true),
+            (&["甲公司", "豫罚1", "2024-01-01", ""][..], true),
             (&["甲", "91410000170001401E", "", ""], false),
             (&["甲", "91410000170001401D", "", ""], true),
             (&["填表单位：某局", "", "", "2024 年"], false),
             (&["名单", "", "", ""], false),
+            (&["1", "2", "3", "4"], false),
+            (&["必填", "必填", "选填", "选填"], false),
+            (&["文本", "文本", "日期", "文本"], false),
+            (&["联系人：张三", "0371-1234567", "", "2019年1月"], false),
+            (&["甲公司", "豫罚1号", "2024-01-01", "无"], true),
         ] {
             let said = passed_over(&[Above { line: 2, cells: texts(cells) }], &labels).unwrap();
             assert_eq!(said.doubtful, doubtful, "{cells:?}: {}", said.zh);

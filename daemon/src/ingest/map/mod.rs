@@ -20,7 +20,7 @@ pub use self::{
     beginning::Beginnings,
     error::{AbsentField, HeaderError, TwiceNamed, UnknownColumn},
 };
-use super::rows::{Fields, is_reject_column};
+use super::rows::{Fields, is_passed_over, is_reject_column};
 
 /// Which column is which field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -105,7 +105,8 @@ impl Mapping {
                 }
                 Column::Unlabelled => mapping.unlabelled.push(at),
                 Column::Ignored => {
-                    if !schema.ignores(label) && !is_reject_column(label) {
+                    if !schema.ignores(label) && !is_reject_column(label) && !is_passed_over(label)
+                    {
                         mapping.passed.push(at);
                     }
                 }
@@ -238,7 +239,7 @@ fn column_of(label: &str, schema: &Schema, ignored: &[String]) -> Column {
     if label.is_empty() {
         return Column::Unlabelled;
     }
-    if is_reject_column(label) {
+    if is_reject_column(label) || is_passed_over(label) {
         return Column::Ignored;
     }
     if !ignored.is_empty() && ignored.contains(&fold_label(label)) {

@@ -12,7 +12,7 @@ use protocol::schema::Schema;
 use super::{
     super::{
         map::Mapping,
-        rows::{Fields, Place, REJECT_COLUMNS, RowProblem, is_reject_column},
+        rows::{Fields, PASSED_OVER, Place, REJECT_COLUMNS, RowProblem, is_reject_column},
         text_problem::TextProblem,
         validate::{RowIssue, Severity},
     },
@@ -76,16 +76,15 @@ impl Describer {
         });
         let columns = mapping.labels().iter().enumerate().map(|(at, label)| {
             let place = mapping.places().iter().position(|place| *place == at);
-            Column { label: label.clone(), at, field: place.map(|place| mapping.columns()[place]) }
+            // What a command's option passed over would be unknown to the next.
+            let mark = if mapping.passed().contains(&at) { PASSED_OVER } else { "" };
+            let label = format!("{label}{mark}");
+            Column { label, at, field: place.map(|place| mapping.columns()[place]) }
         });
         Self {
             fields: fields.collect(),
             labels: mapping.labels().to_vec(),
-            // What was passed over by a command's option would be unknown to the next.
-            columns: columns
-                .filter(|column| !is_reject_column(&column.label))
-                .filter(|column| !mapping.passed().contains(&column.at))
-                .collect(),
+            columns: columns.filter(|column| !is_reject_column(&column.label)).collect(),
             parts,
             full: AtomicBool::new(false),
         }
@@ -232,7 +231,10 @@ impl Describer {
                     let place = mapping.columns().iter().position(|other| *other == field);
                     place.map(|place| mapping.places()[place])
                 }
-                None => mapping.labels().iter().position(|label| *label == column.label),
+                None => {
+                    let label = column.label.strip_suffix(PASSED_OVER).unwrap_or(&column.label);
+                    mapping.labels().iter().position(|one| one == label)
+                }
             };
             at.and_then(|at| fields.get(at)).unwrap_or("")
         };

@@ -9,7 +9,11 @@ use std::sync::Arc;
 
 use protocol::text::{visible, visible_within};
 
-use super::{citizen_id::citizen_id, rule::Rule, text::fold};
+use super::{
+    citizen_id::{citizen_id, may_be_citizen_id},
+    rule::Rule,
+    text::fold,
+};
 
 /// Longest value shown in an issue, in characters: enough to find it, too
 /// little to copy a register's contents into a report.
@@ -73,11 +77,10 @@ pub fn without_ids(text: &str) -> String {
     }
     out.push_str(rest);
     // In full-width digits, or with blanks and marks among them.
-    let is_between = |c: char| c.is_whitespace() || matches!(c, '-' | '.' | '·' | '\'' | '_');
-    let bare: String = fold(&out).chars().filter(|c| !is_between(*c)).collect();
-    match citizen_id(bare.as_bytes(), 0) {
+    let bare: String = fold(&out).chars().filter(|c| c.is_alphanumeric()).collect();
+    match may_be_citizen_id(bare.as_bytes()).then_some(()) {
         // Where it stands is not known any more.
-        Some(_) => "*".repeat(out.chars().count()),
+        Some(()) => "*".repeat(out.chars().count()),
         None => out,
     }
 }

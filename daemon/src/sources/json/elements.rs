@@ -134,6 +134,18 @@ impl Elements {
                         bytes: &self.bytes.unread()[..end],
                     })));
                 }
+                // With its last bracket the file is whole, and only this record is not.
+                let is_whole = |bytes: &[u8]| {
+                    let last = bytes.iter().rev().find(|byte| !byte.is_ascii_whitespace());
+                    (scan.in_text || scan.broken) && last == Some(&b']')
+                };
+                if !too_long && is_whole(&self.bytes.unread()[..at]) {
+                    (self.handed_on, self.ended) = (at, true);
+                    return Ok(Some(Element::Value(Text {
+                        line,
+                        bytes: &self.bytes.unread()[..at],
+                    })));
+                }
                 self.bytes.consume(at);
                 self.ended = true;
                 return Ok(Some(Element::Cut { line }));

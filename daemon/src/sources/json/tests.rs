@@ -48,6 +48,10 @@ fn an_odd_quote_on_a_line_of_many_records_costs_its_record() {
             assert_eq!(names, ["甲", "", "丙", "丁"], "{text}");
         }
     }
+    // The last one; a file without its bracket is cut.
+    let last = format!("[{},{{\"a\":\"x\"y\"}}]\n", good("甲"));
+    assert_eq!(read(&last).1[1], (2, Err("json-syntax")));
+    assert!(!read(&last).2 && read(last.trim_end_matches("]\n")).2);
     // At the end, and in several records.
     let text =
         format!("[{},{{\"a\":\"x\"y\"}},{},{{\"a\":\"x\"}},{{\"b\":2\"}}]", good("甲"), good("乙"));

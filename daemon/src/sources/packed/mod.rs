@@ -44,7 +44,7 @@ pub enum Use {
     File,
     /// A folder, or what systems leave behind: nothing to be read or told.
     Nothing,
-    /// A hidden file: nothing to be read.
+    /// A hidden file, or one that is not whole or was replaced: nothing to be read.
     Hidden,
     /// It needs a password.
     Encrypted,
@@ -275,6 +275,9 @@ fn gunzipped(archive: &str, inside: &str) -> String {
     }
 }
 
+/// Endings of what is not whole, or older than what lies beside it.
+const UNFINISHED: [&str; 7] = [".part", ".filepart", ".tmp", ".crdownload", ".bak", ".old", "~"];
+
 /// What is to be done with an entry, by its name.
 fn use_of(name: &str, encrypted: bool) -> Use {
     let is_left_behind = |part: &str| {
@@ -292,7 +295,9 @@ fn use_of(name: &str, encrypted: bool) -> Use {
     if name.ends_with(['/', '\\']) || name.is_empty() || parts.clone().any(is_left_behind) {
         return Use::Nothing;
     }
-    if parts.any(is_hidden) {
+    if parts.any(is_hidden)
+        || UNFINISHED.iter().any(|ending| name.to_ascii_lowercase().ends_with(ending))
+    {
         return Use::Hidden;
     }
     let lower = name.to_ascii_lowercase();

@@ -44,11 +44,13 @@ pub fn open(
     let entries: Vec<_> = archive.files().cloned().collect();
     let mut table = PackedTable { inner: Vec::new(), at: 0, left_out: Vec::new() };
     let hidden = archive.entries().iter().filter(|entry| entry.used == Use::Hidden);
-    let hidden = hidden.map(|entry| &entry.name).filter(|name| may_be_data(name, ""));
+    let bare = |name: &str| name.trim_end_matches('~').trim_end_matches(".bak").to_owned();
+    let is_data = |name: &str| may_be_data(name, "") || may_be_data(&bare(name), "");
+    let hidden = hidden.map(|entry| &entry.name).filter(|name| is_data(name));
     for name in hidden.take(HIDDEN_TOLD_MAX) {
         table.left_out.push(LeftOut {
-            zh: format!("压缩包内的“{name}”是隐藏文件，未读取；如果是数据，请改名后重新打包"),
-            en: format!("'{name}' in the archive is hidden and was not read: give it another name if it is data"),
+            zh: format!("压缩包内的“{name}”是隐藏、未完成或备份文件，未读取；如果是数据，请改名后重新打包"),
+            en: format!("'{name}' in the archive is hidden, not whole or a copy and was not read: give it another name if it is data"),
             doubtful: true,
         });
     }

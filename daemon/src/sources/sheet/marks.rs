@@ -61,7 +61,8 @@ pub(super) fn without_results<R: Read + Seek>(
     }
 }
 
-/// The columns of a sheet's merged regions that go down over several rows.
+/// A sheet's merged regions. What lies under one and is not its first cell nobody
+/// sees, so it counts as empty, whatever a program has left there.
 #[derive(Debug, Default)]
 pub(super) struct Merges {
     /// In the order of their first rows; the last comes first.
@@ -76,11 +77,21 @@ struct Merge {
     first: u32,
     last: u32,
     column: usize,
+    last_column: usize,
+}
+
+impl Merge {
+    /// Empties its cells of a row from one on.
+    fn clear(&self, from: usize, cells: &mut [String]) {
+        let covered = cells.iter_mut().take(self.last_column + 1).skip(from);
+        covered.for_each(String::clear);
+    }
 }
 
 impl Merges {
     /// Of the regions that begin below the header, which is the row `header_line`,
-    /// from 1, in columns that name a field.
+    /// from 1, in columns that name a field,
+    /// or that go over several.
     pub(super) fn new(regions: &[Dimensions], header_line: u32, columns: &Columns) -> Self {
         let below = regions.iter().filter(|region| region.start.0 >= header_line);
         let mut coming: Vec<Merge> = below
@@ -88,8 +99,12 @@ impl Merges {
                 first: region.start.0,
                 last: region.end.0,
                 column: region.start.1 as usize,
+                last_column: (region.end.1 as usize).min(COLUMNS_MAX),
             })
-            .filter(|merge| merge.last > merge.first && columns.has(merge.column as u32))
+            .filter(|merge| {
+                let down = merge.last > merge.first && columns.has(merge.column as u32);
+                down || merge.last_column > merge.column
+            })
             .collect();
         coming.sort_by_key(|merge| std::cmp::Reverse((merge.first, merge.column)));
         Self { coming, active: Vec::new() }
@@ -98,7 +113,8 @@ impl Merges {
     /// Another region, which begins in the row that is looked at.
     pub(super) fn add(&mut self, first: u32, last: u32, column: usize) {
         if last > first && self.coming.len() < COLUMNS_MAX {
-            self.coming.push(Merge { first, last, column });
+            // Its other cells say themselves that they are covered.
+            self.coming.push(Merge { first, last, column, last_column: column });
         }
     }
 
@@ -112,23 +128,29 @@ impl Merges {
     ) -> Result<Option<usize>, Fault> {
         self.active.retain(|(merge, _)| merge.last >= row);
         let mut first = None;
-        for (Merge { column, .. }, text) in self.active.iter().filter(|_| told) {
-            if cells.len() <= *column {
+        for (merge, text) in self.active.iter().filter(|_| told) {
+            let column = merge.column;
+            merge.clear(column, cells);
+            if text.is_empty() {
+                continue;
+            }
+            if cells.len() <= column {
                 cells.resize_with(column + 1, String::new);
             }
-            if cells[*column].is_empty() && !text.is_empty() {
-                cells[*column].push_str(text);
-                first = Some(first.map_or(*column, |first: usize| first.min(*column)));
-            }
+            cells[column].push_str(text);
+            first = Some(first.map_or(column, |first: usize| first.min(column)));
         }
         while let Some(merge) = self.coming.pop_if(|merge| merge.first <= row) {
-            if merge.first == row && self.active.len() < COLUMNS_MAX {
-                let text = cells.get(merge.column).cloned().unwrap_or_default();
-                self.active.push((merge, text));
-            } else if merge.first == row {
-                // Regions do not overlap, so no row has more.
+            if merge.first != row {
+                continue;
+            }
+            // Regions do not overlap, so no row has more.
+            if self.active.len() >= COLUMNS_MAX {
                 return Err(Fault::Damaged);
             }
+            merge.clear(merge.column + 1, cells);
+            let text = cells.get(merge.column).cloned().unwrap_or_default();
+            self.active.push((merge, text));
         }
         Ok(first)
     }

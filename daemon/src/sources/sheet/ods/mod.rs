@@ -202,7 +202,9 @@ impl<R: BufRead> Content<R> {
                     bytes += cell.shown.len();
                     column = column.saturating_add(times);
                     // One beyond those that are counted says that there are more.
-                    if cell.is_something() && cells.len() <= COLUMNS_MAX {
+                    // What is covered nobody sees.
+                    let covered = element.local_name().as_ref() == "covered-table-cell";
+                    if !covered && cell.is_something() && cells.len() <= COLUMNS_MAX {
                         cells.push(cell);
                     }
                 }
@@ -273,6 +275,12 @@ impl<R: BufRead> Content<R> {
             let event = self.xml.read_event_into(&mut self.buffer).map_err(|_| Fault::Damaged)?;
             return Ok(Some(match event {
                 Event::Start(element) => {
+                    // Attributes are known by the prefixes that every program writes.
+                    let known = element.name().as_ref().starts_with("table:");
+                    if matches!(element.local_name().as_ref(), "table-row" | "table-cell") && !known
+                    {
+                        return Err(Fault::Unsupported.into());
+                    }
                     self.open += 1;
                     Piece::Begin(element.into_owned())
                 }

@@ -66,6 +66,51 @@ fn what_an_ods_repeats_has_a_limit() {
 }
 
 #[test]
+fn what_lies_under_merged_cells_is_not_there() {
+    let cell = |place: &str, text: &str| {
+        format!("<c r=\"{place}\" t=\"inlineStr\"><is><t>{text}</t></is></c>")
+    };
+    let rows_of = [
+        cell("A1", "代码") + &cell("B1", "名称") + &cell("C1", "备注"),
+        cell("A2", "甲") + &cell("B2", "一") + &cell("C2", "旧"),
+        cell("A3", "乙") + &cell("B3", "旧") + &cell("C3", "x"),
+        cell("A4", "丙") + &cell("B4", "二") + &cell("C4", "y"),
+    ];
+    let rows_of: String =
+        (1..).zip(&rows_of).map(|(at, row)| format!("<row r=\"{at}\">{row}</row>")).collect();
+    let merges = "<mergeCells><mergeCell ref=\"B2:C2\"/><mergeCell ref=\"B3:B4\"/></mergeCells>";
+    let sheet = format!("<worksheet><sheetData>{rows_of}</sheetData>{merges}</worksheet>");
+    let workbook = open(&xlsx_of(&sheet, "<sst/>"));
+    assert_eq!(
+        rows(&workbook, 0, 1, 3),
+        [row(2, &["甲", "一", ""]), row(3, &["乙", "旧", "x"]), (4, Err("merged-cell"))]
+    );
+    let hidden = ods(
+        "<table:table table:name=\"a\"><table:table-row><table:table-cell office:value-type=\"string\"><text:p>代码</text:p></table:table-cell></table:table-row>\
+        <table:table-row><table:table-cell office:value-type=\"string\" table:number-columns-spanned=\"2\"><text:p>甲</text:p></table:table-cell><table:covered-table-cell office:value-type=\"string\"><text:p>旧</text:p></table:covered-table-cell></table:table-row></table:table>",
+    );
+    assert_eq!(rows(&open(&hidden), 0, 1, 2), [row(2, &["甲", ""])]);
+}
+
+#[test]
+fn two_rows_of_one_number_are_no_row() {
+    let cell = |place: &str| format!("<c r=\"{place}\"><v>1</v></c>");
+    let of = |rows: &[&[&str]]| -> String {
+        rows.iter()
+            .map(|cells| cells.iter().map(|place| cell(place)).collect::<String>())
+            .map(|cells| format!("<row>{cells}</row>"))
+            .collect()
+    };
+    let sheet = of(&[&["A1", "B1"], &["A2", "B2"], &["A2"], &["A3", "B3"], &["A4", "B4", "B4"]]);
+    let workbook =
+        open(&xlsx_of(&format!("<worksheet><sheetData>{sheet}</sheetData></worksheet>"), "<sst/>"));
+    assert_eq!(
+        rows(&workbook, 0, 1, 2),
+        [(2, Err("damaged-cell")), row(3, &["1", "1"]), (4, Err("damaged-cell"))]
+    );
+}
+
+#[test]
 fn a_cell_far_away_costs_its_row() {
     let workbook = open(&xlsx_of(SHEET, "<sst/>"));
     assert_eq!(rows(&workbook, 0, 1, 1), [(1_048_576, Err("row-too-long"))]);
