@@ -83,9 +83,8 @@ pub fn passed_over(above: &[Above], labels: &[String]) -> Option<PassedOver> {
         ));
     }
     let unit = above.iter().find_map(|above| unit_of(&above.cells.concat()));
-    let has_unit =
-        |label: &String, unit| UNITS.into_iter().find(|one| label.contains(one)) == Some(unit);
-    let has_any = labels.iter().any(|label| UNITS.into_iter().any(|unit| label.contains(unit)));
+    let has_unit = |label: &String, unit| unit_of_label(label) == Some(unit);
+    let has_any = labels.iter().any(|label| unit_of_label(label).is_some());
     // What nothing else is said of is in 元.
     let is_usual = |unit: &&str| *unit == "元" && !has_any;
     let unit = unit.filter(|unit| !labels.iter().any(|label| has_unit(label, unit)));
@@ -99,6 +98,11 @@ pub fn passed_over(above: &[Above], labels: &[String]) -> Option<PassedOver> {
         ));
     }
     Some(PassedOver { zh, en, doubtful: unit.is_some() || !rows.is_empty() })
+}
+
+/// The unit of money that a label names.
+pub fn unit_of_label(label: &str) -> Option<&'static str> {
+    UNITS.into_iter().find(|unit| label.contains(unit))
 }
 
 /// The unit of money that a line such as 单位：万元 names; 单位：某局 names an office.

@@ -16,7 +16,7 @@ mod tests;
 use protocol::schema::{Schema, fold_label};
 
 pub use self::{
-    above::{Above, PassedOver, passed_over},
+    above::{Above, PassedOver, passed_over, unit_of_label},
     beginning::Beginnings,
     error::{AbsentField, HeaderError, TwiceNamed, UnknownColumn},
 };

@@ -21,6 +21,8 @@ pub(super) struct Format {
     decimals: usize,
     /// There are words, or marks between digits.
     words: bool,
+    /// Among them one that makes the number another: 万.
+    scale: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +92,7 @@ impl Format {
     }
 
     fn word(&mut self, word: &str) {
+        self.scale |= has_scale(word);
         self.words |= word.chars().any(|c| !c.is_whitespace() && !"()（）".contains(c));
         match self.items.last_mut() {
             Some(Item::Word(before)) => before.push_str(word),
@@ -98,14 +101,15 @@ impl Format {
     }
 
     /// What `number`, which is written without an exponent, looks like; with its words
-    /// only in a column of texts.
+    /// only in a column of texts, but for a unit that makes it another number.
     pub fn show(&self, number: &str, in_texts: bool, out: &mut String) {
         let (whole, fraction) = match number.split_once('.') {
             Some((whole, fraction)) => (whole, Some(fraction)),
             None => (number, None),
         };
         let is_plain = whole.bytes().all(|byte| byte.is_ascii_digit());
-        if !is_plain || self.words && !in_texts || !self.words && fraction.is_some() {
+        let hides_words = self.words && !self.scale && !in_texts;
+        if !is_plain || hides_words || !self.words && fraction.is_some() {
             out.push_str(number);
             return;
         }
@@ -137,6 +141,12 @@ impl Format {
             }
         }
     }
+}
+
+/// Whether words beside a number say that ten thousand times as much is meant: then it
+/// is not what it is without them, unless its column says the same.
+pub(super) fn has_scale(words: &str) -> bool {
+    words.contains(['万', '亿', '千', '百', '萬', '億'])
 }
 
 #[cfg(test)]
@@ -205,8 +215,10 @@ mod tests {
         ] {
             assert_eq!(shown(code, number, true), expected, "{code} {number}");
         }
-        // A column of amounts has numbers.
-        assert_eq!(shown("0\"万元\"", "500", false), "500");
+        // A column of amounts has numbers, and units that change them.
+        assert_eq!(shown("0\"元\"", "500", false), "500");
+        assert_eq!(shown("0\"件\"", "5", false), "5");
+        assert_eq!(shown("0\"万元\"", "500", false), "500万元");
         assert_eq!(shown("000000", "7", false), "000007");
     }
 }

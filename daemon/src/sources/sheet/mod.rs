@@ -23,7 +23,7 @@ pub(super) mod reading;
 mod rows;
 pub mod table;
 
-use std::fs::File;
+use std::{collections::HashMap, fs::File};
 
 use protocol::text::visible;
 
@@ -34,7 +34,7 @@ use super::{
     },
     texts::{REJECTED_SEPARATOR, TextRows},
 };
-use crate::ingest::{text_problem::TextProblem, validate::without_ids};
+use crate::ingest::{map::unit_of_label, text_problem::TextProblem, validate::without_ids};
 
 /// Rows of each sheet that are looked at for its header: titles and notes above
 /// it take a few.
@@ -117,18 +117,24 @@ impl Workbook {
         &self.sheets
     }
 
-    /// Reads a sheet from the row below `header_line` on, as rows of `columns`
-    /// fields, some of which name one of the dataset's. Another sheet is read only after this one was dropped.
+    /// Reads a sheet from the row below `header_line` on, as rows of as many fields as
+    /// `header` has, some of which name one of the dataset's. Another sheet is read only after this one was dropped.
     pub fn read(
         &self,
         index: u32,
         header_line: u32,
-        columns: usize,
+        header: &[String],
         fields: Columns,
     ) -> Result<SheetReader, ChildError> {
+        let unit = |column: &u16| {
+            let column = usize::from(*column);
+            unit_of_label(header.get(column)?).map(|unit| (column, unit))
+        };
+        let units = fields.others.iter().filter_map(unit).collect();
         let task = Task::Sheet { index, header_line, columns: fields };
         let child = Child::start(&self.program, &task, &self.file, None)?;
-        Ok(SheetReader { child, last_line: header_line, header_line, columns })
+        let columns = header.len();
+        Ok(SheetReader { child, last_line: header_line, header_line, columns, units })
     }
 }
 
@@ -140,6 +146,8 @@ pub struct SheetReader {
     /// Of the last row, which those after it lie below.
     last_line: u32,
     columns: usize,
+    /// By column that is no text: the unit of money that its label names.
+    units: HashMap<usize, &'static str>,
 }
 
 impl SheetReader {
@@ -179,7 +187,15 @@ impl SheetReader {
             };
             match problem {
                 Some(problem) => out.push_malformed(line, problem, &as_line(row.cells())),
-                None => out.push(line, self.columns, row.cells()),
+                None => {
+                    let cells = row.cells().enumerate();
+                    let cells = cells.map(|(at, cell)| match self.units.get(&at) {
+                        // What the label says of all, the cell need not.
+                        Some(unit) => cell.strip_suffix(unit).unwrap_or(cell),
+                        None => cell,
+                    });
+                    out.push(line, self.columns, cells);
+                }
             }
         }
         Ok(())

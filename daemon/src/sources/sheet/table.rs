@@ -315,12 +315,7 @@ impl Table for SheetTable {
                     Some(reader) => reader,
                     empty => empty.insert(
                         self.workbook
-                            .read(
-                                sheet.index,
-                                sheet.line,
-                                sheet.header.len(),
-                                sheet.columns.clone(),
-                            )
+                            .read(sheet.index, sheet.line, &sheet.header, sheet.columns.clone())
                             .map_err(fail)?,
                     ),
                 };

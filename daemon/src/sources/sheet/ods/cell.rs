@@ -15,6 +15,7 @@ use super::{
             texts::COLUMNS_MAX,
         },
         cell,
+        format::has_scale,
         rows::Rows,
     },
     attribute, number,
@@ -135,7 +136,9 @@ impl Cell {
                 let before = out.len();
                 let failed = cell::write(&DataRef::Float(*number), None, in_texts, out);
                 let plain = &out[before..];
-                if is_number_with_zeros(shown, plain) || in_texts && has_words(shown) {
+                if is_number_with_zeros(shown, plain)
+                    || (in_texts || has_scale(shown)) && has_words(shown)
+                {
                     out.truncate(before);
                     out.push_str(shown);
                 }

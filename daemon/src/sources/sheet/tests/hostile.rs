@@ -60,7 +60,7 @@ fn what_an_ods_repeats_has_a_limit() {
     let workbook = open(&of("", "table:number-columns-repeated=\"16384\"", &long));
     assert_eq!(rows(&workbook, 0, 1, 1), [(2, Err("row-too-long"))]);
     let workbook = open(&of("table:number-rows-repeated=\"2000000\"", "", "x"));
-    let mut reader = workbook.read(0, 1, 1, Columns::default()).unwrap();
+    let mut reader = workbook.read(0, 1, &["x".into()], Columns::default()).unwrap();
     let found = std::iter::repeat_with(|| reader.next_rows()).find(|rows| rows.is_err());
     assert!(matches!(found, Some(Err(ChildError::Fault(Fault::TooLarge)))));
 }

@@ -50,7 +50,10 @@ fn rows(workbook: &Workbook, index: u32, header_line: u32, columns: usize) -> Sh
     // The first and the last column are texts.
     let (last, others) = (columns as u16 - 1, (1..columns as u16 - 1).collect());
     let fields = Columns { texts: vec![0, last], others };
-    let mut reader = workbook.read(index, header_line, columns, fields).unwrap();
+    // The second says 万元.
+    let header: Vec<String> =
+        (0..columns).map(|at| if at == 1 { "额(万元)" } else { "x" }.to_owned()).collect();
+    let mut reader = workbook.read(index, header_line, &header, fields).unwrap();
     let mut all = Vec::new();
     loop {
         let rows = reader.next_rows().unwrap();
@@ -99,6 +102,7 @@ fn cells_of_an_xlsx_are_what_a_person_sees() {
     // Words around a number are shown in columns of texts, the first and the last.
     sheet.write_with_format(8, 0, 5, &format("\"豫罚〔2019〕\"0\"号\"")).unwrap();
     sheet.write_with_format(8, 1, 500, &format("0\"万元\"")).unwrap();
+    sheet.write_with_format(8, 2, 3, &format("0\"亿元\"")).unwrap();
     sheet.write_with_format(8, 5, 20190007, &format("0000-0000")).unwrap();
     book.add_worksheet().set_name("隐藏").unwrap().set_hidden(true).write(0, 0, "x").unwrap();
     let workbook = open(&book.save_to_buffer().unwrap());
@@ -115,7 +119,8 @@ fn cells_of_an_xlsx_are_what_a_person_sees() {
             row(6, &["合并", "0.1", "", "", "", ""]),
             (7, Err("merged-cell")),
             (8, Err("field-count")),
-            row(9, &["豫罚〔2019〕5号", "500", "", "", "", "2019-0007"]),
+            // A unit that its label has not makes it no number.
+            row(9, &["豫罚〔2019〕5号", "500", "3亿元", "", "", "2019-0007"]),
         ]
     );
 }
