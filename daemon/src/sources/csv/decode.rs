@@ -178,6 +178,15 @@ fn piece(rest: &[u8], span: Span, wide: Option<(u8, char)>) -> (usize, Option<ch
 /// Whether a row of a UTF-8 file that is no UTF-8 is what somebody wrote in
 /// GB18030.
 fn is_likely_gb18030(body: &[u8]) -> bool {
+    // With hanzi of three bytes it is UTF-8, of which a byte is damaged.
+    let (mut hanzi, mut broken) = (0u32, 0u32);
+    for character in String::from_utf8_lossy(body).chars() {
+        hanzi += u32::from(('\u{4e00}'..='\u{9fff}').contains(&character));
+        broken += u32::from(character == '\u{fffd}');
+    }
+    if hanzi > 0 && hanzi >= broken {
+        return false;
+    }
     let text = GB18030.decode_without_bom_handling_and_without_replacement(body);
     text.is_some_and(|text| {
         let wide = Wide::of(&text);

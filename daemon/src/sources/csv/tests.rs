@@ -330,6 +330,18 @@ fn a_row_of_another_encoding_is_told_of() {
 }
 
 #[test]
+fn a_damaged_byte_of_utf8_makes_no_row_of_gbk() {
+    let good = "甲,乙,丙\n1,a市a,备注\n";
+    for at in 0..6 {
+        let mut row = "2,a市a,备注".as_bytes().to_vec();
+        let place = row.len() - 6 + at;
+        row[place] = 0xd6;
+        let found = read(&[good.as_bytes(), &row, b"\n"].concat(), Encoding::Auto);
+        assert_eq!(found, ["2: 1|a市a|备注", "3! encoding"], "{at}");
+    }
+}
+
+#[test]
 fn hanzi_of_gbk_that_are_valid_utf8_are_hanzi() {
     let gbk = |text: &str| GB18030.encode(text).0.into_owned();
     // In a file of nothing else, in one with a header of hanzi, and in a row of UTF-8.
