@@ -226,6 +226,10 @@ fn check(
             out.suspicious += u64::from(note.is_suspicious());
         }
         let mut checked = validator.row(mapping.texts(fields));
+        if checked.record.is_some() && skip::has_total_as_key(&mapping, fields) {
+            (checked.record, checked.key) = (None, None);
+            checked.issues.push(validator.total_as_key());
+        }
         let unlabelled = mapping.unlabelled_value(fields);
         if unlabelled.is_some() {
             checked.record = None;

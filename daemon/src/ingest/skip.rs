@@ -78,6 +78,11 @@ pub(super) fn is_no_data(mapping: &Mapping, fields: Fields<'_>) -> bool {
     }
 }
 
+/// Whether a row that is not skipped has a word for a sum as its key.
+pub(super) fn has_total_as_key(mapping: &Mapping, fields: Fields<'_>) -> bool {
+    mapping.key_texts(fields).any(is_total)
+}
+
 /// Whether a row without any key begins with a word for a sum, be it in a column
 /// that is passed over, as a serial number is.
 fn is_sum_of_no_key(mapping: &Mapping, fields: Fields<'_>) -> bool {

@@ -217,7 +217,7 @@ impl FieldRules {
         Ok(())
     }
 
-    fn issue(&self, severity: Severity, rule: Rule, value: String) -> RowIssue {
+    pub(super) fn issue(&self, severity: Severity, rule: Rule, value: String) -> RowIssue {
         RowIssue { severity, field: self.name.clone(), title: self.title.clone(), value, rule }
     }
 

@@ -92,6 +92,12 @@ impl Validator {
         other
     }
 
+    /// That a row's key is a word for a sum.
+    pub fn total_as_key(&self) -> RowIssue {
+        let field = &self.fields[self.key.first().copied().unwrap_or_default()];
+        field.issue(Severity::Reject, Rule::TotalAsKey, String::new())
+    }
+
     /// Checks one row; `texts` are its fields in the file's column order.
     pub fn row<'a>(&mut self, texts: impl IntoIterator<Item = &'a str>) -> Checked {
         let mut issues = Vec::new();

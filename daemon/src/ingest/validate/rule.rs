@@ -90,6 +90,9 @@ pub enum Rule {
     RecordTooLong,
     /// Free text contains a citizen id (GB 11643).
     CitizenId,
+    /// A key is a word for a sum: a total that has more than sums, or a record without
+    /// its key.
+    TotalAsKey,
 }
 
 impl Rule {
@@ -116,6 +119,7 @@ impl Rule {
             Rule::KeyTooLong => "key-too-long",
             Rule::RecordTooLong => "record-too-long",
             Rule::CitizenId => "citizen-id",
+            Rule::TotalAsKey => "total-as-key",
         }
     }
 
@@ -179,6 +183,9 @@ impl Rule {
             }
             Rule::RecordTooLong => {
                 format!("整行内容超过 {} KiB，请缩短长文本", RECORD_BYTES_MAX / 1024)
+            }
+            Rule::TotalAsKey => {
+                "主键是“合计”一类的字样，不是记录；合计行请删除，是记录的请填写主键".into()
             }
             Rule::CitizenId => "正文中含有公民身份号码；公开前请删除或遮盖".into(),
         }
@@ -252,6 +259,9 @@ impl Rule {
                 "the row is longer than {} KiB: shorten its long texts",
                 RECORD_BYTES_MAX / 1024
             ),
+            Rule::TotalAsKey => {
+                "is a word for a sum, and no key: delete the row if it is a total, fill in the key if it is a record".into()
+            }
             Rule::CitizenId => {
                 "the text contains a citizen id: remove or mask it before it is published".into()
             }

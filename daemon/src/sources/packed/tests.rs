@@ -221,3 +221,26 @@ fn what_is_damaged_is_refused() {
     let entry = archive.files().next().unwrap().clone();
     assert!(archive.unpack(&entry, room.path()).is_err());
 }
+
+#[test]
+fn what_becomes_of_an_entry_is_known_by_its_name() {
+    for (name, used) in [
+        ("a.csv", Use::File),
+        ("./a.csv", Use::File),
+        ("../五月/a.csv", Use::File),
+        (".\\a.csv", Use::File),
+        ("a/", Use::Nothing),
+        ("__MACOSX/._a.csv", Use::Nothing),
+        ("x/.DS_Store", Use::Nothing),
+        ("~$a.xlsx", Use::Nothing),
+        (".a.csv", Use::Hidden),
+        (".x/a.csv", Use::Hidden),
+        ("a.csv.bak", Use::Hidden),
+        ("a.csv~", Use::Hidden),
+        ("a.csv.PART", Use::Hidden),
+        ("a.zip", Use::Archive),
+    ] {
+        assert_eq!(use_of(name, false), used, "{name}");
+    }
+    assert_eq!(use_of("a.csv", true), Use::Encrypted);
+}

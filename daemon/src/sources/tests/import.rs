@@ -409,6 +409,32 @@ fn a_row_of_a_rejects_file_that_was_cleared_is_skipped() {
 }
 
 #[test]
+fn a_row_with_data_is_no_total_and_no_remark() {
+    let world = World::new();
+    // Each is in no record, and is told of as what it is.
+    for (row, skipped) in [
+        ("合计,,,3", 1),
+        ("合计,3户,,1", 1),
+        (",合计,,", 1),
+        ("填表人：张三,,,", 1),
+        ("注：以上数据截至五月,,,", 1),
+        ("合计,郑州公司,,3", 0),
+        ("备注：执照遗失,公司三,说明,8", 0),
+        ("共计,2019-01-01,,", 0),
+    ] {
+        let report = world.import(&format!("code,name,note,amount\nc1,a,,1\n{row}\n"), false);
+        assert_eq!(report.skipped, skipped, "{row}: {report:?}");
+        assert_eq!(report.rows, 2 - skipped, "{row}: {report:?}");
+        // A word for a sum is nobody's key.
+        let of_key = skipped == 0 && !row.starts_with("备注");
+        assert_eq!(report.rejected, u64::from(of_key), "{row}: {report:?}");
+    }
+    // With a key it is a record, whatever its first value says.
+    let report = world.import("name,code,note,amount\n共计,c7,,7\n备注：张三,c8,x,8\n", false);
+    assert_eq!((report.inserted, report.skipped), (2, 0), "{report:?}");
+}
+
+#[test]
 fn a_rejected_record_of_json_stays_one_cell() {
     let world = World::new();
     let nested = "{\"code\":\"c2\",\"name\":[1,2],\"note\":\"a,b\"}";

@@ -395,6 +395,7 @@ fn every_rule_says_something_in_both_languages() {
         Rule::Decimal,
         Rule::DateFormat,
         Rule::DateSerial,
+        Rule::TotalAsKey,
         Rule::DateImpossible,
         Rule::LengthMax { max: 3 },
         Rule::Values { listed: vec!["a".into(), "b".into()].into() },
