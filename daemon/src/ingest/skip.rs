@@ -2,7 +2,7 @@
 //! a table.
 //!
 //! Used by `check` for every row, so what is cheap comes first. Invariant: a row
-//! with a sound key is never skipped as a total or as what stands below a table.
+//! that has more than a word for a sum and numbers, or than a remark, is never skipped.
 
 use std::sync::LazyLock;
 
@@ -105,11 +105,13 @@ fn others_are_numbers(mapping: &Mapping, fields: Fields<'_>) -> bool {
     mapping.texts(fields).all(|text| is_blank(text) || is_total(text) || is_number(text))
 }
 
-/// Whether a row has hardly anything beside its first value.
+/// Whether a row has hardly anything beside its first value. Of a table of one column
+/// that cannot be said.
 fn is_alone(mapping: &Mapping, fields: Fields<'_>) -> bool {
     let filled = mapping.texts(fields).filter(|text| !is_blank(text)).count();
     let is_free = |text: &str| is_blank(text) || is_footer(text);
-    filled == 1 || filled == 2 && mapping.key_texts(fields).all(is_free)
+    let alone = filled == 1 && mapping.places().len() > 1;
+    alone || filled == 2 && mapping.key_texts(fields).all(is_free)
 }
 
 /// Whether a text is what people write below a table: `填表人：张三`.

@@ -1,7 +1,9 @@
-//! Whether a row of bytes is plausible as GB18030, fast enough for every row.
+//! What bytes say for and against GB18030, fast enough for every row.
 //!
-//! The verdict is that of [`super::plausible`], by a table of all characters of two
-//! bytes. Used by `decode`.
+//! By a table of all characters of two bytes, and as [`super::plausible`] judges a text;
+//! a single row is judged more mildly, for it may be a name. Used by `decode` for rows,
+//! and by `detect` for bytes that are valid UTF-8 as well. Not here: which encoding a
+//! file has.
 
 use std::sync::LazyLock;
 
@@ -111,7 +113,7 @@ pub(super) fn is_likelier_alone(bytes: &[u8]) -> bool {
     alone > beside && wide.common + wide.usual + wide.marks == wide.count()
 }
 
-/// As [`Wide::of`] of the text that these bytes are; characters of four bytes count
+/// What the characters of these bytes are; those of four bytes count
 /// as rare ones.
 fn wide_of(body: &[u8]) -> Wide {
     static CLASSES: LazyLock<Vec<Class>> = LazyLock::new(|| {

@@ -409,6 +409,18 @@ fn a_row_of_a_rejects_file_that_was_cleared_is_skipped() {
 }
 
 #[test]
+fn in_a_file_of_one_column_a_remark_is_a_record() {
+    let world = World::new();
+    let mut raw = raw_schema(2);
+    raw.fields.iter_mut().filter(|field| field.name == "name").for_each(|f| f.required = false);
+    world.apply_schema(raw);
+    let report = world.import("code\n注：甲\n合计\n", false);
+    assert_eq!((report.inserted, report.skipped), (1, 1), "{report:?}");
+    let report = world.import("code,name\n注：甲,\n合计,\n", false);
+    assert_eq!((report.inserted, report.skipped), (0, 2), "{report:?}");
+}
+
+#[test]
 fn a_row_with_data_is_no_total_and_no_remark() {
     let world = World::new();
     // Each is in no record, and is told of as what it is.
