@@ -11,6 +11,7 @@
 
 pub mod change;
 pub mod codec;
+pub mod cut;
 pub mod difference;
 pub mod encoding;
 pub mod federation;

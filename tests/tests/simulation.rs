@@ -16,7 +16,7 @@ use protocol::{
         Announced, CloseCode, Control, FollowReply, FollowRequest, Hello, PAGE_PART_BYTES_MAX,
         PAGES_MAX, PROTOCOL_VERSION, TreeReply,
     },
-    page::{Leaf, LeafBuilder, MadePage, decode_inner, make_inner},
+    page::{Leaf, MadePage, RawLeaf, decode_inner, make_inner},
     session::{
         PeerMisbehaved,
         follower::{Follower, FollowerAction},
@@ -260,11 +260,8 @@ fn altered(page: &MadePage) -> MadePage {
         children[0].hash = Hash([9; 32]);
         return make_inner(page.level, &children);
     }
-    let mut builder = LeafBuilder::new();
-    for (key, _) in Leaf::decode(&page.body).expect("it was made").entries() {
-        builder.push(key, b"another value");
-    }
-    builder.make()
+    let leaf = Leaf::decode(&page.body).expect("it was made");
+    RawLeaf::of(leaf.entries().map(|(key, _)| (key, &b"another value"[..]))).make()
 }
 
 #[test]

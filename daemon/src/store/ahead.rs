@@ -13,8 +13,7 @@ use std::collections::HashMap;
 use protocol::{
     change::{Change, changes_hash, encode_changes},
     hash::Hash,
-    page::{LeafBuilder, MadePage, RawLeaf},
-    record::key_hashes,
+    page::{MadePage, RawLeaf},
 };
 
 use super::{StoreError, state::OwnChanges, writer::check_limits};
@@ -56,14 +55,7 @@ impl MadeAhead {
     /// The leaves of a tree with nothing but these changes. Only where the first
     /// one begins, and the last one ends, is a guess.
     fn of(changes: &[Change]) -> Self {
-        let mut builder = LeafBuilder::new();
-        let mut leaves = Vec::new();
-        let entries = || changes.iter().filter_map(Change::entry);
-        for ((key, value), hash) in entries().zip(key_hashes(entries().map(|(key, _)| key))) {
-            if builder.push_hashed(key, hash, value) {
-                leaves.push(builder.take());
-            }
-        }
+        let leaves = RawLeaf::cut(changes.iter().filter_map(Change::entry));
         let made = make_leaves(&leaves);
         let by_key = leaves.into_iter().zip(made);
         Self(by_key.map(|(leaf, made)| (leaf.first_key().to_vec(), (leaf, made))).collect())
@@ -96,17 +88,8 @@ mod tests {
         (0..2000).map(put).collect()
     }
 
-    /// The leaves of these changes but for the last one, which is not at its end.
     fn leaves(changes: &[Change]) -> Vec<RawLeaf> {
-        let mut builder = LeafBuilder::new();
-        let mut leaves = Vec::new();
-        for change in changes {
-            let Change::Put { key, value } = change else { continue };
-            if builder.push(key, value) {
-                leaves.push(builder.take());
-            }
-        }
-        leaves
+        RawLeaf::cut(changes.iter().filter_map(Change::entry))
     }
 
     #[test]

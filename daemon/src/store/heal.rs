@@ -103,7 +103,7 @@ impl Healing {
     fn held(&self, page: &PageRef) -> Result<Option<Leaf>, StoreError> {
         let own = self.look(0, std::slice::from_ref(page))?.pop();
         Ok(match own {
-            Some(Own::Leaf(leaf)) if leaf.describe().0.hash == page.hash => Some(leaf),
+            Some(Own::Leaf(leaf)) if leaf.describe().hash == page.hash => Some(leaf),
             _ => None,
         })
     }
@@ -111,7 +111,7 @@ impl Healing {
     /// Takes the next leaf in key order.
     pub async fn stage(&mut self, fetched: FetchedLeaf) -> Result<(), StoreError> {
         let overtaken = || StoreError::Overtaken(self.partition.clone());
-        let ((page, shape, index), leaf, body) = match fetched {
+        let ((page, index), leaf, body) = match fetched {
             FetchedLeaf::Arrived { described, leaf, body } => (described, leaf, Some(body)),
             FetchedLeaf::Held(page) => {
                 let leaf = self.held(&page)?.ok_or_else(overtaken)?;
@@ -126,7 +126,7 @@ impl Healing {
             self.write(HealedPage { level: 0, first_key, body, index });
         }
         self.builder
-            .push(&leaf, page, shape, &mut self.inner)
+            .push(&leaf, page, &mut self.inner)
             .map_err(|problem| StoreError::Shape { partition: self.partition.clone(), problem })?;
         self.submit_if(self.pending.written.len() >= LEAVES_PER_BATCH).await
     }

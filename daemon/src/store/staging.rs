@@ -127,7 +127,7 @@ impl Staging {
             let shared = &self.store.shared;
             let pages = GenerationPages::new(shared, self.stage.number, generation);
             if let Some(leaf) = pages.leaf_at(&page.first_key)?
-                && leaf.describe().0.hash == page.hash
+                && leaf.describe().hash == page.hash
             {
                 return Ok(Some((leaf, generation == self.stage.generation)));
             }
@@ -147,12 +147,13 @@ impl Staging {
                 (leaf.describe_with_index(), leaf, body)
             }
         };
-        let (page, shape, index) = described;
+        let (page, index) = described;
         let first_key = page.first_key.clone();
         self.remove_stale(Some(&first_key)).await?;
         self.last = Some(first_key.clone());
-        self.builder.push(&leaf, page, shape, &mut self.inner).map_err(|problem| {
-            StoreError::Shape { partition: self.stage.partition.clone(), problem }
+        self.builder.push(&leaf, page, &mut self.inner).map_err(|problem| StoreError::Shape {
+            partition: self.stage.partition.clone(),
+            problem,
         })?;
         if let Some(body) = body {
             self.pending.bytes += body.len() + index.len();

@@ -38,9 +38,9 @@ use protocol::{
     change::{Change, Header, KeyProblem, KeyRing, SignedHeader, VerifiedChangeSet, changes_hash},
     hash::Hash,
     id::{NodeId, PartitionId},
-    page::{Leaf, LeafBuilder},
+    page::MadePage,
     sign::{PublicKey, SigningKey},
-    tree::{Pages, Summary, TreeBuilder},
+    tree::{Pages, Summary, pages_of},
 };
 
 use super::{Head, Options, OwnChanges, Store, StoreError, packs::PackId, writer::Job};
@@ -222,28 +222,10 @@ struct Memory(BTreeMap<(u8, Vec<u8>), Vec<u8>>);
 impl Memory {
     /// The tree over `content`, built from nothing.
     fn built(content: &Content) -> (Self, Summary) {
-        let (mut pages, mut tree, mut leaf) =
-            (Self::default(), TreeBuilder::new(), LeafBuilder::new());
-        let (mut leaves, mut inner) = (Vec::new(), Vec::new());
-        for (key, value) in content {
-            if leaf.push(key, value) {
-                leaves.push(leaf.make());
-            }
-        }
-        if !leaf.is_empty() {
-            leaves.push(leaf.make());
-        }
-        for made in leaves {
-            let decoded = Leaf::decode(&made.body).unwrap();
-            let (page, shape) = decoded.describe();
-            tree.push(&decoded, page, shape, &mut inner).unwrap();
-            pages.0.insert((0, made.page.first_key), made.body);
-        }
-        let summary = tree.finish(&mut inner).unwrap();
-        for made in inner {
-            pages.0.insert((made.level, made.page.first_key), made.body);
-        }
-        (pages, summary)
+        let entries = content.iter().map(|(key, value)| (&key[..], &value[..]));
+        let (made, summary) = pages_of(entries).unwrap();
+        let place = |made: MadePage| ((made.level, made.page.first_key), made.body);
+        (Self(made.into_iter().map(place).collect()), summary)
     }
 
     fn seek(&self, level: u8, key: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {

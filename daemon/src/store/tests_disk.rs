@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use super::*;
+use protocol::{cut::PAGE_ENTRIES_MAX, page::RawLeaf};
 
 fn noise(random: &mut Random, bytes: usize) -> Vec<u8> {
     (0..bytes.div_ceil(8)).flat_map(|_| random.next().to_be_bytes()).take(bytes).collect()
@@ -13,13 +14,9 @@ fn the_largest_records_and_keys_lie_in_chunks() {
     let mut random = Random::new();
     let (directory, store) = fresh();
     let mut content = Content::new();
-    // Keys that end no page, so that 256 of the largest records share one leaf.
+    // As many of the largest records as share one leaf.
     let long_key = |number: u64| [&[b'k'; 1016][..], &number.to_be_bytes()].concat();
-    let plain: Vec<Vec<u8>> = (0..)
-        .map(long_key)
-        .filter(|key| protocol::record::key_hash(key).low_zero_bits() < 6)
-        .take(256)
-        .collect();
+    let plain: Vec<Vec<u8>> = (0..PAGE_ENTRIES_MAX as u64).map(long_key).collect();
     for keys in plain.chunks(64) {
         let changes: Vec<Change> = keys
             .iter()
@@ -116,8 +113,7 @@ fn a_damaged_page_is_noticed_when_it_is_read() {
     let page = keys_of(&store, &prefix).swap_remove(1);
     let first_key = page[prefix.len()..].to_vec();
     // A page that decodes, under the checksum of another one.
-    let mut other = LeafBuilder::new();
-    other.push(&first_key, b"not what was written");
+    let other = RawLeaf::of([(&first_key[..], &b"not what was written"[..])]);
     let mut bytes = store.shared.disk.get(&page).unwrap().unwrap()[..10].to_vec();
     bytes.extend(other.make().body);
     let mut batch = super::super::values::Batch::default();
@@ -236,9 +232,9 @@ fn room_is_asked_for_the_pages_and_not_only_for_the_changes() {
     // Room for the few bytes that change, but not for the pages around them.
     let reserve = Options { disk_reserve_mb: Some(free_mb - 15), ..options() };
     let store = open_with(&path, &reserve);
-    // Without the keys that end them, leaves become longer ones.
-    let ends = content.keys().filter(|key| protocol::record::key_hash(key).low_zero_bits() >= 6);
-    let deletes = ends.map(|key| Change::Delete { key: key.clone() }).collect();
+    // With half of their keys, leaves are joined and written again.
+    let half = content.keys().step_by(2).take(5000);
+    let deletes = half.map(|key| Change::Delete { key: key.clone() }).collect();
     let refused = try_commit(&store, &enterprise(), deletes);
     assert!(matches!(refused, Err(StoreError::DiskFull { .. })), "{refused:?}");
     assert_holds(&store, &enterprise(), &content);

@@ -1,6 +1,10 @@
 //! Staging: a tree of a peer becomes this replica's state, or leaves no trace.
 
-use protocol::{page::PageRef, session::fetch::FetchedLeaf, tree::Pages as _};
+use protocol::{
+    page::{Leaf, PageRef},
+    session::fetch::FetchedLeaf,
+    tree::Pages as _,
+};
 
 use super::*;
 use crate::store::Staging;
@@ -15,7 +19,7 @@ pub(super) fn delivery(store: &Store) -> (SignedHeader, Delivery) {
     let mut leaves = Vec::new();
     for first in firsts {
         let (_, body) = snapshot.seek(0, &first).unwrap().unwrap();
-        leaves.push((Leaf::decode(&body).unwrap().describe().0, body));
+        leaves.push((Leaf::decode(&body).unwrap().describe(), body));
     }
     (snapshot.head().signed.clone(), leaves)
 }

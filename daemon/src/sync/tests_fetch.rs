@@ -328,7 +328,7 @@ fn differences_that_do_not_give_the_signed_root_are_refused() {
         for key in two.places(0).into_iter().skip(if last { 2 } else { 1 }) {
             let (_, body) =
                 two.replica.live_pages(&enterprise()).unwrap().seek(0, &key).unwrap().unwrap();
-            let page = protocol::page::Leaf::decode(&body).unwrap().describe().0;
+            let page = protocol::page::Leaf::decode(&body).unwrap().describe();
             assert!(comparison.take(Piece::Held { level: 0, page }).unwrap());
         }
         let refused = wait(comparison.finish());

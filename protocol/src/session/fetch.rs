@@ -29,9 +29,7 @@ use crate::{
     difference::Own,
     id::PartitionId,
     message::{Open, PAGE_PART_BYTES_MAX, PAGES_MAX, TreeReply, TreeRequest, decode_header},
-    page::{
-        INNER_BYTES_MAX, LEAF_BYTES_MAX, LEVELS_MAX, Leaf, PageRef, Shape, decode_inner, inner_hash,
-    },
+    page::{INNER_BYTES_MAX, LEAF_BYTES_MAX, LEVELS_MAX, Leaf, PageRef, decode_inner, inner_hash},
     tree::empty_root,
 };
 
@@ -76,9 +74,8 @@ pub enum FetchedLeaf {
     Held(PageRef),
     /// It arrived, and its hash is right.
     Arrived {
-        /// The page as its parent describes it, whether it ends where its keys
-        /// say, and its index.
-        described: (PageRef, Shape, Vec<u8>),
+        /// The page as its parent describes it, and its index.
+        described: (PageRef, Vec<u8>),
         /// Its content.
         leaf: Leaf,
         /// Its bytes, to be stored as they are.
@@ -288,7 +285,7 @@ impl TreeFetch {
             first_key: Vec::new(),
             hash: described.root,
             records: described.records,
-            last_zeros: 0,
+            entries: 0,
         };
         let children = match root_body {
             [] => None,

@@ -14,7 +14,7 @@ use protocol::{
     freshness::Statement,
     hash::{Hash, Purpose},
     id::{NodeId, PartitionId},
-    page::{Leaf, LeafBuilder, decode_inner, inner_hash, make_inner},
+    page::{Leaf, RawLeaf, decode_inner, inner_hash, make_inner},
     record::{Record, decode_key, encode_key, entry_digests, key_hash},
     sign::{PublicKey, SignaturePurpose, SigningKey},
     value::{Date, Decimal, Value},
@@ -126,20 +126,16 @@ fn add_values(vectors: &mut Vectors) {
 /// A leaf of three short entries, and an inner page of level 1 above two
 /// children that do not exist.
 fn add_pages(vectors: &mut Vectors) {
-    let mut builder = LeafBuilder::new();
-    for (key, value) in [("a", "1"), ("b", ""), ("bc", "three")] {
-        builder.push(key.as_bytes(), value.as_bytes());
-    }
-    let leaf = builder.make();
+    let leaf_of = |entries: [(&str, &str); 3]| {
+        RawLeaf::of(entries.map(|(key, value)| (key.as_bytes(), value.as_bytes()))).make()
+    };
+    let leaf = leaf_of([("a", "1"), ("b", ""), ("bc", "three")]);
     let raw = protocol::codec::decompress(&leaf.body, 1024).unwrap();
     vectors.bytes("leaf.raw", &raw);
     vectors.bytes("leaf.hash", leaf.page.hash.as_bytes());
 
-    let mut own = LeafBuilder::new();
-    for (key, value) in [("a", "1"), ("b", "2"), ("bc", "three")] {
-        own.push(key.as_bytes(), value.as_bytes());
-    }
-    let own = Own::Leaf(Leaf::decode(&own.make().body).unwrap());
+    let own = leaf_of([("a", "1"), ("b", "2"), ("bc", "three")]);
+    let own = Own::Leaf(Leaf::decode(&own.body).unwrap());
     let difference = difference::make(0, &leaf.body, &own.known()).unwrap();
     vectors.bytes("difference.leaf.known", &own.known());
     let raw = protocol::codec::decompress(&difference, 1024).unwrap();
@@ -148,7 +144,7 @@ fn add_pages(vectors: &mut Vectors) {
     let mut second = leaf.page.clone();
     second.first_key = b"c".to_vec();
     second.records = 258;
-    second.last_zeros = 13;
+    second.entries = 97;
     let children = [leaf.page, second];
     let inner = make_inner(1, &children);
     assert_eq!(decode_inner(&inner.body).as_deref(), Ok(&children[..]));

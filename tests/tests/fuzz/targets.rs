@@ -19,6 +19,7 @@ use daemon::{
 use protocol::{
     change::{BODY_BYTES_MAX, CHANGES_MAX, Change, SignedHeader, decode_changes, encode_changes},
     codec,
+    cut::PAGE_ENTRIES_MAX,
     difference::{self, KNOWN_BYTES_MAX, Own, SHORT_BYTES},
     federation::Entry,
     frame::{FRAME_BYTES_MAX, FrameDecoder},
@@ -28,7 +29,7 @@ use protocol::{
         HEADS_MAX, Hello, JoinReply, JoinRequest, NewKeyReply, Open, PAGE_PART_BYTES_MAX,
         PAGES_MAX, ROOT_BYTES_MAX, ROOTS_MAX, RenewReply, TreeReply, TreeRequest,
     },
-    page::{Leaf, PAGE_ENTRIES_MAX, decode_inner, make_inner},
+    page::{Leaf, RawLeaf, decode_inner, make_inner},
     record::{KEY_BYTES_MAX, RECORD_BYTES_MAX, Record, decode_key, encode_key},
     schema::{FIELDS_MAX, Schema},
 };
@@ -223,13 +224,11 @@ fn leaf(bytes: &[u8]) -> bool {
     };
     assert!((1..=PAGE_ENTRIES_MAX).contains(&leaf.len()));
     assert!(leaf.entries().is_sorted_by(|a, b| a.0 < b.0));
-    let mut builder = protocol::page::LeafBuilder::new();
     for (key, value) in leaf.entries() {
         assert!(key.len() <= KEY_BYTES_MAX && value.len() <= RECORD_BYTES_MAX);
         assert_eq!(leaf.get(key), Some(value));
-        builder.push(key, value);
     }
-    assert_eq!(builder.make().page, leaf.describe().0);
+    assert_eq!(RawLeaf::of(leaf.entries()).make().page, leaf.describe());
     true
 }
 
@@ -265,13 +264,7 @@ fn difference(bytes: &[u8]) -> bool {
         assert!((1..=PAGE_ENTRIES_MAX).contains(&leaf.len()));
         assert!(leaf.entries().is_sorted_by(|a, b| a.0 < b.0));
         // Told again it is the same page.
-        let body = {
-            let mut builder = protocol::page::LeafBuilder::new();
-            for (key, value) in leaf.entries() {
-                builder.push(key, value);
-            }
-            builder.make().body
-        };
+        let body = RawLeaf::of(leaf.entries()).make().body;
         let again = difference::make(0, &body, &own_leaf.known()).unwrap();
         let again = difference::leaf(&again, own_leaf).unwrap();
         assert_eq!(again.describe(), leaf.describe());

@@ -7,7 +7,7 @@ use protocol::{
     change::{Header, Position},
     hash::Hash,
     message::{CloseCode, FollowReply, Open, PAGE_PART_BYTES_MAX, TreeReply, TreeRequest},
-    page::{LeafBuilder, MadePage, decode_inner, make_inner},
+    page::{MadePage, RawLeaf, decode_inner, make_inner},
     tree::empty_root,
 };
 
@@ -90,11 +90,10 @@ fn other_leaf(made: &MadePage) -> Vec<u8> {
         return made.body.clone();
     }
     let leaf = protocol::page::Leaf::decode(&made.body).unwrap();
-    let mut other = LeafBuilder::new();
-    for (index, (key, value)) in leaf.entries().enumerate() {
-        other.push(key, if index == 0 { b"another" } else { value });
-    }
-    other.make().body
+    let other = leaf.entries().enumerate();
+    let other =
+        other.map(|(index, (key, value))| (key, if index == 0 { b"another" } else { value }));
+    RawLeaf::of(other).make().body
 }
 
 #[test]

@@ -41,30 +41,10 @@ impl Memory {
     }
 
     fn rebuilt(content: &BTreeMap<Vec<u8>, Vec<u8>>) -> (Self, Summary) {
-        let (mut pages, mut builder, mut leaf) =
-            (Self::default(), TreeBuilder::new(), LeafBuilder::new());
-        let mut made = Vec::new();
-        let mut leaves = Vec::new();
-        for (key, value) in content {
-            if leaf.push(key, value) {
-                leaves.push(leaf.make());
-            }
-        }
-        if !leaf.is_empty() {
-            leaves.push(leaf.make());
-        }
-        for page in leaves {
-            let decoded = Leaf::decode(&page.body).unwrap();
-            let (reference, shape) = decoded.describe();
-            assert_eq!(reference, page.page);
-            builder.push(&decoded, reference, shape, &mut made).unwrap();
-            pages.0.insert((0, page.page.first_key), page.body);
-        }
-        let summary = builder.finish(&mut made).unwrap();
-        for page in made {
-            pages.0.insert((page.level, page.page.first_key), page.body);
-        }
-        (pages, summary)
+        let entries = content.iter().map(|(key, value)| (&key[..], &value[..]));
+        let (made, summary) = pages_of(entries).unwrap();
+        let place = |made: MadePage| ((made.level, made.page.first_key), made.body);
+        (Self(made.into_iter().map(place).collect()), summary)
     }
 }
 
@@ -158,17 +138,20 @@ fn put(number: u32, value: u8) -> Change {
 /// Applies batches, with and without patches, and compares with a rebuild after
 /// each. Answers how many leaves were changed in place.
 fn check(batches: Vec<BTreeMap<u32, Option<u8>>>) -> usize {
+    check_changes(batches.into_iter().map(|batch| {
+        let change = |(number, value)| match value {
+            Some(value) => put(number, value),
+            None => Change::Delete { key: key(number) },
+        };
+        batch.into_iter().map(change).collect()
+    }))
+}
+
+fn check_changes(batches: impl Iterator<Item = Vec<Change>>) -> usize {
     let (mut pages, mut summary) = (Memory::default(), Summary::empty());
     let mut patching = Patching::default();
     let mut content = BTreeMap::new();
-    for batch in batches {
-        let mut changes: Vec<Change> = Vec::new();
-        for (number, value) in &batch {
-            match value {
-                Some(value) => changes.push(put(*number, *value)),
-                None => changes.push(Change::Delete { key: key(*number) }),
-            }
-        }
+    for changes in batches {
         for change in &changes {
             match change {
                 Change::Put { key, value } => content.insert(key.clone(), value.clone()),
@@ -203,27 +186,89 @@ proptest! {
 
 #[test]
 fn a_tree_grows_to_three_levels_and_shrinks_to_nothing() {
-    let all: BTreeMap<u32, Option<u8>> = (0..9000).map(|n| (n, Some((n % 251) as u8))).collect();
-    let half = (0..9000).step_by(2).map(|n| (n, None)).collect();
-    let most = (0..8990).map(|n| (n, None)).collect();
-    let rest = (8990..9000).map(|n| (n, None)).collect();
+    let all: BTreeMap<u32, Option<u8>> = (0..30_000).map(|n| (n, Some((n % 251) as u8))).collect();
+    let half = (0..30_000).step_by(2).map(|n| (n, None)).collect();
+    let most = (0..29_990).map(|n| (n, None)).collect();
+    let rest = (29_990..30_000).map(|n| (n, None)).collect();
     let again = (100..130).map(|n| (n, Some(1))).collect();
-    let (_, summary) = Memory::rebuilt(&(0..9000).map(|n| (key(n), vec![1])).collect());
+    let (_, summary) = Memory::rebuilt(&(0..30_000).map(|n| (key(n), vec![1])).collect());
     assert!(summary.pages.len() >= 3, "{:?}", summary.pages);
     check(vec![all, half, most, rest, again]);
 }
 
+/// Keys that somebody chose to make the tree deep: of few different bytes, some
+/// with others in front of them.
+fn chosen_keys() -> impl Strategy<Value = Vec<u8>> {
+    let byte = prop::sample::select(vec![0u8, 1, 3, 127, 128, 255]);
+    let nested = (0usize..400).prop_map(|bit| {
+        let mut key = vec![0; 51];
+        key[bit / 8] = 0x80 >> (bit % 8);
+        key
+    });
+    prop_oneof![prop::collection::vec(byte, 0..6), nested]
+}
+
+type Batch = BTreeMap<Vec<u8>, Option<u8>>;
+
+fn changes_of(batch: Batch) -> Vec<Change> {
+    let change = |(key, value)| match value {
+        Some(value) => Change::Put { key, value: vec![value] },
+        None => Change::Delete { key },
+    };
+    batch.into_iter().map(change).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn chosen_keys_end_at_the_rebuilt_tree_too(
+        batches in prop::collection::vec(
+            prop::collection::btree_map(
+                chosen_keys(), prop::option::weighted(0.7, any::<u8>()), 0..900,
+            ),
+            1..8,
+        )
+    ) {
+        check_changes(batches.into_iter().map(changes_of));
+    }
+
+    #[test]
+    fn one_change_of_chosen_keys_changes_two_pages_a_level(
+        keys in prop::collection::btree_set(chosen_keys(), 1..1500),
+        more in prop::collection::vec(chosen_keys(), 1..20),
+        gone in prop::collection::vec(any::<prop::sample::Index>(), 1..20),
+    ) {
+        let content: BTreeMap<_, _> = keys.iter().map(|key| (key.clone(), vec![1])).collect();
+        let (mut pages, mut summary) = Memory::rebuilt(&content);
+        let deleted = gone.iter().map(|at| keys.iter().nth(at.index(keys.len())).unwrap().clone());
+        let deletes = deleted.map(|key| Change::Delete { key });
+        for change in more.into_iter().map(|key| Change::Put { key, value: vec![2] }).chain(deletes) {
+            let update = update(&mut pages, &summary, std::slice::from_ref(&change)).unwrap();
+            for level in 0..LEVELS_MAX {
+                let written = update.written.iter().filter(|made| made.level == level).count();
+                let removed = update.removed.iter().filter(|(at, _)| *at == level).count();
+                // Two, and one that was read for it and is written as it was.
+                prop_assert!(written <= 3 && removed <= 2, "{written} and {removed} at {level}");
+            }
+            summary = pages.apply(&summary, &[change]);
+        }
+    }
+}
+
 #[test]
-fn runs_without_a_natural_end_are_cut_by_count() {
-    let plain: Vec<u32> = (0..4000)
-        .filter(|n| crate::record::key_hash(&key(*n)).low_zero_bits() < 6)
-        .take(1000)
-        .collect();
-    let all: BTreeMap<u32, Option<u8>> = plain.iter().map(|n| (*n, Some(1))).collect();
-    let (_, summary) = Memory::rebuilt(&plain.iter().map(|n| (key(*n), vec![1])).collect());
-    assert_eq!(summary.pages[0], 4, "256 + 256 + 256 + 232");
-    // Dropping the first shifts every cut behind it.
-    check(vec![all, BTreeMap::from([(plain[0], None)]), BTreeMap::from([(plain[0], Some(2))])]);
+fn keys_that_lie_too_deep_inside_each_other_are_refused() {
+    // Each bit of the longest key makes a group with one key more than the next.
+    let nested = (0..8192).map(|bit| {
+        let mut key = vec![0; 1024];
+        key[bit / 8] = 0x80 >> (bit % 8);
+        Change::Put { key, value: Vec::new() }
+    });
+    let mut changes: Vec<Change> = nested.collect();
+    changes.sort_by(|a, b| a.key().cmp(b.key()));
+    let (mut pages, empty) = (Memory::default(), Summary::empty());
+    assert!(update(&mut pages, &empty, &changes).is_err());
+    let levels = update(&mut pages, &empty, &changes[..2000]).unwrap().summary.pages;
+    assert_eq!(levels.len(), 13, "{levels:?}");
 }
 
 #[test]
@@ -246,7 +291,8 @@ fn one_change_touches_one_page_a_level() {
 
 #[test]
 fn leaves_in_disorder_or_with_a_wrong_end_are_refused() {
-    let (pages, _) = Memory::rebuilt(&(0..400).map(|n| (key(n), vec![1])).collect());
+    let content: BTreeMap<_, _> = (0..400).map(|n| (key(n), vec![1])).collect();
+    let (pages, _) = Memory::rebuilt(&content);
     let leaves: Vec<Leaf> = pages
         .0
         .iter()
@@ -256,21 +302,38 @@ fn leaves_in_disorder_or_with_a_wrong_end_are_refused() {
     let push = |order: &[usize]| {
         let mut builder = TreeBuilder::new();
         order.iter().try_for_each(|index| {
-            let (page, shape) = leaves[*index].describe();
-            builder.push(&leaves[*index], page, shape, &mut Vec::new())
+            builder.push(&leaves[*index], leaves[*index].describe(), &mut Vec::new())
         })
     };
     assert_eq!(push(&[0, 1]), Ok(()));
     assert_eq!(push(&[1, 0]), Err(ShapeError::Order));
-    let mut whole = LeafBuilder::new();
-    for leaf in &leaves[..2] {
-        for (key, value) in leaf.entries() {
-            whole.push(key, value);
+    // Each cut in two, two put into one, one left out: none is where the rule
+    // says, which may show as late as at the end.
+    let entries: Vec<_> = content.iter().map(|(key, value)| (&key[..], &value[..])).collect();
+    let whole = |lengths: &[usize]| {
+        let mut builder = TreeBuilder::new();
+        let mut from = 0;
+        for length in lengths {
+            let raw = RawLeaf::of(entries[from..from + length].iter().copied());
+            let leaf = Leaf::decode(&raw.make().body).unwrap();
+            builder.push(&leaf, leaf.describe(), &mut Vec::new())?;
+            from += length;
+        }
+        builder.finish(&mut Vec::new()).map(drop)
+    };
+    let lengths: Vec<usize> = leaves.iter().map(Leaf::len).collect();
+    assert_eq!(whole(&lengths), Ok(()));
+    for index in 0..lengths.len() {
+        let mut halved = lengths.clone();
+        halved.splice(index..=index, [1, lengths[index] - 1]);
+        assert_eq!(whole(&halved), Err(ShapeError::Ends), "{index}");
+        if index + 1 < lengths.len() {
+            let mut moved = lengths.clone();
+            moved[index] -= 1;
+            moved[index + 1] += 1;
+            assert_eq!(whole(&moved), Err(ShapeError::Ends), "{index}");
         }
     }
-    let merged = Leaf::decode(&whole.make().body).unwrap();
-    let (page, shape) = merged.describe();
-    assert_eq!(TreeBuilder::new().push(&merged, page, shape, &mut vec![]), Err(ShapeError::Ends));
 }
 
 #[test]
