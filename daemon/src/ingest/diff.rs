@@ -8,9 +8,9 @@ use protocol::{
     schema::{Field, Schema},
     value::Value,
 };
+use store::{Entries, LivePages, StoreError, Stretch};
 
 use super::validate::value_of;
-use crate::store::{Entries, LivePages, StoreError, Stretch};
 
 /// Looks records up by ascending keys, a leaf at a time.
 ///

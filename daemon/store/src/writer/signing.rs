@@ -15,7 +15,7 @@ use protocol::{
 };
 
 use super::{Build, Writer};
-use crate::store::{
+use crate::{
     Head, StoreError,
     ahead::Prepared,
     keys,

@@ -65,7 +65,7 @@ pub struct Disk {
     path: PathBuf,
     reserve_mb: u64,
     /// Lets a test see what happens when sled reports an error.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub broken: Broken,
     /// Calls of `fdatasync`.
     pub syncs: AtomicU64,
@@ -117,7 +117,7 @@ impl Disk {
             journal: Mutex::new(journal),
             path: path.to_owned(),
             reserve_mb,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "testing"))]
             broken: Default::default(),
             syncs: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
@@ -144,7 +144,7 @@ impl Disk {
     /// Applies a batch atomically; it is durable after [`Disk::make_durable`].
     /// Behind an error nobody knows what of it took place.
     pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "testing"))]
         fail_if(&self.broken.apply)?;
         if batch.writes.is_empty() {
             return Ok(());
@@ -238,7 +238,7 @@ impl Disk {
     /// Waits until everything applied is on the disk: in the journal, or else in
     /// sled.
     pub fn make_durable(&self) -> Result<(), StoreError> {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "testing"))]
         fail_if(&self.broken.sync)?;
         let mut journal = self.journal();
         if journal.is_incomplete() {
@@ -251,7 +251,7 @@ impl Disk {
         if journal.is_idle() {
             return Ok(());
         }
-        #[cfg(test)]
+        #[cfg(any(test, feature = "testing"))]
         fail_if(&self.broken.journal).inspect_err(|_| journal.give_up())?;
         self.sync_packs().inspect_err(|_| journal.give_up())?;
         let bytes = journal.write()?;
@@ -263,7 +263,7 @@ impl Disk {
     /// Waits until everything applied is on the disk in sled, so that the
     /// journal begins anew and the next start has nothing to replay.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "testing"))]
         fail_if(&self.broken.sync)?;
         self.move_to_sled(&mut self.journal())
     }
@@ -284,7 +284,7 @@ impl Disk {
         let moved = self.table.move_to_sled(journal.last(), in_slices, || {
             sync_sled(&self.db, &self.data)?;
             self.syncs.fetch_add(1, Ordering::Relaxed);
-            #[cfg(test)]
+            #[cfg(any(test, feature = "testing"))]
             fail_if(&self.broken.slice)?;
             Ok(())
         })?;
@@ -444,7 +444,7 @@ impl Disk {
 }
 
 /// What a test makes fail.
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 #[derive(Default)]
 pub struct Broken {
     pub apply: std::sync::atomic::AtomicBool,
@@ -455,7 +455,7 @@ pub struct Broken {
     pub slice: std::sync::atomic::AtomicBool,
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 fn fail_if(broken: &std::sync::atomic::AtomicBool) -> Result<(), StoreError> {
     if broken.load(Ordering::Relaxed) {
         return Err(StoreError::Database("broken by a test".into()));

@@ -215,7 +215,7 @@ impl Healing {
 }
 
 /// What a test does to a store.
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 impl Store {
     /// Garbles a stored page, or removes it.
     pub fn damage(&self, partition: &PartitionId, level: u8, first_key: &[u8], remove: bool) {

@@ -1,7 +1,7 @@
 //! Snapshots: a partition as it was, whatever is committed meanwhile.
 
 use super::*;
-use crate::store::Snapshot;
+use crate::Snapshot;
 
 fn read(snapshot: &mut Snapshot) -> Result<Content, StoreError> {
     let mut content = Content::new();

@@ -3,7 +3,7 @@
 use protocol::{page::PageRef, session::fetch::FetchedLeaf, tree::Pages as _};
 
 use super::*;
-use crate::store::Staging;
+use crate::Staging;
 
 /// A leaf as a peer describes and sends it.
 pub(super) type Delivery = Vec<(PageRef, Vec<u8>)>;

@@ -9,7 +9,7 @@ use std::sync::{Arc, atomic::Ordering};
 use protocol::{change::SignedHeader, id::PartitionId, page::MadePage, tree::Summary};
 
 use super::{Writer, page_batch::PageBatch, repair::refuse_other_past};
-use crate::store::{
+use crate::{
     Head, StoreError, keys,
     packs::PackId,
     staging::{Stage, StagedLeaves},

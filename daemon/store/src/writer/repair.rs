@@ -13,7 +13,7 @@ use protocol::{
 };
 
 use super::{Writer, check_limits};
-use crate::store::{
+use crate::{
     Head, StoreError,
     ahead::MadeAhead,
     keys,
@@ -25,7 +25,7 @@ use crate::store::{
 const CHUNKS_MAX: u16 = (LEAF_BYTES_MAX / CHUNK_BYTES_MAX + 2) as u16;
 
 /// What differs between a replica and a peer's signed state.
-pub(in crate::store) struct Differences {
+pub(crate) struct Differences {
     /// The head of the state that was compared.
     pub before: Position,
     /// The head of the peer's tree; its signature was verified.
@@ -35,7 +35,7 @@ pub(in crate::store) struct Differences {
 }
 
 /// Pages of the current state as they have to be.
-pub(in crate::store) struct HealedPages {
+pub(crate) struct HealedPages {
     pub partition: PartitionId,
     /// The head whose tree they belong to.
     pub head: Position,
@@ -46,7 +46,7 @@ pub(in crate::store) struct HealedPages {
 }
 
 /// A page to write; the index is a leaf's.
-pub(in crate::store) struct HealedPage {
+pub(crate) struct HealedPage {
     pub level: u8,
     pub first_key: Vec<u8>,
     pub body: Vec<u8>,

@@ -7,7 +7,7 @@
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 
 use super::*;
-use crate::store::{
+use crate::{
     disk::Disk,
     journal::{JOURNAL_BYTES, RECORD_BYTES_MAX, records},
     values::Batch,

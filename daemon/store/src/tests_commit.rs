@@ -1,7 +1,7 @@
 //! Own commits: histories, limits, durability, and errors of the disk.
 
 use super::*;
-use crate::store::{Entries, keys::INDEX, state::Ack};
+use crate::{Entries, keys::INDEX, state::Ack};
 
 #[test]
 fn any_history_ends_at_the_rebuilt_tree_and_survives_reopening() {

@@ -6,7 +6,7 @@ use super::{
     staging::{delivery, empty_replica, feed},
     *,
 };
-use crate::store::{
+use crate::{
     keys,
     packs::{APPEND_BYTES_MIN, Place, may_grow},
     values::Batch,

@@ -7,7 +7,7 @@ use std::sync::{Arc, atomic::Ordering};
 use protocol::id::PartitionId;
 
 use super::Writer;
-use crate::store::{
+use crate::{
     StoreError, keys,
     pages::{OpenSnapshot, Snapshot},
     state::lock,

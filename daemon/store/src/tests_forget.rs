@@ -2,7 +2,7 @@
 //! whatever interrupts it.
 
 use super::*;
-use crate::store::{Snapshot, Staging, keys};
+use crate::{Snapshot, Staging, keys};
 
 /// An origin with three change sets of `enterprise`, one of them large, and
 /// their content.

@@ -4,7 +4,7 @@
 //! One writer thread ([`writer`]) behind a bounded queue is the only code that
 //! writes records; one batch moves pages, log and head together, is made
 //! durable, and only then answered. Readers run beside it. Nothing outside of
-//! this folder knows sled, and this folder knows nothing of files that counties
+//! this crate knows sled, and this crate knows nothing of files that counties
 //! deliver, of the network or of people.
 //!
 //! - [`keys`]: what lies under which key;
@@ -24,6 +24,7 @@
 
 mod ahead;
 mod compare;
+pub mod cores;
 mod disk;
 mod error;
 mod heads;

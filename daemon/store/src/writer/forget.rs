@@ -5,14 +5,14 @@
 //! twice, and a crash leaves one or the other. What [`Store::forget`] promises
 //! stands there.
 //!
-//! [`Store::forget`]: crate::store::Store::forget
+//! [`Store::forget`]: crate::Store::forget
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use protocol::id::PartitionId;
 
 use super::Writer;
-use crate::store::{
+use crate::{
     StoreError, heads, keys,
     state::{PartitionState, lock},
     values::Batch,

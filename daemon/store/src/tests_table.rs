@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::*;
-use crate::store::{
+use crate::{
     journal::Write,
     table::{Pair, Table},
 };

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::Writer;
-use crate::store::{
+use crate::{
     StoreError, keys,
     packs::PackId,
     pages::{OpenSnapshot, PAGE_SAVED, PAGE_WAS_NOT},
