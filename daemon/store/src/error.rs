@@ -206,12 +206,6 @@ pub enum StoreError {
     Closed,
 }
 
-impl From<sled::Error> for StoreError {
-    fn from(error: sled::Error) -> Self {
-        StoreError::Database(error.to_string())
-    }
-}
-
 impl From<DecodeError> for StoreError {
     fn from(error: DecodeError) -> Self {
         StoreError::Damaged { place: "a page".into(), problem: error.to_string() }

@@ -15,8 +15,8 @@ use std::{
 
 use protocol::{hash::Purpose, id::PartitionId};
 
-use super::{
-    StoreError,
+use crate::{
+    error::StoreError,
     state::{PartitionState, Shared, lock},
 };
 
@@ -26,7 +26,7 @@ const WRITE_EVERY: Duration = Duration::from_millis(500);
 
 /// Compares the sidecar with what the database holds; answers whether it says
 /// anything at all, or has to be written anew.
-pub(super) fn check(
+pub fn check(
     path: &Path,
     partitions: &BTreeMap<PartitionId, Arc<PartitionState>>,
 ) -> Result<bool, StoreError> {
@@ -75,7 +75,7 @@ fn split_checksum(text: &str) -> Option<(&str, &str)> {
 
 /// Starts the thread that writes the sidecar; it ends, with a last write, when
 /// the writer closes.
-pub(super) fn spawn(shared: Arc<Shared>) -> Result<std::thread::JoinHandle<()>, StoreError> {
+pub fn spawn(shared: Arc<Shared>) -> Result<std::thread::JoinHandle<()>, StoreError> {
     let path = shared.path.clone();
     std::thread::Builder::new()
         .name("store-heads".into())
@@ -110,7 +110,7 @@ fn run(shared: &Shared) {
 
 /// Writes the sidecar without this partition; until `shared.forgetting` names
 /// none, nobody writes it with it.
-pub(super) fn leave_out(shared: &Shared, partition: &PartitionId) -> Result<(), StoreError> {
+pub fn leave_out(shared: &Shared, partition: &PartitionId) -> Result<(), StoreError> {
     *lock(&shared.forgetting) = Some(partition.clone());
     write(shared).map_err(|error| {
         *lock(&shared.forgetting) = None;

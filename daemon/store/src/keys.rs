@@ -24,21 +24,10 @@
 //! | `s` snapshot, page key | the page as it was, or that it was not (chunked) |
 //! | `c` key's hash, index | a further chunk of a value |
 //!
-//! In place of a page, or an index, there may be its place in a pack.
+//! `f`, `i` and `c` are the engine's own (`engine::keys`). In place of a page, or
+//! an index, there may be its place in a pack.
 
-use protocol::{
-    hash::Purpose,
-    id::{NodeId, PartitionId},
-};
-
-use super::packs::PackId;
-
-/// The format's version.
-pub const FORMAT: &[u8] = b"f";
-
-/// The number of the last batch that was applied. It lies beside the heads,
-/// which are small and written in most batches anyway.
-pub const APPLIED: &[u8] = b"i";
+use protocol::id::{NodeId, PartitionId};
 
 /// The prefix of all partitions' numbers.
 pub const NUMBERS: &[u8] = b"n";
@@ -120,12 +109,6 @@ pub fn pages_of(key: &[u8]) -> Option<(u32, Option<u32>)> {
     Some((u32::from_be_bytes(*number), generation))
 }
 
-/// Whose page lies under a key.
-pub fn generation_of(key: &[u8]) -> Option<PackId> {
-    let (number, generation) = pages_of(key)?;
-    Some(PackId { number, generation: generation? })
-}
-
 /// A page.
 pub fn page(number: u32, generation_number: u32, level: u8, first_key: &[u8]) -> Vec<u8> {
     let mut key = generation(number, generation_number);
@@ -150,10 +133,4 @@ pub fn snapshot(snapshot: u64) -> Vec<u8> {
 /// A page as a snapshot saved it.
 pub fn saved_page(snapshot_number: u64, page_key: &[u8]) -> Vec<u8> {
     [&snapshot(snapshot_number), page_key].concat()
-}
-
-/// A further chunk of the value under `key`.
-pub fn chunk(key: &[u8], index: u16) -> Vec<u8> {
-    let hash = Purpose::Checksum.hash(&[key]);
-    [b"c", &hash.as_bytes()[..16], &index.to_be_bytes()].concat()
 }

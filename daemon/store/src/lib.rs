@@ -7,43 +7,46 @@
 //! this crate knows sled, and this crate knows nothing of files that counties
 //! deliver, of the network or of people.
 //!
-//! - [`keys`]: what lies under which key;
-//! - [`disk`]: sled opened, batches made durable;
-//! - [`values`]: what a batch writes, and reads give back: chunks, places, checksums;
-//! - [`journal`]: the file in which small batches are durable first;
-//! - [`table`]: these batches in memory, above sled;
-//! - [`packs`]: files with the pages of bulk loads;
-//! - [`pages`]: the state tree's pages, live and through a snapshot;
+//! From the lowest floor upwards; each imports only what stands above it in this
+//! list, and a test refuses anything else:
+//!
+//! - [`error`], [`cores`]: what can go wrong; work on all cores;
+//! - [`engine`]: bytes in, bytes out, the one place of sled;
+//! - [`keys`], [`log`]: what lies under which key; headers and bodies;
+//! - [`tree`]: a state tree over the engine;
+//! - [`state`]: what is known in memory;
+//! - [`prepare`], [`jobs`], [`queue`]: what the writer is asked for, and how;
+//! - [`live`], [`snapshot`]: pages as they are, and as they were;
+//! - [`heads`]: the sidecar `HEADS`, by which a truncated database is noticed;
 //! - [`writer`]: commits, stagings, chores;
-//! - [`ahead`]: what of a commit is done before the writer's turn;
-//! - [`signing`]: whose key signs own change sets, and how it is changed;
-//! - [`staging`]: a tree that a peer delivers, until it is whole;
-//! - [`compare`]: what differs from a peer's tree, applied in place;
-//! - [`heal`]: damaged pages replaced under the same head;
-//! - [`heads`]: the sidecar `HEADS`, by which a truncated database is noticed.
+//! - [`intake`]: what a peer's tree turns into;
+//! - this file and [`signing`]: [`Store`], as everybody else uses it.
 
-mod ahead;
-mod compare;
 pub mod cores;
-mod disk;
+mod engine;
 mod error;
 mod heads;
-mod heal;
-mod journal;
+mod intake;
+mod jobs;
 mod keys;
-mod packs;
-mod pages;
+mod live;
+mod log;
+mod prepare;
+mod queue;
 mod signing;
-mod staging;
+mod snapshot;
 mod state;
-mod table;
-mod values;
+#[cfg(any(test, feature = "testing"))]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod tree;
 mod writer;
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -51,16 +54,22 @@ use protocol::{
     change::{ChangeSet, Position, SignedHeader, VerifiedChangeSet},
     id::{NodeId, PartitionId},
 };
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::broadcast;
 
-use self::{ahead::Prepared, disk::Disk, state::Shared, writer::Job};
+use self::{engine::Disk, jobs::Job, prepare::Prepared, queue::Queue, state::Shared};
 pub use self::{
-    compare::Comparison,
+    engine::Options,
     error::StoreError,
-    heal::{Healed, Healing},
-    pages::{Entries, LivePages, Snapshot, Stretch},
-    staging::Staging,
+    intake::{
+        compare::Comparison,
+        heal::{Healed, Healing},
+        staging::Staging,
+    },
+    live::LivePages,
+    queue::Pending,
+    snapshot::Snapshot,
     state::{Ack, Counters, Head, OwnChanges},
+    tree::{Entries, LeafSpan},
 };
 
 /// Jobs that may wait for the writer. Each holds at most one change set, so
@@ -70,39 +79,11 @@ const JOBS_WAITING_MAX: usize = 32;
 /// all heads again.
 const HEAD_EVENTS_MAX: usize = 1024;
 
-/// How to open a store.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Memory that sled may use for its cache, in MiB.
-    pub cache_mb: u64,
-    /// Free space in MiB below which writes are refused; `None` derives it from
-    /// the size of the file system.
-    pub disk_reserve_mb: Option<u64>,
-}
-
 /// An open store. Cheap to clone; the last clone closes it.
 #[derive(Clone)]
 pub struct Store {
     shared: Arc<Shared>,
-    handle: Arc<Handle>,
-}
-
-/// The threads behind a store. Dropping it ends them, after what they were
-/// given is durable.
-struct Handle {
-    jobs: Option<tokio::sync::mpsc::Sender<Job>>,
-    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.jobs = None;
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(|e| e.into_inner()));
-        for thread in threads {
-            // A panic there was already reported by the panic hook.
-            let _ = thread.join();
-        }
-    }
+    queue: Queue,
 }
 
 /// A large first load under way; see [`Store::begin_load`].
@@ -119,22 +100,6 @@ impl Drop for Load {
     }
 }
 
-/// The answer to a job, to be awaited or waited for.
-#[must_use = "a commit has happened only when this answers"]
-pub struct Pending<T>(oneshot::Receiver<Result<T, StoreError>>);
-
-impl<T> Pending<T> {
-    /// Waits on a thread of its own; never call it from asynchronous code.
-    pub fn wait(self) -> Result<T, StoreError> {
-        self.0.blocking_recv().unwrap_or(Err(StoreError::Closed))
-    }
-
-    /// Waits.
-    pub async fn answer(self) -> Result<T, StoreError> {
-        self.0.await.unwrap_or(Err(StoreError::Closed))
-    }
-}
-
 impl Store {
     /// Opens the store at `path`, or makes one.
     ///
@@ -144,7 +109,7 @@ impl Store {
         let disk = Disk::open(path, options)?;
         let partitions = state::load_partitions(&disk)?;
         let has_sidecar = heads::check(path, &partitions)?;
-        disk.drop_snapshots()?;
+        tree::saved::forget_saved(&disk)?;
         let (events, _) = broadcast::channel(HEAD_EVENTS_MAX);
         let shared = Arc::new(Shared::new(disk, partitions, events, path.to_owned()));
         let (jobs, queue) = tokio::sync::mpsc::channel(JOBS_WAITING_MAX);
@@ -153,8 +118,7 @@ impl Store {
         }
         let writer = writer::spawn(shared.clone(), queue, jobs.downgrade())?;
         let threads = vec![writer, heads::spawn(shared.clone())?];
-        let handle = Arc::new(Handle { jobs: Some(jobs), threads: Mutex::new(threads) });
-        Ok(Self { shared, handle })
+        Ok(Self { shared, queue: Queue::new(jobs, threads) })
     }
 
     /// The directory.
@@ -224,21 +188,21 @@ impl Store {
     /// business.
     pub async fn commit_own(&self, changes: OwnChanges) -> Result<Arc<Head>, StoreError> {
         let prepared = Box::new(Prepared::new(changes)?);
-        self.submit(|reply| Job::Own { prepared, reply }).await?.answer().await
+        self.queue.submit(|reply| Job::Own { prepared, reply }).await?.answer().await
     }
 
     /// As [`Store::commit_own`], from a thread that may block; several may be
     /// pending at once and are committed in order.
     pub fn commit_own_later(&self, changes: OwnChanges) -> Result<Pending<Arc<Head>>, StoreError> {
         let prepared = Box::new(Prepared::new(changes)?);
-        self.submit_blocking(|reply| Job::Own { prepared, reply })
+        self.queue.submit_blocking(|reply| Job::Own { prepared, reply })
     }
 
     /// Commits a change set of another origin: it must follow the head, and its
     /// root must be what this replica computes. One that the log already holds
     /// is answered like a fresh one.
     pub async fn commit_replica(&self, set: VerifiedChangeSet) -> Result<Arc<Head>, StoreError> {
-        self.submit(|reply| Job::Replica { set: Box::new(set), reply }).await?.answer().await
+        self.queue.submit(|reply| Job::Replica { set: Box::new(set), reply }).await?.answer().await
     }
 
     /// Notes what a peer holds. Not flushed: it is learned again at the next
@@ -258,7 +222,7 @@ impl Store {
         }
         let number = state.number;
         let node = node.clone();
-        self.send(Job::Ack { number, node, ack }).await
+        self.queue.send(Job::Ack { number, node, ack }).await
     }
 
     /// Stops taking change sets of a partition until a person decides.
@@ -268,7 +232,11 @@ impl Store {
         reason: String,
     ) -> Result<(), StoreError> {
         let partition = partition.clone();
-        self.submit(|reply| Job::Quarantine { partition, reason, reply }).await?.answer().await
+        self.queue
+            .submit(|reply| Job::Quarantine { partition, reason, reply })
+            .await?
+            .answer()
+            .await
     }
 
     /// Drops a replica of another origin, so that it can be fetched again from
@@ -283,13 +251,13 @@ impl Store {
     /// data to be deleted, which goes on at the next start.
     pub async fn forget(&self, partition: &PartitionId) -> Result<(), StoreError> {
         let partition = partition.clone();
-        self.submit(|reply| Job::Forget { partition, reply }).await?.answer().await
+        self.queue.submit(|reply| Job::Forget { partition, reply }).await?.answer().await
     }
 
     /// As [`Store::forget`], from a thread that may block.
     pub fn forget_blocking(&self, partition: &PartitionId) -> Result<(), StoreError> {
         let partition = partition.clone();
-        self.submit_blocking(|reply| Job::Forget { partition, reply })?.wait()
+        self.queue.submit_blocking(|reply| Job::Forget { partition, reply })?.wait()
     }
 
     /// Says that a large first load of a partition begins: its head is announced
@@ -323,7 +291,7 @@ impl Store {
         seq: u64,
     ) -> Result<Option<SignedHeader>, StoreError> {
         match self.shared.partition(partition) {
-            Some(state) => self.shared.disk.log_header(state.number, seq),
+            Some(state) => log::header(&self.shared.disk, state.number, seq),
             None => Ok(None),
         }
     }
@@ -348,7 +316,7 @@ impl Store {
             if sets.len() >= count_max || (bytes >= bytes_max && !sets.is_empty()) {
                 break;
             }
-            let Some(set) = self.shared.disk.log_change_set(state.number, seq)? else {
+            let Some(set) = log::change_set(&self.shared.disk, state.number, seq)? else {
                 break;
             };
             bytes += set.body.len();
@@ -377,7 +345,9 @@ impl Store {
     /// The pages of a partition as they are now, whatever is committed later.
     pub async fn snapshot(&self, partition: &PartitionId) -> Result<Option<Snapshot>, StoreError> {
         let partition = partition.clone();
-        self.submit(|reply| Job::OpenSnapshot { partition, reply }).await?.answer().await
+        let job = |reply| Job::OpenSnapshot { partition, reply };
+        let opened = self.queue.submit(job).await?.answer().await?;
+        Ok(opened.map(|opened| Snapshot::new(self.shared.clone(), opened)))
     }
 
     /// As [`Store::snapshot`], from a thread that may block.
@@ -386,7 +356,9 @@ impl Store {
         partition: &PartitionId,
     ) -> Result<Option<Snapshot>, StoreError> {
         let partition = partition.clone();
-        self.submit_blocking(|reply| Job::OpenSnapshot { partition, reply })?.wait()
+        let job = |reply| Job::OpenSnapshot { partition, reply };
+        let opened = self.queue.submit_blocking(job)?.wait()?;
+        Ok(opened.map(|opened| Snapshot::new(self.shared.clone(), opened)))
     }
 
     /// Begins, or takes up again, the staging of a peer's tree under `header`,
@@ -394,14 +366,14 @@ impl Store {
     pub async fn begin_staging(&self, header: SignedHeader) -> Result<Staging, StoreError> {
         let (partition, records) = (header.header().partition.clone(), header.header().records);
         let job = |reply| Job::BeginStaging { partition, records, reply };
-        let stage = self.submit(job).await?.answer().await?;
-        Ok(Staging::new(self.clone(), header, stage))
+        let stage = self.queue.submit(job).await?.answer().await?;
+        Ok(Staging::new(self.shared.clone(), self.queue.clone(), header, stage))
     }
 
     /// Begins to compare this replica with a peer's tree under `header`, whose
     /// signature was verified.
     pub fn begin_comparison(&self, header: SignedHeader) -> Result<Comparison, StoreError> {
-        Comparison::new(self.clone(), header)
+        Comparison::new(self.shared.clone(), self.queue.clone(), header)
     }
 
     /// Begins to replace what is damaged of a partition's pages under `head`,
@@ -411,33 +383,6 @@ impl Store {
         partition: &PartitionId,
         head: Arc<Head>,
     ) -> Result<Healing, StoreError> {
-        Healing::new(self.clone(), partition.clone(), head)
-    }
-
-    async fn submit<T>(
-        &self,
-        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
-    ) -> Result<Pending<T>, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(job(reply)).await?;
-        Ok(Pending(answer))
-    }
-
-    async fn send(&self, job: Job) -> Result<(), StoreError> {
-        let jobs = self.handle.jobs.as_ref().ok_or(StoreError::Closed)?;
-        jobs.send(job).await.map_err(|_| StoreError::Closed)
-    }
-
-    fn submit_blocking<T>(
-        &self,
-        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
-    ) -> Result<Pending<T>, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        let jobs = self.handle.jobs.as_ref().ok_or(StoreError::Closed)?;
-        jobs.blocking_send(job(reply)).map_err(|_| StoreError::Closed)?;
-        Ok(Pending(answer))
+        Healing::new(self.shared.clone(), self.queue.clone(), partition.clone(), head)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -13,7 +13,12 @@ use protocol::{
     sign::SigningKey,
 };
 
-use super::{Head, OwnChanges, Store, StoreError, state::lock, writer::Job};
+use crate::{
+    Store,
+    error::StoreError,
+    jobs::Job,
+    state::{Head, OwnChanges, lock},
+};
 
 impl Store {
     /// Gives the store the key that signs own change sets, when the node opens.
@@ -53,7 +58,7 @@ impl Store {
         last: BTreeMap<PartitionId, u64>,
     ) -> Result<u64, StoreError> {
         let job = |reply| Job::AdoptSigner { next, origin, last, reply };
-        self.submit(job).await?.answer().await
+        self.queue.submit(job).await?.answer().await
     }
 
     /// As [`Store::adopt_signer`], from a thread that may block.
@@ -63,7 +68,7 @@ impl Store {
         origin: NodeId,
         last: BTreeMap<PartitionId, u64>,
     ) -> Result<u64, StoreError> {
-        self.submit_blocking(|reply| Job::AdoptSigner { next, origin, last, reply })?.wait()
+        self.queue.submit_blocking(|reply| Job::AdoptSigner { next, origin, last, reply })?.wait()
     }
 
     /// Takes no more change sets and no pages under headers that name this key,
@@ -72,7 +77,9 @@ impl Store {
     /// of this key were accepted last. What the log holds already is answered as
     /// ever. Blocks.
     pub fn suspend_key(&self, key_id: Hash) -> Result<(), StoreError> {
-        self.submit_blocking(|reply| Job::SuspendKey { key_id, suspended: true, reply })?.wait()
+        self.queue
+            .submit_blocking(|reply| Job::SuspendKey { key_id, suspended: true, reply })?
+            .wait()
     }
 
     /// Takes change sets of a suspended key again. Blocks.
@@ -81,7 +88,9 @@ impl Store {
     /// key's last number was recorded may still be waiting for the writer, so a
     /// retired key stays suspended for as long as this store is open.
     pub fn resume_key(&self, key_id: Hash) -> Result<(), StoreError> {
-        self.submit_blocking(|reply| Job::SuspendKey { key_id, suspended: false, reply })?.wait()
+        self.queue
+            .submit_blocking(|reply| Job::SuspendKey { key_id, suspended: false, reply })?
+            .wait()
     }
 
     /// Refuses own commits from now on, those that wait for the writer as well,
@@ -114,6 +123,6 @@ impl Store {
         build: impl FnOnce(BTreeMap<PartitionId, u64>) -> OwnChanges + Send + 'static,
     ) -> Result<Arc<Head>, StoreError> {
         let build = Box::new(build);
-        self.submit_blocking(|reply| Job::RotateSigner { next, origin, build, reply })?.wait()
+        self.queue.submit_blocking(|reply| Job::RotateSigner { next, origin, build, reply })?.wait()
     }
 }

@@ -21,7 +21,7 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use super::{StoreError, disk::Disk, keys, pages::OpenSnapshot};
+use crate::{engine::Disk, error::StoreError, keys, tree::OpenSnapshot};
 
 /// A partition's newest durable change set and the tree behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl Head {
         }
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         protocol::codec::encode(&StoredHead {
             version: 1,
             header: self.signed.encode(),
@@ -136,7 +136,7 @@ pub struct Counters {
 }
 
 /// One partition in memory.
-pub(super) struct PartitionState {
+pub struct PartitionState {
     pub number: u32,
     head: RwLock<Option<Arc<Head>>>,
     acks: Mutex<BTreeMap<NodeId, Ack>>,
@@ -201,7 +201,7 @@ impl PartitionState {
 }
 
 /// What the writer, the readers and the sidecar share.
-pub(super) struct Shared {
+pub struct Shared {
     pub disk: Disk,
     pub path: PathBuf,
     partitions: RwLock<BTreeMap<PartitionId, Arc<PartitionState>>>,
@@ -231,7 +231,7 @@ pub(super) struct Shared {
 
 /// What the sidecar's thread waits for.
 #[derive(Default)]
-pub(super) struct SidecarState {
+pub struct SidecarState {
     pub dirty: bool,
     pub closing: bool,
 }
@@ -300,12 +300,12 @@ impl Shared {
 
 /// Locks a mutex whose data stays whole even if a holder panicked: all that is
 /// done under these locks is a plain assignment or insertion.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 /// Reads all partitions from the disk.
-pub(super) fn load_partitions(
+pub fn load_partitions(
     disk: &Disk,
 ) -> Result<BTreeMap<PartitionId, Arc<PartitionState>>, StoreError> {
     let damaged =
@@ -341,7 +341,7 @@ pub(super) fn load_partitions(
 }
 
 /// The wall clock in milliseconds since 1970; zero if it is before that.
-pub(super) fn now_ms() -> i64 {
+pub fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

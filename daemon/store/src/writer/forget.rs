@@ -13,9 +13,10 @@ use protocol::id::PartitionId;
 
 use super::Writer;
 use crate::{
-    StoreError, heads, keys,
+    engine::Batch,
+    error::StoreError,
+    heads, keys,
     state::{PartitionState, lock},
-    values::Batch,
 };
 
 impl Writer {
@@ -54,7 +55,7 @@ impl Writer {
         let unused = (0..self.next_number).filter(|number| !used.contains(number));
         self.chores.extend(unused.flat_map(keys::of_partition));
         // A crash may have come between a pack and the partition's number.
-        if let Err(error) = self.shared.disk.remove_packs_from(self.next_number) {
+        if let Err(error) = self.shared.disk.packs.remove_from(self.next_number) {
             tracing::warn!(%error, "what is not needed any more could not be removed");
         }
     }

@@ -1,57 +1,25 @@
 //! The writer's half of repairs: differences from a peer's tree applied in
 //! place, and pages that are damaged replaced under the same head.
 //!
-//! [`super::super::compare`] and [`super::super::heal`] ask for these jobs.
+//! `intake::compare` and `intake::heal` ask for these jobs.
 
 use std::sync::{Arc, atomic::Ordering};
 
-use protocol::{
-    change::{Change, Position, SignedHeader, encode_changes},
-    id::PartitionId,
-    page::LEAF_BYTES_MAX,
-    tree::Pages as _,
-};
+use protocol::{change::encode_changes, page::LEAF_BYTES_MAX, tree::Pages as _};
 
-use super::{Writer, check_limits};
+use super::{Writer, commit::refuse_other_past};
 use crate::{
-    Head, StoreError,
-    ahead::MadeAhead,
+    engine::{Batch, CHUNK_BYTES_MAX},
+    error::StoreError,
+    jobs::{Differences, HealedPages},
     keys,
-    pages::GenerationPages,
-    values::{Batch, CHUNK_BYTES_MAX},
+    prepare::check_limits,
+    state::Head,
+    tree::{GenerationPages, MadeAhead},
 };
 
 /// Chunks that a page may have: what a garbled one claims may be far more.
 const CHUNKS_MAX: u16 = (LEAF_BYTES_MAX / CHUNK_BYTES_MAX + 2) as u16;
-
-/// What differs between a replica and a peer's signed state.
-pub(crate) struct Differences {
-    /// The head of the state that was compared.
-    pub before: Position,
-    /// The head of the peer's tree; its signature was verified.
-    pub header: SignedHeader,
-    /// What leads from one to the other, sorted by key.
-    pub changes: Vec<Change>,
-}
-
-/// Pages of the current state as they have to be.
-pub(crate) struct HealedPages {
-    pub partition: PartitionId,
-    /// The head whose tree they belong to.
-    pub head: Position,
-    /// Pages to write.
-    pub written: Vec<HealedPage>,
-    /// Level and first key of pages that are not in the tree.
-    pub removed: Vec<(u8, Vec<u8>)>,
-}
-
-/// A page to write; the index is a leaf's.
-pub(crate) struct HealedPage {
-    pub level: u8,
-    pub first_key: Vec<u8>,
-    pub body: Vec<u8>,
-    pub index: Vec<u8>,
-}
 
 impl Writer {
     /// Applies differences in one batch. The log gets the header alone: those in
@@ -87,7 +55,7 @@ impl Writer {
     fn check_inner_pages(&self, number: u32, head: &Head) -> Result<(), StoreError> {
         for (level, expected) in (1u8..).zip(head.summary.pages.iter().skip(1)) {
             let generation = head.generation;
-            let mut pages = GenerationPages::new(&self.shared, number, generation);
+            let mut pages = GenerationPages::new(&self.shared.disk, number, generation);
             let (mut next, mut found) = (pages.first_key(level)?, 0);
             while let Some(key) = next {
                 found += 1;
@@ -150,15 +118,4 @@ impl Writer {
         self.shared.pages_written.fetch_add(pages, Ordering::Relaxed);
         Ok(())
     }
-}
-
-/// What follows a head at once has to name it: another past is a second signed
-/// history.
-pub(super) fn refuse_other_past(header: &SignedHeader, head: &Head) -> Result<(), StoreError> {
-    let described = header.header();
-    if described.seq == head.seq() + 1 && described.previous != head.signed.hash() {
-        let (partition, ours) = (Box::new(described.partition.clone()), head.position());
-        return Err(StoreError::Fork { partition, ours });
-    }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! The writer's half of a change of signing keys: another key becomes the
 //! signer between two commits, together with what that asks of the log.
 //!
-//! [`super::super::signing`] asks for these jobs and says what they promise.
+//! `crate::signing` asks for these jobs and says what they promise.
 //! Each flushes by itself before the signer changes: the next commit may only be
 //! signed with a key that the log is ready for.
 
@@ -14,13 +14,14 @@ use protocol::{
     sign::SigningKey,
 };
 
-use super::{Build, Writer};
+use super::Writer;
 use crate::{
-    Head, StoreError,
-    ahead::Prepared,
-    keys,
-    state::{PartitionState, lock},
-    values::Batch,
+    engine::Batch,
+    error::StoreError,
+    jobs::Build,
+    keys, log,
+    prepare::Prepared,
+    state::{Head, PartitionState, lock},
 };
 
 /// Headers of one partition that are signed anew: they go into one batch, of
@@ -29,14 +30,14 @@ use crate::{
 const SIGNED_ANEW_MAX: u64 = if cfg!(test) { 150 } else { 50_000 };
 
 /// Numbers of a partition that are to be signed anew: `first` up to the head.
-struct Stretch {
+struct ToSign {
     partition: PartitionId,
     state: Arc<PartitionState>,
     head: Arc<Head>,
     first: u64,
 }
 
-impl Stretch {
+impl ToSign {
     fn count(&self) -> u64 {
         self.head.seq() - self.first + 1
     }
@@ -50,17 +51,17 @@ impl Writer {
         last: &BTreeMap<PartitionId, u64>,
     ) -> Result<u64, StoreError> {
         // All partitions are looked at before one is changed.
-        let mut stretches = Vec::new();
+        let mut all = Vec::new();
         for (partition, head) in self.heads_of(origin) {
             if !partition.dataset.is_system() {
                 let last = last.get(&partition).copied().unwrap_or(0);
-                stretches.extend(self.not_as_it_should_be(partition, head, last, &next)?);
+                all.extend(self.not_as_it_should_be(partition, head, last, &next)?);
             }
         }
-        let count = stretches.iter().map(Stretch::count).sum::<u64>();
+        let count = all.iter().map(ToSign::count).sum::<u64>();
         self.shared.disk.check_room(count as usize * HEADER_BYTES_MAX)?;
-        for stretch in stretches {
-            self.sign_anew(stretch, &next)?;
+        for to_sign in all {
+            self.sign_anew(to_sign, &next)?;
         }
         self.flush()?;
         *lock(&self.shared.signer) = Some(next);
@@ -122,16 +123,16 @@ impl Writer {
         of_it.filter_map(|partition| Some((partition.clone(), self.head(&partition)?))).collect()
     }
 
-    /// The stretch behind `last` that begins with the first header that another
-    /// key than `next` signed, or that names a `_federation` head which is not
-    /// the one held here, if there is one.
+    /// What follows `last`, from the first header that another key than `next`
+    /// signed, or that names a `_federation` head which is not the one held
+    /// here; nothing if there is no such header.
     fn not_as_it_should_be(
         &self,
         partition: PartitionId,
         head: Arc<Head>,
         last: u64,
         next: &SigningKey,
-    ) -> Result<Option<Stretch>, StoreError> {
+    ) -> Result<Option<ToSign>, StoreError> {
         let state = self.partition(&partition);
         let mut first = None;
         for seq in last.saturating_add(1)..=head.seq() {
@@ -145,13 +146,13 @@ impl Writer {
         let Some(first) = first else {
             return Ok(None);
         };
-        let stretch = Stretch { partition, state, head, first };
-        let headers = stretch.count();
+        let to_sign = ToSign { partition, state, head, first };
+        let headers = to_sign.count();
         if headers > SIGNED_ANEW_MAX {
-            let (partition, limit) = (stretch.partition, SIGNED_ANEW_MAX);
+            let (partition, limit) = (to_sign.partition, SIGNED_ANEW_MAX);
             return Err(StoreError::TooManyToSign { partition, headers, limit });
         }
-        Ok(Some(stretch))
+        Ok(Some(to_sign))
     }
 
     fn logged(
@@ -160,7 +161,7 @@ impl Writer {
         state: &PartitionState,
         seq: u64,
     ) -> Result<SignedHeader, StoreError> {
-        let signed = self.shared.disk.log_header(state.number, seq)?;
+        let signed = log::header(&self.shared.disk, state.number, seq)?;
         signed.ok_or_else(|| StoreError::HeaderMissing { partition: partition.clone(), seq })
     }
 
@@ -175,22 +176,22 @@ impl Writer {
         };
         let number = self.partition(&federation).number;
         Ok(named.seq <= head.seq()
-            && match self.shared.disk.log_header(number, named.seq)? {
+            && match log::header(&self.shared.disk, number, named.seq)? {
                 Some(known) => known.hash() == named.hash,
                 // Older than the log.
                 None => true,
             })
     }
 
-    /// Signs a stretch and its head in one batch: a chain is never broken.
-    fn sign_anew(&mut self, stretch: Stretch, next: &SigningKey) -> Result<(), StoreError> {
-        let Stretch { partition, state, head, first } = stretch;
+    /// Signs these headers and the head in one batch: a chain is never broken.
+    fn sign_anew(&mut self, to_sign: ToSign, next: &SigningKey) -> Result<(), StoreError> {
+        let ToSign { partition, state, head, first } = to_sign;
         let mut batch = Batch::default();
         let mut previous: Option<Hash> = None;
         let mut newest = None;
         // A header names no older `_federation` than the one before it, which need
         // not be kept any more.
-        let before = self.shared.disk.log_header(state.number, first.saturating_sub(1))?;
+        let before = log::header(&self.shared.disk, state.number, first.saturating_sub(1))?;
         let mut named = before.and_then(|before| before.header().federation_head);
         for seq in first..=head.seq() {
             let mut header = self.logged(&partition, &state, seq)?.header().clone();

@@ -1,19 +1,21 @@
 //! The writer's half of stagings: leaves into a generation that nobody reads
 //! yet, and the batch that makes it the partition's state.
 //!
-//! [`super::super::staging`] asks for these jobs. Of two stagings of one
+//! `intake::staging` asks for these jobs. Of two stagings of one
 //! partition only the newer one may write.
 
 use std::sync::{Arc, atomic::Ordering};
 
 use protocol::{change::SignedHeader, id::PartitionId, page::MadePage, tree::Summary};
 
-use super::{Writer, page_batch::PageBatch, repair::refuse_other_past};
+use super::{Writer, commit::refuse_other_past};
 use crate::{
-    Head, StoreError, keys,
-    packs::PackId,
-    staging::{Stage, StagedLeaves},
-    values::Batch,
+    engine::{Batch, PackId},
+    error::StoreError,
+    jobs::{Stage, StagedLeaves},
+    keys,
+    state::Head,
+    tree::PageBatch,
 };
 
 /// On average.
@@ -65,7 +67,7 @@ impl Writer {
         leaves: StagedLeaves,
     ) -> Result<(), StoreError> {
         self.refuse_overtaken(stage)?;
-        let mut pages = PageBatch::new(self, &[]);
+        let mut pages = PageBatch::new(&self.shared.disk, &[]);
         // Leaves come in the order of their keys, each once.
         pages.all_new = stage.was_empty;
         let key =

@@ -7,11 +7,7 @@ use std::sync::{Arc, atomic::Ordering};
 use protocol::id::PartitionId;
 
 use super::Writer;
-use crate::{
-    StoreError, keys,
-    pages::{OpenSnapshot, Snapshot},
-    state::lock,
-};
+use crate::{error::StoreError, jobs::Opened, keys, state::lock, tree::OpenSnapshot};
 
 /// Values deleted in one chore: a batch of 500 keeps readers waiting under a
 /// few milliseconds.
@@ -32,7 +28,7 @@ impl Writer {
     pub(super) fn open_snapshot(
         &mut self,
         partition: &PartitionId,
-    ) -> Result<Option<Snapshot>, StoreError> {
+    ) -> Result<Option<Opened>, StoreError> {
         let Some(state) = self.shared.partition(partition) else {
             return Ok(None);
         };
@@ -47,7 +43,7 @@ impl Writer {
         let open = Arc::new(OpenSnapshot::new(self.next_snapshot, state.number, head.generation));
         self.next_snapshot += 1;
         lock(&self.shared.snapshots).push(open.clone());
-        Ok(Some(Snapshot::new(self.shared.clone(), open, self.sender.clone(), head)))
+        Ok(Some(Opened { open, head, jobs: self.sender.clone() }))
     }
 
     pub(super) fn drop_generations_before(&mut self, number: u32, generation: u32) {
@@ -66,14 +62,18 @@ impl Writer {
         let Some(index) = due else {
             return false;
         };
-        let deleted = self.shared.disk.delete_some(&self.chores[index], CHORE_DELETES);
+        let (disk, prefix) = (&self.shared.disk, &self.chores[index]);
+        let deleted = disk.delete_some(prefix, keys::is_chunked(prefix), CHORE_DELETES);
         // Or else the next commit would have to flush sled.
-        let deleted = deleted.and_then(|more| self.shared.disk.make_durable().map(|()| more));
+        let deleted = deleted.and_then(|more| disk.make_durable().map(|()| more));
         match deleted {
             Ok(true) => {}
             Ok(false) => {
                 let prefix = self.chores.swap_remove(index);
-                if let Err(error) = self.shared.disk.remove_packs(&prefix) {
+                let packs = &self.shared.disk.packs;
+                if let Some((number, generation)) = keys::pages_of(&prefix)
+                    && let Err(error) = packs.remove(number, generation)
+                {
                     // The next start tries it again.
                     tracing::warn!(%error, "what is not needed any more could not be removed");
                 }
