@@ -20,6 +20,7 @@ use protocol::{
     id::{DatasetId, PartitionId},
     sign::SigningKey,
 };
+use store::{Head, Options, OwnChanges, Store};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +36,6 @@ use super::{
 use crate::{
     ingest::{Importer, held::Deliveries, history::UndoLimits, hold::HoldLimits},
     membership::Membership,
-    store::{Head, Options, OwnChanges, Store},
     sync,
 };
 

@@ -10,9 +10,10 @@ use protocol::{
     session::link::SILENCE_MAX,
 };
 use serde_json::{Value as Json, json};
+use store::Head;
 
 use super::{certificates, node::Node, rfc3339};
-use crate::{store::Head, sync::peers::PeerState};
+use crate::sync::peers::PeerState;
 
 /// The node, its peers and its partitions.
 pub(super) fn status(node: &Node) -> anyhow::Result<Json> {

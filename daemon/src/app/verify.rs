@@ -9,9 +9,9 @@ use protocol::{
     tree::{Pages as _, TreeBuilder},
 };
 use serde_json::{Value as Json, json};
+use store::{Head, Snapshot};
 
 use super::node::Node;
-use crate::store::{Head, Snapshot};
 
 /// Checks one partition, or all. Something needs a person if one is not well.
 pub(super) fn verify(node: &Node, only: Option<&str>, deep: bool) -> anyhow::Result<(Json, bool)> {

@@ -10,6 +10,7 @@
 use std::path::PathBuf;
 
 use protocol::{hash::Hash, id::PartitionId, schema::Schema};
+use store::Store;
 
 use super::{
     check::{self, CheckedRows},
@@ -22,7 +23,6 @@ use super::{
     validate::Validator,
     words::{ImportError, ImportRequest, Progress},
 };
-use crate::store::Store;
 
 /// What is kept of a row for the next full file, roughly: a hash and a key.
 const NOTE_BYTES: usize = 64;

@@ -15,6 +15,7 @@ use protocol::{
         link::{FollowEnd, Link, LinkAction, Timing},
     },
 };
+use store::StoreError;
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +27,6 @@ use super::{
 use crate::{
     membership::NotWelcome,
     net::{Connection, FrameReceiver, FrameSender, NetError},
-    store::StoreError,
 };
 
 /// The hello has to arrive within this time, and a stream's first frame too.

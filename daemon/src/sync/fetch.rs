@@ -16,13 +16,10 @@ use protocol::{
         fetch::{ArrivedLeaf, FetchAction, FetchedLeaf, TreeFetch},
     },
 };
+use store::{Comparison, Head, Healed, Healing, Staging, Store, StoreError, cores::on_all_cores};
 
 use super::{Context, follow::Trouble};
-use crate::{
-    cores::on_all_cores,
-    net::{Connection, NetError},
-    store::{Comparison, Head, Healed, Healing, Staging, Store, StoreError},
-};
+use crate::net::{Connection, NetError};
 
 /// What a fetch has come to.
 pub(super) struct Fetched {

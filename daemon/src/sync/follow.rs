@@ -14,6 +14,7 @@ use protocol::{
         link::FollowEnd,
     },
 };
+use store::StoreError;
 use tokio::sync::mpsc;
 
 use super::{
@@ -21,10 +22,7 @@ use super::{
     connection::FollowReport,
     fetch::{self, How, Purpose},
 };
-use crate::{
-    net::{Connection, FrameReceiver, FrameSender, NetError},
-    store::StoreError,
-};
+use crate::net::{Connection, FrameReceiver, FrameSender, NetError};
 
 /// One partition followed over one connection.
 pub(super) struct Follow {

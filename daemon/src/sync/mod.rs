@@ -30,6 +30,7 @@ use protocol::{
     id::{FederationId, NodeId},
     session::PeerMisbehaved,
 };
+use store::Store;
 
 use self::peers::Peers;
 pub use self::{
@@ -41,7 +42,6 @@ pub use self::{
 use crate::{
     membership::Membership,
     net::{NetError, Quiet},
-    store::Store,
 };
 
 /// What every task of replication needs.

@@ -21,13 +21,11 @@ use protocol::{
     },
     tree::Pages as _,
 };
+use store::{Snapshot, StoreError};
 use tokio::sync::{Semaphore, broadcast::error::RecvError};
 
 use super::{Context, Office, blame, connection::FIRST_FRAME_MAX};
-use crate::{
-    net::{Connection, FrameReceiver, FrameSender, NetError},
-    store::{Snapshot, StoreError},
-};
+use crate::net::{Connection, FrameReceiver, FrameSender, NetError};
 
 /// Trees that one peer may read at once: each holds a snapshot, for which the
 /// writer saves pages.

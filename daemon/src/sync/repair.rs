@@ -9,13 +9,13 @@ use protocol::{
     id::{NodeId, PartitionId},
     session::fetch::TreeFetch,
 };
+use store::{Healed, StoreError};
 
 use super::{
     Context,
     fetch::{self, How, Purpose},
     follow::Trouble,
 };
-use crate::store::{Healed, StoreError};
 
 /// Attempts against one peer: a partition that moves meanwhile is tried again.
 const ATTEMPTS_MAX: u32 = 3;

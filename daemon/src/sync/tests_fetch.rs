@@ -17,9 +17,9 @@ use protocol::{
     sign::{PublicKey, SigningKey},
     tree::Pages,
 };
+use store::{Counters, Options, OwnChanges, Snapshot};
 
 use super::*;
-use crate::store::{Counters, Options, OwnChanges, Snapshot};
 
 static KEY: LazyLock<Arc<SigningKey>> = LazyLock::new(|| Arc::new(SigningKey::from_seed(&[7; 32])));
 

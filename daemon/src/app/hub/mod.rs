@@ -33,6 +33,7 @@ use protocol::{
     id::{NodeId, PartitionId},
     sign::PublicKey,
 };
+use store::{Head, Store};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
@@ -40,10 +41,7 @@ pub(super) use self::invite::{JOINING_MAX, JOINING_OF_ONE_MAX, serve_join};
 use super::{
     alarms::Alarms, dir::NodeDir, keeper::Keeper, keys::OwnKeys, node::federation_changes, now_unix,
 };
-use crate::{
-    membership::Membership,
-    store::{Head, Store},
-};
+use crate::membership::Membership;
 
 /// The hub's office.
 pub struct Registrar {

@@ -28,6 +28,7 @@ use protocol::{
 };
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value as Json, json};
+use store::Store;
 
 use super::trustee::{note_join, stops_are_settled};
 use crate::{
@@ -41,7 +42,6 @@ use crate::{
     },
     membership::Membership,
     net::{Connection, Dialer, FrameReceiver},
-    store::Store,
 };
 
 /// The hub has this long for each answer: more than it gives a whole join.

@@ -24,6 +24,7 @@ use protocol::{
     id::PartitionId,
     message::Report,
 };
+use store::Store;
 
 use crate::{
     app::{
@@ -34,7 +35,6 @@ use crate::{
         now_unix,
     },
     membership::Membership,
-    store::Store,
     sync::Trustee as TrusteeOfSync,
 };
 

@@ -16,13 +16,14 @@ use std::{
 };
 
 use protocol::change::{BODY_BYTES_MAX, CHANGES_MAX, Change};
+use store::Store;
 
 use super::{
     History, event,
     event::{Description, Event},
     images, log,
 };
-use crate::{ingest::report::ImportReport, store::Store};
+use crate::ingest::report::ImportReport;
 
 /// Images up to which they stand in the log's line, in bytes: one change, and a
 /// few dozen, cost one write to one file.

@@ -10,6 +10,7 @@
 mod plan;
 
 use protocol::{change::Change, id::DatasetId};
+use store::StoreError;
 
 use self::plan::{Plan, Planner};
 use super::{
@@ -24,7 +25,6 @@ use super::{
     spool::SpoolError,
     words::{Author, ImportError},
 };
-use crate::store::StoreError;
 
 /// Why a delivery is not taken back, or a record not removed.
 #[derive(Debug, thiserror::Error)]
