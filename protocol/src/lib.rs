@@ -18,6 +18,7 @@ pub mod federation;
 pub mod frame;
 pub mod freshness;
 pub mod hash;
+pub mod history;
 pub mod id;
 pub mod message;
 pub mod page;

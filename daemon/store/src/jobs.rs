@@ -9,10 +9,11 @@ use std::{
 };
 
 use protocol::{
-    change::{Change, Position, SignedHeader, VerifiedChangeSet},
+    change::{Change, Position, VerifiedChangeSet},
     hash::Hash,
     id::{NodeId, PartitionId},
     page::MadePage,
+    session::fetch::ShownHead,
     sign::SigningKey,
     tree::Summary,
 };
@@ -54,7 +55,7 @@ pub enum Job {
     /// Make the staged generation the current one.
     FinishStaging {
         stage: Stage,
-        header: Box<SignedHeader>,
+        shown: Box<ShownHead>,
         summary: Summary,
         inner: Vec<MadePage>,
         reply: Reply<Arc<Head>>,
@@ -148,8 +149,8 @@ impl StagedLeaves {
 pub struct Differences {
     /// The head of the state that was compared.
     pub before: Position,
-    /// The head of the peer's tree; its signature was verified.
-    pub header: SignedHeader,
+    /// The head of the peer's tree; its signature and history were verified.
+    pub shown: ShownHead,
     /// What leads from one to the other, sorted by key.
     pub changes: Vec<Change>,
 }

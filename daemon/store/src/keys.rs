@@ -18,6 +18,8 @@
 //! | `a` number, node | what the node acknowledged |
 //! | `l` number, seq | signed header |
 //! | `b` number, seq | compressed body (chunked) |
+//! | `m` number, height, index | a node of the history above the headers |
+//! | `j` number | where the history was jumped over: the number, and what was before it |
 //! | `p` number, generation, level, first key | page (chunked) |
 //! | `p` number, generation, 128, first key | a leaf's patch (chunked) |
 //! | `p` number, generation, 129, first key | a leaf's index (chunked) |
@@ -27,7 +29,10 @@
 //! `f`, `i` and `c` are the engine's own (`engine::keys`). In place of a page, or
 //! an index, there may be its place in a pack.
 
-use protocol::id::{NodeId, PartitionId};
+use protocol::{
+    history::Node,
+    id::{NodeId, PartitionId},
+};
 
 /// The prefix of all partitions' numbers.
 pub const NUMBERS: &[u8] = b"n";
@@ -45,7 +50,7 @@ fn of_number(table: u8, number: u32) -> Vec<u8> {
 
 /// The prefixes of all that lies under a partition's number.
 pub fn of_partition(number: u32) -> impl Iterator<Item = Vec<u8>> {
-    b"hgxalbp".iter().map(move |table| of_number(*table, number))
+    b"hgxalbmjp".iter().map(move |table| of_number(*table, number))
 }
 
 /// Whether the values under keys that begin like this are chunked.
@@ -92,6 +97,19 @@ pub fn log_body(number: u32, seq: u64) -> Vec<u8> {
     let mut key = of_number(b'b', number);
     key.extend_from_slice(&seq.to_be_bytes());
     key
+}
+
+/// A node of the history.
+pub fn history_node(number: u32, node: Node) -> Vec<u8> {
+    let mut key = of_number(b'm', number);
+    key.push(node.height);
+    key.extend_from_slice(&node.index.to_be_bytes());
+    key
+}
+
+/// Where a history begins of which not all headers are here.
+pub fn history_base(number: u32) -> Vec<u8> {
+    of_number(b'j', number)
 }
 
 /// The prefix of a generation's pages.

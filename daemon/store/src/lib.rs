@@ -52,7 +52,9 @@ use std::{
 
 use protocol::{
     change::{ChangeSet, Position, SignedHeader, VerifiedChangeSet},
+    history::Proof,
     id::{NodeId, PartitionId},
+    session::fetch::ShownHead,
 };
 use tokio::sync::broadcast;
 
@@ -296,6 +298,24 @@ impl Store {
         }
     }
 
+    /// Proves the history of `head`, a head of the partition now or earlier, and
+    /// that the header with number `earlier` is in it. `None` if that is not known
+    /// here, because the headers between were jumped over.
+    pub fn history_proof(
+        &self,
+        partition: &PartitionId,
+        head: &Head,
+        earlier: Option<u64>,
+    ) -> Result<Option<Proof>, StoreError> {
+        let peaks = head.before.hashes().to_vec();
+        let (Some(earlier), Some(state)) = (earlier, self.shared.partition(partition)) else {
+            return Ok(Some(Proof { peaks, path: Vec::new() }));
+        };
+        let path =
+            log::history_path(&self.shared.disk, state.number, earlier, head.before.count())?;
+        Ok(path.map(|path| Proof { peaks, path }))
+    }
+
     /// Consecutive change sets from number `from` on, at most `count_max` and
     /// about `bytes_max`, but at least one. `None` if the log does not hold the
     /// first one's body.
@@ -361,19 +381,18 @@ impl Store {
         Ok(opened.map(|opened| Snapshot::new(self.shared.clone(), opened)))
     }
 
-    /// Begins, or takes up again, the staging of a peer's tree under `header`,
-    /// whose signature was verified.
-    pub async fn begin_staging(&self, header: SignedHeader) -> Result<Staging, StoreError> {
-        let (partition, records) = (header.header().partition.clone(), header.header().records);
+    /// Begins, or takes up again, the staging of the tree that a peer shows.
+    pub async fn begin_staging(&self, shown: ShownHead) -> Result<Staging, StoreError> {
+        let header = shown.signed.header();
+        let (partition, records) = (header.partition.clone(), header.records);
         let job = |reply| Job::BeginStaging { partition, records, reply };
         let stage = self.queue.submit(job).await?.answer().await?;
-        Ok(Staging::new(self.shared.clone(), self.queue.clone(), header, stage))
+        Ok(Staging::new(self.shared.clone(), self.queue.clone(), shown, stage))
     }
 
-    /// Begins to compare this replica with a peer's tree under `header`, whose
-    /// signature was verified.
-    pub fn begin_comparison(&self, header: SignedHeader) -> Result<Comparison, StoreError> {
-        Comparison::new(self.shared.clone(), self.queue.clone(), header)
+    /// Begins to compare this replica with the tree that a peer shows.
+    pub fn begin_comparison(&self, shown: ShownHead) -> Result<Comparison, StoreError> {
+        Comparison::new(self.shared.clone(), self.queue.clone(), shown)
     }
 
     /// Begins to replace what is damaged of a partition's pages under `head`,

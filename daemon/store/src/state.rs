@@ -13,8 +13,10 @@ use std::{
 use protocol::{
     change::{Change, Position, SignedHeader},
     hash::Hash,
+    history::Peaks,
     id::{FederationId, NodeId, PartitionId},
     message::Announced,
+    session::fetch::ShownHead,
     sign::SigningKey,
     tree::Summary,
 };
@@ -28,6 +30,8 @@ use crate::{engine::Disk, error::StoreError, keys, tree::OpenSnapshot};
 pub struct Head {
     /// The signed header.
     pub signed: SignedHeader,
+    /// The headers before it, as it names them in its history.
+    pub before: Peaks,
     /// The tree's root, record count and page counts.
     pub summary: Summary,
     /// The generation of the pages.
@@ -52,6 +56,18 @@ impl Head {
         self.summary.root
     }
 
+    /// The headers up to this one: the history of the next.
+    pub fn history(&self) -> Peaks {
+        let mut history = self.before.clone();
+        history.push(self.signed.hash());
+        history
+    }
+
+    /// As a replica without anything is shown it.
+    pub fn shown(&self) -> ShownHead {
+        ShownHead { signed: self.signed.clone(), before: self.before.clone(), have: None }
+    }
+
     /// What a peer is told about this head.
     pub fn announced(&self) -> Announced {
         Announced {
@@ -66,6 +82,7 @@ impl Head {
         protocol::codec::encode(&StoredHead {
             version: 1,
             header: self.signed.encode(),
+            before: self.before.clone(),
             summary: self.summary.clone(),
             generation: self.generation,
             updated_ms: self.updated_ms,
@@ -80,9 +97,8 @@ impl Head {
             return Err(wrong(format!("unknown version {}", stored.version)));
         }
         let signed = SignedHeader::decode(&stored.header).map_err(|e| wrong(e.to_string()))?;
-        let (summary, generation, updated_ms) =
-            (stored.summary, stored.generation, stored.updated_ms);
-        Ok(Self { signed, summary, generation, updated_ms })
+        let StoredHead { before, summary, generation, updated_ms, .. } = stored;
+        Ok(Self { signed, before, summary, generation, updated_ms })
     }
 }
 
@@ -92,6 +108,7 @@ struct StoredHead {
     version: u8,
     #[serde(with = "serde_bytes")]
     header: Vec<u8>,
+    before: Peaks,
     summary: Summary,
     generation: u32,
     updated_ms: i64,

@@ -8,10 +8,10 @@
 use std::sync::Arc;
 
 use protocol::{
-    change::{BODY_BYTES_MAX, CHANGES_MAX, Change, SignedHeader},
+    change::{BODY_BYTES_MAX, CHANGES_MAX, Change},
     difference::Own,
     page::{Leaf, PageRef, decode_inner},
-    session::fetch::Piece,
+    session::fetch::{Piece, ShownHead},
     tree::Pages as _,
 };
 
@@ -34,7 +34,7 @@ type Entry<'a> = (&'a [u8], &'a [u8]);
 pub struct Comparison {
     shared: Arc<Shared>,
     queue: Queue,
-    header: SignedHeader,
+    shown: ShownHead,
     before: Arc<Head>,
     number: u32,
     changes: Vec<Change>,
@@ -58,16 +58,16 @@ impl Comparison {
     pub(crate) fn new(
         shared: Arc<Shared>,
         queue: Queue,
-        header: SignedHeader,
+        shown: ShownHead,
     ) -> Result<Self, StoreError> {
-        let partition = &header.header().partition;
+        let partition = &shown.signed.header().partition;
         let overtaken = || StoreError::Overtaken(partition.clone());
         let state = shared.partition(partition).ok_or_else(overtaken)?;
         let before = state.head().ok_or_else(overtaken)?;
         let number = state.number;
         let own = OwnRecords::default();
         let mut comparison =
-            Self { shared, queue, header, before, number, changes: Vec::new(), bytes: 0, own };
+            Self { shared, queue, shown, before, number, changes: Vec::new(), bytes: 0, own };
         let lowest = if comparison.has_inner_pages() { 1 } else { 0 };
         comparison.own.next = comparison.pages().first_key(lowest)?;
         Ok(comparison)
@@ -217,7 +217,7 @@ impl Comparison {
         }
         let differences = Differences {
             before: self.before.position(),
-            header: self.header,
+            shown: self.shown,
             changes: self.changes,
         };
         let job = |reply| Job::Differ { differences: Box::new(differences), reply };

@@ -8,10 +8,9 @@
 use std::sync::Arc;
 
 use protocol::{
-    change::SignedHeader,
     difference::Own,
     page::{Leaf, MadePage, PageRef},
-    session::fetch::FetchedLeaf,
+    session::fetch::{FetchedLeaf, ShownHead},
     tree::{Pages as _, TreeBuilder},
 };
 
@@ -30,7 +29,7 @@ use crate::{
 pub struct Staging {
     shared: Arc<Shared>,
     queue: Queue,
-    header: SignedHeader,
+    shown: ShownHead,
     stage: Stage,
     builder: TreeBuilder,
     inner: Vec<MadePage>,
@@ -42,16 +41,11 @@ pub struct Staging {
 }
 
 impl Staging {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        queue: Queue,
-        header: SignedHeader,
-        stage: Stage,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, queue: Queue, shown: ShownHead, stage: Stage) -> Self {
         Self {
             shared,
             queue,
-            header,
+            shown,
             stage,
             builder: TreeBuilder::new(),
             inner: Vec::new(),
@@ -194,8 +188,8 @@ impl Staging {
             problem,
         })?;
         let inner = std::mem::take(&mut self.inner);
-        let (stage, header) = (self.stage.clone(), Box::new(self.header.clone()));
-        let job = |reply| Job::FinishStaging { stage, header, summary, inner, reply };
+        let (stage, shown) = (self.stage.clone(), Box::new(self.shown.clone()));
+        let job = |reply| Job::FinishStaging { stage, shown, summary, inner, reply };
         self.queue.submit(job).await?.answer().await
     }
 }

@@ -174,7 +174,7 @@ fn nothing_is_built_upon_a_write_that_failed() {
         try_commit(&store, &enterprise(), puts(0..100, "y")).map(drop),
         wait(store.quarantine(&enterprise(), "because".into())),
         store.snapshot_blocking(&enterprise()).map(drop),
-        wait(store.begin_staging(head.signed.clone())).map(drop),
+        wait(store.begin_staging(head.shown())).map(drop),
     ] {
         assert!(matches!(refused, Err(StoreError::Database(_))), "{refused:?}");
     }
@@ -252,7 +252,7 @@ fn closing_keeps_what_was_accepted_and_does_not_wait_for_readers() {
     let store = open(directory.path());
     assert_eq!(store.head(&enterprise()).unwrap().seq(), 21);
     // A staging holds the store open until it is dropped.
-    let staging = wait(store.begin_staging(store.head(&enterprise()).unwrap().signed.clone()));
+    let staging = wait(store.begin_staging(store.head(&enterprise()).unwrap().shown()));
     drop(store);
     drop(staging.unwrap());
     assert_eq!(open(directory.path()).head(&enterprise()).unwrap().seq(), 21);

@@ -16,7 +16,7 @@ use protocol::{
     hash::Hash,
     id::PartitionId,
     page::{Leaf, PageRef},
-    session::fetch::FetchedLeaf,
+    session::fetch::{FetchedLeaf, ShownHead},
     sign::{PublicKey, SigningKey},
     tree::Pages as _,
 };
@@ -294,7 +294,7 @@ pub fn crashed(directory: &Path) -> tempfile::TempDir {
 /// A leaf as a peer describes and sends it.
 pub type Delivery = Vec<(PageRef, Vec<u8>)>;
 
-pub fn delivery(store: &Store) -> (SignedHeader, Delivery) {
+pub fn delivery(store: &Store) -> (ShownHead, Delivery) {
     let mut snapshot = store.snapshot_blocking(&enterprise()).unwrap().unwrap();
     let firsts: Vec<Vec<u8>> =
         snapshot.leaves().map(|leaf| leaf.unwrap().first_key().to_vec()).collect();
@@ -303,7 +303,13 @@ pub fn delivery(store: &Store) -> (SignedHeader, Delivery) {
         let (_, body) = snapshot.seek(0, &first).unwrap().unwrap();
         leaves.push((Leaf::decode(&body).unwrap().describe(), body));
     }
-    (snapshot.head().signed.clone(), leaves)
+    (snapshot.head().shown(), leaves)
+}
+
+/// Begins a staging, as behind a proof that the replica is in the head's history.
+pub fn begin(replica: &Store, shown: &ShownHead) -> Staging {
+    let have = replica.head(&shown.signed.header().partition).map(|head| head.position());
+    wait(replica.begin_staging(ShownHead { have, ..shown.clone() })).unwrap()
 }
 
 /// Stages leaves as the session does: asks which are held, sends the others.

@@ -10,9 +10,9 @@ use protocol::{
 
 use super::{
     fixtures::{
-        Content, Random, apply, assert_holds, assert_tidy, commit, delete, delivery, enterprise,
-        federation, feed, follow, fresh, key, keys_of, open, put, puts, replica_of, tidy,
-        try_replicate, verified, wait,
+        Content, Random, apply, assert_holds, assert_tidy, begin, commit, delete, delivery,
+        enterprise, federation, feed, follow, fresh, key, keys_of, open, put, puts, replica_of,
+        tidy, try_replicate, verified, wait,
     },
     reference::Memory,
 };
@@ -154,7 +154,7 @@ fn pages_that_a_stop_leaves_are_not_taken_for_new_ones() {
     assert!(left > 20, "{left} pages");
     let replica = open(b.path());
     let (header, leaves) = delivery(&origin);
-    let mut staging = wait(replica.begin_staging(header)).unwrap();
+    let mut staging = begin(&replica, &header);
     assert_eq!(feed(&mut staging, &leaves), 0);
     wait(staging.finish()).unwrap();
     assert_holds(&replica, &enterprise(), &content);
@@ -237,7 +237,7 @@ fn a_staging_under_way_ends_with_what_was_there() {
     let (_a, origin, content) = origin();
     let (_b, replica) = replica_of(&origin);
     let (header, leaves) = delivery(&origin);
-    let begin = || wait(replica.begin_staging(header.clone())).unwrap();
+    let begin = || begin(&replica, &header);
     let overtaken = |mut staging: Staging| {
         feed(&mut staging, &leaves);
         let refused = wait(staging.finish());

@@ -6,7 +6,7 @@ use std::{path::Path, sync::atomic::Ordering};
 use protocol::change::Change;
 
 use super::fixtures::{
-    Content, Random, apply, assert_holds, commit, crashed, delete, delivery, empty_replica,
+    Content, Random, apply, assert_holds, begin, commit, crashed, delete, delivery, empty_replica,
     enterprise, feed, fresh, key, keys_of, open, put, tidy, try_commit, wait,
 };
 use crate::{
@@ -201,7 +201,7 @@ fn a_pack_goes_with_its_generation_and_with_the_partition() {
     let mut random = Random::new();
     for generation in 1..3 {
         let (header, leaves) = delivery(&origin);
-        let mut staging = wait(replica.begin_staging(header)).unwrap();
+        let mut staging = begin(&replica, &header);
         feed(&mut staging, &leaves);
         wait(staging.finish()).unwrap();
         assert_holds(&replica, &enterprise(), &content);

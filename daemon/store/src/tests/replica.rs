@@ -193,8 +193,7 @@ fn a_quarantine_stops_one_partition_and_outlives_a_restart() {
         assert_eq!(replica.quarantine_reason(&federation()), None);
         let refused = try_replicate(replica, verified(&origin, &enterprise(), 4)).map(drop);
         let own = try_commit(replica, &enterprise(), puts(0..1, "x")).map(drop);
-        let staging =
-            wait(replica.begin_staging(origin.head(&enterprise()).unwrap().signed.clone()));
+        let staging = wait(replica.begin_staging(origin.head(&enterprise()).unwrap().shown()));
         for refused in [refused, own, staging.map(drop)] {
             assert!(matches!(refused, Err(StoreError::Quarantined { .. })), "{refused:?}");
         }

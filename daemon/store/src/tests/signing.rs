@@ -19,8 +19,8 @@ use protocol::{
 };
 
 use super::fixtures::{
-    Content, KEY, Random, SetOnDrop, apply, assert_holds, commit, delivery, enterprise, federation,
-    feed, follow, fresh, open, options, own, put, puts, replica_of, signed, try_commit,
+    Content, KEY, Random, SetOnDrop, apply, assert_holds, begin, commit, delivery, enterprise,
+    federation, feed, follow, fresh, open, options, own, put, puts, replica_of, signed, try_commit,
     try_replicate, verified, wait,
 };
 use crate::{Head, OwnChanges, Store, StoreError, engine::Batch, jobs::Job, keys};
@@ -464,7 +464,7 @@ fn a_suspended_key_moves_no_head_but_what_came_before_it_does() {
     for number in 0..4 {
         commit(&origin, &enterprise(), vec![put(number, "later")]);
     }
-    let header = origin.head(&enterprise()).unwrap().signed.clone();
+    let header = origin.head(&enterprise()).unwrap().shown();
     // The writer is held until two change sets wait, with the suspension
     // between them.
     let ((go, ready), (begun, building)) = (mpsc::channel(), mpsc::channel());
@@ -499,7 +499,7 @@ fn a_suspended_key_moves_no_head_but_what_came_before_it_does() {
     // What is here is answered as ever; pages are refused like change sets.
     assert_eq!(try_replicate(&replica, verified(&origin, &enterprise(), 10)).unwrap().seq(), 10);
     let pages = || {
-        let mut staging = wait(replica.begin_staging(header.clone())).unwrap();
+        let mut staging = begin(&replica, &header);
         let leaves = delivery(&origin).1;
         feed(&mut staging, &leaves);
         wait(staging.finish())

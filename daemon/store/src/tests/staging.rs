@@ -1,20 +1,16 @@
 //! Staging: a tree of a peer becomes this replica's state, or leaves no trace.
 
-use protocol::change::{Change, SignedHeader};
+use protocol::change::Change;
 
 use super::{
     fixtures::{
-        Content, Delivery, Random, apply, arrived, assert_holds, assert_tidy, commit, crashed,
-        delete, delivery, empty_replica, enterprise, federation, feed, follow, fresh, key, keys_of,
-        open, put, puts, replica_of, tidy, wait,
+        Content, Delivery, Random, apply, arrived, assert_holds, assert_tidy, begin, commit,
+        crashed, delete, delivery, empty_replica, enterprise, federation, feed, follow, fresh, key,
+        keys_of, open, put, puts, replica_of, tidy, wait,
     },
     reference::Memory,
 };
 use crate::{Staging, Store, StoreError, keys};
-
-fn begin(store: &Store, header: &SignedHeader) -> Staging {
-    wait(store.begin_staging(header.clone())).unwrap()
-}
 
 fn grown(store: &Store, content: &mut Content, rounds: u64) {
     let mut random = Random::new();
@@ -110,7 +106,7 @@ fn assert_holds_without_tidying(store: &Store, content: &Content) {
 #[test]
 fn a_crash_loses_no_more_than_the_newest_leaves() {
     let (_a, origin) = fresh();
-    for stretch in 0..9 {
+    for stretch in 0..15 {
         commit(&origin, &enterprise(), puts(stretch * 10_000..(stretch + 1) * 10_000, "x"));
     }
     let (b, replica) = empty_replica(&origin);

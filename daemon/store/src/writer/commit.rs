@@ -9,7 +9,9 @@ use std::sync::{Arc, atomic::Ordering};
 use protocol::{
     change::{Change, Header, Position, SignedHeader, VerifiedChangeSet},
     hash::Hash,
+    history::Peaks,
     id::PartitionId,
+    session::fetch::ShownHead,
     tree::{self, Summary, Update},
 };
 
@@ -22,6 +24,15 @@ use crate::{
     state::{Head, PartitionState, lock, now_ms},
     tree::{GenerationPages, MadeAhead, PageBatch},
 };
+
+/// What a commit puts behind the head.
+pub(super) struct Next<'a> {
+    pub signed: SignedHeader,
+    /// The headers before it; its history is their root.
+    pub history: Peaks,
+    /// What the log keeps of its changes.
+    pub body: Option<&'a [u8]>,
+}
 
 impl Writer {
     /// The newest head of `_federation` that this node holds.
@@ -43,12 +54,14 @@ impl Writer {
         self.refuse_awaiting(&own.partition)?;
         let before = self.head(&own.partition);
         let federation_head = self.federation_head_for(&own.partition, before.as_deref())?;
+        let history = before.as_ref().map_or_else(Peaks::new, |head| head.history());
         let state = self.partition(&own.partition);
         let update = self.update_tree(&state, before.as_deref(), &own.changes, prepared.leaves)?;
         let header = Header {
             partition: own.partition,
             seq: before.as_ref().map_or(1, |head| head.seq() + 1),
             previous: before.as_ref().map_or(Hash::ZERO, |head| head.signed.hash()),
+            history: history.root(),
             federation_head,
             origin_time_ms: now_ms(),
             schema_version: own.schema_version,
@@ -59,7 +72,8 @@ impl Writer {
             key_id: key.public().id(),
         };
         let signed = SignedHeader::sign(header, &key);
-        self.commit(&state, before.as_deref(), signed, prepared.kept_body.as_deref(), update)
+        let next = Next { signed, history, body: prepared.kept_body.as_deref() };
+        self.commit(&state, before.as_deref(), next, update)
     }
 
     /// The `_federation` head that an own change set names. Without one, or with
@@ -114,9 +128,10 @@ impl Writer {
                 offered: header.seq,
             });
         }
-        if let Some(ours) = ours
-            && header.previous != ours.hash
-        {
+        let history = before.as_ref().map_or_else(Peaks::new, |head| head.history());
+        let previous = ours.map_or(Hash::ZERO, |ours| ours.hash);
+        if (header.previous, header.history) != (previous, history.root()) {
+            let ours = ours.unwrap_or(Position { seq: 0, hash: Hash::ZERO });
             return Err(StoreError::Fork { partition: Box::new(partition.clone()), ours });
         }
         self.check_federation_head(partition, header.federation_head, before.as_deref())?;
@@ -124,8 +139,8 @@ impl Writer {
         let update =
             self.update_tree(&state, before.as_deref(), set.changes(), MadeAhead::default())?;
         self.check_root(set.header(), &update.summary)?;
-        let body = Some(set.body());
-        self.commit(&state, before.as_deref(), set.header().clone(), body, update)
+        let next = Next { signed: set.header().clone(), history, body: Some(set.body()) };
+        self.commit(&state, before.as_deref(), next, update)
     }
 
     /// A change set may not refer to a `_federation` that this node has not
@@ -215,8 +230,7 @@ impl Writer {
         &mut self,
         state: &Arc<PartitionState>,
         before: Option<&Head>,
-        signed: SignedHeader,
-        body: Option<&[u8]>,
+        next: Next<'_>,
         update: Update,
     ) -> Result<Arc<Head>, StoreError> {
         let number = state.number;
@@ -246,7 +260,7 @@ impl Writer {
         }
         let leaves = update.summary.pages.first().copied().unwrap_or(0);
         let batch = pages.finish(PackId { number, generation }, leaves)?;
-        let head = self.finish_commit(batch, state, generation, signed, body, update.summary)?;
+        let head = self.finish_commit(batch, state, before, generation, next, update.summary)?;
         self.shared.pages_written.fetch_add(update.written.len() as u64, Ordering::Relaxed);
         self.shared.leaves_patched.fetch_add(update.patched.len() as u64, Ordering::Relaxed);
         Ok(head)
@@ -258,18 +272,21 @@ impl Writer {
         &mut self,
         mut batch: Batch,
         state: &Arc<PartitionState>,
+        before: Option<&Head>,
         generation: u32,
-        signed: SignedHeader,
-        body: Option<&[u8]>,
+        next: Next<'_>,
         summary: Summary,
     ) -> Result<Arc<Head>, StoreError> {
+        let Next { signed, history, body } = next;
         let (number, seq) = (state.number, signed.header().seq);
         let partition = signed.header().partition.clone();
-        batch.put(keys::log_header(number, seq), signed.encode());
+        let before = before.map(|head| (&head.signed, &head.before));
+        log::append(&mut batch, number, before, &signed, &history);
         if let Some(body) = body {
             batch.put_chunked(&keys::log_body(number, seq), body, 0);
         }
-        let head = Arc::new(Head { signed, summary, generation, updated_ms: now_ms() });
+        let before = history;
+        let head = Arc::new(Head { signed, before, summary, generation, updated_ms: now_ms() });
         batch.put(keys::head(number), head.encode());
         self.shared.disk.check_room(batch.bytes())?;
         self.apply_to(&partition, state, batch)?;
@@ -279,13 +296,21 @@ impl Writer {
     }
 }
 
-/// What follows a head at once has to name it: another past is a second signed
-/// history.
-pub(super) fn refuse_other_past(header: &SignedHeader, head: &Head) -> Result<(), StoreError> {
-    let described = header.header();
-    if described.seq == head.seq() + 1 && described.previous != head.signed.hash() {
-        let (partition, ours) = (Box::new(described.partition.clone()), head.position());
-        return Err(StoreError::Fork { partition, ours });
+/// A head that is jumped to has to have the one that is here in its history, as
+/// was proved when it was shown.
+pub(super) fn check_jump(shown: &ShownHead, head: Option<&Head>) -> Result<(), StoreError> {
+    let described = shown.signed.header();
+    let partition = || described.partition.clone();
+    if head.map(Head::position) != shown.have {
+        return Err(StoreError::Overtaken(partition()));
+    }
+    let offered = described.seq;
+    if let Some(head) = head.map(Head::seq).filter(|head| *head >= offered) {
+        return Err(StoreError::Gap { partition: partition(), head, offered });
+    }
+    if (shown.before.count() + 1, shown.before.root()) != (offered, described.history) {
+        let ours = shown.have.unwrap_or(Position { seq: 0, hash: Hash::ZERO });
+        return Err(StoreError::Fork { partition: Box::new(partition()), ours });
     }
     Ok(())
 }

@@ -194,9 +194,9 @@ impl Writer {
                 let result = self.well().and_then(|()| self.stage_leaves(&stage, leaves));
                 let _ = reply.send(result);
             }
-            Job::FinishStaging { stage, header, summary, inner, reply } => {
+            Job::FinishStaging { stage, shown, summary, inner, reply } => {
                 let result =
-                    self.well().and_then(|()| self.finish_staging(stage, *header, summary, inner));
+                    self.well().and_then(|()| self.finish_staging(stage, *shown, summary, inner));
                 self.answer_after_flush(reply, result);
             }
             Job::Differ { differences, reply } => {

@@ -7,7 +7,10 @@ use std::sync::{Arc, atomic::Ordering};
 
 use protocol::{change::encode_changes, page::LEAF_BYTES_MAX, tree::Pages as _};
 
-use super::{Writer, commit::refuse_other_past};
+use super::{
+    Writer,
+    commit::{Next, check_jump},
+};
 use crate::{
     engine::{Batch, CHUNK_BYTES_MAX},
     error::StoreError,
@@ -28,26 +31,23 @@ impl Writer {
         &mut self,
         differences: &Differences,
     ) -> Result<Arc<Head>, StoreError> {
-        let Differences { before, header, changes } = differences;
-        let described = header.header();
+        let Differences { before, shown, changes } = differences;
+        let described = shown.signed.header();
         let partition = &described.partition;
         check_limits(changes, &encode_changes(changes))
             .map_err(|problem| StoreError::Changes { partition: partition.clone(), problem })?;
         self.refuse_quarantined(partition)?;
         let head = self.head(partition).filter(|head| head.position() == *before);
         let head = head.ok_or_else(|| StoreError::Overtaken(partition.clone()))?;
-        if head.seq() >= described.seq {
-            let (head, offered) = (head.seq(), described.seq);
-            return Err(StoreError::Gap { partition: partition.clone(), head, offered });
-        }
-        refuse_other_past(header, &head)?;
+        check_jump(shown, Some(&head))?;
         self.refuse_suspended(described)?;
         self.check_federation_head(partition, described.federation_head, Some(&head))?;
         let state = self.partition(partition);
         self.check_inner_pages(state.number, &head)?;
         let update = self.update_tree(&state, Some(&head), changes, MadeAhead::default())?;
-        self.check_root(header, &update.summary)?;
-        self.commit(&state, Some(&head), header.clone(), None, update)
+        self.check_root(&shown.signed, &update.summary)?;
+        let (signed, history) = (shown.signed.clone(), shown.before.clone());
+        self.commit(&state, Some(&head), Next { signed, history, body: None }, update)
     }
 
     /// Whether there are as many inner pages as the head says: an update counts

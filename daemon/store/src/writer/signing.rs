@@ -188,6 +188,10 @@ impl Writer {
         let ToSign { partition, state, head, first } = to_sign;
         let mut batch = Batch::default();
         let mut previous: Option<Hash> = None;
+        let mut history =
+            log::history_before(&self.shared.disk, state.number, first)?.ok_or_else(|| {
+                StoreError::HeaderMissing { partition: partition.clone(), seq: first }
+            })?;
         let mut newest = None;
         // A header names no older `_federation` than the one before it, which need
         // not be kept any more.
@@ -196,6 +200,7 @@ impl Writer {
         for seq in first..=head.seq() {
             let mut header = self.logged(&partition, &state, seq)?.header().clone();
             header.previous = previous.unwrap_or(header.previous);
+            header.history = history.root();
             if !self.names_held_federation(&header)? {
                 let held = self.federation_head(&partition);
                 header.federation_head = held.map(|(_, head)| head.position());
@@ -208,8 +213,12 @@ impl Writer {
             let signed = SignedHeader::sign(header, next);
             previous = Some(signed.hash());
             batch.put(keys::log_header(state.number, seq), signed.encode());
+            let before = history.clone();
+            history.push_noting(signed.hash(), |node, hash| {
+                batch.put(keys::history_node(state.number, node), hash.as_bytes().to_vec());
+            });
             if seq == head.seq() {
-                let head = Arc::new(Head { signed, ..Head::clone(&head) });
+                let head = Arc::new(Head { signed, before, ..Head::clone(&head) });
                 batch.put(keys::head(state.number), head.encode());
                 newest = Some(head);
             }

@@ -6,9 +6,12 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use protocol::{change::SignedHeader, id::PartitionId, page::MadePage, tree::Summary};
+use protocol::{id::PartitionId, page::MadePage, session::fetch::ShownHead, tree::Summary};
 
-use super::{Writer, commit::refuse_other_past};
+use super::{
+    Writer,
+    commit::{Next, check_jump},
+};
 use crate::{
     engine::{Batch, PackId},
     error::StoreError,
@@ -93,29 +96,19 @@ impl Writer {
     pub(super) fn finish_staging(
         &mut self,
         stage: Stage,
-        header: SignedHeader,
+        shown: ShownHead,
         summary: Summary,
         inner: Vec<MadePage>,
     ) -> Result<Arc<Head>, StoreError> {
         self.refuse_overtaken(&stage)?;
         self.refuse_quarantined(&stage.partition)?;
         let before = self.head(&stage.partition);
-        let described = header.header();
-        if let Some(head) = &before
-            && head.seq() >= described.seq
-        {
-            return Err(StoreError::Gap {
-                partition: stage.partition,
-                head: head.seq(),
-                offered: described.seq,
-            });
-        }
-        if let Some(head) = &before {
-            refuse_other_past(&header, head)?;
-        }
+        check_jump(&shown, before.as_deref())?;
+        let ShownHead { signed, before: history, .. } = shown;
+        let described = signed.header();
         self.refuse_suspended(described)?;
         self.check_federation_head(&stage.partition, described.federation_head, before.as_deref())?;
-        self.check_root(&header, &summary)?;
+        self.check_root(&signed, &summary)?;
         let mut batch = Batch::default();
         for made in &inner {
             let key = keys::page(stage.number, stage.generation, made.level, &made.page.first_key);
@@ -123,7 +116,9 @@ impl Writer {
         }
         batch.remove(keys::staging(stage.number));
         let state = self.partition(&stage.partition);
-        let head = self.finish_commit(batch, &state, stage.generation, header, None, summary)?;
+        let (next, generation) = (Next { signed, history, body: None }, stage.generation);
+        let head =
+            self.finish_commit(batch, &state, before.as_deref(), generation, next, summary)?;
         self.shared.pages_written.fetch_add(inner.len() as u64, Ordering::Relaxed);
         self.stagings.remove(&stage.number);
         self.drop_generations_before(stage.number, stage.generation);
