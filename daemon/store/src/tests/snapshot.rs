@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use protocol::{change::Change, tree::Pages as _};
+use protocol::change::Change;
 
 use super::{
     fixtures::{
