@@ -29,8 +29,6 @@ use crate::{CertError, fault};
 pub const NODE_KEY_FILE: &str = "node.key";
 /// A node's key for change sets, in its `keys/`.
 pub const SIGNING_KEY_FILE: &str = "signing.key";
-/// The variable with the path of the file whose first line is the passphrase.
-pub const PASSPHRASE_VARIABLE: &str = "CREDITSYNC_PASSPHRASE_FILE";
 
 /// What is added to the name of a key that shall follow the current one.
 const NEXT: &str = ".next";
@@ -366,7 +364,7 @@ mod tests {
             other.load::<NodeKey>(NODE_KEY_FILE).unwrap_err(),
         ] {
             let message = error.to_string();
-            assert!(message.contains(PASSPHRASE_VARIABLE), "{message}");
+            assert!(message.contains(crate::error::PASSPHRASE_VARIABLE), "{message}");
             assert!(message.contains(keys.path().to_str().unwrap()), "{message}");
         }
         let shown = format!("{:?} {keys:?}", phrase(directory.path(), "correct horse").unwrap());

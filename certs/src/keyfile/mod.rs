@@ -23,10 +23,10 @@ use std::{
 use zeroize::Zeroizing;
 
 pub use self::dir::{
-    KeyDir, NODE_KEY_FILE, PASSPHRASE_VARIABLE, Passphrase, SIGNING_KEY_FILE, StoredKey,
-    generate_signing_key,
+    KeyDir, NODE_KEY_FILE, Passphrase, SIGNING_KEY_FILE, StoredKey, generate_signing_key,
 };
 use crate::CertError;
+pub use crate::error::PASSPHRASE_VARIABLE;
 
 /// Longest key or certificate file that is read: a chain of RSA-4096
 /// certificates has about 8 KiB, so this only stops a wrong file.

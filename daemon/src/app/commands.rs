@@ -26,7 +26,9 @@ use super::{
     },
     node::Node,
     ops::{Answer, Heed},
-    repair, status, verify,
+    repair,
+    runtime::with_runtime,
+    status, verify,
 };
 use crate::{
     admin::{Handler, Reply, Request},
@@ -379,23 +381,6 @@ impl Node {
     /// The partition that a text names in this federation.
     pub(super) fn parse_partition(&self, text: &str) -> anyhow::Result<PartitionId> {
         Ok(PartitionId::parse(&self.identity.federation, text)?)
-    }
-}
-
-/// Commands run on threads that may block, in the daemon beside its runtime.
-pub(super) fn with_runtime<T>(
-    work: impl FnOnce(&tokio::runtime::Handle) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => work(&runtime),
-        Err(_) => {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()
-                .context("start the runtime")?;
-            work(runtime.handle())
-        }
     }
 }
 

@@ -100,7 +100,7 @@ pub fn init(dir: &NodeDir, hub: &NewHub) -> anyhow::Result<()> {
     }
     let store = open_store(dir, &config)?;
     let membership = Membership::new(store.clone(), load_anchor(dir)?, hub.node.clone());
-    let changes = super::node::federation_changes(&membership, changes);
+    let changes = super::changes::federation_changes(&membership, changes);
     store.set_signer(signing_key.into());
     store.commit_own_later(changes)?.wait().context("write _federation")?;
     keyfile::write_public(&dir.config(), config.render_new().as_bytes())?;

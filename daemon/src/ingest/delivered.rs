@@ -58,7 +58,7 @@ pub(super) fn read_whole(
         Err(SourceError::Empty(_)) if request.full => return ReadFile::empty(context),
         opened => opened.map_err(|error| ImportError::of_source(error, &request.dataset))?,
     };
-    let validator = Validator::new(schema, table.mapping());
+    let validator = Validator::new(schema, table.mapping().columns());
     let describer = told.rejects.begin(schema, table.as_ref());
     // Without one, it is not compared.
     let key = note.then(RowKey::draw).and_then(Result::ok);
@@ -105,7 +105,7 @@ fn read_new(
     schema: &Schema,
     told: &mut Told<'_, '_>,
 ) -> Result<Option<ReadFile>, ImportError> {
-    let validator = Validator::new(schema, table.mapping());
+    let validator = Validator::new(schema, table.mapping().columns());
     let describer = told.rejects.begin(schema, table.as_table());
     let bytes_total = table.bytes_total();
     let pause = |bytes_read, rows| {

@@ -18,7 +18,10 @@ use protocol::{
 };
 use store::{Comparison, Head, Healed, Healing, Staging, Store, StoreError, cores::on_all_cores};
 
-use super::{Context, follow::Trouble};
+use super::{
+    Context,
+    trouble::{Trouble, tell_trouble},
+};
 use crate::net::{Connection, NetError};
 
 /// What a fetch has come to.
@@ -97,7 +100,7 @@ pub(super) async fn run(
         }
     }
     .await;
-    super::follow::tell_trouble(outcome, sender, receiver)
+    tell_trouble(outcome, sender, receiver)
 }
 
 impl Sink {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use protocol::{
     change::Position,
-    id::{DatasetId, NodeId, PartitionId},
-    message::{CloseCode, FollowReply},
+    id::{NodeId, PartitionId},
+    message::FollowReply,
     session::{
         PeerMisbehaved,
         fetch::TreeFetch,
@@ -18,11 +18,11 @@ use store::StoreError;
 use tokio::sync::mpsc;
 
 use super::{
-    Context, blame,
-    connection::FollowReport,
+    Context,
     fetch::{self, How, Purpose},
+    trouble::{Trouble, tell_trouble},
 };
-use crate::net::{Connection, FrameReceiver, FrameSender, NetError};
+use crate::net::{Connection, FrameReceiver, FrameSender};
 
 /// One partition followed over one connection.
 pub(super) struct Follow {
@@ -35,49 +35,12 @@ pub(super) struct Follow {
     pub progress: mpsc::Sender<FollowReport>,
 }
 
-/// Why a follow stream ended early.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
-    #[error(transparent)]
-    Net(NetError),
-    #[error(transparent)]
-    Misbehaved(#[from] PeerMisbehaved),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("the provider shows another signed history at number {0}")]
-    Fork(u64),
-    #[error(
-        "the peer holds more of this node's own history, but no longer the part behind number {0}, so \
-         it cannot be told whether the two agree; nothing was overwritten"
-    )]
-    InDoubt(u64),
-    #[error("the peer is at number {theirs}, and number {ours} has to be repaired")]
-    Elsewhere { ours: u64, theirs: u64 },
-    #[error("the catalogue has no dataset '{0}'")]
-    UnknownDataset(DatasetId),
-}
-
-impl From<NetError> for Trouble {
-    fn from(error: NetError) -> Self {
-        blame(error).map_or_else(Self::Misbehaved, Self::Net)
-    }
-}
-
-impl Trouble {
-    /// What the provider is told of its stream.
-    fn code(&self) -> CloseCode {
-        match self {
-            Trouble::Net(_) | Trouble::Elsewhere { .. } => CloseCode::Normal,
-            Trouble::Misbehaved(problem) => problem.code(),
-            Trouble::Fork(_) | Trouble::InDoubt(_) | Trouble::Store(StoreError::Fork { .. }) => {
-                CloseCode::Fork
-            }
-            Trouble::Store(StoreError::RootMismatch { .. } | StoreError::Shape { .. }) => {
-                CloseCode::RootMismatch
-            }
-            Trouble::Store(_) | Trouble::UnknownDataset(_) => CloseCode::Unavailable,
-        }
-    }
+/// What a follow task tells its connection.
+pub(super) enum FollowReport {
+    /// Something was committed.
+    Progress(PartitionId),
+    /// The stream ended.
+    Ended(PartitionId, FollowEnd),
 }
 
 impl Follow {
@@ -291,17 +254,4 @@ impl Follow {
         }
         Ok(())
     }
-}
-
-/// Gives both halves of a stream up where it ended early, and says why.
-pub(super) fn tell_trouble<T>(
-    outcome: Result<T, Trouble>,
-    mut sender: FrameSender,
-    mut receiver: FrameReceiver,
-) -> Result<T, Trouble> {
-    if let Err(trouble) = &outcome {
-        sender.reset(trouble.code());
-        receiver.stop(trouble.code());
-    }
-    outcome
 }

@@ -8,6 +8,7 @@
 //! - [`follow`]: a partition that the peer has and we want;
 //! - [`fetch`]: a peer's tree taken over one stream;
 //! - [`repair`]: damaged pages taken back from a peer;
+//! - [`trouble`]: why one of these ended early;
 //! - [`provide`]: a partition that we have and the peer wants;
 //! - [`dial`]: a member keeps its connection to the hub;
 //! - [`office`]: what is asked of the rest of the node about trust.
@@ -20,6 +21,7 @@ mod office;
 pub mod peers;
 mod provide;
 mod repair;
+mod trouble;
 
 use std::{
     sync::Arc,
@@ -43,6 +45,9 @@ use crate::{
     membership::Membership,
     net::{NetError, Quiet},
 };
+
+/// The hello has to arrive within this time, and a stream's first frame too.
+const FIRST_FRAME_MAX: Duration = Duration::from_secs(10);
 
 /// What every task of replication needs.
 pub struct Context {

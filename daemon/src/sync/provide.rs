@@ -24,7 +24,7 @@ use protocol::{
 use store::{Snapshot, StoreError};
 use tokio::sync::{Semaphore, broadcast::error::RecvError};
 
-use super::{Context, Office, blame, connection::FIRST_FRAME_MAX};
+use super::{Context, FIRST_FRAME_MAX, Office, blame};
 use crate::net::{Connection, FrameReceiver, FrameSender, NetError};
 
 /// Trees that one peer may read at once: each holds a snapshot, for which the

@@ -14,7 +14,7 @@ use store::{Healed, StoreError};
 use super::{
     Context,
     fetch::{self, How, Purpose},
-    follow::Trouble,
+    trouble::Trouble,
 };
 
 /// Attempts against one peer: a partition that moves meanwhile is tried again.

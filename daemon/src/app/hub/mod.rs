@@ -39,7 +39,8 @@ use tokio::sync::watch;
 
 pub(super) use self::invite::{JOINING_MAX, JOINING_OF_ONE_MAX, serve_join};
 use super::{
-    alarms::Alarms, dir::NodeDir, keeper::Keeper, keys::OwnKeys, node::federation_changes, now_unix,
+    alarms::Alarms, changes::federation_changes, dir::NodeDir, keeper::Keeper, keys::OwnKeys,
+    now_unix,
 };
 use crate::membership::Membership;
 

@@ -16,7 +16,7 @@ use protocol::{
 use serde_json::{Value as Json, json};
 
 use super::{Registrar, hex, puts};
-use crate::app::{node::federation_changes, now_unix};
+use crate::app::{changes::federation_changes, now_unix};
 
 impl Registrar {
     /// The next signing key of the hub follows the present one. Blocks.

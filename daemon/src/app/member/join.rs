@@ -30,7 +30,6 @@ use rustls::pki_types::CertificateDer;
 use serde_json::{Value as Json, json};
 use store::Store;
 
-use super::trustee::{note_join, stops_are_settled};
 use crate::{
     app::{
         dir::NodeDir,
@@ -39,6 +38,7 @@ use crate::{
         lock::Occupant,
         node::{Node, load_anchor, open_store},
         now_unix,
+        trustee::{note_join, stops_are_settled},
     },
     membership::Membership,
     net::{Connection, Dialer, FrameReceiver},

@@ -4,10 +4,12 @@
 //! [`fixtures`] and [`reference`] are what the others share.
 
 mod commit;
+mod crashes;
 mod disk;
 mod fixtures;
 mod forget;
 mod heads;
+mod hub_keys;
 mod journal;
 mod packs;
 mod reference;

@@ -79,7 +79,7 @@ struct Fresh {
 }
 
 /// What a trustee works with.
-pub(in crate::app) struct Parts {
+pub(super) struct Parts {
     pub dir: NodeDir,
     pub store: Store,
     pub membership: Arc<Membership>,
@@ -91,7 +91,7 @@ pub(in crate::app) struct Parts {
 
 impl Trustee {
     /// Reads what was heard before.
-    pub(in crate::app) fn open(parts: Parts) -> anyhow::Result<Self> {
+    pub(super) fn open(parts: Parts) -> anyhow::Result<Self> {
         let Parts { dir, store, membership, own_keys, keeper, alarms, tell } = parts;
         let mut instance = [0; 8];
         getrandom::fill(&mut instance).context("draw random bytes")?;
@@ -522,13 +522,13 @@ fn freshness_path(dir: &NodeDir) -> PathBuf {
 }
 
 /// Writes down when the hub was last known to have said everything.
-pub(in crate::app) fn note_contact(dir: &NodeDir, at_ms: i64) {
+pub(super) fn note_contact(dir: &NodeDir, at_ms: i64) {
     if let Err(error) = keyfile::write_public(&freshness_path(dir), at_ms.to_string().as_bytes()) {
         tracing::warn!(%error, "the time of the last statement of freshness could not be written down");
     }
 }
 
 /// The time of a join: all of `_federation` was there.
-pub(in crate::app) fn note_join(dir: &NodeDir) {
+pub(super) fn note_join(dir: &NodeDir) {
     note_contact(dir, now_unix() * 1000);
 }
