@@ -39,8 +39,9 @@ pub use self::{
     repair::{Repaired, repair},
 };
 use crate::{
+    limit::{LINES, Limiter},
     membership::Membership,
-    net::{NetError, Quiet},
+    net::NetError,
     store::Store,
 };
 
@@ -63,7 +64,7 @@ pub struct Context {
     /// Something that members are told has changed: a report, an anchor.
     pub tell: tokio::sync::watch::Sender<()>,
     /// Lines about what peers do wrong.
-    pub complaints: Quiet,
+    pub(crate) complaints: Limiter<()>,
     started: Instant,
 }
 
@@ -84,7 +85,7 @@ impl Context {
             office: None,
             trustee: None,
             tell: tokio::sync::watch::Sender::new(()),
-            complaints: Quiet::default(),
+            complaints: Limiter::of_all(LINES),
             started: Instant::now(),
         }
     }

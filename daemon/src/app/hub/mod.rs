@@ -41,6 +41,7 @@ use super::{
     alarms::Alarms, dir::NodeDir, keeper::Keeper, keys::OwnKeys, node::federation_changes, now_unix,
 };
 use crate::{
+    limit::Limiter,
     membership::Membership,
     store::{Head, Store},
 };
@@ -60,14 +61,15 @@ pub struct Registrar {
     tell: watch::Sender<()>,
     seen: seen::Seen,
     /// Invitations are read, changed and written by one at a time.
-    invites: Mutex<invite::Attempts>,
+    invites: Mutex<()>,
+    unknown_tokens: invite::UnknownTokens,
     /// What is read of `_federation` and what is then written belong together.
     changing: Mutex<()>,
     /// Its own certificate is renewed by one at a time.
     renewing: Mutex<()>,
-    budgets: requests::Budgets,
+    budgets: Limiter<NodeId>,
     /// For reports, so that they leave renewals alone.
-    reports: requests::Budgets,
+    reports: Limiter<NodeId>,
 }
 
 /// What a registrar works with.
@@ -103,10 +105,11 @@ impl Registrar {
             tell,
             seen,
             invites: Mutex::default(),
+            unknown_tokens: invite::UnknownTokens::default(),
             changing: Mutex::default(),
             renewing: Mutex::default(),
-            budgets: requests::Budgets::default(),
-            reports: requests::Budgets::default(),
+            budgets: Limiter::new(requests::REQUESTS, requests::MEMBERS_MAX),
+            reports: Limiter::new(requests::REQUESTS, requests::MEMBERS_MAX),
         })
     }
 
