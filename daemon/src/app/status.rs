@@ -7,11 +7,12 @@ use std::{
 
 use protocol::{
     id::{NodeId, PartitionId},
+    moment::rfc3339,
     session::link::SILENCE_MAX,
 };
 use serde_json::{Value as Json, json};
 
-use super::{certificates, node::Node, rfc3339};
+use super::{certificates, node::Node};
 use crate::{store::Head, sync::peers::PeerState};
 
 /// The node, its peers and its partitions.

@@ -23,6 +23,7 @@ use certs::{
 use protocol::{
     federation::{CaKind, CaState, Entry, Introduction, Member, Registry, Revocation, Role},
     hash::Hash,
+    hex,
     id::NodeId,
     message::{
         CloseCode, JOIN_REQUEST_BYTES_MAX, JoinRefused, JoinReply, JoinRequest, possession_bytes,
@@ -109,10 +110,6 @@ struct Invite {
     root: u32,
 }
 
-fn id_text(id: &[u8; 8]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 impl Registrar {
     fn read_invites(&self) -> anyhow::Result<Vec<Invite>> {
         let path = self.dir.keys().join("invites.json");
@@ -187,7 +184,7 @@ impl Registrar {
             bail!("{INVITES_OPEN_MAX} invitations are open; wait until some are used or expire");
         }
         invites.push(Invite {
-            id: id_text(&token.id),
+            id: hex::encode(&token.id),
             secret_hash: token.secret_hash().to_string(),
             node,
             name: token.name.clone(),
@@ -238,7 +235,7 @@ impl Registrar {
         };
         let _one_at_a_time = self.invites.lock().unwrap_or_else(|error| error.into_inner());
         let mut invites = self.read_invites().map_err(failed)?;
-        let id = id_text(&request.token_id);
+        let id = hex::encode(&request.token_id);
         let hash = secret_hash(&request.token_id, &request.secret);
         let invite = invites
             .iter_mut()

@@ -278,8 +278,3 @@ fn issuer_choice(registry: &Registry) -> anyhow::Result<IssuerChoice> {
 fn puts(entries: &[Entry]) -> anyhow::Result<Vec<Change>> {
     Ok(entries.iter().map(Entry::put).collect::<Result<_, _>>()?)
 }
-
-/// The text of bytes in records of `_federation`.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

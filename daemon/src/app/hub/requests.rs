@@ -11,13 +11,14 @@ use certs::{fault, verify::VerifiedPeer};
 use protocol::{
     federation::{Introduction, succession_bytes},
     freshness::Statement,
+    hex,
     id::NodeId,
     message::{NewKeyRequest, RenewRequest, Report, RequestRefused},
     sign::{PublicKey, SignaturePurpose},
 };
 use time::OffsetDateTime;
 
-use super::{Registrar, hex, puts, seen::Daemons};
+use super::{Registrar, puts, seen::Daemons};
 use crate::{app::now_unix, limit::Budget, sync::Office};
 
 /// What one member may ask: far more than an honest one does, and little work.
@@ -136,7 +137,7 @@ impl Registrar {
             tracing::warn!(%node, "a request for a new signing key was refused");
             return refused;
         }
-        let countersignature = Some(hex(&request.countersignature));
+        let countersignature = Some(hex::encode(&request.countersignature));
         let head = self.with_key_suspended(&registry, node, || {
             let next = (&new, Introduction::Succession, countersignature);
             let entries = self.succession(&registry, node, Some(next), false);
