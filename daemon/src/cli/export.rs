@@ -2,13 +2,13 @@
 
 use std::{
     fs::File,
-    io::{BufWriter, Write},
+    io::{BufWriter, IsTerminal as _, Write},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 
-use super::{Done, ask::ask_with};
+use super::{Done, ask::ask_with, lines};
 use crate::{
     admin::{ExportFormat, Request},
     app::dir::NodeDir,
@@ -37,7 +37,12 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
         Some(path) => to_file(dir, &request, &path)?,
         None => {
             let mut out = std::io::stdout().lock();
-            let answer = ask_with(dir, &request, None, &mut |chunk| write_chunk(&mut out, &chunk))?;
+            // What others wrote may not steer a terminal; a file or the next program
+            // gets it as it is.
+            let terminal = out.is_terminal();
+            let answer = ask_with(dir, &request, None, &mut |chunk| {
+                write_chunk(&mut out, &if terminal { lines(&chunk) } else { chunk.into() })
+            })?;
             out.flush().context("write to standard output")?;
             answer
         }
