@@ -34,7 +34,7 @@ fn sources(dir: &str) -> Vec<(String, String)> {
     found
 }
 
-const CRATES: [&str; 4] = ["protocol/src", "certs/src", "config/src", "daemon/src"];
+const CRATES: [&str; 5] = ["protocol/src", "files/src", "certs/src", "config/src", "daemon/src"];
 
 #[test]
 fn every_module_begins_with_what_it_is() {

@@ -343,5 +343,5 @@ fn create(path: &Path) -> Result<File, DeliveryError> {
 }
 
 fn sync(dir: &Path) -> Result<(), DeliveryError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed(dir))
+    files::sync_directory(dir).map_err(failed(dir))
 }
