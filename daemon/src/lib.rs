@@ -8,6 +8,7 @@ pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod ingest;
+mod limit;
 pub mod membership;
 pub mod net;
 pub mod sources;

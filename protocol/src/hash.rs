@@ -10,6 +10,8 @@ use std::{cell::RefCell, fmt, str::FromStr};
 use blake3::BLOCK_LEN;
 use serde::{Deserialize, Serialize};
 
+use crate::hex;
+
 pub use self::lanes::Batch;
 
 /// Says which algorithm made a hash or a key id: BLAKE3 with 256 bits. Another
@@ -32,22 +34,21 @@ impl Hash {
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(&self.0))
     }
 }
 
 impl fmt::Debug for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0[..6].iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        f.write_str("…")
+        write!(f, "{}…", hex::encode(&self.0[..6]))
     }
 }
 
 impl FromStr for Hash {
     type Err = NotAHash;
     fn from_str(text: &str) -> Result<Self, NotAHash> {
-        let hash = blake3::Hash::from_hex(text).map_err(|_| NotAHash)?;
-        Ok(Self(*hash.as_bytes()))
+        let mut hash = [0; 32];
+        if hex::decode_into(text, &mut hash) { Ok(Self(hash)) } else { Err(NotAHash) }
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-use protocol::sign::SigningKey;
+use protocol::{hex, sign::SigningKey};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{
@@ -238,14 +238,10 @@ impl StoredKey for SigningKey {
 
     /// One line: what it is, and the seed as 64 hexadecimal digits.
     fn to_text(&self) -> Zeroizing<String> {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         // Enough for the whole line, so that growing leaves no copy behind.
         let mut text = Zeroizing::new(String::with_capacity(128));
         text.push_str(SIGNING_KEY_PREFIX);
-        for byte in self.seed().iter() {
-            text.push(DIGITS[usize::from(byte >> 4)].into());
-            text.push(DIGITS[usize::from(byte & 15)].into());
-        }
+        hex::push(&mut text, self.seed().as_ref());
         text.push('\n');
         text
     }
@@ -253,14 +249,10 @@ impl StoredKey for SigningKey {
     fn from_text(text: &str) -> Result<Self, String> {
         let wrong =
             || format!("one line, '{SIGNING_KEY_PREFIX}' and 64 hexadecimal digits, is expected");
-        let hex = text
-            .trim_end()
-            .strip_prefix(SIGNING_KEY_PREFIX)
-            .filter(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
-            .ok_or_else(wrong)?;
+        let digits = text.trim_end().strip_prefix(SIGNING_KEY_PREFIX).ok_or_else(wrong)?;
         let mut seed = Zeroizing::new([0; 32]);
-        for (index, byte) in seed.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&hex[2 * index..2 * index + 2], 16).map_err(|_| wrong())?;
+        if !hex::decode_into(digits, seed.as_mut()) {
+            return Err(wrong());
         }
         Ok(SigningKey::from_seed(&seed))
     }

@@ -14,6 +14,7 @@ use anyhow::{Context as _, bail};
 use protocol::{
     federation::Entry,
     id::{DatasetId, NodeId, PartitionId},
+    moment::rfc3339,
     schema::Schema,
 };
 use serde_json::{Value as Json, json};
@@ -133,7 +134,7 @@ impl Node {
             Request::Invite { node, name, ttl_s, address } => {
                 let registrar = self.registrar()?;
                 let token = registrar.invite(&node, name, ttl_s, address)?;
-                let expires = super::rfc3339(token.expires_unix);
+                let expires = rfc3339(token.expires_unix);
                 let replaces = registrar.is_known(&token.node)?;
                 let (node, token) = (&token.node, token.to_text());
                 let answer = json!({ "node": node, "token": token, "expires": expires, "replaces_member": replaces });
@@ -323,7 +324,7 @@ impl Node {
             .map(|(serial, revocation)| {
                 json!({
                     "serial": serial,
-                    "at": super::rfc3339(revocation.at_ms / 1000),
+                    "at": rfc3339(revocation.at_ms / 1000),
                     "reason": revocation.reason,
                 })
             })

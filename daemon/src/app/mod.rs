@@ -38,15 +38,6 @@ mod status;
 mod trustee;
 mod verify;
 
-/// A time as JSON answers print it: RFC 3339, UTC, whole seconds.
-pub(crate) fn rfc3339(unix_seconds: i64) -> String {
-    use time::format_description::well_known::Rfc3339;
-    time::OffsetDateTime::from_unix_timestamp(unix_seconds)
-        .ok()
-        .and_then(|time| time.format(&Rfc3339).ok())
-        .unwrap_or_default()
-}
-
 /// The wall clock in seconds since 1970.
 pub(crate) fn now_unix() -> i64 {
     time::OffsetDateTime::now_utc().unix_timestamp()

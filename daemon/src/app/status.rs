@@ -7,12 +7,13 @@ use std::{
 
 use protocol::{
     id::{NodeId, PartitionId},
+    moment::rfc3339,
     session::link::SILENCE_MAX,
 };
 use serde_json::{Value as Json, json};
 use store::Head;
 
-use super::{certificates, node::Node, rfc3339};
+use super::{certificates, node::Node};
 use crate::sync::peers::PeerState;
 
 /// The node, its peers and its partitions.

@@ -23,6 +23,7 @@ use protocol::{
     hash::Hash,
     id::PartitionId,
     message::Report,
+    moment::rfc3339,
 };
 use store::Store;
 
@@ -144,7 +145,7 @@ impl Trustee {
                  directory is the old one; otherwise call the municipal centre: somebody may speak in this county's \
                  name. After that, join again with a new token / 市级中心登记了并非本节点生成的签名密钥，已停止写入，请立即联系市级中心",
                 foreign.number,
-                crate::app::rfc3339(foreign.record.at_ms / 1000),
+                rfc3339(foreign.record.at_ms / 1000),
             );
             return self.stop_writing(Alarm::ForeignKey, FOREIGN_KEY_FILE, reason);
         }
@@ -330,7 +331,7 @@ impl Trustee {
         if !is_stale(at_ms, now_ms) {
             return self.alarms.clear(Alarm::Stale);
         }
-        let since = at_ms.map_or("never".to_owned(), |at| crate::app::rfc3339(at / 1000));
+        let since = at_ms.map_or("never".to_owned(), |at| rfc3339(at / 1000));
         self.alarms.raise(
             Alarm::Stale,
             format!(

@@ -42,8 +42,9 @@ pub use self::{
     repair::{Repaired, repair},
 };
 use crate::{
+    limit::{LINES, Limiter},
     membership::Membership,
-    net::{NetError, Quiet},
+    net::NetError,
 };
 
 /// The hello has to arrive within this time, and a stream's first frame too.
@@ -68,7 +69,7 @@ pub struct Context {
     /// Something that members are told has changed: a report, an anchor.
     pub tell: tokio::sync::watch::Sender<()>,
     /// Lines about what peers do wrong.
-    pub complaints: Quiet,
+    pub(crate) complaints: Limiter<()>,
     started: Instant,
 }
 
@@ -89,7 +90,7 @@ impl Context {
             office: None,
             trustee: None,
             tell: tokio::sync::watch::Sender::new(()),
-            complaints: Quiet::default(),
+            complaints: Limiter::of_all(LINES),
             started: Instant::now(),
         }
     }

@@ -8,10 +8,7 @@
 //! It is text, one line a partition: full name, number, header hash, root,
 //! records; the last line is a checksum of those before.
 
-use std::{
-    collections::BTreeMap, fmt::Write as _, fs::File, io::Write as _, path::Path, sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Write as _, path::Path, sync::Arc, time::Duration};
 
 use protocol::{hash::Purpose, id::PartitionId};
 
@@ -137,10 +134,5 @@ fn write(shared: &Shared) -> std::io::Result<()> {
     }
     let checksum = Purpose::Checksum.hash(&[text.as_bytes()]);
     let _ = writeln!(text, "{checksum}");
-    let temporary = shared.path.join("HEADS.new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, shared.path.join(FILE))?;
-    File::open(&shared.path)?.sync_all()
+    files::replace(&shared.path.join(FILE), text.as_bytes(), files::PRIVATE)
 }

@@ -24,6 +24,7 @@ use protocol::{
     change::{ChangeSet, Position},
     hash::Hash,
     message::{JoinRefused, JoinReply, JoinRequest, decode_header, possession_bytes},
+    moment::rfc3339,
     sign::{SignaturePurpose, SigningKey},
 };
 use rustls::pki_types::CertificateDer;
@@ -176,7 +177,7 @@ pub fn join_again(
         "hub": token.hub,
         "new_signing_key": new_signing_key,
         "foreign_signing_keys": foreign,
-        "certificate_not_after": super::super::rfc3339(not_after.unix_timestamp()),
+        "certificate_not_after": rfc3339(not_after.unix_timestamp()),
         "addresses": token.addresses,
         "addresses_differ": known.as_ref() != Some(&token.addresses),
     }))
@@ -188,7 +189,7 @@ fn read_token(text: &str) -> anyhow::Result<Token> {
         bail!(
             "this token has expired, by this machine's clock ({}); if the clock is right, ask the hub for a \
              new one: creditsync invite {}",
-            super::super::rfc3339(now_unix()),
+            rfc3339(now_unix()),
             token.node
         );
     }

@@ -21,7 +21,7 @@ use store::Store;
 use super::{
     History, event,
     event::{Description, Event},
-    images, log,
+    images,
 };
 use crate::ingest::report::ImportReport;
 
@@ -202,7 +202,7 @@ impl<'a> Recording<'a> {
                 let mut options = OpenOptions::new();
                 options.write(true).create_new(true).mode(0o600);
                 let file = options.open(self.history.images_path(&self.id))?;
-                log::sync_dir(dir)?;
+                files::sync_directory(dir)?;
                 none.insert(file)
             }
         };

@@ -36,7 +36,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{Read as _, Write as _},
-    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
@@ -289,24 +289,9 @@ fn open_file(path: &Path) -> std::io::Result<File> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let new = path.with_extension("new");
-    let made = make_file(&new).and_then(|file| {
-        std::fs::rename(&new, path)?;
-        Ok(file)
-    });
-    if made.is_err() {
-        // On a full disk it would only be in the way.
-        let _ = std::fs::remove_file(&new);
-    }
-    made
-}
-
-fn make_file(path: &Path) -> std::io::Result<File> {
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(&vec![0; JOURNAL_BYTES])?;
-    file.sync_all()?;
-    Ok(file)
+    let mut new = files::Replacement::new(path, files::PRIVATE)?;
+    new.write_all(&vec![0; JOURNAL_BYTES])?;
+    new.commit()
 }
 
 fn file_error(path: &Path, problem: &std::io::Error) -> StoreError {

@@ -39,10 +39,6 @@ fn checksum(value: &[u8]) -> [u8; 8] {
     HighwayHasher::new(Key([0; 4])).hash64(value).to_be_bytes()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Keys that begin with `prefix`, the last of which is at most `key`.
 pub fn up_to<'a>(prefix: &'a [u8], key: &'a [u8]) -> KeyRange<'a> {
     (Included(prefix), Included(key))
@@ -130,7 +126,7 @@ impl Read<'_> {
     /// Puts a value together and compares its checksum.
     fn assemble(&self, key: &[u8], first: &[u8]) -> Result<Vec<u8>, StoreError> {
         let damaged = |problem: &str| {
-            let place = format!("key {}", hex(&key[..key.len().min(24)]));
+            let place = format!("key {}", protocol::hex::encode(&key[..key.len().min(24)]));
             StoreError::Damaged { place, problem: problem.into() }
         };
         let (envelope, piece) = first

@@ -218,8 +218,11 @@ fn a_forgetting_that_fails_leaves_the_old_or_nothing() {
 fn nothing_is_forgotten_if_the_sidecar_cannot_be_written() {
     let (_a, origin, content) = origin();
     let (b, replica) = replica_of(&origin);
-    let in_the_way = b.path().join("HEADS.new");
-    std::fs::create_dir(&in_the_way).unwrap();
+    let in_the_way = b.path().join("HEADS");
+    // What the replica did before may still be written.
+    while std::fs::create_dir(&in_the_way).is_err() {
+        let _ = std::fs::remove_file(&in_the_way);
+    }
     let refused = wait(replica.forget(&enterprise()));
     assert!(matches!(refused, Err(StoreError::File { .. })), "{refused:?}");
     assert!(!replica.has_failed());
