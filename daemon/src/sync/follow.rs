@@ -65,6 +65,12 @@ impl Follow {
     }
 
     async fn handle_trouble(&self, trouble: Trouble) -> FollowEnd {
+        let trouble = match trouble {
+            Trouble::Misbehaved(PeerMisbehaved::OtherHistory(head)) => {
+                Trouble::OtherHistory(head.seq)
+            }
+            other => other,
+        };
         let (partition, peer) = (&self.partition, &self.peer);
         self.context.peers.update_through(peer, &self.connection, |state| {
             state.fetching.remove(partition);
@@ -88,10 +94,16 @@ impl Follow {
             Trouble::UnknownDataset(_) | Trouble::Elsewhere { .. } => {
                 tracing::warn!(%partition, %peer, reason = %trouble, "not followed");
             }
-            Trouble::Fork(_) | Trouble::Store(StoreError::Fork { .. }) if self.is_dropped() => {
+            Trouble::Fork(_)
+            | Trouble::OtherHistory(_)
+            | Trouble::Store(StoreError::Fork { .. })
+                if self.is_dropped() =>
+            {
                 tracing::debug!(%partition, %peer, "what is held here does not count any more");
             }
-            Trouble::Fork(_) | Trouble::Store(StoreError::Fork { .. }) => {
+            Trouble::Fork(_)
+            | Trouble::OtherHistory(_)
+            | Trouble::Store(StoreError::Fork { .. }) => {
                 tracing::error!(%partition, %peer, reason = %trouble, "the partition is quarantined: it has two signed histories, and nothing is overwritten");
                 if let Err(error) =
                     self.context.store.quarantine(partition, trouble.to_string()).await

@@ -94,7 +94,8 @@ async fn repair_from(
         true => Purpose::RepairOwn,
         false => Purpose::RepairReplica,
     };
-    let fetch = TreeFetch::repairing(partition.clone());
+    let have = context.store.head(partition).map(|head| head.position());
+    let fetch = TreeFetch::repairing(partition.clone(), have);
     let fetched = fetch::run(context, &connection, fetch, purpose).await?;
     let healed = match fetched.how {
         How::Healed(healed) => Some(healed),

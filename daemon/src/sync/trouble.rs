@@ -19,6 +19,11 @@ pub(super) enum Trouble {
     #[error("the provider shows another signed history at number {0}")]
     Fork(u64),
     #[error(
+        "the provider's signed history up to number {0} does not hold what is here, which it signed as \
+         well"
+    )]
+    OtherHistory(u64),
+    #[error(
         "the peer holds more of this node's own history, but no longer the part behind number {0}, so \
          it cannot be told whether the two agree; nothing was overwritten"
     )]
@@ -41,9 +46,10 @@ impl Trouble {
         match self {
             Trouble::Net(_) | Trouble::Elsewhere { .. } => CloseCode::Normal,
             Trouble::Misbehaved(problem) => problem.code(),
-            Trouble::Fork(_) | Trouble::InDoubt(_) | Trouble::Store(StoreError::Fork { .. }) => {
-                CloseCode::Fork
-            }
+            Trouble::Fork(_)
+            | Trouble::OtherHistory(_)
+            | Trouble::InDoubt(_)
+            | Trouble::Store(StoreError::Fork { .. }) => CloseCode::Fork,
             Trouble::Store(StoreError::RootMismatch { .. } | StoreError::Shape { .. }) => {
                 CloseCode::RootMismatch
             }

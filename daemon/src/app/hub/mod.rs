@@ -42,7 +42,7 @@ use super::{
     alarms::Alarms, changes::federation_changes, dir::NodeDir, keeper::Keeper, keys::OwnKeys,
     now_unix,
 };
-use crate::membership::Membership;
+use crate::{limit::Limiter, membership::Membership};
 
 /// The hub's office.
 pub struct Registrar {
