@@ -193,7 +193,9 @@ mod tests {
         let (mut peaks, mut nodes) = (Peaks::new(), BTreeMap::new());
         for seq in 1..=count {
             nodes.insert(Node { height: 0, index: seq - 1 }, header(seq));
-            peaks.push_noting(header(seq), |node, hash| drop(nodes.insert(node, hash)));
+            peaks.push_noting(header(seq), |node, hash| {
+                nodes.insert(node, hash);
+            });
         }
         (peaks, nodes)
     }

@@ -364,13 +364,6 @@ pub enum TreeReply {
         /// The head's history, and that the follower's position is in it.
         proof: Proof,
     },
-    /// The follower's position is not in the provider's history: in place of the
-    /// head, the provider's signed header of that number.
-    Fork {
-        /// [`SignedHeader::encode`].
-        #[serde(with = "serde_bytes")]
-        header: Vec<u8>,
-    },
     /// A part of the next requested page.
     Part {
         /// At most [`PAGE_PART_BYTES_MAX`].
@@ -378,6 +371,13 @@ pub enum TreeReply {
         bytes: Vec<u8>,
         /// Another part of the same page follows.
         more: bool,
+    },
+    /// The follower's position is not in the provider's history: in place of the
+    /// head, the provider's signed header of that number.
+    Fork {
+        /// [`SignedHeader::encode`].
+        #[serde(with = "serde_bytes")]
+        header: Vec<u8>,
     },
 }
 

@@ -13,6 +13,7 @@ use protocol::{
     },
     freshness::Statement,
     hash::{Hash, Purpose},
+    history::{Peaks, Proof},
     id::{NodeId, PartitionId},
     page::{Leaf, RawLeaf, decode_inner, inner_hash, make_inner},
     record::{Record, decode_key, encode_key, entry_digests, key_hash},
@@ -67,6 +68,7 @@ pub fn add(vectors: &mut Vectors) {
     add_values(vectors);
     add_pages(vectors);
     add_change_set(vectors);
+    add_history(vectors);
     add_federation(vectors);
 }
 
@@ -78,6 +80,7 @@ fn add_hashes(vectors: &mut Vectors) {
         ("page", Purpose::Page),
         ("changes", Purpose::Changes),
         ("header", Purpose::Header),
+        ("history", Purpose::History),
         ("key_id", Purpose::KeyId),
         ("token_secret", Purpose::TokenSecret),
         ("checksum", Purpose::Checksum),
@@ -169,6 +172,7 @@ pub fn signed_header() -> SignedHeader {
         partition: partition("zhengzhou/enterprise/410122/*"),
         seq: 2,
         previous: Hash([0x11; 32]),
+        history: history_of(1, |_| Hash([0x11; 32])).root(),
         federation_head: Some(Position { seq: 9, hash: Hash([0x22; 32]) }),
         origin_time_ms: 1_700_000_000_000,
         schema_version: 1,
@@ -181,12 +185,37 @@ pub fn signed_header() -> SignedHeader {
     SignedHeader::sign(header, &county_key())
 }
 
+/// The history of so many headers with these hashes.
+pub fn history_of(count: u64, hash: impl Fn(u64) -> Hash) -> Peaks {
+    let mut history = Peaks::new();
+    (1..=count).for_each(|seq| history.push(hash(seq)));
+    history
+}
+
+/// Histories of headers number `i` whose hash is 32 bytes `i`, and the way from
+/// number 3 to its peak in the one of 7.
+fn add_history(vectors: &mut Vectors) {
+    for count in [0, 1, 2, 3, 7, 8] {
+        let history = history_of(count, |seq| Hash([seq as u8; 32]));
+        vectors.bytes(&format!("history.{count}"), history.root().as_bytes());
+    }
+    let seven = history_of(7, |seq| Hash([seq as u8; 32]));
+    let peaks: Vec<u8> = seven.hashes().iter().flat_map(|hash| *hash.as_bytes()).collect();
+    vectors.bytes("history.7.peaks", &peaks);
+    let two = history_of(2, |seq| Hash([seq as u8; 32])).root();
+    let proof = Proof { peaks: seven.hashes().to_vec(), path: vec![Hash([4; 32]), two] };
+    vectors.bytes("history.7.path_of_3", &[&[4; 32][..], two.as_bytes()].concat());
+    let third = Position { seq: 3, hash: Hash([3; 32]) };
+    assert_eq!(proof.check(7, &seven.root(), Some(third)), Ok(seven));
+}
+
 /// The first header of `_federation`, signed by the hub.
 fn first_federation_header() -> SignedHeader {
     let header = Header {
         partition: partition("zhengzhou/_federation/410100/*"),
         seq: 1,
         previous: Hash::ZERO,
+        history: Peaks::new().root(),
         federation_head: None,
         origin_time_ms: -1,
         schema_version: 1,

@@ -24,6 +24,7 @@ use protocol::{
     federation::Entry,
     frame::{FRAME_BYTES_MAX, FrameDecoder},
     freshness::{STATEMENT_BYTES_MAX, Statement},
+    history::HEIGHT_MAX,
     message::{
         ANCHOR_BYTES_MAX, BUILD_BYTES_MAX, Control, DIFFERENCES_MAX, FollowReply, FollowRequest,
         HEADS_MAX, Hello, JoinReply, JoinRequest, NewKeyReply, Open, PAGE_PART_BYTES_MAX,
@@ -194,7 +195,11 @@ fn check_tree_reply(reply: &TreeReply) {
         TreeReply::Part { bytes, .. } => {
             assert!((1..=PAGE_PART_BYTES_MAX).contains(&bytes.len()));
         }
-        TreeReply::Head { root, .. } => assert!(root.len() <= ROOT_BYTES_MAX),
+        TreeReply::Head { root, proof, .. } => {
+            assert!(root.len() <= ROOT_BYTES_MAX);
+            assert!(proof.peaks.len() <= HEIGHT_MAX && proof.path.len() <= HEIGHT_MAX);
+        }
+        TreeReply::Fork { .. } => {}
     }
 }
 
@@ -363,7 +368,7 @@ fn csv(bytes: &[u8]) -> bool {
         return false;
     };
     let mapping = file.mapping().clone();
-    let mut validator = Validator::new(enterprise(), &mapping);
+    let mut validator = Validator::new(enterprise(), mapping.columns());
     let mut last = Place::new(0, 0, 0);
     let mut check = |row: Row<'_>| {
         let place = match row {

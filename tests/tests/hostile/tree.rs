@@ -28,7 +28,7 @@ async fn asked_for_pages<'a>(
     follow.send(&FollowReply::TakePages).await;
     let mut stream = peer.accept().await;
     let open: Open = stream.receive().await.unwrap();
-    assert_eq!(open, Open::Tree { partition: origin.partition.clone() });
+    assert_eq!(open, Open::Tree { partition: origin.partition.clone(), have: None });
     (peer, [control, follow], stream, origin)
 }
 
@@ -146,10 +146,11 @@ fn heights_and_parts_that_make_no_tree_are_refused() {
         world.attack(&what, End::Code(code), 1, async |world| {
             let (_peer, _open, mut stream, origin) = asked_for_pages(world, "enterprise").await;
             let tree = Tree::of(&entries(1000));
-            let TreeReply::Head { header, root, .. } = origin.tree_head(&tree, |_| {}) else {
+            let TreeReply::Head { header, root, proof, .. } = origin.tree_head(&tree, |_| {})
+            else {
                 panic!()
             };
-            stream.send(&TreeReply::Head { header, levels, root }).await;
+            stream.send(&TreeReply::Head { header, levels, root, proof }).await;
             // Whatever is asked for is answered with the root.
             let root = tree.page(1, &[]).clone();
             while stream.receive::<TreeRequest>().await.is_ok() {
