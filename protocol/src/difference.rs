@@ -1,12 +1,13 @@
 //! A page told by what another one lacks.
 //!
 //! Two replicas that differ in few records hold pages that differ in few
-//! entries. The asking side names its own entries in short, eight bytes of each
-//! digest; the answer refers to those that the page has too, and spells out the
-//! rest. What comes out is the whole page, which is then hashed like one that
-//! was sent whole, so a wrong answer is never more than a refused one. Should
-//! two digests ever begin alike the page is refused too. `SPEC.md`, section
-//! "Trees on the wire".
+//! entries. The asking side names its own entries in short, by eight bytes of a
+//! hash over each digest and a salt; the answer refers to those that the page has
+//! too, and spells out the rest. What comes out is the whole page, which is then
+//! hashed like one that was sent whole, so a wrong answer is never more than a
+//! refused one. The salt is drawn for each stream, so nobody can choose records
+//! whose names are alike; should two ever be, the page that comes out is wrong,
+//! and the asking side takes pages whole. `SPEC.md`, section "Tree stream".
 //!
 //! Used by [`crate::session::fetch`] and, through [`make`], by providers.
 
@@ -15,12 +16,15 @@ use std::collections::HashMap;
 use crate::{
     cut::PAGE_ENTRIES_MAX,
     encoding::{DecodeError, Reader, Writer},
-    hash::Hash,
+    hash::{Hash, Purpose},
     page::{CHILD_BYTES, INNER_BYTES_MAX, LEAF_BYTES_MAX, Leaf, PageRef, decode_inner, push_child},
 };
 
-/// Bytes that name an entry of the asking side's page: among the 256 of a page
-/// two are alike once in 10^14 pages.
+/// Drawn by the asking side, once for each stream.
+pub type Salt = [u8; 16];
+
+/// Bytes that name an entry of the asking side's page: among those of a page two
+/// are alike once in 10^15 pages.
 pub const SHORT_BYTES: usize = 8;
 /// Bytes that name all entries of a page.
 pub const KNOWN_BYTES_MAX: usize = PAGE_ENTRIES_MAX * SHORT_BYTES;
@@ -43,28 +47,33 @@ pub enum Own {
 
 impl Own {
     /// What names its entries to a provider.
-    pub fn known(&self) -> Vec<u8> {
-        match self {
+    pub fn known(&self, salt: &Salt) -> Vec<u8> {
+        let names = match self {
             Own::Nothing => Vec::new(),
-            Own::Inner(children) => children.iter().flat_map(|child| short(&child.hash)).collect(),
-            Own::Leaf(leaf) => leaf.digests().iter().flat_map(short).collect(),
-        }
+            Own::Inner(children) => names(salt, children.iter().map(|child| &child.hash)),
+            Own::Leaf(leaf) => names(salt, &leaf.digests()),
+        };
+        names.concat()
     }
 }
 
-fn short(hash: &Hash) -> [u8; SHORT_BYTES] {
-    std::array::from_fn(|index| hash.0[index])
+/// The short names of entries with these digests.
+fn names<'a>(salt: &Salt, digests: impl IntoIterator<Item = &'a Hash>) -> Vec<[u8; SHORT_BYTES]> {
+    let hashes = Purpose::Name.hash_each(|batch| {
+        digests.into_iter().for_each(|digest| batch.push(&[salt, digest.as_bytes()]));
+    });
+    hashes.iter().map(|hash| std::array::from_fn(|index| hash.0[index])).collect()
 }
 
 /// The page `body` of `level`, told to somebody whose page has the entries that
-/// `known` names.
-pub fn make(level: u8, body: &[u8], known: &[u8]) -> Result<Vec<u8>, DecodeError> {
+/// `known` names with this salt.
+pub fn make(level: u8, body: &[u8], salt: &Salt, known: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let places: HashMap<&[u8], u16> = known.chunks_exact(SHORT_BYTES).zip(0u16..).collect();
     let mut pieces = Pieces::default();
     if level == 0 {
         let leaf = Leaf::decode(body)?;
-        for ((key, value), digest) in leaf.entries().zip(&leaf.digests()) {
-            let place = places.get(&short(digest)[..]);
+        for ((key, value), name) in leaf.entries().zip(names(salt, &leaf.digests())) {
+            let place = places.get(&name[..]);
             pieces.push(place.copied(), |out| {
                 out.u16(u16::try_from(key.len()).expect("a key has at most 1024 bytes"));
                 out.raw(key);
@@ -72,8 +81,10 @@ pub fn make(level: u8, body: &[u8], known: &[u8]) -> Result<Vec<u8>, DecodeError
             });
         }
     } else {
-        for child in decode_inner(body)? {
-            let place = places.get(&short(&child.hash)[..]);
+        let children = decode_inner(body)?;
+        let names = names(salt, children.iter().map(|child| &child.hash));
+        for (child, name) in children.into_iter().zip(names) {
+            let place = places.get(&name[..]);
             pieces.push(place.copied(), |out| push_child(out, &child));
         }
     }
@@ -220,6 +231,8 @@ mod tests {
     use super::*;
     use crate::page::{RawLeaf, make_inner};
 
+    const SALT: Salt = [7; 16];
+
     fn page(entries: impl IntoIterator<Item = (u32, &'static str)>) -> (Leaf, Vec<u8>) {
         let entries: Vec<_> = entries.into_iter().map(|(key, v)| (key.to_be_bytes(), v)).collect();
         let entries = entries.iter().map(|(key, value)| (&key[..], value.as_bytes()));
@@ -242,12 +255,12 @@ mod tests {
             Own::Leaf(page([(9, "other")]).0),
             Own::Inner(children(0..9)),
         ] {
-            let told = make(0, &body, &own.known()).unwrap();
+            let told = make(0, &body, &SALT, &own.known(&SALT)).unwrap();
             assert_eq!(leaf(&told, &own).unwrap().describe(), theirs.describe());
         }
         let own = Own::Leaf(page((0..150).map(|n| (n, "value"))).0);
         assert!(
-            make(0, &body, &own.known()).unwrap().len() < 50,
+            make(0, &body, &SALT, &own.known(&SALT)).unwrap().len() < 50,
             "one of 150 entries is spelled out"
         );
     }
@@ -257,7 +270,7 @@ mod tests {
         let theirs = children((0..90).chain(100..150));
         let body = make_inner(3, &theirs).body;
         for own in [Own::Nothing, Own::Inner(children(0..160)), Own::Inner(children(90..100))] {
-            let told = make(3, &body, &own.known()).unwrap();
+            let told = make(3, &body, &SALT, &own.known(&SALT)).unwrap();
             assert_eq!(inner(&told, &own).unwrap(), theirs);
         }
     }

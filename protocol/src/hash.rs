@@ -72,6 +72,8 @@ pub enum Purpose {
     Header,
     /// All headers before one.
     History,
+    /// An entry's name in a request for differences.
+    Name,
     /// A public signing key's id.
     KeyId,
     /// A token's secret as the hub keeps it.
@@ -80,7 +82,7 @@ pub enum Purpose {
     Checksum,
 }
 
-const PURPOSES: usize = 9;
+const PURPOSES: usize = 10;
 
 impl Purpose {
     /// The context string; never change one, add another.
@@ -92,6 +94,7 @@ impl Purpose {
             Purpose::Changes => "creditsync/1 change set body",
             Purpose::Header => "creditsync/1 change set header",
             Purpose::History => "creditsync/1 change set history",
+            Purpose::Name => "creditsync/1 entry name",
             Purpose::KeyId => "creditsync/1 signing key id",
             Purpose::TokenSecret => "creditsync/1 join token secret",
             Purpose::Checksum => "creditsync/1 checksum",
@@ -105,6 +108,7 @@ impl Purpose {
         Purpose::Changes,
         Purpose::Header,
         Purpose::History,
+        Purpose::Name,
         Purpose::KeyId,
         Purpose::TokenSecret,
         Purpose::Checksum,

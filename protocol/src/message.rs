@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     change::{ChangeSet, Position, SignedHeader},
-    difference::{KNOWN_BYTES_MAX, SHORT_BYTES},
+    difference::{KNOWN_BYTES_MAX, SHORT_BYTES, Salt},
     encoding::DecodeError,
     freshness::STATEMENT_BYTES_MAX,
     hash::Hash,
@@ -306,6 +306,8 @@ pub enum TreeRequest {
     Differences {
         /// 0 for leaves.
         level: u8,
+        /// With which entries are named.
+        salt: Salt,
         /// At most [`DIFFERENCES_MAX`].
         pages: Vec<KnownPage>,
     },
@@ -610,7 +612,8 @@ mod tests {
         }
         let differences = |count: usize, key: usize, known: usize| {
             let page = KnownPage { first_key: vec![0xff; key], known: vec![0xff; known] };
-            let request = TreeRequest::Differences { level: 9, pages: vec![page; count] };
+            let request =
+                TreeRequest::Differences { level: 9, salt: [0xff; 16], pages: vec![page; count] };
             let bytes = crate::codec::encode(&request);
             TreeRequest::decode(&bytes).map(|_| bytes.len())
         };

@@ -244,7 +244,7 @@ impl Follow {
         let fetch = match self.context.store.head(partition) {
             Some(head) => {
                 tracing::info!(%partition, %peer, "comparing with the peer's state");
-                TreeFetch::comparing(partition.clone(), head.position())
+                TreeFetch::comparing(partition.clone(), head.position(), super::salt())
             }
             None => {
                 tracing::info!(%partition, %peer, "fetching the whole state");

@@ -29,6 +29,7 @@ use std::{
 };
 
 use protocol::{
+    difference::Salt,
     id::{FederationId, NodeId},
     session::PeerMisbehaved,
 };
@@ -115,6 +116,15 @@ fn blame(error: NetError) -> Result<NetError, PeerMisbehaved> {
         NetError::Frame(error) => Err(error.as_decode_error().into()),
         error => Ok(error),
     }
+}
+
+/// With which a stream names entries.
+fn salt() -> Salt {
+    let mut salt = Salt::default();
+    // Without randomness somebody might choose names that are alike, which costs
+    // whole pages.
+    let _ = getrandom::fill(&mut salt);
+    salt
 }
 
 /// An even number for jitter.

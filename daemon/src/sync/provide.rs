@@ -334,10 +334,10 @@ impl Streams {
                         send_page(sender, &page(&mut snapshot, level, &key)?).await?;
                     }
                 }
-                TreeRequest::Differences { level, pages } => {
+                TreeRequest::Differences { level, salt, pages } => {
                     for asked in pages {
                         let body = page(&mut snapshot, level, &asked.first_key)?;
-                        let told = difference::make(level, &body, &asked.known);
+                        let told = difference::make(level, &body, &salt, &asked.known);
                         send_page(sender, &told.map_err(StoreError::from)?).await?;
                     }
                 }

@@ -147,7 +147,7 @@ impl Two {
 
     fn comparing(&self) -> TreeFetch {
         let have = self.replica.head(&enterprise()).unwrap().position();
-        TreeFetch::comparing(enterprise(), have)
+        TreeFetch::comparing(enterprise(), have, [3; 16])
     }
 
     fn compare(&self) -> Result<(How, Cost), Trouble> {
@@ -240,10 +240,11 @@ fn serve(snapshot: &mut Snapshot, request: &TreeRequest) -> Vec<TreeReply> {
     let mut page = |level: u8, key: &[u8]| snapshot.seek(level, key).unwrap().unwrap().1;
     let bodies: Vec<Vec<u8>> = match request {
         TreeRequest::Pages { level, keys } => keys.iter().map(|key| page(*level, key)).collect(),
-        TreeRequest::Differences { level, pages } => pages
+        TreeRequest::Differences { level, salt, pages } => pages
             .iter()
             .map(|asked| {
-                difference::make(*level, &page(*level, &asked.first_key), &asked.known).unwrap()
+                difference::make(*level, &page(*level, &asked.first_key), salt, &asked.known)
+                    .unwrap()
             })
             .collect(),
     };

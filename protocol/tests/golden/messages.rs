@@ -104,7 +104,7 @@ pub fn add(vectors: &mut Vectors) {
     let pages = TreeRequest::Pages { level: 1, keys: vec![vec![], b"key".to_vec()] };
     add_frame(vectors, "tree.pages", pages);
     let known = KnownPage { first_key: b"key".to_vec(), known: vec![0xcd; 16] };
-    let differences = TreeRequest::Differences { level: 2, pages: vec![known] };
+    let differences = TreeRequest::Differences { level: 2, salt: [0x5a; 16], pages: vec![known] };
     add_frame(vectors, "tree.differences", differences);
     let proof = Proof { peaks: vec![Hash([0x11; 32])], path: vec![Hash([0x44; 32])] };
     let head = TreeReply::Head { header: header.encode(), levels: 3, root: vec![4, 5], proof };

@@ -81,6 +81,7 @@ fn add_hashes(vectors: &mut Vectors) {
         ("changes", Purpose::Changes),
         ("header", Purpose::Header),
         ("history", Purpose::History),
+        ("name", Purpose::Name),
         ("key_id", Purpose::KeyId),
         ("token_secret", Purpose::TokenSecret),
         ("checksum", Purpose::Checksum),
@@ -139,8 +140,8 @@ fn add_pages(vectors: &mut Vectors) {
 
     let own = leaf_of([("a", "1"), ("b", "2"), ("bc", "three")]);
     let own = Own::Leaf(Leaf::decode(&own.body).unwrap());
-    let difference = difference::make(0, &leaf.body, &own.known()).unwrap();
-    vectors.bytes("difference.leaf.known", &own.known());
+    let difference = difference::make(0, &leaf.body, &SALT, &own.known(&SALT)).unwrap();
+    vectors.bytes("difference.leaf.known", &own.known(&SALT));
     let raw = protocol::codec::decompress(&difference, 1024).unwrap();
     vectors.bytes("difference.leaf.raw", &raw);
 
@@ -184,6 +185,9 @@ pub fn signed_header() -> SignedHeader {
     };
     SignedHeader::sign(header, &county_key())
 }
+
+/// With which the entries of a page are named.
+const SALT: difference::Salt = [0x5a; 16];
 
 /// The history of so many headers with these hashes.
 pub fn history_of(count: u64, hash: impl Fn(u64) -> Hash) -> Peaks {

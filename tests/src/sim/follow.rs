@@ -96,7 +96,10 @@ impl PageTaking {
     /// Pages for what `store` lacks of `partition`.
     pub fn new(store: &Store, partition: &PartitionId) -> Self {
         let fetch = match store.position(partition) {
-            Some(have) => TreeFetch::comparing(partition.clone(), have),
+            Some(have) => {
+                let salt = std::array::from_fn(|index| have.hash.0[index]);
+                TreeFetch::comparing(partition.clone(), have, salt)
+            }
             None => TreeFetch::new(partition.clone(), None),
         };
         Self { fetch, head: None, leaves: Vec::new(), held: 0 }

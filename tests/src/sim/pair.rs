@@ -125,7 +125,7 @@ impl Pair {
                     PageStep::Send(request) => {
                         fetched.leaves_asked += match &request {
                             TreeRequest::Pages { level: 0, keys } => keys.len(),
-                            TreeRequest::Differences { level: 0, pages } => pages.len(),
+                            TreeRequest::Differences { level: 0, pages, .. } => pages.len(),
                             _ => 0,
                         };
                         queue.extend(serve(&tree, &request).expect("the pages exist"));

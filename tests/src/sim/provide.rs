@@ -178,10 +178,10 @@ pub fn serve(tree: &Tree, request: &TreeRequest) -> Result<Vec<TreeReply>, PeerM
             let bodies = keys.iter().map(|key| Ok(page(*level, key)?.body.clone()));
             bodies.collect::<Result<_, PeerMisbehaved>>()?
         }
-        TreeRequest::Differences { level, pages } => {
+        TreeRequest::Differences { level, salt, pages } => {
             let told = pages.iter().map(|asked| {
                 let page = page(*level, &asked.first_key)?;
-                Ok(difference::make(*level, &page.body, &asked.known)?)
+                Ok(difference::make(*level, &page.body, salt, &asked.known)?)
             });
             told.collect::<Result<_, PeerMisbehaved>>()?
         }

@@ -252,12 +252,15 @@ fn leaf_of(entries: impl Iterator<Item = (u32, String)>) -> MadePage {
     RawLeaf::of(entries).make()
 }
 
+/// With which entries are named.
+pub const SALT: difference::Salt = [7; 16];
+
 /// Differences against [`sixty`], not compressed.
 fn add_differences(made: &mut Made, leaf: &MadePage) {
     let own = Own::Leaf(Leaf::decode(&leaf.body).unwrap());
     let other = leaf_of((10..90).map(|number| (number, format!("value {}", number % 40))));
     let raw = |level: u8, body: &[u8], own: &Own| {
-        let told = difference::make(level, body, &own.known()).unwrap();
+        let told = difference::make(level, body, &SALT, &own.known(&SALT)).unwrap();
         codec::decompress(&told, 1 << 20).unwrap()
     };
     let told = raw(0, &other.body, &own);

@@ -270,7 +270,9 @@ fn difference(bytes: &[u8]) -> bool {
         assert!(leaf.entries().is_sorted_by(|a, b| a.0 < b.0));
         // Told again it is the same page.
         let body = RawLeaf::of(leaf.entries()).make().body;
-        let again = difference::make(0, &body, &own_leaf.known()).unwrap();
+        let again =
+            difference::make(0, &body, &crate::corpus::SALT, &own_leaf.known(&crate::corpus::SALT))
+                .unwrap();
         let again = difference::leaf(&again, own_leaf).unwrap();
         assert_eq!(again.describe(), leaf.describe());
     }

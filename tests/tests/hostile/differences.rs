@@ -93,12 +93,12 @@ async fn tell(
         };
         cost.requests += 1;
         cost.bytes += codec::encode(&request).len();
-        let TreeRequest::Differences { level, pages } = request else {
+        let TreeRequest::Differences { level, salt, pages } = request else {
             panic!("the hub holds what it can compare: {request:?}")
         };
         for asked in pages {
             let page = tree.page(level, &asked.first_key);
-            let told = difference::make(level, &page.body, &asked.known).unwrap();
+            let told = difference::make(level, &page.body, &salt, &asked.known).unwrap();
             let part = TreeReply::Part { bytes: alter(level, told), more: false };
             cost.bytes += codec::encode(&part).len();
             stream.send(&part).await;

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use super::{FetchAction, Piece, check_children, check_leaf};
 use crate::{
     change::CHANGES_MAX,
-    difference::{self, Own},
+    difference::{self, Own, Salt},
     message::{DIFFERENCES_MAX, KnownPage, TreeRequest},
     page::{Leaf, PageRef, inner_hash},
     session::PeerMisbehaved,
@@ -41,6 +41,7 @@ pub(super) struct Compare {
     awaited: VecDeque<(usize, Own)>,
     /// The root's children, if they came with the head.
     root: Option<Vec<PageRef>>,
+    salt: Salt,
 }
 
 #[derive(Debug)]
@@ -64,7 +65,7 @@ pub(super) enum Progress {
 impl Compare {
     /// A descent from `root`, a page of the highest of `levels` levels, whose
     /// children may be known.
-    pub fn new(root: PageRef, levels: u8, children: Option<Vec<PageRef>>) -> Self {
+    pub fn new(root: PageRef, levels: u8, children: Option<Vec<PageRef>>, salt: Salt) -> Self {
         let level = levels.saturating_sub(1);
         let parts =
             if levels == 0 { vec![] } else { vec![Part { page: root, level, held: false }] };
@@ -77,6 +78,7 @@ impl Compare {
             looking: Vec::new(),
             awaited: VecDeque::new(),
             root: children,
+            salt,
         }
     }
 
@@ -99,14 +101,14 @@ impl Compare {
             } else if let Some(children) = self.root.take() {
                 self.take_apart(index, children, &own);
             } else {
-                let (first_key, known) = (part.page.first_key.clone(), own.known());
+                let (first_key, known) = (part.page.first_key.clone(), own.known(&self.salt));
                 pages.push(KnownPage { first_key, known });
                 self.awaited.push_back((index, own));
             }
         }
         if !pages.is_empty() {
-            let level = self.level;
-            actions.push_back(FetchAction::Send(TreeRequest::Differences { level, pages }));
+            let (level, salt) = (self.level, self.salt);
+            actions.push_back(FetchAction::Send(TreeRequest::Differences { level, salt, pages }));
         }
         Ok(())
     }

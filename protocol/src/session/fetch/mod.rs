@@ -31,7 +31,7 @@ use self::{
 use super::PeerMisbehaved;
 use crate::{
     change::{KeyRing, Position, SignedHeader},
-    difference::Own,
+    difference::{Own, Salt},
     history::{Peaks, Proof, ProofError},
     id::PartitionId,
     message::{Open, PAGE_PART_BYTES_MAX, TreeReply, TreeRequest, decode_header},
@@ -174,6 +174,7 @@ struct Shown {
 pub struct TreeFetch {
     partition: PartitionId,
     have: Option<Position>,
+    salt: Salt,
     goal: Goal,
     state: State,
     shown: Option<Shown>,
@@ -191,9 +192,10 @@ impl TreeFetch {
         Self::with(partition, have, Goal::Whole)
     }
 
-    /// A fetch of what differs for a replica that is at `have`.
-    pub fn comparing(partition: PartitionId, have: Position) -> Self {
-        Self::with(partition, Some(have), Goal::Compare)
+    /// A fetch of what differs for a replica that is at `have`; the salt is drawn
+    /// at random.
+    pub fn comparing(partition: PartitionId, have: Position, salt: Salt) -> Self {
+        Self { salt, ..Self::with(partition, Some(have), Goal::Compare) }
     }
 
     /// A fetch of the leaves that are damaged, for a replica that is at `have`.
@@ -207,6 +209,7 @@ impl TreeFetch {
         Self {
             partition,
             have,
+            salt: Salt::default(),
             goal,
             state: State::AwaitHead,
             shown: None,
@@ -327,7 +330,7 @@ impl TreeFetch {
         let Some(shown) = &self.shown else { return Ok(()) };
         self.actions.push_back(FetchAction::Compare(Box::new(shown.head.clone())));
         let (root, children) = (shown.root.clone(), shown.children.clone());
-        self.state = State::Compare(Compare::new(root, shown.levels, children));
+        self.state = State::Compare(Compare::new(root, shown.levels, children, self.salt));
         self.advance_compare()
     }
 
@@ -376,7 +379,12 @@ impl TreeFetch {
         }
         match &mut self.state {
             State::Compare(compare) => {
-                self.listed_bytes += compare.handle_page(&body, &mut self.actions)?;
+                // Two entries may have had one name; a provider that lies is found
+                // out by pages that come whole.
+                let Ok(bytes) = compare.handle_page(&body, &mut self.actions) else {
+                    return self.take_whole();
+                };
+                self.listed_bytes += bytes;
                 if self.listed_bytes > COMPARED_BYTES_MAX {
                     return self.take_whole();
                 }
