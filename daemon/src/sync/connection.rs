@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Context, blame, follow,
-    peers::{PeerState, is_far},
+    peers::is_far,
     provide, random,
 };
 use crate::{
@@ -217,9 +217,9 @@ async fn run(
     };
     connection.open_window();
     let clock_ahead_ms = theirs.now_ms.saturating_sub(now_ms());
-    let before = context.peers.connected(peer, connection, &theirs, clock_ahead_ms);
+    let differed = context.peers.connected(peer, connection, &theirs, clock_ahead_ms);
     tracing::info!(%peer, address = %connection.address(), "connected");
-    warn_of_clock(peer, clock_ahead_ms, &before);
+    warn_of_clock(peer, clock_ahead_ms, differed);
     if let Side::Dialled = side {
         let context = context.clone();
         blocking(move || context.trustee.as_ref().map(|judge| judge.welcomed())).await?;
@@ -371,8 +371,8 @@ fn reported(context: &Context, connection: &Connection, report: Report) {
 }
 
 /// Says once that two clocks are far apart.
-fn warn_of_clock(peer: &NodeId, ahead_ms: i64, before: &PeerState) {
-    if is_far(ahead_ms) && !before.clock_differs() {
+fn warn_of_clock(peer: &NodeId, ahead_ms: i64, differed: bool) {
+    if is_far(ahead_ms) && !differed {
         let (seconds, way) =
             (ahead_ms.unsigned_abs() / 1000, if ahead_ms > 0 { "ahead of" } else { "behind" });
         tracing::warn!(

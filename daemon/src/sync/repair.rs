@@ -71,11 +71,10 @@ fn holders(context: &Context, partition: &PartitionId) -> Vec<NodeId> {
     let acks = context.store.acks(partition);
     let mut holders: Vec<(u64, NodeId)> = context
         .peers
-        .all()
+        .holders(partition)
         .into_iter()
-        .filter(|(_, peer)| peer.connected)
-        .filter_map(|(node, peer)| {
-            let said = peer.heads.get(partition).map(|head| head.position.seq);
+        .filter_map(|(node, said)| {
+            let said = said.map(|head| head.position.seq);
             let acked = acks.get(&node).map(|ack| ack.seq);
             Some((said.max(acked)?, node))
         })
