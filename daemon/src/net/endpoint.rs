@@ -27,7 +27,7 @@ use quinn::{
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 
-use super::{FrameReceiver, FrameSender, NetError, Places};
+use super::{FrameReceiver, FrameSender, NetError, PROGRESS_MAX, Places};
 
 /// A connection without a packet for so long is dead; the status promises that
 /// a silent peer shows within 30 seconds.
@@ -172,7 +172,7 @@ impl Listener {
                     .map_err(net_error)?;
                 let alpn = alpn_of(&connection);
                 if alpn.as_deref() == Some(ALPN_JOIN) {
-                    return Ok(Accepted::Joining(Connection { quic: connection, peer: None }));
+                    return Ok(Accepted::Joining(Connection::new(connection, None)));
                 }
                 verify(connection, alpn, &federation).map(Accepted::Peer)
             }));
@@ -252,7 +252,7 @@ impl Dialer {
     ) -> Result<Connection, NetError> {
         let tls = certs::tls::join_client_config(root, options)?;
         let quic = self.connect(address, hub, tls).await?;
-        Ok(Connection { quic, peer: None })
+        Ok(Connection::new(quic, None))
     }
 
     async fn connect(
@@ -344,7 +344,7 @@ fn verify(
         connection.peer_identity().and_then(|identity: Box<dyn Any>| identity.downcast().ok());
     let chain = chain.as_ref().map(|chain| chain.as_slice());
     match verified_peer(alpn.as_deref(), chain, federation) {
-        Ok(peer) => Ok(Connection { quic: connection, peer: Some(Arc::new(peer)) }),
+        Ok(peer) => Ok(Connection::new(connection, Some(Arc::new(peer)))),
         Err(refused) => {
             connection.close(VarInt::from_u32(CloseCode::NotAMember.as_u32()), b"");
             Err(refused.into())
@@ -357,9 +357,20 @@ fn verify(
 pub struct Connection {
     quic: quinn::Connection,
     peer: Option<Arc<VerifiedPeer>>,
+    patience: Duration,
 }
 
 impl Connection {
+    fn new(quic: quinn::Connection, peer: Option<Arc<VerifiedPeer>>) -> Self {
+        Self { quic, peer, patience: PROGRESS_MAX }
+    }
+
+    /// The same, with this time for a peer to get on with what it owes on the
+    /// streams that are opened from here on.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
     /// The verified peer; `None` only while somebody joins.
     pub fn peer(&self) -> Option<&VerifiedPeer> {
         self.peer.as_deref()
@@ -394,14 +405,18 @@ impl Connection {
 
     /// Opens a stream. The peer hears of it with its first frame.
     pub async fn open_stream(&self) -> Result<(FrameSender, FrameReceiver), NetError> {
-        let (send, receive) = self.quic.open_bi().await.map_err(net_error)?;
-        Ok((FrameSender::new(send), FrameReceiver::new(receive)))
+        // A peer that gives no room for streams has to get on, too.
+        let opened = tokio::time::timeout(self.patience, self.quic.open_bi()).await;
+        let (send, receive) = opened.map_err(|_| NetError::Stalled)?.map_err(net_error)?;
+        let receiver = FrameReceiver::opened(receive, self.patience);
+        Ok((FrameSender::new(send, self.patience), receiver))
     }
 
     /// Waits for a stream that the peer opens.
     pub async fn accept_stream(&self) -> Result<(FrameSender, FrameReceiver), NetError> {
         let (send, receive) = self.quic.accept_bi().await.map_err(net_error)?;
-        Ok((FrameSender::new(send), FrameReceiver::new(receive)))
+        let receiver = FrameReceiver::accepted(receive, self.patience);
+        Ok((FrameSender::new(send, self.patience), receiver))
     }
 
     /// Lets the peer have as much on its way as a known one may.

@@ -7,6 +7,7 @@ use std::{
 
 use certs::verify::VerifiedPeer;
 use protocol::{
+    frame::CONTROL_FRAME_BYTES_MAX,
     id::{NodeId, PartitionId},
     message::{Announced, CloseCode, Control, Hello, Open, PROTOCOL_VERSION, Report},
     session::{
@@ -18,11 +19,7 @@ use protocol::{
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Context, blame, follow,
-    peers::is_far,
-    provide, random,
-};
+use super::{Context, blame, follow, peers::is_far, provide, random};
 use crate::{
     membership::NotWelcome,
     net::{Connection, FrameReceiver, FrameSender, NetError},
@@ -60,6 +57,9 @@ pub enum ConnectionEnd {
     /// The certificate that opened the connection has ended.
     #[error("the peer's certificate has ended")]
     CertificateEnded,
+    /// Too many connections, of this peer or of all, have not said hello.
+    #[error("too many connections that have not said hello")]
+    TooMany,
     /// What this node trusts has changed: the connection is made anew.
     #[error("the connection is made anew, because the hub's anchor has changed")]
     Anew,
@@ -67,7 +67,11 @@ pub enum ConnectionEnd {
 
 impl From<NetError> for ConnectionEnd {
     fn from(error: NetError) -> Self {
-        blame(error).map_or_else(Self::Misbehaved, Self::Net)
+        match blame(error) {
+            Ok(error) if error.is_silence() => Self::Silent,
+            Ok(error) => Self::Net(error),
+            Err(problem) => Self::Misbehaved(problem),
+        }
     }
 }
 
@@ -76,7 +80,7 @@ impl ConnectionEnd {
         match self {
             ConnectionEnd::Net(_) => CloseCode::Normal,
             ConnectionEnd::Misbehaved(problem) => problem.code(),
-            ConnectionEnd::Store(_) => CloseCode::Unavailable,
+            ConnectionEnd::Store(_) | ConnectionEnd::TooMany => CloseCode::Unavailable,
             ConnectionEnd::Silent => CloseCode::Silent,
             ConnectionEnd::Shutdown => CloseCode::Shutdown,
             ConnectionEnd::NotWelcome(_, why) => why.code(),
@@ -109,6 +113,7 @@ pub async fn serve(
     let Some(verified) = connection.peer().cloned() else {
         return ConnectionEnd::Net(NetError::Closed(None));
     };
+    let connection = connection.with_patience(context.patience);
     let peer = verified.identity().node.clone();
     let tasks = CancellationToken::new();
     let _ends_with_us = tasks.clone().drop_guard();
@@ -192,6 +197,13 @@ async fn run(
         me: context.me().clone(),
         peer: peer.clone(),
     };
+    // Whoever was dialled chose to be.
+    let greeting = match side {
+        Side::Accepted => {
+            Some(context.greeting.take_for(peer.clone()).ok_or(ConnectionEnd::TooMany)?)
+        }
+        Side::Dialled => None,
+    };
     // Heads that move from here on arrive as events.
     let mut events = context.store.subscribe();
     let local = announced_heads(context, &ends);
@@ -215,6 +227,7 @@ async fn run(
         }
         Side::Dialled => None,
     };
+    drop(greeting);
     connection.open_window();
     let clock_ahead_ms = theirs.now_ms.saturating_sub(now_ms());
     let differed = context.peers.connected(peer, connection, &theirs, clock_ahead_ms);
@@ -403,6 +416,7 @@ async fn exchange_hellos(
     match side {
         Side::Dialled => {
             let (mut sender, mut receiver) = connection.open_stream().await?;
+            receiver.limit(CONTROL_FRAME_BYTES_MAX);
             sender.send(&Open::Control(ours)).await?;
             let frame = next(&mut receiver).await?;
             match Control::decode(&frame).map_err(PeerMisbehaved::from)? {
@@ -412,6 +426,7 @@ async fn exchange_hellos(
         }
         Side::Accepted => {
             let (mut sender, mut receiver) = connection.accept_stream().await?;
+            receiver.limit(CONTROL_FRAME_BYTES_MAX);
             let frame = next(&mut receiver).await?;
             match Open::decode(&frame).map_err(PeerMisbehaved::from)? {
                 Open::Control(theirs) => {

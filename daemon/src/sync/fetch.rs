@@ -9,7 +9,7 @@ use std::sync::Arc;
 use protocol::{
     change::SignedHeader,
     difference::Own,
-    message::{CloseCode, TreeReply},
+    message::{CloseCode, PAGE_PART_BYTES_MAX, TreeReply},
     page::PageRef,
     session::{
         PeerMisbehaved,
@@ -23,6 +23,10 @@ use crate::{
     net::{Connection, NetError},
     store::{Comparison, Head, Healed, Healing, Staging, Store, StoreError},
 };
+
+/// Largest frame of a provider's: a part of a page; a head with a root page is
+/// shorter.
+const PART_FRAME_BYTES_MAX: usize = PAGE_PART_BYTES_MAX + 1024;
 
 /// What a fetch has come to.
 pub(super) struct Fetched {
@@ -71,6 +75,7 @@ pub(super) async fn run(
     let (mut sender, mut receiver) = connection.open_stream().await?;
     let outcome = async {
         let mut sink = Sink::None;
+        receiver.limit(PART_FRAME_BYTES_MAX);
         sender.send(&fetch.open()).await?;
         loop {
             while let Some(action) = fetch.poll_action() {
@@ -85,7 +90,7 @@ pub(super) async fn run(
             }
             let frame = tokio::select! {
                 biased;
-                frame = receiver.receive() => frame?,
+                frame = receiver.receive_owed() => frame?,
                 // What has arrived is not held back for what has not.
                 () = tokio::task::yield_now(), if fetch.has_unchecked() => {
                     fetch.check_arrived();

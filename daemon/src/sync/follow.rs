@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use protocol::{
     change::Position,
+    frame::FRAME_BYTES_MAX,
     id::{DatasetId, NodeId, PartitionId},
     message::{CloseCode, FollowReply},
     session::{
@@ -69,6 +70,7 @@ impl Trouble {
     /// What the provider is told of its stream.
     fn code(&self) -> CloseCode {
         match self {
+            Trouble::Net(error) if error.is_silence() => CloseCode::Silent,
             Trouble::Net(_) | Trouble::Elsewhere { .. } => CloseCode::Normal,
             Trouble::Misbehaved(problem) => problem.code(),
             Trouble::Fork(_) | Trouble::InDoubt(_) | Trouble::Store(StoreError::Fork { .. }) => {
@@ -198,6 +200,7 @@ impl Follow {
         receiver: &mut FrameReceiver,
     ) -> Result<FollowEnd, Trouble> {
         let store = &self.context.store;
+        receiver.limit(FRAME_BYTES_MAX);
         sender.send(&follower.open()).await?;
         loop {
             while let Some(action) = follower.poll_action() {

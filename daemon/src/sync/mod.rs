@@ -40,9 +40,17 @@ pub use self::{
 };
 use crate::{
     membership::Membership,
-    net::{NetError, Quiet},
+    net::{NetError, PROGRESS_MAX, Places, Quiet},
     store::Store,
 };
+
+/// Connections of one node that are made and whose hello and report have not come:
+/// one, and the one that replaces it.
+const GREETING_OF_ONE_MAX: u32 = 2;
+/// The same of all nodes: more than the counties of any city, of which each is done
+/// after two round trips. Each may hold a hello of
+/// [`protocol::frame::CONTROL_FRAME_BYTES_MAX`].
+const GREETING_MAX: u32 = 64;
 
 /// What every task of replication needs.
 pub struct Context {
@@ -62,6 +70,10 @@ pub struct Context {
     pub trustee: Option<Arc<dyn Trustee>>,
     /// Something that members are told has changed: a report, an anchor.
     pub tell: tokio::sync::watch::Sender<()>,
+    /// How long a peer may not get on with what it owes.
+    pub patience: Duration,
+    /// Connections whose peers have not said who they are, node by node.
+    greeting: Arc<Places<NodeId>>,
     /// Lines about what peers do wrong.
     pub complaints: Quiet,
     started: Instant,
@@ -84,6 +96,8 @@ impl Context {
             office: None,
             trustee: None,
             tell: tokio::sync::watch::Sender::new(()),
+            patience: PROGRESS_MAX,
+            greeting: Places::new(GREETING_MAX, GREETING_OF_ONE_MAX),
             complaints: Quiet::default(),
             started: Instant::now(),
         }

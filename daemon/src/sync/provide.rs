@@ -9,6 +9,7 @@ use certs::verify::VerifiedPeer;
 use protocol::{
     change::Position,
     difference,
+    frame::ACK_FRAME_BYTES_MAX,
     id::PartitionId,
     message::{
         ASKING_FRAME_BYTES_MAX, CloseCode, FollowRequest, NewKeyReply, Open, PAGE_PART_BYTES_MAX,
@@ -87,6 +88,7 @@ impl From<NetError> for Trouble {
 impl Trouble {
     fn code(&self) -> CloseCode {
         match self {
+            Trouble::Net(error) if error.is_silence() => CloseCode::Silent,
             Trouble::Net(_) => CloseCode::Normal,
             Trouble::Misbehaved(problem) => problem.code(),
             Trouble::Store(_) => CloseCode::Unavailable,
@@ -136,7 +138,6 @@ impl Streams {
         sender: &mut FrameSender,
         receiver: &mut FrameReceiver,
     ) -> Result<(), Trouble> {
-        receiver.limit(ASKING_FRAME_BYTES_MAX);
         let first = tokio::time::timeout(FIRST_FRAME_MAX, receiver.receive())
             .await
             .map_err(|_| NetError::NoAnswer)??;
@@ -163,6 +164,7 @@ impl Streams {
             Open::Control(_) => Err(PeerMisbehaved::Unexpected("a second control stream").into()),
             Open::Follow { partition, have } => {
                 self.check_entitled(&partition)?;
+                receiver.limit(ACK_FRAME_BYTES_MAX);
                 self.provide(partition, have, sender, receiver).await
             }
             Open::Tree { partition } => {
@@ -170,6 +172,7 @@ impl Streams {
                 if !self.ends.concerns_both(&partition) {
                     return Err(PeerMisbehaved::NotEntitled(partition.to_string()).into());
                 }
+                receiver.limit(ASKING_FRAME_BYTES_MAX);
                 self.show_tree(partition, sender, receiver).await
             }
         }
@@ -237,7 +240,7 @@ impl Streams {
                 }
             }
             tokio::select! {
-                frame = receiver.receive() => {
+                frame = receiver.receive_if(provider.awaits_ack()) => {
                     let Some(frame) = frame? else {
                         return Ok(());
                     };
@@ -290,7 +293,7 @@ impl Streams {
         let root = root.filter(|body| body.len() <= ROOT_BYTES_MAX).unwrap_or_default();
         sender.send(&TreeReply::Head { header, levels, root }).await?;
         tracing::debug!(%partition, peer = %self.ends.peer, address = %self.connection.address(), "showing the tree");
-        while let Some(frame) = receiver.receive().await? {
+        while let Some(frame) = receiver.receive_owed().await? {
             match TreeRequest::decode(&frame).map_err(PeerMisbehaved::from)? {
                 TreeRequest::Pages { level, keys } => {
                     for key in keys {
