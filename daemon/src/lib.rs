@@ -9,6 +9,7 @@ pub mod app;
 pub mod cli;
 mod cores;
 pub mod ingest;
+mod limit;
 pub mod membership;
 pub mod net;
 pub mod sources;

@@ -28,7 +28,8 @@ use tokio_util::sync::CancellationToken;
 use super::{dir::NodeDir, hub, inbox, lock::Occupant, node::Node, renewal};
 use crate::{
     admin,
-    net::{Accepted, Dialer, Listener, Places, Quiet},
+    limit::{LINES, Limiter},
+    net::{Accepted, Dialer, Listener, Places},
     sync,
 };
 
@@ -246,8 +247,10 @@ impl RefusalObserver for Observer {
              creditsync join TOKEN) / 若其证书已过期，请签发新令牌",
             identity.node
         );
-        if peers.refused(&identity.node, problem.kind.as_str(), &reason) {
-            tracing::warn!(peer = %identity.node, %reason, "a member cannot connect");
+        if peers.refused(&identity.node, problem.kind.as_str(), &reason)
+            && let Some(unsaid) = self.0.sync.may_say(&identity.node, sync::Line::Refused)
+        {
+            tracing::warn!(peer = %identity.node, %reason, unsaid, "a member cannot connect");
         }
     }
 }
@@ -277,7 +280,7 @@ async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
     let mut connections = JoinSet::new();
     let joining = Places::new(hub::JOINING_MAX, hub::JOINING_OF_ONE_MAX);
     let refusals = Arc::new(Refusals::default());
-    let quiet = Arc::new(Quiet::default());
+    let quiet = Arc::new(Limiter::of_all(LINES));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -300,8 +303,10 @@ async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
                     // One that is not welcome may try as often as it likes.
                     let is_news = !matches!(end, sync::ConnectionEnd::NotWelcome(..))
                         || refusals.is_news(address.ip(), &end.to_string());
-                    if let (Some(peer), true) = (peer, is_news) {
-                        tracing::info!(%peer, %address, reason = %end, "disconnected");
+                    if let (Some(peer), true) = (peer, is_news)
+                        && let Some(unsaid) = node.sync.may_say(&peer, sync::Line::Connection)
+                    {
+                        tracing::info!(%peer, %address, reason = %end, unsaid, "disconnected");
                     }
                 }
                 Ok(Accepted::Joining(connection)) => {

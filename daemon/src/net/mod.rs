@@ -6,13 +6,11 @@
 
 mod endpoint;
 mod places;
-mod quiet;
 mod stream;
 
 pub use self::{
     endpoint::{Accepted, Connection, Dialer, Listener},
     places::{Places, network_of},
-    quiet::Quiet,
     stream::{FrameReceiver, FrameSender, PROGRESS_MAX},
 };
 

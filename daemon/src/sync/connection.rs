@@ -1,6 +1,7 @@
 //! One connection: hello, the control stream, and a task a stream.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -13,13 +14,18 @@ use protocol::{
     session::{
         PeerMisbehaved,
         entitle::Ends,
-        link::{FollowEnd, Link, LinkAction, Timing},
+        link::{FOLLOWS_MAX, FollowEnd, Link, LinkAction, Timing},
     },
 };
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, blame, follow, peers::is_far, provide, random};
+use super::{
+    Context, Line, blame, follow,
+    peers::is_far,
+    provide, random,
+    turns::{Allowance, Turns},
+};
 use crate::{
     membership::NotWelcome,
     net::{Connection, FrameReceiver, FrameSender, NetError},
@@ -30,6 +36,19 @@ use crate::{
 pub(super) const FIRST_FRAME_MAX: Duration = Duration::from_secs(10);
 /// Ends of follow streams that may wait to be handled.
 const ENDS_WAITING_MAX: usize = 64;
+/// What a peer may say on its control stream at once, and in each second: twice the
+/// longest message, and an announcement of 1000 heads or 2000 of one. The debt of
+/// one that is as long as it may be is made good long before its silence counts.
+const SAID_BYTES_AT_ONCE: u64 = 2 * CONTROL_FRAME_BYTES_MAX as u64;
+const SAID_BYTES_PER_S: u64 = 256 * 1024;
+/// What a message counts at least.
+const SAID_BYTES_LEAST: usize = 128;
+/// And one about trust: a signature is looked at, and something may be written.
+const ABOUT_TRUST_BYTES_LEAST: usize = 16 * 1024;
+/// Streams that a peer may open at once, and in each second: all that it may have,
+/// twice. A stream costs its opener nothing if it is reset at once.
+const STREAMS_AT_ONCE: u64 = 2048;
+const STREAMS_PER_S: u64 = 200;
 /// How often a hub says what the newest `_federation` is.
 const STATEMENT_EVERY: Duration = Duration::from_secs(60);
 
@@ -128,7 +147,7 @@ pub async fn serve(
         () = shutdown.cancelled() => ConnectionEnd::Shutdown,
     };
     if let ConnectionEnd::Misbehaved(problem) = &end {
-        if let Some(unsaid) = context.complaints.may_say() {
+        if let Some(unsaid) = context.may_say(&peer, Line::Misbehaviour) {
             tracing::warn!(%peer, %problem, unsaid, "the peer broke the protocol; its connection is closed");
         }
         context.peers.update(&peer, |state| state.misbehaved += 1);
@@ -212,7 +231,7 @@ async fn run(
         tokio::time::timeout(FIRST_FRAME_MAX, exchange_hellos(connection, side, ours))
             .await
             .map_err(|_| NetError::NoAnswer)??;
-    let timing = Timing { heartbeat: context.heartbeat };
+    let timing = Timing { heartbeat: context.heartbeat, follows_max: FOLLOWS_MAX };
     let mut link = Link::new(ends.clone(), timing, local, theirs.clone(), context.now())?;
     // Before anything is served: whoever has a stolen certificate could else
     // keep to itself that it is another daemon.
@@ -231,8 +250,10 @@ async fn run(
     connection.open_window();
     let clock_ahead_ms = theirs.now_ms.saturating_sub(now_ms());
     let differed = context.peers.connected(peer, connection, &theirs, clock_ahead_ms);
-    tracing::info!(%peer, address = %connection.address(), "connected");
-    warn_of_clock(peer, clock_ahead_ms, differed);
+    if let Some(unsaid) = context.may_say(peer, Line::Connection) {
+        tracing::info!(%peer, address = %connection.address(), unsaid, "connected");
+        warn_of_clock(peer, clock_ahead_ms, differed);
+    }
     if let Side::Dialled = side {
         let context = context.clone();
         blocking(move || context.trustee.as_ref().map(|judge| judge.welcomed())).await?;
@@ -243,8 +264,13 @@ async fn run(
     tell_about_trust(context, &mut sender, true).await?;
     let mut statements = tokio::time::interval(STATEMENT_EVERY);
 
+    let turns = Arc::new(Turns::new(context.work.clone()));
     let streams =
-        Arc::new(provide::Streams::new(context.clone(), connection.clone(), ends.clone()));
+        provide::Streams::new(context.clone(), connection.clone(), ends.clone(), turns.clone());
+    let streams = Arc::new(streams);
+    let mut follows = BTreeMap::<PartitionId, CancellationToken>::new();
+    let mut said = Allowance::new(SAID_BYTES_AT_ONCE, SAID_BYTES_PER_S, context.now());
+    let mut opened = Allowance::new(STREAMS_AT_ONCE, STREAMS_PER_S, context.now());
     let (end_sender, mut follow_ends) = mpsc::channel::<FollowReport>(ENDS_WAITING_MAX);
     loop {
         while let Some(action) = link.poll_action() {
@@ -252,6 +278,7 @@ async fn run(
                 LinkAction::Send(message) => sender.send(&message).await?,
                 LinkAction::Follow(partition) => {
                     let offered = link.peer_head(&partition).map_or(0, |head| head.position.seq);
+                    let followed = partition.clone();
                     let follow = follow::Follow {
                         context: context.clone(),
                         connection: connection.clone(),
@@ -259,10 +286,17 @@ async fn run(
                         partition,
                         offered,
                         progress: end_sender.clone(),
+                        turns: turns.clone(),
+                        released: follows.entry(followed).or_default().clone(),
                     };
                     tokio::spawn(tasks.clone().run_until_cancelled_owned(follow.run()));
                 }
-                LinkAction::PeerHolds(head) => peer_holds(context, peer, head).await,
+                LinkAction::Release(partition) => {
+                    if let Some(follow) = follows.get(&partition) {
+                        follow.cancel();
+                    }
+                }
+                LinkAction::PeerHolds(head) => peer_holds(context, &turns, peer, head).await,
                 LinkAction::Reported(report) => {
                     if instance != Some(report.instance) {
                         return Err(PeerMisbehaved::Unexpected("another daemon's report").into());
@@ -285,11 +319,22 @@ async fn run(
                 LinkAction::Silent => return Err(ConnectionEnd::Silent),
             }
         }
-        let sleep = link.poll_timeout().saturating_sub(context.now());
+        let now = context.now();
+        let (hush, full) = (said.wait(now), opened.wait(now));
+        let waits = [hush, full].into_iter().filter(|wait| !wait.is_zero());
+        let sleep = waits.fold(link.poll_timeout().saturating_sub(now), Duration::min);
         tokio::select! {
-            frame = receiver.receive() => {
+            // Whoever says too much is not heard for a while, and loses nothing.
+            frame = receiver.receive(), if hush.is_zero() => {
                 let frame = frame?.ok_or(NetError::Closed(None))?;
                 let message = Control::decode(&frame).map_err(PeerMisbehaved::from)?;
+                let least = match &message {
+                    Control::Report(_) | Control::Freshness(_) | Control::Anchor(_) => {
+                        ABOUT_TRUST_BYTES_LEAST
+                    }
+                    _ => SAID_BYTES_LEAST,
+                };
+                said.spend(frame.len().max(least) as u64, context.now());
                 context.peers.heard(peer);
                 if let Control::Announce(heads) = &message {
                     note_heads(context, peer, heads);
@@ -314,14 +359,16 @@ async fn run(
                 }
                 Err(RecvError::Closed) => return Err(StoreError::Closed.into()),
             },
-            stream = connection.accept_stream() => {
+            stream = connection.accept_stream(), if full.is_zero() => {
                 let (sender, receiver) = stream?;
+                opened.spend(1, context.now());
                 let serving = streams.clone().serve(sender, receiver);
                 tokio::spawn(tasks.clone().run_until_cancelled_owned(serving));
             }
             Some(report) = follow_ends.recv() => match report {
                 FollowReport::Progress(partition) => link.handle_follow_progress(&partition),
                 FollowReport::Ended(partition, end) => {
+                    follows.remove(&partition);
                     link.handle_follow_end(&partition, end, random(), context.now());
                 }
             },
@@ -493,7 +540,7 @@ fn note_heads(context: &Context, peer: &NodeId, heads: &[Announced]) {
 ///
 /// What cannot be read or noted of one partition is no reason to end the
 /// connection of all.
-async fn peer_holds(context: &Context, peer: &NodeId, head: Announced) {
+async fn peer_holds(context: &Context, turns: &Turns, peer: &NodeId, head: Announced) {
     let ours = context.store.head(&head.partition).map_or(0, |head| head.seq());
     if head.position.seq > ours {
         let known_dataset = context
@@ -503,7 +550,7 @@ async fn peer_holds(context: &Context, peer: &NodeId, head: Announced) {
         if context.membership.is_hub() || !known_dataset {
             // The hub follows nobody's copy of its own data, so it could wait
             // for ever; and an unknown dataset holds nothing to take back.
-            if let Some(unsaid) = context.complaints.may_say() {
+            if let Some(unsaid) = context.may_say(peer, Line::Claim) {
                 tracing::error!(
                     partition = %head.partition, %peer, theirs = head.position.seq, ours, unsaid,
                     "the peer claims to hold more of our own history than we do; nothing is done about it"
@@ -511,18 +558,23 @@ async fn peer_holds(context: &Context, peer: &NodeId, head: Announced) {
             }
             return;
         }
-        tracing::warn!(
-            partition = %head.partition, %peer, theirs = head.position.seq, ours,
-            "the peer holds more of our own history than we do; it is taken back before anything is written"
-        );
+        if let Some(unsaid) = context.may_say(peer, Line::Claim) {
+            tracing::warn!(
+                partition = %head.partition, %peer, theirs = head.position.seq, ours, unsaid,
+                "the peer holds more of our own history than we do; it is taken back before anything is written"
+            );
+        }
         context.store.await_own_history(&head.partition, head.position.seq);
         return;
     }
-    match context.store.header_at(&head.partition, head.position.seq) {
+    let known = turns.run(|| context.store.header_at(&head.partition, head.position.seq)).await;
+    match known {
         Ok(Some(known)) if known.hash() == head.position.hash => {
             let noted = context.store.record_ack(&head.partition, peer, head.position).await;
-            if let Err(error) = noted {
-                tracing::warn!(partition = %head.partition, %peer, %error, "an acknowledgement could not be noted");
+            if let Err(error) = noted
+                && let Some(unsaid) = context.may_say(peer, Line::OurFailure)
+            {
+                tracing::warn!(partition = %head.partition, %peer, %error, unsaid, "an acknowledgement could not be noted");
             }
         }
         Ok(Some(_)) => {
@@ -530,7 +582,7 @@ async fn peer_holds(context: &Context, peer: &NodeId, head: Announced) {
                 "{peer} holds another history at number {}; was this node restored, or does a second one use its identity?",
                 head.position.seq
             );
-            if let Some(unsaid) = context.complaints.may_say() {
+            if let Some(unsaid) = context.may_say(peer, Line::Claim) {
                 tracing::error!(partition = %head.partition, %reason, unsaid, "our own partition is in doubt");
             }
             context.peers.update(peer, |state| {
@@ -539,9 +591,13 @@ async fn peer_holds(context: &Context, peer: &NodeId, head: Announced) {
         }
         // Older than our log.
         Ok(None) => {}
-        Err(error) => tracing::error!(
-            partition = %head.partition, %peer, %error,
-            "what the peer holds cannot be compared with our own log"
-        ),
+        Err(error) => {
+            if let Some(unsaid) = context.may_say(peer, Line::OurFailure) {
+                tracing::error!(
+                    partition = %head.partition, %peer, %error, unsaid,
+                    "what the peer holds cannot be compared with our own log"
+                );
+            }
+        }
     }
 }

@@ -9,6 +9,7 @@
 //! - [`fetch`]: a peer's tree taken over one stream;
 //! - [`repair`]: damaged pages taken back from a peer;
 //! - [`provide`]: a partition that we have and the peer wants;
+//! - [`turns`]: what one peer may ask for at once;
 //! - [`dial`]: a member keeps its connection to the hub;
 //! - [`office`]: what is asked of the rest of the node about trust.
 
@@ -20,6 +21,7 @@ mod office;
 pub mod peers;
 mod provide;
 mod repair;
+mod turns;
 
 use std::{
     sync::Arc,
@@ -31,6 +33,8 @@ use protocol::{
     session::PeerMisbehaved,
 };
 
+use tokio::sync::Semaphore;
+
 use self::peers::Peers;
 pub use self::{
     connection::{ConnectionEnd, Side, serve},
@@ -39,8 +43,9 @@ pub use self::{
     repair::{Repaired, repair},
 };
 use crate::{
+    limit::{Budget, Limiter},
     membership::Membership,
-    net::{NetError, PROGRESS_MAX, Places, Quiet},
+    net::{NetError, PROGRESS_MAX, Places},
     store::Store,
 };
 
@@ -51,6 +56,32 @@ const GREETING_OF_ONE_MAX: u32 = 2;
 /// after two round trips. Each may hold a hello of
 /// [`protocol::frame::CONTROL_FRAME_BYTES_MAX`].
 const GREETING_MAX: u32 = 64;
+
+/// Lines of the log about one peer, and of one kind: as many as a bad day brings,
+/// and then one now and then, 300 KB a day.
+const PEER_LINES: Budget = Budget { capacity: 20, refill: Duration::from_secs(30) };
+/// Peers and kinds for which that is kept; it is forgotten after ten quiet minutes.
+const PEER_LINE_KINDS_MAX: usize = 10_000;
+
+/// What a line of the log is about that a peer can bring about as often as it
+/// likes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Line {
+    /// It comes and goes.
+    Connection,
+    /// It cannot come.
+    Refused,
+    /// It broke the protocol, or sent what is wrong.
+    Misbehaviour,
+    /// A partition of its is not followed, or not now.
+    NotFollowed,
+    /// It claims to hold something of ours.
+    Claim,
+    /// Its trees are taken.
+    Pages,
+    /// Something here fails when it asks.
+    OurFailure,
+}
 
 /// What every task of replication needs.
 pub struct Context {
@@ -74,8 +105,10 @@ pub struct Context {
     pub patience: Duration,
     /// Connections whose peers have not said who they are, node by node.
     greeting: Arc<Places<NodeId>>,
-    /// Lines about what peers do wrong.
-    pub complaints: Quiet,
+    /// Lines that peers bring about.
+    lines: Limiter<(NodeId, Line)>,
+    /// Turns at work that takes its time.
+    work: Arc<Semaphore>,
     started: Instant,
 }
 
@@ -98,9 +131,16 @@ impl Context {
             tell: tokio::sync::watch::Sender::new(()),
             patience: PROGRESS_MAX,
             greeting: Places::new(GREETING_MAX, GREETING_OF_ONE_MAX),
-            complaints: Quiet::default(),
+            lines: Limiter::new(PEER_LINES, PEER_LINE_KINDS_MAX),
+            work: turns::of_all(),
             started: Instant::now(),
         }
+    }
+
+    /// Whether a line about a peer may be written now: if so, how many were left out
+    /// before it, which it should say. What is counted is counted all the same.
+    pub fn may_say(&self, peer: &NodeId, line: Line) -> Option<u64> {
+        self.lines.allow(&(peer.clone(), line), Instant::now())
     }
 
     /// The clock that the sessions see: it only goes forward.

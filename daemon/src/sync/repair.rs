@@ -12,8 +12,9 @@ use protocol::{
 
 use super::{
     Context,
-    fetch::{self, How, Purpose},
+    fetch::{Drive, How, Purpose},
     follow::Trouble,
+    turns::Turns,
 };
 use crate::store::{Healed, StoreError};
 
@@ -94,7 +95,9 @@ async fn repair_from(
         false => Purpose::RepairReplica,
     };
     let fetch = TreeFetch::repairing(partition.clone());
-    let fetched = fetch::run(context, &connection, fetch, purpose).await?;
+    let turns = Turns::new(context.work.clone());
+    let drive = Drive { context, connection: &connection, turns: &turns, progress: &|| {} };
+    let fetched = drive.run(fetch, purpose).await?;
     let healed = match fetched.how {
         How::Healed(healed) => Some(healed),
         How::Applied | How::Rebuilt => None,

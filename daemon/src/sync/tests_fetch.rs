@@ -43,6 +43,10 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap().block_on(future)
 }
 
+fn all_turns() -> Turns {
+    Turns::new(crate::sync::turns::of_all())
+}
+
 fn open(path: &std::path::Path) -> Store {
     let options = Options { cache_mb: 16, disk_reserve_mb: Some(1) };
     let store = Store::open(path, &options).unwrap();
@@ -133,7 +137,8 @@ impl Two {
                         requests.push(request);
                         continue;
                     }
-                    let done = wait(sink.act(&self.replica, &mut fetch, action, purpose))?;
+                    let done =
+                        wait(sink.act(&self.replica, &all_turns(), &mut fetch, action, purpose))?;
                     if let Some(fetched) = done {
                         assert_eq!(Some(fetched.head), self.replica.head(&enterprise()));
                         return Ok(Some((fetched.how, cost)));
@@ -365,8 +370,13 @@ fn a_state_with_another_past_is_a_fork() {
                             replies.extend(serve(&mut snapshot, &request));
                         }
                         action => {
-                            outcome =
-                                wait(sink.act(&two.replica, &mut fetch, action, Purpose::Follow));
+                            outcome = wait(sink.act(
+                                &two.replica,
+                                &all_turns(),
+                                &mut fetch,
+                                action,
+                                Purpose::Follow,
+                            ));
                         }
                     }
                 }

@@ -37,7 +37,8 @@ use time::OffsetDateTime;
 use super::{Registrar, puts};
 use crate::{
     app::now_unix,
-    net::{Connection, FrameReceiver, FrameSender, Quiet, network_of},
+    limit::Limiter,
+    net::{Connection, FrameReceiver, FrameSender, network_of},
 };
 
 /// Invitations that may be open at once: more than a city has counties.
@@ -384,7 +385,7 @@ impl Registrar {
 pub(in crate::app) async fn serve_join(
     registrar: Arc<Registrar>,
     connection: Connection,
-    refusals: &Quiet,
+    refusals: &Limiter<()>,
 ) {
     let address = connection.address();
     let joined = tokio::time::timeout(JOIN_MAX, answer_join(registrar, &connection)).await;
