@@ -257,9 +257,13 @@ impl Link {
 
     fn queue(&mut self, partition: PartitionId) {
         self.set(&partition, Follow::Queued);
-        match self.has_caught_up(&partition) {
-            true => self.level.push_back(partition),
-            false => self.behind.push_back(partition),
+        if partition.origin == self.ends.me {
+            // Nothing is written to it before it is back.
+            self.behind.push_front(partition);
+        } else if self.has_caught_up(&partition) {
+            self.level.push_back(partition);
+        } else {
+            self.behind.push_back(partition);
         }
     }
 
@@ -414,6 +418,12 @@ impl Link {
     /// The peer's newest claim about a partition.
     pub fn peer_head(&self, partition: &PartitionId) -> Option<&Announced> {
         self.peer_heads.get(partition)
+    }
+
+    /// Whether a partition of this node's own is taken back from the peer, or waits
+    /// for that.
+    pub fn takes_back(&self, partition: &PartitionId) -> bool {
+        partition.origin == self.ends.me && self.followed.contains_key(partition)
     }
 
     /// When the peer was last heard.

@@ -76,8 +76,7 @@ impl Session {
 
     /// Whether this node takes its own history of `partition` back.
     pub fn takes_back(&self, partition: &PartitionId) -> bool {
-        partition.origin == self.ends.me
-            && self.follows.values().any(|following| following.partition == *partition)
+        self.link.as_ref().is_some_and(|link| link.takes_back(partition))
     }
 
     fn hello(&mut self, io: &Io<'_>) -> Hello {
