@@ -370,8 +370,9 @@ fn a_daemon_whose_log_nobody_reads_any_more_goes_on() {
 #[test]
 fn a_start_whose_output_nobody_reads_is_no_success_by_itself() {
     let (_dir, hub) = stopped_hub();
-    let mut daemon = hub.command(&["run"]).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut daemon = daemon.spawn().expect("creditsync starts");
+    let mut run = hub.command(&["run"]);
+    let mut daemon =
+        run.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("creditsync starts");
     drop(daemon.stdout.take());
     wait_until("it answers", || {
         hub.cli(&["status"]).code == Some(0) && hub.dir().join("run/lock").exists()
