@@ -15,8 +15,7 @@ use protocol::{
     message::CloseCode,
     tree::Pages as _,
 };
-
-use crate::store::{Store, StoreError};
+use store::{Store, StoreError};
 
 /// The federation as this node sees it.
 pub struct Membership {

@@ -5,6 +5,7 @@
 //! asks who is speaking. What is said on the streams is `sync`'s business.
 
 mod endpoint;
+mod errors;
 mod places;
 mod stream;
 

@@ -14,7 +14,7 @@ use quinn::{ReadError, VarInt, WriteError};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{NetError, endpoint::net_error};
+use super::{NetError, errors::net_error};
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 * 1024;

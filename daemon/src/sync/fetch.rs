@@ -7,22 +7,22 @@
 use std::sync::Arc;
 
 use protocol::{
-    change::SignedHeader,
     difference::Own,
     message::{CloseCode, PAGE_PART_BYTES_MAX, TreeReply},
     page::PageRef,
     session::{
         PeerMisbehaved,
-        fetch::{ArrivedLeaf, FetchAction, FetchedLeaf, TreeFetch},
+        fetch::{ArrivedLeaf, FetchAction, FetchedLeaf, ShownHead, TreeFetch},
     },
 };
+use store::{Comparison, Head, Healed, Healing, Staging, Store, StoreError, cores::on_all_cores};
 
-use super::{Context, follow::Trouble, turns::Turns};
-use crate::{
-    cores::on_all_cores,
-    net::{Connection, NetError},
-    store::{Comparison, Head, Healed, Healing, Staging, Store, StoreError},
+use super::{
+    Context,
+    trouble::{Trouble, tell_trouble},
+    turns::Turns,
 };
+use crate::net::{Connection, NetError};
 
 /// Largest frame of a provider's: a part of a page; a head with a root page is
 /// shorter.
@@ -112,7 +112,7 @@ impl Drive<'_> {
             }
         }
         .await;
-        super::follow::tell_trouble(outcome, sender, receiver)
+        tell_trouble(outcome, sender, receiver)
     }
 }
 
@@ -128,10 +128,10 @@ impl Sink {
     ) -> Result<Option<Fetched>, Trouble> {
         match action {
             FetchAction::Send(_) => {}
-            FetchAction::Compare(header) => {
-                *self = Sink::Comparison(turns.run(|| store.begin_comparison(*header)).await?);
+            FetchAction::Compare(shown) => {
+                *self = Sink::Comparison(turns.run(|| store.begin_comparison(*shown)).await?);
             }
-            FetchAction::Begin(header) => *self = Sink::begin(store, *header, purpose).await?,
+            FetchAction::Begin(shown) => *self = Sink::begin(store, *shown, purpose).await?,
             FetchAction::Look { level, pages } => {
                 fetch.handle_own(turns.run(|| self.look(level, &pages)).await?)?;
             }
@@ -139,7 +139,7 @@ impl Sink {
                 if let Sink::Comparison(comparison) = self {
                     match turns.run(|| comparison.take(piece)).await {
                         Ok(true) => {}
-                        Ok(false) => fetch.take_whole(),
+                        Ok(false) => fetch.take_whole()?,
                         Err(error) => heal_instead(fetch, error)?,
                     }
                 }
@@ -150,13 +150,13 @@ impl Sink {
                         Ok(Some(head)) => {
                             return Ok(Some(Fetched { head, how: How::Applied }));
                         }
-                        Ok(None) => fetch.take_whole(),
+                        Ok(None) => fetch.take_whole()?,
                         Err(error) => heal_instead(fetch, error)?,
                     }
                 }
             }
             FetchAction::Resolve(leaves) => {
-                fetch.handle_resolved(&turns.run(|| self.resolve(&leaves)).await?);
+                fetch.handle_resolved(&turns.run(|| self.resolve(&leaves)).await?)?;
             }
             FetchAction::Check(leaves) => {
                 // Few at a time: if all partitions unpacked leaves at once, 50 would
@@ -181,11 +181,12 @@ impl Sink {
         Ok(None)
     }
 
-    async fn begin(store: &Store, header: SignedHeader, purpose: Purpose) -> Result<Self, Trouble> {
+    async fn begin(store: &Store, shown: ShownHead, purpose: Purpose) -> Result<Self, Trouble> {
+        let header = &shown.signed;
         let partition = header.header().partition.clone();
         let head = store.head(&partition).filter(|_| purpose != Purpose::Follow);
         let Some(head) = head else {
-            return Ok(Sink::Staging(store.begin_staging(header).await?));
+            return Ok(Sink::Staging(store.begin_staging(shown).await?));
         };
         if head.position() == header.position() {
             return Ok(Sink::Healing(store.begin_healing(&partition, head.clone())?, head));
@@ -194,7 +195,7 @@ impl Sink {
         if purpose == Purpose::RepairOwn || theirs <= ours {
             return Err(Trouble::Elsewhere { ours, theirs });
         }
-        Ok(Sink::Staging(store.begin_staging(header).await?))
+        Ok(Sink::Staging(store.begin_staging(shown).await?))
     }
 
     fn look(&self, level: u8, pages: &[PageRef]) -> Result<Vec<Own>, StoreError> {
@@ -226,14 +227,13 @@ impl Sink {
 
 /// Differences that do not lead to the signed root mean that pages here are
 /// damaged: going through all leaves heals that.
-fn heal_instead(fetch: &mut TreeFetch, error: StoreError) -> Result<(), StoreError> {
+fn heal_instead(fetch: &mut TreeFetch, error: StoreError) -> Result<(), Trouble> {
     match error {
         StoreError::RootMismatch { .. } | StoreError::Damaged { .. } => {
             tracing::warn!(%error, "pages here do not fit the differences; going through all of them");
-            fetch.take_whole();
-            Ok(())
+            Ok(fetch.take_whole()?)
         }
-        error => Err(error),
+        error => Err(error.into()),
     }
 }
 

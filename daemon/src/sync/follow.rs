@@ -7,8 +7,8 @@ use protocol::{
     change::Position,
     codec::claimed_bytes,
     frame::FRAME_BYTES_MAX,
-    id::{DatasetId, NodeId, PartitionId},
-    message::{CloseCode, FollowReply},
+    id::{NodeId, PartitionId},
+    message::FollowReply,
     session::{
         PeerMisbehaved,
         fetch::TreeFetch,
@@ -16,19 +16,17 @@ use protocol::{
         link::FollowEnd,
     },
 };
+use store::StoreError;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Context, Line, blame,
-    connection::FollowReport,
+    Context, Line,
     fetch::{Drive, How, Purpose},
+    trouble::{Trouble, tell_trouble},
     turns::Turns,
 };
-use crate::{
-    net::{Connection, FrameReceiver, FrameSender, NetError},
-    store::StoreError,
-};
+use crate::net::{Connection, FrameReceiver, FrameSender};
 
 /// One partition followed over one connection.
 pub(super) struct Follow {
@@ -50,50 +48,12 @@ const SMALL_BYTES: usize = 64 * 1024;
 /// How often a fetch that waits for its turn says that it does.
 const STILL_WAITING: Duration = Duration::from_secs(5);
 
-/// Why a follow stream ended early.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
-    #[error(transparent)]
-    Net(NetError),
-    #[error(transparent)]
-    Misbehaved(#[from] PeerMisbehaved),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("the provider shows another signed history at number {0}")]
-    Fork(u64),
-    #[error(
-        "the peer holds more of this node's own history, but no longer the part behind number {0}, so \
-         it cannot be told whether the two agree; nothing was overwritten"
-    )]
-    InDoubt(u64),
-    #[error("the peer is at number {theirs}, and number {ours} has to be repaired")]
-    Elsewhere { ours: u64, theirs: u64 },
-    #[error("the catalogue has no dataset '{0}'")]
-    UnknownDataset(DatasetId),
-}
-
-impl From<NetError> for Trouble {
-    fn from(error: NetError) -> Self {
-        blame(error).map_or_else(Self::Misbehaved, Self::Net)
-    }
-}
-
-impl Trouble {
-    /// What the provider is told of its stream.
-    fn code(&self) -> CloseCode {
-        match self {
-            Trouble::Net(error) if error.is_silence() => CloseCode::Silent,
-            Trouble::Net(_) | Trouble::Elsewhere { .. } => CloseCode::Normal,
-            Trouble::Misbehaved(problem) => problem.code(),
-            Trouble::Fork(_) | Trouble::InDoubt(_) | Trouble::Store(StoreError::Fork { .. }) => {
-                CloseCode::Fork
-            }
-            Trouble::Store(StoreError::RootMismatch { .. } | StoreError::Shape { .. }) => {
-                CloseCode::RootMismatch
-            }
-            Trouble::Store(_) | Trouble::UnknownDataset(_) => CloseCode::Unavailable,
-        }
-    }
+/// What a follow task tells its connection.
+pub(super) enum FollowReport {
+    /// Something was committed.
+    Progress(PartitionId),
+    /// The stream ended.
+    Ended(PartitionId, FollowEnd),
 }
 
 impl Follow {
@@ -130,6 +90,12 @@ impl Follow {
     }
 
     async fn handle_trouble(&self, trouble: Trouble) -> FollowEnd {
+        let trouble = match trouble {
+            Trouble::Misbehaved(PeerMisbehaved::OtherHistory(head)) => {
+                Trouble::OtherHistory(head.seq)
+            }
+            other => other,
+        };
         let (partition, peer) = (&self.partition, &self.peer);
         self.context.peers.update_through(peer, &self.connection, |state| {
             state.fetching.remove(partition);
@@ -157,10 +123,16 @@ impl Follow {
                     tracing::warn!(%partition, %peer, reason = %trouble, unsaid, "not followed");
                 }
             }
-            Trouble::Fork(_) | Trouble::Store(StoreError::Fork { .. }) if self.is_dropped() => {
+            Trouble::Fork(_)
+            | Trouble::OtherHistory(_)
+            | Trouble::Store(StoreError::Fork { .. })
+                if self.is_dropped() =>
+            {
                 tracing::debug!(%partition, %peer, "what is held here does not count any more");
             }
-            Trouble::Fork(_) | Trouble::Store(StoreError::Fork { .. }) => {
+            Trouble::Fork(_)
+            | Trouble::OtherHistory(_)
+            | Trouble::Store(StoreError::Fork { .. }) => {
                 tracing::error!(%partition, %peer, reason = %trouble, "the partition is quarantined: it has two signed histories, and nothing is overwritten");
                 if let Err(error) =
                     self.context.store.quarantine(partition, trouble.to_string()).await
@@ -356,17 +328,4 @@ impl Follow {
         }
         Ok(())
     }
-}
-
-/// Gives both halves of a stream up where it ended early, and says why.
-pub(super) fn tell_trouble<T>(
-    outcome: Result<T, Trouble>,
-    mut sender: FrameSender,
-    mut receiver: FrameReceiver,
-) -> Result<T, Trouble> {
-    if let Err(trouble) = &outcome {
-        sender.reset(trouble.code());
-        receiver.stop(trouble.code());
-    }
-    outcome
 }

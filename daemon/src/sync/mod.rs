@@ -8,6 +8,7 @@
 //! - [`follow`]: a partition that the peer has and we want;
 //! - [`fetch`]: a peer's tree taken over one stream;
 //! - [`repair`]: damaged pages taken back from a peer;
+//! - [`trouble`]: why one of these ended early;
 //! - [`provide`]: a partition that we have and the peer wants;
 //! - [`turns`]: what one peer may ask for at once;
 //! - [`dial`]: a member keeps its connection to the hub;
@@ -21,6 +22,7 @@ mod office;
 pub mod peers;
 mod provide;
 mod repair;
+mod trouble;
 mod turns;
 
 use std::{
@@ -32,6 +34,7 @@ use protocol::{
     id::{FederationId, NodeId},
     session::PeerMisbehaved,
 };
+use store::Store;
 
 use tokio::sync::Semaphore;
 
@@ -46,9 +49,10 @@ use crate::{
     limit::{Budget, Limiter},
     membership::Membership,
     net::{NetError, PROGRESS_MAX, Places},
-    store::Store,
 };
 
+/// The hello has to arrive within this time, and a stream's first frame too.
+const FIRST_FRAME_MAX: Duration = Duration::from_secs(10);
 /// Connections of one node that are made and whose hello and report have not come:
 /// one, and the one that replaces it.
 const GREETING_OF_ONE_MAX: u32 = 2;

@@ -9,14 +9,14 @@ use protocol::{
     id::{NodeId, PartitionId},
     session::fetch::TreeFetch,
 };
+use store::{Healed, StoreError};
 
 use super::{
     Context,
     fetch::{Drive, How, Purpose},
-    follow::Trouble,
+    trouble::Trouble,
     turns::Turns,
 };
-use crate::store::{Healed, StoreError};
 
 /// Attempts against one peer: a partition that moves meanwhile is tried again.
 const ATTEMPTS_MAX: u32 = 3;
@@ -94,7 +94,8 @@ async fn repair_from(
         true => Purpose::RepairOwn,
         false => Purpose::RepairReplica,
     };
-    let fetch = TreeFetch::repairing(partition.clone());
+    let have = context.store.head(partition).map(|head| head.position());
+    let fetch = TreeFetch::repairing(partition.clone(), have);
     let turns = Turns::new(context.work.clone());
     let drive = Drive { context, connection: &connection, turns: &turns, progress: &|| {} };
     let fetched = drive.run(fetch, purpose).await?;

@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 
 use super::entry::{
     CaKind, CaState, Entry, Introduction, KeyRecord, MalformedEntry, Member, Revocation,
-    certificate_id, schema, succession_bytes, unhex,
+    certificate_id, schema, succession_bytes,
 };
 use crate::{
     change::{KeyProblem, KeyRing, Position},
     hash::Hash,
+    hex,
     id::{DatasetId, FederationId, NodeId, PartitionId},
     schema::Schema,
     sign::{PublicKey, Signature, SignaturePurpose},
@@ -96,9 +97,9 @@ impl Registry {
             Some(Entry::Key(node, number, record)) => self.insert_key(node, number, record)?,
             Some(Entry::Ca(kind, number, record)) => {
                 let wrong = || MalformedEntry(format!("ca {} {number}: no bytes", kind.as_str()));
-                let cross = record.cross.as_deref().map(|text| unhex(text).ok_or_else(wrong));
+                let cross = record.cross.as_deref().map(|text| hex::decode(text).ok_or_else(wrong));
                 let known = KnownCa {
-                    certificate: unhex(&record.certificate).ok_or_else(wrong)?,
+                    certificate: hex::decode(&record.certificate).ok_or_else(wrong)?,
                     cross: cross.transpose()?,
                     root: record.root,
                     state: record.state,
@@ -138,7 +139,7 @@ impl Registry {
             let signature: Option<Signature> = record
                 .countersignature
                 .as_deref()
-                .and_then(unhex)
+                .and_then(hex::decode)
                 .and_then(|bytes| bytes.try_into().ok());
             let vouched = |known: &KnownKey, signature: &Signature| {
                 let bytes =

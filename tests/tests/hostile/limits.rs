@@ -165,7 +165,7 @@ fn whoever_owes_an_answer_and_does_not_get_on_loses_the_stream() {
             stream
         };
         let follow = Open::Follow { partition: federation(), have: None };
-        let tree = Open::Tree { partition: federation() };
+        let tree = Open::Tree { partition: federation(), have: None };
         // A follower that has all and says nothing owes nothing.
         let mut idle = open(&follow).await;
         loop {
@@ -194,7 +194,7 @@ fn whoever_owes_an_answer_and_does_not_get_on_loses_the_stream() {
         let peer = world.dial().connect_with(config.clone()).await.unwrap();
         let (mut control, _) = peer.say_hello(hello(vec![])).await;
         let mut deaf = peer.open().await;
-        deaf.send(&Open::Tree { partition: federation() }).await;
+        deaf.send(&Open::Tree { partition: federation(), have: None }).await;
         deaf.send(&TreeRequest::Pages { level: 0, keys: vec![vec![]] }).await;
         tokio::select! {
             code = deaf.stopped() => assert_eq!(code, CloseCode::Silent),

@@ -25,12 +25,13 @@ use protocol::{
     frame::FRAME_BYTES_MAX,
     hash::Hash,
     message::{JoinRefused, JoinReply, JoinRequest, decode_header, possession_bytes},
+    moment::rfc3339,
     sign::{SignaturePurpose, SigningKey},
 };
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value as Json, json};
+use store::Store;
 
-use super::trustee::{note_join, stops_are_settled};
 use crate::{
     app::{
         dir::NodeDir,
@@ -39,10 +40,10 @@ use crate::{
         lock::Occupant,
         node::{Node, load_anchor, open_store},
         now_unix,
+        trustee::{note_join, stops_are_settled},
     },
     membership::Membership,
     net::{Connection, Dialer, FrameReceiver},
-    store::Store,
 };
 
 /// The hub has this long for each answer: more than it gives a whole join.
@@ -177,7 +178,7 @@ pub fn join_again(
         "hub": token.hub,
         "new_signing_key": new_signing_key,
         "foreign_signing_keys": foreign,
-        "certificate_not_after": super::super::rfc3339(not_after.unix_timestamp()),
+        "certificate_not_after": rfc3339(not_after.unix_timestamp()),
         "addresses": token.addresses,
         "addresses_differ": known.as_ref() != Some(&token.addresses),
     }))
@@ -189,7 +190,7 @@ fn read_token(text: &str) -> anyhow::Result<Token> {
         bail!(
             "this token has expired, by this machine's clock ({}); if the clock is right, ask the hub for a \
              new one: creditsync invite {}",
-            super::super::rfc3339(now_unix()),
+            rfc3339(now_unix()),
             token.node
         );
     }

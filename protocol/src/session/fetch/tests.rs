@@ -8,10 +8,9 @@ use crate::{
     change::{CHANGES_MAX, Header, KeyProblem},
     codec, difference,
     hash::Hash,
-    page::{LeafBuilder, MadePage, ends_page, make_inner},
-    record::key_hash,
+    page::{MadePage, make_inner},
     sign::{PublicKey, SigningKey},
-    tree::{Summary, TreeBuilder},
+    tree::{Summary, pages_of},
 };
 
 type Records = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -41,20 +40,8 @@ struct Tree {
 
 impl Tree {
     fn of(records: &Records) -> Self {
-        let (mut builder, mut leaf, mut made) =
-            (TreeBuilder::new(), LeafBuilder::new(), Vec::new());
-        let mut left = records.len();
-        for (key, value) in records {
-            left -= 1;
-            if leaf.push(key, value) || left == 0 {
-                let page = leaf.make();
-                let decoded = Leaf::decode(&page.body).unwrap();
-                let (described, shape) = decoded.describe();
-                builder.push(&decoded, described, shape, &mut made).unwrap();
-                made.push(page);
-            }
-        }
-        let summary = builder.finish(&mut made).unwrap();
+        let entries = records.iter().map(|(key, value)| (&key[..], &value[..]));
+        let (made, summary) = pages_of(entries).unwrap();
         let place = |made: MadePage| ((made.level, made.page.first_key), made.body);
         Self { pages: made.into_iter().map(place).collect(), summary }
     }
@@ -362,13 +349,13 @@ fn too_many_differences_end_in_the_whole_tree() {
 
 #[test]
 fn a_provider_that_lies_is_caught_at_every_step() {
-    let own = records(20_000);
+    let own = records(40_000);
     let theirs = altered(&own, 3);
     let (own, theirs) = (Tree::of(&own), Tree::of(&theirs));
     let mut steps = 0;
     run(comparing(), &own, &theirs, |number, _| steps = number + 1).unwrap();
-    assert!(steps > 5, "{steps} steps");
-    let other = Tree::of(&altered(&records(20_000), 40));
+    assert!(steps > 3, "{steps} steps");
+    let other = Tree::of(&altered(&records(40_000), 40));
     for step in 0..steps {
         // Another page of the same kind, an older one, and garbage.
         for kind in 0..3 {
@@ -418,8 +405,7 @@ fn a_provider_that_lies_is_caught_at_every_step() {
 
 #[test]
 fn a_leaf_of_the_same_keys_and_other_values_is_refused() {
-    let one_leaf = |key: &Vec<u8>| !ends_page(0, key_hash(key).low_zero_bits(), 0);
-    let own: Records = records(50).into_iter().filter(|(key, _)| one_leaf(key)).take(20).collect();
+    let own = records(20);
     let theirs = altered(&own, 1);
     let (own, theirs) = (Tree::of(&own), Tree::of(&theirs));
     assert_eq!(theirs.levels(), 1);
@@ -449,7 +435,7 @@ fn a_head_without_its_root_page_costs_a_round_trip() {
 
 #[test]
 fn a_repair_asks_for_exactly_the_pages_that_are_damaged() {
-    let records = records(40_000);
+    let records = records(60_000);
     let well = Tree::of(&records);
     let of_level = |level: u8, index: usize| {
         well.pages.keys().filter(|place| place.0 == level).nth(index).unwrap().clone()
@@ -457,7 +443,7 @@ fn a_repair_asks_for_exactly_the_pages_that_are_damaged() {
     let damages = [
         vec![],
         vec![of_level(0, 0)],
-        vec![of_level(0, 77), of_level(0, 78), of_level(0, 300)],
+        vec![of_level(0, 77), of_level(0, 78), of_level(0, 200)],
         vec![of_level(1, 3)],
         vec![of_level(1, 0), of_level(1, 1), of_level(0, 200)],
         vec![of_level(well.levels() - 1, 0)],
