@@ -76,6 +76,8 @@ pub struct RawSync {
     pub heartbeat_s: Option<i64>,
     /// Seconds.
     pub retry_max_s: Option<i64>,
+    /// Seconds.
+    pub stall_s: Option<i64>,
 }
 
 /// `[import]`

@@ -11,7 +11,7 @@ use crate::{
         CACHE_MB, DISK_RESERVE_MB, Fallback, HEARTBEAT_S, HOLD_CHANGES_MIN, HOLD_CHANGES_PERCENT,
         HOLD_DELETES_MIN, HOLD_DELETES_PERCENT, HOLD_DOUBTFUL_MIN, HOLD_DOUBTFUL_PERCENT,
         IMPORT_MEMORY_MB, INCOMPLETE_WAIT_S, ISSUING_LIFETIME_S, LIFETIME_S, Number, RETRY_MAX_S,
-        STABLE_S, UNDO_DAYS, UNDO_MB,
+        STABLE_S, STALL_S, UNDO_DAYS, UNDO_MB,
     },
 };
 
@@ -53,6 +53,7 @@ fn node_config(config: &NodeConfig) -> String {
     out.table("sync", "同步", "Replication");
     out.number(&HEARTBEAT_S, Some(config.sync.heartbeat_s));
     out.number(&RETRY_MAX_S, Some(config.sync.retry_max_s));
+    out.number(&STALL_S, Some(config.sync.stall_s));
     out.table("import", "导入", "Imports");
     out.number(&IMPORT_MEMORY_MB, Some(config.import.memory_mb));
     out.number(&HOLD_DELETES_PERCENT, Some(config.import.hold_deletes_percent));

@@ -20,7 +20,7 @@ use crate::{
         CACHE_MB, DISK_RESERVE_MB, HEARTBEAT_S, HOLD_CHANGES_MIN, HOLD_CHANGES_PERCENT,
         HOLD_DELETES_MIN, HOLD_DELETES_PERCENT, HOLD_DOUBTFUL_MIN, HOLD_DOUBTFUL_PERCENT,
         IMPORT_MEMORY_MB, INCOMPLETE_WAIT_S, ISSUING_LIFETIME_S, LIFETIME_S, Number, RETRY_MAX_S,
-        STABLE_S, UNDO_DAYS, UNDO_MB,
+        STABLE_S, STALL_S, UNDO_DAYS, UNDO_MB,
     },
 };
 
@@ -136,6 +136,9 @@ pub struct SyncConfig {
     pub heartbeat_s: u64,
     /// Longest wait before the hub is dialled again, in seconds.
     pub retry_max_s: u64,
+    /// Seconds after which a peer that owes something and does not get on with it
+    /// loses the stream.
+    pub stall_s: u64,
 }
 
 /// `[import]`
@@ -252,7 +255,11 @@ impl Default for StoreConfig {
 
 impl Default for SyncConfig {
     fn default() -> Self {
-        Self { heartbeat_s: default_of(&HEARTBEAT_S), retry_max_s: default_of(&RETRY_MAX_S) }
+        Self {
+            heartbeat_s: default_of(&HEARTBEAT_S),
+            retry_max_s: default_of(&RETRY_MAX_S),
+            stall_s: default_of(&STALL_S),
+        }
     }
 }
 
@@ -390,6 +397,7 @@ fn resolve(raw: RawConfig, mut check: Check<'_, '_>) -> Result<NodeConfig, Confi
     let sync = SyncConfig {
         heartbeat_s: check.number(&HEARTBEAT_S, raw.sync.heartbeat_s),
         retry_max_s: check.number(&RETRY_MAX_S, raw.sync.retry_max_s),
+        stall_s: check.number(&STALL_S, raw.sync.stall_s),
     };
     let import = ImportConfig {
         memory_mb: check.number(&IMPORT_MEMORY_MB, raw.import.memory_mb),

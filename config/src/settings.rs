@@ -90,6 +90,21 @@ pub(crate) const RETRY_MAX_S: Number = Number {
     meaning: ["Longest wait before dialling the hub again", "重新连接中心节点前的最长等待时间"],
 };
 
+/// Lower bound: a second, which tests need. Upper bound: ten minutes of a stream
+/// that holds memory and does nothing.
+pub(crate) const STALL_S: Number = Number {
+    table: "sync",
+    key: "stall_s",
+    default: Fallback::Is(30),
+    min: 1,
+    max: 600,
+    unit: SECONDS,
+    meaning: [
+        "A peer that owes something and does not get on with it for so long loses the stream",
+        "对端有应发或应收的数据而无进展，超过此时间即放弃该数据流",
+    ],
+};
+
 /// Lower bound: one change set's limit, 8 MiB.
 pub(crate) const IMPORT_MEMORY_MB: Number = Number {
     table: "import",

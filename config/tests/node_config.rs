@@ -71,7 +71,7 @@ fn a_new_file_reads_back_as_the_settings_it_was_made_from() {
     let middle = NodeConfig { node, upstream: member().upstream, ..hub() };
     let tuned = NodeConfig {
         store: StoreConfig { cache_mb: 8, disk_reserve_mb: Some(0) },
-        sync: SyncConfig { heartbeat_s: 25, retry_max_s: 1 },
+        sync: SyncConfig { heartbeat_s: 25, retry_max_s: 1, stall_s: 600 },
         import: ImportConfig {
             memory_mb: 4096,
             hold_deletes_percent: 0,

@@ -1,10 +1,12 @@
 //! Logging: lines to standard error, never a record's values.
 //!
-//! Invariant: an event is one line of text, and nothing in it steers a terminal,
-//! whoever chose the texts in its fields: names of files and nodes, what peers say
-//! of themselves, reasons. So no place that logs has to think of it.
+//! Invariants: a line that cannot be written is lost and nothing else happens, as
+//! whoever reads the log may go away, and a daemon works on. And an event is one
+//! line of text, and nothing in it steers a terminal, whoever chose the texts in
+//! its fields: names of files and nodes, what peers say of themselves, reasons. So
+//! no place that logs has to think of it.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
 
 use config::{LogConfig, LogFormat};
 use protocol::text::printable;
@@ -20,7 +22,9 @@ pub fn init(config: &LogConfig) {
     let filter = EnvFilter::new(&config.level);
     let lines = fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Lines)
+        // It would print, and a failed print is a panic.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     // A second call in one process changes nothing.
@@ -29,6 +33,20 @@ pub fn init(config: &LogConfig) {
         // JSON escapes what it has to by itself, and is for programs.
         LogFormat::Json => lines.json().try_init(),
     };
+}
+
+/// Standard error, whose errors nobody hears of.
+struct Lines;
+
+impl io::Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let _ = io::Write::write_all(&mut io::stderr(), line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Logging for a single command: only what somebody should look at.

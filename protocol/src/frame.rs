@@ -1,10 +1,30 @@
 //! Frames: a 32-bit big-endian length and as many bytes, on every stream.
 
-use crate::encoding::DecodeError;
+use crate::{
+    encoding::DecodeError,
+    message::{BUILD_BYTES_MAX, CSR_BYTES_MAX, HEADS_MAX},
+};
 
-/// Largest frame body. A change set of 8 MiB and its header fit twice, so
-/// nothing honest is ever near it.
+/// Largest frame body, where change sets come. A change set of 8 MiB and its
+/// header fit twice, so nothing honest is ever near it.
 pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Largest head in a hello or announcement: a partition of four names of 63
+/// bytes, two hashes, and two numbers of nine bytes.
+pub const ANNOUNCED_BYTES_MAX: usize = 3 + 4 * 64 + 2 * 32 + 2 * 9;
+/// Largest frame of a control stream: as many of the largest heads as there may
+/// be, and what lies around them.
+pub const CONTROL_FRAME_BYTES_MAX: usize = HEADS_MAX * ANNOUNCED_BYTES_MAX + BUILD_BYTES_MAX + 1024;
+/// Largest first frame of any other stream: a certificate request is the longest,
+/// and twice that leaves room. A peer may have a thousand streams that have not
+/// said yet what they are for.
+pub const OPENING_FRAME_BYTES_MAX: usize = 2 * CSR_BYTES_MAX;
+/// Largest answer where neither pages nor change sets come: a chain of
+/// certificates, of which a long one has ten of 2 KB.
+pub const ANSWER_FRAME_BYTES_MAX: usize = 64 * 1024;
+/// Largest acknowledgement: a position and a hash.
+pub const ACK_FRAME_BYTES_MAX: usize = 1024;
+/// What a decoder keeps of its buffer between two frames.
+const BUFFER_KEPT_BYTES: usize = 64 * 1024;
 
 /// A frame that no honest peer sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -96,24 +116,48 @@ impl FrameDecoder {
         let Some(body) = rest.get(..length) else {
             return Ok(None);
         };
-        let body = body.to_vec();
-        self.start += 4 + length;
+        if length <= BUFFER_KEPT_BYTES {
+            let body = body.to_vec();
+            self.start += 4 + length;
+            return Ok(Some(body));
+        }
+        // A long one is not copied, and its room is not kept.
+        let behind = self.buffer.split_off(self.start + 4 + length);
+        let mut body = std::mem::replace(&mut self.buffer, behind);
+        body.drain(..self.start + 4);
+        self.start = 0;
         Ok(Some(body))
+    }
+
+    /// Whether a frame has begun and not ended.
+    pub fn is_inside(&self) -> bool {
+        self.start != self.buffer.len()
+    }
+
+    /// Bytes that are held.
+    pub fn held_bytes(&self) -> usize {
+        self.buffer.capacity()
     }
 
     /// Ends the stream: it must not end inside a frame.
     pub fn finish(&self) -> Result<(), FrameError> {
-        if self.start == self.buffer.len() { Ok(()) } else { Err(FrameError::Truncated) }
+        if self.is_inside() { Err(FrameError::Truncated) } else { Ok(()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        change::Position,
+        hash::Hash,
+        id::PartitionId,
+        message::{Announced, Control, Hello, Open},
+    };
 
     #[test]
     fn frames_come_out_whole_however_they_arrive() {
-        let bodies: [&[u8]; 3] = [b"", b"one", &[7; 5000]];
+        let bodies: [&[u8]; 5] = [b"", b"one", &[7; 5000], &[8; 70_000], b"last"];
         let stream: Vec<u8> = bodies.iter().flat_map(|body| encode(body)).collect();
         for step in [1, 3, 4, 1000, stream.len()] {
             let mut decoder = FrameDecoder::new();
@@ -127,6 +171,35 @@ mod tests {
             assert_eq!(seen, bodies);
             assert_eq!(decoder.finish(), Ok(()));
         }
+    }
+
+    #[test]
+    fn a_long_frame_leaves_no_room_behind() {
+        let mut decoder = FrameDecoder::new();
+        decoder.push(&encode(&vec![7; 4 * 1024 * 1024]));
+        assert!(decoder.pop().unwrap().is_some());
+        assert!(decoder.held_bytes() <= BUFFER_KEPT_BYTES, "{} bytes", decoder.held_bytes());
+    }
+
+    #[test]
+    fn as_many_heads_of_the_longest_names_as_there_may_be_fit() {
+        let name = "n".repeat(63);
+        let partition = PartitionId::parse_full(&[&name[..]; 4].join("/")).unwrap();
+        let position = Position { seq: u64::MAX, hash: Hash([7; 32]) };
+        let root = Hash([8; 32]);
+        let head = Announced { partition, position, root, records: u64::MAX };
+        assert!(crate::codec::encode(&head).len() <= ANNOUNCED_BYTES_MAX);
+        let hello = Hello {
+            versions: vec![u16::MAX; 16],
+            build: "b".repeat(BUILD_BYTES_MAX),
+            now_ms: i64::MIN,
+            heads: vec![head.clone(); HEADS_MAX],
+        };
+        let longest = [
+            crate::codec::encode(&Open::Control(hello)).len(),
+            crate::codec::encode(&Control::Announce(vec![head; HEADS_MAX])).len(),
+        ];
+        assert!(longest.iter().all(|bytes| *bytes <= CONTROL_FRAME_BYTES_MAX), "{longest:?}");
     }
 
     #[test]

@@ -40,6 +40,8 @@ mod intrusions_hub;
 mod intrusions_keys;
 #[path = "hostile/intrusions_transport.rs"]
 mod intrusions_transport;
+#[path = "hostile/limits.rs"]
+mod limits;
 #[path = "hostile/lure.rs"]
 mod lure;
 #[path = "hostile/mint.rs"]

@@ -74,7 +74,7 @@ fn crates_import_of_the_workspace_only_what_they_may() {
         ("daemon", &["certs", "config", "files", "protocol", "store"]),
     ] {
         let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
-        let (_, dependencies) = manifest.split_once("[dependencies]").unwrap();
+        let dependencies = manifest.split_once("\n[dependencies]").map_or("", |(_, rest)| rest);
         let dependencies = dependencies.split("\n[").next().unwrap();
         for name in ["protocol", "files", "certs", "config", "store", "daemon"] {
             let named = dependencies.lines().any(|line| {

@@ -382,7 +382,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The hub's link with a member that offers `offered`.
 fn link(pair: &Pair, offered: Vec<Announced>, versions: Vec<u16>) -> Result<Link, PeerMisbehaved> {
     let hello = Hello { versions, build: String::new(), now_ms: 0, heads: offered };
-    let timing = Timing { heartbeat: 10 * SECOND };
+    let timing = Timing { heartbeat: 10 * SECOND, follows_max: 100 };
     Link::new(pair.cast.ends(HUB, ORIGIN), timing, Vec::new(), hello, SECOND)
 }
 

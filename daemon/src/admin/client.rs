@@ -11,8 +11,8 @@ use anyhow::Context as _;
 
 use super::{REQUEST_BYTES_MAX, Reply, Request, handover};
 
-/// How long a daemon may take to begin with a request. It does sixteen at once,
-/// and the longest of them, an import of a million rows, takes about a minute.
+/// How long a daemon may take to begin with a request. It does sixteen imports at
+/// once, and the longest of them, an import of a million rows, takes about a minute.
 const TAKING_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// Asks the daemon behind `socket`, handing what comes before the last reply to

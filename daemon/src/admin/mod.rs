@@ -213,10 +213,37 @@ impl Request {
         matches!(self, Request::Import { .. })
     }
 
+    /// How long it may take.
+    fn pace(&self) -> Pace {
+        match self {
+            Request::Export { .. } => Pace::Stream,
+            Request::Import { .. }
+            | Request::Verify { .. }
+            | Request::Repair { .. }
+            | Request::CertRenew { .. }
+            | Request::JoinAgain { .. }
+            | Request::DeliveryPreview { .. }
+            | Request::DeliveryApprove { .. }
+            | Request::DeliveryUndo { .. } => Pace::Long,
+            _ => Pace::Quick,
+        }
+    }
+
     /// Whether only a daemon can do all of it.
     pub fn needs_daemon(&self) -> bool {
         matches!(self, Request::Import { wait_s: Some(_), .. })
     }
+}
+
+/// Requests that share places: none of one kind waits for one of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// Answered from what is at hand.
+    Quick,
+    /// Reads a file, all of a partition, or waits for the hub.
+    Long,
+    /// Goes on for as long as the command reads.
+    Stream,
 }
 
 /// What an export looks like.

@@ -18,12 +18,21 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Reply, Request,
+    Pace, Reply, Request,
     handover::{self, Received},
 };
 
-/// Commands that are served at once; more wait.
-const COMMANDS_MAX: usize = 16;
+/// Commands of each [`Pace`] that are served at once; more wait. A `status` never
+/// waits for an export that nobody reads.
+const QUICK_MAX: usize = 16;
+const LONG_MAX: usize = 16;
+const STREAMS_MAX: usize = 4;
+/// Commands whose request has not arrived. Each may hold a request of 1 MiB.
+const ARRIVING_MAX: usize = 64;
+/// A command that takes nothing of its answer for so long is given up: an export
+/// holds a snapshot, for which the writer saves pages. Long enough for somebody
+/// who reads it page by page.
+const TAKES_NOTHING_MAX: Duration = Duration::from_secs(600);
 /// A request has to arrive within this time: who says nothing must not hold a
 /// slot.
 const REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -56,6 +65,36 @@ pub trait Handler: Send + Sync + 'static {
 pub struct Server {
     listener: UnixListener,
     path: PathBuf,
+    patience: Duration,
+}
+
+/// Places of those that are served at once.
+struct Slots {
+    arriving: Semaphore,
+    quick: Semaphore,
+    long: Semaphore,
+    streams: Semaphore,
+    patience: Duration,
+}
+
+impl Slots {
+    fn new(patience: Duration) -> Self {
+        Self {
+            arriving: Semaphore::new(ARRIVING_MAX),
+            quick: Semaphore::new(QUICK_MAX),
+            long: Semaphore::new(LONG_MAX),
+            streams: Semaphore::new(STREAMS_MAX),
+            patience,
+        }
+    }
+
+    fn of(&self, pace: Pace) -> &Semaphore {
+        match pace {
+            Pace::Quick => &self.quick,
+            Pace::Long => &self.long,
+            Pace::Stream => &self.streams,
+        }
+    }
 }
 
 impl Server {
@@ -69,14 +108,20 @@ impl Server {
         }
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self { listener, path: path.to_owned(), patience: TAKES_NOTHING_MAX })
+    }
+
+    /// Another time for commands that take nothing of their answer.
+    #[cfg(test)]
+    pub(super) fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Serves commands until `shutdown`; answers that are under way then get
     /// [`ANSWERS_MAX`].
     pub async fn run(self, handler: Arc<dyn Handler>, shutdown: CancellationToken) {
-        let Self { listener, path } = self;
-        let slots = Arc::new(Semaphore::new(COMMANDS_MAX));
+        let Self { listener, path, patience } = self;
+        let slots = Arc::new(Slots::new(patience));
         let mut serving = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -116,30 +161,40 @@ impl Server {
 async fn serve(
     mut stream: UnixStream,
     handler: Arc<dyn Handler>,
-    slots: &Semaphore,
+    slots: &Slots,
     shutdown: &CancellationToken,
 ) -> std::io::Result<()> {
     let take = async {
-        // The semaphore is never closed.
-        let slot = slots.acquire().await.map_err(std::io::Error::other)?;
+        // The semaphores are never closed.
+        let arriving = slots.arriving.acquire().await.map_err(std::io::Error::other)?;
         let received = tokio::time::timeout(REQUEST_WAIT_MAX, handover::receive(&stream))
             .await
             .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
-        std::io::Result::Ok((slot, received))
+        let parsed = parse(received);
+        drop(arriving);
+        let slot = match &parsed {
+            Ok(Some((request, _))) => {
+                let slot = slots.of(request.pace()).acquire().await;
+                Some(slot.map_err(std::io::Error::other)?)
+            }
+            _ => None,
+        };
+        std::io::Result::Ok((slot, parsed))
     };
-    let (_slot, received) = tokio::select! {
+    let (_slot, parsed) = tokio::select! {
         // A request that is here when the shutdown comes is not begun with.
         biased;
         () = shutdown.cancelled() => return Ok(()),
         taken = take => taken?,
     };
-    let (request, file) = match parse(received) {
+    let patience = slots.patience;
+    let (request, file) = match parsed {
         Ok(Some(parsed)) => parsed,
         Ok(None) => return Ok(()),
-        Err(text) => return tell(&mut stream, &Reply::Failed(text)).await,
+        Err(text) => return tell(&mut stream, patience, &Reply::Failed(text)).await,
     };
     // Before anything is done: a command that does not hear it asks again.
-    tell(&mut stream, &Reply::Taken).await?;
+    tell(&mut stream, patience, &Reply::Taken).await?;
     let (sender, mut replies) = mpsc::channel::<Reply>(REPLIES_WAITING_MAX);
     let handling = tokio::task::spawn_blocking(move || {
         let told = Cell::new(Instant::now());
@@ -155,7 +210,7 @@ async fn serve(
         let _ = reply(handler.handle(request, file, &reply));
     });
     while let Some(reply) = replies.recv().await {
-        tell(&mut stream, &reply).await?;
+        tell(&mut stream, patience, &reply).await?;
     }
     handling.await.map_err(std::io::Error::other)
 }
@@ -183,8 +238,10 @@ fn parse(received: Received) -> Result<Option<(Request, Option<File>)>, String> 
     }
 }
 
-async fn tell(stream: &mut UnixStream, reply: &Reply) -> std::io::Result<()> {
+/// Fails where the command does not take it in time.
+async fn tell(stream: &mut UnixStream, patience: Duration, reply: &Reply) -> std::io::Result<()> {
     let mut line = serde_json::to_string(reply).map_err(std::io::Error::other)?;
     line.push('\n');
-    stream.write_all(line.as_bytes()).await
+    let told = tokio::time::timeout(patience, stream.write_all(line.as_bytes())).await;
+    told.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
 }

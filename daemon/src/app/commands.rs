@@ -3,6 +3,7 @@
 
 use std::{
     cell::Cell,
+    collections::BTreeMap,
     ffi::OsStr,
     fs::File,
     path::Path,
@@ -353,12 +354,15 @@ impl Node {
 
     fn node_list(&self) -> anyhow::Result<Answer> {
         let registry = self.membership.current()?;
-        let peers = self.sync.peers.all();
+        let mut heard_of = BTreeMap::new();
+        self.sync.peers.visit(|node, peer| {
+            heard_of.insert(node.clone(), peer.connected);
+        });
         let connected = |node: &NodeId| {
             if node == self.membership.me() {
                 return Json::Null;
             }
-            peers.get(node).map_or(Json::Null, |peer| json!(peer.connected))
+            heard_of.get(node).map_or(Json::Null, |connected| json!(connected))
         };
         let nodes: Vec<Json> = registry
             .members()

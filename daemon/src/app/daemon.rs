@@ -246,8 +246,10 @@ impl RefusalObserver for Observer {
              creditsync join TOKEN) / 若其证书已过期，请签发新令牌",
             identity.node
         );
-        if peers.refused(&identity.node, problem.kind.as_str(), &reason) {
-            tracing::warn!(peer = %identity.node, %reason, "a member cannot connect");
+        if peers.refused(&identity.node, problem.kind.as_str(), &reason)
+            && let Some(unsaid) = self.0.sync.may_say(&identity.node, sync::Line::Refused)
+        {
+            tracing::warn!(peer = %identity.node, %reason, unsaid, "a member cannot connect");
         }
     }
 }
@@ -282,11 +284,14 @@ async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
                     let end =
                         sync::serve(context, connection, sync::Side::Accepted, stop, || {}).await;
                     // One that is not welcome may try as often as it likes.
-                    let unsaid = match end {
+                    let refused = match end {
                         sync::ConnectionEnd::NotWelcome(..) => may_say(address, end.to_string()),
                         _ => Some(0),
                     };
-                    if let (Some(peer), Some(unsaid)) = (peer, unsaid) {
+                    if let (Some(peer), Some(refused)) = (peer, refused)
+                        && let Some(unsaid) = node.sync.may_say(&peer, sync::Line::Connection)
+                    {
+                        let unsaid = refused + unsaid;
                         tracing::info!(%peer, %address, reason = %end, unsaid, "disconnected");
                     }
                 }

@@ -198,6 +198,7 @@ impl Node {
             Duration::from_secs(config.sync.heartbeat_s),
             Duration::from_secs(config.sync.retry_max_s),
         );
+        sync.patience = Duration::from_secs(config.sync.stall_s);
         sync.tell = tell;
         sync.office = registrar.clone().map(|office| office as Arc<dyn sync::Office>);
         sync.trustee = trustee.clone().map(|judge| judge as Arc<dyn sync::Trustee>);

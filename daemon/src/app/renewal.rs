@@ -76,10 +76,8 @@ fn rotate_authorities(node: &Node, now: OffsetDateTime) -> bool {
     let Some(registrar) = &node.registrar else {
         return true;
     };
-    let peers = node.sync.peers.all();
-    let connected: Vec<&NodeId> =
-        peers.iter().filter(|(_, peer)| peer.connected).map(|(name, _)| name).collect();
-    registrar.note_connected(connected.into_iter(), now.unix_timestamp());
+    let connected: Vec<NodeId> = node.sync.peers.connected_nodes();
+    registrar.note_connected(connected.iter(), now.unix_timestamp());
     match registrar.rotate_ca_if_due(now, u32::MAX) {
         Ok(_) => true,
         Err(error) => {

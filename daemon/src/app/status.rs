@@ -7,6 +7,7 @@ use std::{
 
 use protocol::{
     id::{NodeId, PartitionId},
+    message::Announced,
     moment::rfc3339,
     session::link::SILENCE_MAX,
 };
@@ -20,7 +21,8 @@ use crate::sync::peers::PeerState;
 pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
     let (fresh, mut alarms) =
         (node.trustee.as_ref().and_then(|trustee| trustee.fresh_at_ms()), node.alarms.texts());
-    alarms.extend(node.sync.peers.all().into_values().filter_map(|peer| peer.alarm));
+    node.sync.peers.visit(|_, peer| alarms.extend(peer.alarm.clone()));
+    let troubles = node.sync.peers.troubles();
     let peers = peers(node)?;
     let held: BTreeSet<_> =
         node.deliveries.list().unwrap_or_default().into_iter().map(|held| held.dataset).collect();
@@ -28,7 +30,8 @@ pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
     for (partition, head) in node.heads(None) {
         let is_held =
             partition.origin == *node.membership.me() && held.contains(&partition.dataset);
-        partitions.push(partition_json(node, &partition, &head, is_held));
+        let trouble = troubles.get(&partition);
+        partitions.push(partition_json(node, &partition, &head, is_held, trouble));
     }
     Ok(json!({
         "node": node.identity.node,
@@ -48,7 +51,6 @@ pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
 /// The nodes that this one talks to: all members at the hub, the hub at a
 /// member.
 fn peers(node: &Node) -> anyhow::Result<Vec<Json>> {
-    let known = node.sync.peers.all();
     let registry = node.membership.current()?;
     let names: Vec<NodeId> = if node.is_hub() {
         let members = registry.members().iter().filter(|(_, member)| !member.removed);
@@ -56,26 +58,30 @@ fn peers(node: &Node) -> anyhow::Result<Vec<Json>> {
     } else {
         vec![node.membership.hub().clone()]
     };
-    let peer = |name: &NodeId| {
-        let state = known.get(name).cloned().unwrap_or_default();
+    let peer = |name: &NodeId, state: &PeerState, line: Option<(Duration, (u64, u64))>| {
         json!({
             "node": name,
             "connected": state.connected,
             "address": state.address,
             "since": state.since.map(time_text),
             "last_contact": state.last_contact.map(time_text),
-            "rtt_ms": state.rtt.map(|rtt| (rtt.as_secs_f64() * 1_000_000.0).round() / 1000.0),
-            "bytes_sent": state.bytes.map(|(sent, _)| sent),
-            "bytes_received": state.bytes.map(|(_, received)| received),
+            "rtt_ms": line.map(|(rtt, _)| (rtt.as_secs_f64() * 1_000_000.0).round() / 1000.0),
+            "bytes_sent": line.map(|(_, (sent, _))| sent),
+            "bytes_received": line.map(|(_, (_, received))| received),
             "certificate_not_after": state.certificate_not_after.map(rfc3339),
-            "reason": peer_reason(&state),
+            "reason": peer_reason(state),
             "revoked": registry.revocation(name, None).is_some(),
             "clock_ahead_s": state.clock_ahead_ms.map(|ahead| ahead / 1000),
             "alarm": state.alarm,
             "misbehaved": state.misbehaved,
         })
     };
-    Ok(names.iter().map(peer).collect())
+    let peers = &node.sync.peers;
+    let one = |name| {
+        let line = peers.line(name);
+        peers.with(name, |state| peer(name, state, line))
+    };
+    Ok(names.iter().map(one).collect())
 }
 
 /// Why a peer is not connected, or what is wrong although it is.
@@ -90,9 +96,15 @@ fn peer_reason(state: &PeerState) -> Option<String> {
     })
 }
 
-fn partition_json(node: &Node, partition: &PartitionId, head: &Head, is_held: bool) -> Json {
+fn partition_json(
+    node: &Node,
+    partition: &PartitionId,
+    head: &Head,
+    is_held: bool,
+    trouble: Option<&String>,
+) -> Json {
     let standing = if partition.origin == *node.membership.me() {
-        origin_standing(node, partition, head, is_held)
+        origin_standing(node, partition, head, is_held, trouble)
     } else {
         replica_standing(node, partition, head)
     };
@@ -134,7 +146,13 @@ struct Standing {
 
 /// At its origin a partition is never behind itself; what counts is how far the
 /// hub has followed.
-fn origin_standing(node: &Node, partition: &PartitionId, head: &Head, is_held: bool) -> Standing {
+fn origin_standing(
+    node: &Node,
+    partition: &PartitionId,
+    head: &Head,
+    is_held: bool,
+    trouble: Option<&String>,
+) -> Standing {
     let hub = node.membership.hub();
     let acked = node.store.acks(partition).get(hub).copied();
     let behind = if node.is_hub() {
@@ -147,7 +165,7 @@ fn origin_standing(node: &Node, partition: &PartitionId, head: &Head, is_held: b
         None if is_held => {
             ("held", Some("a delivery waits for approval: creditsync delivery list".to_owned()))
         }
-        None => ("origin", trouble_with(node, partition)),
+        None => ("origin", trouble.cloned()),
     };
     let lag_s = match behind {
         Some(0) => Some(0),
@@ -156,17 +174,37 @@ fn origin_standing(node: &Node, partition: &PartitionId, head: &Head, is_held: b
     Standing { state, behind, lag_s, reason }
 }
 
-/// What a peer holds against an own partition.
-fn trouble_with(node: &Node, partition: &PartitionId) -> Option<String> {
-    node.sync.peers.all().values().find_map(|peer| peer.troubles.get(partition).cloned())
+/// What is to be said of a peer that provides a partition.
+struct Provider {
+    connected: bool,
+    last_heard: Option<std::time::Instant>,
+    last_contact: Option<SystemTime>,
+    reason: Option<String>,
+    theirs: Option<Announced>,
+    trouble: Option<String>,
+    fetching: bool,
+}
+
+impl Provider {
+    fn of(node: &Node, provider: &NodeId, partition: &PartitionId) -> Self {
+        node.sync.peers.with(provider, |peer| Self {
+            connected: peer.connected,
+            last_heard: peer.last_heard,
+            last_contact: peer.last_contact,
+            reason: peer.reason.clone(),
+            theirs: peer.heads.get(partition).cloned(),
+            trouble: peer.troubles.get(partition).cloned(),
+            fetching: peer.fetching.contains(partition),
+        })
+    }
 }
 
 /// A replica is in sync only while its peer is there, was heard lately, and has
 /// the same head.
 fn replica_standing(node: &Node, partition: &PartitionId, head: &Head) -> Standing {
     let provider = if node.is_hub() { &partition.origin } else { node.membership.hub() };
-    let peer: PeerState = node.sync.peers.all().remove(provider).unwrap_or_default();
-    let theirs = peer.heads.get(partition);
+    let peer = Provider::of(node, provider, partition);
+    let theirs = peer.theirs.as_ref();
     let behind = theirs.map(|theirs| theirs.position.seq.saturating_sub(head.seq()));
     let silent = peer.last_heard.is_none_or(|heard| heard.elapsed() >= SILENCE_MAX);
     // While the peer is there, what lags is what was committed; otherwise it is
@@ -201,10 +239,10 @@ fn replica_standing(node: &Node, partition: &PartitionId, head: &Head) -> Standi
     if theirs.is_some_and(|theirs| theirs.position == head.position()) {
         return Standing { state: "in_sync", behind: Some(0), lag_s: Some(0), reason: None };
     }
-    if let Some(trouble) = peer.troubles.get(partition) {
-        return not_in_sync("behind", trouble.clone());
+    if let Some(trouble) = peer.trouble {
+        return not_in_sync("behind", trouble);
     }
-    if peer.fetching.contains(partition) {
+    if peer.fetching {
         return not_in_sync("syncing", "fetching the whole state".to_owned());
     }
     match theirs {

@@ -189,8 +189,8 @@ fn compare_with_peers(
     problems: &mut Vec<String>,
 ) -> Vec<Json> {
     let mut answers = Vec::new();
-    for (name, peer) in node.sync.peers.all() {
-        let Some(theirs) = peer.heads.get(partition).filter(|_| peer.connected) else {
+    for (name, theirs) in node.sync.peers.holders(partition) {
+        let Some(theirs) = theirs else {
             continue;
         };
         // An acknowledgement may be newer than the last announcement.

@@ -25,6 +25,7 @@ mod verify;
 
 use std::{
     borrow::Cow,
+    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -106,8 +107,11 @@ pub fn main() -> ExitCode {
     if let Some(code) = sources::foreign::main_if_child() {
         return code;
     }
-    end_quietly_on_a_closed_pipe();
     let arguments = Arguments::parse();
+    // A daemon has no reader whose going away could mean that it is done.
+    if !matches!(arguments.command, Command::Run(_)) {
+        end_quietly_on_a_closed_pipe();
+    }
     let given = arguments.dir;
     let dir = NodeDir::new(given.as_deref().unwrap_or(Path::new(DEFAULT_DIR)));
     let done = match arguments.command {
@@ -135,7 +139,9 @@ pub fn main() -> ExitCode {
         Ok(Done::Attention) => ExitCode::from(EXIT_ATTENTION),
         Ok(Done::Misused) => ExitCode::from(EXIT_USAGE),
         Err(error) => {
-            eprintln!("creditsync: {}", lines(&format!("{error:#}")));
+            // Nobody may be there to read it.
+            let text = format!("{error:#}");
+            let _ = writeln!(std::io::stderr(), "creditsync: {}", lines(&text));
             ExitCode::FAILURE
         }
     }
@@ -158,17 +164,18 @@ impl Done {
     }
 }
 
-/// `creditsync status | head` must end quietly, and a full disk behind standard
-/// output is an error like any other: Rust ignores SIGPIPE, and `println!` panics.
+/// `creditsync status | head` must end quietly: whoever reads the answer has seen
+/// enough. A full disk behind standard output is an error like any other, and so
+/// is a closed standard error. Rust ignores SIGPIPE, and `println!` panics.
 fn end_quietly_on_a_closed_pipe() {
     let default_hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         let text = info.payload().downcast_ref::<String>().map(String::as_str).unwrap_or_default();
-        if text.contains("Broken pipe") {
+        if text.starts_with("failed printing to stdout") && text.contains("Broken pipe") {
             std::process::exit(0);
         }
         if text.starts_with("failed printing to") {
-            eprintln!("creditsync: {text}");
+            let _ = writeln!(std::io::stderr(), "creditsync: {text}");
             std::process::exit(1);
         }
         default_hook(info);

@@ -162,9 +162,9 @@ pub(super) fn run(dir: &NodeDir, _: RunArguments) -> anyhow::Result<Done> {
         );
     }
     let ready = || {
-        println!("ready");
-        // Whoever started us waits for this line.
-        let _ = std::io::stdout().flush();
+        // Whoever started us waits for this line, or has gone away.
+        let mut out = std::io::stdout();
+        let _ = writeln!(out, "ready").and_then(|()| out.flush());
     };
     runtime()?.block_on(app::daemon::run(dir, ready))?;
     Ok(Done::Well)

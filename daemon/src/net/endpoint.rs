@@ -2,9 +2,10 @@
 
 use std::{
     any::Any,
-    net::{Ipv6Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use aws_lc_rs::hmac;
@@ -24,11 +25,14 @@ use quinn::{
     crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig},
 };
 use rustls::pki_types::CertificateDer;
+use tokio::task::JoinSet;
 
 use super::{
-    FrameReceiver, FrameSender, NetError, Places,
+    FrameReceiver, FrameSender, NetError, PROGRESS_MAX, Places,
     errors::{explained, net_error, other_problem},
+    network_of,
 };
+use crate::limit::{Budget, Limiter};
 
 /// A connection without a packet for so long is dead; the status promises that
 /// a silent peer shows within 30 seconds.
@@ -50,6 +54,25 @@ const UNKNOWN_WINDOW: u32 = 256 * 1024;
 /// Handshakes that run at once. More are refused until one ends, so a flood
 /// costs bounded memory.
 const HANDSHAKES_MAX: usize = 256;
+/// Of those, so many without showing that an address is one's own: more than begin
+/// in one round trip on any day, so that only a flood pays for it with another.
+const HANDSHAKES_UNSHOWN_MAX: usize = 32;
+/// Places beside those for addresses from which a node has come before, and how
+/// many of them one may have: whoever fills all others keeps none of those out.
+const HANDSHAKES_KNOWN_MAX: u32 = 64;
+const HANDSHAKES_OF_KNOWN_MAX: u32 = 4;
+/// Addresses that are remembered for that: as many as there may be peers.
+const KNOWN_MAX: usize = 10_000;
+/// Handshakes of one address at once, and then one each time: a firewall's whole
+/// county comes back within a second, and a flood gets a tenth of a core.
+const HANDSHAKE_RATE: Budget = Budget { capacity: 512, refill: Duration::from_millis(20) };
+/// Addresses for which that is kept. A forged one is not asked to wait.
+const RATED_MAX: usize = 10_000;
+/// The next address of a host is tried too when this has passed without an answer
+/// (RFC 8305, 5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// Addresses of one host that are tried.
+const ADDRESSES_MAX: usize = 16;
 /// Of those, so many from one address: more than the counties behind one
 /// firewall, and with those whose address was not shown yet still not all.
 const HANDSHAKES_OF_ONE_MAX: u32 = 64;
@@ -79,6 +102,11 @@ pub struct Listener {
     handshakes: Arc<tokio::sync::Semaphore>,
     /// Those whose address is their own.
     by_address: Arc<Places>,
+    /// The same of those that are known.
+    of_known: Arc<Places>,
+    known: Arc<Mutex<BTreeSet<IpAddr>>>,
+    /// By whether the address was shown to be real.
+    rate: Limiter<(bool, IpAddr)>,
     observer: Arc<dyn RefusalObserver>,
 }
 
@@ -120,6 +148,9 @@ impl Listener {
             federation: replication.identity.federation.clone(),
             handshakes: Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX)),
             by_address: Places::new(HANDSHAKES_MAX as u32, HANDSHAKES_OF_ONE_MAX),
+            of_known: Places::new(HANDSHAKES_KNOWN_MAX, HANDSHAKES_OF_KNOWN_MAX),
+            known: Arc::default(),
+            rate: Limiter::new(HANDSHAKE_RATE, RATED_MAX),
             observer,
         })
     }
@@ -146,24 +177,36 @@ impl Listener {
         loop {
             let incoming = self.endpoint.accept().await?;
             let address = incoming.remote_address();
+            let network = network_of(address.ip());
+            let shown = incoming.remote_address_validated();
+            let too_often = self.rate.allow(&(shown, network), Instant::now()).is_none();
             // Under load a dialler first has to show that its address is its own
             // (RFC 9000, 8.1.2), so that forged ones cannot take all places.
-            let busy = self.handshakes.available_permits() < HANDSHAKES_MAX / 2;
-            if busy && incoming.may_retry() {
+            let begun = HANDSHAKES_MAX - self.handshakes.available_permits();
+            if (begun >= HANDSHAKES_UNSHOWN_MAX || too_often) && incoming.may_retry() {
                 // An error means that it was retried before, which was asked.
                 let _ = incoming.retry();
                 continue;
             }
-            let validated = incoming.remote_address_validated();
-            let place = validated.then(|| self.by_address.take(address.ip()));
+            let place = shown.then(|| self.by_address.take(address.ip()));
             let permit = self.handshakes.clone().try_acquire_owned();
-            let (Ok(permit), None | Some(Some(_))) = (permit, &place) else {
+            let place = match (permit, place) {
+                _ if too_often => None,
+                (Ok(permit), None) => Some((Some(permit), None)),
+                (Ok(permit), Some(Some(place))) => Some((Some(permit), Some(place))),
+                // Full, or its share is.
+                _ if shown && self.is_known(network) => {
+                    self.of_known.take(address.ip()).map(|place| (None, Some(place)))
+                }
+                _ => None,
+            };
+            let Some(place) = place else {
                 incoming.refuse();
                 continue;
             };
-            let federation = self.federation.clone();
+            let (federation, known) = (self.federation.clone(), self.known.clone());
             return Some((address, async move {
-                let _until_it_ends = (permit, place);
+                let _until_it_ends = place;
                 let connecting = incoming.accept().map_err(net_error)?;
                 let connection = tokio::time::timeout(HANDSHAKE_MAX, connecting)
                     .await
@@ -171,11 +214,21 @@ impl Listener {
                     .map_err(net_error)?;
                 let alpn = alpn_of(&connection);
                 if alpn.as_deref() == Some(ALPN_JOIN) {
-                    return Ok(Accepted::Joining(Connection { quic: connection, peer: None }));
+                    return Ok(Accepted::Joining(Connection::new(connection, None)));
                 }
-                verify(connection, alpn, &federation).map(Accepted::Peer)
+                let connection = verify(connection, alpn, &federation)?;
+                let mut known = known.lock().unwrap_or_else(|error| error.into_inner());
+                if known.len() < KNOWN_MAX {
+                    known.insert(network);
+                }
+                Ok(Accepted::Peer(connection))
             }));
         }
+    }
+
+    /// Whether a node has come from there.
+    fn is_known(&self, network: IpAddr) -> bool {
+        self.known.lock().unwrap_or_else(|error| error.into_inner()).contains(&network)
     }
 
     /// Closes every connection and waits until the peers were told.
@@ -251,7 +304,7 @@ impl Dialer {
     ) -> Result<Connection, NetError> {
         let tls = certs::tls::join_client_config(root, options)?;
         let quic = self.connect(address, hub, tls).await?;
-        Ok(Connection { quic, peer: None })
+        Ok(Connection::new(quic, None))
     }
 
     async fn connect(
@@ -269,28 +322,43 @@ impl Dialer {
             .await
             .map_err(|error| unresolved(error.to_string()))?
             .collect();
-        let mut last = unresolved("it has no address".into());
-        for resolved in resolved {
-            let resolved = self.reachable_form(resolved);
-            let connecting = self
-                .endpoint
-                .connect_with(config.clone(), resolved, &hub.dns_name())
-                .map_err(|error| NetError::Transport(error.to_string()))?;
-            match tokio::time::timeout(HANDSHAKE_MAX, connecting).await {
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) => last = explained(error, &failure),
-                Err(_) => last = NetError::NoAnswer,
-            }
-        }
-        Err(last)
-    }
-
-    /// An IPv6 socket reaches IPv4 addresses in their mapped form.
-    fn reachable_form(&self, address: SocketAddr) -> SocketAddr {
         let from_v6 = self.endpoint.local_addr().is_ok_and(|local| local.is_ipv6());
-        match address {
-            SocketAddr::V4(v4) if from_v6 => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
-            other => other,
+        let mut addresses = reachable(&resolved, from_v6).into_iter();
+        let mut last = unresolved(match resolved.is_empty() {
+            true => "it has no address".into(),
+            false => "it has IPv6 addresses only, and this machine has no IPv6".into(),
+        });
+        // One after the other, and side by side where the earlier ones are slow. All
+        // end with this set.
+        let mut attempts = JoinSet::new();
+        loop {
+            let next = addresses.next();
+            if let Some(address) = next {
+                match self.endpoint.connect_with(config.clone(), address, &hub.dns_name()) {
+                    Ok(connecting) => {
+                        attempts.spawn(tokio::time::timeout(HANDSHAKE_MAX, connecting));
+                    }
+                    Err(error) => {
+                        last = NetError::Transport(error.to_string());
+                        continue;
+                    }
+                }
+            }
+            let ended = tokio::select! {
+                ended = attempts.join_next() => ended,
+                () = tokio::time::sleep(ATTEMPT_DELAY), if next.is_some() => continue,
+            };
+            let error = match ended {
+                None => return Err(last),
+                Some(Ok(Ok(Ok(connection)))) => return Ok(connection),
+                Some(Ok(Ok(Err(error)))) => explained(error, &failure),
+                // It was given up, or the daemon ends.
+                Some(Ok(Err(_)) | Err(_)) => NetError::NoAnswer,
+            };
+            // What was said is worth more than that another address is silent.
+            if !matches!(last, NetError::Tls(_)) {
+                last = error;
+            }
         }
     }
 
@@ -299,6 +367,17 @@ impl Dialer {
         self.endpoint.close(VarInt::from_u32(CloseCode::Shutdown.as_u32()), b"");
         let _ = tokio::time::timeout(Duration::from_secs(2), self.endpoint.wait_idle()).await;
     }
+}
+
+/// The addresses that a socket can reach, in their order: an IPv6 one reaches IPv4
+/// addresses in their mapped form, an IPv4 one nothing else.
+fn reachable(addresses: &[SocketAddr], from_v6: bool) -> Vec<SocketAddr> {
+    let form = |address: &SocketAddr| match address {
+        SocketAddr::V4(v4) if from_v6 => Some((v4.ip().to_ipv6_mapped(), v4.port()).into()),
+        SocketAddr::V6(_) if !from_v6 => None,
+        other => Some(*other),
+    };
+    addresses.iter().filter_map(form).take(ADDRESSES_MAX).collect()
 }
 
 /// With the same key after a crash as before it, a hub can tell its members at
@@ -343,7 +422,7 @@ fn verify(
         connection.peer_identity().and_then(|identity: Box<dyn Any>| identity.downcast().ok());
     let chain = chain.as_ref().map(|chain| chain.as_slice());
     match verified_peer(alpn.as_deref(), chain, federation) {
-        Ok(peer) => Ok(Connection { quic: connection, peer: Some(Arc::new(peer)) }),
+        Ok(peer) => Ok(Connection::new(connection, Some(Arc::new(peer)))),
         Err(refused) => {
             connection.close(VarInt::from_u32(CloseCode::NotAMember.as_u32()), b"");
             Err(refused.into())
@@ -356,9 +435,20 @@ fn verify(
 pub struct Connection {
     quic: quinn::Connection,
     peer: Option<Arc<VerifiedPeer>>,
+    patience: Duration,
 }
 
 impl Connection {
+    fn new(quic: quinn::Connection, peer: Option<Arc<VerifiedPeer>>) -> Self {
+        Self { quic, peer, patience: PROGRESS_MAX }
+    }
+
+    /// The same, with this time for a peer to get on with what it owes on the
+    /// streams that are opened from here on.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
     /// The verified peer; `None` only while somebody joins.
     pub fn peer(&self) -> Option<&VerifiedPeer> {
         self.peer.as_deref()
@@ -393,14 +483,18 @@ impl Connection {
 
     /// Opens a stream. The peer hears of it with its first frame.
     pub async fn open_stream(&self) -> Result<(FrameSender, FrameReceiver), NetError> {
-        let (send, receive) = self.quic.open_bi().await.map_err(net_error)?;
-        Ok((FrameSender::new(send), FrameReceiver::new(receive)))
+        // A peer that gives no room for streams has to get on, too.
+        let opened = tokio::time::timeout(self.patience, self.quic.open_bi()).await;
+        let (send, receive) = opened.map_err(|_| NetError::Stalled)?.map_err(net_error)?;
+        let receiver = FrameReceiver::opened(receive, self.patience);
+        Ok((FrameSender::new(send, self.patience), receiver))
     }
 
     /// Waits for a stream that the peer opens.
     pub async fn accept_stream(&self) -> Result<(FrameSender, FrameReceiver), NetError> {
         let (send, receive) = self.quic.accept_bi().await.map_err(net_error)?;
-        Ok((FrameSender::new(send), FrameReceiver::new(receive)))
+        let receiver = FrameReceiver::accepted(receive, self.patience);
+        Ok((FrameSender::new(send, self.patience), receiver))
     }
 
     /// Lets the peer have as much on its way as a known one may.
@@ -416,5 +510,23 @@ impl Connection {
     /// Waits until the connection is closed, by whomever, and says why.
     pub async fn closed(&self) -> NetError {
         net_error(self.quic.closed().await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_dials_what_it_can_reach_in_the_given_order() {
+        let parsed = |texts: &[&str]| -> Vec<SocketAddr> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let all = parsed(&["[2001:db8::1]:7443", "192.0.2.1:7443", "[2001:db8::2]:7443"]);
+        assert_eq!(reachable(&all, false), parsed(&["192.0.2.1:7443"]));
+        let mapped =
+            parsed(&["[2001:db8::1]:7443", "[::ffff:192.0.2.1]:7443", "[2001:db8::2]:7443"]);
+        assert_eq!(reachable(&all, true), mapped);
+        assert!(reachable(&all[..1], false).is_empty());
     }
 }

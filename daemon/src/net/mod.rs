@@ -12,7 +12,7 @@ mod stream;
 pub use self::{
     endpoint::{Accepted, Connection, Dialer, Listener},
     places::{Places, network_of},
-    stream::{FrameReceiver, FrameSender},
+    stream::{FrameReceiver, FrameSender, PROGRESS_MAX},
 };
 
 use certs::explain::CertificateProblem;
@@ -40,6 +40,9 @@ pub enum NetError {
     /// Nobody answered.
     #[error("no answer. Check that the peer runs, and that a firewall lets UDP through")]
     NoAnswer,
+    /// The peer owes something and does not get on with it.
+    #[error("the peer did not get on with what it owes")]
+    Stalled,
     /// The handshake failed; the text is for people.
     #[error("the secure handshake failed: {0}")]
     Tls(CertificateProblem),
@@ -68,6 +71,11 @@ impl NetError {
             NetError::Tls(problem) => problem.kind.as_str().to_owned(),
             other => other.to_string(),
         }
+    }
+
+    /// Whether the peer did not say or take something in time.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, NetError::NoAnswer | NetError::Stalled)
     }
 
     /// The code that the peer closed with.

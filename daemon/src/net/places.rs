@@ -1,9 +1,9 @@
-//! Places that are few: how many there are, and how many of them one address may
-//! hold.
+//! Places that are few: how many there are, and how many of them one address, or
+//! one node, may hold.
 //!
 //! Used for handshakes and for nodes that join, where nobody is known yet but by
-//! the address. Only addresses that were shown to be real are counted: a forged
-//! one would else keep its owner out.
+//! the address, and for nodes that have not said hello. Only addresses that were
+//! shown to be real are counted: a forged one would else keep its owner out.
 
 use std::{
     collections::BTreeMap,
@@ -11,53 +11,58 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-/// Places that addresses hold.
+/// Places that each `K` holds some of.
 #[derive(Debug)]
-pub struct Places {
+pub struct Places<K: Ord + Clone = IpAddr> {
     in_all: u32,
     of_one: u32,
-    held: Mutex<BTreeMap<IpAddr, u32>>,
+    held: Mutex<BTreeMap<K, u32>>,
 }
 
 /// One place, until it is dropped.
 #[derive(Debug)]
-pub struct Place {
-    of: Arc<Places>,
-    network: IpAddr,
+pub struct Place<K: Ord + Clone = IpAddr> {
+    of: Arc<Places<K>>,
+    holder: K,
 }
 
 impl Places {
-    /// So many places, of which one address may hold `of_one`.
-    pub fn new(in_all: u32, of_one: u32) -> Arc<Self> {
-        Arc::new(Self { in_all, of_one, held: Mutex::default() })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<IpAddr, u32>> {
-        self.held.lock().unwrap_or_else(|error| error.into_inner())
-    }
-
     /// A place for `address`, if there is one for it.
     pub fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let network = network_of(address);
-        let mut held = self.lock();
-        let of_one = held.get(&network).copied().unwrap_or(0);
-        if held.values().sum::<u32>() >= self.in_all || of_one >= self.of_one {
-            return None;
-        }
-        held.insert(network, of_one + 1);
-        Some(Place { of: self.clone(), network })
+        self.take_for(network_of(address))
     }
 }
 
-impl Drop for Place {
+impl<K: Ord + Clone> Places<K> {
+    /// So many places, of which one holder may have `of_one`.
+    pub fn new(in_all: u32, of_one: u32) -> Arc<Self> {
+        Arc::new(Self { in_all, of_one, held: Mutex::new(BTreeMap::new()) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<K, u32>> {
+        self.held.lock().unwrap_or_else(|error| error.into_inner())
+    }
+
+    /// A place for `holder`, if there is one for it.
+    pub fn take_for(self: &Arc<Self>, holder: K) -> Option<Place<K>> {
+        let mut held = self.lock();
+        let of_one = held.get(&holder).copied().unwrap_or(0);
+        if held.values().sum::<u32>() >= self.in_all || of_one >= self.of_one {
+            return None;
+        }
+        held.insert(holder.clone(), of_one + 1);
+        drop(held);
+        Some(Place { of: self.clone(), holder })
+    }
+}
+
+impl<K: Ord + Clone> Drop for Place<K> {
     fn drop(&mut self) {
         let mut held = self.of.lock();
-        match held.get(&self.network).copied() {
-            Some(count) if count > 1 => {
-                held.insert(self.network, count - 1);
-            }
+        match held.get_mut(&self.holder) {
+            Some(count) if *count > 1 => *count -= 1,
             _ => {
-                held.remove(&self.network);
+                held.remove(&self.holder);
             }
         }
     }

@@ -1,35 +1,97 @@
 //! Framed streams: one message a frame.
+//!
+//! Whoever owes something, the rest of a frame or room for one, and does not get
+//! on with it is given up ([`NetError::Stalled`]).
 
-use protocol::{frame, frame::FrameDecoder, message::CloseCode};
+use std::time::Duration;
+
+use protocol::{
+    frame,
+    frame::{ANSWER_FRAME_BYTES_MAX, FrameDecoder, OPENING_FRAME_BYTES_MAX},
+    message::CloseCode,
+};
 use quinn::{ReadError, VarInt, WriteError};
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::{NetError, errors::net_error};
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 * 1024;
+/// A peer that owes something gets on with it in this time. As long as the
+/// silence that ends a connection: a disk that is slower than that for a single
+/// message is broken, and a line comes back or is dead.
+pub const PROGRESS_MAX: Duration = Duration::from_secs(30);
+/// So many bytes are progress, or the end of a frame: 4 kbit/s, which a hundred
+/// streams on the slowest line still have, and a byte now and then has not.
+const PROGRESS_BYTES: usize = 16 * 1024;
+
+/// How long a peer may go on owing something.
+#[derive(Debug)]
+struct Patience {
+    longest: Duration,
+    /// None while nothing is owed.
+    until: Option<Instant>,
+    /// Since that was set.
+    bytes: usize,
+}
+
+impl Patience {
+    fn new(longest: Duration) -> Self {
+        Self { longest, until: None, bytes: 0 }
+    }
+
+    fn until(&mut self) -> Instant {
+        *self.until.get_or_insert_with(|| Instant::now() + self.longest)
+    }
+
+    fn moved(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        if self.bytes >= PROGRESS_BYTES {
+            self.settled();
+        }
+    }
+
+    /// Nothing is owed any more.
+    fn settled(&mut self) {
+        (self.until, self.bytes) = (None, 0);
+    }
+}
 
 /// The sending half of a stream.
 pub struct FrameSender {
     stream: quinn::SendStream,
+    patience: Patience,
 }
 
 impl FrameSender {
-    pub(super) fn new(stream: quinn::SendStream) -> Self {
-        Self { stream }
+    pub(super) fn new(stream: quinn::SendStream, patience: Duration) -> Self {
+        Self { stream, patience: Patience::new(patience) }
     }
 
-    /// Sends one message. Waits while the peer's window is full.
+    /// Sends one message. Waits while the peer's window is full, as long as it
+    /// takes something.
     ///
     /// Dropping this future half-way leaves a torn frame: only do it to give
     /// the stream up.
     pub async fn send<T: Serialize>(&mut self, message: &T) -> Result<(), NetError> {
         let frame = frame::encode(&protocol::codec::encode(message));
-        self.stream.write_all(&frame).await.map_err(|error| match error {
-            WriteError::Stopped(code) => NetError::Closed(CloseCode::from_u64(code.into_inner())),
-            WriteError::ConnectionLost(error) => net_error(error),
-            other => NetError::Transport(other.to_string()),
-        })
+        let mut rest = &frame[..];
+        while !rest.is_empty() {
+            let written = tokio::time::timeout_at(self.patience.until(), self.stream.write(rest));
+            let written = written.await.map_err(|_| NetError::Stalled)?;
+            let written = written.map_err(|error| match error {
+                WriteError::Stopped(code) => {
+                    NetError::Closed(CloseCode::from_u64(code.into_inner()))
+                }
+                WriteError::ConnectionLost(error) => net_error(error),
+                other => NetError::Transport(other.to_string()),
+            })?;
+            self.patience.moved(written);
+            rest = &rest[written..];
+        }
+        self.patience.settled();
+        Ok(())
     }
 
     /// Says that nothing more comes; what was sent still arrives.
@@ -38,9 +100,9 @@ impl FrameSender {
         let _ = self.stream.finish();
     }
 
-    /// Waits until the peer has taken everything, or is gone.
+    /// Waits until the peer has taken everything, or is gone, or does not get on.
     pub async fn drained(&mut self) {
-        let _ = self.stream.stopped().await;
+        let _ = tokio::time::timeout(self.patience.longest, self.stream.stopped()).await;
     }
 
     /// Gives the stream up with a code.
@@ -53,12 +115,24 @@ impl FrameSender {
 pub struct FrameReceiver {
     stream: quinn::RecvStream,
     decoder: FrameDecoder,
-    buffer: Vec<u8>,
+    patience: Patience,
 }
 
 impl FrameReceiver {
-    pub(super) fn new(stream: quinn::RecvStream) -> Self {
-        Self { stream, decoder: FrameDecoder::new(), buffer: vec![0; READ_BYTES] }
+    /// Of a stream that the peer has opened: what for is said in a short frame.
+    pub(super) fn accepted(stream: quinn::RecvStream, patience: Duration) -> Self {
+        Self::new(stream, patience, OPENING_FRAME_BYTES_MAX)
+    }
+
+    /// Of a stream that we have opened.
+    pub(super) fn opened(stream: quinn::RecvStream, patience: Duration) -> Self {
+        Self::new(stream, patience, ANSWER_FRAME_BYTES_MAX)
+    }
+
+    fn new(stream: quinn::RecvStream, patience: Duration, bytes_max: usize) -> Self {
+        let mut decoder = FrameDecoder::new();
+        decoder.limit(bytes_max);
+        Self { stream, decoder, patience: Patience::new(patience) }
     }
 
     /// Frames above `bytes` are refused from now on.
@@ -66,15 +140,38 @@ impl FrameReceiver {
         self.decoder.limit(bytes);
     }
 
-    /// The next frame's body; `None` when the peer has finished. May be
-    /// dropped half-way: what has arrived is kept.
+    /// The next frame's body; `None` when the peer has finished. It may begin
+    /// whenever the peer has something to say. May be dropped half-way: what has
+    /// arrived is kept.
     pub async fn receive(&mut self) -> Result<Option<Vec<u8>>, NetError> {
+        self.receive_if(false).await
+    }
+
+    /// The same where the peer owes a frame.
+    pub async fn receive_owed(&mut self) -> Result<Option<Vec<u8>>, NetError> {
+        self.receive_if(true).await
+    }
+
+    /// One or the other.
+    pub async fn receive_if(&mut self, owed: bool) -> Result<Option<Vec<u8>>, NetError> {
         loop {
             if let Some(body) = self.decoder.pop()? {
+                self.patience.settled();
                 return Ok(Some(body));
             }
-            match self.stream.read(&mut self.buffer).await {
-                Ok(Some(count)) => self.decoder.push(&self.buffer[..count]),
+            let read = self.stream.read_chunk(READ_BYTES, true);
+            let read = if owed || self.decoder.is_inside() {
+                let read = tokio::time::timeout_at(self.patience.until(), read).await;
+                read.map_err(|_| NetError::Stalled)?
+            } else {
+                self.patience.settled();
+                read.await
+            };
+            match read {
+                Ok(Some(chunk)) => {
+                    self.patience.moved(chunk.bytes.len());
+                    self.decoder.push(&chunk.bytes);
+                }
                 Ok(None) => {
                     self.decoder.finish()?;
                     return Ok(None);

@@ -1,18 +1,20 @@
 //! One connection: hello, the control stream, and a task a stream.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use certs::verify::VerifiedPeer;
 use protocol::{
+    frame::CONTROL_FRAME_BYTES_MAX,
     id::{NodeId, PartitionId},
     message::{Announced, CloseCode, Control, Hello, Open, PROTOCOL_VERSION, Report},
     session::{
         PeerMisbehaved,
         entitle::Ends,
-        link::{Link, LinkAction, Timing},
+        link::{FOLLOWS_MAX, Link, LinkAction, Timing},
     },
 };
 use store::StoreError;
@@ -20,10 +22,11 @@ use tokio::sync::{broadcast::error::RecvError, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Context, FIRST_FRAME_MAX, blame,
+    Context, FIRST_FRAME_MAX, Line, blame,
     follow::{self, FollowReport},
-    peers::{PeerState, is_far},
+    peers::is_far,
     provide, random,
+    turns::{Allowance, Turns},
 };
 use crate::{
     membership::NotWelcome,
@@ -32,6 +35,19 @@ use crate::{
 
 /// Ends of follow streams that may wait to be handled.
 const ENDS_WAITING_MAX: usize = 64;
+/// What a peer may say on its control stream at once, and in each second: twice the
+/// longest message, and an announcement of 1000 heads or 2000 of one. The debt of
+/// one that is as long as it may be is made good long before its silence counts.
+const SAID_BYTES_AT_ONCE: u64 = 2 * CONTROL_FRAME_BYTES_MAX as u64;
+const SAID_BYTES_PER_S: u64 = 256 * 1024;
+/// What a message counts at least.
+const SAID_BYTES_LEAST: usize = 128;
+/// And one about trust: a signature is looked at, and something may be written.
+const ABOUT_TRUST_BYTES_LEAST: usize = 16 * 1024;
+/// Streams that a peer may open at once, and in each second: all that it may have,
+/// twice. A stream costs its opener nothing if it is reset at once.
+const STREAMS_AT_ONCE: u64 = 2048;
+const STREAMS_PER_S: u64 = 200;
 /// How often a hub says what the newest `_federation` is.
 const STATEMENT_EVERY: Duration = Duration::from_secs(60);
 
@@ -59,6 +75,9 @@ pub enum ConnectionEnd {
     /// The certificate that opened the connection has ended.
     #[error("the peer's certificate has ended")]
     CertificateEnded,
+    /// Too many connections, of this peer or of all, have not said hello.
+    #[error("too many connections that have not said hello")]
+    TooMany,
     /// What this node trusts has changed: the connection is made anew.
     #[error("the connection is made anew, because the hub's anchor has changed")]
     Anew,
@@ -66,7 +85,11 @@ pub enum ConnectionEnd {
 
 impl From<NetError> for ConnectionEnd {
     fn from(error: NetError) -> Self {
-        blame(error).map_or_else(Self::Misbehaved, Self::Net)
+        match blame(error) {
+            Ok(error) if error.is_silence() => Self::Silent,
+            Ok(error) => Self::Net(error),
+            Err(problem) => Self::Misbehaved(problem),
+        }
     }
 }
 
@@ -75,7 +98,7 @@ impl ConnectionEnd {
         match self {
             ConnectionEnd::Net(_) => CloseCode::Normal,
             ConnectionEnd::Misbehaved(problem) => problem.code(),
-            ConnectionEnd::Store(_) => CloseCode::Unavailable,
+            ConnectionEnd::Store(_) | ConnectionEnd::TooMany => CloseCode::Unavailable,
             ConnectionEnd::Silent => CloseCode::Silent,
             ConnectionEnd::Shutdown => CloseCode::Shutdown,
             ConnectionEnd::NotWelcome(_, why) => why.code(),
@@ -108,6 +131,7 @@ pub async fn serve(
     let Some(verified) = connection.peer().cloned() else {
         return ConnectionEnd::Net(NetError::Closed(None));
     };
+    let connection = connection.with_patience(context.patience);
     let peer = verified.identity().node.clone();
     let tasks = CancellationToken::new();
     let _ends_with_us = tasks.clone().drop_guard();
@@ -122,7 +146,7 @@ pub async fn serve(
         () = shutdown.cancelled() => ConnectionEnd::Shutdown,
     };
     if let ConnectionEnd::Misbehaved(problem) = &end {
-        if let Some(unsaid) = context.complaints.may_say() {
+        if let Some(unsaid) = context.may_say(&peer, Line::Misbehaviour) {
             tracing::warn!(%peer, %problem, unsaid, "the peer broke the protocol; its connection is closed");
         }
         context.peers.update(&peer, |state| state.misbehaved += 1);
@@ -191,6 +215,13 @@ async fn run(
         me: context.me().clone(),
         peer: peer.clone(),
     };
+    // Whoever was dialled chose to be.
+    let greeting = match side {
+        Side::Accepted => {
+            Some(context.greeting.take_for(peer.clone()).ok_or(ConnectionEnd::TooMany)?)
+        }
+        Side::Dialled => None,
+    };
     // Heads that move from here on arrive as events.
     let mut events = context.store.subscribe();
     let local = announced_heads(context, &ends);
@@ -199,7 +230,7 @@ async fn run(
         tokio::time::timeout(FIRST_FRAME_MAX, exchange_hellos(connection, side, ours))
             .await
             .map_err(|_| NetError::NoAnswer)??;
-    let timing = Timing { heartbeat: context.heartbeat };
+    let timing = Timing { heartbeat: context.heartbeat, follows_max: FOLLOWS_MAX };
     let mut link = Link::new(ends.clone(), timing, local, theirs.clone(), context.now())?;
     // Before anything is served: whoever has a stolen certificate could else
     // keep to itself that it is another daemon.
@@ -214,11 +245,14 @@ async fn run(
         }
         Side::Dialled => None,
     };
+    drop(greeting);
     connection.open_window();
     let clock_ahead_ms = theirs.now_ms.saturating_sub(now_ms());
-    let before = context.peers.connected(peer, connection, &theirs, clock_ahead_ms);
-    tracing::info!(%peer, address = %connection.address(), "connected");
-    warn_of_clock(peer, clock_ahead_ms, &before);
+    let differed = context.peers.connected(peer, connection, &theirs, clock_ahead_ms);
+    if let Some(unsaid) = context.may_say(peer, Line::Connection) {
+        tracing::info!(%peer, address = %connection.address(), unsaid, "connected");
+        warn_of_clock(peer, clock_ahead_ms, differed);
+    }
     if let Side::Dialled = side {
         let context = context.clone();
         blocking(move || context.trustee.as_ref().map(|judge| judge.welcomed())).await?;
@@ -229,8 +263,13 @@ async fn run(
     tell_about_trust(context, &mut sender, true).await?;
     let mut statements = tokio::time::interval(STATEMENT_EVERY);
 
+    let turns = Arc::new(Turns::new(context.work.clone()));
     let streams =
-        Arc::new(provide::Streams::new(context.clone(), connection.clone(), ends.clone()));
+        provide::Streams::new(context.clone(), connection.clone(), ends.clone(), turns.clone());
+    let streams = Arc::new(streams);
+    let mut follows = BTreeMap::<PartitionId, CancellationToken>::new();
+    let mut said = Allowance::new(SAID_BYTES_AT_ONCE, SAID_BYTES_PER_S, context.now());
+    let mut opened = Allowance::new(STREAMS_AT_ONCE, STREAMS_PER_S, context.now());
     let (end_sender, mut follow_ends) = mpsc::channel::<FollowReport>(ENDS_WAITING_MAX);
     loop {
         while let Some(action) = link.poll_action() {
@@ -238,6 +277,7 @@ async fn run(
                 LinkAction::Send(message) => sender.send(&message).await?,
                 LinkAction::Follow(partition) => {
                     let offered = link.peer_head(&partition).map_or(0, |head| head.position.seq);
+                    let followed = partition.clone();
                     let follow = follow::Follow {
                         context: context.clone(),
                         connection: connection.clone(),
@@ -245,10 +285,17 @@ async fn run(
                         partition,
                         offered,
                         progress: end_sender.clone(),
+                        turns: turns.clone(),
+                        released: follows.entry(followed).or_default().clone(),
                     };
                     tokio::spawn(tasks.clone().run_until_cancelled_owned(follow.run()));
                 }
-                LinkAction::PeerHolds(head) => peer_holds(context, peer, head).await,
+                LinkAction::Release(partition) => {
+                    if let Some(follow) = follows.get(&partition) {
+                        follow.cancel();
+                    }
+                }
+                LinkAction::PeerHolds(head) => peer_holds(context, &turns, peer, head).await,
                 LinkAction::Reported(report) => {
                     if instance != Some(report.instance) {
                         return Err(PeerMisbehaved::Unexpected("another daemon's report").into());
@@ -271,11 +318,22 @@ async fn run(
                 LinkAction::Silent => return Err(ConnectionEnd::Silent),
             }
         }
-        let sleep = link.poll_timeout().saturating_sub(context.now());
+        let now = context.now();
+        let (hush, full) = (said.wait(now), opened.wait(now));
+        let waits = [hush, full].into_iter().filter(|wait| !wait.is_zero());
+        let sleep = waits.fold(link.poll_timeout().saturating_sub(now), Duration::min);
         tokio::select! {
-            frame = receiver.receive() => {
+            // Whoever says too much is not heard for a while, and loses nothing.
+            frame = receiver.receive(), if hush.is_zero() => {
                 let frame = frame?.ok_or(NetError::Closed(None))?;
                 let message = Control::decode(&frame).map_err(PeerMisbehaved::from)?;
+                let least = match &message {
+                    Control::Report(_) | Control::Freshness(_) | Control::Anchor(_) => {
+                        ABOUT_TRUST_BYTES_LEAST
+                    }
+                    _ => SAID_BYTES_LEAST,
+                };
+                said.spend(frame.len().max(least) as u64, context.now());
                 context.peers.heard(peer);
                 if let Control::Announce(heads) = &message {
                     note_heads(context, peer, heads);
@@ -300,14 +358,16 @@ async fn run(
                 }
                 Err(RecvError::Closed) => return Err(StoreError::Closed.into()),
             },
-            stream = connection.accept_stream() => {
+            stream = connection.accept_stream(), if full.is_zero() => {
                 let (sender, receiver) = stream?;
+                opened.spend(1, context.now());
                 let serving = streams.clone().serve(sender, receiver);
                 tokio::spawn(tasks.clone().run_until_cancelled_owned(serving));
             }
             Some(report) = follow_ends.recv() => match report {
                 FollowReport::Progress(partition) => link.handle_follow_progress(&partition),
                 FollowReport::Ended(partition, end) => {
+                    follows.remove(&partition);
                     link.handle_follow_end(&partition, end, random(), context.now());
                 }
             },
@@ -370,8 +430,8 @@ fn reported(context: &Context, connection: &Connection, report: Report) {
 }
 
 /// Says once that two clocks are far apart.
-fn warn_of_clock(peer: &NodeId, ahead_ms: i64, before: &PeerState) {
-    if is_far(ahead_ms) && !before.clock_differs() {
+fn warn_of_clock(peer: &NodeId, ahead_ms: i64, differed: bool) {
+    if is_far(ahead_ms) && !differed {
         let (seconds, way) =
             (ahead_ms.unsigned_abs() / 1000, if ahead_ms > 0 { "ahead of" } else { "behind" });
         tracing::warn!(
@@ -394,6 +454,7 @@ async fn exchange_hellos(
     match side {
         Side::Dialled => {
             let (mut sender, mut receiver) = connection.open_stream().await?;
+            receiver.limit(CONTROL_FRAME_BYTES_MAX);
             sender.send(&Open::Control(ours)).await?;
             let frame = next(&mut receiver).await?;
             match Control::decode(&frame).map_err(PeerMisbehaved::from)? {
@@ -403,6 +464,7 @@ async fn exchange_hellos(
         }
         Side::Accepted => {
             let (mut sender, mut receiver) = connection.accept_stream().await?;
+            receiver.limit(CONTROL_FRAME_BYTES_MAX);
             let frame = next(&mut receiver).await?;
             match Open::decode(&frame).map_err(PeerMisbehaved::from)? {
                 Open::Control(theirs) => {
@@ -469,7 +531,7 @@ fn note_heads(context: &Context, peer: &NodeId, heads: &[Announced]) {
 ///
 /// What cannot be read or noted of one partition is no reason to end the
 /// connection of all.
-async fn peer_holds(context: &Context, peer: &NodeId, head: Announced) {
+async fn peer_holds(context: &Context, turns: &Turns, peer: &NodeId, head: Announced) {
     let ours = context.store.head(&head.partition).map_or(0, |head| head.seq());
     if head.position.seq > ours {
         let known_dataset = context
@@ -479,7 +541,7 @@ async fn peer_holds(context: &Context, peer: &NodeId, head: Announced) {
         if context.membership.is_hub() || !known_dataset {
             // The hub follows nobody's copy of its own data, so it could wait
             // for ever; and an unknown dataset holds nothing to take back.
-            if let Some(unsaid) = context.complaints.may_say() {
+            if let Some(unsaid) = context.may_say(peer, Line::Claim) {
                 tracing::error!(
                     partition = %head.partition, %peer, theirs = head.position.seq, ours, unsaid,
                     "the peer claims to hold more of our own history than we do; nothing is done about it"
@@ -487,18 +549,23 @@ async fn peer_holds(context: &Context, peer: &NodeId, head: Announced) {
             }
             return;
         }
-        tracing::warn!(
-            partition = %head.partition, %peer, theirs = head.position.seq, ours,
-            "the peer holds more of our own history than we do; it is taken back before anything is written"
-        );
+        if let Some(unsaid) = context.may_say(peer, Line::Claim) {
+            tracing::warn!(
+                partition = %head.partition, %peer, theirs = head.position.seq, ours, unsaid,
+                "the peer holds more of our own history than we do; it is taken back before anything is written"
+            );
+        }
         context.store.await_own_history(&head.partition, head.position.seq);
         return;
     }
-    match context.store.header_at(&head.partition, head.position.seq) {
+    let known = turns.run(|| context.store.header_at(&head.partition, head.position.seq)).await;
+    match known {
         Ok(Some(known)) if known.hash() == head.position.hash => {
             let noted = context.store.record_ack(&head.partition, peer, head.position).await;
-            if let Err(error) = noted {
-                tracing::warn!(partition = %head.partition, %peer, %error, "an acknowledgement could not be noted");
+            if let Err(error) = noted
+                && let Some(unsaid) = context.may_say(peer, Line::OurFailure)
+            {
+                tracing::warn!(partition = %head.partition, %peer, %error, unsaid, "an acknowledgement could not be noted");
             }
         }
         Ok(Some(_)) => {
@@ -506,7 +573,7 @@ async fn peer_holds(context: &Context, peer: &NodeId, head: Announced) {
                 "{peer} holds another history at number {}; was this node restored, or does a second one use its identity?",
                 head.position.seq
             );
-            if let Some(unsaid) = context.complaints.may_say() {
+            if let Some(unsaid) = context.may_say(peer, Line::Claim) {
                 tracing::error!(partition = %head.partition, %reason, unsaid, "our own partition is in doubt");
             }
             context.peers.update(peer, |state| {
@@ -515,9 +582,13 @@ async fn peer_holds(context: &Context, peer: &NodeId, head: Announced) {
         }
         // Older than our log.
         Ok(None) => {}
-        Err(error) => tracing::error!(
-            partition = %head.partition, %peer, %error,
-            "what the peer holds cannot be compared with our own log"
-        ),
+        Err(error) => {
+            if let Some(unsaid) = context.may_say(peer, Line::OurFailure) {
+                tracing::error!(
+                    partition = %head.partition, %peer, %error, unsaid,
+                    "what the peer holds cannot be compared with our own log"
+                );
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use protocol::{
     difference::Own,
-    message::{CloseCode, TreeReply},
+    message::{CloseCode, PAGE_PART_BYTES_MAX, TreeReply},
     page::PageRef,
     session::{
         PeerMisbehaved,
@@ -20,8 +20,13 @@ use store::{Comparison, Head, Healed, Healing, Staging, Store, StoreError, cores
 use super::{
     Context,
     trouble::{Trouble, tell_trouble},
+    turns::Turns,
 };
 use crate::net::{Connection, NetError};
+
+/// Largest frame of a provider's: a part of a page; a head with a root page is
+/// shorter.
+const PART_FRAME_BYTES_MAX: usize = PAGE_PART_BYTES_MAX + 1024;
 
 /// What a fetch has come to.
 pub(super) struct Fetched {
@@ -60,46 +65,55 @@ enum Sink {
     Healing(Healing, Arc<Head>),
 }
 
-/// Runs `fetch` to its end on a stream of its own.
-pub(super) async fn run(
-    context: &Context,
-    connection: &Connection,
-    mut fetch: TreeFetch,
-    purpose: Purpose,
-) -> Result<Fetched, Trouble> {
-    let (mut sender, mut receiver) = connection.open_stream().await?;
-    let outcome = async {
-        let mut sink = Sink::None;
-        sender.send(&fetch.open()).await?;
-        loop {
-            while let Some(action) = fetch.poll_action() {
-                if let FetchAction::Send(request) = action {
-                    sender.send(&request).await?;
-                } else if let Some(fetched) =
-                    sink.act(&context.store, &mut fetch, action, purpose).await?
-                {
-                    sender.finish();
-                    return Ok(fetched);
+/// What drives a fetch.
+pub(super) struct Drive<'a> {
+    pub context: &'a Context,
+    pub connection: &'a Connection,
+    pub turns: &'a Turns,
+    /// Called when something has arrived.
+    pub progress: &'a (dyn Fn() + Sync),
+}
+
+impl Drive<'_> {
+    /// Runs `fetch` to its end on a stream of its own.
+    pub async fn run(self, mut fetch: TreeFetch, purpose: Purpose) -> Result<Fetched, Trouble> {
+        let Drive { context, connection, turns, progress } = self;
+        let (mut sender, mut receiver) = connection.open_stream().await?;
+        let outcome = async {
+            let mut sink = Sink::None;
+            receiver.limit(PART_FRAME_BYTES_MAX);
+            sender.send(&fetch.open()).await?;
+            loop {
+                while let Some(action) = fetch.poll_action() {
+                    if let FetchAction::Send(request) = action {
+                        sender.send(&request).await?;
+                    } else if let Some(fetched) =
+                        sink.act(&context.store, turns, &mut fetch, action, purpose).await?
+                    {
+                        sender.finish();
+                        return Ok(fetched);
+                    }
                 }
+                let frame = tokio::select! {
+                    biased;
+                    frame = receiver.receive_owed() => frame?,
+                    // What has arrived is not held back for what has not.
+                    () = tokio::task::yield_now(), if fetch.has_unchecked() => {
+                        fetch.check_arrived();
+                        continue;
+                    }
+                };
+                let Some(frame) = frame else {
+                    return Err(NetError::Closed(Some(CloseCode::Unavailable)).into());
+                };
+                let reply = TreeReply::decode(&frame).map_err(PeerMisbehaved::from)?;
+                fetch.handle_message(reply, &*context.membership.current()?)?;
+                progress();
             }
-            let frame = tokio::select! {
-                biased;
-                frame = receiver.receive() => frame?,
-                // What has arrived is not held back for what has not.
-                () = tokio::task::yield_now(), if fetch.has_unchecked() => {
-                    fetch.check_arrived();
-                    continue;
-                }
-            };
-            let Some(frame) = frame else {
-                return Err(NetError::Closed(Some(CloseCode::Unavailable)).into());
-            };
-            let reply = TreeReply::decode(&frame).map_err(PeerMisbehaved::from)?;
-            fetch.handle_message(reply, &*context.membership.current()?)?;
         }
+        .await;
+        tell_trouble(outcome, sender, receiver)
     }
-    .await;
-    tell_trouble(outcome, sender, receiver)
 }
 
 impl Sink {
@@ -107,6 +121,7 @@ impl Sink {
     async fn act(
         &mut self,
         store: &Store,
+        turns: &Turns,
         fetch: &mut TreeFetch,
         action: FetchAction,
         purpose: Purpose,
@@ -114,13 +129,15 @@ impl Sink {
         match action {
             FetchAction::Send(_) => {}
             FetchAction::Compare(shown) => {
-                *self = Sink::Comparison(store.begin_comparison(*shown)?);
+                *self = Sink::Comparison(turns.run(|| store.begin_comparison(*shown)).await?);
             }
             FetchAction::Begin(shown) => *self = Sink::begin(store, *shown, purpose).await?,
-            FetchAction::Look { level, pages } => fetch.handle_own(self.look(level, &pages)?)?,
+            FetchAction::Look { level, pages } => {
+                fetch.handle_own(turns.run(|| self.look(level, &pages)).await?)?;
+            }
             FetchAction::Piece(piece) => {
                 if let Sink::Comparison(comparison) = self {
-                    match comparison.take(piece) {
+                    match turns.run(|| comparison.take(piece)).await {
                         Ok(true) => {}
                         Ok(false) => fetch.take_whole()?,
                         Err(error) => heal_instead(fetch, error)?,
@@ -138,11 +155,14 @@ impl Sink {
                     }
                 }
             }
-            FetchAction::Resolve(leaves) => fetch.handle_resolved(&self.resolve(&leaves)?)?,
+            FetchAction::Resolve(leaves) => {
+                fetch.handle_resolved(&turns.run(|| self.resolve(&leaves)).await?)?;
+            }
             FetchAction::Check(leaves) => {
-                // On this thread: if others took its place meanwhile, all partitions
-                // would unpack leaves at once. With 50 that took 200 MiB.
-                fetch.handle_checked(on_all_cores(leaves, ArrivedLeaf::check))?;
+                // Few at a time: if all partitions unpacked leaves at once, 50 would
+                // take 200 MiB.
+                let check = || on_all_cores(leaves, ArrivedLeaf::check);
+                fetch.handle_checked(turns.run(check).await)?;
             }
             FetchAction::Stage(leaf) => self.stage(leaf).await?,
             FetchAction::Finish => {

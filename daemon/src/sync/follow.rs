@@ -1,10 +1,12 @@
 //! Following a partition: change sets as they come, or the pages of a tree when
 //! too much is missing.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use protocol::{
     change::Position,
+    codec::claimed_bytes,
+    frame::FRAME_BYTES_MAX,
     id::{NodeId, PartitionId},
     message::FollowReply,
     session::{
@@ -16,11 +18,13 @@ use protocol::{
 };
 use store::StoreError;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    Context,
-    fetch::{self, How, Purpose},
+    Context, Line,
+    fetch::{Drive, How, Purpose},
     trouble::{Trouble, tell_trouble},
+    turns::Turns,
 };
 use crate::net::{Connection, FrameReceiver, FrameSender};
 
@@ -33,7 +37,16 @@ pub(super) struct Follow {
     /// The number that the peer had announced.
     pub offered: u64,
     pub progress: mpsc::Sender<FollowReport>,
+    pub turns: Arc<Turns>,
+    /// Somebody else waits for the place.
+    pub released: CancellationToken,
 }
+
+/// A change set that says it has no more than this is unpacked and verified where
+/// it arrives: a row's takes 50 µs.
+const SMALL_BYTES: usize = 64 * 1024;
+/// How often a fetch that waits for its turn says that it does.
+const STILL_WAITING: Duration = Duration::from_secs(5);
 
 /// What a follow task tells its connection.
 pub(super) enum FollowReport {
@@ -44,14 +57,26 @@ pub(super) enum FollowReport {
 }
 
 impl Follow {
-    /// Follows until the stream ends, and reports how.
+    /// Follows until the stream ends or is let go of, and reports how.
     pub async fn run(self) {
-        let end = match self.follow().await {
-            Ok(end) => {
+        // What is given to the writer is written; what is taken of a tree is found
+        // again.
+        let followed = tokio::select! {
+            followed = self.follow() => Some(followed),
+            () = self.released.cancelled() => None,
+        };
+        let end = match followed {
+            Some(Ok(end)) => {
                 self.no_trouble();
                 end
             }
-            Err(trouble) => self.handle_trouble(trouble).await,
+            Some(Err(trouble)) => self.handle_trouble(trouble).await,
+            None => {
+                self.context.peers.update_through(&self.peer, &self.connection, |state| {
+                    state.fetching.remove(&self.partition);
+                });
+                FollowEnd::Released
+            }
         };
         let report = FollowReport::Ended(self.partition.clone(), end);
         // The connection may be gone.
@@ -83,16 +108,20 @@ impl Follow {
             }
             Trouble::Misbehaved(problem) => {
                 self.context.peers.update(peer, |state| state.misbehaved += 1);
-                if let Some(unsaid) = self.context.complaints.may_say() {
+                if let Some(unsaid) = self.context.may_say(peer, Line::Misbehaviour) {
                     tracing::warn!(%partition, %peer, %problem, unsaid, "the peer sent something wrong; nothing of it was kept");
                 }
             }
             // No signature shows it, so nothing is settled for good.
             Trouble::InDoubt(_) => {
-                tracing::error!(%partition, %peer, reason = %trouble, "nothing is written to the partition until this is cleared up");
+                if let Some(unsaid) = self.context.may_say(peer, Line::Claim) {
+                    tracing::error!(%partition, %peer, reason = %trouble, unsaid, "nothing is written to the partition until this is cleared up");
+                }
             }
             Trouble::UnknownDataset(_) | Trouble::Elsewhere { .. } => {
-                tracing::warn!(%partition, %peer, reason = %trouble, "not followed");
+                if let Some(unsaid) = self.context.may_say(peer, Line::NotFollowed) {
+                    tracing::warn!(%partition, %peer, reason = %trouble, unsaid, "not followed");
+                }
             }
             Trouble::Fork(_)
             | Trouble::OtherHistory(_)
@@ -115,7 +144,9 @@ impl Follow {
             Trouble::Store(StoreError::Quarantined { .. }) => return FollowEnd::Quarantined,
             Trouble::Store(StoreError::RootMismatch { .. } | StoreError::Shape { .. }) => {
                 self.context.peers.update(peer, |state| state.misbehaved += 1);
-                tracing::error!(%partition, %peer, reason = %trouble, "the change set was refused");
+                if let Some(unsaid) = self.context.may_say(peer, Line::Misbehaviour) {
+                    tracing::error!(%partition, %peer, reason = %trouble, unsaid, "the change set was refused");
+                }
             }
             Trouble::Store(StoreError::Federation { .. }) => {
                 // _federation is on its way.
@@ -125,7 +156,9 @@ impl Follow {
                 tracing::debug!(%partition, %peer, reason = %trouble, "waiting for the origin to sign anew");
             }
             Trouble::Store(error) => {
-                tracing::warn!(%partition, %peer, %error, "could not be committed; tried again later")
+                if let Some(unsaid) = self.context.may_say(peer, Line::NotFollowed) {
+                    tracing::warn!(%partition, %peer, %error, unsaid, "could not be committed; tried again later");
+                }
             }
             Trouble::Net(error) => tracing::debug!(%partition, %peer, %error, "the stream ended"),
         }
@@ -171,6 +204,7 @@ impl Follow {
         receiver: &mut FrameReceiver,
     ) -> Result<FollowEnd, Trouble> {
         let store = &self.context.store;
+        receiver.limit(FRAME_BYTES_MAX);
         sender.send(&follower.open()).await?;
         loop {
             while let Some(action) = follower.poll_action() {
@@ -209,7 +243,16 @@ impl Follow {
             };
             let reply: FollowReply =
                 protocol::codec::decode(&frame).map_err(PeerMisbehaved::from)?;
-            follower.handle_message(reply, &*self.context.membership.current()?)?;
+            let unpacked = match &reply {
+                FollowReply::ChangeSet { body, .. } => claimed_bytes(body).max(body.len()),
+                _ => 0,
+            };
+            let registry = self.context.membership.current()?;
+            let take = || follower.handle_message(reply, &*registry);
+            match unpacked <= SMALL_BYTES {
+                true => take()?,
+                false => self.turns.run(take).await?,
+            }
         }
     }
 
@@ -243,26 +286,45 @@ impl Follow {
         });
         let fetch = match self.context.store.head(partition) {
             Some(head) => {
-                tracing::info!(%partition, %peer, "comparing with the peer's state");
+                if let Some(unsaid) = self.context.may_say(peer, Line::Pages) {
+                    tracing::info!(%partition, %peer, unsaid, "comparing with the peer's state");
+                }
                 TreeFetch::comparing(partition.clone(), head.position(), super::salt())
             }
             None => {
-                tracing::info!(%partition, %peer, "fetching the whole state");
+                if let Some(unsaid) = self.context.may_say(peer, Line::Pages) {
+                    tracing::info!(%partition, %peer, unsaid, "fetching the whole state");
+                }
                 TreeFetch::new(partition.clone(), None)
             }
         };
-        let fetched = fetch::run(&self.context, &self.connection, fetch, Purpose::Follow).await?;
+        let progress = || {
+            let _ = self.progress.try_send(FollowReport::Progress(partition.clone()));
+        };
+        let _turn = loop {
+            match tokio::time::timeout(STILL_WAITING, self.turns.fetches.acquire()).await {
+                // The semaphore is never closed.
+                Ok(turn) => break turn,
+                Err(_) => progress(),
+            }
+        };
+        let drive = Drive {
+            context: &self.context,
+            connection: &self.connection,
+            turns: &self.turns,
+            progress: &progress,
+        };
+        let fetched = drive.run(fetch, Purpose::Follow).await?;
         self.context.peers.update_through(peer, &self.connection, |state| {
             state.fetching.remove(partition);
         });
         let (seq, records) = (fetched.head.seq(), fetched.head.summary.records);
-        match fetched.how {
-            How::Applied => {
-                tracing::info!(%partition, %peer, seq, records, "what differed is applied");
-            }
-            How::Rebuilt | How::Healed(_) => {
-                tracing::info!(%partition, %peer, seq, records, "the whole state is here");
-            }
+        let what = match fetched.how {
+            How::Applied => "what differed is applied",
+            How::Rebuilt | How::Healed(_) => "the whole state is here",
+        };
+        if let Some(unsaid) = self.context.may_say(peer, Line::Pages) {
+            tracing::info!(%partition, %peer, seq, records, unsaid, "{what}");
         }
         Ok(())
     }

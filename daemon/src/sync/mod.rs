@@ -10,6 +10,7 @@
 //! - [`repair`]: damaged pages taken back from a peer;
 //! - [`trouble`]: why one of these ended early;
 //! - [`provide`]: a partition that we have and the peer wants;
+//! - [`turns`]: what one peer may ask for at once;
 //! - [`dial`]: a member keeps its connection to the hub;
 //! - [`office`]: what is asked of the rest of the node about trust.
 
@@ -22,6 +23,7 @@ pub mod peers;
 mod provide;
 mod repair;
 mod trouble;
+mod turns;
 
 use std::{
     sync::Arc,
@@ -35,6 +37,8 @@ use protocol::{
 };
 use store::Store;
 
+use tokio::sync::Semaphore;
+
 use self::peers::Peers;
 pub use self::{
     connection::{ConnectionEnd, Side, serve},
@@ -43,13 +47,46 @@ pub use self::{
     repair::{Repaired, repair},
 };
 use crate::{
-    limit::{LINES, Limiter},
+    limit::{Budget, Limiter},
     membership::Membership,
-    net::NetError,
+    net::{NetError, PROGRESS_MAX, Places},
 };
 
 /// The hello has to arrive within this time, and a stream's first frame too.
 const FIRST_FRAME_MAX: Duration = Duration::from_secs(10);
+/// Connections of one node that are made and whose hello and report have not come:
+/// one, and the one that replaces it.
+const GREETING_OF_ONE_MAX: u32 = 2;
+/// The same of all nodes: more than the counties of any city, of which each is done
+/// after two round trips. Each may hold a hello of
+/// [`protocol::frame::CONTROL_FRAME_BYTES_MAX`].
+const GREETING_MAX: u32 = 64;
+
+/// Lines of the log about one peer, and of one kind: as many as a bad day brings,
+/// and then one now and then, 300 KB a day.
+const PEER_LINES: Budget = Budget { capacity: 20, refill: Duration::from_secs(30) };
+/// Peers and kinds for which that is kept; it is forgotten after ten quiet minutes.
+const PEER_LINE_KINDS_MAX: usize = 10_000;
+
+/// What a line of the log is about that a peer can bring about as often as it
+/// likes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Line {
+    /// It comes and goes.
+    Connection,
+    /// It cannot come.
+    Refused,
+    /// It broke the protocol, or sent what is wrong.
+    Misbehaviour,
+    /// A partition of its is not followed, or not now.
+    NotFollowed,
+    /// It claims to hold something of ours.
+    Claim,
+    /// Its trees are taken.
+    Pages,
+    /// Something here fails when it asks.
+    OurFailure,
+}
 
 /// What every task of replication needs.
 pub struct Context {
@@ -69,8 +106,14 @@ pub struct Context {
     pub trustee: Option<Arc<dyn Trustee>>,
     /// Something that members are told has changed: a report, an anchor.
     pub tell: tokio::sync::watch::Sender<()>,
-    /// Lines about what peers do wrong.
-    pub(crate) complaints: Limiter<()>,
+    /// How long a peer may not get on with what it owes.
+    pub patience: Duration,
+    /// Connections whose peers have not said who they are, node by node.
+    greeting: Arc<Places<NodeId>>,
+    /// Lines that peers bring about.
+    lines: Limiter<(NodeId, Line)>,
+    /// Turns at work that takes its time.
+    work: Arc<Semaphore>,
     started: Instant,
 }
 
@@ -91,9 +134,18 @@ impl Context {
             office: None,
             trustee: None,
             tell: tokio::sync::watch::Sender::new(()),
-            complaints: Limiter::of_all(LINES),
+            patience: PROGRESS_MAX,
+            greeting: Places::new(GREETING_MAX, GREETING_OF_ONE_MAX),
+            lines: Limiter::new(PEER_LINES, PEER_LINE_KINDS_MAX),
+            work: turns::of_all(),
             started: Instant::now(),
         }
+    }
+
+    /// Whether a line about a peer may be written now: if so, how many were left out
+    /// before it, which it should say. What is counted is counted all the same.
+    pub fn may_say(&self, peer: &NodeId, line: Line) -> Option<u64> {
+        self.lines.allow(&(peer.clone(), line), Instant::now())
     }
 
     /// The clock that the sessions see: it only goes forward.

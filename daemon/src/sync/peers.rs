@@ -26,10 +26,6 @@ pub struct PeerState {
     pub last_contact: Option<SystemTime>,
     /// When it was last heard, by the clock that only goes forward.
     pub last_heard: Option<Instant>,
-    /// The round-trip time.
-    pub rtt: Option<Duration>,
-    /// Bytes of UDP payload sent and received on this connection.
-    pub bytes: Option<(u64, u64)>,
     /// The end of its certificate, in seconds since 1970.
     pub certificate_not_after: Option<i64>,
     /// Why it is not connected.
@@ -87,17 +83,45 @@ impl Peers {
         self.inner.lock().unwrap_or_else(|error| error.into_inner())
     }
 
-    /// All peers that were ever heard of.
-    pub fn all(&self) -> BTreeMap<NodeId, PeerState> {
-        let inner = self.lock();
-        let mut states = inner.states.clone();
-        for (node, connection) in &inner.connections {
-            if let Some(state) = states.get_mut(node) {
-                state.rtt = Some(connection.rtt());
-                state.bytes = Some(connection.bytes());
-            }
+    /// Looks at all peers that were ever heard of, under the lock: ask nothing of
+    /// the store meanwhile.
+    pub fn visit(&self, mut look: impl FnMut(&NodeId, &PeerState)) {
+        self.lock().states.iter().for_each(|(node, state)| look(node, state));
+    }
+
+    /// Looks at one peer, or at one that was never heard of; under the lock.
+    pub fn with<T>(&self, node: &NodeId, look: impl FnOnce(&PeerState) -> T) -> T {
+        match self.lock().states.get(node) {
+            Some(state) => look(state),
+            None => look(&PeerState::default()),
         }
-        states
+    }
+
+    /// The round-trip time to a connected peer, and the bytes of UDP payload sent
+    /// and received.
+    pub fn line(&self, node: &NodeId) -> Option<(Duration, (u64, u64))> {
+        let connection = self.connection(node)?;
+        Some((connection.rtt(), connection.bytes()))
+    }
+
+    /// Those who are connected.
+    pub fn connected_nodes(&self) -> Vec<NodeId> {
+        self.lock().connections.keys().cloned().collect()
+    }
+
+    /// What connected peers claim to hold of a partition.
+    pub fn holders(&self, partition: &PartitionId) -> Vec<(NodeId, Option<Announced>)> {
+        let inner = self.lock();
+        let connected = inner.states.iter().filter(|(_, state)| state.connected);
+        connected.map(|(node, state)| (node.clone(), state.heads.get(partition).cloned())).collect()
+    }
+
+    /// What peers hold against partitions, by partition.
+    pub fn troubles(&self) -> BTreeMap<PartitionId, String> {
+        let inner = self.lock();
+        // The first peer's counts.
+        let troubles = inner.states.values().rev().flat_map(|state| &state.troubles);
+        troubles.map(|(partition, trouble)| (partition.clone(), trouble.clone())).collect()
     }
 
     /// Changes what is known of a peer.
@@ -123,20 +147,21 @@ impl Peers {
 
     /// A connection's hello has arrived: it replaces an older one of the same
     /// node, which is closed. All in one step, so that a status in between does
-    /// not show a peer that holds nothing. Answers the state before.
+    /// not show a peer that holds nothing. Answers whether its clock was known to
+    /// differ before.
     pub(super) fn connected(
         &self,
         node: &NodeId,
         connection: &Connection,
         hello: &Hello,
         clock_ahead_ms: i64,
-    ) -> PeerState {
-        let before;
+    ) -> bool {
+        let differed;
         let older = {
             let mut inner = self.lock();
             let now = SystemTime::now();
             let state = inner.states.entry(node.clone()).or_default();
-            before = state.clone();
+            differed = state.clock_differs();
             if !state.connected {
                 state.since = Some(now);
             }
@@ -160,7 +185,7 @@ impl Peers {
         {
             older.close(CloseCode::Replaced);
         }
-        before
+        differed
     }
 
     /// A handshake of a peer was refused for a reason that concerns it alone;
@@ -197,7 +222,6 @@ impl Peers {
             state.connected = false;
             state.since = Some(SystemTime::now());
             state.reason = Some(reason);
-            state.rtt = None;
             state.fetching.clear();
         }
     }

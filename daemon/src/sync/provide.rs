@@ -9,11 +9,12 @@ use certs::verify::VerifiedPeer;
 use protocol::{
     change::{Position, SignedHeader},
     difference,
+    frame::ACK_FRAME_BYTES_MAX,
     history::Proof,
     id::PartitionId,
     message::{
-        ASKING_FRAME_BYTES_MAX, CloseCode, FollowRequest, NewKeyReply, Open, PAGE_PART_BYTES_MAX,
-        ROOT_BYTES_MAX, RenewReply, RequestRefused, TreeReply, TreeRequest,
+        ASKING_FRAME_BYTES_MAX, CloseCode, FollowRequest, KnownPage, NewKeyReply, Open,
+        PAGE_PART_BYTES_MAX, ROOT_BYTES_MAX, RenewReply, RequestRefused, TreeReply, TreeRequest,
     },
     session::{
         PeerMisbehaved,
@@ -25,12 +26,21 @@ use protocol::{
 use store::{Head, Snapshot, StoreError};
 use tokio::sync::{Semaphore, broadcast::error::RecvError};
 
-use super::{Context, FIRST_FRAME_MAX, Office, blame};
+use super::{
+    Context, FIRST_FRAME_MAX, Line, Office, blame,
+    turns::{Allowance, Turns},
+};
 use crate::net::{Connection, FrameReceiver, FrameSender, NetError};
 
 /// Trees that one peer may read at once: each holds a snapshot, for which the
 /// writer saves pages.
 const TREES_MAX: usize = 4;
+/// Trees that one peer may begin to read at once, and in each second: a snapshot is
+/// quickly made, but not for nothing. More than anybody needs who reads them.
+const TREES_AT_ONCE: u64 = 100;
+const TREES_PER_S: u64 = 20;
+/// Pages that are made at once, before they are sent.
+const SHOWN_BYTES: usize = 256 * 1024;
 /// Streams by which one peer may follow the same partition: the old one may not
 /// have ended when the next begins. Each may have a window of change sets on its
 /// way.
@@ -42,6 +52,9 @@ pub(super) struct Streams {
     connection: Connection,
     ends: Ends,
     trees: Semaphore,
+    /// How fast it may open them.
+    trees_opened: Mutex<Allowance>,
+    turns: Arc<Turns>,
     /// One request to the office at a time.
     requests: Semaphore,
     /// Live streams for each partition that the peer follows.
@@ -58,8 +71,12 @@ impl Drop for Counted<'_> {
     fn drop(&mut self) {
         let mut following =
             self.streams.following.lock().unwrap_or_else(|error| error.into_inner());
-        if let Some(count) = following.get_mut(&self.partition) {
-            *count -= 1;
+        match following.get_mut(&self.partition) {
+            Some(count) if *count > 1 => *count -= 1,
+            // Nothing is kept of what nobody follows.
+            _ => {
+                following.remove(&self.partition);
+            }
         }
     }
 }
@@ -83,7 +100,7 @@ enum Trouble {
 enum Proved {
     InHistory(Proof),
     /// The header of its number that is here is another one.
-    Other(SignedHeader),
+    Other(Box<SignedHeader>),
 }
 
 impl From<NetError> for Trouble {
@@ -95,6 +112,7 @@ impl From<NetError> for Trouble {
 impl Trouble {
     fn code(&self) -> CloseCode {
         match self {
+            Trouble::Net(error) if error.is_silence() => CloseCode::Silent,
             Trouble::Net(_) => CloseCode::Normal,
             Trouble::Misbehaved(problem) => problem.code(),
             Trouble::Store(_) | Trouble::Unproved(_) => CloseCode::Unavailable,
@@ -104,8 +122,16 @@ impl Trouble {
 }
 
 impl Streams {
-    pub fn new(context: Arc<Context>, connection: Connection, ends: Ends) -> Self {
+    pub fn new(
+        context: Arc<Context>,
+        connection: Connection,
+        ends: Ends,
+        turns: Arc<Turns>,
+    ) -> Self {
+        let trees_opened = Allowance::new(TREES_AT_ONCE, TREES_PER_S, context.now());
         Self {
+            turns,
+            trees_opened: Mutex::new(trees_opened),
             context,
             connection,
             ends,
@@ -126,12 +152,14 @@ impl Streams {
                 match trouble {
                     Trouble::Misbehaved(problem) => {
                         self.context.peers.update(peer, |state| state.misbehaved += 1);
-                        if let Some(unsaid) = self.context.complaints.may_say() {
+                        if let Some(unsaid) = self.context.may_say(peer, Line::Misbehaviour) {
                             tracing::warn!(%peer, %problem, unsaid, "the peer broke the protocol; its stream is closed");
                         }
                     }
                     Trouble::Store(error) => {
-                        tracing::warn!(%peer, %error, "a partition could not be read")
+                        if let Some(unsaid) = self.context.may_say(peer, Line::OurFailure) {
+                            tracing::warn!(%peer, %error, unsaid, "a partition could not be read");
+                        }
                     }
                     trouble => tracing::debug!(%peer, %trouble, "a stream ended"),
                 }
@@ -144,7 +172,6 @@ impl Streams {
         sender: &mut FrameSender,
         receiver: &mut FrameReceiver,
     ) -> Result<(), Trouble> {
-        receiver.limit(ASKING_FRAME_BYTES_MAX);
         let first = tokio::time::timeout(FIRST_FRAME_MAX, receiver.receive())
             .await
             .map_err(|_| NetError::NoAnswer)??;
@@ -171,6 +198,7 @@ impl Streams {
             Open::Control(_) => Err(PeerMisbehaved::Unexpected("a second control stream").into()),
             Open::Follow { partition, have } => {
                 self.check_entitled(&partition)?;
+                receiver.limit(ACK_FRAME_BYTES_MAX);
                 self.provide(partition, have, sender, receiver).await
             }
             Open::Tree { partition, have } => {
@@ -178,6 +206,7 @@ impl Streams {
                 if !self.ends.concerns_both(&partition) {
                     return Err(PeerMisbehaved::NotEntitled(partition.to_string()).into());
                 }
+                receiver.limit(ASKING_FRAME_BYTES_MAX);
                 self.show_tree(partition, have, sender, receiver).await
             }
         }
@@ -222,7 +251,7 @@ impl Streams {
         let head = store.head(&partition);
         let head = head.ok_or_else(|| Trouble::UnknownPartition(partition.clone()))?;
         let mine = match have {
-            Some(have) => store.header_at(&partition, have.seq)?,
+            Some(have) => self.turns.run(|| store.header_at(&partition, have.seq)).await?,
             None => None,
         };
         let mut provider = Provider::new(have, head.position(), mine.as_ref());
@@ -230,8 +259,12 @@ impl Streams {
             while let Some(action) = provider.poll_action() {
                 match action {
                     ProviderAction::Read { from, count_max } => {
-                        let sets = store.change_sets(&partition, from, count_max, WINDOW_BYTES)?;
-                        provider.handle_read(sets);
+                        let read = || store.change_sets(&partition, from, count_max, WINDOW_BYTES);
+                        // What was just committed is in memory.
+                        let is_newest =
+                            store.head(&partition).is_some_and(|head| head.seq() == from);
+                        let sets = if is_newest { read() } else { self.turns.run(read).await };
+                        provider.handle_read(sets?);
                     }
                     ProviderAction::Send(reply) => sender.send(&reply).await?,
                     ProviderAction::Acked(position) => {
@@ -245,7 +278,7 @@ impl Streams {
                 }
             }
             tokio::select! {
-                frame = receiver.receive() => {
+                frame = receiver.receive_if(provider.awaits_ack()) => {
                     let Some(frame) = frame? else {
                         return Ok(());
                     };
@@ -290,7 +323,7 @@ impl Streams {
             && let Some(mine) = store.header_at(partition, have.seq)?
             && mine.hash() != have.hash
         {
-            return Ok(Proved::Other(mine));
+            return Ok(Proved::Other(Box::new(mine)));
         }
         let earlier = have.map(|have| have.seq).filter(|seq| *seq < head.seq());
         let proof = store.history_proof(partition, head, earlier)?;
@@ -308,10 +341,17 @@ impl Streams {
         let Ok(_permit) = self.trees.try_acquire() else {
             return Err(PeerMisbehaved::Unexpected("one more tree stream").into());
         };
+        let wait = {
+            let mut opened = self.trees_opened.lock().unwrap_or_else(|error| error.into_inner());
+            let now = self.context.now();
+            opened.spend(1, now);
+            opened.wait(now)
+        };
+        tokio::time::sleep(wait).await;
         let snapshot = self.context.store.snapshot(&partition).await?;
         let mut snapshot = snapshot.ok_or_else(|| Trouble::UnknownPartition(partition.clone()))?;
         let head = snapshot.head();
-        let proof = match self.prove(&partition, head, have)? {
+        let proof = match self.turns.run(|| self.prove(&partition, head, have)).await? {
             Proved::InHistory(proof) => proof,
             Proved::Other(mine) => {
                 sender.send(&TreeReply::Fork { header: mine.encode() }).await?;
@@ -322,28 +362,66 @@ impl Streams {
         let header = head.signed.encode();
         let root = match levels {
             0 | 1 => None,
-            _ => snapshot.seek(levels - 1, &[])?.map(|(_, body)| body),
+            _ => {
+                let root = self.turns.run(|| snapshot.seek(levels - 1, &[])).await?;
+                root.map(|(_, body)| body)
+            }
         };
         let root = root.filter(|body| body.len() <= ROOT_BYTES_MAX).unwrap_or_default();
         sender.send(&TreeReply::Head { header, levels, root, proof }).await?;
         tracing::debug!(%partition, peer = %self.ends.peer, address = %self.connection.address(), "showing the tree");
-        while let Some(frame) = receiver.receive().await? {
+        while let Some(frame) = receiver.receive_owed().await? {
             match TreeRequest::decode(&frame).map_err(PeerMisbehaved::from)? {
                 TreeRequest::Pages { level, keys } => {
-                    for key in keys {
-                        send_page(sender, &page(&mut snapshot, level, &key)?).await?;
-                    }
+                    let make = |snapshot: &mut Snapshot, key: &Vec<u8>| page(snapshot, level, key);
+                    self.show(sender, &mut snapshot, &keys, make).await?;
                 }
                 TreeRequest::Differences { level, salt, pages } => {
-                    for asked in pages {
-                        let body = page(&mut snapshot, level, &asked.first_key)?;
+                    let make = |snapshot: &mut Snapshot, asked: &KnownPage| {
+                        let body = page(snapshot, level, &asked.first_key)?;
                         let told = difference::make(level, &body, &salt, &asked.known);
-                        send_page(sender, &told.map_err(StoreError::from)?).await?;
-                    }
+                        Ok(told.map_err(StoreError::from)?)
+                    };
+                    self.show(sender, &mut snapshot, &pages, make).await?;
                 }
             }
         }
         Ok(())
+    }
+}
+
+impl Streams {
+    /// Sends what `make` gives for each of these, in their order. It reads and
+    /// hashes: some at a time, so that no more than [`SHOWN_BYTES`] and one page are
+    /// held.
+    async fn show<T>(
+        &self,
+        sender: &mut FrameSender,
+        snapshot: &mut Snapshot,
+        asked: &[T],
+        make: impl Fn(&mut Snapshot, &T) -> Result<Vec<u8>, Trouble>,
+    ) -> Result<(), Trouble> {
+        let mut asked = asked.iter();
+        loop {
+            let made = self.turns.run(|| {
+                let (mut made, mut bytes) = (Vec::new(), 0);
+                while bytes < SHOWN_BYTES
+                    && let Some(one) = asked.next()
+                {
+                    let page = make(snapshot, one)?;
+                    bytes += page.len();
+                    made.push(page);
+                }
+                Ok::<_, Trouble>(made)
+            });
+            let made = made.await?;
+            if made.is_empty() {
+                return Ok(());
+            }
+            for page in made {
+                send_page(sender, &page).await?;
+            }
+        }
     }
 }
 

@@ -13,8 +13,9 @@ use store::{Healed, StoreError};
 
 use super::{
     Context,
-    fetch::{self, How, Purpose},
+    fetch::{Drive, How, Purpose},
     trouble::Trouble,
+    turns::Turns,
 };
 
 /// Attempts against one peer: a partition that moves meanwhile is tried again.
@@ -71,11 +72,10 @@ fn holders(context: &Context, partition: &PartitionId) -> Vec<NodeId> {
     let acks = context.store.acks(partition);
     let mut holders: Vec<(u64, NodeId)> = context
         .peers
-        .all()
+        .holders(partition)
         .into_iter()
-        .filter(|(_, peer)| peer.connected)
-        .filter_map(|(node, peer)| {
-            let said = peer.heads.get(partition).map(|head| head.position.seq);
+        .filter_map(|(node, said)| {
+            let said = said.map(|head| head.position.seq);
             let acked = acks.get(&node).map(|ack| ack.seq);
             Some((said.max(acked)?, node))
         })
@@ -96,7 +96,9 @@ async fn repair_from(
     };
     let have = context.store.head(partition).map(|head| head.position());
     let fetch = TreeFetch::repairing(partition.clone(), have);
-    let fetched = fetch::run(context, &connection, fetch, purpose).await?;
+    let turns = Turns::new(context.work.clone());
+    let drive = Drive { context, connection: &connection, turns: &turns, progress: &|| {} };
+    let fetched = drive.run(fetch, purpose).await?;
     let healed = match fetched.how {
         How::Healed(healed) => Some(healed),
         How::Applied | How::Rebuilt => None,

@@ -43,6 +43,10 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap().block_on(future)
 }
 
+fn all_turns() -> Turns {
+    Turns::new(crate::sync::turns::of_all())
+}
+
 fn open(path: &std::path::Path) -> Store {
     let options = Options { cache_mb: 16, disk_reserve_mb: Some(1) };
     let store = Store::open(path, &options).unwrap();
@@ -134,7 +138,8 @@ impl Two {
                         requests.push(request);
                         continue;
                     }
-                    let done = wait(sink.act(&self.replica, &mut fetch, action, purpose))?;
+                    let done =
+                        wait(sink.act(&self.replica, &all_turns(), &mut fetch, action, purpose))?;
                     if let Some(fetched) = done {
                         assert_eq!(Some(fetched.head), self.replica.head(&enterprise()));
                         return Ok(Some((fetched.how, cost)));

@@ -44,6 +44,7 @@ impl Trouble {
     /// What the provider is told of its stream.
     fn code(&self) -> CloseCode {
         match self {
+            Trouble::Net(error) if error.is_silence() => CloseCode::Silent,
             Trouble::Net(_) | Trouble::Elsewhere { .. } => CloseCode::Normal,
             Trouble::Misbehaved(problem) => problem.code(),
             Trouble::Fork(_)

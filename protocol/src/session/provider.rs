@@ -128,6 +128,11 @@ impl Provider {
         self.in_flight.iter().map(|(_, _, bytes)| bytes).sum()
     }
 
+    /// Whether the follower owes an acknowledgement.
+    pub fn awaits_ack(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
     /// What to do next; `None` until something happens.
     pub fn poll_action(&mut self) -> Option<ProviderAction> {
         if let Some(action) = self.actions.pop_front() {

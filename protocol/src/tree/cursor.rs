@@ -33,10 +33,10 @@ impl Cursor {
     /// Goes to the page where `key` is or would be.
     pub fn place<P: Pages>(&mut self, pages: &mut P, key: &[u8]) -> Result<(), P::Error> {
         for depth in 0..self.steps {
-            let first_key = match depth.checked_sub(1).map(|above| &self.path[above]) {
-                Some(above) => Some(above.children[above.at].first_key.clone()),
-                None => None,
-            };
+            let first_key = depth.checked_sub(1).map(|above| {
+                let above = &self.path[above];
+                above.children[above.at].first_key.clone()
+            });
             let is_there = self.path.get(depth).is_some_and(|step| {
                 first_key.as_ref().is_none_or(|first_key| step.children[0].first_key == *first_key)
             });

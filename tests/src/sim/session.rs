@@ -23,7 +23,11 @@ use super::{
 };
 
 /// A third of the silence that closes a connection.
-const TIMING: Timing = Timing { heartbeat: Duration::from_secs(10) };
+const TIMING: Timing = Timing {
+    heartbeat: Duration::from_secs(10),
+    // Fewer than there are partitions, so that they take turns.
+    follows_max: 2,
+};
 
 /// What the node has to do about the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +76,7 @@ impl Session {
 
     /// Whether this node takes its own history of `partition` back.
     pub fn takes_back(&self, partition: &PartitionId) -> bool {
-        partition.origin == self.ends.me
-            && self.follows.values().any(|following| following.partition == *partition)
+        self.link.as_ref().is_some_and(|link| link.takes_back(partition))
     }
 
     fn hello(&mut self, io: &Io<'_>) -> Hello {
@@ -287,6 +290,14 @@ impl Session {
             match action {
                 LinkAction::Send(message) => io.send(control, codec::encode(&message)),
                 LinkAction::Follow(partition) => self.follow(io, partition),
+                LinkAction::Release(partition) => {
+                    let mut follows = self.follows.iter();
+                    let found = follows.find(|(_, following)| following.partition == partition);
+                    if let Some(stream) = found.map(|(stream, _)| *stream) {
+                        io.net.send(io.conn, io.me, stream, Wire::Finished);
+                        self.end_follow(io, stream, FollowEnd::Released);
+                    }
+                }
                 LinkAction::PeerHolds(head) => {
                     let peer = io.net.peer(io.conn, io.me);
                     io.oracle.claimed(peer, &head.partition, head.position);

@@ -1,11 +1,17 @@
 //! What an administrator types and what comes back: exit codes, one JSON
 //! document, and errors that name the thing, the place and the next step.
 
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+};
+
 use harness::{
     federation::{Federation, HUB, free_address},
     node::{Node, Output, command, creditsync, path_text, run, wait_until},
     table::{ENTERPRISE_FIELDS, Table, csv_text, synthetic_code},
 };
+use rustix::process::Signal;
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
@@ -329,4 +335,49 @@ fn an_invitation_needs_an_address_that_members_reach() {
     hub.cli(&["invite", "410122", "--address", "credit.example.org:7443"]).expect_code(0);
     hub.cli(&["invite", HUB, "--address", "a.example:1"]).expect_failure(&[HUB, "this hub itself"]);
     hub.cli(&["invite", "Not Valid", "--address", "a.example:1"]).expect_failure(&["Not Valid"]);
+}
+
+#[test]
+fn a_daemon_whose_log_nobody_reads_any_more_goes_on() {
+    let (dir, hub) = stopped_hub();
+    let mut daemon = hub
+        .command(&["run"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("creditsync starts");
+    let mut line = String::new();
+    BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    drop(daemon.stderr.take());
+    let mut send = |signal| {
+        harness::node::send(&daemon, signal);
+        daemon.try_wait().unwrap()
+    };
+    // Each writes a line of the log.
+    for _ in 0..3 {
+        assert_eq!(send(Signal::HUP), None, "it ended");
+        hub.cli(&["invite", "410122"]).expect_code(0);
+    }
+    let file = Table::synthetic(1, 0..3, "一").write(dir.path(), "3.csv");
+    assert_eq!(hub.import("enterprise", &file)["inserted"], 3);
+    assert_eq!(hub.status()["node"], HUB);
+    send(Signal::TERM);
+    let ended = daemon.wait().unwrap();
+    assert!(ended.success(), "{ended}");
+}
+
+#[test]
+fn a_start_whose_output_nobody_reads_is_no_success_by_itself() {
+    let (_dir, hub) = stopped_hub();
+    let mut run = hub.command(&["run"]);
+    let mut daemon =
+        run.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("creditsync starts");
+    drop(daemon.stdout.take());
+    wait_until("it answers", || {
+        hub.cli(&["status"]).code == Some(0) && hub.dir().join("run/lock").exists()
+    });
+    assert_eq!(daemon.try_wait().unwrap(), None, "it ended");
+    harness::node::send(&daemon, Signal::TERM);
+    assert!(daemon.wait().unwrap().success());
 }

@@ -291,6 +291,13 @@ impl Stream {
         Ok(protocol::codec::decode(&self.receive_body().await?).expect("the hub sends messages"))
     }
 
+    /// The code with which the hub stops listening; nothing is read meanwhile.
+    pub async fn stopped(&mut self) -> CloseCode {
+        let stopped = soon("the hub stops listening", self.sender.stopped()).await;
+        let code = stopped.expect("the connection lives").expect("it is not finished");
+        CloseCode::from_u64(code.into_inner()).expect("a code of ours")
+    }
+
     /// How the stream ends; what the hub says before is dropped.
     pub async fn end(&mut self) -> End {
         loop {

@@ -24,8 +24,12 @@ struct Serving {
 
 impl Serving {
     fn new(handler: impl Handler) -> Self {
+        Self::with_patience(handler, DEADLINE)
+    }
+
+    fn with_patience(handler: impl Handler, patience: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let server = Server::bind(&dir.path().join("sock")).unwrap();
+        let server = Server::bind(&dir.path().join("sock")).unwrap().with_patience(patience);
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(server.run(Arc::new(handler), shutdown.clone()));
         Self { dir, shutdown, running }

@@ -120,3 +120,61 @@ async fn a_daemon_that_ends_answers_what_it_has_taken_and_nothing_else() {
     assert_eq!(asking.await.unwrap().unwrap(), Some(json!("held")));
     serving.end().await;
 }
+
+/// Goes on telling until nobody takes it, and then says that it has ended; a
+/// status is answered at once.
+struct Endless {
+    begun: Arc<Semaphore>,
+    ended: Arc<Semaphore>,
+}
+
+impl Handler for Endless {
+    fn handle(
+        &self,
+        request: Request,
+        _: Option<File>,
+        reply: &dyn Fn(Reply) -> anyhow::Result<()>,
+    ) -> Reply {
+        if !matches!(request, Request::Status) {
+            self.begun.add_permits(1);
+            while reply(Reply::Chunk("x".repeat(256 * 1024))).is_ok() {}
+            self.ended.add_permits(1);
+        }
+        Reply::Done { value: json!("told"), attention: false }
+    }
+}
+
+#[tokio::test]
+async fn exports_that_nobody_reads_keep_no_status_waiting() {
+    /// More than there are places of any kind.
+    const PAUSED: usize = 40;
+    let (begun, ended) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let serving = Serving::new(Endless { begun: begun.clone(), ended: ended.clone() });
+    let mut paused = Vec::new();
+    for _ in 0..PAUSED {
+        let mut here = UnixStream::connect(serving.socket()).await.unwrap();
+        let export = b"{\"command\":\"export\",\"target\":\"x\",\"format\":\"csv\"}\n";
+        here.write_all(export).await.unwrap();
+        paused.push(here);
+    }
+    begun.acquire_many(4).await.unwrap().forget();
+    assert_eq!(ask(serving.socket(), Request::Status, None).await.unwrap(), Some(json!("told")));
+    assert_eq!(begun.available_permits(), 0, "more exports at once than there are places for");
+    // A place is free again when its command goes away.
+    drop(paused);
+    ended.acquire_many(4).await.unwrap().forget();
+    serving.end().await;
+}
+
+#[tokio::test]
+async fn a_command_that_takes_nothing_is_given_up() {
+    let (begun, ended) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let handler = Endless { begun, ended: ended.clone() };
+    let serving = Serving::with_patience(handler, Duration::from_millis(200));
+    let mut here = UnixStream::connect(serving.socket()).await.unwrap();
+    let export = b"{\"command\":\"export\",\"target\":\"x\",\"format\":\"csv\"}\n";
+    here.write_all(export).await.unwrap();
+    let given_up = tokio::time::timeout(DEADLINE, ended.acquire()).await;
+    assert!(given_up.is_ok(), "it goes on for somebody who does not read");
+    serving.end().await;
+}

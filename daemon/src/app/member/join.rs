@@ -22,6 +22,7 @@ use certs::{
 use config::{NodeConfig, Upstream};
 use protocol::{
     change::{ChangeSet, Position},
+    frame::FRAME_BYTES_MAX,
     hash::Hash,
     message::{JoinRefused, JoinReply, JoinRequest, decode_header, possession_bytes},
     moment::rfc3339,
@@ -220,7 +221,9 @@ async fn ask(
     options: TlsOptions,
 ) -> anyhow::Result<Answer> {
     let connection = dial(token, options).await?;
-    let (mut sender, receiver) = connection.open_stream().await?;
+    let (mut sender, mut receiver) = connection.open_stream().await?;
+    // `_federation` comes as change sets.
+    receiver.limit(FRAME_BYTES_MAX);
     let proof = possession_bytes(&token.id, &token.node);
     sender
         .send(&JoinRequest {

@@ -1,0 +1,148 @@
+//! Turns: so that one peer neither keeps the threads that answer everybody, nor
+//! asks for more than its share.
+//!
+//! What reads much of the store, or unpacks and hashes much, is done beside the
+//! runtime's threads, few at once, and of one peer fewer than of all
+//! ([`Turns::run`]); what is small and in memory is done where it is asked for.
+//! [`Allowance`] says how fast a peer may speak; who uses it does not listen for
+//! a while, so nothing honest is lost. Not here: limits of log lines.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Semaphore;
+
+/// Pieces of work of one peer that are done at once: two, so that one may wait for
+/// the disk.
+const OF_ONE_MAX: usize = 2;
+/// Trees that are taken from one peer at once: it shows four, and one of those may
+/// have ended here and not there.
+const FETCHES_MAX: usize = 3;
+
+/// Work of all peers that is done at once: one a core, as each keeps one busy.
+pub(super) fn of_all() -> Arc<Semaphore> {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    Arc::new(Semaphore::new(cores.max(2)))
+}
+
+/// The turns of one peer.
+pub(super) struct Turns {
+    of_one: Semaphore,
+    of_all: Arc<Semaphore>,
+    /// Held while a tree is taken from the peer.
+    pub fetches: Semaphore,
+}
+
+impl Turns {
+    pub fn new(of_all: Arc<Semaphore>) -> Self {
+        let of_one = Semaphore::new(OF_ONE_MAX);
+        Self { of_one, of_all, fetches: Semaphore::new(FETCHES_MAX) }
+    }
+
+    /// Does work that takes its time, when it is its turn. It must not wait for
+    /// another turn, nor take long: give it in pieces.
+    pub async fn run<T>(&self, work: impl FnOnce() -> T) -> T {
+        // The semaphores are never closed.
+        let _of_one = self.of_one.acquire().await;
+        let _of_all = self.of_all.acquire().await;
+        tokio::task::block_in_place(work)
+    }
+}
+
+/// How much somebody may still do now, and how fast that grows again.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    /// In a second.
+    rate: u64,
+    most: u64,
+    /// Below zero: a debt.
+    left: i64,
+    at: Duration,
+}
+
+impl Allowance {
+    /// So much at once, and `rate` each second; neither is zero.
+    pub fn new(most: u64, rate: u64, now: Duration) -> Self {
+        Self { rate, most, left: most as i64, at: now }
+    }
+
+    /// It was done, also where there was not enough left.
+    pub fn spend(&mut self, count: u64, now: Duration) {
+        self.fill(now);
+        self.left = self.left.saturating_sub_unsigned(count);
+    }
+
+    /// How long to wait until more may be done; zero if it may be now.
+    pub fn wait(&mut self, now: Duration) -> Duration {
+        self.fill(now);
+        let debt = u64::try_from(-self.left).unwrap_or(0);
+        Duration::from_micros((debt * 1_000_000).div_ceil(self.rate))
+    }
+
+    fn fill(&mut self, now: Duration) {
+        let passed = now.saturating_sub(self.at).as_micros();
+        let more = passed * u128::from(self.rate) / 1_000_000;
+        // What is too little for one counts later.
+        if more > 0 {
+            self.left = self.left.saturating_add_unsigned(more as u64).min(self.most as i64);
+            self.at = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_much_at_once_waits_until_it_is_made_good() {
+        let at = Duration::from_millis;
+        let mut allowance = Allowance::new(100, 10, at(0));
+        allowance.spend(100, at(0));
+        assert_eq!(allowance.wait(at(0)), at(0), "that much may be done at once");
+        allowance.spend(50, at(0));
+        assert_eq!(allowance.wait(at(0)), at(5000));
+        assert_eq!(allowance.wait(at(2000)), at(3000));
+        // Looking again and again gives nothing away, and takes nothing.
+        let waits = (2001..2100).map(|now| allowance.wait(at(now))).count();
+        assert_eq!((waits, allowance.wait(at(3000))), (99, at(2000)));
+        assert_eq!(allowance.wait(at(1_000_000)), at(0));
+        allowance.spend(101, at(1_000_000));
+        assert_eq!(allowance.wait(at(1_000_000)), at(100), "nobody saves up more");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn one_peer_does_not_take_all_turns() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let of_all = Arc::new(Semaphore::new(3));
+        let greedy = Arc::new(Turns::new(of_all.clone()));
+        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let held = Arc::new(std::sync::Mutex::new(held));
+        let tasks: Vec<_> = (0..50)
+            .map(|_| {
+                let (greedy, held) = (greedy.clone(), held.clone());
+                let (running, most) = (running.clone(), most.clone());
+                tokio::spawn(async move {
+                    greedy
+                        .run(|| {
+                            let now = running.fetch_add(1, Ordering::SeqCst) + 1;
+                            most.fetch_max(now, Ordering::SeqCst);
+                            let _ = held.lock().unwrap().recv();
+                            running.fetch_sub(1, Ordering::SeqCst);
+                        })
+                        .await;
+                })
+            })
+            .collect();
+        while running.load(Ordering::SeqCst) < OF_ONE_MAX {
+            tokio::task::yield_now().await;
+        }
+        // Another one's is done while all of those wait.
+        assert_eq!(Turns::new(of_all).run(|| 7).await, 7);
+        drop(hold);
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(most.load(Ordering::SeqCst), OF_ONE_MAX);
+    }
+}

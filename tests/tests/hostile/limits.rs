@@ -1,0 +1,343 @@
+//! What one member may hold of a hub, and for how long: frames that have not
+//! ended, connections without a hello, and streams on which it owes something.
+
+use std::time::Duration;
+
+use harness::{
+    federation::{HUB, Making},
+    node::wait_until,
+};
+use protocol::{
+    codec,
+    frame::{CONTROL_FRAME_BYTES_MAX, OPENING_FRAME_BYTES_MAX},
+    message::{
+        CloseCode, Control, FollowReply, FollowRequest, Open, TreeReply, TreeRequest, decode_header,
+    },
+};
+
+use crate::{
+    forge::{Origin, Tree, entries, federation_head},
+    peer::{End, Peer, Stream, client_config},
+    world::{HOSTILE, World, claim, hello, partition},
+};
+
+/// How long the hub waits here for whoever owes it something.
+const STALL_S: &str = "2";
+
+fn impatient() -> World {
+    World::made(&Making { hub: &[("stall_s", STALL_S)], ..Making::default() })
+}
+
+#[test]
+fn frames_are_short_until_change_sets_are_asked_for() {
+    let mut world = World::new();
+    let malformed = End::Code(CloseCode::Malformed);
+    world.attack("a long hello", malformed, 1, async |world| {
+        let peer = world.connect().await;
+        let mut stream = peer.open().await;
+        stream.send_raw(&(CONTROL_FRAME_BYTES_MAX as u32 + 1).to_be_bytes()).await;
+        peer.closed().await
+    });
+    world.attack("a long announcement", malformed, 1, async |world| {
+        let peer = world.connect().await;
+        let (mut control, _) = peer.say_hello(hello(vec![])).await;
+        control.send_raw(&(CONTROL_FRAME_BYTES_MAX as u32 + 1).to_be_bytes()).await;
+        peer.closed().await
+    });
+    world.attack("a long first frame", malformed, 1, async |world| {
+        let peer = world.connect().await;
+        let (_control, _) = peer.say_hello(hello(vec![])).await;
+        let mut stream = peer.open().await;
+        stream.send_raw(&(OPENING_FRAME_BYTES_MAX as u32 + 1).to_be_bytes()).await;
+        stream.end().await
+    });
+    world.attack("a long acknowledgement", malformed, 1, async |world| {
+        let peer = world.connect().await;
+        let (_control, _) = peer.say_hello(hello(vec![])).await;
+        let mut stream = peer.open().await;
+        stream.send(&Open::Follow { partition: federation(), have: None }).await;
+        stream.send_raw(&4096u32.to_be_bytes()).await;
+        stream.end().await
+    });
+    world.attack("a long part of a page", malformed, 1, async |world| {
+        let (peer, _control, mut follows) = followed(world, &["enterprise"]).await;
+        let (_, mut follow) = follows.pop().unwrap();
+        follow.send(&FollowReply::TakePages).await;
+        let mut tree = tree_of(&peer).await;
+        tree.send_raw(&(2u32 << 20).to_be_bytes()).await;
+        tree.end().await
+    });
+    world.finish();
+}
+
+#[test]
+fn few_connections_of_one_member_wait_for_its_hello() {
+    let mut world = World::new();
+    let (mut waiting, turned_away) = world.block_on(async {
+        let mut waiting = Vec::new();
+        let mut turned_away = 0;
+        while waiting.len() + turned_away < 10 {
+            let peer = world.connect().await;
+            // Who is turned away hears of it within a round trip.
+            let closed = tokio::time::timeout(Duration::from_millis(300), peer.closed());
+            match closed.await {
+                Ok(end) => {
+                    assert_eq!(end, End::Code(CloseCode::Unavailable));
+                    turned_away += 1;
+                }
+                Err(_) => {
+                    let mut stream = peer.open().await;
+                    stream.send_raw(&1_000_000u32.to_be_bytes()).await;
+                    stream.send_raw(&[0; 1000]).await;
+                    waiting.push((peer, stream));
+                }
+            }
+        }
+        (waiting, turned_away)
+    });
+    assert_eq!((waiting.len(), turned_away), (2, 8));
+    world.check_service();
+    // A place is free again when its connection ends.
+    let (freed, _stream) = waiting.pop().unwrap();
+    freed.connection.close(0u32.into(), b"");
+    world.block_on(async {
+        loop {
+            let peer = world.connect().await;
+            let Ok(streams) = peer.connection.open_bi().await else { continue };
+            let mut control = Stream::new(streams);
+            control.send(&Open::Control(hello(vec![]))).await;
+            if control.receive_body().await.is_ok() {
+                break;
+            }
+        }
+    });
+    // Before their streams are: one that ends inside a frame is a fault.
+    waiting.iter().for_each(|(peer, _)| peer.connection.close(0u32.into(), b""));
+    assert_eq!(world.misbehaved(), 0);
+    world.finish();
+}
+
+fn federation() -> protocol::id::PartitionId {
+    partition(&format!("_federation/{HUB}"))
+}
+
+/// The hostile member claims to hold these datasets, and the hub follows them.
+async fn followed<'a>(
+    world: &'a World,
+    datasets: &[&str],
+) -> (Peer, Stream, Vec<(Origin<'a>, Stream)>) {
+    let peer = world.connect().await;
+    let claims = datasets.iter().map(|name| claim(partition(&format!("{name}/{HOSTILE}"))));
+    let (control, theirs) = peer.say_hello(hello(claims.collect())).await;
+    let federation_head = federation_head(&theirs);
+    let mut follows = Vec::new();
+    for _ in datasets {
+        let mut stream = peer.accept().await;
+        match stream.receive().await {
+            Ok(Open::Follow { partition, .. }) => {
+                follows.push((Origin { partition, key: &world.key, federation_head }, stream));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    (peer, control, follows)
+}
+
+/// The tree stream that the hub opens.
+async fn tree_of(peer: &Peer) -> Stream {
+    let mut stream = peer.accept().await;
+    let open = stream.receive().await.unwrap();
+    assert!(matches!(open, Open::Tree { .. }), "{open:?}");
+    stream
+}
+
+#[test]
+fn whoever_owes_an_answer_and_does_not_get_on_loses_the_stream() {
+    let mut world = impatient();
+    let held = world.held();
+    let silent = End::Code(CloseCode::Silent);
+    world.block_on(async {
+        let peer = world.connect().await;
+        let (_control, theirs) = peer.say_hello(hello(vec![])).await;
+        let open = async |open: &Open| {
+            let mut stream = peer.open().await;
+            stream.send(open).await;
+            stream
+        };
+        let follow = Open::Follow { partition: federation(), have: None };
+        let tree = Open::Tree { partition: federation(), have: None };
+        // A follower that has all and says nothing owes nothing.
+        let mut idle = open(&follow).await;
+        loop {
+            let Ok(FollowReply::ChangeSet { header, .. }) = idle.receive().await else { panic!() };
+            let header = decode_header(&header).unwrap();
+            let (position, root) = (header.position(), header.header().root);
+            idle.send(&FollowRequest::Ack { position, root }).await;
+            if position == federation_head(&theirs) {
+                break;
+            }
+        }
+        let (mut unacknowledged, mut unasked, mut half) =
+            (open(&follow).await, open(&tree).await, open(&tree).await);
+        half.send_raw(&[0, 0, 1]).await;
+        let ends = tokio::join!(unacknowledged.end(), unasked.end(), half.end());
+        assert_eq!(ends, (silent, silent, silent));
+        let asked = tokio::time::timeout(Duration::from_secs(3), idle.receive_body()).await;
+        assert!(asked.is_err(), "an idle follower was given up: {asked:?}");
+    });
+    // One that reads nothing.
+    world.block_on(async {
+        let mut config = client_config(world.dial().tls());
+        let mut transport = quinn::TransportConfig::default();
+        transport.stream_receive_window(300u32.into());
+        config.transport_config(transport.into());
+        let peer = world.dial().connect_with(config.clone()).await.unwrap();
+        let (mut control, _) = peer.say_hello(hello(vec![])).await;
+        let mut deaf = peer.open().await;
+        deaf.send(&Open::Tree { partition: federation(), have: None }).await;
+        deaf.send(&TreeRequest::Pages { level: 0, keys: vec![vec![]] }).await;
+        tokio::select! {
+            code = deaf.stopped() => assert_eq!(code, CloseCode::Silent),
+            end = control.end() => panic!("the connection has ended: {end:?}"),
+        }
+        // Not even what is said about trust.
+        let peer = world.dial().connect_with(config).await.unwrap();
+        let (_deaf, _) = peer.say_hello(hello(vec![])).await;
+        assert_eq!(peer.closed().await, silent);
+    });
+    // One that is asked and does not answer, or not to the end.
+    world.block_on(async {
+        let datasets = ["enterprise", "admin-licence", "admin-penalty"];
+        let (peer, _control, mut follows) = followed(&world, &datasets).await;
+        let (_, mut half) = follows.pop().unwrap();
+        half.send_raw(&[0, 1, 0, 0, 7]).await;
+        let mut trees = Vec::new();
+        for (origin, follow) in &mut follows {
+            follow.send(&FollowReply::TakePages).await;
+            let mut stream = tree_of(&peer).await;
+            if trees.is_empty() {
+                let tree = Tree::of(&entries(3));
+                stream.send(&origin.tree_head(&tree, |_| {})).await;
+                let part = tree.page(0, &[]).body[..10].to_vec();
+                stream.send(&TreeReply::Part { bytes: part, more: true }).await;
+            }
+            trees.push(stream);
+        }
+        let (first, second) = trees.split_at_mut(1);
+        let ends = tokio::join!(half.end(), first[0].end(), second[0].end());
+        assert_eq!(ends, (silent, silent, silent));
+        // And it is asked again.
+        let mut again = peer.accept().await;
+        assert!(matches!(again.receive().await, Ok(Open::Follow { .. })));
+    });
+    wait_until("the connection is over", || world.held() == held);
+    assert_eq!(world.misbehaved(), 0, "to be slow is no crime");
+    world.check_service();
+    world.finish();
+}
+
+/// Lines of the hub's log from byte `from` on.
+fn lines_since(world: &World, from: usize) -> Vec<String> {
+    world.federation.hub.log()[from..].lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn whoever_comes_and_goes_without_end_does_not_fill_the_log() {
+    const TIMES: usize = 60;
+    const HEADS: usize = 300;
+    let mut world = World::new();
+    let before = world.federation.hub.log().len();
+    let unknown = |number| claim(partition(&format!("unknown-{number}/{HOSTILE}")));
+    world.block_on(async {
+        for _ in 0..TIMES {
+            let peer = world.connect().await;
+            let (_control, _) = peer.say_hello(hello((0..HEADS).map(unknown).collect())).await;
+            // The hub has gone on to follow what was claimed, or has tried.
+            let mut stream = peer.open().await;
+            stream.send(&Open::Follow { partition: federation(), have: None }).await;
+            assert!(stream.receive_body().await.is_ok());
+        }
+    });
+    // Claims to hold more than the hub does of its own.
+    world.block_on(async {
+        let own = |number| claim(partition(&format!("unknown-{number}/{HUB}")));
+        let peer = world.connect().await;
+        let (_control, _) = peer.say_hello(hello((0..HEADS).map(own).collect())).await;
+        let mut stream = peer.open().await;
+        stream.send(&Open::Follow { partition: federation(), have: None }).await;
+        assert!(stream.receive_body().await.is_ok());
+    });
+    world.check_service();
+    let lines = lines_since(&world, before);
+    let about = lines.iter().filter(|line| line.contains(HOSTILE)).count();
+    let bytes: usize = lines.iter().map(String::len).sum();
+    println!("{about} lines about it of {}, {bytes} bytes", lines.len());
+    assert!(about > 0, "not a word");
+    assert!(about <= 100, "{about} lines");
+    assert!(bytes < 64 * 1024, "{bytes} bytes");
+    world.finish();
+}
+
+#[test]
+fn messages_without_end_are_not_taken_faster_than_they_can_matter() {
+    /// What the hub may have taken, or has in the stream's window: that window, what
+    /// may be said at once, and some seconds' worth.
+    const TAKEN_MAX: usize = 6 << 20;
+    let mut world = World::new();
+    let heartbeat = protocol::frame::encode(&codec::encode(&Control::Heartbeat { now_ms: 0 }));
+    let many = heartbeat.repeat(1000);
+    let (taken, alive) = world.block_on(async {
+        let peer = world.connect().await;
+        let (mut control, _) = peer.say_hello(hello(vec![])).await;
+        let mut taken = 0;
+        let sending = async {
+            while taken <= TAKEN_MAX {
+                control.send_raw(&many).await;
+                taken += many.len();
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(10), sending).await;
+        // Other streams are served meanwhile.
+        let mut stream = peer.open().await;
+        stream.send(&Open::Follow { partition: federation(), have: None }).await;
+        (taken, stream.receive_body().await.is_ok())
+    });
+    println!("{taken} bytes taken");
+    assert!(alive, "the connection was closed");
+    assert!(taken <= TAKEN_MAX, "{taken} bytes");
+    assert_eq!(world.misbehaved(), 0);
+    world.check_service();
+    world.finish();
+}
+
+#[test]
+fn streams_that_are_reset_at_once_are_not_taken_without_end() {
+    /// Those that may be opened at once, those that may be open, and some seconds'
+    /// worth.
+    const TAKEN_MAX: usize = 2048 + 1024 + 2000;
+    let mut world = World::new();
+    let opened = world.block_on(async {
+        let peer = world.connect().await;
+        let (_control, _) = peer.say_hello(hello(vec![])).await;
+        let mut opened = 0;
+        let opening = async {
+            while opened <= TAKEN_MAX {
+                let (mut sender, mut receiver) = peer.connection.open_bi().await.unwrap();
+                let _ = sender.write(&[0]).await;
+                let _ = sender.reset(1u32.into());
+                let _ = receiver.stop(1u32.into());
+                opened += 1;
+                if opened % 64 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(5), opening).await;
+        assert!(peer.connection.close_reason().is_none());
+        opened
+    });
+    println!("{opened} streams");
+    assert!(opened <= TAKEN_MAX, "{opened} streams");
+    world.check_service();
+    world.finish();
+}
