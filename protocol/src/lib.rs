@@ -21,6 +21,7 @@ pub mod hash;
 pub mod hex;
 pub mod history;
 pub mod id;
+pub mod judge;
 pub mod message;
 pub mod moment;
 pub mod page;

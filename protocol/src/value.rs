@@ -27,11 +27,11 @@ pub enum Value {
     Date(Date),
 }
 
-const TAG_NULL: u8 = 0;
-const TAG_TEXT: u8 = 1;
-const TAG_INTEGER: u8 = 2;
-const TAG_DECIMAL: u8 = 3;
-const TAG_DATE: u8 = 4;
+pub(crate) const TAG_NULL: u8 = 0;
+pub(crate) const TAG_TEXT: u8 = 1;
+pub(crate) const TAG_INTEGER: u8 = 2;
+pub(crate) const TAG_DECIMAL: u8 = 3;
+pub(crate) const TAG_DATE: u8 = 4;
 
 impl Value {
     /// A text, or null if it is empty.

@@ -12,13 +12,14 @@ use protocol::{
     page::PageRef,
     session::{
         PeerMisbehaved,
-        fetch::{ArrivedLeaf, FetchAction, FetchedLeaf, ShownHead, TreeFetch},
+        fetch::{ArrivedLeaf, FetchAction, FetchedLeaf, Piece, ShownHead, TreeFetch},
     },
 };
 use store::{Comparison, Head, Healed, Healing, Staging, Store, StoreError, cores::on_all_cores};
 
 use super::{
     Context,
+    judge::{Judge, Unfit},
     trouble::{Trouble, tell_trouble},
     turns::Turns,
 };
@@ -78,6 +79,7 @@ impl Drive<'_> {
     /// Runs `fetch` to its end on a stream of its own.
     pub async fn run(self, mut fetch: TreeFetch, purpose: Purpose) -> Result<Fetched, Trouble> {
         let Drive { context, connection, turns, progress } = self;
+        let judge = Judge::new(context, fetch.partition())?;
         let (mut sender, mut receiver) = connection.open_stream().await?;
         let outcome = async {
             let mut sink = Sink::None;
@@ -87,8 +89,9 @@ impl Drive<'_> {
                 while let Some(action) = fetch.poll_action() {
                     if let FetchAction::Send(request) = action {
                         sender.send(&request).await?;
-                    } else if let Some(fetched) =
-                        sink.act(&context.store, turns, &mut fetch, action, purpose).await?
+                    } else if let Some(fetched) = sink
+                        .act(&context.store, turns, judge.as_ref(), &mut fetch, action, purpose)
+                        .await?
                     {
                         sender.finish();
                         return Ok(fetched);
@@ -122,6 +125,7 @@ impl Sink {
         &mut self,
         store: &Store,
         turns: &Turns,
+        judge: Option<&Judge>,
         fetch: &mut TreeFetch,
         action: FetchAction,
         purpose: Purpose,
@@ -137,6 +141,9 @@ impl Sink {
             }
             FetchAction::Piece(piece) => {
                 if let Sink::Comparison(comparison) = self {
+                    if let (Piece::Leaf(leaf), Some(judge)) = (&piece, judge) {
+                        judge.leaf(leaf)?;
+                    }
                     match turns.run(|| comparison.take(piece)).await {
                         Ok(true) => {}
                         Ok(false) => fetch.take_whole()?,
@@ -161,8 +168,18 @@ impl Sink {
             FetchAction::Check(leaves) => {
                 // Few at a time: if all partitions unpacked leaves at once, 50 would
                 // take 200 MiB.
-                let check = || on_all_cores(leaves, ArrivedLeaf::check);
-                fetch.handle_checked(turns.run(check).await)?;
+                let check = |leaf: ArrivedLeaf| {
+                    let checked = leaf.check();
+                    let judged = match (&checked, judge) {
+                        (Ok(FetchedLeaf::Arrived { leaf, .. }), Some(judge)) => judge.leaf(leaf),
+                        _ => Ok(()),
+                    };
+                    (checked, judged)
+                };
+                let checked = turns.run(|| on_all_cores(leaves, check)).await.into_iter();
+                let (checked, judged): (Vec<_>, Vec<Result<(), Unfit>>) = checked.unzip();
+                judged.into_iter().collect::<Result<(), Unfit>>()?;
+                fetch.handle_checked(checked)?;
             }
             FetchAction::Stage(leaf) => self.stage(leaf).await?,
             FetchAction::Finish => {

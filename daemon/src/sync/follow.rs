@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Context, Line,
     fetch::{Drive, How, Purpose},
+    judge::{Judge, Unfit},
     trouble::{Trouble, tell_trouble},
     turns::Turns,
 };
@@ -42,6 +43,8 @@ pub(super) struct Follow {
     pub released: CancellationToken,
 }
 
+/// A change set of no more than these is judged where it arrives: 10 µs.
+const FEW_CHANGES: usize = 64;
 /// A change set that says it has no more than this is unpacked and verified where
 /// it arrives: a row's takes 50 µs.
 const SMALL_BYTES: usize = 64 * 1024;
@@ -148,6 +151,15 @@ impl Follow {
                     tracing::error!(%partition, %peer, reason = %trouble, unsaid, "the change set was refused");
                 }
             }
+            Trouble::Unfit(Unfit::Record { .. }) => {
+                self.context.peers.update(peer, |state| state.misbehaved += 1);
+                if let Some(unsaid) = self.context.may_say(peer, Line::Misbehaviour) {
+                    tracing::error!(%partition, %peer, reason = %trouble, unsaid, "nothing of it is stored, and nothing behind it, until its origin takes it back");
+                }
+            }
+            Trouble::Unfit(Unfit::UnknownVersion(_)) => {
+                tracing::debug!(%partition, %peer, reason = %trouble, "waiting for _federation");
+            }
             Trouble::Store(StoreError::Federation { .. }) => {
                 // _federation is on its way.
                 tracing::debug!(%partition, %peer, reason = %trouble, "waiting for _federation");
@@ -212,6 +224,13 @@ impl Follow {
                     FollowerAction::Commit(set) => {
                         let (position, root) =
                             (set.header().position(), set.header().header().root);
+                        if let Some(judge) = Judge::new(&self.context, &self.partition)? {
+                            let all = set.changes();
+                            match all.len() {
+                                0..=FEW_CHANGES => judge.changes(all)?,
+                                _ => self.turns.run(|| judge.changes(all)).await?,
+                            }
+                        }
                         store.commit_replica(*set).await?;
                         follower.handle_committed(position, root);
                         // What was wrong before is not any more.

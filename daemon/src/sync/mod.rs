@@ -18,6 +18,7 @@ mod connection;
 mod dial;
 mod fetch;
 mod follow;
+mod judge;
 mod office;
 pub mod peers;
 mod provide;

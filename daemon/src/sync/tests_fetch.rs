@@ -138,8 +138,14 @@ impl Two {
                         requests.push(request);
                         continue;
                     }
-                    let done =
-                        wait(sink.act(&self.replica, &all_turns(), &mut fetch, action, purpose))?;
+                    let done = wait(sink.act(
+                        &self.replica,
+                        &all_turns(),
+                        None,
+                        &mut fetch,
+                        action,
+                        purpose,
+                    ))?;
                     if let Some(fetched) = done {
                         assert_eq!(Some(fetched.head), self.replica.head(&enterprise()));
                         return Ok(Some((fetched.how, cost)));

@@ -4,7 +4,7 @@
 use protocol::{id::DatasetId, message::CloseCode, session::PeerMisbehaved};
 use store::StoreError;
 
-use super::blame;
+use super::{blame, judge::Unfit};
 use crate::net::{FrameReceiver, FrameSender, NetError};
 
 /// Why a follow stream ended early.
@@ -30,6 +30,8 @@ pub(super) enum Trouble {
     InDoubt(u64),
     #[error("the peer is at number {theirs}, and number {ours} has to be repaired")]
     Elsewhere { ours: u64, theirs: u64 },
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     #[error("the catalogue has no dataset '{0}'")]
     UnknownDataset(DatasetId),
 }
@@ -54,7 +56,10 @@ impl Trouble {
             Trouble::Store(StoreError::RootMismatch { .. } | StoreError::Shape { .. }) => {
                 CloseCode::RootMismatch
             }
-            Trouble::Store(_) | Trouble::UnknownDataset(_) => CloseCode::Unavailable,
+            Trouble::Unfit(Unfit::Record { .. }) => CloseCode::Forged,
+            Trouble::Store(_) | Trouble::UnknownDataset(_) | Trouble::Unfit(_) => {
+                CloseCode::Unavailable
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use harness::{federation::HUB, node::Node, table::Table};
 use protocol::{
     codec,
+    history::SEQ_LIMIT,
     id::PartitionId,
     message::{CloseCode, Control, Hello, Open},
 };
@@ -135,7 +136,7 @@ fn a_member_that_claims_more_of_the_hubs_history_does_not_stop_the_hub() {
     let world = World::new();
     let more = |name: &str| {
         let mut head = claim(partition(&format!("{name}/{HUB}")));
-        head.position.seq = u64::MAX;
+        head.position.seq = SEQ_LIMIT - 1;
         head
     };
     let heads = vec![more("_federation"), more("enterprise"), more("no-such-dataset")];

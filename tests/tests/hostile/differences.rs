@@ -10,7 +10,7 @@ use protocol::{
 };
 
 use crate::{
-    forge::{Entries, Origin, Tree, entries},
+    forge::{Entries, Origin, Tree, entries, renamed},
     peer::{End, Peer, Stream},
     provider::followed,
     world::{HOSTILE, World},
@@ -22,7 +22,7 @@ const DATASET: &str = "enterprise";
 fn states() -> [Entries; 2] {
     let old = entries(1000);
     let mut new = old.clone();
-    new[500].1 = b"another value".to_vec();
+    new[500] = renamed(500, "另一个");
     [old, new]
 }
 
@@ -93,13 +93,22 @@ async fn tell(
         };
         cost.requests += 1;
         cost.bytes += codec::encode(&request).len();
-        let TreeRequest::Differences { level, salt, pages } = request else {
-            panic!("the hub holds what it can compare: {request:?}")
+        let told: Vec<Vec<u8>> = match request {
+            TreeRequest::Differences { level, salt, pages } => {
+                let told = pages.iter().map(|asked| {
+                    let page = tree.page(level, &asked.first_key);
+                    difference::make(level, &page.body, &salt, &asked.known).unwrap()
+                });
+                told.map(|told| alter(level, told)).collect()
+            }
+            // Behind a wrong one, lest two entries had one name.
+            TreeRequest::Pages { level, keys } => {
+                let pages = keys.iter().map(|key| tree.page(level, key).body.clone());
+                pages.map(|page| alter(level, page)).collect()
+            }
         };
-        for asked in pages {
-            let page = tree.page(level, &asked.first_key);
-            let told = difference::make(level, &page.body, &salt, &asked.known).unwrap();
-            let part = TreeReply::Part { bytes: alter(level, told), more: false };
+        for bytes in told {
+            let part = TreeReply::Part { bytes, more: false };
             cost.bytes += codec::encode(&part).len();
             stream.send(&part).await;
         }
@@ -118,8 +127,8 @@ fn differences_are_taken_in_place_and_wrong_ones_not_at_all() {
     let beyond = codec::compress(&[0, 1, 0, 0, 1]);
     let nothing = codec::compress(&[]);
     for (what, end, level, wrong) in [
-        ("a leaf of the first entry alone", forged, 0, all_known.clone()),
-        ("an inner page of the first child alone", forged, 1, all_known),
+        ("a leaf of the first entry alone", malformed, 0, all_known.clone()),
+        ("an inner page of the first child alone", malformed, 1, all_known),
         ("an entry that the hub did not name", malformed, 0, beyond),
         ("a page without entries", malformed, 1, nothing),
         ("no compressed bytes", malformed, 0, vec![7; 30]),

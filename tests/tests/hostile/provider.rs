@@ -14,7 +14,7 @@ use protocol::{
 };
 
 use crate::{
-    forge::{Origin, entries, federation_head, reply},
+    forge::{Origin, entries, entries_of, federation_head, reply},
     peer::{End, Peer, Stream},
     world::{HONEST, HOSTILE, World, claim, hello, partition},
 };
@@ -192,11 +192,11 @@ fn two_signed_histories_quarantine_their_partition_and_nothing_else() {
         let end = world.block_on(async {
             let (peer, control, mut stream, origin, have) = followed(&world, dataset).await;
             assert_eq!(have, None);
-            let (first, body) = origin.first(&entries(3));
+            let (first, body) = origin.first(&entries_of(dataset, 3));
             let root = first.root;
             let position = accepted(&mut stream, &reply(first, &body, origin.key), root).await;
             if !by_claim {
-                let (mut second, _) = origin.first(&entries(3));
+                let (mut second, _) = origin.first(&entries_of(dataset, 3));
                 (second.seq, second.previous) = (2, Hash([1; 32]));
                 (second.change_count, second.changes_hash) = (0, changes_hash(&[]));
                 stream.send(&reply(second, &[], origin.key)).await;
@@ -205,7 +205,7 @@ fn two_signed_histories_quarantine_their_partition_and_nothing_else() {
             drop((stream, control, peer));
             let (_peer, _control, mut stream, origin, have) = followed(&world, dataset).await;
             assert_eq!(have, Some(position));
-            let (other, _) = origin.first(&entries(4));
+            let (other, _) = origin.first(&entries_of(dataset, 4));
             let header = SignedHeader::sign(other, origin.key).encode();
             stream.send(&FollowReply::Fork { header }).await;
             stream.end().await

@@ -7,6 +7,7 @@ use protocol::{
     codec,
     federation::Registry,
     hash::Hash,
+    history::SEQ_LIMIT,
     id::PartitionId,
     message::{
         ASKING_FRAME_BYTES_MAX, CloseCode, FollowReply, FollowRequest, Open, TreeReply,
@@ -132,7 +133,7 @@ fn acknowledgements_and_positions_that_are_lies_gain_nothing() {
         let peer = world.connect().await;
         let (_control, _) = peer.say_hello(hello(vec![])).await;
         let mut stream = peer.open().await;
-        let have = Some(Position { seq: u64::MAX, hash: Hash([9; 32]) });
+        let have = Some(Position { seq: SEQ_LIMIT - 1, hash: Hash([9; 32]) });
         stream.send(&Open::Follow { partition: federation(), have }).await;
         stream.send(&FollowRequest::Ack { position: lie, root: Hash([9; 32]) }).await;
         stream.end().await

@@ -220,6 +220,11 @@ impl TreeFetch {
         }
     }
 
+    /// Whose tree it is.
+    pub fn partition(&self) -> &PartitionId {
+        &self.partition
+    }
+
     /// The first frame of the stream.
     pub fn open(&self) -> Open {
         Open::Tree { partition: self.partition.clone(), have: self.have }
@@ -265,6 +270,9 @@ impl TreeFetch {
     /// it. Answers what is before the head.
     fn check_history(&self, head: &SignedHeader, proof: Proof) -> Result<Peaks, PeerMisbehaved> {
         let seq = head.header().seq;
+        if seq.saturating_sub(self.have.map_or(0, |have| have.seq)) > JUMP_MAX {
+            return Err(PeerMisbehaved::Unexpected("a number that no history has reached"));
+        }
         let other = |_: ProofError| PeerMisbehaved::OtherHistory(head.position());
         let Some(have) = self.have else {
             return proof.check(seq - 1, &head.header().history, None).map_err(other);
@@ -274,9 +282,6 @@ impl TreeFetch {
         }
         if have.seq >= seq && self.goal != Goal::Repair {
             return Err(PeerMisbehaved::Unexpected("a tree older than the replica"));
-        }
-        if seq.saturating_sub(have.seq) > JUMP_MAX {
-            return Err(PeerMisbehaved::Unexpected("a number that no history has reached"));
         }
         // What is older is not taken; the driver sees that.
         let earlier = Some(have).filter(|have| have.seq < seq);
