@@ -66,7 +66,8 @@ const FLUSHES_PER_CHORE: u32 = 16;
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// Makes changes of `_federation` from the numbers of own partitions' heads.
-pub(super) type Build = Box<dyn FnOnce(BTreeMap<PartitionId, u64>) -> OwnChanges + Send>;
+pub(super) type Build =
+    Box<dyn FnOnce(BTreeMap<PartitionId, u64>) -> Result<OwnChanges, StoreError> + Send>;
 
 /// What the writer is asked to do.
 pub(super) enum Job {

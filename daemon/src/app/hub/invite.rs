@@ -34,7 +34,7 @@ use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{Registrar, puts};
+use super::{Ending, Registrar, puts};
 use crate::{
     app::now_unix,
     net::{Connection, FrameReceiver, FrameSender, Quiet, network_of},
@@ -303,7 +303,7 @@ impl Registrar {
                 [] => Introduction::Enrolment,
                 _ => Introduction::Reenrolment,
             };
-            entries.extend(self.succession(registry, node, Some((key, by, None)), false));
+            entries.extend(self.succession(registry, node, Some((key, by, None)), Ending::Routine)?);
         }
         let mut changes = puts(&entries)?;
         if registry.revocation(node, None).is_some() {

@@ -213,17 +213,19 @@ impl Registrar {
         registry: &Registry,
         node: &NodeId,
         next: Option<(&PublicKey, Introduction, Option<String>)>,
-        revoked: bool,
-    ) -> Vec<Entry> {
-        let last: std::collections::BTreeMap<String, u64> = self
-            .heads_of(node)
-            .into_iter()
-            .map(|(partition, seq)| (partition.to_string(), seq))
-            .collect();
+        ending: Ending,
+    ) -> anyhow::Result<Vec<Entry>> {
+        let revoked = !matches!(ending, Ending::Routine);
+        let mut heads = self.heads_of(node);
+        if let Ending::StolenAt(partition, seq) = ending {
+            heads.insert(partition, seq);
+        }
+        let last: std::collections::BTreeMap<String, u64> =
+            heads.into_iter().map(|(partition, seq)| (partition.to_string(), seq)).collect();
         let mut entries = Vec::new();
         for known in registry.keys(node).iter().filter(|known| known.record.last.is_none()) {
-            let record = KeyRecord { last: Some(last.clone()), revoked, ..known.record.clone() };
-            entries.push(Entry::Key(node.clone(), known.number, record));
+            let record = KeyRecord { revoked, ..known.record.clone() };
+            entries.extend(record.retired(node, known.number, last.clone())?);
         }
         if let Some((key, by, countersignature)) = next {
             let number = registry.keys(node).last().map_or(1, |known| known.number + 1);
@@ -234,7 +236,7 @@ impl Registrar {
                 KeyRecord { countersignature, ..record },
             ));
         }
-        entries
+        Ok(entries)
     }
 
     /// Does `work`, which retires a member's present key, while nothing that the
@@ -257,6 +259,16 @@ impl Registrar {
         }
         done
     }
+}
+
+/// Why a signing key counts no more.
+enum Ending {
+    /// Another follows it, or its node goes.
+    Routine,
+    /// It may be in the wrong hands.
+    Stolen,
+    /// The same, and in one partition another number than what is held is its last.
+    StolenAt(PartitionId, u64),
 }
 
 /// Which CAs issue, and which certificates of roots by older roots are shown

@@ -21,7 +21,7 @@ use protocol::{
 };
 use time::OffsetDateTime;
 
-use super::{Registrar, hex, puts, seen::Daemons};
+use super::{Ending, Registrar, hex, puts, seen::Daemons};
 use crate::{app::now_unix, sync::Office};
 
 /// Requests of one member that are served at once, and how fast that refills:
@@ -164,7 +164,7 @@ impl Registrar {
         let countersignature = Some(hex(&request.countersignature));
         let head = self.with_key_suspended(&registry, node, || {
             let next = (&new, Introduction::Succession, countersignature);
-            let entries = self.succession(&registry, node, Some(next), false);
+            let entries = self.succession(&registry, node, Some(next), Ending::Routine)?;
             self.commit(puts(&entries)?).context("write the new signing key")
         })?;
         fault::point("key.registered");

@@ -12,7 +12,7 @@ use protocol::{
 };
 use serde_json::{Value as Json, json};
 
-use super::{Registrar, puts};
+use super::{Ending, Registrar, puts};
 use crate::app::{now_unix, rfc3339};
 
 /// Longest reason: two lines on a screen.
@@ -53,7 +53,7 @@ impl Registrar {
         } else {
             // What its keys signed so far stays; what comes later does not count.
             self.with_key_suspended(&registry, &node, || {
-                let mut entries = self.succession(&registry, &node, None, true);
+                let mut entries = self.succession(&registry, &node, None, Ending::Stolen)?;
                 entries.push(record);
                 self.commit(puts(&entries)?)
             })?
@@ -89,7 +89,7 @@ impl Registrar {
             );
         }
         let head = self.with_key_suspended(&registry, &node, || {
-            let mut entries = self.succession(&registry, &node, None, false);
+            let mut entries = self.succession(&registry, &node, None, Ending::Routine)?;
             entries.push(Entry::Member(node.clone(), Member { removed: true, ..member.clone() }));
             self.commit(puts(&entries)?)
         })?;
