@@ -8,6 +8,7 @@
 //! - [`member`]: joining, and the member's side of trust;
 //! - [`keys`], [`keeper`], [`renewal`], [`alarms`]: this node's own signing keys
 //!   and certificates, what keeps them alive, and what is wrong with them;
+//! - [`catalogue`]: what is wrong with the catalogue as it has arrived;
 //! - [`daemon`]: the node running, with its [`inbox`];
 //! - [`commands`]: what a request does, in the daemon or without one, with
 //!   [`ops`] for one operation a file, and
@@ -15,6 +16,7 @@
 //!   answers.
 
 mod alarms;
+mod catalogue;
 mod certificates;
 pub mod commands;
 pub mod daemon;

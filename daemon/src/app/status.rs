@@ -19,6 +19,7 @@ pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
     let (fresh, mut alarms) =
         (node.trustee.as_ref().and_then(|trustee| trustee.fresh_at_ms()), node.alarms.texts());
     alarms.extend(node.sync.peers.all().into_values().filter_map(|peer| peer.alarm));
+    alarms.extend(node.sync.claims.alarms());
     let peers = peers(node)?;
     let held: BTreeSet<_> =
         node.deliveries.list().unwrap_or_default().into_iter().map(|held| held.dataset).collect();

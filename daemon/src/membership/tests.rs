@@ -118,5 +118,9 @@ fn measure_joins() {
             read += start.elapsed();
         }
     }
-    println!("of the last 20 joins each: taken up {:?}, read as a whole {:?}", taken_up / 20, read / 20);
+    println!(
+        "of the last 20 joins each: taken up {:?}, read as a whole {:?}",
+        taken_up / 20,
+        read / 20
+    );
 }

@@ -200,6 +200,10 @@ impl PartitionState {
     }
 }
 
+/// Answers the number up to which another node holds an own partition, if that is
+/// more than what is here.
+pub(super) type AskBeforeWriting = Arc<dyn Fn(&PartitionId) -> Option<u64> + Send + Sync>;
+
 /// What the writer, the readers and the sidecar share.
 pub(super) struct Shared {
     pub disk: Disk,
@@ -212,6 +216,8 @@ pub(super) struct Shared {
     /// Own partitions that a peer holds up to a higher number: nothing is
     /// written before they are taken back.
     pub awaited: Mutex<BTreeMap<PartitionId, u64>>,
+    /// Asked before own change sets.
+    pub ask_before_writing: Mutex<Option<AskBeforeWriting>>,
     /// Signs own change sets. Set when the node opens; behind that only the
     /// writer changes it, between two jobs.
     pub signer: Mutex<Option<Arc<SigningKey>>>,
@@ -251,6 +257,7 @@ impl Shared {
             snapshots: Mutex::default(),
             loading: Mutex::default(),
             awaited: Mutex::default(),
+            ask_before_writing: Mutex::default(),
             signer: Mutex::default(),
             own_writes_stopped: Mutex::default(),
             failed: AtomicBool::new(false),

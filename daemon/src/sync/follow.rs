@@ -6,7 +6,7 @@ use std::sync::Arc;
 use protocol::{
     change::Position,
     id::{DatasetId, NodeId, PartitionId},
-    message::{CloseCode, FollowReply},
+    message::{CloseCode, FollowReply, Open, TreeReply, decode_header},
     session::{
         PeerMisbehaved,
         fetch::TreeFetch,
@@ -18,13 +18,16 @@ use tokio::sync::mpsc;
 
 use super::{
     Context, blame,
-    connection::FollowReport,
+    connection::{FIRST_FRAME_MAX, FollowReport},
     fetch::{self, How, Purpose},
 };
 use crate::{
     net::{Connection, FrameReceiver, FrameSender, NetError},
     store::StoreError,
 };
+
+/// Longest answer that has a peer's head: a header and the root's page.
+const PROOF_BYTES_MAX: usize = 64 * 1024;
 
 /// One partition followed over one connection.
 pub(super) struct Follow {
@@ -53,6 +56,8 @@ pub(super) enum Trouble {
          it cannot be told whether the two agree; nothing was overwritten"
     )]
     InDoubt(u64),
+    #[error("no proof that this node has signed more of its own history than it holds: {0}")]
+    Unproven(String),
     #[error("the peer is at number {theirs}, and number {ours} has to be repaired")]
     Elsewhere { ours: u64, theirs: u64 },
     #[error("the catalogue has no dataset '{0}'")]
@@ -69,7 +74,7 @@ impl Trouble {
     /// What the provider is told of its stream.
     fn code(&self) -> CloseCode {
         match self {
-            Trouble::Net(_) | Trouble::Elsewhere { .. } => CloseCode::Normal,
+            Trouble::Net(_) | Trouble::Elsewhere { .. } | Trouble::Unproven(_) => CloseCode::Normal,
             Trouble::Misbehaved(problem) => problem.code(),
             Trouble::Fork(_) | Trouble::InDoubt(_) | Trouble::Store(StoreError::Fork { .. }) => {
                 CloseCode::Fork
@@ -84,7 +89,7 @@ impl Trouble {
 
 impl Follow {
     /// Follows until the stream ends, and reports how.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let end = match self.follow().await {
             Ok(end) => {
                 self.no_trouble();
@@ -120,6 +125,8 @@ impl Follow {
                     tracing::warn!(%partition, %peer, %problem, unsaid, "the peer sent something wrong; nothing of it was kept");
                 }
             }
+            // Said where it was found out.
+            Trouble::Unproven(_) => {}
             // No signature shows it, so nothing is settled for good.
             Trouble::InDoubt(_) => {
                 tracing::error!(%partition, %peer, reason = %trouble, "nothing is written to the partition until this is cleared up");
@@ -172,7 +179,7 @@ impl Follow {
             }
     }
 
-    async fn follow(&self) -> Result<FollowEnd, Trouble> {
+    async fn follow(&mut self) -> Result<FollowEnd, Trouble> {
         let store = &self.context.store;
         if let Some(reason) = store.quarantine_reason(&self.partition) {
             return Err(
@@ -184,10 +191,88 @@ impl Follow {
         if registry.schema(&self.partition.dataset).is_none() {
             return Err(Trouble::UnknownDataset(self.partition.dataset.clone()));
         }
+        if self.partition.origin == *self.context.me() {
+            if self.own_history_is_back() {
+                return Ok(FollowEnd::Done);
+            }
+            self.offered = self.prove_own_history().await?;
+        }
+        let store = &self.context.store;
         let have = store.head(&self.partition).map(|head| head.position());
         let follower = Follower::new(self.partition.clone(), have);
         let (mut sender, mut receiver) = self.connection.open_stream().await?;
         let outcome = self.follow_on(follower, &mut sender, &mut receiver).await;
+        tell_trouble(outcome, sender, receiver)
+    }
+
+    /// Asks the peer for its head of this node's own partition. If this node has
+    /// signed it, nothing is written to the partition until its history is back;
+    /// before that a claim is only a claim. Answers the number that is proven.
+    async fn prove_own_history(&self) -> Result<u64, Trouble> {
+        let (partition, peer) = (&self.partition, &self.peer);
+        let context = &self.context;
+        let proof = tokio::time::timeout(FIRST_FRAME_MAX, self.own_head_at_the_peer()).await;
+        let problem = match proof {
+            Ok(Ok(seq)) => {
+                // In this order: who waits for the answer must not write in between.
+                context.store.await_own_history(partition, seq);
+                if context.claims.proven(partition, seq) {
+                    tracing::warn!(
+                        %partition, %peer, theirs = seq,
+                        "the peer holds more of our own history than we do, with our own signature; it is taken back before anything is written"
+                    );
+                }
+                return Ok(seq);
+            }
+            // It may come with the next connection.
+            Ok(Err(Trouble::Net(error))) => return Err(error.into()),
+            Ok(Err(trouble)) => trouble.to_string(),
+            Err(_) => "it does not answer".to_owned(),
+        };
+        if context.claims.unproven(partition, problem.clone())
+            && let Some(unsaid) = context.complaints.may_say()
+        {
+            tracing::error!(
+                %partition, %peer, claimed = self.offered, %problem, unsaid,
+                "the peer says that it holds more of our own history than we do, and does not prove it; we go on writing"
+            );
+        }
+        Err(Trouble::Unproven(problem))
+    }
+
+    /// The number of the peer's head of this node's own partition, which this node
+    /// has signed and which is above its own.
+    async fn own_head_at_the_peer(&self) -> Result<u64, Trouble> {
+        // The semaphore is never closed.
+        let _turn = self.context.claims.turn.acquire().await;
+        let (mut sender, mut receiver) = self.connection.open_stream().await?;
+        receiver.limit(PROOF_BYTES_MAX);
+        let outcome = async {
+            sender.send(&Open::Tree { partition: self.partition.clone() }).await?;
+            let frame = receiver.receive().await?.ok_or(NetError::Closed(None))?;
+            let TreeReply::Head { header, .. } =
+                TreeReply::decode(&frame).map_err(PeerMisbehaved::from)?
+            else {
+                return Err(PeerMisbehaved::Unexpected("something else than a head").into());
+            };
+            let header = decode_header(&header).map_err(PeerMisbehaved::from)?;
+            if header.header().partition != self.partition {
+                return Err(
+                    PeerMisbehaved::NotEntitled(header.header().partition.to_string()).into()
+                );
+            }
+            header.verify(&*self.context.membership.current()?).map_err(PeerMisbehaved::from)?;
+            let ours = self.context.store.head(&self.partition).map_or(0, |head| head.seq());
+            let theirs = header.header().seq;
+            if theirs <= ours {
+                return Err(Trouble::Unproven(format!("its head is number {theirs}")));
+            }
+            // So that it is out of the peer's way before the next one is asked for.
+            sender.finish();
+            let _ = receiver.receive().await;
+            Ok(theirs)
+        };
+        let outcome = outcome.await;
         tell_trouble(outcome, sender, receiver)
     }
 

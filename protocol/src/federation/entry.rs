@@ -383,9 +383,7 @@ impl Slot {
                 let kind = CaKind::parse(id).ok_or_else(|| wrong(&"no kind of CA"))?;
                 Slot::Ca(kind, number(part)?)
             }
-            "revocation" => {
-                Slot::Revocation(node()?, (!part.is_empty()).then(|| part.to_owned()))
-            }
+            "revocation" => Slot::Revocation(node()?, (!part.is_empty()).then(|| part.to_owned())),
             "schema" => {
                 let dataset = DatasetId::new(id).map_err(|error| wrong(&error))?;
                 Slot::Schema(dataset, number(part)?)

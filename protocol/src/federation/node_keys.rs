@@ -127,7 +127,8 @@ impl NodeKeys {
             return Err("it has no last numbers, or too many");
         };
         for part in 1..=record.last_records {
-            let more = self.last.get(&(number, part)).ok_or("a record of its numbers is missing")?;
+            let more =
+                self.last.get(&(number, part)).ok_or("a record of its numbers is missing")?;
             last.extend(more.iter().map(|(partition, seq)| (partition.clone(), *seq)));
         }
         Ok(record)

@@ -299,7 +299,8 @@ fn schemas_have_limits_and_what_is_above_them_is_left_out_and_told() {
 
 #[test]
 fn earlier_versions_are_read_when_a_record_names_them() {
-    let entries: Vec<Entry> = (1..=20).map(|version| list("d", version, version as usize)).collect();
+    let entries: Vec<Entry> =
+        (1..=20).map(|version| list("d", version, version as usize)).collect();
     let changes: Vec<Change> = entries.iter().map(|entry| entry.put().unwrap()).collect();
     let registry = built(&changes);
     let dataset = DatasetId::new("d").unwrap();
@@ -407,11 +408,20 @@ mod changes {
         let ca = (1u32..3, prop_oneof![Just("aa"), Just("x")]).prop_map(|(number, certificate)| {
             let certificate = certificate.to_owned();
             let state = CaState::Active;
-            Entry::Ca(CaKind::Root, number, CaRecord { certificate, cross: None, root: None, state })
+            Entry::Ca(
+                CaKind::Root,
+                number,
+                CaRecord { certificate, cross: None, root: None, state },
+            )
         });
-        let revocation = (name, prop::option::of(Just("4a".to_owned()))).prop_map(|(name, serial)| {
-            Entry::Revocation(node(name), serial, Revocation { at_ms: 1, reason: String::new() })
-        });
+        let revocation =
+            (name, prop::option::of(Just("4a".to_owned()))).prop_map(|(name, serial)| {
+                Entry::Revocation(
+                    node(name),
+                    serial,
+                    Revocation { at_ms: 1, reason: String::new() },
+                )
+            });
         let schema = (0u8..2, 1u32..4, 1usize..3)
             .prop_map(|(of, version, fields)| list(&format!("d{of}"), version, fields));
         prop_oneof![

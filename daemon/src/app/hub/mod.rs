@@ -2,6 +2,7 @@
 //! federation, with which keys and certificates.
 //!
 //! - [`invite`]: tokens, and who shows one;
+//! - [`joining`]: how many may show one at once;
 //! - [`requests`]: what connected members ask for: certificates, signing keys;
 //! - [`revoke`]: nodes and certificates that count no more;
 //! - [`ca`]: the generations of the certificate authorities;
@@ -14,6 +15,7 @@
 
 mod ca;
 mod invite;
+mod joining;
 mod own_key;
 mod requests;
 mod revoke;
@@ -36,9 +38,10 @@ use protocol::{
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-pub(super) use self::invite::{JOINING_MAX, JOINING_OF_ONE_MAX, serve_join};
+pub(super) use self::{invite::serve_join, joining::Joining};
 use super::{
-    alarms::Alarms, dir::NodeDir, keeper::Keeper, keys::OwnKeys, node::federation_changes, now_unix,
+    alarms::Alarms, catalogue, dir::NodeDir, keeper::Keeper, keys::OwnKeys,
+    node::federation_changes, now_unix,
 };
 use crate::{
     membership::Membership,
@@ -115,6 +118,7 @@ impl Registrar {
     pub fn settle(&self) -> anyhow::Result<()> {
         self.settle_own_key().context("settle the hub's signing key")?;
         let registry = self.membership.current()?;
+        self.look_at_catalogue().context("look at the catalogue")?;
         self.keeper.follow_roots(&registry).context("take over the trusted roots")?;
         if let Err(error) = self.settle_own_certificate() {
             // The task that renews tries again.
@@ -123,6 +127,11 @@ impl Registrar {
         // One that was only needed by the certificate before.
         self.keeper.follow_roots(&registry).context("take over the trusted roots")?;
         self.settle_anchor().context("settle the anchor")
+    }
+
+    /// Says what of its own `_federation` is ignored.
+    pub fn look_at_catalogue(&self) -> anyhow::Result<()> {
+        catalogue::look(&self.membership, &self.alarms)
     }
 
     /// This hub's own certificate becomes one of the authority in use, if it is
