@@ -240,7 +240,9 @@ impl Membership {
                 _ => Arc::new(self.read()?),
             };
             if let Some(personal) = &self.personal {
-                lock(personal).look(Arc::make_mut(&mut registry));
+                for (dataset, schema) in lock(personal).look(&registry) {
+                    Arc::make_mut(&mut registry).show_as(&dataset, schema);
+                }
             }
             *cached = Some((now, registry.clone()));
             if now == position() {

@@ -12,11 +12,7 @@ use std::{
 };
 
 use certs::keyfile;
-use protocol::{
-    federation::Registry,
-    id::DatasetId,
-    schema::{Field, Schema, fold_label},
-};
+use protocol::{federation::Registry, id::DatasetId, schema::Schema};
 use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
@@ -84,6 +80,9 @@ pub(super) struct Personal {
     path: PathBuf,
     known: BTreeMap<DatasetId, Known>,
     masked: Vec<Masked>,
+    /// The schemas that were looked at, with what is masked in each.
+    looked: BTreeMap<DatasetId, (Schema, Vec<String>)>,
+    unsaved: bool,
 }
 
 impl Personal {
@@ -100,39 +99,64 @@ impl Personal {
                 ))
             })?;
         }
-        Ok(Self { path: path.to_owned(), known, masked: Vec::new() })
+        Ok(Self {
+            path: path.to_owned(),
+            known,
+            masked: Vec::new(),
+            looked: BTreeMap::new(),
+            unsaved: false,
+        })
     }
 
-    /// Looks at a catalogue that may be new: masks in it what has to stay masked.
-    pub fn look(&mut self, registry: &mut Registry) {
-        let mut known = self.known.clone();
-        self.masked.clear();
-        let mut masked_schemas = Vec::new();
+    /// Looks at a catalogue that may be new. Answers which datasets are to be shown in
+    /// another way than they were published, or are not any more.
+    pub fn look(&mut self, registry: &Registry) -> Vec<(DatasetId, Option<Schema>)> {
+        let mut changed = false;
+        let mut shown = Vec::new();
+        let mut masked = Vec::new();
+        let mut looked = BTreeMap::new();
         for schema in registry.datasets() {
             let Some(schema) = registry.published(schema.dataset()) else { continue };
             let dataset = schema.dataset();
-            let known = known.entry(dataset.clone()).or_insert_with(|| Known::of(schema));
-            let fields = known.look(schema);
-            masked_schemas.push((dataset.clone(), masking(schema, &fields)));
+            let fields = match self.looked.remove(dataset) {
+                Some((known, fields)) if known.is_same(schema) => fields,
+                _ => {
+                    let known = self.known.entry(dataset.clone()).or_insert_with(|| {
+                        changed = true;
+                        Known::of(schema)
+                    });
+                    let before = known.clone();
+                    let fields = known.look(schema);
+                    changed |= *known != before;
+                    shown.push((dataset.clone(), masking(schema, &fields)));
+                    fields
+                }
+            };
             if !fields.is_empty() {
-                let (dataset, version) = (dataset.clone(), schema.version());
-                self.masked.push(Masked { dataset, version, fields });
+                let (dataset, version, fields) =
+                    (dataset.clone(), schema.version(), fields.clone());
+                masked.push(Masked { dataset, version, fields });
             }
+            looked.insert(dataset.clone(), (schema.clone(), fields));
         }
-        for (dataset, schema) in masked_schemas {
-            registry.show_as(&dataset, schema);
-        }
-        if known != self.known {
-            self.known = known;
+        (self.masked, self.looked) = (masked, looked);
+        self.unsaved |= changed;
+        if self.unsaved {
             // What is in memory counts; the next look tries again.
-            if let Err(error) = self.save() {
-                tracing::error!(%error, "which fields are personal could not be written down");
+            match self.save() {
+                Ok(()) => self.unsaved = false,
+                Err(error) => {
+                    tracing::error!(%error, "which fields are personal could not be written down");
+                }
             }
         }
+        shown
     }
 
     /// From now on what this schema says counts.
     pub fn accept(&mut self, schema: &Schema) -> Result<(), PersonalError> {
+        // Looked at anew it is another one.
+        self.looked.remove(schema.dataset());
         let before = self.known.insert(schema.dataset().clone(), Known::of(schema));
         self.save().inspect_err(|_| {
             // Nothing was agreed that a restart would not know of.
@@ -158,19 +182,17 @@ impl Personal {
 impl Known {
     fn of(schema: &Schema) -> Self {
         let mut known = Self::default();
-        for field in schema.fields() {
-            if field.personal {
-                known.note_personal(field);
-            } else {
-                known.open.insert(field.name.clone());
-            }
-        }
+        known.note_personal(schema);
+        let open = schema.fields().iter().filter(|field| !field.personal);
+        known.open.extend(open.map(|field| field.name.clone()));
         known
     }
 
-    fn note_personal(&mut self, field: &Field) {
-        self.personal.insert(field.name.clone());
-        self.labels.extend(field.labels().map(fold_label));
+    fn note_personal(&mut self, schema: &Schema) {
+        let personal = schema.fields().iter().filter(|field| field.personal);
+        self.personal.extend(personal.map(|field| field.name.clone()));
+        let labels = schema.folded_labels().filter(|(_, at)| schema.fields()[*at].personal);
+        self.labels.extend(labels.map(|(label, _)| label.to_owned()));
     }
 
     /// The fields of a newer schema that have to stay masked; notes what is new in
@@ -181,21 +203,22 @@ impl Known {
         };
         // A personal field that is gone may come back under another name.
         let some_are_gone = !self.personal.iter().all(is_personal);
+        let has_labels: BTreeSet<usize> = schema
+            .folded_labels()
+            .filter(|(label, _)| self.labels.contains(*label))
+            .map(|(_, field)| field)
+            .collect();
         let mut masked = Vec::new();
-        for field in schema.fields() {
-            if field.personal {
-                self.note_personal(field);
-                continue;
-            }
+        for (at, field) in schema.fields().iter().enumerate().filter(|(_, field)| !field.personal) {
             let is_new = !self.open.contains(&field.name);
-            let was_personal = self.personal.contains(&field.name)
-                || field.labels().any(|label| self.labels.contains(&fold_label(label)));
+            let was_personal = self.personal.contains(&field.name) || has_labels.contains(&at);
             if was_personal || (some_are_gone && is_new) {
                 masked.push(field.name.clone());
             } else {
                 self.open.insert(field.name.clone());
             }
         }
+        self.note_personal(schema);
         masked
     }
 }
@@ -215,6 +238,8 @@ fn masking(schema: &Schema, fields: &[String]) -> Option<Schema> {
 
 #[cfg(test)]
 mod tests {
+    use protocol::schema::Field;
+
     use super::*;
 
     fn schema(fields: &[(&str, &str, bool)]) -> Schema {

@@ -56,27 +56,32 @@ impl Versions {
 }
 
 impl Catalogue {
-    /// Takes a schema, with its JSON text.
-    pub fn insert(&mut self, schema: Schema, body: String) -> Result<(), MalformedEntry> {
-        let (dataset, version) = (schema.dataset().clone(), schema.version());
-        let left_out = |limit: String| {
-            Err(MalformedEntry(format!(
-                "schema {dataset} {version}: it is ignored, because there are more than {limit}"
-            )))
+    /// Refuses a schema that is above a limit, and keeps in mind that there is one.
+    pub fn make_sure_of_room(
+        &mut self,
+        dataset: &DatasetId,
+        version: u32,
+        bytes: usize,
+    ) -> Result<(), MalformedEntry> {
+        let known = self.datasets.get(dataset);
+        let limit = if known.is_none() && self.datasets.len() >= DATASETS_MAX {
+            format!("{DATASETS_MAX} datasets")
+        } else if known.is_some_and(|known| known.bodies.len() >= VERSIONS_MAX) {
+            format!("{VERSIONS_MAX} versions of it")
+        } else if self.bytes + bytes > SCHEMA_BYTES_MAX {
+            format!("{SCHEMA_BYTES_MAX} bytes of schemas")
+        } else {
+            return Ok(());
         };
-        let known = self.datasets.get(&dataset);
-        if known.is_none() && self.datasets.len() >= DATASETS_MAX {
-            self.left_out = true;
-            return left_out(format!("{DATASETS_MAX} datasets"));
-        }
-        if known.is_some_and(|known| known.bodies.len() >= VERSIONS_MAX) {
-            self.left_out = true;
-            return left_out(format!("{VERSIONS_MAX} versions of it"));
-        }
-        if self.bytes + body.len() > SCHEMA_BYTES_MAX {
-            self.left_out = true;
-            return left_out(format!("{SCHEMA_BYTES_MAX} bytes of schemas"));
-        }
+        self.left_out = true;
+        Err(MalformedEntry(format!(
+            "schema {dataset} {version}: it is ignored, because there are more than {limit}"
+        )))
+    }
+
+    /// Takes a schema that there is room for, with its JSON text.
+    pub fn insert(&mut self, schema: Schema, body: String) {
+        let (dataset, version) = (schema.dataset().clone(), schema.version());
         self.bytes += body.len();
         let body: Arc<str> = body.into();
         match self.datasets.get_mut(&dataset) {
@@ -91,7 +96,6 @@ impl Catalogue {
                 self.datasets.insert(dataset, Versions { bodies, newest: schema, shown: None });
             }
         }
-        Ok(())
     }
 
     /// Takes a schema away, if it is here.

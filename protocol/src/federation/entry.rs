@@ -306,6 +306,15 @@ impl Entry {
         Ok(Self::read_with_body(value)?.map(|(entry, _)| entry))
     }
 
+    /// The length of a record's JSON text.
+    pub(super) fn body_bytes(value: &[u8]) -> Result<usize, MalformedEntry> {
+        let record = Record::decode(value).map_err(|error| MalformedEntry(error.to_string()))?;
+        Ok(match record.values.get(3) {
+            Some(Value::Text(text)) => text.len(),
+            _ => 0,
+        })
+    }
+
     /// As [`Entry::read`], with the JSON text.
     pub(super) fn read_with_body(value: &[u8]) -> Result<Option<(Self, String)>, MalformedEntry> {
         let mut record =

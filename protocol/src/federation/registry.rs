@@ -143,6 +143,10 @@ impl Registry {
 
     fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), MalformedEntry> {
         let slot = Slot::of_key(key)?;
+        if let Some(Slot::Schema(dataset, version)) = &slot {
+            // Reading it is most of the work, and of those there may be many.
+            self.catalogue.make_sure_of_room(dataset, *version, Entry::body_bytes(value)?)?;
+        }
         let read = Entry::read_with_body(value)?;
         let (slot, entry, body) = match (slot, read) {
             (None, None) => return Ok(()),
@@ -178,7 +182,7 @@ impl Registry {
             Entry::Schema(schema) if *schema.dataset() == *self.own_schema.dataset() => {
                 return Err(slot.malformed(&"that schema is built in"));
             }
-            Entry::Schema(schema) => self.catalogue.insert(schema, body)?,
+            Entry::Schema(schema) => self.catalogue.insert(schema, body),
         }
         Ok(())
     }

@@ -114,6 +114,11 @@ impl Schema {
         Ok(Self(Arc::new(Checked { found, raw })))
     }
 
+    /// Whether both are clones of one: then nothing about them differs.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The dataset's name.
     pub fn dataset(&self) -> &DatasetId {
         &self.0.found.dataset
