@@ -37,8 +37,11 @@ pub(super) struct Catalogue {
     bytes: usize,
     /// Something was left out: what is here does not say what comes in its place.
     left_out: bool,
-    earlier: Arc<Mutex<VecDeque<(Arc<str>, Schema)>>>,
+    earlier: Arc<Mutex<VecDeque<Read>>>,
 }
+
+/// A text, and what was read of it.
+type Read = (Arc<str>, Schema);
 
 #[derive(Debug, Clone)]
 struct Versions {

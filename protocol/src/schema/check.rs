@@ -227,9 +227,9 @@ impl Problems {
         let mut key = Vec::new();
         for name in &raw.key {
             match raw.fields.iter().position(|field| field.name == *name) {
-                None => self.add("key", format!("'{name}' is not a field")),
+                None => self.add("key", format!("'{}' is not a field", visible(name))),
                 Some(index) if key.contains(&index) => {
-                    self.add("key", format!("'{name}' stands twice"));
+                    self.add("key", format!("'{}' stands twice", visible(name)));
                 }
                 Some(index) => key.push(index),
             }
