@@ -8,9 +8,9 @@
 //! Not here: certificates of a foreign PKI ([`crate::pki`]), and when to renew
 //! ([`crate::rotate`]).
 
-use std::{fmt, path::Path};
+use std::{fmt, path::Path, sync::Arc};
 
-use rustls::{RootCertStore, client::danger::ServerCertVerifier as _};
+use rustls::{RootCertStore, client::danger::ServerCertVerifier as _, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use time::OffsetDateTime;
 
@@ -25,7 +25,7 @@ use crate::{
     keyfile::{KeyDir, NODE_KEY_FILE},
     observe::moments_within,
     pem,
-    tls::{certified_key, client_verifier, server_name, server_verifier},
+    verifiers::{certified_key, client_verifier, server_name, server_verifier},
 };
 
 /// A node's certificate and those that lead to a root, in its `certs/`.
@@ -96,6 +96,11 @@ impl Credentials {
         Ok(self.facts()?.not_after)
     }
 
+    /// The chain and the key in the form that signs; refused if they do not fit.
+    pub(crate) fn certified_key(&self) -> Result<Arc<CertifiedKey>, CertError> {
+        certified_key(self.chain.clone(), self.key.clone_key())
+    }
+
     /// The roots in the form that rustls trusts.
     pub(crate) fn root_store(&self) -> Result<RootCertStore, CertError> {
         let mut store = RootCertStore::empty();
@@ -120,7 +125,7 @@ impl Credentials {
                 self.identity
             )));
         }
-        certified_key(self)?;
+        self.certified_key()?;
 
         // As both sides of a connection will look at it, at any moment when it
         // can be valid: the clock is no part of whether the parts fit.

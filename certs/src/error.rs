@@ -11,7 +11,8 @@ use std::{
 use protocol::id::FederationId;
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
-use crate::keyfile::PASSPHRASE_VARIABLE;
+/// The variable with the path of the file whose first line is the passphrase.
+pub const PASSPHRASE_VARIABLE: &str = "CREDITSYNC_PASSPHRASE_FILE";
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]

@@ -133,7 +133,7 @@ pub fn facts(cert: &CertificateDer<'_>) -> Result<CertificateFacts, CertError> {
 fn serial_hex(octets: &[u8]) -> String {
     let zeros = octets.iter().take_while(|octet| **octet == 0).count();
     let digits = &octets[zeros.min(octets.len().saturating_sub(1))..];
-    digits.iter().map(|octet| format!("{octet:02x}")).collect()
+    protocol::hex::encode(digits)
 }
 
 /// Whether `issuer`'s name and key stand behind `cert`: the names are equal byte

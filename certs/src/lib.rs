@@ -41,6 +41,7 @@ pub mod pem;
 pub mod pki;
 pub mod rotate;
 pub mod tls;
+mod verifiers;
 pub mod verify;
 
 pub use error::{CertError, date};

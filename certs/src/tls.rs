@@ -15,33 +15,25 @@ use std::sync::Arc;
 
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
-    client::{Resumption, WantsClientCert, WebPkiServerVerifier},
-    crypto::{CryptoProvider, aws_lc_rs},
-    server::{
-        ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
-        danger::ClientCertVerifier,
-    },
+    client::{Resumption, WantsClientCert},
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
     sign::CertifiedKey,
     version::TLS13,
 };
-use rustls_pki_types::{DnsName, ServerName};
 
+pub use crate::verifiers::server_name;
 use crate::{
     CertError,
     credentials::Credentials,
     enrol::RootOfTrust,
-    identity::Identity,
     observe::{Failure, ObservedClients, ObservedServers, RefusalObserver},
+    verifiers::{client_verifier, provider, server_verifier},
 };
 
 /// The protocol of replication: both sides show a certificate.
 pub const ALPN: &[u8] = b"creditsync/1";
 /// The protocol of enrolment: only the hub shows a certificate.
 pub const ALPN_JOIN: &[u8] = b"creditsync-join/1";
-
-/// A name that no node has: it is outside the zone of their names, and RFC 6761
-/// keeps everybody else from having it.
-const NOBODY: &str = "nobody.invalid";
 
 /// What a dialler may choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +66,8 @@ pub fn server_config(
 ) -> Result<ServerConfig, CertError> {
     let verifier = ObservedClients { inner: client_verifier(replication.root_store()?)?, observer };
     let resolver = ByProtocol {
-        replication: certified_key(replication)?,
-        enrolment: enrolment.map(certified_key).transpose()?,
+        replication: replication.certified_key()?,
+        enrolment: enrolment.map(Credentials::certified_key).transpose()?,
     };
     let mut config = ServerConfig::builder_with_provider(provider(true))
         .with_protocol_versions(&[&TLS13])
@@ -112,18 +104,6 @@ pub fn join_client_config(
     Ok((finished(config, ALPN_JOIN), failure))
 }
 
-/// The name that a dialler asks the other side to prove.
-///
-/// For an identity that [`Identity::check`] refuses it is a name that nobody
-/// has, so that the handshake fails: no certificate can be made for it either.
-pub fn server_name(identity: &Identity) -> ServerName<'static> {
-    ServerName::DnsName(
-        DnsName::try_from(identity.dns_name())
-            .or_else(|_| DnsName::try_from(NOBODY.to_owned()))
-            .expect("the constant is a DNS name"),
-    )
-}
-
 fn client_builder(
     roots: RootCertStore,
     options: TlsOptions,
@@ -146,33 +126,6 @@ fn finished(mut config: ClientConfig, alpn: &[u8]) -> ClientConfig {
     config
 }
 
-pub(crate) fn server_verifier(
-    roots: RootCertStore,
-) -> Result<Arc<WebPkiServerVerifier>, CertError> {
-    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider(true))
-        .build()
-        .map_err(|error| CertError::Tls(error.to_string()))
-}
-
-pub(crate) fn client_verifier(
-    roots: RootCertStore,
-) -> Result<Arc<dyn ClientCertVerifier>, CertError> {
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider(true))
-        .allow_unauthenticated()
-        .build()
-        .map_err(|error| CertError::Tls(error.to_string()))
-}
-
-/// The chain and the key in the form that signs; refused if they do not fit.
-pub(crate) fn certified_key(credentials: &Credentials) -> Result<Arc<CertifiedKey>, CertError> {
-    let (chain, key) = (credentials.chain.clone(), credentials.key.clone_key());
-    CertifiedKey::from_der(chain, key, &provider(true)).map(Arc::new).map_err(|error| {
-        CertError::Tls(format!(
-            "the private key does not fit the certificate ({error}); restore both from one backup"
-        ))
-    })
-}
-
 /// Chooses the certificate by the protocol that rustls is about to choose: the
 /// first of ours that the client offers.
 #[derive(Debug)]
@@ -190,17 +143,6 @@ impl ResolvesServerCert for ByProtocol {
         let chosen = self.enrolment.as_ref().filter(|_| joining).unwrap_or(&self.replication);
         Some(chosen.clone())
     }
-}
-
-/// aws-lc-rs with the post-quantum hybrid first, or without it, whatever
-/// features other crates turn on.
-fn provider(post_quantum: bool) -> Arc<CryptoProvider> {
-    use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
-    let mut kx_groups = vec![X25519MLKEM768, X25519, SECP256R1, SECP384R1];
-    if !post_quantum {
-        kx_groups.remove(0);
-    }
-    Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
 }
 
 fn tls(error: rustls::Error) -> CertError {

@@ -18,8 +18,16 @@ use crate::{
 /// Where English comments wrap.
 const COLUMNS: usize = 88;
 
-/// See [`NodeConfig::render_new`].
-pub(crate) fn node_config(config: &NodeConfig) -> String {
+impl NodeConfig {
+    /// The commented file that `init` and `join` write: what makes this node
+    /// itself is set, every default stands as a comment with its unit and
+    /// meaning in Chinese and English. Reading it gives the same settings.
+    pub fn render_new(&self) -> String {
+        node_config(self)
+    }
+}
+
+fn node_config(config: &NodeConfig) -> String {
     let mut out = Text(String::new());
     out.comment(
         "creditsync 节点配置。以 # 开头的设置为默认值，没有默认值的为示例，去掉 # 即可修改；修改后重启生效。",

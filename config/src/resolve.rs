@@ -344,13 +344,6 @@ impl NodeConfig {
         }
     }
 
-    /// The commented file that `init` and `join` write: what makes this node
-    /// itself is set, every default stands as a comment with its unit and
-    /// meaning in Chinese and English. Reading it gives the same settings.
-    pub fn render_new(&self) -> String {
-        crate::render::node_config(self)
-    }
-
     /// `hub` (it listens), `member` (it dials a hub) or `both`.
     pub fn role(&self) -> &'static str {
         match (&self.listen, &self.upstream) {

@@ -1,9 +1,19 @@
 //! Logging: lines to standard error, never a record's values.
+//!
+//! Invariant: an event is one line of text, and nothing in it steers a terminal,
+//! whoever chose the texts in its fields: names of files and nodes, what peers say
+//! of themselves, reasons. So no place that logs has to think of it.
 
 use std::io::IsTerminal as _;
 
 use config::{LogConfig, LogFormat};
-use tracing_subscriber::{EnvFilter, fmt};
+use protocol::text::printable;
+use tracing_subscriber::{
+    EnvFilter,
+    field::MakeExt as _,
+    fmt,
+    fmt::{FormatFields, format},
+};
 
 /// Sets logging up as the configuration says. Once a process.
 pub fn init(config: &LogConfig) {
@@ -15,7 +25,8 @@ pub fn init(config: &LogConfig) {
         .with_target(false);
     // A second call in one process changes nothing.
     let _ = match config.format {
-        LogFormat::Text => lines.try_init(),
+        LogFormat::Text => lines.fmt_fields(printable_fields()).try_init(),
+        // JSON escapes what it has to by itself, and is for programs.
         LogFormat::Json => lines.json().try_init(),
     };
 }
@@ -23,4 +34,73 @@ pub fn init(config: &LogConfig) {
 /// Logging for a single command: only what somebody should look at.
 pub fn init_for_command() {
     init(&LogConfig { level: "warn".to_owned(), format: LogFormat::Text });
+}
+
+/// As the default: the message, then `name=value`.
+fn printable_fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
+    format::debug_fn(|out, field, value| {
+        let text = format!("{value:?}");
+        let text = printable(&text);
+        match field.name() {
+            "message" => out.write_str(&text),
+            name if out.has_ansi_escapes() => {
+                write!(out, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{text}")
+            }
+            name => write!(out, "{name}={text}"),
+        }
+    })
+    .delimited(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_others_wrote_stays_within_its_line_of_the_log() {
+        let lines = Lines::default();
+        let out = lines.clone();
+        let subscriber = fmt()
+            .with_writer(move || out.clone())
+            .with_ansi(false)
+            .with_target(false)
+            .without_time()
+            .fmt_fields(printable_fields())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let name = "a\u{1b}[2J\nERROR \u{202e}b\u{9b}";
+            let error = io::Error::other(name);
+            let _in = tracing::info_span!("peer", node = %name).entered();
+            tracing::warn!(%error, file = %name, quoted = name, count = 3, "refused {name}");
+        });
+        let shown = r"a\u{1b}[2J\u{a}ERROR \u{202e}b\u{9b}";
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let quoted = r#""a\u{1b}[2J\nERROR \u{202e}b\u{9b}""#;
+        assert_eq!(
+            text,
+            format!(
+                " WARN peer{{node={shown}}}: refused {shown} error={shown} file={shown} \
+                 quoted={quoted} count=3\n"
+            )
+        );
+    }
 }

@@ -10,6 +10,7 @@
 use crate::{
     encoding::{DecodeError, Reader, Writer},
     hash::{ALGORITHM_BLAKE3, Hash, Purpose},
+    history::SEQ_LIMIT,
     id::{Audience, DatasetId, FederationId, NAME_BYTES_MAX, NodeId, PartitionId},
     record::{KEY_BYTES_MAX, RECORD_BYTES_MAX},
     sign::{PublicKey, Signature, SignaturePurpose, SigningKey},
@@ -128,10 +129,21 @@ pub fn changes_hash(body: &[u8]) -> Hash {
 /// A place in a partition's history: a sequence number and its header's hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Position {
-    /// The sequence number, from 1.
+    /// The sequence number, from 1 and below [`SEQ_LIMIT`].
+    #[serde(deserialize_with = "bounded_seq")]
     pub seq: u64,
     /// The header's hash.
     pub hash: Hash,
+}
+
+fn bounded_seq<'de, D: serde::Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
+    let seq = serde::Deserialize::deserialize(input)?;
+    check_seq(seq).map_err(serde::de::Error::custom)?;
+    Ok(seq)
+}
+
+fn check_seq(seq: u64) -> Result<(), DecodeError> {
+    if seq < SEQ_LIMIT { Ok(()) } else { Err(DecodeError::Invalid("a number beyond all limits")) }
 }
 
 /// What the origin states, and signs, about a change set.
@@ -143,6 +155,8 @@ pub struct Header {
     pub seq: u64,
     /// The hash of the header before, or [`Hash::ZERO`] for the first.
     pub previous: Hash,
+    /// All headers before it: [`crate::history::Peaks::root`].
+    pub history: Hash,
     /// The newest `_federation` head that the origin knew. None only in
     /// `_federation` itself.
     pub federation_head: Option<Position>,
@@ -173,6 +187,7 @@ impl Header {
         out.bytes(self.partition.audience.as_str().as_bytes());
         out.u64(self.seq);
         write_hash(&mut out, &self.previous);
+        write_hash(&mut out, &self.history);
         match &self.federation_head {
             None => out.u8(0),
             Some(position) => {
@@ -205,13 +220,18 @@ impl Header {
         let audience = Audience::parse(&name(&mut input)?).map_err(bad_name)?;
         let partition = PartitionId { federation, dataset, origin, audience };
         let seq = input.u64()?;
-        let previous = read_hash(&mut input)?;
+        let (previous, history) = (read_hash(&mut input)?, read_hash(&mut input)?);
         if seq == 0 || (seq == 1) != (previous == Hash::ZERO) {
             return Err(DecodeError::Invalid("only the first header has no predecessor"));
         }
+        check_seq(seq)?;
         let federation_head = match input.u8()? {
             0 => None,
-            1 => Some(Position { seq: input.u64()?, hash: read_hash(&mut input)? }),
+            1 => {
+                let seq = input.u64()?;
+                check_seq(seq)?;
+                Some(Position { seq, hash: read_hash(&mut input)? })
+            }
             _ => return Err(DecodeError::Invalid("a header has an unknown tag")),
         };
         if federation_head.is_none() != partition.dataset.is_system() {
@@ -221,6 +241,7 @@ impl Header {
             partition,
             seq,
             previous,
+            history,
             federation_head,
             origin_time_ms: input.i64()?,
             schema_version: input.u32()?,
@@ -468,6 +489,7 @@ mod tests {
             partition: PartitionId::parse_full("zhengzhou/enterprise/410122/*").unwrap(),
             seq: 2,
             previous: Hash([1; 32]),
+            history: Hash([8; 32]),
             federation_head: Some(Position { seq: 9, hash: Hash([2; 32]) }),
             origin_time_ms: 1_700_000_000_000,
             schema_version: 1,

@@ -13,11 +13,10 @@
 use std::collections::HashMap;
 
 use crate::{
+    cut::PAGE_ENTRIES_MAX,
     encoding::{DecodeError, Reader, Writer},
     hash::Hash,
-    page::{
-        INNER_BYTES_MAX, LEAF_BYTES_MAX, Leaf, PAGE_ENTRIES_MAX, PageRef, decode_inner, push_child,
-    },
+    page::{CHILD_BYTES, INNER_BYTES_MAX, LEAF_BYTES_MAX, Leaf, PageRef, decode_inner, push_child},
 };
 
 /// Bytes that name an entry of the asking side's page: among the 256 of a page
@@ -145,8 +144,8 @@ pub fn inner(difference: &[u8], own: &Own) -> Result<Vec<PageRef>, DecodeError> 
         Entry::Spelled(input) => {
             let key_bytes = input.u16()?;
             page.u16(key_bytes);
-            // Hash, count and zeros; whoever reads the page checks them.
-            page.raw(input.raw(usize::from(key_bytes) + 32 + 8 + 1)?);
+            // Whoever reads the page checks the rest.
+            page.raw(input.raw(usize::from(key_bytes) + CHILD_BYTES)?);
             Ok(())
         }
     })?;
@@ -219,47 +218,45 @@ fn read<'b>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page::{LeafBuilder, make_inner};
+    use crate::page::{RawLeaf, make_inner};
 
     fn page(entries: impl IntoIterator<Item = (u32, &'static str)>) -> (Leaf, Vec<u8>) {
-        let mut builder = LeafBuilder::new();
-        for (key, value) in entries {
-            builder.push(&key.to_be_bytes(), value.as_bytes());
-        }
-        let body = builder.make().body;
+        let entries: Vec<_> = entries.into_iter().map(|(key, v)| (key.to_be_bytes(), v)).collect();
+        let entries = entries.iter().map(|(key, value)| (&key[..], value.as_bytes()));
+        let body = RawLeaf::of(entries).make().body;
         (Leaf::decode(&body).unwrap(), body)
     }
 
     fn children(numbers: impl IntoIterator<Item = u32>) -> Vec<PageRef> {
-        let child = |number: u32| page([(number, "value")]).0.describe().0;
+        let child = |number: u32| page([(number, "value")]).0.describe();
         numbers.into_iter().map(child).collect()
     }
 
     #[test]
     fn a_leaf_comes_out_whole_whatever_the_other_side_holds() {
-        let (theirs, body) = page((0..200).map(|n| (n, if n == 77 { "new" } else { "value" })));
+        let (theirs, body) = page((0..150).map(|n| (n, if n == 77 { "new" } else { "value" })));
         for own in [
             Own::Nothing,
-            Own::Leaf(page((0..200).map(|n| (n, "value"))).0),
-            Own::Leaf(page((50..250).map(|n| (n, "value"))).0),
+            Own::Leaf(page((0..150).map(|n| (n, "value"))).0),
+            Own::Leaf(page((50..200).map(|n| (n, "value"))).0),
             Own::Leaf(page([(9, "other")]).0),
             Own::Inner(children(0..9)),
         ] {
             let told = make(0, &body, &own.known()).unwrap();
             assert_eq!(leaf(&told, &own).unwrap().describe(), theirs.describe());
         }
-        let own = Own::Leaf(page((0..200).map(|n| (n, "value"))).0);
+        let own = Own::Leaf(page((0..150).map(|n| (n, "value"))).0);
         assert!(
             make(0, &body, &own.known()).unwrap().len() < 50,
-            "one of 200 entries is spelled out"
+            "one of 150 entries is spelled out"
         );
     }
 
     #[test]
     fn an_inner_page_comes_out_whole_whatever_the_other_side_holds() {
-        let theirs = children((0..90).chain(100..200));
+        let theirs = children((0..90).chain(100..150));
         let body = make_inner(3, &theirs).body;
-        for own in [Own::Nothing, Own::Inner(children(0..256)), Own::Inner(children(90..100))] {
+        for own in [Own::Nothing, Own::Inner(children(0..160)), Own::Inner(children(90..100))] {
             let told = make(3, &body, &own.known()).unwrap();
             assert_eq!(inner(&told, &own).unwrap(), theirs);
         }

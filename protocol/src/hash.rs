@@ -10,6 +10,8 @@ use std::{cell::RefCell, fmt, str::FromStr};
 use blake3::BLOCK_LEN;
 use serde::{Deserialize, Serialize};
 
+use crate::hex;
+
 pub use self::lanes::Batch;
 
 /// Says which algorithm made a hash or a key id: BLAKE3 with 256 bits. Another
@@ -28,38 +30,25 @@ impl Hash {
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
-
-    /// How many low bits are zero when the hash is read as a big-endian number.
-    pub fn low_zero_bits(&self) -> u32 {
-        let mut zeros = 0;
-        for byte in self.0.iter().rev() {
-            zeros += byte.trailing_zeros();
-            if *byte != 0 {
-                break;
-            }
-        }
-        zeros
-    }
 }
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(&self.0))
     }
 }
 
 impl fmt::Debug for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0[..6].iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        f.write_str("…")
+        write!(f, "{}…", hex::encode(&self.0[..6]))
     }
 }
 
 impl FromStr for Hash {
     type Err = NotAHash;
     fn from_str(text: &str) -> Result<Self, NotAHash> {
-        let hash = blake3::Hash::from_hex(text).map_err(|_| NotAHash)?;
-        Ok(Self(*hash.as_bytes()))
+        let mut hash = [0; 32];
+        if hex::decode_into(text, &mut hash) { Ok(Self(hash)) } else { Err(NotAHash) }
     }
 }
 
@@ -81,6 +70,8 @@ pub enum Purpose {
     Changes,
     /// A change set's header.
     Header,
+    /// All headers before one.
+    History,
     /// A public signing key's id.
     KeyId,
     /// A token's secret as the hub keeps it.
@@ -89,7 +80,7 @@ pub enum Purpose {
     Checksum,
 }
 
-const PURPOSES: usize = 8;
+const PURPOSES: usize = 9;
 
 impl Purpose {
     /// The context string; never change one, add another.
@@ -100,6 +91,7 @@ impl Purpose {
             Purpose::Page => "creditsync/1 tree page",
             Purpose::Changes => "creditsync/1 change set body",
             Purpose::Header => "creditsync/1 change set header",
+            Purpose::History => "creditsync/1 change set history",
             Purpose::KeyId => "creditsync/1 signing key id",
             Purpose::TokenSecret => "creditsync/1 join token secret",
             Purpose::Checksum => "creditsync/1 checksum",
@@ -112,6 +104,7 @@ impl Purpose {
         Purpose::Page,
         Purpose::Changes,
         Purpose::Header,
+        Purpose::History,
         Purpose::KeyId,
         Purpose::TokenSecret,
         Purpose::Checksum,
@@ -201,16 +194,6 @@ mod tests {
         for (index, purpose) in Purpose::ALL.into_iter().enumerate() {
             assert_eq!(purpose as usize, index);
         }
-    }
-
-    #[test]
-    fn low_zero_bits_count_from_the_last_byte() {
-        let mut bytes = [0xff; 32];
-        assert_eq!(Hash(bytes).low_zero_bits(), 0);
-        bytes[31] = 0;
-        bytes[30] = 0b1000;
-        assert_eq!(Hash(bytes).low_zero_bits(), 11);
-        assert_eq!(Hash::ZERO.low_zero_bits(), 256);
     }
 
     #[test]

@@ -11,14 +11,18 @@
 
 pub mod change;
 pub mod codec;
+pub mod cut;
 pub mod difference;
 pub mod encoding;
 pub mod federation;
 pub mod frame;
 pub mod freshness;
 pub mod hash;
+pub mod hex;
+pub mod history;
 pub mod id;
 pub mod message;
+pub mod moment;
 pub mod page;
 pub mod patch;
 pub mod record;

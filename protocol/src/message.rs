@@ -12,6 +12,7 @@ use crate::{
     encoding::DecodeError,
     freshness::STATEMENT_BYTES_MAX,
     hash::Hash,
+    history::{HEIGHT_MAX, Proof},
     id::{NodeId, PartitionId},
     record::KEY_BYTES_MAX,
 };
@@ -62,6 +63,9 @@ pub enum Open {
     Tree {
         /// The partition.
         partition: PartitionId,
+        /// The opener's head, which has to be in the history of the one that is
+        /// shown.
+        have: Option<Position>,
     },
     /// A member asks for a new certificate, answered with one [`RenewReply`].
     Renew(RenewRequest),
@@ -357,6 +361,8 @@ pub enum TreeReply {
         /// The root page, if it is an inner page of at most
         /// [`ROOT_BYTES_MAX`]; else empty. Saves a round trip.
         root: Vec<u8>,
+        /// The head's history, and that the follower's position is in it.
+        proof: Proof,
     },
     /// A part of the next requested page.
     Part {
@@ -366,6 +372,13 @@ pub enum TreeReply {
         /// Another part of the same page follows.
         more: bool,
     },
+    /// The follower's position is not in the provider's history: in place of the
+    /// head, the provider's signed header of that number.
+    Fork {
+        /// [`SignedHeader::encode`].
+        #[serde(with = "serde_bytes")]
+        header: Vec<u8>,
+    },
 }
 
 impl TreeReply {
@@ -374,8 +387,11 @@ impl TreeReply {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let reply = crate::codec::decode(bytes)?;
         match &reply {
-            TreeReply::Head { root, .. } => {
+            TreeReply::Head { root, proof, .. } => {
                 check_bytes(root, "a root page", ROOT_BYTES_MAX)?;
+                if proof.peaks.len() > HEIGHT_MAX || proof.path.len() > HEIGHT_MAX {
+                    return Err(DecodeError::TooLong { what: "a proof", limit: HEIGHT_MAX });
+                }
                 Ok(reply)
             }
             TreeReply::Part { bytes, .. } if bytes.is_empty() => {
@@ -608,7 +624,12 @@ mod tests {
         ] {
             assert!(differences(count, key, known).is_err(), "{count} {key} {known}");
         }
-        let head = |bytes| TreeReply::Head { header: vec![], levels: 2, root: vec![0; bytes] };
+        let head = |bytes| TreeReply::Head {
+            header: vec![],
+            levels: 2,
+            root: vec![0; bytes],
+            proof: Proof::default(),
+        };
         for (bytes, well) in [(ROOT_BYTES_MAX, true), (ROOT_BYTES_MAX + 1, false)] {
             let head = crate::codec::encode(&head(bytes));
             assert_eq!(TreeReply::decode(&head).is_ok(), well);

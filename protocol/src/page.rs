@@ -1,36 +1,29 @@
-//! Pages of the state tree: their bytes, their hashes, and where they end.
+//! Pages of the state tree: their bytes and their hashes.
 //!
 //! A leaf holds records in key order and lies and travels compressed; an inner
 //! page holds references to its children. Which keys share a page follows from
-//! the keys alone ([`ends_page`]), so equal content gives equal pages whatever
+//! the keys alone ([`crate::cut`]), so equal content gives equal pages whatever
 //! the history. `SPEC.md`, section "State tree".
 
 use crate::{
     change::Change,
+    cut::{Cutter, PAGE_ENTRIES_MAX, shared_bits},
     encoding::{DecodeError, Reader, Writer},
     hash::{Hash, Purpose},
     patch::IndexWriter,
-    record::{KEY_BYTES_MAX, RECORD_BYTES_MAX, entry_digests, key_hash, key_hashes},
+    record::{KEY_BYTES_MAX, RECORD_BYTES_MAX, entry_digests, key_hashes},
 };
 
-/// A run without a natural end is cut after so many entries.
-pub const PAGE_ENTRIES_MAX: usize = 256;
-/// Low zero bits of a key's hash that end a page, for each level: 64 entries a
-/// page on average.
-pub const BITS_PER_LEVEL: u32 = 6;
-/// Levels a tree may have. A level holds a 64th of the one below, so ten levels
-/// hold more records than there are.
-pub const LEVELS_MAX: u8 = 10;
-/// Bytes of an uncompressed leaf: 256 of the largest records and their keys.
+/// Levels a tree may have. A hundred million records make six; only keys that
+/// were made to lie inside each other need more.
+pub const LEVELS_MAX: u8 = 16;
+/// Bytes of an uncompressed leaf: the largest records and their keys.
 pub const LEAF_BYTES_MAX: usize = 2 + PAGE_ENTRIES_MAX * (2 + KEY_BYTES_MAX + 4 + RECORD_BYTES_MAX);
-/// Bytes of an inner page: 256 children with the longest keys.
-pub const INNER_BYTES_MAX: usize = 2 + PAGE_ENTRIES_MAX * (2 + KEY_BYTES_MAX + 32 + 8 + 1);
-
-/// Whether a page of `level` ends behind an entry whose last key's hash has
-/// `low_zero_bits`, or that is the page's `count`-th.
-pub fn ends_page(level: u8, low_zero_bits: u32, count: usize) -> bool {
-    low_zero_bits >= BITS_PER_LEVEL * (u32::from(level) + 1) || count >= PAGE_ENTRIES_MAX
-}
+/// Bytes of an inner page: as many children with the longest keys.
+pub const INNER_BYTES_MAX: usize = 2 + PAGE_ENTRIES_MAX * (2 + KEY_BYTES_MAX + CHILD_BYTES);
+/// Bytes of a child in an inner page, beside its first key: hash, records,
+/// entries.
+pub(crate) const CHILD_BYTES: usize = 32 + 8 + 2;
 
 /// A reference to a page, as its parent holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,9 +34,8 @@ pub struct PageRef {
     pub hash: Hash,
     /// Records below the page.
     pub records: u64,
-    /// Low zero bits of the hash of the last key below the page, at most 255.
-    /// Not covered by the page's hash: never taken from a peer.
-    pub last_zeros: u8,
+    /// Entries of the page itself: records of a leaf, children of an inner page.
+    pub entries: u16,
 }
 
 /// A page that was made, ready to be stored or sent.
@@ -86,7 +78,7 @@ impl Leaf {
         let mut input = Reader::new(&raw);
         let count = usize::from(input.u16()?);
         if count == 0 || count > PAGE_ENTRIES_MAX {
-            return Err(DecodeError::Invalid("a leaf has 1 to 256 entries"));
+            return Err(DecodeError::Invalid("a leaf has no entry, or too many"));
         }
         let at = |input: &Reader<'_>| (raw.len() - input.remaining()) as u32;
         let mut spans: Vec<Span> = Vec::with_capacity(count);
@@ -170,7 +162,7 @@ impl Leaf {
             }
         }
         if spans.is_empty() || spans.len() > PAGE_ENTRIES_MAX {
-            return Err(DecodeError::Invalid("a leaf has 1 to 256 entries"));
+            return Err(DecodeError::Invalid("a leaf has no entry, or too many"));
         }
         let mut raw = raw.into_bytes();
         raw[..2].copy_from_slice(&(spans.len() as u16).to_be_bytes());
@@ -208,39 +200,15 @@ impl Leaf {
         crate::codec::compress(&self.raw)
     }
 
-    /// Hashes all entries anew and says what the parent should hold, and
-    /// whether the leaf ends where the keys say.
-    pub fn describe(&self) -> (PageRef, Shape) {
-        let (page, shape, _) = self.describe_with_index();
-        (page, shape)
+    /// Hashes all entries again and says what the parent should hold.
+    pub fn describe(&self) -> PageRef {
+        self.describe_with_index().0
     }
 
     /// As [`Leaf::describe`], with the leaf's index.
-    pub fn describe_with_index(&self) -> (PageRef, Shape, Vec<u8>) {
-        let mut shape = Shape::Open;
-        let mut last_zeros = 0;
-        for (count, key_hash) in (1..).zip(self.key_hashes()) {
-            if shape == Shape::Closed {
-                shape = Shape::Broken;
-            }
-            last_zeros = key_hash.low_zero_bits();
-            if shape == Shape::Open && ends_page(0, last_zeros, count) {
-                shape = Shape::Closed;
-            }
-        }
+    pub fn describe_with_index(&self) -> (PageRef, Vec<u8>) {
         let (hash, index) = hash_and_index(self.entries());
-        let page = PageRef {
-            first_key: self.first_key().to_vec(),
-            hash,
-            records: self.len() as u64,
-            last_zeros: clamp_zeros(last_zeros),
-        };
-        (page, shape, index)
-    }
-
-    /// The hashes of the keys, in their order.
-    pub(crate) fn key_hashes(&self) -> Vec<Hash> {
-        key_hashes(self.entries().map(|(key, _)| key))
+        (leaf_ref(self.first_key(), hash, self.len()), index)
     }
 
     /// The digests of the entries, in their order.
@@ -249,70 +217,75 @@ impl Leaf {
     }
 }
 
-/// How a page's end relates to the rule for ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// It ends where the rule says.
-    Closed,
-    /// It ends earlier: only the last page of a level may.
-    Open,
-    /// It goes on behind an end.
-    Broken,
-}
-
-/// Fills one leaf entry by entry.
-#[derive(Debug)]
+/// Cuts entries that are pushed in key order into leaves.
+#[derive(Debug, Default)]
 pub struct LeafBuilder {
-    raw: Writer,
-    key_hashes: Vec<Hash>,
-}
-
-impl Default for LeafBuilder {
-    fn default() -> Self {
-        Self::new()
-    }
+    /// The entries that are in no leaf yet.
+    raw: Vec<u8>,
+    /// The bytes of each.
+    cutter: Cutter<usize>,
+    last_key: Vec<u8>,
+    begun: bool,
 }
 
 impl LeafBuilder {
-    /// An empty leaf.
+    /// A builder at the level's beginning.
     pub fn new() -> Self {
-        // Most leaves of short records fit without growing.
-        let mut raw = Writer::after(Vec::with_capacity(32 * 1024));
-        raw.u16(0);
-        Self { raw, key_hashes: Vec::with_capacity(64) }
+        Self::default()
     }
 
-    /// Whether nothing was pushed since the last page was made.
-    pub fn is_empty(&self) -> bool {
-        self.key_hashes.is_empty()
+    /// Appends an entry, whose key is above all before.
+    pub fn push(&mut self, key: &[u8], value: &[u8]) {
+        let shared = if self.begun { shared_bits(&self.last_key, key) } else { 0 };
+        self.begun = true;
+        self.last_key.clear();
+        self.last_key.extend_from_slice(key);
+        let before = self.raw.len();
+        let mut raw = Writer::after(std::mem::take(&mut self.raw));
+        push_entry(&mut raw, key, value);
+        self.raw = raw.into_bytes();
+        self.cutter.push(self.raw.len() - before, 1, shared);
     }
 
-    /// Appends an entry, whose key is above all before. Answers whether the
-    /// leaf ends here.
-    pub fn push(&mut self, key: &[u8], value: &[u8]) -> bool {
-        self.push_hashed(key, key_hash(key), value)
+    /// The next leaf, once its end is known.
+    pub fn next_leaf(&mut self) -> Option<RawLeaf> {
+        self.take(false)
     }
 
-    /// As [`LeafBuilder::push`], of a key whose hash is known: many are hashed
-    /// together sooner than one after the other ([`key_hashes`]).
-    pub fn push_hashed(&mut self, key: &[u8], key_hash: Hash, value: &[u8]) -> bool {
+    /// The next leaf, if nothing more will be pushed.
+    pub fn last_leaf(&mut self) -> Option<RawLeaf> {
+        self.take(true)
+    }
+
+    fn take(&mut self, end: bool) -> Option<RawLeaf> {
+        let entries = self.cutter.next_page(end)?;
+        let bytes: usize = entries.iter().sum();
+        let mut leaf = RawLeafWriter::with_capacity(entries.len(), bytes);
+        leaf.raw.raw(&self.raw[..bytes]);
+        self.raw.drain(..bytes);
+        Some(leaf.finish())
+    }
+}
+
+/// Collects the entries of one leaf, whose end somebody else knows.
+pub(crate) struct RawLeafWriter {
+    raw: Writer,
+    count: usize,
+}
+
+impl RawLeafWriter {
+    pub fn with_capacity(count: usize, bytes: usize) -> Self {
+        let mut raw = Writer::after(Vec::with_capacity(2 + bytes));
+        raw.u16(u16::try_from(count).expect("a page has few entries"));
+        Self { raw, count }
+    }
+
+    pub fn push(&mut self, key: &[u8], value: &[u8]) {
         push_entry(&mut self.raw, key, value);
-        self.key_hashes.push(key_hash);
-        ends_page(0, key_hash.low_zero_bits(), self.key_hashes.len())
     }
 
-    /// Ends the leaf and starts the next one. What is left to do for it needs
-    /// nothing of its neighbours.
-    pub fn take(&mut self) -> RawLeaf {
-        let Self { raw, key_hashes } = std::mem::take(self);
-        let mut raw = raw.into_bytes();
-        raw[..2].copy_from_slice(&(key_hashes.len() as u16).to_be_bytes());
-        RawLeaf { raw, key_hashes }
-    }
-
-    /// Makes the page and starts the next one.
-    pub fn make(&mut self) -> MadePage {
-        self.take().make()
+    pub fn finish(self) -> RawLeaf {
+        RawLeaf { raw: self.raw.into_bytes(), count: self.count }
     }
 }
 
@@ -322,10 +295,34 @@ impl LeafBuilder {
 #[derive(Debug, PartialEq, Eq)]
 pub struct RawLeaf {
     raw: Vec<u8>,
-    key_hashes: Vec<Hash>,
+    count: usize,
 }
 
 impl RawLeaf {
+    /// A leaf of these entries, in key order.
+    ///
+    /// # Panics
+    /// If there are more than a page holds.
+    pub fn of<'a>(entries: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Self {
+        let entries: Vec<_> = entries.into_iter().collect();
+        assert!(entries.len() <= PAGE_ENTRIES_MAX, "a leaf of too many entries");
+        let mut leaf = RawLeafWriter::with_capacity(entries.len(), 0);
+        entries.iter().for_each(|(key, value)| leaf.push(key, value));
+        leaf.finish()
+    }
+
+    /// All leaves of a level with these entries, in key order.
+    pub fn cut<'a>(entries: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Vec<Self> {
+        let mut builder = LeafBuilder::new();
+        let mut leaves = Vec::new();
+        for (key, value) in entries {
+            builder.push(key, value);
+            leaves.extend(std::iter::from_fn(|| builder.next_leaf()));
+        }
+        leaves.extend(std::iter::from_fn(|| builder.last_leaf()));
+        leaves
+    }
+
     /// Bytes of the entries.
     pub fn bytes(&self) -> usize {
         self.raw.len()
@@ -333,27 +330,28 @@ impl RawLeaf {
 
     /// The first key; empty if there is no entry.
     pub fn first_key(&self) -> &[u8] {
-        if self.key_hashes.is_empty() { &[] } else { split_entry(&self.raw[2..]).0 }
+        if self.count == 0 { &[] } else { split_entry(&self.raw[2..]).0 }
     }
 
     /// Hashes and compresses.
     pub fn make(&self) -> MadePage {
         let mut rest = &self.raw[2..];
-        let entries = self.key_hashes.iter().map(move |_| {
+        let entries = (0..self.count).map(move |_| {
             let (key, value, behind) = split_entry(rest);
             rest = behind;
             (key, value)
         });
         let (hash, index) = hash_and_index(entries);
-        let page = PageRef {
-            first_key: self.first_key().to_vec(),
-            hash,
-            records: self.key_hashes.len() as u64,
-            last_zeros: self.key_hashes.last().map_or(0, |hash| clamp_zeros(hash.low_zero_bits())),
-        };
+        let page = leaf_ref(self.first_key(), hash, self.count);
         let body = crate::codec::compress(&self.raw);
         MadePage { page, level: 0, body, index }
     }
+}
+
+/// What a parent holds of a leaf.
+pub(crate) fn leaf_ref(first_key: &[u8], hash: Hash, count: usize) -> PageRef {
+    let entries = u16::try_from(count).expect("a page has few entries");
+    PageRef { first_key: first_key.to_vec(), hash, records: count as u64, entries }
 }
 
 /// The hash and the index of a leaf with these entries.
@@ -385,10 +383,6 @@ fn split_entry(raw: &[u8]) -> (&[u8], &[u8], &[u8]) {
     (key, value, behind)
 }
 
-pub(crate) fn clamp_zeros(zeros: u32) -> u8 {
-    u8::try_from(zeros).unwrap_or(u8::MAX)
-}
-
 /// Reads an inner page's bytes: lengths, order and count are checked, the hash
 /// is not; see [`inner_hash`].
 pub fn decode_inner(body: &[u8]) -> Result<Vec<PageRef>, DecodeError> {
@@ -398,7 +392,7 @@ pub fn decode_inner(body: &[u8]) -> Result<Vec<PageRef>, DecodeError> {
     let mut input = Reader::new(body);
     let count = usize::from(input.u16()?);
     if count == 0 || count > PAGE_ENTRIES_MAX {
-        return Err(DecodeError::Invalid("an inner page has 1 to 256 children"));
+        return Err(DecodeError::Invalid("an inner page has no child, or too many"));
     }
     let mut children: Vec<PageRef> = Vec::with_capacity(count);
     for _ in 0..count {
@@ -411,11 +405,12 @@ pub fn decode_inner(body: &[u8]) -> Result<Vec<PageRef>, DecodeError> {
             return Err(DecodeError::Invalid("an inner page's keys are not in ascending order"));
         }
         let hash = Hash(input.array()?);
-        let records = input.u64()?;
-        if records == 0 {
+        let (records, entries) = (input.u64()?, input.u16()?);
+        let fits = (1..=PAGE_ENTRIES_MAX).contains(&usize::from(entries));
+        if !fits || records < u64::from(entries) {
             return Err(DecodeError::Invalid("an inner page has a child without records"));
         }
-        children.push(PageRef { first_key, hash, records, last_zeros: input.u8()? });
+        children.push(PageRef { first_key, hash, records, entries });
     }
     input.finish()?;
     Ok(children)
@@ -434,7 +429,7 @@ pub fn inner_hash(level: u8, children: &[PageRef]) -> Hash {
 /// Makes an inner page of `level`.
 pub fn make_inner(level: u8, children: &[PageRef]) -> MadePage {
     let mut out = Writer::new();
-    out.u16(u16::try_from(children.len()).expect("a page has at most 256 children"));
+    out.u16(u16::try_from(children.len()).expect("a page has few children"));
     for child in children {
         push_child(&mut out, child);
     }
@@ -442,7 +437,7 @@ pub fn make_inner(level: u8, children: &[PageRef]) -> MadePage {
         first_key: children.first().map(|child| child.first_key.clone()).unwrap_or_default(),
         hash: inner_hash(level, children),
         records: children.iter().map(|child| child.records).sum(),
-        last_zeros: children.last().map_or(0, |child| child.last_zeros),
+        entries: u16::try_from(children.len()).expect("a page has few children"),
     };
     MadePage { page, level, body: out.into_bytes(), index: Vec::new() }
 }
@@ -453,7 +448,7 @@ pub(crate) fn push_child(out: &mut Writer, child: &PageRef) {
     out.raw(&child.first_key);
     out.raw(child.hash.as_bytes());
     out.u64(child.records);
-    out.u8(child.last_zeros);
+    out.u16(child.entries);
 }
 
 /// Collects what a page's hash covers: its level, then its entries.
@@ -473,6 +468,7 @@ impl PageHasher {
     fn child(&mut self, child: &PageRef, first_key: &Hash) {
         self.0.extend_from_slice(child.hash.as_bytes());
         self.0.extend_from_slice(&child.records.to_be_bytes());
+        self.0.extend_from_slice(&child.entries.to_be_bytes());
         self.0.extend_from_slice(first_key.as_bytes());
     }
 
@@ -486,18 +482,15 @@ mod tests {
     use super::*;
 
     fn filled(count: u32) -> MadePage {
-        let mut builder = LeafBuilder::new();
-        for number in 0..count {
-            builder.push(&number.to_be_bytes(), b"value");
-        }
-        builder.make()
+        let keys: Vec<[u8; 4]> = (0..count).map(u32::to_be_bytes).collect();
+        RawLeaf::of(keys.iter().map(|key| (&key[..], &b"value"[..]))).make()
     }
 
     #[test]
     fn a_leaf_reads_back_and_hashes_the_same() {
         let made = filled(9);
         let leaf = Leaf::decode(&made.body).unwrap();
-        assert_eq!(leaf.describe().0, made.page);
+        assert_eq!(leaf.describe(), made.page);
         assert_eq!(leaf.get(&3u32.to_be_bytes()), Some(&b"value"[..]));
         assert_eq!(leaf.get(b"absent"), None);
         assert_eq!(leaf.lower_bound(&[]), 0);
@@ -510,22 +503,23 @@ mod tests {
 
     #[test]
     fn keys_out_of_order_and_empty_pages_are_refused() {
-        let mut builder = LeafBuilder::new();
-        builder.push(b"b", b"1");
-        builder.push(b"a", b"1");
-        assert!(Leaf::decode(&builder.make().body).is_err());
-        assert!(Leaf::decode(&LeafBuilder::new().make().body).is_err());
+        let disorder = RawLeaf::of([(&b"b"[..], &b"1"[..]), (b"a", b"1")]);
+        assert!(Leaf::decode(&disorder.make().body).is_err());
+        assert!(Leaf::decode(&RawLeaf::of([]).make().body).is_err());
         let child = filled(1).page;
         assert!(decode_inner(&make_inner(1, &[child.clone(), child]).body).is_err());
         assert!(decode_inner(&make_inner(1, &[]).body).is_err());
     }
 
     #[test]
-    fn the_hash_of_an_inner_page_covers_counts_and_first_keys() {
+    fn the_hash_of_an_inner_page_covers_all_that_it_holds() {
         let child = filled(3).page;
         let hash = inner_hash(1, std::slice::from_ref(&child));
         let mut other = child.clone();
         other.records += 1;
+        assert_ne!(inner_hash(1, &[other]), hash);
+        let mut other = child.clone();
+        other.entries += 1;
         assert_ne!(inner_hash(1, &[other]), hash);
         let mut other = child.clone();
         other.first_key.push(0);

@@ -9,10 +9,11 @@
 
 use crate::{
     change::{Change, decode_changes, encode_changes},
+    cut::PAGE_ENTRIES_MAX,
     encoding::{DecodeError, Reader, Writer},
     hash::Hash,
-    page::{PAGE_ENTRIES_MAX, PageHasher, PageRef, clamp_zeros, ends_page},
-    record::{KEY_BYTES_MAX, entry_digests, key_hash},
+    page::{PageHasher, PageRef, leaf_ref},
+    record::{KEY_BYTES_MAX, entry_digests},
 };
 
 /// A patch of more changes is not worth keeping: half of an average leaf is
@@ -70,7 +71,7 @@ impl Index {
         let mut input = Reader::new(bytes);
         let count = usize::from(input.u16()?);
         if count == 0 || count > PAGE_ENTRIES_MAX {
-            return Err(DecodeError::Invalid("an index has 1 to 256 entries"));
+            return Err(DecodeError::Invalid("an index has no entry, or too many"));
         }
         let mut index = Self {
             keys: Vec::with_capacity(bytes.len()),
@@ -106,6 +107,27 @@ impl Index {
 
     fn len(&self) -> usize {
         self.ends.len()
+    }
+
+    /// Entries after these changes.
+    fn len_after(&self, changes: &[Change]) -> usize {
+        changes.iter().fold(self.len(), |count, change| {
+            match (change, self.find(change.key()).is_ok()) {
+                (Change::Put { .. }, false) => count + 1,
+                (Change::Delete { .. }, true) => count - 1,
+                _ => count,
+            }
+        })
+    }
+
+    /// Where a key is, or else where it would be.
+    fn find(&self, key: &[u8]) -> Result<usize, usize> {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.key(middle) < key { low = middle + 1 } else { high = middle }
+        }
+        if low < self.len() && self.key(low) == key { Ok(low) } else { Err(low) }
     }
 
     fn key(&self, at: usize) -> &[u8] {
@@ -149,22 +171,13 @@ impl Digests {
 
     /// The digest of the entry under `key`.
     pub fn get(&self, key: &[u8]) -> Option<&Hash> {
-        let at = self.lower_bound(key);
-        (at < self.0.len() && self.0.key(at) == key).then(|| &self.0.digests[at])
+        self.0.find(key).ok().map(|at| &self.0.digests[at])
     }
 
     /// The keys that are not below `from`.
     pub fn keys_from(&self, from: &[u8]) -> impl Iterator<Item = &[u8]> {
-        (self.lower_bound(from)..self.0.len()).map(|at| self.0.key(at))
-    }
-
-    fn lower_bound(&self, key: &[u8]) -> usize {
-        let (mut low, mut high) = (0, self.0.len());
-        while low < high {
-            let middle = low.midpoint(high);
-            if self.0.key(middle) < key { low = middle + 1 } else { high = middle }
-        }
-        low
+        let from = self.0.find(from).unwrap_or_else(|at| at);
+        (from..self.0.len()).map(|at| self.0.key(at))
     }
 }
 
@@ -181,14 +194,21 @@ pub enum Outcome {
         /// All changes since the leaf's bytes were written; none if these
         /// take them back.
         patch: Option<Vec<u8>>,
+        /// Whether it has fewer entries than before, so that it may have to be
+        /// joined with its neighbours.
+        shrank: bool,
     },
-    /// Its bytes have to be written anew: it would begin or end elsewhere, or
-    /// the patch would grow too large.
+    /// Its bytes have to be written again: it would begin elsewhere, may end
+    /// elsewhere, or the patch would grow too large.
     Rewrite,
 }
 
-/// Applies `changes`, sorted by key without repetition and none below the
-/// leaf's first key or behind its end, to a leaf with this index and patch.
+/// Applies `changes`, sorted by key without repetition and all of them this
+/// leaf's, to a leaf with this index and patch.
+///
+/// Keys between the leaf's first and last are in its group, so it stays a page
+/// as long as it has not too many entries, and is joined with others only if it
+/// or they have fewer than before ([`crate::cut`]).
 pub fn update(
     index: &[u8],
     patch: Option<&[u8]>,
@@ -224,10 +244,7 @@ pub fn update(
         let old = in_place.then(|| index.digests[at]);
         at += usize::from(in_place);
         match change {
-            Change::Put { key, .. } => {
-                if !in_place && ends_page(0, key_hash(key).low_zero_bits(), 0) {
-                    return Ok(Outcome::Rewrite);
-                }
+            Change::Put { .. } => {
                 let digest = digests.next().expect("there is one for each entry that is put");
                 hasher.entry(&digest);
                 count += 1;
@@ -244,13 +261,7 @@ pub fn update(
         count += 1;
     }
 
-    let last_zeros = key_hash(last).low_zero_bits();
-    // A leaf that ends by its length ends elsewhere if its length changes.
-    let ends_by_key = ends_page(0, last_zeros, 0);
-    let longest = index.len().max(count);
-    if count != index.len()
-        && (longest > PAGE_ENTRIES_MAX || (longest == PAGE_ENTRIES_MAX && !ends_by_key))
-    {
+    if count > PAGE_ENTRIES_MAX {
         return Ok(Outcome::Rewrite);
     }
     let bytes: usize = kept.iter().map(|change| change.encoded_bytes()).sum();
@@ -260,14 +271,9 @@ pub fn update(
     if kept.iter().copied().eq(&before) {
         return Ok(Outcome::Unchanged);
     }
-    let page = PageRef {
-        first_key: first.to_vec(),
-        hash: hasher.finish(),
-        records: count as u64,
-        last_zeros: clamp_zeros(last_zeros),
-    };
+    let page = leaf_ref(first, hasher.finish(), count);
     let patch = (!kept.is_empty()).then(|| encode_changes(kept));
-    Ok(Outcome::Patched { page, patch })
+    Ok(Outcome::Patched { page, patch, shrank: count < index.len_after(&before) })
 }
 
 /// Both in key order; of two changes of one key the newer one.

@@ -3,7 +3,8 @@
 //! Used by `schema` to compare labels, by importers to clean codes, numbers and
 //! days, and by every message that quotes what somebody else wrote: a value, a
 //! label, the name of a file. Invariant: what [`visible`] gives has no control or
-//! format character, so it can neither hide a difference nor forge a line of a log.
+//! format character, so it can neither hide a difference nor forge a line of a log;
+//! what [`printable`] gives cannot steer a terminal either, and says the same.
 //! Not here: which values keep such characters (`schema`, and the importer).
 
 use std::{borrow::Cow, fmt::Write as _};
@@ -132,6 +133,33 @@ pub fn visible_within(text: &str, chars_max: usize) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// The text with everything that could steer a terminal, forge a line or reorder
+/// what stands around it as escapes such as `\u{1b}`: control characters (C0,
+/// DEL, C1), the ends of lines and paragraphs, and format characters, above all
+/// those of writing direction.
+///
+/// For what others wrote, in tables, exports to a terminal and lines of the log.
+/// What it gives it leaves as it is. A message about the characters themselves
+/// names them with [`visible`].
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(steers) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if steers(character) {
+            out.extend(character.escape_unicode());
+        } else {
+            out.push(character);
+        }
+    }
+    Cow::Owned(out)
+}
+
+fn steers(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}' | '\u{2029}') || is_format(character)
+}
+
 fn is_hidden(character: char) -> bool {
     match character {
         ' '..='~' | '\u{3000}' | '\u{4e00}'..='\u{9fff}' => false,
@@ -201,6 +229,32 @@ mod tests {
         assert!(matches!(visible("平常的 text"), Cow::Borrowed(_)));
         let hidden: String = ('\0'..=char::MAX).filter(|c| is_hidden(*c)).collect();
         assert!(!visible(&hidden).chars().any(|c| c.is_control() || is_format(c)));
+    }
+
+    #[test]
+    fn nothing_printable_steers_a_terminal_or_forges_a_line() {
+        for (text, shown) in [
+            ("甲\u{1b}[31m乙", "甲\\u{1b}[31m乙"),
+            ("a\r\nERROR b\t", "a\\u{d}\\u{a}ERROR b\\u{9}"),
+            ("\u{0}\u{7f}\u{9b}\u{85}", "\\u{0}\\u{7f}\\u{9b}\\u{85}"),
+            ("a\u{2028}b\u{2029}", "a\\u{2028}b\\u{2029}"),
+            ("\u{202e}fdp.exe\u{2066}", "\\u{202e}fdp.exe\\u{2066}"),
+            ("\u{200b}\u{feff}\u{ad}\u{e0041}", "\\u{200b}\\u{feff}\\u{ad}\\u{e0041}"),
+        ] {
+            assert_eq!(printable(text), shown);
+            assert!(matches!(printable(shown), Cow::Borrowed(_)), "twice is as once");
+        }
+        // C0, DEL and C1; two ends; all of Cf.
+        let hidden = ('\0'..=char::MAX).filter(|c| printable(c.encode_utf8(&mut [0; 4])).len() > 4);
+        assert_eq!(hidden.count(), 65 + 2 + 170);
+        for bidi in ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}') {
+            assert!(steers(bidi), "{bidi:?}");
+        }
+        for mark in ['\u{200e}', '\u{200f}', '\u{61c}'] {
+            assert!(steers(mark), "{mark:?}");
+        }
+        let plain = "甲 乙　丙（〇）é ñ 👍🏽 \\u{1b}";
+        assert!(matches!(printable(plain), Cow::Borrowed(same) if same == plain));
     }
 
     #[test]

@@ -92,5 +92,5 @@ fn compressed_samples_of_any_zstd_decompress() {
         assert_eq!(protocol::codec::decompress(&bytes(sample), 1 << 20), Ok(raw), "{sample}");
     }
     let leaf = protocol::page::Leaf::decode(&bytes("sample.leaf")).unwrap();
-    assert_eq!(leaf.describe().0.hash.as_bytes().as_slice(), bytes("leaf.hash"));
+    assert_eq!(leaf.describe().hash.as_bytes().as_slice(), bytes("leaf.hash"));
 }

@@ -19,7 +19,7 @@ use harness::{
 };
 use protocol::{
     change::{Change, decode_changes, encode_changes},
-    page::{LeafBuilder, MadePage},
+    page::{MadePage, RawLeaf},
     patch::{self, Outcome},
 };
 
@@ -57,7 +57,7 @@ fn a_row_on_its_way_to_a_record() {
         csv::open("rows.csv", Box::new(Cursor::new(bytes)), total, options, schema).unwrap();
     let mapping = file.mapping().clone();
     assert_eq!(mapping.labels(), ENTERPRISE_TITLES);
-    let mut validator = Validator::new(schema, &mapping);
+    let mut validator = Validator::new(schema, mapping.columns());
     let mut rows = 0;
     let cost = measure(|| {
         loop {
@@ -96,12 +96,10 @@ fn a_change_on_its_way_through_the_tree() {
 
 #[test]
 fn a_change_in_place() {
-    let mut builder = LeafBuilder::new();
-    for (key, value) in records().iter().take(64) {
-        builder.push(key, value);
-    }
-    let leaf: MadePage = builder.make();
-    let changes = [put(records().keys().nth(30).unwrap())];
+    let records = records();
+    let entries = records.iter().take(64).map(|(key, value)| (&key[..], &value[..]));
+    let leaf: MadePage = RawLeaf::of(entries).make();
+    let changes = [put(records.keys().nth(30).unwrap())];
     let cost = measure(|| {
         let outcome = patch::update(&leaf.index, None, &changes).unwrap();
         assert!(matches!(outcome, Outcome::Patched { .. }));

@@ -16,7 +16,7 @@ use protocol::{
         Announced, CloseCode, Control, FollowReply, FollowRequest, Hello, PAGE_PART_BYTES_MAX,
         PAGES_MAX, PROTOCOL_VERSION, TreeReply,
     },
-    page::{Leaf, LeafBuilder, MadePage, decode_inner, make_inner},
+    page::{Leaf, MadePage, RawLeaf, decode_inner, make_inner},
     session::{
         PeerMisbehaved,
         follower::{Follower, FollowerAction},
@@ -220,11 +220,12 @@ fn a_replica_takes_over_no_page_that_its_head_does_not_bind() {
     let state = pair.state();
     let root = part(&state.tree.level(state.tree.levels() - 1).next().unwrap().body);
     let leaf = part(&state.tree.level(0).next().unwrap().body);
-    let TreeReply::Head { header, levels, root: _ } = head() else { unreachable!() };
+    let TreeReply::Head { header, levels, root: _, proof } = head() else { unreachable!() };
     let none = Vec::new;
-    let lower = TreeReply::Head { header: header.clone(), levels: 0, root: none() };
+    let lower =
+        TreeReply::Head { header: header.clone(), levels: 0, root: none(), proof: proof.clone() };
     let unsigned = [&[0; 64][..], &header[64..]].concat();
-    let unsigned = TreeReply::Head { header: unsigned, levels, root: none() };
+    let unsigned = TreeReply::Head { header: unsigned, levels, root: none(), proof };
     let foreign = {
         let mut other = pair.clone();
         other.partition = pair.cast.partition(ORIGIN, "penalty");
@@ -260,11 +261,8 @@ fn altered(page: &MadePage) -> MadePage {
         children[0].hash = Hash([9; 32]);
         return make_inner(page.level, &children);
     }
-    let mut builder = LeafBuilder::new();
-    for (key, _) in Leaf::decode(&page.body).expect("it was made").entries() {
-        builder.push(key, b"another value");
-    }
-    builder.make()
+    let leaf = Leaf::decode(&page.body).expect("it was made");
+    RawLeaf::of(leaf.entries().map(|(key, _)| (key, &b"another value"[..]))).make()
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-use protocol::sign::SigningKey;
+use protocol::{hex, sign::SigningKey};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{
@@ -29,8 +29,6 @@ use crate::{CertError, fault};
 pub const NODE_KEY_FILE: &str = "node.key";
 /// A node's key for change sets, in its `keys/`.
 pub const SIGNING_KEY_FILE: &str = "signing.key";
-/// The variable with the path of the file whose first line is the passphrase.
-pub const PASSPHRASE_VARIABLE: &str = "CREDITSYNC_PASSPHRASE_FILE";
 
 /// What is added to the name of a key that shall follow the current one.
 const NEXT: &str = ".next";
@@ -240,14 +238,10 @@ impl StoredKey for SigningKey {
 
     /// One line: what it is, and the seed as 64 hexadecimal digits.
     fn to_text(&self) -> Zeroizing<String> {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         // Enough for the whole line, so that growing leaves no copy behind.
         let mut text = Zeroizing::new(String::with_capacity(128));
         text.push_str(SIGNING_KEY_PREFIX);
-        for byte in self.seed().iter() {
-            text.push(DIGITS[usize::from(byte >> 4)].into());
-            text.push(DIGITS[usize::from(byte & 15)].into());
-        }
+        hex::push(&mut text, self.seed().as_ref());
         text.push('\n');
         text
     }
@@ -255,14 +249,10 @@ impl StoredKey for SigningKey {
     fn from_text(text: &str) -> Result<Self, String> {
         let wrong =
             || format!("one line, '{SIGNING_KEY_PREFIX}' and 64 hexadecimal digits, is expected");
-        let hex = text
-            .trim_end()
-            .strip_prefix(SIGNING_KEY_PREFIX)
-            .filter(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
-            .ok_or_else(wrong)?;
+        let digits = text.trim_end().strip_prefix(SIGNING_KEY_PREFIX).ok_or_else(wrong)?;
         let mut seed = Zeroizing::new([0; 32]);
-        for (index, byte) in seed.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&hex[2 * index..2 * index + 2], 16).map_err(|_| wrong())?;
+        if !hex::decode_into(digits, seed.as_mut()) {
+            return Err(wrong());
         }
         Ok(SigningKey::from_seed(&seed))
     }
@@ -366,7 +356,7 @@ mod tests {
             other.load::<NodeKey>(NODE_KEY_FILE).unwrap_err(),
         ] {
             let message = error.to_string();
-            assert!(message.contains(PASSPHRASE_VARIABLE), "{message}");
+            assert!(message.contains(crate::error::PASSPHRASE_VARIABLE), "{message}");
             assert!(message.contains(keys.path().to_str().unwrap()), "{message}");
         }
         let shown = format!("{:?} {keys:?}", phrase(directory.path(), "correct horse").unwrap());

@@ -12,21 +12,19 @@ mod dir;
 mod sealed;
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{ErrorKind, Read as _, Write as _},
-    os::unix::fs::{
-        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-    },
-    path::{Path, PathBuf},
+    fs::{self, File},
+    io::{ErrorKind, Read as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    path::Path,
 };
 
 use zeroize::Zeroizing;
 
 pub use self::dir::{
-    KeyDir, NODE_KEY_FILE, PASSPHRASE_VARIABLE, Passphrase, SIGNING_KEY_FILE, StoredKey,
-    generate_signing_key,
+    KeyDir, NODE_KEY_FILE, Passphrase, SIGNING_KEY_FILE, StoredKey, generate_signing_key,
 };
 use crate::CertError;
+pub use crate::error::PASSPHRASE_VARIABLE;
 
 /// Longest key or certificate file that is read: a chain of RSA-4096
 /// certificates has about 8 KiB, so this only stops a wrong file.
@@ -40,23 +38,16 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CertError> {
     if path.symlink_metadata().is_ok() {
         return Err(CertError::Exists(path.to_owned()));
     }
-    let temporary = write_temporary(path, bytes, 0o600)?;
-    // A link fails where a rename would silently replace a file that somebody
-    // else created since the check above.
-    let linked = fs::hard_link(&temporary, path);
-    let removed = fs::remove_file(&temporary);
-    linked.map_err(|source| match source.kind() {
+    files::create(path, bytes, files::PRIVATE).map_err(|source| match source.kind() {
         ErrorKind::AlreadyExists => CertError::Exists(path.to_owned()),
         _ => CertError::File { action: "create", path: path.to_owned(), source },
-    })?;
-    removed.map_err(CertError::file("remove", &temporary))?;
-    sync_directory(path)
+    })
 }
 
 /// Writes the private file `path` with mode 0600, replacing in one step what
 /// was there. Not for keys: see [`write_private`].
 pub fn replace_private(path: &Path, bytes: &[u8]) -> Result<(), CertError> {
-    replace(path, bytes, 0o600)
+    replace(path, bytes, files::PRIVATE)
 }
 
 /// Makes a directory that only its owner may enter, with its parents.
@@ -80,17 +71,11 @@ pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, CertError> {
 /// Writes the public file `path` with mode 0644, replacing in one step what was
 /// there. The file and its directory are on disk when this returns.
 pub fn write_public(path: &Path, bytes: &[u8]) -> Result<(), CertError> {
-    replace(path, bytes, 0o644)
+    replace(path, bytes, files::PUBLIC)
 }
 
 fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), CertError> {
-    let temporary = write_temporary(path, bytes, mode)?;
-    fs::rename(&temporary, path).map_err(|source| {
-        // The first error is the one to report.
-        let _ = fs::remove_file(&temporary);
-        CertError::File { action: "write", path: path.to_owned(), source }
-    })?;
-    sync_directory(path)
+    files::replace(path, bytes, mode).map_err(CertError::file("write", path))
 }
 
 /// Reads the public file `path`.
@@ -108,40 +93,9 @@ fn remove_durably(path: &Path) -> Result<bool, CertError> {
     }
 }
 
-/// Writes and syncs a new file beside `path`.
-fn write_temporary(path: &Path, bytes: &[u8], mode: u32) -> Result<PathBuf, CertError> {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(CertError::crypto("draw random bytes"))?;
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{:016x}.tmp", u64::from_ne_bytes(random)));
-    let temporary = path.with_file_name(name);
-
-    let write = || {
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-        // The umask only takes away from the mode given above.
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(|source| {
-        // The first error is the one to report.
-        let _ = fs::remove_file(&temporary);
-        CertError::File { action: "write", path: path.to_owned(), source }
-    })?;
-    Ok(temporary)
-}
-
 /// Makes the new name in `path`'s directory durable.
 fn sync_directory(path: &Path) -> Result<(), CertError> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(CertError::file("sync", directory))
+    files::sync_directory_of(path).map_err(CertError::file("sync the directory of", path))
 }
 
 /// The open file and its permission bits, which belong to the same file even if
@@ -167,6 +121,8 @@ fn read_limited(file: File, path: &Path) -> Result<Vec<u8>, CertError> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 

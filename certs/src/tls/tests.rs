@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use protocol::id::FederationId;
 use rustls::{ClientConnection, HandshakeKind, NamedGroup, ProtocolVersion, ServerConnection};
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, ServerName};
 use time::{Duration, OffsetDateTime};
 
 use super::*;
@@ -18,7 +18,7 @@ use crate::{
     bundle::root_id,
     error::date,
     explain::{CertificateProblem, ProblemKind},
-    identity::tests::identity,
+    identity::{Identity, tests::identity},
     verify::{PeerRefused, verified_peer},
 };
 

@@ -6,12 +6,15 @@ use certs::{
     identity::{self, CertificateFacts},
     rotate,
 };
-use protocol::federation::{CaKind, CaState, certificate_id};
+use protocol::{
+    federation::{CaKind, CaState, certificate_id},
+    moment::rfc3339,
+};
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value as Json, json};
 use time::OffsetDateTime;
 
-use super::{node::Node, now_unix, rfc3339};
+use super::{node::Node, now_unix};
 
 /// All certificates of this node: its own, those that lead to a root, and the
 /// roots that it trusts.

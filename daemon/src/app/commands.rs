@@ -14,6 +14,7 @@ use anyhow::{Context as _, bail};
 use protocol::{
     federation::Entry,
     id::{DatasetId, NodeId, PartitionId},
+    moment::rfc3339,
     schema::Schema,
 };
 use serde_json::{Value as Json, json};
@@ -26,7 +27,9 @@ use super::{
     },
     node::Node,
     ops::{Answer, Heed},
-    repair, status, verify,
+    repair,
+    runtime::with_runtime,
+    status, verify,
 };
 use crate::{
     admin::{Handler, Reply, Request},
@@ -132,7 +135,7 @@ impl Node {
             Request::Invite { node, name, ttl_s, address } => {
                 let registrar = self.registrar()?;
                 let token = registrar.invite(&node, name, ttl_s, address)?;
-                let expires = super::rfc3339(token.expires_unix);
+                let expires = rfc3339(token.expires_unix);
                 let replaces = registrar.is_known(&token.node)?;
                 let (node, token) = (&token.node, token.to_text());
                 let answer = json!({ "node": node, "token": token, "expires": expires, "replaces_member": replaces });
@@ -340,7 +343,7 @@ impl Node {
             .map(|(serial, revocation)| {
                 json!({
                     "serial": serial,
-                    "at": super::rfc3339(revocation.at_ms / 1000),
+                    "at": rfc3339(revocation.at_ms / 1000),
                     "reason": revocation.reason,
                 })
             })
@@ -398,23 +401,6 @@ impl Node {
     /// The partition that a text names in this federation.
     pub(super) fn parse_partition(&self, text: &str) -> anyhow::Result<PartitionId> {
         Ok(PartitionId::parse(&self.identity.federation, text)?)
-    }
-}
-
-/// Commands run on threads that may block, in the daemon beside its runtime.
-pub(super) fn with_runtime<T>(
-    work: impl FnOnce(&tokio::runtime::Handle) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => work(&runtime),
-        Err(_) => {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()
-                .context("start the runtime")?;
-            work(runtime.handle())
-        }
     }
 }
 

@@ -2,9 +2,8 @@
 //! token, in order, with a deadline.
 
 use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    sync::{Arc, Mutex},
+    net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -28,15 +27,16 @@ use tokio_util::sync::CancellationToken;
 use super::{dir::NodeDir, hub, inbox, lock::Occupant, node::Node, renewal};
 use crate::{
     admin,
-    net::{Accepted, Dialer, Listener, Quiet},
+    limit::{Budget, LINES, Limiter},
+    net::{Accepted, Dialer, Listener, network_of},
     sync,
 };
 
 /// Tasks get this long to end by themselves.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
-/// The same refusal from the same address is logged again after this time.
-const REFUSAL_AGAIN: Duration = Duration::from_secs(3600);
-/// Refusals that are logged within that time.
+/// The same refusal from the same address is not worth a line for each attempt.
+const REFUSAL_LINES: Budget = Budget { capacity: 1, refill: Duration::from_secs(3600) };
+/// Refusals that are logged within that time: a flood is not worth a full disk.
 const REFUSALS_MAX: usize = 1000;
 /// How often the daemon asks whether the store still works.
 const STORE_CHECK: Duration = Duration::from_secs(1);
@@ -253,32 +253,13 @@ impl RefusalObserver for Observer {
     }
 }
 
-/// Refused handshakes that were logged lately: the same reason from the same
-/// address is not worth a line for each attempt, and a flood not a full disk.
-#[derive(Default)]
-struct Refusals(Mutex<BTreeMap<(IpAddr, String), Instant>>);
-
-impl Refusals {
-    fn is_news(&self, address: IpAddr, kind: &str) -> bool {
-        let mut known = self.0.lock().unwrap_or_else(|error| error.into_inner());
-        let now = Instant::now();
-        known.retain(|_, logged| now.duration_since(*logged) < REFUSAL_AGAIN);
-        let key = (address, kind.to_owned());
-        if known.contains_key(&key) || known.len() >= REFUSALS_MAX {
-            return false;
-        }
-        known.insert(key, now);
-        true
-    }
-}
-
 /// Accepts connections; each runs on a task of its own.
 async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
     let shutdown: CancellationToken = node.shutdown.clone();
     let mut connections = JoinSet::new();
     let joining = Arc::new(hub::Joining::default());
-    let refusals = Arc::new(Refusals::default());
-    let quiet = Arc::new(Quiet::default());
+    let refusals = Arc::new(Limiter::new(REFUSAL_LINES, REFUSALS_MAX));
+    let quiet = Arc::new(Limiter::of_all(LINES));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -292,6 +273,9 @@ async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
         let (node, joining) = (node.clone(), joining.clone());
         let (refusals, quiet) = (refusals.clone(), quiet.clone());
         connections.spawn(async move {
+            let may_say = |address: SocketAddr, why: String| {
+                refusals.allow(&(network_of(address.ip()), why), Instant::now())
+            };
             match handshake.await {
                 Ok(Accepted::Peer(connection)) => {
                     let (context, stop) = (node.sync.clone(), node.shutdown.clone());
@@ -299,10 +283,12 @@ async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
                     let end =
                         sync::serve(context, connection, sync::Side::Accepted, stop, || {}).await;
                     // One that is not welcome may try as often as it likes.
-                    let is_news = !matches!(end, sync::ConnectionEnd::NotWelcome(..))
-                        || refusals.is_news(address.ip(), &end.to_string());
-                    if let (Some(peer), true) = (peer, is_news) {
-                        tracing::info!(%peer, %address, reason = %end, "disconnected");
+                    let unsaid = match end {
+                        sync::ConnectionEnd::NotWelcome(..) => may_say(address, end.to_string()),
+                        _ => Some(0),
+                    };
+                    if let (Some(peer), Some(unsaid)) = (peer, unsaid) {
+                        tracing::info!(%peer, %address, reason = %end, unsaid, "disconnected");
                     }
                 }
                 Ok(Accepted::Joining(connection)) => {
@@ -314,10 +300,12 @@ async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
                         None => connection.close(CloseCode::Unavailable),
                     }
                 }
-                Err(error) if refusals.is_news(address.ip(), &error.kind()) => {
-                    tracing::warn!(%address, %error, "a connection was refused");
-                }
-                Err(error) => tracing::debug!(%address, %error, "a connection was refused again"),
+                Err(error) => match may_say(address, error.kind()) {
+                    Some(unsaid) => {
+                        tracing::warn!(%address, %error, unsaid, "a connection was refused");
+                    }
+                    None => tracing::debug!(%address, %error, "a connection was refused again"),
+                },
             }
         });
     }

@@ -15,6 +15,7 @@ use certs::{
 use config::{CertificateConfig, NodeConfig};
 use protocol::{
     federation::{CaKind, CaRecord, CaState, Entry, Introduction, KeyRecord, Member, Role},
+    hex,
     id::{FederationId, NodeId},
 };
 use time::{Duration, OffsetDateTime};
@@ -84,7 +85,7 @@ pub fn init(dir: &NodeDir, hub: &NewHub) -> anyhow::Result<()> {
     let at_ms = super::now_unix() * 1000;
     let key = KeyRecord::new(&signing_key.public(), Introduction::Anchor, at_ms);
     let ca = |certificate: &[u8], root| CaRecord {
-        certificate: certificate.iter().map(|byte| format!("{byte:02x}")).collect(),
+        certificate: hex::encode(certificate),
         cross: None,
         root,
         state: CaState::Active,
@@ -100,7 +101,7 @@ pub fn init(dir: &NodeDir, hub: &NewHub) -> anyhow::Result<()> {
     }
     let store = open_store(dir, &config)?;
     let membership = Membership::new(store.clone(), load_anchor(dir)?, hub.node.clone());
-    let changes = super::node::federation_changes(&membership, changes);
+    let changes = super::changes::federation_changes(&membership, changes);
     store.set_signer(signing_key.into());
     store.commit_own_later(changes)?.wait().context("write _federation")?;
     keyfile::write_public(&dir.config(), config.render_new().as_bytes())?;

@@ -15,8 +15,7 @@ use std::{
 
 use certs::keyfile::{self, KeyDir, SIGNING_KEY_FILE, generate_signing_key};
 use protocol::{hash::Hash, sign::SigningKey};
-
-use crate::store::Store;
+use store::Store;
 
 /// Public keys that this node made or has accepted as its own, a line each.
 const KNOWN_FILE: &str = "own-keys";

@@ -5,7 +5,8 @@
 //! - [`node`]: the opened node;
 //! - [`init`]: how a hub comes to be;
 //! - [`hub`]: the hub's office: who belongs, with which keys and certificates;
-//! - [`member`]: joining, and the member's side of trust;
+//! - [`member`]: joining, and what a member asks of its hub; [`trustee`]: what the
+//!   hub says about trust, judged at a member;
 //! - [`keys`], [`keeper`], [`renewal`], [`alarms`]: this node's own signing keys
 //!   and certificates, what keeps them alive, and what is wrong with them;
 //! - [`catalogue`]: what is wrong with the catalogue as it has arrived;
@@ -18,6 +19,7 @@
 mod alarms;
 mod catalogue;
 mod certificates;
+mod changes;
 pub mod commands;
 pub mod daemon;
 pub mod dir;
@@ -33,17 +35,10 @@ pub mod node;
 mod ops;
 mod renewal;
 mod repair;
+mod runtime;
 mod status;
+mod trustee;
 mod verify;
-
-/// A time as JSON answers print it: RFC 3339, UTC, whole seconds.
-pub(crate) fn rfc3339(unix_seconds: i64) -> String {
-    use time::format_description::well_known::Rfc3339;
-    time::OffsetDateTime::from_unix_timestamp(unix_seconds)
-        .ok()
-        .and_then(|time| time.format(&Rfc3339).ok())
-        .unwrap_or_default()
-}
 
 /// The wall clock in seconds since 1970.
 pub(crate) fn now_unix() -> i64 {

@@ -16,10 +16,10 @@ use certs::{
 };
 use config::NodeConfig;
 use protocol::{
-    change::Change,
     id::{DatasetId, PartitionId},
     sign::SigningKey,
 };
+use store::{Head, Options, Store};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -30,12 +30,11 @@ use super::{
     keeper::Keeper,
     keys::OwnKeys,
     lock::{DirLock, Occupant},
-    member::trustee::{self, Trustee},
+    trustee::{self, Trustee},
 };
 use crate::{
     ingest::{Importer, held::Deliveries, history::UndoLimits, hold::HoldLimits},
     membership::Membership,
-    store::{Head, Options, OwnChanges, Store},
     sync,
 };
 
@@ -333,15 +332,4 @@ fn check_own_key(membership: &Membership, key: &SigningKey) -> anyhow::Result<()
         "creditsync.toml says that this is node '{me}', but this node's signing key is not one of its \
          keys. Correct 'node' in the file"
     );
-}
-
-/// Sorted changes of `_federation`, as its one writer signs them.
-pub(super) fn federation_changes(membership: &Membership, mut changes: Vec<Change>) -> OwnChanges {
-    changes.sort_by(|a, b| a.key().cmp(b.key()));
-    OwnChanges {
-        partition: membership.partition().clone(),
-        changes,
-        schema_version: protocol::federation::schema().version(),
-        keep_body: true,
-    }
 }

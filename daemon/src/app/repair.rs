@@ -4,7 +4,7 @@ use anyhow::{Context as _, bail};
 use protocol::id::PartitionId;
 use serde_json::{Value as Json, json};
 
-use super::{commands::with_runtime, node::Node, verify::check_pages};
+use super::{node::Node, runtime::with_runtime, verify::check_pages};
 use crate::sync;
 
 /// Looks through all pages of a partition, and replaces those that are not well.

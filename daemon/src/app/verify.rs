@@ -9,9 +9,9 @@ use protocol::{
     tree::{Pages as _, TreeBuilder},
 };
 use serde_json::{Value as Json, json};
+use store::{Head, Snapshot};
 
 use super::node::Node;
-use crate::store::{Head, Snapshot};
 
 /// Checks one partition, or all. Something needs a person if one is not well.
 pub(super) fn verify(node: &Node, only: Option<&str>, deep: bool) -> anyhow::Result<(Json, bool)> {
@@ -136,9 +136,9 @@ fn check_tree(snapshot: &mut Snapshot) -> anyhow::Result<(u64, Vec<String>)> {
     let mut records = 0;
     for leaf in snapshot.leaves() {
         let leaf = leaf?;
-        let (page, shape) = leaf.describe();
+        let page = leaf.describe();
         records += page.records;
-        if let Err(problem) = builder.push(&leaf, page, shape, &mut inner) {
+        if let Err(problem) = builder.push(&leaf, page, &mut inner) {
             problems.push(problem.to_string());
             return Ok((records, problems));
         }

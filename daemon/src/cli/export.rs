@@ -1,14 +1,14 @@
 //! `export`: a partition or a dataset as CSV or JSON lines.
 
 use std::{
-    fs::File,
-    io::{BufWriter, Write},
+    io::{self, BufWriter, IsTerminal as _, Write},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
+use files::Replacement;
 
-use super::{Done, ask::ask_with};
+use super::{Done, ask::ask_with, lines};
 use crate::{
     admin::{ExportFormat, Request},
     app::dir::NodeDir,
@@ -37,7 +37,12 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
         Some(path) => to_file(dir, &request, &path)?,
         None => {
             let mut out = std::io::stdout().lock();
-            let answer = ask_with(dir, &request, None, &mut |chunk| write_chunk(&mut out, &chunk))?;
+            // What others wrote may not steer a terminal; a file or the next program
+            // gets it as it is.
+            let terminal = out.is_terminal();
+            let answer = ask_with(dir, &request, None, &mut |chunk| {
+                write_chunk(&mut out, &if terminal { lines(&chunk) } else { chunk.into() })
+            })?;
             out.flush().context("write to standard output")?;
             answer
         }
@@ -56,27 +61,15 @@ fn to_file(
     request: &Request,
     path: &Path,
 ) -> anyhow::Result<(serde_json::Value, bool)> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut name = path.file_name().context("-o names no file")?.to_owned();
-    name.push(".part");
-    let temporary = path.with_file_name(name);
-    // A file or link that lies there already has an owner and a mode of its own.
-    let _ = std::fs::remove_file(&temporary);
-    let file = File::options().write(true).create_new(true).mode(0o600).open(&temporary);
-    let file = file.with_context(|| format!("write {}", temporary.display()))?;
-    let mut out = BufWriter::new(file);
-    let written = ask_with(dir, request, None, &mut |chunk| write_chunk(&mut out, &chunk))
-        .and_then(|answer| {
-            let file = out.into_inner().map_err(|error| error.into_error())?;
-            file.sync_all()?;
-            std::fs::rename(&temporary, path)?;
-            Ok(answer)
-        });
-    if written.is_err() {
-        // The first error is the one to report.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written.with_context(|| format!("export to {}", path.display()))
+    let context = || format!("export to {}", path.display());
+    let new = Replacement::new(path, files::PRIVATE).with_context(context)?;
+    let mut out = BufWriter::new(new);
+    let (answer, attention) =
+        ask_with(dir, request, None, &mut |chunk| write_chunk(&mut out, &chunk))
+            .with_context(context)?;
+    let new = out.into_inner().map_err(io::IntoInnerError::into_error).with_context(context)?;
+    new.commit().with_context(context)?;
+    Ok((answer, attention))
 }
 
 fn write_chunk(out: &mut dyn Write, chunk: &str) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr as _};
 
+use protocol::text::printable;
 use serde_json::Value as Json;
 
 use super::{Done, ask::ask_with, print_json, text_of};
@@ -110,10 +111,11 @@ pub(super) fn print_report(report: &Json) {
     for line in told(report) {
         println!("{line}");
     }
-    if let (Some(id), true) = (report["delivery"].as_str(), report["held"].is_null()) {
+    if let (Some(id), true) = (report["delivery"].as_str().map(printable), report["held"].is_null())
+    {
         println!("交付编号 / delivery: {id} (creditsync delivery undo {id})");
     }
-    if let Some(rejects) = report["rejects_file"].as_str() {
+    if let Some(rejects) = report["rejects_file"].as_str().map(printable) {
         println!(
             "rejected rows as they were delivered: correct them as the first two columns say and import the file again / 被拒绝的行（与交付时相同），按前两列的说明改正后可直接重新导入: {rejects}"
         );
@@ -129,7 +131,7 @@ fn told(report: &Json) -> Vec<String> {
     let (rejects, warnings) = (read("reject_details"), read("warning_details"));
     let notes: Vec<Note> = serde_json::from_value(report["notes"].clone()).unwrap_or_default();
     let mut lines = Vec::new();
-    let mut line = |one: &str| lines.push(one.to_owned());
+    let mut line = |one: &str| lines.push(printable(one).into_owned());
     for (zh, rejected, warning, note) in
         [(true, "拒绝", "警告", "注意："), (false, "rejected", "warning", "note: ")]
     {
@@ -151,8 +153,8 @@ mod tests {
     #[test]
     fn details_and_notes_are_told_in_both_languages() {
         let details = json!({
-            "rule": "uscc-check", "field": "code", "title": "代码", "count": 12,
-            "places": ["2", "3"], "sample": "91X", "zh": "校验位不符", "en": "check it",
+            "rule": "uscc-check", "field": "code", "title": "代码\u{1b}", "count": 12,
+            "places": ["2", "3"], "sample": "91X\n", "zh": "校验位不符", "en": "check it",
         });
         let report = json!({
             "warning_details": [details],
@@ -161,9 +163,9 @@ mod tests {
         assert_eq!(
             told(&report),
             [
-                "警告 12 个，“代码”校验位不符；例如“91X”（行 2, 3 等）",
+                "警告 12 个，“代码\\u{1b}”校验位不符；例如“91X\\u{a}”（行 2, 3 等）",
                 "注意：没有传完",
-                "12 x warning: code check it; for example '91X' (lines 2, 3 and more)",
+                "12 x warning: code check it; for example '91X\\u{a}' (lines 2, 3 and more)",
                 "note: cut off",
             ]
         );

@@ -24,11 +24,13 @@ mod status;
 mod verify;
 
 use std::{
+    borrow::Cow,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::{Parser, Subcommand};
+use protocol::text::printable;
 
 use crate::{app::dir::NodeDir, ingest::words::Author, sources};
 
@@ -133,7 +135,7 @@ pub fn main() -> ExitCode {
         Ok(Done::Attention) => ExitCode::from(EXIT_ATTENTION),
         Ok(Done::Misused) => ExitCode::from(EXIT_USAGE),
         Err(error) => {
-            eprintln!("creditsync: {error:#}");
+            eprintln!("creditsync: {}", lines(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
@@ -197,41 +199,96 @@ fn text_of(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::Null => "-".to_owned(),
         // Other nodes chose these characters: none of them may steer the terminal.
-        serde_json::Value::String(text) => {
-            text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-        }
+        serde_json::Value::String(text) => printable(text).into_owned(),
         serde_json::Value::Bool(true) => "yes".to_owned(),
         serde_json::Value::Bool(false) => "no".to_owned(),
         other => other.to_string(),
     }
 }
 
-/// Prints rows under a heading, columns aligned. Chinese characters take two
-/// cells.
+/// A text of several lines for a terminal: [`printable`], but for its line ends.
+fn lines(text: &str) -> Cow<'_, str> {
+    let steers = |line: &str| matches!(printable(line), Cow::Owned(_));
+    if !text.split('\n').any(steers) {
+        return Cow::Borrowed(text);
+    }
+    // A carriage return is one half of a line end here.
+    let line = |line: &str| match line.strip_suffix('\r') {
+        Some(line) => format!("{}\r", printable(line)),
+        None => printable(line).into_owned(),
+    };
+    Cow::Owned(text.split('\n').map(line).collect::<Vec<_>>().join("\n"))
+}
+
+/// Prints rows under a heading.
 fn print_table(heading: &[&str], rows: &[Vec<String>]) {
+    table(heading, rows).iter().for_each(|line| println!("{line}"));
+}
+
+/// The lines of a table, columns aligned. Chinese characters take two cells. A
+/// cell is one line, whoever wrote it.
+fn table(heading: &[&str], rows: &[Vec<String>]) -> Vec<String> {
+    let rows: Vec<Vec<Cow<'_, str>>> =
+        rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
     let cells = |text: &str| -> usize {
         text.chars().map(|c| if c as u32 >= 0x1100 { 2 } else { 1 }).sum()
     };
     let mut widths: Vec<usize> = heading.iter().map(|text| cells(text)).collect();
-    for row in rows {
+    for row in &rows {
         for (width, text) in widths.iter_mut().zip(row) {
             *width = (*width).max(cells(text));
         }
     }
-    let line = |row: &[String]| {
+    let line = |row: &[Cow<'_, str>]| {
         let mut out = String::new();
         for (text, width) in row.iter().zip(&widths) {
             out.push_str(text);
             out.push_str(&" ".repeat(width - cells(text) + 2));
         }
-        println!("{}", out.trim_end());
+        out.trim_end().to_owned()
     };
-    line(&heading.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
-    rows.iter().for_each(|row| line(row));
+    let heading: Vec<_> = heading.iter().map(|text| Cow::Borrowed(*text)).collect();
+    std::iter::once(&heading).chain(&rows).map(|row| line(row)).collect()
 }
 
 /// The rows of a JSON array, with these fields as columns.
 fn rows_of(list: &serde_json::Value, fields: &[&str]) -> Vec<Vec<String>> {
     let items = list.as_array().map(Vec::as_slice).unwrap_or_default();
     items.iter().map(|item| fields.iter().map(|field| text_of(&item[*field])).collect()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What a hostile peer, file or schema may bring as a text.
+    const EVIL: &str = "甲\u{1b}[2J\n\r\u{9b}31m\u{202e}乙\u{200f}";
+    const SHOWN: &str = r"甲\u{1b}[2J\u{a}\u{d}\u{9b}31m\u{202e}乙\u{200f}";
+
+    #[test]
+    fn no_cell_of_a_table_steers_the_terminal_or_leaves_its_line() {
+        let list = json!([{ "name": EVIL, "count": 3 }, { "name": "乙", "count": null }]);
+        let rows = rows_of(&list, &["name", "count"]);
+        let width = SHOWN.chars().count() + 2;
+        let wanted = [
+            format!("{:width$}  COUNT", "NAME"),
+            format!("{SHOWN}  3"),
+            format!("{:1$}  -", "乙", width - 1),
+        ];
+        assert_eq!(table(&["NAME", "COUNT"], &rows), wanted);
+        // Neither does one that was not made from JSON.
+        let raw = [vec![EVIL.to_owned(), "3".to_owned()]];
+        assert_eq!(table(&["NAME", "COUNT"], &raw)[1], wanted[1]);
+    }
+
+    #[test]
+    fn a_text_of_several_lines_keeps_its_line_ends_alone() {
+        assert_eq!(lines("a,b\r\n甲,\u{1b}[2J\r\n"), "a,b\r\n甲,\\u{1b}[2J\r\n");
+        assert_eq!(lines("a\rb\n\u{2028}"), "a\\u{d}b\n\\u{2028}");
+        for plain in ["", "a\nb\n", "a\r\nb"] {
+            assert_eq!(lines(plain), plain);
+        }
+    }
 }

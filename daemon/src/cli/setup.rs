@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use certs::enrol::Token;
-use protocol::id::{FederationId, NodeId};
+use protocol::{
+    id::{FederationId, NodeId},
+    text::printable,
+};
 
 use super::{Done, ask::ask, text_of};
 use crate::{
@@ -137,7 +140,9 @@ pub(super) fn join(dir: &NodeDir, arguments: JoinArguments) -> anyhow::Result<Do
     let hub = config.upstream.map(|upstream| upstream.hub.to_string()).unwrap_or_default();
     eprintln!(
         "{} ({}) joined federation {} at hub {hub}",
-        config.node, config.name, config.federation
+        config.node,
+        printable(&config.name),
+        config.federation
     );
     eprintln!(
         "next: creditsync --dir {0} run    then drop files into {1}/DATASET/",
@@ -170,7 +175,7 @@ fn join_again(dir: &NodeDir, token: String) -> anyhow::Result<Done> {
     if answer["addresses_differ"] == true {
         eprintln!(
             "the token names other addresses of the hub ({}) than {}: change [upstream] there if they are the right ones",
-            answer["addresses"],
+            printable(&answer["addresses"].to_string()),
             dir.config().display()
         );
     }

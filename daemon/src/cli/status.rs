@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use protocol::moment::rfc3339;
 use serde_json::Value as Json;
 
 use super::{Done, ask::ask, cert::print_alarms, print_json, print_table, rows_of, text_of};
 use crate::{
     admin::Request,
-    app::{dir::NodeDir, now_unix, rfc3339},
+    app::{dir::NodeDir, now_unix},
 };
 
 /// How often `--watch` looks again.

@@ -254,7 +254,7 @@ impl Job<'_> {
     }
 
     /// The stored pages; none where there is nothing to look up.
-    fn stored_pages(&self) -> Option<crate::store::LivePages> {
+    fn stored_pages(&self) -> Option<store::LivePages> {
         let head = self.context.store.head(&self.partition)?;
         (head.summary.records > 0).then(|| self.context.store.live_pages(&self.partition)).flatten()
     }

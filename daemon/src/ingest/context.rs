@@ -6,13 +6,14 @@ use std::sync::atomic::AtomicU64;
 use std::{path::PathBuf, sync::Arc};
 
 use protocol::id::PartitionId;
+use store::Store;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     hold::HoldLimits,
     words::{ImportError, Progress},
 };
-use crate::{membership::Membership, store::Store};
+use crate::membership::Membership;
 
 /// Shared by all imports of a node.
 pub(super) struct Context {

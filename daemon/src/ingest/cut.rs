@@ -13,9 +13,9 @@ use protocol::{
     change::{BODY_BYTES_MAX, CHANGES_MAX, Change, decode_changes, encode_changes},
     id::PartitionId,
 };
+use store::{Head, Load, OwnChanges, Pending, Store, StoreError};
 
 use super::{history::Recording, spool::SpoolError};
-use crate::store::{Head, Load, OwnChanges, Pending, Store, StoreError};
 
 /// Change sets that the writer may have while the next one is prepared: the one
 /// that it applies and the one behind it. With leaves made ahead each holds some

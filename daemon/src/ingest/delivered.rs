@@ -10,6 +10,7 @@
 use std::path::PathBuf;
 
 use protocol::{hash::Hash, id::PartitionId, schema::Schema};
+use store::Store;
 
 use super::{
     check::{self, CheckedRows},
@@ -22,7 +23,6 @@ use super::{
     validate::Validator,
     words::{ImportError, ImportRequest, Progress},
 };
-use crate::store::Store;
 
 /// What is kept of a row for the next full file, roughly: a hash and a key.
 const NOTE_BYTES: usize = 64;
@@ -58,7 +58,7 @@ pub(super) fn read_whole(
         Err(SourceError::Empty(_)) if request.full => return ReadFile::empty(context),
         opened => opened.map_err(|error| ImportError::of_source(error, &request.dataset))?,
     };
-    let validator = Validator::new(schema, table.mapping());
+    let validator = Validator::new(schema, table.mapping().columns());
     let describer = told.rejects.begin(schema, table.as_ref());
     // Without one, it is not compared.
     let key = note.then(RowKey::draw).and_then(Result::ok);
@@ -105,7 +105,7 @@ fn read_new(
     schema: &Schema,
     told: &mut Told<'_, '_>,
 ) -> Result<Option<ReadFile>, ImportError> {
-    let validator = Validator::new(schema, table.mapping());
+    let validator = Validator::new(schema, table.mapping().columns());
     let describer = told.rejects.begin(schema, table.as_table());
     let bytes_total = table.bytes_total();
     let pause = |bytes_read, rows| {

@@ -8,9 +8,9 @@ use protocol::{
     schema::{Field, Schema},
     value::Value,
 };
+use store::{Entries, LeafSpan, LivePages, StoreError};
 
 use super::validate::value_of;
-use crate::store::{Entries, LivePages, StoreError, Stretch};
 
 /// Looks records up by ascending keys, a leaf at a time.
 ///
@@ -21,7 +21,7 @@ pub(super) struct Cursor {
     by_digest: bool,
     /// A record of the leaf at hand was wanted in full.
     differs: bool,
-    at: Option<Stretch>,
+    at: Option<LeafSpan>,
 }
 
 /// Takes a stored key and its record.
@@ -54,19 +54,19 @@ impl Cursor {
 
     /// Loads the leaf where `key` is or would be.
     fn move_to(&mut self, key: &[u8]) -> Result<(), StoreError> {
-        let inside = |at: &Stretch| at.next.as_deref().is_none_or(|next| key < next);
+        let inside = |at: &LeafSpan| at.next.as_deref().is_none_or(|next| key < next);
         if !self.at.as_ref().is_some_and(inside) {
             self.at = self.load(key)?;
         }
         Ok(())
     }
 
-    fn load(&mut self, key: &[u8]) -> Result<Option<Stretch>, StoreError> {
+    fn load(&mut self, key: &[u8]) -> Result<Option<LeafSpan>, StoreError> {
         match &self.pages {
             Some(pages) => {
                 // Leaves with differences lie together.
                 let by_digest = self.by_digest && !std::mem::take(&mut self.differs);
-                pages.stretch(key, by_digest)
+                pages.leaf_span(key, by_digest)
             }
             None => Ok(None),
         }
@@ -85,9 +85,9 @@ impl Cursor {
 
     /// Unpacks the leaf where `key` is or would be, which is loaded.
     fn unpack(&mut self, key: &[u8]) -> Result<(), StoreError> {
-        let digests = |at: &Stretch| matches!(at.entries, Entries::Digests(_));
+        let digests = |at: &LeafSpan| matches!(at.entries, Entries::Digests(_));
         if let Some(pages) = self.pages.as_ref().filter(|_| self.at.as_ref().is_some_and(digests)) {
-            self.at = pages.stretch(key, false)?;
+            self.at = pages.leaf_span(key, false)?;
         }
         Ok(())
     }

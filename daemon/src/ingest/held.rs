@@ -20,6 +20,7 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard},
+    time::SystemTime,
 };
 
 use protocol::id::DatasetId;
@@ -29,7 +30,7 @@ use super::{
     history::{History, UndoLimits, describe, event::Event},
     hold::{HeldNote, Hold, HoldReason},
     report::ImportReport,
-    stamp::rfc3339,
+    stamp::utc,
     words::{Author, DeliveryError, ImportRequest},
 };
 
@@ -212,7 +213,7 @@ impl Deliveries {
             settings: request.source.settings(),
             reason: first.reason.clone(),
             explanation: first.reason.to_string(),
-            received: rfc3339(time::OffsetDateTime::now_utc()),
+            received: utc(SystemTime::now()),
             would: ImportReport { held: Some(Box::new(note.clone())), ..would.clone() },
             held: note.clone(),
             id,
@@ -342,5 +343,5 @@ fn create(path: &Path) -> Result<File, DeliveryError> {
 }
 
 fn sync(dir: &Path) -> Result<(), DeliveryError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed(dir))
+    files::sync_directory(dir).map_err(failed(dir))
 }

@@ -16,6 +16,7 @@ use protocol::{
     id::{DatasetId, PartitionId},
     schema::Schema,
 };
+use store::Store;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -31,7 +32,7 @@ use super::{
     source::{SourceError, Summary},
     words::{ImportError, ImportRequest, Outcome, Progress},
 };
-use crate::{membership::Membership, store::Store};
+use crate::membership::Membership;
 
 /// What a held delivery would do now.
 #[derive(Debug)]

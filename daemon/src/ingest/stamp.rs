@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use protocol::id::DatasetId;
+use protocol::{id::DatasetId, moment::rfc3339};
 
 /// A name for a rejects file in `dir` that no other import uses: none of this
 /// process, nor one of another process that ran within the same second. The
@@ -37,15 +37,9 @@ pub fn stamp(now: time::OffsetDateTime) -> String {
     )
 }
 
-/// A moment to the second, RFC 3339 in UTC.
-pub(super) fn rfc3339(now: time::OffsetDateTime) -> String {
-    let second = now.replace_nanosecond(0).unwrap_or(now);
-    second.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
-}
-
 /// A moment in UTC, for programs.
 pub fn utc(at: SystemTime) -> String {
-    rfc3339(at.into())
+    rfc3339(time::OffsetDateTime::from(at).unix_timestamp())
 }
 
 /// A moment for people: the machine's local time, with its distance from UTC.

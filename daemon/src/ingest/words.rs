@@ -5,6 +5,7 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use protocol::{id::DatasetId, text::visible};
 use serde::{Deserialize, Serialize};
+use store::StoreError;
 
 use super::{
     hold::{Hold, HoldReason},
@@ -13,7 +14,6 @@ use super::{
     source::{Source, SourceError},
     spool::SpoolError,
 };
-use crate::store::StoreError;
 
 /// What an error says, in Chinese and in English, where each of its lines has both
 /// with ` / ` between them; a line that has one stands in both.

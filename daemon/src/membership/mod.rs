@@ -28,10 +28,10 @@ use protocol::{
     message::CloseCode,
     tree::Pages as _,
 };
+use store::{Store, StoreError};
 
 use self::personal::Personal;
 pub use self::personal::{Masked, PersonalError};
-use crate::store::{Store, StoreError};
 
 /// Change sets that are taken up one by one; behind more of them, reading all
 /// records is no more work.

@@ -14,8 +14,7 @@ use std::{
 use certs::keyfile;
 use protocol::{federation::Registry, id::DatasetId, schema::Schema};
 use serde::{Deserialize, Serialize};
-
-use crate::store::StoreError;
+use store::StoreError;
 
 /// Why an administrator's word cannot be taken or read.
 #[derive(Debug, thiserror::Error)]

@@ -7,9 +7,9 @@ use protocol::{
     federation::{Entry, Introduction, KeyRecord, Member},
     sign::SigningKey,
 };
+use store::{Options, OwnChanges};
 
 use super::*;
-use crate::store::{Options, OwnChanges};
 
 const HUB: &str = "410100";
 

@@ -10,7 +10,6 @@ use std::{
 use aws_lc_rs::hmac;
 use certs::{
     credentials::Credentials,
-    explain::{CertificateProblem, Parties, ProblemKind, explain_tls},
     identity::Identity,
     observe::{Failure, RefusalObserver},
     tls::{ALPN_JOIN, TlsOptions},
@@ -21,13 +20,15 @@ use protocol::{
     message::CloseCode,
 };
 use quinn::{
-    ConnectionError, VarInt,
+    VarInt,
     crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig},
 };
 use rustls::pki_types::CertificateDer;
-use time::OffsetDateTime;
 
-use super::{FrameReceiver, FrameSender, NetError, Places};
+use super::{
+    FrameReceiver, FrameSender, NetError, Places,
+    errors::{explained, net_error, other_problem},
+};
 
 /// A connection without a packet for so long is dead; the status promises that
 /// a silent peer shows within 30 seconds.
@@ -46,8 +47,6 @@ const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// The same for somebody who dialled us and has not said hello: room for a
 /// hello with all its heads to come in pieces, or for a request to join.
 const UNKNOWN_WINDOW: u32 = 256 * 1024;
-/// Characters of a reason that the other side chose.
-const REASON_CHARS_MAX: usize = 200;
 /// Handshakes that run at once. More are refused until one ends, so a flood
 /// costs bounded memory.
 const HANDSHAKES_MAX: usize = 256;
@@ -418,72 +417,4 @@ impl Connection {
     pub async fn closed(&self) -> NetError {
         net_error(self.quic.closed().await)
     }
-}
-
-/// As [`net_error`], with what our own verifier has seen, where it was that which
-/// refused, and with the dates of the certificate that we showed.
-fn explained(error: ConnectionError, failure: &Failure) -> NetError {
-    let now = OffsetDateTime::now_utc();
-    let alert = match &error {
-        ConnectionError::ConnectionClosed(close) => alert_of(close.error_code.into()),
-        _ => None,
-    };
-    let problem = failure.problem(now);
-    match problem.or_else(|| alert.and_then(|alert| failure.explain_alert(alert, now))) {
-        Some(problem) => NetError::Tls(problem),
-        None => net_error(error),
-    }
-}
-
-pub(super) fn net_error(error: ConnectionError) -> NetError {
-    match error {
-        ConnectionError::ApplicationClosed(close) => {
-            NetError::Closed(CloseCode::from_u64(close.error_code.into_inner()))
-        }
-        ConnectionError::LocallyClosed => NetError::Closed(None),
-        ConnectionError::TimedOut => NetError::NoAnswer,
-        ConnectionError::TransportError(error) => tls_text(error.code.into(), error.reason, true),
-        ConnectionError::ConnectionClosed(close) => {
-            // Whoever answered chose these bytes, and people will read them.
-            let reason = String::from_utf8_lossy(&close.reason);
-            let shown = reason.chars().filter(|character| !character.is_control());
-            let reason: String = shown.take(REASON_CHARS_MAX).collect();
-            tls_text(close.error_code.into(), reason, false)
-        }
-        other => NetError::Transport(other.to_string()),
-    }
-}
-
-/// QUIC carries TLS alerts as codes 0x100 to 0x1ff (RFC 9001, 4.8).
-fn alert_of(code: u64) -> Option<u8> {
-    code.checked_sub(0x100).and_then(|alert| u8::try_from(alert).ok())
-}
-
-/// Our own alert comes with the reason in `reason`; the peer's is explained from
-/// its number.
-fn tls_text(code: u64, reason: String, ours: bool) -> NetError {
-    let Some(alert) = alert_of(code) else {
-        return NetError::Transport(if reason.is_empty() {
-            format!("QUIC error {code}")
-        } else {
-            reason
-        });
-    };
-    let explain = |error: &rustls::Error| {
-        let parties = Parties { peer: None, own: None, now: OffsetDateTime::now_utc() };
-        explain_tls(error, &parties)
-    };
-    if ours {
-        // quinn passes rustls' error on as a text only.
-        let foreign = ["UnknownIssuer", "BadSignature"].iter().any(|name| reason.contains(name));
-        let known = foreign.then(|| explain(&rustls::CertificateError::UnknownIssuer.into()));
-        return known.flatten().map_or_else(|| other_problem(reason), NetError::Tls);
-    }
-    let received = rustls::Error::AlertReceived(alert.into());
-    explain(&received).map_or_else(|| other_problem(received.to_string()), NetError::Tls)
-}
-
-/// A failed handshake for which there are no better words.
-fn other_problem(text: String) -> NetError {
-    NetError::Tls(CertificateProblem { kind: ProblemKind::Other, text, validity: None })
 }

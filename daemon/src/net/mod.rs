@@ -5,14 +5,13 @@
 //! asks who is speaking. What is said on the streams is `sync`'s business.
 
 mod endpoint;
+mod errors;
 mod places;
-mod quiet;
 mod stream;
 
 pub use self::{
     endpoint::{Accepted, Connection, Dialer, Listener},
     places::{Places, network_of},
-    quiet::Quiet,
     stream::{FrameReceiver, FrameSender},
 };
 

@@ -4,7 +4,7 @@ use protocol::{frame, frame::FrameDecoder, message::CloseCode};
 use quinn::{ReadError, VarInt, WriteError};
 use serde::Serialize;
 
-use super::{NetError, endpoint::net_error};
+use super::{NetError, errors::net_error};
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 * 1024;

@@ -12,25 +12,24 @@ use protocol::{
     session::{
         PeerMisbehaved,
         entitle::Ends,
-        link::{FollowEnd, Link, LinkAction, Timing},
+        link::{Link, LinkAction, Timing},
     },
 };
+use store::StoreError;
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Context, blame, follow,
+    Context, FIRST_FRAME_MAX, blame,
+    follow::{self, FollowReport},
     peers::{PeerState, is_far},
     provide, random,
 };
 use crate::{
     membership::NotWelcome,
     net::{Connection, FrameReceiver, FrameSender, NetError},
-    store::StoreError,
 };
 
-/// The hello has to arrive within this time, and a stream's first frame too.
-pub(super) const FIRST_FRAME_MAX: Duration = Duration::from_secs(10);
 /// Ends of follow streams that may wait to be handled.
 const ENDS_WAITING_MAX: usize = 64;
 /// How often a hub says what the newest `_federation` is.
@@ -386,14 +385,6 @@ fn warn_of_clock(peer: &NodeId, ahead_ms: i64, before: &PeerState) {
              taken for expired or not yet valid / 两台机器的时钟相差 {seconds} 秒，请校准时间"
         );
     }
-}
-
-/// What a follow task tells its connection.
-pub(super) enum FollowReport {
-    /// Something was committed.
-    Progress(PartitionId),
-    /// The stream ended.
-    Ended(PartitionId, FollowEnd),
 }
 
 /// The member opens the control stream with its hello, the hub answers.

@@ -7,22 +7,21 @@
 use std::sync::Arc;
 
 use protocol::{
-    change::SignedHeader,
     difference::Own,
     message::{CloseCode, TreeReply},
     page::PageRef,
     session::{
         PeerMisbehaved,
-        fetch::{ArrivedLeaf, FetchAction, FetchedLeaf, TreeFetch},
+        fetch::{ArrivedLeaf, FetchAction, FetchedLeaf, ShownHead, TreeFetch},
     },
 };
+use store::{Comparison, Head, Healed, Healing, Staging, Store, StoreError, cores::on_all_cores};
 
-use super::{Context, follow::Trouble};
-use crate::{
-    cores::on_all_cores,
-    net::{Connection, NetError},
-    store::{Comparison, Head, Healed, Healing, Staging, Store, StoreError},
+use super::{
+    Context,
+    trouble::{Trouble, tell_trouble},
 };
+use crate::net::{Connection, NetError};
 
 /// What a fetch has come to.
 pub(super) struct Fetched {
@@ -100,7 +99,7 @@ pub(super) async fn run(
         }
     }
     .await;
-    super::follow::tell_trouble(outcome, sender, receiver)
+    tell_trouble(outcome, sender, receiver)
 }
 
 impl Sink {
@@ -114,16 +113,16 @@ impl Sink {
     ) -> Result<Option<Fetched>, Trouble> {
         match action {
             FetchAction::Send(_) => {}
-            FetchAction::Compare(header) => {
-                *self = Sink::Comparison(store.begin_comparison(*header)?);
+            FetchAction::Compare(shown) => {
+                *self = Sink::Comparison(store.begin_comparison(*shown)?);
             }
-            FetchAction::Begin(header) => *self = Sink::begin(store, *header, purpose).await?,
+            FetchAction::Begin(shown) => *self = Sink::begin(store, *shown, purpose).await?,
             FetchAction::Look { level, pages } => fetch.handle_own(self.look(level, &pages)?)?,
             FetchAction::Piece(piece) => {
                 if let Sink::Comparison(comparison) = self {
                     match comparison.take(piece) {
                         Ok(true) => {}
-                        Ok(false) => fetch.take_whole(),
+                        Ok(false) => fetch.take_whole()?,
                         Err(error) => heal_instead(fetch, error)?,
                     }
                 }
@@ -134,12 +133,12 @@ impl Sink {
                         Ok(Some(head)) => {
                             return Ok(Some(Fetched { head, how: How::Applied }));
                         }
-                        Ok(None) => fetch.take_whole(),
+                        Ok(None) => fetch.take_whole()?,
                         Err(error) => heal_instead(fetch, error)?,
                     }
                 }
             }
-            FetchAction::Resolve(leaves) => fetch.handle_resolved(&self.resolve(&leaves)?),
+            FetchAction::Resolve(leaves) => fetch.handle_resolved(&self.resolve(&leaves)?)?,
             FetchAction::Check(leaves) => {
                 // On this thread: if others took its place meanwhile, all partitions
                 // would unpack leaves at once. With 50 that took 200 MiB.
@@ -162,11 +161,12 @@ impl Sink {
         Ok(None)
     }
 
-    async fn begin(store: &Store, header: SignedHeader, purpose: Purpose) -> Result<Self, Trouble> {
+    async fn begin(store: &Store, shown: ShownHead, purpose: Purpose) -> Result<Self, Trouble> {
+        let header = &shown.signed;
         let partition = header.header().partition.clone();
         let head = store.head(&partition).filter(|_| purpose != Purpose::Follow);
         let Some(head) = head else {
-            return Ok(Sink::Staging(store.begin_staging(header).await?));
+            return Ok(Sink::Staging(store.begin_staging(shown).await?));
         };
         if head.position() == header.position() {
             return Ok(Sink::Healing(store.begin_healing(&partition, head.clone())?, head));
@@ -175,7 +175,7 @@ impl Sink {
         if purpose == Purpose::RepairOwn || theirs <= ours {
             return Err(Trouble::Elsewhere { ours, theirs });
         }
-        Ok(Sink::Staging(store.begin_staging(header).await?))
+        Ok(Sink::Staging(store.begin_staging(shown).await?))
     }
 
     fn look(&self, level: u8, pages: &[PageRef]) -> Result<Vec<Own>, StoreError> {
@@ -207,14 +207,13 @@ impl Sink {
 
 /// Differences that do not lead to the signed root mean that pages here are
 /// damaged: going through all leaves heals that.
-fn heal_instead(fetch: &mut TreeFetch, error: StoreError) -> Result<(), StoreError> {
+fn heal_instead(fetch: &mut TreeFetch, error: StoreError) -> Result<(), Trouble> {
     match error {
         StoreError::RootMismatch { .. } | StoreError::Damaged { .. } => {
             tracing::warn!(%error, "pages here do not fit the differences; going through all of them");
-            fetch.take_whole();
-            Ok(())
+            Ok(fetch.take_whole()?)
         }
-        error => Err(error),
+        error => Err(error.into()),
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use protocol::{
     change::Position,
-    id::{DatasetId, NodeId, PartitionId},
-    message::{CloseCode, FollowReply, Open, TreeReply, decode_header},
+    id::{NodeId, PartitionId},
+    message::{FollowReply, Open, TreeReply, decode_header},
     session::{
         PeerMisbehaved,
         fetch::TreeFetch,
@@ -14,19 +14,17 @@ use protocol::{
         link::FollowEnd,
     },
 };
+use store::StoreError;
 use tokio::sync::mpsc;
 
 use super::{
-    Context, blame,
-    connection::{FIRST_FRAME_MAX, FollowReport},
+    Context, FIRST_FRAME_MAX,
     fetch::{self, How, Purpose},
+    trouble::{Trouble, tell_trouble},
 };
-use crate::{
-    net::{Connection, FrameReceiver, FrameSender, NetError},
-    store::StoreError,
-};
+use crate::net::{Connection, FrameReceiver, FrameSender, NetError};
 
-/// Longest answer that has a peer's head: a header and the root's page.
+/// Longest answer that has a peer's head: a header, its proof and the root's page.
 const PROOF_BYTES_MAX: usize = 64 * 1024;
 
 /// One partition followed over one connection.
@@ -40,51 +38,12 @@ pub(super) struct Follow {
     pub progress: mpsc::Sender<FollowReport>,
 }
 
-/// Why a follow stream ended early.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
-    #[error(transparent)]
-    Net(NetError),
-    #[error(transparent)]
-    Misbehaved(#[from] PeerMisbehaved),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("the provider shows another signed history at number {0}")]
-    Fork(u64),
-    #[error(
-        "the peer holds more of this node's own history, but no longer the part behind number {0}, so \
-         it cannot be told whether the two agree; nothing was overwritten"
-    )]
-    InDoubt(u64),
-    #[error("no proof that this node has signed more of its own history than it holds: {0}")]
-    Unproven(String),
-    #[error("the peer is at number {theirs}, and number {ours} has to be repaired")]
-    Elsewhere { ours: u64, theirs: u64 },
-    #[error("the catalogue has no dataset '{0}'")]
-    UnknownDataset(DatasetId),
-}
-
-impl From<NetError> for Trouble {
-    fn from(error: NetError) -> Self {
-        blame(error).map_or_else(Self::Misbehaved, Self::Net)
-    }
-}
-
-impl Trouble {
-    /// What the provider is told of its stream.
-    fn code(&self) -> CloseCode {
-        match self {
-            Trouble::Net(_) | Trouble::Elsewhere { .. } | Trouble::Unproven(_) => CloseCode::Normal,
-            Trouble::Misbehaved(problem) => problem.code(),
-            Trouble::Fork(_) | Trouble::InDoubt(_) | Trouble::Store(StoreError::Fork { .. }) => {
-                CloseCode::Fork
-            }
-            Trouble::Store(StoreError::RootMismatch { .. } | StoreError::Shape { .. }) => {
-                CloseCode::RootMismatch
-            }
-            Trouble::Store(_) | Trouble::UnknownDataset(_) => CloseCode::Unavailable,
-        }
-    }
+/// What a follow task tells its connection.
+pub(super) enum FollowReport {
+    /// Something was committed.
+    Progress(PartitionId),
+    /// The stream ended.
+    Ended(PartitionId, FollowEnd),
 }
 
 impl Follow {
@@ -109,6 +68,12 @@ impl Follow {
     }
 
     async fn handle_trouble(&self, trouble: Trouble) -> FollowEnd {
+        let trouble = match trouble {
+            Trouble::Misbehaved(PeerMisbehaved::OtherHistory(head)) => {
+                Trouble::OtherHistory(head.seq)
+            }
+            other => other,
+        };
         let (partition, peer) = (&self.partition, &self.peer);
         self.context.peers.update_through(peer, &self.connection, |state| {
             state.fetching.remove(partition);
@@ -134,10 +99,16 @@ impl Follow {
             Trouble::UnknownDataset(_) | Trouble::Elsewhere { .. } => {
                 tracing::warn!(%partition, %peer, reason = %trouble, "not followed");
             }
-            Trouble::Fork(_) | Trouble::Store(StoreError::Fork { .. }) if self.is_dropped() => {
+            Trouble::Fork(_)
+            | Trouble::OtherHistory(_)
+            | Trouble::Store(StoreError::Fork { .. })
+                if self.is_dropped() =>
+            {
                 tracing::debug!(%partition, %peer, "what is held here does not count any more");
             }
-            Trouble::Fork(_) | Trouble::Store(StoreError::Fork { .. }) => {
+            Trouble::Fork(_)
+            | Trouble::OtherHistory(_)
+            | Trouble::Store(StoreError::Fork { .. }) => {
                 tracing::error!(%partition, %peer, reason = %trouble, "the partition is quarantined: it has two signed histories, and nothing is overwritten");
                 if let Err(error) =
                     self.context.store.quarantine(partition, trouble.to_string()).await
@@ -248,7 +219,10 @@ impl Follow {
         let (mut sender, mut receiver) = self.connection.open_stream().await?;
         receiver.limit(PROOF_BYTES_MAX);
         let outcome = async {
-            sender.send(&Open::Tree { partition: self.partition.clone() }).await?;
+            // Whether its history holds what is here is seen when it is followed: also
+            // a head of another history says that this node must not write.
+            let partition = self.partition.clone();
+            sender.send(&Open::Tree { partition, have: None }).await?;
             let frame = receiver.receive().await?.ok_or(NetError::Closed(None))?;
             let TreeReply::Head { header, .. } =
                 TreeReply::decode(&frame).map_err(PeerMisbehaved::from)?
@@ -378,17 +352,4 @@ impl Follow {
         }
         Ok(())
     }
-}
-
-/// Gives both halves of a stream up where it ended early, and says why.
-pub(super) fn tell_trouble<T>(
-    outcome: Result<T, Trouble>,
-    mut sender: FrameSender,
-    mut receiver: FrameReceiver,
-) -> Result<T, Trouble> {
-    if let Err(trouble) = &outcome {
-        sender.reset(trouble.code());
-        receiver.stop(trouble.code());
-    }
-    outcome
 }

@@ -9,6 +9,7 @@
 //! - [`follow`]: a partition that the peer has and we want;
 //! - [`fetch`]: a peer's tree taken over one stream;
 //! - [`repair`]: damaged pages taken back from a peer;
+//! - [`trouble`]: why one of these ended early;
 //! - [`provide`]: a partition that we have and the peer wants;
 //! - [`dial`]: a member keeps its connection to the hub;
 //! - [`office`]: what is asked of the rest of the node about trust.
@@ -22,6 +23,7 @@ mod office;
 pub mod peers;
 mod provide;
 mod repair;
+mod trouble;
 
 use std::{
     sync::Arc,
@@ -32,6 +34,7 @@ use protocol::{
     id::{FederationId, NodeId},
     session::PeerMisbehaved,
 };
+use store::Store;
 
 use self::peers::Peers;
 pub use self::{
@@ -42,10 +45,13 @@ pub use self::{
     repair::{Repaired, repair},
 };
 use crate::{
+    limit::{LINES, Limiter},
     membership::Membership,
-    net::{NetError, Quiet},
-    store::Store,
+    net::NetError,
 };
+
+/// The hello has to arrive within this time, and a stream's first frame too.
+const FIRST_FRAME_MAX: Duration = Duration::from_secs(10);
 
 /// What every task of replication needs.
 pub struct Context {
@@ -68,7 +74,7 @@ pub struct Context {
     /// Something that members are told has changed: a report, an anchor.
     pub tell: tokio::sync::watch::Sender<()>,
     /// Lines about what peers do wrong.
-    pub complaints: Quiet,
+    pub(crate) complaints: Limiter<()>,
     started: Instant,
 }
 
@@ -90,7 +96,7 @@ impl Context {
             office: None,
             trustee: None,
             tell: tokio::sync::watch::Sender::new(()),
-            complaints: Quiet::default(),
+            complaints: Limiter::of_all(LINES),
             started: Instant::now(),
         }
     }

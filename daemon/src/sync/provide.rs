@@ -7,8 +7,9 @@ use std::{
 
 use certs::verify::VerifiedPeer;
 use protocol::{
-    change::Position,
+    change::{Position, SignedHeader},
     difference,
+    history::Proof,
     id::PartitionId,
     message::{
         ASKING_FRAME_BYTES_MAX, CloseCode, FollowRequest, NewKeyReply, Open, PAGE_PART_BYTES_MAX,
@@ -21,13 +22,11 @@ use protocol::{
     },
     tree::Pages as _,
 };
+use store::{Head, Snapshot, StoreError};
 use tokio::sync::{Semaphore, broadcast::error::RecvError};
 
-use super::{Context, Office, blame, connection::FIRST_FRAME_MAX};
-use crate::{
-    net::{Connection, FrameReceiver, FrameSender, NetError},
-    store::{Snapshot, StoreError},
-};
+use super::{Context, FIRST_FRAME_MAX, Office, blame};
+use crate::net::{Connection, FrameReceiver, FrameSender, NetError};
 
 /// Trees that one peer may read at once: each holds a snapshot, for which the
 /// writer saves pages.
@@ -76,6 +75,15 @@ enum Trouble {
     Store(#[from] StoreError),
     #[error("partition {0} is unknown here")]
     UnknownPartition(PartitionId),
+    #[error("what lies between the follower's head and that of {0} was jumped over here")]
+    Unproved(PartitionId),
+}
+
+/// How a follower's head stands to the history that is here.
+enum Proved {
+    InHistory(Proof),
+    /// The header of its number that is here is another one.
+    Other(Box<SignedHeader>),
 }
 
 impl From<NetError> for Trouble {
@@ -89,7 +97,7 @@ impl Trouble {
         match self {
             Trouble::Net(_) => CloseCode::Normal,
             Trouble::Misbehaved(problem) => problem.code(),
-            Trouble::Store(_) => CloseCode::Unavailable,
+            Trouble::Store(_) | Trouble::Unproved(_) => CloseCode::Unavailable,
             Trouble::UnknownPartition(_) => CloseCode::UnknownPartition,
         }
     }
@@ -165,12 +173,12 @@ impl Streams {
                 self.check_entitled(&partition)?;
                 self.provide(partition, have, sender, receiver).await
             }
-            Open::Tree { partition } => {
+            Open::Tree { partition, have } => {
                 // The hub may heal what it owns by a member's copy of it.
                 if !self.ends.concerns_both(&partition) {
                     return Err(PeerMisbehaved::NotEntitled(partition.to_string()).into());
                 }
-                self.show_tree(partition, sender, receiver).await
+                self.show_tree(partition, have, sender, receiver).await
             }
         }
     }
@@ -269,9 +277,31 @@ impl Streams {
         Ok(Counted { streams: self, partition: partition.clone() })
     }
 
+    /// Whether the follower's head is in the history of `head`.
+    fn prove(
+        &self,
+        partition: &PartitionId,
+        head: &Head,
+        have: Option<Position>,
+    ) -> Result<Proved, Trouble> {
+        let store = &self.context.store;
+        let have = have.filter(|have| have.seq <= head.seq());
+        if let Some(have) = have
+            && let Some(mine) = store.header_at(partition, have.seq)?
+            && mine.hash() != have.hash
+        {
+            return Ok(Proved::Other(Box::new(mine)));
+        }
+        let earlier = have.map(|have| have.seq).filter(|seq| *seq < head.seq());
+        let proof = store.history_proof(partition, head, earlier)?;
+        // The headers between were jumped over here.
+        proof.map(Proved::InHistory).ok_or_else(|| Trouble::Unproved(partition.clone()))
+    }
+
     async fn show_tree(
         &self,
         partition: PartitionId,
+        have: Option<Position>,
         sender: &mut FrameSender,
         receiver: &mut FrameReceiver,
     ) -> Result<(), Trouble> {
@@ -281,6 +311,13 @@ impl Streams {
         let snapshot = self.context.store.snapshot(&partition).await?;
         let mut snapshot = snapshot.ok_or_else(|| Trouble::UnknownPartition(partition.clone()))?;
         let head = snapshot.head();
+        let proof = match self.prove(&partition, head, have)? {
+            Proved::InHistory(proof) => proof,
+            Proved::Other(mine) => {
+                sender.send(&TreeReply::Fork { header: mine.encode() }).await?;
+                return Ok(());
+            }
+        };
         let levels = head.summary.pages.len() as u8;
         let header = head.signed.encode();
         let root = match levels {
@@ -288,7 +325,7 @@ impl Streams {
             _ => snapshot.seek(levels - 1, &[])?.map(|(_, body)| body),
         };
         let root = root.filter(|body| body.len() <= ROOT_BYTES_MAX).unwrap_or_default();
-        sender.send(&TreeReply::Head { header, levels, root }).await?;
+        sender.send(&TreeReply::Head { header, levels, root, proof }).await?;
         tracing::debug!(%partition, peer = %self.ends.peer, address = %self.connection.address(), "showing the tree");
         while let Some(frame) = receiver.receive().await? {
             match TreeRequest::decode(&frame).map_err(PeerMisbehaved::from)? {

@@ -9,13 +9,13 @@ use protocol::{
     id::{NodeId, PartitionId},
     session::fetch::TreeFetch,
 };
+use store::{Healed, StoreError};
 
 use super::{
     Context,
     fetch::{self, How, Purpose},
-    follow::Trouble,
+    trouble::Trouble,
 };
-use crate::store::{Healed, StoreError};
 
 /// Attempts against one peer: a partition that moves meanwhile is tried again.
 const ATTEMPTS_MAX: u32 = 3;
@@ -94,7 +94,8 @@ async fn repair_from(
         true => Purpose::RepairOwn,
         false => Purpose::RepairReplica,
     };
-    let fetch = TreeFetch::repairing(partition.clone());
+    let have = context.store.head(partition).map(|head| head.position());
+    let fetch = TreeFetch::repairing(partition.clone(), have);
     let fetched = fetch::run(context, &connection, fetch, purpose).await?;
     let healed = match fetched.how {
         How::Healed(healed) => Some(healed),

@@ -17,9 +17,9 @@ use protocol::{
     sign::{PublicKey, SigningKey},
     tree::Pages,
 };
+use store::{Counters, Options, OwnChanges, Snapshot};
 
 use super::*;
-use crate::store::{Counters, Options, OwnChanges, Snapshot};
 
 static KEY: LazyLock<Arc<SigningKey>> = LazyLock::new(|| Arc::new(SigningKey::from_seed(&[7; 32])));
 
@@ -115,7 +115,8 @@ impl Two {
         let mut snapshot = self.origin.snapshot_blocking(&enterprise()).unwrap().unwrap();
         let mut cost = Cost { bytes: 4 + codec::encode(&fetch.open()).len(), round_trips: 0 };
         let mut sink = Sink::None;
-        let mut replies = vec![head_of(&mut snapshot)];
+        let have = self.replica.head(&enterprise()).map(|head| head.seq());
+        let mut replies = vec![head_of(&self.origin, &mut snapshot, have)];
         loop {
             cost.round_trips += 1;
             let mut requests = Vec::new();
@@ -154,7 +155,8 @@ impl Two {
     }
 
     fn repair(&self, purpose: Purpose) -> Result<(How, Cost), Trouble> {
-        self.fetch(TreeFetch::repairing(enterprise()), purpose)
+        let have = self.replica.head(&enterprise()).map(|head| head.position());
+        self.fetch(TreeFetch::repairing(enterprise(), have), purpose)
     }
 
     /// Both have the same head, records and pages.
@@ -224,12 +226,14 @@ struct Cost {
     round_trips: usize,
 }
 
-fn head_of(snapshot: &mut Snapshot) -> TreeReply {
-    let head = snapshot.head();
+fn head_of(store: &Store, snapshot: &mut Snapshot, have: Option<u64>) -> TreeReply {
+    let head = snapshot.head().clone();
+    let have = have.filter(|have| *have < head.seq());
     let (levels, header) = (head.summary.pages.len() as u8, head.signed.encode());
     let root = (levels >= 2).then(|| snapshot.seek(levels - 1, &[]).unwrap().unwrap().1);
     let root = root.filter(|root| root.len() <= ROOT_BYTES_MAX).unwrap_or_default();
-    TreeReply::Head { header, levels, root }
+    let proof = store.history_proof(&enterprise(), &head, have).unwrap().unwrap();
+    TreeReply::Head { header, levels, root, proof }
 }
 
 fn serve(snapshot: &mut Snapshot, request: &TreeRequest) -> Vec<TreeReply> {
@@ -323,12 +327,15 @@ fn differences_that_do_not_give_the_signed_root_are_refused() {
     ] {
         let last = wrong == *two.origin.head(&enterprise()).unwrap().signed.header();
         let signed = SignedHeader::sign(wrong, &KEY);
-        let mut comparison = two.replica.begin_comparison(signed).unwrap();
+        let head = two.replica.head(&enterprise()).unwrap();
+        let have = Some(head.position());
+        let shown = ShownHead { signed, before: head.history(), have };
+        let mut comparison = two.replica.begin_comparison(shown).unwrap();
         assert!(comparison.take(Piece::Leaf(page(&two.origin, 7))).unwrap());
         for key in two.places(0).into_iter().skip(if last { 2 } else { 1 }) {
             let (_, body) =
                 two.replica.live_pages(&enterprise()).unwrap().seek(0, &key).unwrap().unwrap();
-            let page = protocol::page::Leaf::decode(&body).unwrap().describe().0;
+            let page = protocol::page::Leaf::decode(&body).unwrap().describe();
             assert!(comparison.take(Piece::Held { level: 0, page }).unwrap());
         }
         let refused = wait(comparison.finish());
@@ -339,45 +346,32 @@ fn differences_that_do_not_give_the_signed_root_are_refused() {
 }
 
 #[test]
-fn a_state_with_another_past_is_a_fork() {
-    let two = Two::with(3_000);
-    commit(&two.origin, &enterprise(), puts([7], "other"));
-    let header = two.origin.head(&enterprise()).unwrap().signed.header().clone();
-    let other = SignedHeader::sign(Header { previous: Hash([5; 32]), ..header }, &KEY);
-    let before = (two.replica.head(&enterprise()), pages_of(&two.replica));
-    let mut snapshot = two.origin.snapshot_blocking(&enterprise()).unwrap().unwrap();
-    for mut fetch in [two.comparing(), TreeFetch::new(enterprise(), None)] {
-        let mut sink = Sink::None;
-        let mut head = head_of(&mut snapshot);
-        if let TreeReply::Head { header, .. } = &mut head {
-            *header = other.encode();
+fn a_state_with_another_past_is_refused_before_a_page_is_asked_for() {
+    let (two, other) = (Two::with(3_000), Two::with(2_000));
+    let have = two.replica.head(&enterprise()).unwrap().position();
+    for round in 0..3 {
+        // One head further, and two.
+        commit(&other.origin, &enterprise(), puts([7 + round], "other"));
+        let mut snapshot = other.origin.snapshot_blocking(&enterprise()).unwrap().unwrap();
+        let first = other.origin.header_at(&enterprise(), have.seq).unwrap().unwrap();
+        for reply in [
+            head_of(&other.origin, &mut snapshot, Some(have.seq)),
+            TreeReply::Fork { header: first.encode() },
+        ] {
+            for mut fetch in [two.comparing(), TreeFetch::repairing(enterprise(), Some(have))] {
+                let refused = fetch.handle_message(reply.clone(), &Everybody);
+                assert!(matches!(refused, Err(PeerMisbehaved::OtherHistory(_))), "{refused:?}");
+                assert!(fetch.poll_action().is_none());
+            }
         }
-        let mut replies = vec![head];
-        let refused = loop {
-            assert!(!replies.is_empty());
-            let mut outcome = Ok(None);
-            for reply in std::mem::take(&mut replies) {
-                fetch.handle_message(reply, &Everybody).unwrap();
-                fetch.check_arrived();
-                while let (Ok(None), Some(action)) = (&outcome, fetch.poll_action()) {
-                    match action {
-                        FetchAction::Send(request) => {
-                            replies.extend(serve(&mut snapshot, &request));
-                        }
-                        action => {
-                            outcome =
-                                wait(sink.act(&two.replica, &mut fetch, action, Purpose::Follow));
-                        }
-                    }
-                }
-            }
-            if let Err(refused) = outcome {
-                break refused;
-            }
-        };
-        assert!(matches!(refused, Trouble::Store(StoreError::Fork { .. })), "{refused}");
-        assert!((two.replica.head(&enterprise()), pages_of(&two.replica)) == before);
     }
+    // Nor does the store take one whose history is not the one that it names.
+    let head = two.origin.head(&enterprise()).unwrap();
+    let header = Header { seq: 2, previous: head.signed.hash(), ..head.signed.header().clone() };
+    let signed = SignedHeader::sign(header, &KEY);
+    let shown = ShownHead { signed, before: head.history(), have: Some(have) };
+    let refused = wait(two.replica.begin_comparison(shown).unwrap().finish());
+    assert!(matches!(refused, Err(StoreError::Fork { .. })), "{refused:?}");
 }
 
 #[test]

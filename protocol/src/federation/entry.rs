@@ -492,16 +492,6 @@ impl KeyRecord {
     }
 }
 
-/// Reads hexadecimal digits, lower or upper case.
-pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    if !digits.len().is_multiple_of(2) || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    digits.chunks_exact(2).map(pair).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

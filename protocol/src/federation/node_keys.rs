@@ -8,11 +8,12 @@
 use std::collections::BTreeMap;
 
 use super::{
-    entry::{Introduction, KeyRecord, LAST_RECORDS_MAX, succession_bytes, unhex},
+    entry::{Introduction, KeyRecord, LAST_RECORDS_MAX, succession_bytes},
     registry::KnownKey,
 };
 use crate::{
     hash::Hash,
+    hex,
     id::{FederationId, NodeId},
     sign::{PublicKey, Signature, SignaturePurpose},
 };
@@ -163,8 +164,11 @@ fn vouches(
     public: &PublicKey,
     record: &KeyRecord,
 ) -> bool {
-    let signature: Option<Signature> =
-        record.countersignature.as_deref().and_then(unhex).and_then(|bytes| bytes.try_into().ok());
+    let signature: Option<Signature> = record
+        .countersignature
+        .as_deref()
+        .and_then(hex::decode)
+        .and_then(|bytes| bytes.try_into().ok());
     let bytes = succession_bytes(federation, node, &earlier.id(), public);
     signature.is_some_and(|signature| {
         earlier.verify(SignaturePurpose::Succession, &bytes, &signature).is_ok()

@@ -15,13 +15,14 @@ use super::{
     catalogue::{Catalogue, DATASETS_MAX, SCHEMA_BYTES_MAX, VERSIONS_MAX},
     entry::{
         CaKind, CaState, Entry, KeyRecord, MalformedEntry, Member, Revocation, Slot,
-        certificate_id, schema, unhex,
+        certificate_id, schema,
     },
     node_keys::NodeKeys,
 };
 use crate::{
     change::{Change, KeyProblem, KeyRing, Position},
     hash::Hash,
+    hex,
     id::{DatasetId, FederationId, NodeId, PartitionId},
     schema::Schema,
     sign::PublicKey,
@@ -167,9 +168,9 @@ impl Registry {
             }
             Entry::Ca(kind, number, record) => {
                 let wrong = || slot.malformed(&"no bytes");
-                let cross = record.cross.as_deref().map(|text| unhex(text).ok_or_else(wrong));
+                let cross = record.cross.as_deref().map(|text| hex::decode(text).ok_or_else(wrong));
                 let known = KnownCa {
-                    certificate: unhex(&record.certificate).ok_or_else(wrong)?,
+                    certificate: hex::decode(&record.certificate).ok_or_else(wrong)?,
                     cross: cross.transpose()?,
                     root: record.root,
                     state: record.state,

@@ -53,7 +53,7 @@ fn follower(of: &str, by: u8, seed: u8) -> KeyRecord {
     let federation = FederationId::new("zhengzhou").unwrap();
     let bytes = succession_bytes(&federation, &node(of), &earlier.public().id(), &new);
     let signature = earlier.sign(SignaturePurpose::Succession, &bytes);
-    let text = signature.iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = crate::hex::encode(&signature);
     KeyRecord { countersignature: Some(text), ..record(seed, Introduction::Succession) }
 }
 

@@ -17,7 +17,11 @@ pub mod follower;
 pub mod link;
 pub mod provider;
 
-use crate::{change::ChangeSetError, encoding::DecodeError, message::CloseCode};
+use crate::{
+    change::{ChangeSetError, Position},
+    encoding::DecodeError,
+    message::CloseCode,
+};
 
 /// The peer broke the protocol. It costs the peer its stream or connection,
 /// and is never our own fault.
@@ -38,6 +42,10 @@ pub enum PeerMisbehaved {
     /// A page whose hash is not the one its parent holds.
     #[error("it sent a page of another tree: {0}")]
     WrongPage(&'static str),
+    /// Its history does not hold what this node has of it: two histories, or one
+    /// that it does not prove.
+    #[error("the history that it shows, up to number {}, does not hold what is here", .0.seq)]
+    OtherHistory(Position),
     /// No protocol version in common.
     #[error("it knows none of our protocol versions")]
     Version,
@@ -57,6 +65,7 @@ impl PeerMisbehaved {
             PeerMisbehaved::Unexpected(_) => CloseCode::Unexpected,
             PeerMisbehaved::NotEntitled(_) => CloseCode::NotEntitled,
             PeerMisbehaved::Forged(_) | PeerMisbehaved::WrongPage(_) => CloseCode::Forged,
+            PeerMisbehaved::OtherHistory(_) => CloseCode::Fork,
             PeerMisbehaved::Version => CloseCode::Version,
         }
     }

@@ -4,6 +4,7 @@ use protocol::{
     change::{ChangeSet, Position},
     frame,
     hash::Hash,
+    history::Proof,
     id::NodeId,
     message::{
         Announced, Control, FollowReply, FollowRequest, Hello, JoinRefused, JoinReply, JoinRequest,
@@ -54,7 +55,9 @@ pub fn add(vectors: &mut Vectors) {
     let follow = |have| Open::Follow { partition: county(), have };
     add_frame(vectors, "open.follow.from_start", follow(None));
     add_frame(vectors, "open.follow.from_251", follow(Some(position())));
-    add_frame(vectors, "open.tree", Open::Tree { partition: county() });
+    add_frame(vectors, "open.tree", Open::Tree { partition: county(), have: None });
+    let have = Some(Position { seq: 7, hash: Hash([0x55; 32]) });
+    add_frame(vectors, "open.tree_behind", Open::Tree { partition: county(), have });
 
     add_frame(vectors, "open.renew", Open::Renew(RenewRequest { csr: vec![0x30, 0x00] }));
     let new_key = NewKeyRequest {
@@ -103,8 +106,10 @@ pub fn add(vectors: &mut Vectors) {
     let known = KnownPage { first_key: b"key".to_vec(), known: vec![0xcd; 16] };
     let differences = TreeRequest::Differences { level: 2, pages: vec![known] };
     add_frame(vectors, "tree.differences", differences);
-    let head = TreeReply::Head { header: header.encode(), levels: 3, root: vec![4, 5] };
+    let proof = Proof { peaks: vec![Hash([0x11; 32])], path: vec![Hash([0x44; 32])] };
+    let head = TreeReply::Head { header: header.encode(), levels: 3, root: vec![4, 5], proof };
     add_frame(vectors, "tree.head", head);
+    add_frame(vectors, "tree.fork", TreeReply::Fork { header: header.encode() });
     add_frame(vectors, "tree.part", TreeReply::Part { bytes: vec![1, 2, 3], more: true });
 
     let possession = vec![0x88; 64];

@@ -13,8 +13,9 @@ use protocol::{
     },
     freshness::Statement,
     hash::{Hash, Purpose},
+    history::{Peaks, Proof},
     id::{NodeId, PartitionId},
-    page::{Leaf, LeafBuilder, decode_inner, inner_hash, make_inner},
+    page::{Leaf, RawLeaf, decode_inner, inner_hash, make_inner},
     record::{Record, decode_key, encode_key, entry_digests, key_hash},
     sign::{PublicKey, SignaturePurpose, SigningKey},
     value::{Date, Decimal, Value},
@@ -67,6 +68,7 @@ pub fn add(vectors: &mut Vectors) {
     add_values(vectors);
     add_pages(vectors);
     add_change_set(vectors);
+    add_history(vectors);
     add_federation(vectors);
 }
 
@@ -78,6 +80,7 @@ fn add_hashes(vectors: &mut Vectors) {
         ("page", Purpose::Page),
         ("changes", Purpose::Changes),
         ("header", Purpose::Header),
+        ("history", Purpose::History),
         ("key_id", Purpose::KeyId),
         ("token_secret", Purpose::TokenSecret),
         ("checksum", Purpose::Checksum),
@@ -126,20 +129,16 @@ fn add_values(vectors: &mut Vectors) {
 /// A leaf of three short entries, and an inner page of level 1 above two
 /// children that do not exist.
 fn add_pages(vectors: &mut Vectors) {
-    let mut builder = LeafBuilder::new();
-    for (key, value) in [("a", "1"), ("b", ""), ("bc", "three")] {
-        builder.push(key.as_bytes(), value.as_bytes());
-    }
-    let leaf = builder.make();
+    let leaf_of = |entries: [(&str, &str); 3]| {
+        RawLeaf::of(entries.map(|(key, value)| (key.as_bytes(), value.as_bytes()))).make()
+    };
+    let leaf = leaf_of([("a", "1"), ("b", ""), ("bc", "three")]);
     let raw = protocol::codec::decompress(&leaf.body, 1024).unwrap();
     vectors.bytes("leaf.raw", &raw);
     vectors.bytes("leaf.hash", leaf.page.hash.as_bytes());
 
-    let mut own = LeafBuilder::new();
-    for (key, value) in [("a", "1"), ("b", "2"), ("bc", "three")] {
-        own.push(key.as_bytes(), value.as_bytes());
-    }
-    let own = Own::Leaf(Leaf::decode(&own.make().body).unwrap());
+    let own = leaf_of([("a", "1"), ("b", "2"), ("bc", "three")]);
+    let own = Own::Leaf(Leaf::decode(&own.body).unwrap());
     let difference = difference::make(0, &leaf.body, &own.known()).unwrap();
     vectors.bytes("difference.leaf.known", &own.known());
     let raw = protocol::codec::decompress(&difference, 1024).unwrap();
@@ -148,7 +147,7 @@ fn add_pages(vectors: &mut Vectors) {
     let mut second = leaf.page.clone();
     second.first_key = b"c".to_vec();
     second.records = 258;
-    second.last_zeros = 13;
+    second.entries = 97;
     let children = [leaf.page, second];
     let inner = make_inner(1, &children);
     assert_eq!(decode_inner(&inner.body).as_deref(), Ok(&children[..]));
@@ -173,6 +172,7 @@ pub fn signed_header() -> SignedHeader {
         partition: partition("zhengzhou/enterprise/410122/*"),
         seq: 2,
         previous: Hash([0x11; 32]),
+        history: history_of(1, |_| Hash([0x11; 32])).root(),
         federation_head: Some(Position { seq: 9, hash: Hash([0x22; 32]) }),
         origin_time_ms: 1_700_000_000_000,
         schema_version: 1,
@@ -185,12 +185,37 @@ pub fn signed_header() -> SignedHeader {
     SignedHeader::sign(header, &county_key())
 }
 
+/// The history of so many headers with these hashes.
+pub fn history_of(count: u64, hash: impl Fn(u64) -> Hash) -> Peaks {
+    let mut history = Peaks::new();
+    (1..=count).for_each(|seq| history.push(hash(seq)));
+    history
+}
+
+/// Histories of headers number `i` whose hash is 32 bytes `i`, and the way from
+/// number 3 to its peak in the one of 7.
+fn add_history(vectors: &mut Vectors) {
+    for count in [0, 1, 2, 3, 7, 8] {
+        let history = history_of(count, |seq| Hash([seq as u8; 32]));
+        vectors.bytes(&format!("history.{count}"), history.root().as_bytes());
+    }
+    let seven = history_of(7, |seq| Hash([seq as u8; 32]));
+    let peaks: Vec<u8> = seven.hashes().iter().flat_map(|hash| *hash.as_bytes()).collect();
+    vectors.bytes("history.7.peaks", &peaks);
+    let two = history_of(2, |seq| Hash([seq as u8; 32])).root();
+    let proof = Proof { peaks: seven.hashes().to_vec(), path: vec![Hash([4; 32]), two] };
+    vectors.bytes("history.7.path_of_3", &[&[4; 32][..], two.as_bytes()].concat());
+    let third = Position { seq: 3, hash: Hash([3; 32]) };
+    assert_eq!(proof.check(7, &seven.root(), Some(third)), Ok(seven));
+}
+
 /// The first header of `_federation`, signed by the hub.
 fn first_federation_header() -> SignedHeader {
     let header = Header {
         partition: partition("zhengzhou/_federation/410100/*"),
         seq: 1,
         previous: Hash::ZERO,
+        history: Peaks::new().root(),
         federation_head: None,
         origin_time_ms: -1,
         schema_version: 1,

@@ -7,9 +7,8 @@
 use protocol::{
     change::Change,
     encoding::DecodeError,
-    page::{Leaf, LeafBuilder},
-    record::{Record, encode_key, key_hash},
-    tree::{FoundPage, Pages, Summary, TreeBuilder, update},
+    record::{Record, encode_key},
+    tree::{FoundPage, Pages, Summary, pages_of, update},
     value::Value,
 };
 
@@ -25,27 +24,18 @@ fn record(number: u64) -> (Vec<u8>, Vec<u8>) {
 
 /// The tree of these numbers, made from its leaves upwards.
 fn tree_of(numbers: impl Iterator<Item = u64>) -> Summary {
-    let (mut builder, mut leaf, mut inner) = (TreeBuilder::new(), LeafBuilder::new(), Vec::new());
-    let mut close = |leaf: &mut LeafBuilder| {
-        let leaf = Leaf::decode(&leaf.make().body).unwrap();
-        let (page, shape) = leaf.describe();
-        builder.push(&leaf, page, shape, &mut inner).unwrap();
-    };
-    for number in numbers {
-        let (key, value) = record(number);
-        if leaf.push(&key, &value) {
-            close(&mut leaf);
-        }
-    }
-    if !leaf.is_empty() {
-        close(&mut leaf);
-    }
-    builder.finish(&mut Vec::new()).unwrap()
+    let records: Vec<_> = numbers.map(record).collect();
+    let entries = records.iter().map(|(key, value)| (&key[..], &value[..]));
+    pages_of(entries).unwrap().1
 }
 
-/// Numbers whose keys' hashes end no leaf, so that leaves are cut by count.
-fn without_ends() -> impl Iterator<Item = u64> {
-    (0..).filter(|number| key_hash(&record(*number).0).low_zero_bits() < 6)
+/// Numbers whose spellings branch at each power of ten, with 200 records below
+/// the last: groups that lie inside each other and have one record more each.
+fn nested() -> impl Iterator<Item = u64> {
+    let tops = (4..18).map(|digits| 10u64.pow(digits));
+    let mut all: Vec<u64> = tops.chain(0..200).collect();
+    all.sort_unstable();
+    all.into_iter()
 }
 
 pub fn add(vectors: &mut Vectors) {
@@ -57,7 +47,7 @@ pub fn add(vectors: &mut Vectors) {
         assert_eq!(summary, built_by_changes(count), "one history gives what another gives");
         add_tree(vectors, &format!("tree.{count}"), &summary);
     }
-    add_tree(vectors, "tree.600_without_ends", &tree_of(without_ends().take(600)));
+    add_tree(vectors, "tree.nested", &tree_of(nested()));
 }
 
 fn add_tree(vectors: &mut Vectors, name: &str, summary: &Summary) {

@@ -7,7 +7,6 @@ use protocol::{
     change::Change,
     federation::{self, Anchored, Entry, Introduction, KeyRecord, Member, Role},
     id::{DatasetId, FederationId, NodeId, PartitionId},
-    record::key_hash,
     schema::Schema,
     session::entitle::Ends,
     sign::SigningKey,
@@ -119,26 +118,20 @@ fn put(entry: Entry) -> Change {
     entry.put().expect("a small entry is below every limit")
 }
 
-/// The keys of all records: most are ordinary, but a quarter ends a leaf and
-/// some end inner pages of the first level. So a hundred records make a tree of
-/// three levels, which would otherwise take tens of thousands.
+/// The keys of all records. Half of them lie in groups that hold one record more
+/// each than the next inner one, which makes pages of few records: so some hundred
+/// records make a tree of three levels, which would otherwise take tens of
+/// thousands.
 fn universe() -> &'static [Vec<u8>] {
     static KEYS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
     KEYS.get_or_init(|| {
-        let mut room = [100, 40, 12];
-        let mut keys = Vec::new();
-        for number in 0u32.. {
-            // Spread over the key space whatever the number.
-            let key = number.wrapping_mul(0x9e37_79b1).to_be_bytes().to_vec();
-            let kind = (key_hash(&key).low_zero_bits() / 6).min(2) as usize;
-            if room[kind] > 0 {
-                room[kind] -= 1;
-                keys.push(key);
-            }
-            if room == [0; 3] {
-                break;
-            }
-        }
+        let nested = (0..200usize).map(|bit| {
+            let mut key = vec![0; 26];
+            key[bit / 8] = 0x80 >> (bit % 8);
+            key
+        });
+        let innermost = (0..200u8).map(|number| [&[0; 25][..], &[number]].concat());
+        let mut keys: Vec<Vec<u8>> = nested.chain(innermost).collect();
         keys.sort();
         keys
     })
@@ -148,8 +141,12 @@ fn universe() -> &'static [Vec<u8>] {
 /// `count` is 0.
 pub fn random_changes(rng: &mut Rng, count: usize) -> Vec<Change> {
     let keys = universe();
-    let mut picked: Vec<&Vec<u8>> =
-        (0..count.max(1)).map(|_| &keys[rng.index(keys.len())]).collect();
+    // Now and then nearly all of them, or the tree would stay small.
+    let mut picked: Vec<&Vec<u8>> = if count > 1 && rng.chance(20) {
+        keys.iter().filter(|_| rng.chance(95)).collect()
+    } else {
+        (0..count.max(1)).map(|_| &keys[rng.index(keys.len())]).collect()
+    };
     picked.sort();
     picked.dedup();
     let change = |key: &Vec<u8>| {

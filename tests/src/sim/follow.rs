@@ -2,14 +2,14 @@
 //! taking pages. The same steps as the daemon's driver, with the model as store.
 
 use protocol::{
-    change::{Position, SignedHeader, VerifiedChangeSet},
+    change::{Position, VerifiedChangeSet},
     codec,
     id::PartitionId,
     message::{CloseCode, FollowReply, TreeReply, TreeRequest},
     page::PageRef,
     session::{
         PeerMisbehaved,
-        fetch::{ArrivedLeaf, FetchAction, FetchedLeaf, Piece, TreeFetch},
+        fetch::{ArrivedLeaf, FetchAction, FetchedLeaf, Piece, ShownHead, TreeFetch},
         follower::{Follower, FollowerAction},
         link::FollowEnd,
     },
@@ -73,7 +73,7 @@ pub enum Progress {
 #[derive(Debug)]
 pub struct PageTaking {
     fetch: TreeFetch,
-    head: Option<Box<SignedHeader>>,
+    head: Option<Box<ShownHead>>,
     leaves: Vec<PageRef>,
     /// Leaves that were not asked for.
     pub held: u64,
@@ -113,7 +113,7 @@ impl PageTaking {
     /// Goes on until something is to be sent or awaited.
     pub fn step(&mut self, store: &mut Store) -> PageStep {
         while let Some(action) = self.fetch.poll_action() {
-            let partition = self.head.as_ref().map(|head| head.header().partition.clone());
+            let partition = self.head.as_ref().map(|head| head.signed.header().partition.clone());
             match (action, partition) {
                 (FetchAction::Send(request), _) => return PageStep::Send(request),
                 (FetchAction::Begin(head) | FetchAction::Compare(head), _) => {
@@ -139,7 +139,9 @@ impl PageTaking {
                 }
                 (FetchAction::Resolve(pages), Some(partition)) => {
                     let held = store.held(&partition, &pages);
-                    self.fetch.handle_resolved(&held);
+                    if let Err(problem) = self.fetch.handle_resolved(&held) {
+                        return PageStep::Misbehaved(problem);
+                    }
                 }
                 (FetchAction::Check(leaves), Some(_)) => {
                     let checked = leaves.into_iter().map(ArrivedLeaf::check).collect();
@@ -222,6 +224,14 @@ impl Following {
             }
             Phase::Pages(pages) => pages.handle_message(bytes, store),
         }
+    }
+
+    /// The provider's head, which its origin signed, does not continue this
+    /// replica's.
+    pub fn other_history(&mut self, io: &mut Io<'_>, head: Position) -> CloseCode {
+        io.oracle.other_history(&self.partition, head);
+        io.store.quarantine(&self.partition);
+        CloseCode::Fork
     }
 
     /// The provider finished the stream.

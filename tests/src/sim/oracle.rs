@@ -216,6 +216,14 @@ impl Oracle {
         );
     }
 
+    /// A node quarantines a partition because a head that its origin signed is not
+    /// shown to continue what it has.
+    pub fn other_history(&mut self, partition: &PartitionId, head: Position) {
+        self.tally.forks += 1;
+        assert!(self.signed.contains_key(&head.hash), "{partition}: a head that was not signed");
+        assert!(self.careless.contains(partition), "{partition}: nothing gave reason to doubt");
+    }
+
     /// An origin quarantines its own partition because it cannot tell whether
     /// the hub's history contains what it has.
     pub fn doubted(&mut self, partition: &PartitionId) {

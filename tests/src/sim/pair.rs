@@ -99,7 +99,9 @@ impl Pair {
     /// The first message of the origin's tree stream.
     pub fn tree_head(&self) -> TreeReply {
         let state = self.state();
-        tree_head(state.head.as_ref().expect("the origin wrote before"), &state.tree)
+        let have = self.replica.position(&self.partition).map(|have| have.seq);
+        let proof = state.proof(have).expect("the origin has all headers");
+        tree_head(state.head.as_ref().expect("the origin wrote before"), &state.tree, proof)
     }
 
     /// The replica takes pages until it is done, or the stream is lost after

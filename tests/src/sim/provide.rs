@@ -5,6 +5,7 @@ use std::{collections::VecDeque, rc::Rc};
 use protocol::{
     change::{Position, SignedHeader},
     codec, difference,
+    history::Proof,
     id::PartitionId,
     message::{CloseCode, FollowReply, FollowRequest, PAGE_PART_BYTES_MAX, TreeReply, TreeRequest},
     session::{
@@ -59,13 +60,25 @@ impl Providing {
     }
 
     /// Answers somebody who wants pages; also says what to send first.
-    pub fn pages(store: &Store, partition: &PartitionId) -> Result<(Self, TreeReply), CloseCode> {
+    pub fn pages(
+        store: &Store,
+        partition: &PartitionId,
+        have: Option<Position>,
+    ) -> Result<(Self, TreeReply), CloseCode> {
         let state = store.partition(partition).ok_or(CloseCode::UnknownPartition)?;
         let head = state.head.as_ref().ok_or(CloseCode::UnknownPartition)?;
         if state.quarantined {
             return Err(CloseCode::Fork);
         }
-        let first = tree_head(head, &state.tree);
+        let first = match have.and_then(|have| Some((have, state.header(have.seq)?))) {
+            Some((have, mine)) if mine.hash() != have.hash => {
+                TreeReply::Fork { header: mine.encode() }
+            }
+            _ => {
+                let proof = state.proof(have.map(|have| have.seq));
+                tree_head(head, &state.tree, proof.ok_or(CloseCode::Unavailable)?)
+            }
+        };
         Ok((Providing::Pages { tree: Rc::clone(&state.tree) }, first))
     }
 
@@ -151,8 +164,8 @@ impl Providing {
 }
 
 /// The first message of a tree stream.
-pub fn tree_head(head: &SignedHeader, tree: &Tree) -> TreeReply {
-    TreeReply::Head { header: head.encode(), levels: tree.levels(), root: Vec::new() }
+pub fn tree_head(head: &SignedHeader, tree: &Tree, proof: Proof) -> TreeReply {
+    TreeReply::Head { header: head.encode(), levels: tree.levels(), root: Vec::new(), proof }
 }
 
 /// Answers a request for pages.

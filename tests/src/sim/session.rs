@@ -171,8 +171,15 @@ impl Session {
         };
         match wire {
             Wire::Bytes(bytes) => {
-                if let Err(error) = following.handle_message(&bytes, io.store) {
-                    panic!("{} at node {}: {error}", following.partition, io.me);
+                match following.handle_message(&bytes, io.store) {
+                    Ok(()) => {}
+                    // A fork that shows itself when pages are taken.
+                    Err(PeerMisbehaved::OtherHistory(head)) => {
+                        let code = following.other_history(io, head);
+                        io.net.send(io.conn, io.me, stream, Wire::Reset(code));
+                        self.end_follow(io, stream, FollowEnd::Quarantined);
+                    }
+                    Err(error) => panic!("{} at node {}: {error}", following.partition, io.me),
                 }
             }
             Wire::Finished => following.handle_finished(),
@@ -193,14 +200,14 @@ impl Session {
     }
 
     fn provide(&mut self, io: &mut Io<'_>, stream: StreamId, open: Open) {
-        let (Open::Follow { partition, .. } | Open::Tree { partition }) = &open else {
+        let (Open::Follow { partition, .. } | Open::Tree { partition, .. }) = &open else {
             return;
         };
         assert!(self.ends.may_follow(&self.ends.peer, partition), "honest peers know their rights");
         let answered = match open {
             Open::Follow { partition, have } => Providing::changes(io.store, partition, have),
-            Open::Tree { partition } => {
-                Providing::pages(io.store, &partition).map(|(pages, head)| {
+            Open::Tree { partition, have } => {
+                Providing::pages(io.store, &partition, have).map(|(pages, head)| {
                     io.send(stream, codec::encode(&head));
                     pages
                 })

@@ -14,10 +14,11 @@ use protocol::{
     difference::Own,
     federation::{Anchored, Registry},
     hash::Hash,
+    history::{Node, Peaks, Proof, nodes_of},
     id::PartitionId,
     message::{Announced, CloseCode},
     page::{Leaf, PageRef, decode_inner},
-    session::fetch::FetchedLeaf,
+    session::fetch::{FetchedLeaf, ShownHead},
     sign::SigningKey,
 };
 
@@ -66,6 +67,10 @@ pub struct Partition {
     pub records: Records,
     /// The same as pages.
     pub tree: Rc<Tree>,
+    /// What is before the head.
+    before: Peaks,
+    /// The hashes of all headers that were ever here.
+    hashes: BTreeMap<u64, Hash>,
     /// A person has to decide; nothing moves.
     pub quarantined: bool,
     log: BTreeMap<u64, Logged>,
@@ -81,6 +86,34 @@ impl Partition {
 
     fn seq(&self) -> u64 {
         self.position().map_or(0, |position| position.seq)
+    }
+
+    /// The headers up to the head: the history of the next.
+    fn history(&self) -> Peaks {
+        let mut history = self.before.clone();
+        if let Some(head) = &self.head {
+            history.push(head.hash());
+        }
+        history
+    }
+
+    /// Proves that the header with number `earlier` is before the head, if all that
+    /// this takes was here.
+    pub fn proof(&self, earlier: Option<u64>) -> Option<Proof> {
+        let peaks = self.before.hashes().to_vec();
+        let Some(earlier) = earlier.filter(|earlier| *earlier < self.seq()) else {
+            return Some(Proof { peaks, path: Vec::new() });
+        };
+        let (mut all, mut nodes) = (Peaks::new(), BTreeMap::new());
+        for seq in 1..self.seq() {
+            let hash = *self.hashes.get(&seq)?;
+            nodes.insert(Node { height: 0, index: seq - 1 }, hash);
+            all.push_noting(hash, |node, hash| {
+                nodes.insert(node, hash);
+            });
+        }
+        let path = nodes_of(earlier, self.before.count())?;
+        Some(Proof { peaks, path: path.iter().map(|node| nodes[node]).collect() })
     }
 
     /// The header at `seq`, if it is kept.
@@ -221,6 +254,7 @@ impl Store {
             partition: partition.clone(),
             seq: before.seq() + 1,
             previous: before.position().map_or(Hash::ZERO, |position| position.hash),
+            history: before.history().root(),
             federation_head: if partition.dataset.is_system() {
                 None
             } else {
@@ -249,6 +283,10 @@ impl Store {
         if header.previous != partition.position().map_or(Hash::ZERO, |head| head.hash) {
             return Err(CommitError::OtherPast);
         }
+        let history = partition.history();
+        if header.history != history.root() {
+            return Err(CommitError::OtherPast);
+        }
         let tree = partition.tree.updated(set.changes());
         if (tree.summary.root, tree.summary.records) != (header.root, header.records) {
             return Err(CommitError::Root);
@@ -257,6 +295,8 @@ impl Store {
         apply(&mut partition.records, set.changes());
         let logged = Logged { header: set.header().clone(), body: Some(set.body().to_vec()) };
         partition.log.insert(header.seq, logged);
+        partition.hashes.insert(header.seq, set.header().hash());
+        partition.before = history;
         partition.head = Some(set.header().clone());
         self.load_registry(&header.partition);
         Ok(set.header().position())
@@ -337,13 +377,15 @@ impl Store {
     /// Makes the tree of `head`, whose leaves are all held, the partition's.
     pub fn finish_pages(
         &mut self,
-        head: &SignedHeader,
+        shown: &ShownHead,
         leaves: &[PageRef],
     ) -> Result<Position, CommitError> {
+        let head = &shown.signed;
         let header = head.header();
         self.check_federation(head)?;
         let partition = self.partitions.entry(header.partition.clone()).or_default();
-        if partition.quarantined || header.seq <= partition.seq() {
+        let moved = partition.position() != shown.have;
+        if partition.quarantined || moved || header.seq <= partition.seq() {
             return Err(CommitError::NotNext);
         }
         let mut records = Records::new();
@@ -359,8 +401,12 @@ impl Store {
             return Err(CommitError::Root);
         }
         let log = [(header.seq, Logged { header: head.clone(), body: None })].into();
+        let mut hashes = std::mem::take(&mut partition.hashes);
+        hashes.insert(header.seq, head.hash());
         *partition = Partition {
             head: Some(head.clone()),
+            before: shown.before.clone(),
+            hashes,
             records,
             tree: Rc::new(tree),
             log,

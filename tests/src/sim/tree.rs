@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use protocol::{
     change::Change,
     encoding::DecodeError,
-    page::{Leaf, LeafBuilder, MadePage},
-    tree::{FoundPage, Pages, Summary, TreeBuilder, update},
+    page::MadePage,
+    tree::{FoundPage, Pages, Summary, pages_of, update},
 };
 
 use super::store::Records;
@@ -28,20 +28,8 @@ impl Default for Tree {
 impl Tree {
     /// The tree of `records`, made from nothing.
     pub fn build(records: &Records) -> Self {
-        let (mut builder, mut leaf) = (TreeBuilder::new(), LeafBuilder::new());
-        let mut made = Vec::new();
-        let mut left = records.len();
-        for (key, value) in records {
-            left -= 1;
-            if leaf.push(key, value) || left == 0 {
-                let page = leaf.make();
-                let decoded = Leaf::decode(&page.body).expect("a page that was made decodes");
-                let (described, shape) = decoded.describe();
-                builder.push(&decoded, described, shape, &mut made).expect("records are in order");
-                made.push(page);
-            }
-        }
-        let summary = builder.finish(&mut made).expect("a small tree is not too high");
+        let entries = records.iter().map(|(key, value)| (&key[..], &value[..]));
+        let (made, summary) = pages_of(entries).expect("records are in order");
         Self { pages: made.into_iter().map(located).collect(), summary }
     }
 

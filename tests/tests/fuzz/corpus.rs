@@ -9,7 +9,7 @@ use harness::table::{ENTERPRISE_TITLES, csv_text, synthetic_row};
 use protocol::{
     codec,
     difference::{self, Own},
-    page::{Leaf, LeafBuilder, MadePage, make_inner},
+    page::{Leaf, MadePage, RawLeaf, make_inner},
     record::{Record, encode_key},
     value::{Date, Decimal, Value},
 };
@@ -243,25 +243,24 @@ fn add_pages(made: &mut Made) {
 
 /// A leaf of sixty entries.
 pub fn sixty() -> MadePage {
-    let mut builder = LeafBuilder::new();
-    for number in 0..60u32 {
-        builder.push(&number.to_be_bytes(), format!("value {number}").as_bytes());
-    }
-    builder.make()
+    leaf_of((0..60).map(|number| (number, format!("value {number}"))))
+}
+
+fn leaf_of(entries: impl Iterator<Item = (u32, String)>) -> MadePage {
+    let entries: Vec<_> = entries.map(|(key, value)| (key.to_be_bytes(), value)).collect();
+    let entries = entries.iter().map(|(key, value)| (&key[..], value.as_bytes()));
+    RawLeaf::of(entries).make()
 }
 
 /// Differences against [`sixty`], not compressed.
 fn add_differences(made: &mut Made, leaf: &MadePage) {
     let own = Own::Leaf(Leaf::decode(&leaf.body).unwrap());
-    let mut other = LeafBuilder::new();
-    for number in 10..90u32 {
-        other.push(&number.to_be_bytes(), format!("value {}", number % 40).as_bytes());
-    }
+    let other = leaf_of((10..90).map(|number| (number, format!("value {}", number % 40))));
     let raw = |level: u8, body: &[u8], own: &Own| {
         let told = difference::make(level, body, &own.known()).unwrap();
         codec::decompress(&told, 1 << 20).unwrap()
     };
-    let told = raw(0, &other.make().body, &own);
+    let told = raw(0, &other.body, &own);
     made.add("difference", "cut", &told[..told.len() - 1]);
     made.add("difference", "valid-leaf", told);
     made.add("difference", "valid-all-known", raw(0, &leaf.body, &own));

@@ -19,16 +19,18 @@ use daemon::{
 use protocol::{
     change::{BODY_BYTES_MAX, CHANGES_MAX, Change, SignedHeader, decode_changes, encode_changes},
     codec,
+    cut::PAGE_ENTRIES_MAX,
     difference::{self, KNOWN_BYTES_MAX, Own, SHORT_BYTES},
     federation::Entry,
     frame::{FRAME_BYTES_MAX, FrameDecoder},
     freshness::{STATEMENT_BYTES_MAX, Statement},
+    history::HEIGHT_MAX,
     message::{
         ANCHOR_BYTES_MAX, BUILD_BYTES_MAX, Control, DIFFERENCES_MAX, FollowReply, FollowRequest,
         HEADS_MAX, Hello, JoinReply, JoinRequest, NewKeyReply, Open, PAGE_PART_BYTES_MAX,
         PAGES_MAX, ROOT_BYTES_MAX, ROOTS_MAX, RenewReply, TreeReply, TreeRequest,
     },
-    page::{Leaf, PAGE_ENTRIES_MAX, decode_inner, make_inner},
+    page::{Leaf, RawLeaf, decode_inner, make_inner},
     record::{KEY_BYTES_MAX, RECORD_BYTES_MAX, Record, decode_key, encode_key},
     schema::{FIELDS_MAX, Schema},
 };
@@ -193,7 +195,11 @@ fn check_tree_reply(reply: &TreeReply) {
         TreeReply::Part { bytes, .. } => {
             assert!((1..=PAGE_PART_BYTES_MAX).contains(&bytes.len()));
         }
-        TreeReply::Head { root, .. } => assert!(root.len() <= ROOT_BYTES_MAX),
+        TreeReply::Head { root, proof, .. } => {
+            assert!(root.len() <= ROOT_BYTES_MAX);
+            assert!(proof.peaks.len() <= HEIGHT_MAX && proof.path.len() <= HEIGHT_MAX);
+        }
+        TreeReply::Fork { .. } => {}
     }
 }
 
@@ -223,13 +229,11 @@ fn leaf(bytes: &[u8]) -> bool {
     };
     assert!((1..=PAGE_ENTRIES_MAX).contains(&leaf.len()));
     assert!(leaf.entries().is_sorted_by(|a, b| a.0 < b.0));
-    let mut builder = protocol::page::LeafBuilder::new();
     for (key, value) in leaf.entries() {
         assert!(key.len() <= KEY_BYTES_MAX && value.len() <= RECORD_BYTES_MAX);
         assert_eq!(leaf.get(key), Some(value));
-        builder.push(key, value);
     }
-    assert_eq!(builder.make().page, leaf.describe().0);
+    assert_eq!(RawLeaf::of(leaf.entries()).make().page, leaf.describe());
     true
 }
 
@@ -265,13 +269,7 @@ fn difference(bytes: &[u8]) -> bool {
         assert!((1..=PAGE_ENTRIES_MAX).contains(&leaf.len()));
         assert!(leaf.entries().is_sorted_by(|a, b| a.0 < b.0));
         // Told again it is the same page.
-        let body = {
-            let mut builder = protocol::page::LeafBuilder::new();
-            for (key, value) in leaf.entries() {
-                builder.push(key, value);
-            }
-            builder.make().body
-        };
+        let body = RawLeaf::of(leaf.entries()).make().body;
         let again = difference::make(0, &body, &own_leaf.known()).unwrap();
         let again = difference::leaf(&again, own_leaf).unwrap();
         assert_eq!(again.describe(), leaf.describe());
@@ -370,7 +368,7 @@ fn csv(bytes: &[u8]) -> bool {
         return false;
     };
     let mapping = file.mapping().clone();
-    let mut validator = Validator::new(enterprise(), &mapping);
+    let mut validator = Validator::new(enterprise(), mapping.columns());
     let mut last = Place::new(0, 0, 0);
     let mut check = |row: Row<'_>| {
         let place = match row {

@@ -46,7 +46,7 @@ async fn comparing<'a>(world: &'a World) -> (Peer, Vec<Stream>, Stream, Origin<'
         follow.send(&FollowReply::TakePages).await;
         let mut stream = peer.accept().await;
         let asked: Open = stream.receive().await.unwrap();
-        assert_eq!(asked, Open::Tree { partition: origin.partition.clone() });
+        assert_eq!(asked, Open::Tree { partition: origin.partition.clone(), have });
         open.push(follow);
         if have.is_some() {
             return (peer, open, stream, origin);

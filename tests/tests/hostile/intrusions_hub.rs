@@ -377,8 +377,7 @@ fn a_hub_is_believed_as_far_as_signatures_go() {
 /// When the hub was heard, what is wrong, and how many errors were logged.
 fn standing(victim: &Victim) -> (i64, Vec<String>, usize) {
     let fresh = victim.node.status()["federation_fresh_at"].as_str().unwrap().to_owned();
-    let format = &time::format_description::well_known::Rfc3339;
-    let fresh = time::OffsetDateTime::parse(&fresh, format).unwrap().unix_timestamp() * 1000;
+    let fresh = protocol::moment::from_rfc3339(&fresh).unwrap() * 1000;
     (fresh, victim.alarms(), victim.lines("ERROR", ""))
 }
 
@@ -443,8 +442,8 @@ fn roots_and_histories_that_nobody_vouches_for_are_not_taken() {
     let second = dirs.create_root(&federation, 2, now, ROOT_LIFETIME).unwrap();
     let cross = dirs.cross_sign(1, 2, now).unwrap();
     let root = |certificate: &[u8], cross: Option<&[u8]>| CaRecord {
-        certificate: hex(certificate),
-        cross: cross.map(hex),
+        certificate: protocol::hex::encode(certificate),
+        cross: cross.map(protocol::hex::encode),
         root: None,
         state: CaState::Next,
     };
@@ -564,8 +563,4 @@ fn foreign(federation: &str) -> Arc<Credentials> {
         Duration::ZERO,
         DAY,
     )
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

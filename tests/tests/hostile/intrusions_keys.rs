@@ -7,6 +7,7 @@ use protocol::{
     change::{Change, Header, Position, changes_hash, encode_changes},
     federation::succession_bytes,
     hash::Hash,
+    history::Peaks,
     message::{
         CloseCode, Control, FollowReply, FollowRequest, NewKeyReply, NewKeyRequest, Open, Report,
         decode_header,
@@ -85,6 +86,8 @@ struct Next {
     records: u32,
     position: Position,
     header: Header,
+    /// All headers up to the head.
+    history: Peaks,
 }
 
 impl Next {
@@ -101,6 +104,7 @@ impl Next {
         let mut header = Header {
             seq: self.position.seq + 1,
             previous: self.position.hash,
+            history: self.history.root(),
             change_count: 1,
             changes_hash: changes_hash(&body),
             root: summary.root,
@@ -126,6 +130,7 @@ impl Next {
         let FollowReply::ChangeSet { header, .. } = set else { unreachable!("it is one") };
         let header = decode_header(header).unwrap();
         (self.position, self.header) = (header.position(), header.header().clone());
+        self.history.push(self.position.hash);
         self.records += 1;
     }
 }
@@ -183,7 +188,9 @@ fn begin(world: &World, key: &SigningKey) -> Next {
         let (header, body) = origin.first(&entries(3));
         stream.send(&reply(header.clone(), &body, key)).await;
         let Ok(FollowRequest::Ack { position, .. }) = stream.receive().await else { panic!() };
-        Next { records: 3, position, header }
+        let mut history = Peaks::new();
+        history.push(position.hash);
+        Next { records: 3, position, header, history }
     })
 }
 

@@ -66,7 +66,9 @@ fn partitions_that_a_member_may_not_have_are_refused() {
         (partition(&format!("enterprise/{HUB}")), CloseCode::UnknownPartition, 0),
         (partition(&format!("enterprise/{HOSTILE}")), CloseCode::UnknownPartition, 0),
     ] {
-        for open in [follow(partition.clone()), Open::Tree { partition: partition.clone() }] {
+        for open in
+            [follow(partition.clone()), Open::Tree { partition: partition.clone(), have: None }]
+        {
             attack(&mut world, &format!("{open:?}"), code, counted, async |_, stream| {
                 stream.send(&open).await;
             });
@@ -157,7 +159,7 @@ fn wrong_requests_for_pages_are_refused() {
         ("noise", vec![3; 10], CloseCode::Malformed),
     ] {
         attack(&mut world, what, code, 1, async |_, stream| {
-            stream.send(&Open::Tree { partition: federation() }).await;
+            stream.send(&Open::Tree { partition: federation(), have: None }).await;
             let head: Result<TreeReply, _> = stream.receive().await;
             assert!(matches!(head, Ok(TreeReply::Head { .. })), "{head:?}");
             stream.send_body(&request).await;
@@ -167,12 +169,12 @@ fn wrong_requests_for_pages_are_refused() {
         let mut trees = Vec::new();
         for _ in 0..4 {
             let mut tree = peer.open().await;
-            tree.send(&Open::Tree { partition: federation() }).await;
+            tree.send(&Open::Tree { partition: federation(), have: None }).await;
             let head: Result<TreeReply, _> = tree.receive().await;
             assert!(matches!(head, Ok(TreeReply::Head { .. })), "{head:?}");
             trees.push(tree);
         }
-        stream.send(&Open::Tree { partition: federation() }).await;
+        stream.send(&Open::Tree { partition: federation(), have: None }).await;
         // The others stay open until the fifth is judged.
         stream.end().await;
     });

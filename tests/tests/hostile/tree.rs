@@ -7,7 +7,7 @@ use protocol::{
     change::{Header, Position},
     hash::Hash,
     message::{CloseCode, FollowReply, Open, PAGE_PART_BYTES_MAX, TreeReply, TreeRequest},
-    page::{LeafBuilder, MadePage, decode_inner, make_inner},
+    page::{MadePage, RawLeaf, decode_inner, make_inner},
     tree::empty_root,
 };
 
@@ -28,7 +28,7 @@ async fn asked_for_pages<'a>(
     follow.send(&FollowReply::TakePages).await;
     let mut stream = peer.accept().await;
     let open: Open = stream.receive().await.unwrap();
-    assert_eq!(open, Open::Tree { partition: origin.partition.clone() });
+    assert_eq!(open, Open::Tree { partition: origin.partition.clone(), have: None });
     (peer, [control, follow], stream, origin)
 }
 
@@ -90,11 +90,10 @@ fn other_leaf(made: &MadePage) -> Vec<u8> {
         return made.body.clone();
     }
     let leaf = protocol::page::Leaf::decode(&made.body).unwrap();
-    let mut other = LeafBuilder::new();
-    for (index, (key, value)) in leaf.entries().enumerate() {
-        other.push(key, if index == 0 { b"another" } else { value });
-    }
-    other.make().body
+    let other = leaf.entries().enumerate();
+    let other =
+        other.map(|(index, (key, value))| (key, if index == 0 { b"another" } else { value }));
+    RawLeaf::of(other).make().body
 }
 
 #[test]
@@ -147,10 +146,11 @@ fn heights_and_parts_that_make_no_tree_are_refused() {
         world.attack(&what, End::Code(code), 1, async |world| {
             let (_peer, _open, mut stream, origin) = asked_for_pages(world, "enterprise").await;
             let tree = Tree::of(&entries(1000));
-            let TreeReply::Head { header, root, .. } = origin.tree_head(&tree, |_| {}) else {
+            let TreeReply::Head { header, root, proof, .. } = origin.tree_head(&tree, |_| {})
+            else {
                 panic!()
             };
-            stream.send(&TreeReply::Head { header, levels, root }).await;
+            stream.send(&TreeReply::Head { header, levels, root, proof }).await;
             // Whatever is asked for is answered with the root.
             let root = tree.page(1, &[]).clone();
             while stream.receive::<TreeRequest>().await.is_ok() {

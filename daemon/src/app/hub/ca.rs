@@ -25,14 +25,16 @@ use certs::{
 use protocol::{
     federation::{CaKind, CaRecord, CaState, Entry, KnownCa, Registry, certificate_id},
     hash::Hash,
+    hex,
     id::NodeId,
+    moment::rfc3339,
 };
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value as Json, json};
 use time::{Duration, OffsetDateTime};
 
-use super::{Registrar, hex, issuer_choice, puts};
-use crate::app::{alarms::Alarm, now_unix, rfc3339};
+use super::{Registrar, issuer_choice, puts};
+use crate::app::{alarms::Alarm, now_unix};
 
 /// The anchor as the next root signed it, until that root is in use.
 const NEXT_ANCHOR_FILE: &str = "anchor.next";
@@ -216,8 +218,8 @@ impl Registrar {
             keyfile::write_public(&path, &anchor.encode())?;
             fault::point("ca.next-anchor-written");
             let record = CaRecord {
-                certificate: hex(&certificate),
-                cross: Some(hex(&cross)),
+                certificate: hex::encode(&certificate),
+                cross: Some(hex::encode(&cross)),
                 root: None,
                 state: CaState::Next,
             };
@@ -231,7 +233,7 @@ impl Registrar {
         cas.discard_issuing_of_others(issuing, root)?;
         let certificate = cas.create_issuing(federation, issuing, root, now, lifetime)?;
         let record = CaRecord {
-            certificate: hex(&certificate),
+            certificate: hex::encode(&certificate),
             cross: None,
             root: Some(root),
             state: CaState::Next,
@@ -450,8 +452,8 @@ fn certificate(known: &KnownCa) -> CertificateDer<'static> {
 
 fn record(known: &KnownCa, state: CaState) -> CaRecord {
     CaRecord {
-        certificate: hex(&known.certificate),
-        cross: known.cross.as_deref().map(hex),
+        certificate: hex::encode(&known.certificate),
+        cross: known.cross.as_deref().map(hex::encode),
         root: known.root,
         state,
     }

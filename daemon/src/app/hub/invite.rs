@@ -9,7 +9,6 @@
 //! its directory, whose new signing key is then marked as such.
 
 use std::{
-    collections::BTreeMap,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -25,6 +24,7 @@ use certs::{
 use protocol::{
     federation::{CaKind, CaState, Entry, Introduction, Member, Registry, Revocation, Role},
     hash::{Hash, Purpose},
+    hex,
     id::NodeId,
     message::{
         CloseCode, JOIN_REQUEST_BYTES_MAX, JoinRefused, JoinReply, JoinRequest, possession_bytes,
@@ -38,7 +38,8 @@ use time::OffsetDateTime;
 use super::{Ending, Registrar, joining::Place, puts};
 use crate::{
     app::now_unix,
-    net::{Connection, FrameReceiver, FrameSender, Quiet, network_of},
+    limit::{Budget, Limiter},
+    net::{Connection, FrameReceiver, FrameSender, network_of},
 };
 
 /// Invitations that may be open at once: more than a city has counties.
@@ -54,42 +55,44 @@ const PIECE_MAX: Duration = Duration::from_secs(10);
 /// A node that has lost the answer may ask for it again for so long.
 const ANSWERED_AGAIN_S: i64 = 24 * 3600;
 
-/// Unknown tokens from one address, and in all, after which others are refused
-/// for the rest of a minute. A secret has 256 bits, so this is about noise in the
-/// log and work for the disk, not about guessing.
-const UNKNOWN_FROM_ONE_MAX: u32 = 10;
-const UNKNOWN_IN_ALL_MAX: u32 = 200;
-const UNKNOWN_WINDOW: Duration = Duration::from_secs(60);
+/// Unknown tokens from one address, and in all, after which others are refused for
+/// a while. A secret has 256 bits, so this is about noise in the log and work for
+/// the disk, not about guessing.
+const UNKNOWN_FROM_ONE: Budget = Budget { capacity: 10, refill: Duration::from_secs(6) };
+const UNKNOWN_IN_ALL: Budget = Budget { capacity: 200, refill: Duration::from_millis(300) };
+/// Addresses that are remembered for that: all that `UNKNOWN_IN_ALL` lets through
+/// until the first one has its budget again, and some more.
+const UNKNOWN_ADDRESSES_MAX: usize = 1000;
+/// That there are too many is worth a line a minute.
+const TOO_MANY_LINES: Budget = Budget { capacity: 1, refill: Duration::from_secs(60) };
 
-/// Unknown tokens within the present minute.
-#[derive(Default)]
-pub(super) struct Attempts {
-    since: Option<Instant>,
-    in_all: u32,
-    /// At most [`UNKNOWN_IN_ALL_MAX`] addresses.
-    by_address: BTreeMap<IpAddr, u32>,
+/// Who showed tokens that are not known.
+pub(super) struct UnknownTokens {
+    from_one: Limiter<IpAddr>,
+    in_all: Limiter<()>,
+    lines: Limiter<()>,
 }
 
-impl Attempts {
-    /// Whether a token from `address` is looked at.
-    fn may_try(&mut self, address: IpAddr, now: Instant) -> bool {
-        if self.since.is_none_or(|since| now.duration_since(since) >= UNKNOWN_WINDOW) {
-            *self = Self { since: Some(now), ..Self::default() };
+impl Default for UnknownTokens {
+    fn default() -> Self {
+        Self {
+            from_one: Limiter::new(UNKNOWN_FROM_ONE, UNKNOWN_ADDRESSES_MAX),
+            in_all: Limiter::of_all(UNKNOWN_IN_ALL),
+            lines: Limiter::of_all(TOO_MANY_LINES),
         }
-        let from_there = self.by_address.get(&network_of(address)).copied().unwrap_or(0);
-        self.in_all < UNKNOWN_IN_ALL_MAX && from_there < UNKNOWN_FROM_ONE_MAX
     }
+}
 
-    fn note_unknown(&mut self, address: IpAddr) {
-        self.in_all += 1;
-        let from_there = self.by_address.entry(network_of(address)).or_default();
-        *from_there += 1;
-        if *from_there == UNKNOWN_FROM_ONE_MAX || self.in_all == UNKNOWN_IN_ALL_MAX {
-            tracing::warn!(
-                %address, in_all = self.in_all,
-                "too many unknown join tokens; more are refused for the rest of this minute"
-            );
+impl UnknownTokens {
+    /// Notes an unknown token; whether it is still told that it is unknown.
+    fn note(&self, address: IpAddr, now: Instant) -> bool {
+        // In this order, so that one address does not use up what all have.
+        let few = self.from_one.allow(&network_of(address), now).is_some()
+            && self.in_all.allow(&(), now).is_some();
+        if !few && let Some(unsaid) = self.lines.allow(&(), now) {
+            tracing::warn!(%address, unsaid, "too many unknown join tokens; they are refused for a while");
         }
+        few
     }
 }
 
@@ -119,10 +122,6 @@ struct Holder {
     signing_key: Hash,
     /// The hash of the certificate's public key.
     certificate_key: Hash,
-}
-
-fn id_text(id: &[u8; 8]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Registrar {
@@ -205,7 +204,7 @@ impl Registrar {
             bail!("{INVITES_OPEN_MAX} invitations are open; wait until some are used or expire");
         }
         invites.push(Invite {
-            id: id_text(&token.id),
+            id: hex::encode(&token.id),
             secret_hash: token.secret_hash().to_string(),
             node,
             name: token.name.clone(),
@@ -263,7 +262,7 @@ impl Registrar {
         };
         let _one_at_a_time = self.invites.lock().unwrap_or_else(|error| error.into_inner());
         let mut invites = self.read_invites().map_err(failed)?;
-        let id = id_text(&request.token_id);
+        let id = hex::encode(&request.token_id);
         let hash = secret_hash(&request.token_id, &request.secret);
         let invite = invites
             .iter_mut()
@@ -314,12 +313,11 @@ impl Registrar {
             return reply;
         }
         // Who has a token is served, whoever else is at the same address.
-        let mut attempts = self.invites.lock().unwrap_or_else(|error| error.into_inner());
-        if !attempts.may_try(from, Instant::now()) {
-            return Err(JoinRefused::TooMany);
+        if self.unknown_tokens.note(from, Instant::now()) {
+            reply
+        } else {
+            Err(JoinRefused::TooMany)
         }
-        attempts.note_unknown(from);
-        reply
     }
 
     /// Writes what an invitation grants: membership, and a signing key that is
@@ -464,7 +462,7 @@ pub(in crate::app) async fn serve_join(
     registrar: Arc<Registrar>,
     connection: Connection,
     place: &Place,
-    refusals: &Quiet,
+    refusals: &Limiter<()>,
 ) {
     let address = connection.address();
     let joined = tokio::select! {
@@ -555,21 +553,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unknown_tokens_are_counted_by_network_and_in_all_within_a_minute() {
-        let (mut attempts, start) = (Attempts::default(), Instant::now());
+    fn unknown_tokens_are_counted_by_network_and_in_all() {
+        let (tokens, start) = (UnknownTokens::default(), Instant::now());
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
-        for _ in 0..UNKNOWN_FROM_ONE_MAX {
-            assert!(attempts.may_try(address("2001:db8::1"), start));
-            attempts.note_unknown(address("2001:db8::1"));
+        for _ in 0..UNKNOWN_FROM_ONE.capacity {
+            assert!(tokens.note(address("2001:db8::1"), start));
         }
-        assert!(!attempts.may_try(address("2001:db8::2"), start), "the same network");
-        assert!(attempts.may_try(address("2001:db8:0:1::1"), start));
-        assert!(attempts.may_try(address("192.0.2.1"), start));
-        for n in 0..=255u8 {
-            attempts.note_unknown(IpAddr::from([198, 51, 100, n]));
+        // What one network tries beyond its own share takes nothing from the others.
+        for _ in 0..1000 {
+            assert!(!tokens.note(address("2001:db8::2"), start), "the same network");
         }
-        assert!(!attempts.may_try(address("192.0.2.1"), start), "in all");
-        let later = start + UNKNOWN_WINDOW;
-        assert!(attempts.may_try(address("2001:db8::1"), later));
+        assert!(tokens.note(address("2001:db8:0:1::1"), start));
+        assert!(tokens.note(address("192.0.2.1"), start));
+        let others = (0..=255).filter(|n| tokens.note(IpAddr::from([198, 51, 100, *n]), start));
+        assert_eq!(others.count(), 200 - 10 - 2);
+        assert!(!tokens.note(address("192.0.2.1"), start), "in all");
+        assert!(tokens.note(address("192.0.2.1"), start + UNKNOWN_IN_ALL.refill));
+        let later = start + UNKNOWN_FROM_ONE.refill;
+        assert!(tokens.note(address("2001:db8::1"), later));
+        assert!(!tokens.note(address("2001:db8::1"), later));
     }
 }

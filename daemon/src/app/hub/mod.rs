@@ -35,18 +35,16 @@ use protocol::{
     id::{NodeId, PartitionId},
     sign::PublicKey,
 };
+use store::{Head, Store};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
 pub(super) use self::{invite::serve_join, joining::Joining};
 use super::{
-    alarms::Alarms, catalogue, dir::NodeDir, keeper::Keeper, keys::OwnKeys,
-    node::federation_changes, now_unix,
+    alarms::Alarms, catalogue, changes::federation_changes, dir::NodeDir, keeper::Keeper,
+    keys::OwnKeys, now_unix,
 };
-use crate::{
-    membership::Membership,
-    store::{Head, Store},
-};
+use crate::{limit::Limiter, membership::Membership};
 
 /// The hub's office.
 pub struct Registrar {
@@ -63,14 +61,15 @@ pub struct Registrar {
     tell: watch::Sender<()>,
     seen: seen::Seen,
     /// Invitations are read, changed and written by one at a time.
-    invites: Mutex<invite::Attempts>,
+    invites: Mutex<()>,
+    unknown_tokens: invite::UnknownTokens,
     /// What is read of `_federation` and what is then written belong together.
     changing: Mutex<()>,
     /// Its own certificate is renewed by one at a time.
     renewing: Mutex<()>,
-    budgets: requests::Budgets,
+    budgets: Limiter<NodeId>,
     /// For reports, so that they leave renewals alone.
-    reports: requests::Budgets,
+    reports: Limiter<NodeId>,
 }
 
 /// What a registrar works with.
@@ -106,10 +105,11 @@ impl Registrar {
             tell,
             seen,
             invites: Mutex::default(),
+            unknown_tokens: invite::UnknownTokens::default(),
             changing: Mutex::default(),
             renewing: Mutex::default(),
-            budgets: requests::Budgets::default(),
-            reports: requests::Budgets::default(),
+            budgets: Limiter::new(requests::REQUESTS, requests::MEMBERS_MAX),
+            reports: Limiter::new(requests::REQUESTS, requests::MEMBERS_MAX),
         })
     }
 
@@ -295,9 +295,4 @@ fn issuer_choice(registry: &Registry) -> anyhow::Result<IssuerChoice> {
 /// Changes that write these records.
 fn puts(entries: &[Entry]) -> anyhow::Result<Vec<Change>> {
     Ok(entries.iter().map(Entry::put).collect::<Result<_, _>>()?)
-}
-
-/// The text of bytes in records of `_federation`.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

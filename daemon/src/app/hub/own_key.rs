@@ -10,16 +10,16 @@ use anyhow::{Context as _, bail};
 use certs::{enrol::Anchor, fault, keyfile};
 use protocol::{
     federation::{Entry, Introduction, KeyRecord, Registry, succession_bytes},
+    hex,
     id::PartitionId,
     sign::SignaturePurpose,
 };
 use serde_json::{Value as Json, json};
 
-use super::{Ending, Registrar, hex, puts};
-use crate::{
-    app::{node::federation_changes, now_unix},
-    store::StoreError,
-};
+use store::StoreError;
+
+use super::{Ending, Registrar, puts};
+use crate::app::{changes::federation_changes, now_unix};
 
 impl Registrar {
     /// The next signing key of the hub follows the present one. Blocks.
@@ -32,7 +32,7 @@ impl Registrar {
         let federation = self.membership.federation();
         let bytes = succession_bytes(federation, &me, &current.public.id(), &next.public());
         let present = self.own_keys.current();
-        let countersignature = hex(&present.sign(SignaturePurpose::Succession, &bytes));
+        let countersignature = hex::encode(&present.sign(SignaturePurpose::Succession, &bytes));
         let system = self.membership.partition().clone();
         let (number, record) = (current.number, current.record.clone());
         let new = KeyRecord {
@@ -61,7 +61,7 @@ impl Registrar {
         self.own_keys.promote_next()?;
         self.tell.send_replace(());
         Ok(json!({
-            "node": me, "signing_key": hex(next.public().as_bytes()), "number": number + 1,
+            "node": me, "signing_key": hex::encode(next.public().as_bytes()), "number": number + 1,
             "federation_seq": head.seq(),
         }))
     }
@@ -100,7 +100,7 @@ impl Registrar {
             "the hub's signing key was replaced; nothing counts that the old one signs from now on"
         );
         Ok(json!({
-            "node": self.membership.me(), "signing_key": hex(next.public().as_bytes()),
+            "node": self.membership.me(), "signing_key": hex::encode(next.public().as_bytes()),
             "epoch": epoch, "base": base.seq, "federation_seq": head,
         }))
     }

@@ -4,54 +4,30 @@
 //! The connection has proved who asks. A request is answered by number of the
 //! node that asks, never by what the request says of itself.
 
-use std::{
-    collections::BTreeMap,
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use certs::{fault, verify::VerifiedPeer};
 use protocol::{
     federation::{Introduction, succession_bytes},
     freshness::Statement,
+    hex,
     id::NodeId,
     message::{NewKeyRequest, RenewRequest, Report, RequestRefused},
     sign::{PublicKey, SignaturePurpose},
 };
 use time::OffsetDateTime;
 
-use super::{Ending, Registrar, hex, puts, seen::Daemons};
-use crate::{app::now_unix, sync::Office};
+use super::{Ending, Registrar, puts, seen::Daemons};
+use crate::{app::now_unix, limit::Budget, sync::Office};
 
-/// Requests of one member that are served at once, and how fast that refills:
-/// far more than an honest member has, and little work.
-const REQUESTS_AT_ONCE: u32 = 20;
-const REQUEST_EVERY: Duration = Duration::from_secs(2);
+/// What one member may ask: far more than an honest one does, and little work.
+pub(super) const REQUESTS: Budget = Budget { capacity: 20, refill: Duration::from_secs(2) };
+/// Members whose requests are counted: more than a city has counties. A busy one
+/// beyond them is told to ask again later.
+pub(super) const MEMBERS_MAX: usize = 1000;
 /// Signing keys that a node may have had: each is a record for ever.
 const KEYS_MAX: usize = 1000;
-
-/// How many requests each member has left.
-#[derive(Default)]
-pub(super) struct Budgets(Mutex<BTreeMap<NodeId, (u32, Instant)>>);
-
-impl Budgets {
-    /// Whether a member may ask now. Bounded by the number of members.
-    fn take(&self, node: &NodeId, now: Instant) -> bool {
-        let mut budgets = self.0.lock().unwrap_or_else(|error| error.into_inner());
-        let (left, since) = budgets.entry(node.clone()).or_insert((REQUESTS_AT_ONCE, now));
-        let refilled = now.duration_since(*since).as_secs() / REQUEST_EVERY.as_secs();
-        if refilled > 0 {
-            let refilled = u32::try_from(refilled).unwrap_or(u32::MAX);
-            *left = left.saturating_add(refilled).min(REQUESTS_AT_ONCE);
-            // What is left over counts for the next one.
-            *since += REQUEST_EVERY.saturating_mul(refilled);
-        }
-        let may = *left > 0;
-        *left = left.saturating_sub(1);
-        may
-    }
-}
 
 impl Office for Registrar {
     fn renew(
@@ -60,7 +36,7 @@ impl Office for Registrar {
         request: &RenewRequest,
     ) -> Result<Vec<Vec<u8>>, RequestRefused> {
         let node = &peer.identity().node;
-        if !self.budgets.take(node, Instant::now()) {
+        if self.budgets.allow(node, Instant::now()).is_none() {
             return Err(RequestRefused::TooOften);
         }
         // It may have been revoked, or have joined again, while this waited: its
@@ -86,7 +62,7 @@ impl Office for Registrar {
 
     fn new_key(&self, peer: &VerifiedPeer, request: &NewKeyRequest) -> Result<u64, RequestRefused> {
         let node = &peer.identity().node;
-        if !self.budgets.take(node, Instant::now()) {
+        if self.budgets.allow(node, Instant::now()).is_none() {
             return Err(RequestRefused::TooOften);
         }
         self.register_next_key(node, request)
@@ -98,7 +74,7 @@ impl Office for Registrar {
         let node = &peer.identity().node;
         // Each may be a write; those above the budget are only kept in memory. A
         // report is not repeated, and rotations wait for what it says.
-        let may_write = self.reports.take(node, Instant::now());
+        let may_write = self.reports.allow(node, Instant::now()).is_some();
         let daemons = self.seen.report(peer, report, now_unix(), may_write);
         if daemons == Daemons::One {
             return None;
@@ -161,7 +137,7 @@ impl Registrar {
             tracing::warn!(%node, "a request for a new signing key was refused");
             return refused;
         }
-        let countersignature = Some(hex(&request.countersignature));
+        let countersignature = Some(hex::encode(&request.countersignature));
         let head = self.with_key_suspended(&registry, node, || {
             let next = (&new, Introduction::Succession, countersignature);
             let entries = self.succession(&registry, node, Some(next), Ending::Routine)?;
@@ -175,23 +151,4 @@ impl Registrar {
 fn failed(node: &NodeId, error: &anyhow::Error) -> RequestRefused {
     tracing::error!(%node, error = format!("{error:#}"), "a member's request could not be served");
     RequestRefused::Failed
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_member_that_asks_without_end_is_slowed_down_alone() {
-        let (budgets, start) = (Budgets::default(), Instant::now());
-        let (a, b) = (NodeId::new("a").unwrap(), NodeId::new("b").unwrap());
-        let served = (0..100).filter(|_| budgets.take(&a, start)).count();
-        assert_eq!(served, REQUESTS_AT_ONCE as usize);
-        assert!(budgets.take(&b, start));
-        let later = start + REQUEST_EVERY * 3;
-        assert_eq!((0..100).filter(|_| budgets.take(&a, later)).count(), 3);
-        // Whoever asks in between waits no longer for that.
-        let times = (1..=8).map(|quarter| later + REQUEST_EVERY * 3 / 4 * quarter);
-        assert_eq!(times.filter(|at| budgets.take(&a, *at)).count(), 6);
-    }
 }

@@ -9,11 +9,12 @@ use certs::identity::Identity;
 use protocol::{
     federation::{Entry, Member, Revocation, Role},
     id::NodeId,
+    moment::rfc3339,
 };
 use serde_json::{Value as Json, json};
 
 use super::{Ending, Registrar, puts};
-use crate::app::{now_unix, rfc3339};
+use crate::app::now_unix;
 
 /// Longest reason: two lines on a screen.
 const REASON_BYTES_MAX: usize = 400;

@@ -29,12 +29,13 @@ use protocol::{
     hash::Hash,
     id::NodeId,
     message::{CloseCode, JoinRefused, JoinReply, JoinRequest, decode_header, possession_bytes},
+    moment::rfc3339,
     sign::{SignaturePurpose, SigningKey},
 };
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value as Json, json};
+use store::Store;
 
-use super::trustee::{note_join, stops_are_settled};
 use crate::{
     app::{
         dir::NodeDir,
@@ -43,10 +44,10 @@ use crate::{
         lock::Occupant,
         node::{Node, load_anchor, open_store},
         now_unix,
+        trustee::{note_join, stops_are_settled},
     },
     membership::Membership,
     net::{Connection, Dialer, FrameReceiver, NetError},
-    store::Store,
 };
 
 /// The hub has this long for each piece of its answer: it may have to issue
@@ -208,7 +209,7 @@ pub fn join_again(
         "hub": token.hub,
         "new_signing_key": new_signing_key,
         "foreign_signing_keys": foreign,
-        "certificate_not_after": super::super::rfc3339(not_after.unix_timestamp()),
+        "certificate_not_after": rfc3339(not_after.unix_timestamp()),
         "addresses": token.addresses,
         "addresses_differ": known.as_ref() != Some(&token.addresses),
     }))
@@ -220,7 +221,7 @@ fn read_token(text: &str) -> anyhow::Result<Token> {
         bail!(
             "this token has expired, by this machine's clock ({}); if the clock is right, ask the hub for a \
              new one: creditsync invite {}",
-            super::super::rfc3339(now_unix()),
+            rfc3339(now_unix()),
             token.node
         );
     }

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use protocol::text::printable;
 use serde_json::Value as Json;
 
 use crate::{
@@ -186,7 +187,7 @@ fn counts(out: &mut String, report: &Json) {
 }
 
 fn line(out: &mut String, name: &str, value: &str) {
-    let _ = writeln!(out, "{name}: {value}");
+    let _ = writeln!(out, "{name}: {}", printable(value));
 }
 
 fn samples(list: &Json) -> String {
@@ -221,5 +222,36 @@ fn state(item: &Json) -> &'static str {
         Some("interrupted") => "未完成 / interrupted",
         // Without one, it is of the list of those that wait.
         _ => "待审批 / held",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_delivery_says_steers_the_terminal() {
+        let evil = "甲\u{1b}[2J\u{9b}\u{202e}乙\nFORGED";
+        let why = json!({ "rule": evil, "zh": evil, "en": evil, "samples": [evil, evil] });
+        let mut held = why.clone();
+        held["also"] = json!([why]);
+        let author = json!({ "by": evil, "reason": evil });
+        let answer = json!({
+            "id": evil, "dataset": evil, "file": evil, "undoes": evil, "kind": evil, "at": evil,
+            "state": evil, "held": held, "decided": { "author": author, "at": evil, "newer": evil },
+            "author": author, "report": { "inserted": 1, "held": held }, "would": { "held": held },
+            "now": { "inserted": 1 }, "seq": evil, "changed_since": 1, "samples": [evil],
+            "rejects_file": evil, "explanation": evil,
+        });
+        let mut preview = answer.clone();
+        preview["undoes"] = json!({ "records": 2, "samples": [evil] });
+        for text in [delivery(&answer), super::preview(&preview), undone(&answer)] {
+            assert!(text.contains(r"甲\u{1b}[2J\u{9b}\u{202e}乙\u{a}FORGED"), "{text}");
+            let steers =
+                |c: char| c != '\n' && c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c);
+            assert!(!text.contains(steers) && !text.contains("\nFORGED"), "{text:?}");
+        }
     }
 }

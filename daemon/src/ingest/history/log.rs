@@ -42,7 +42,7 @@ impl Log {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
                 let file = open(&self.path, true)?;
-                sync_dir(&self.dir)?;
+                files::sync_directory(&self.dir)?;
                 file
             }
             opened => opened?,
@@ -95,16 +95,7 @@ impl Log {
         let bytes = fs::read(&self.path)?;
         let from = bytes.len().saturating_sub(usize::try_from(BYTES_KEPT).unwrap_or(usize::MAX));
         let begin = bytes[from..].iter().position(|byte| *byte == b'\n').map(|at| from + at + 1);
-        let half = self.dir.join(format!(".{NAME}"));
-        match fs::remove_file(&half) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut out = open(&half, true)?;
-        out.write_all(&bytes[begin.unwrap_or(bytes.len())..])?;
-        out.sync_data()?;
-        fs::rename(&half, &self.path)?;
-        sync_dir(&self.dir)
+        files::replace(&self.path, &bytes[begin.unwrap_or(bytes.len())..], files::PRIVATE)
     }
 }
 
@@ -120,8 +111,4 @@ fn ends_with_a_line(file: &mut File) -> io::Result<bool> {
     let mut last = [0];
     file.read_exact(&mut last)?;
     Ok(last == *b"\n")
-}
-
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }

@@ -25,7 +25,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use protocol::id::DatasetId;
@@ -36,7 +36,7 @@ use self::{
     images::ImageFile,
     log::Log,
 };
-use super::stamp::{rfc3339, stamp};
+use super::stamp::{stamp, utc};
 
 /// How long, and in how many bytes, deliveries can be taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +124,7 @@ impl History {
 
     /// Appends a line; answers whether it is there, and durable if it is to be.
     fn append(&self, id: &str, event: Event, durable: bool) -> bool {
-        let at = rfc3339(time::OffsetDateTime::now_utc());
+        let at = utc(SystemTime::now());
         let line = Line { id: id.to_owned(), at, event };
         match self.log().append(&line, durable) {
             Ok(()) => true,

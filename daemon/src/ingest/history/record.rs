@@ -16,13 +16,14 @@ use std::{
 };
 
 use protocol::change::{BODY_BYTES_MAX, CHANGES_MAX, Change};
+use store::Store;
 
 use super::{
     History, event,
     event::{Description, Event},
-    images, log,
+    images,
 };
-use crate::{ingest::report::ImportReport, store::Store};
+use crate::ingest::report::ImportReport;
 
 /// Images up to which they stand in the log's line, in bytes: one change, and a
 /// few dozen, cost one write to one file.
@@ -201,7 +202,7 @@ impl<'a> Recording<'a> {
                 let mut options = OpenOptions::new();
                 options.write(true).create_new(true).mode(0o600);
                 let file = options.open(self.history.images_path(&self.id))?;
-                log::sync_dir(dir)?;
+                files::sync_directory(dir)?;
                 none.insert(file)
             }
         };

@@ -10,8 +10,7 @@ use protocol::{
     codec::decompress,
     id::PartitionId,
 };
-
-use crate::store::{Store, StoreError};
+use store::{Store, StoreError};
 
 /// Keys at most: 100 change sets of the largest size, and some 50 MB. Whoever
 /// looks at more than that looks at another register.

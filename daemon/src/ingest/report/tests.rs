@@ -59,7 +59,7 @@ fn describer(labels: &[&str]) -> Describer {
 
 /// What is wrong with a row of the three columns.
 fn issues(texts: [&str; 3]) -> Vec<RowIssue> {
-    let mut validator = Validator::new(&schema(), &mapping(&["code", "state", "person"]));
+    let mut validator = Validator::new(&schema(), mapping(&["code", "state", "person"]).columns());
     validator.row(texts).issues
 }
 

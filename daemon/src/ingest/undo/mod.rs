@@ -9,7 +9,8 @@
 
 mod plan;
 
-use protocol::{change::Change, id::DatasetId};
+use protocol::{change::Change, id::DatasetId, moment::from_rfc3339};
+use store::StoreError;
 
 use self::plan::{Plan, Planner};
 use super::{
@@ -24,7 +25,6 @@ use super::{
     spool::SpoolError,
     words::{Author, ImportError},
 };
-use crate::store::StoreError;
 
 /// Why a delivery is not taken back, or a record not removed.
 #[derive(Debug, thiserror::Error)]
@@ -272,11 +272,10 @@ fn check(delivery: &Delivery, age_max: std::time::Duration) -> Result<u64, UndoE
         State::Discarded => return Err(nothing("它已被丢弃", "it was discarded")),
         State::Undone => return Err(nothing("它已经撤销", "it was taken back already")),
     }
-    let at = &time::format_description::well_known::Rfc3339;
-    let age = time::OffsetDateTime::parse(&delivery.at, at)
-        .map(|at| time::OffsetDateTime::now_utc() - at)
-        .unwrap_or_default();
-    if age > age_max {
+    // Of one from tomorrow's clock nobody says that it is too old.
+    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let age_s = from_rfc3339(&delivery.at).map_or(0, |at| now.saturating_sub(at));
+    if u64::try_from(age_s).unwrap_or(0) > age_max.as_secs() {
         let days = age_max.as_secs() / (24 * 3600);
         return Err(UndoError::Impossible {
             id,

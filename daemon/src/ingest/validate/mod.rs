@@ -37,7 +37,6 @@ pub use self::{
     issue::{RowIssue, SHOWN_CHARS_MAX, Severity, mask, shown, without_ids},
     rule::Rule,
 };
-use super::map::Mapping;
 
 /// What became of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,15 +63,10 @@ pub struct Validator {
 }
 
 impl Validator {
-    /// Rules of `schema` for a file with the columns of `mapping`.
-    pub fn new(schema: &Schema, mapping: &Mapping) -> Self {
-        Self::with_columns(schema, mapping.columns().to_vec())
-    }
-
     /// Rules of `schema` for rows whose columns are these fields.
-    fn with_columns(schema: &Schema, columns: Vec<usize>) -> Self {
+    pub fn new(schema: &Schema, columns: &[usize]) -> Self {
         Self {
-            columns,
+            columns: columns.to_vec(),
             key: schema.key().to_vec(),
             fields: (0..schema.fields().len())
                 .map(|index| FieldRules::new(schema, index))
@@ -128,7 +122,7 @@ impl Validator {
 /// The encoded key that these texts make, one a key field of `schema` in key
 /// order; missing ones are empty. None where they cannot be a key.
 pub fn key_of<'a>(schema: &Schema, texts: impl IntoIterator<Item = &'a str>) -> Option<Vec<u8>> {
-    Validator::with_columns(schema, schema.key().to_vec()).row(texts).key
+    Validator::new(schema, schema.key()).row(texts).key
 }
 
 /// The value that a text makes in a field of `schema`, by the rules of that

@@ -7,7 +7,7 @@ use std::{ops::Range, sync::Arc};
 use super::{
     decode::{Decoder, Scratch},
     dialect::Shape,
-    reader::split,
+    split::split,
 };
 use crate::ingest::{
     map::Mapping,

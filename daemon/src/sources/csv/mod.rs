@@ -32,6 +32,7 @@ mod plausible;
 mod reader;
 mod scan;
 mod separator;
+mod split;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -100,7 +100,7 @@ fn judge_of(schema: &Schema, mapping: &Arc<Mapping>) -> super::reader::Judge {
     // Few files ask.
     let (schema, mapping, mut validator) = (schema.clone(), mapping.clone(), None);
     Box::new(move |texts| {
-        let validator = validator.get_or_insert_with(|| Validator::new(&schema, &mapping));
+        let validator = validator.get_or_insert_with(|| Validator::new(&schema, mapping.columns()));
         validator.row(mapping.texts_of(texts)).record.is_some()
     })
 }

@@ -23,7 +23,7 @@ use rustix::{
 };
 
 use super::{
-    names::{HALF, is_hidden},
+    names::{HALF, Meaning, is_hidden},
     words,
 };
 
@@ -140,15 +140,6 @@ pub(super) fn walk(root: &Path, full: bool) -> Walk {
 /// Names of folders that mean something at the top of a dataset's.
 fn is_reserved(name: &OsStr) -> bool {
     name == "full" || OUTCOMES.iter().any(|outcome| name == *outcome)
-}
-
-/// What a folder's name says of the files in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Meaning {
-    /// Each of them is the whole partition.
-    Full,
-    /// They were dealt with.
-    DealtWith,
 }
 
 /// What people mean by a name, however they spell it. Read as changes, a full file

@@ -29,6 +29,15 @@ pub(super) const HALF: &str = ".creditsync-report";
 /// not whole.
 const UNFINISHED_ENDINGS: [&str; 5] = [".part", ".filepart", ".tmp", ".crdownload", "~"];
 
+/// What a folder's name says of the files in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// Each of them is the whole partition.
+    Full,
+    /// They were dealt with.
+    DealtWith,
+}
+
 /// Whether a file of that name is never looked at.
 pub(super) fn is_hidden(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b".")

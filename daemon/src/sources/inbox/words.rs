@@ -7,7 +7,7 @@
 
 use std::{ffi::OsStr, io, time::Duration};
 
-use super::folders::Meaning;
+use super::names::Meaning;
 use crate::{
     ingest::{ImportError, words::languages},
     sources::file::shown,

@@ -28,6 +28,7 @@ use protocol::{
     sign::SigningKey,
     tree::Pages as _,
 };
+use store::{Options, OwnChanges, Store};
 use tokio_util::sync::CancellationToken;
 
 use super::{DeliveredFile, Links, Reading, error::FileError};
@@ -44,7 +45,6 @@ use crate::{
         words::{Approval, Author},
     },
     membership::Membership,
-    store::{Options, OwnChanges, Store},
 };
 
 /// Records by their first field, each as its values' texts.

@@ -131,7 +131,7 @@ impl Compare {
             return Ok(bytes);
         }
         let leaf = difference::leaf(body, &own)?;
-        check_leaf(&leaf.describe().0, expected)?;
+        check_leaf(&leaf.describe(), expected)?;
         actions.push_back(FetchAction::Piece(Piece::Leaf(leaf)));
         self.settled = index + 1;
         Ok(0)
@@ -229,6 +229,6 @@ pub(super) fn hash_of(own: &Own, level: u8) -> Option<crate::hash::Hash> {
     match own {
         Own::Nothing => None,
         Own::Inner(children) => (level > 0).then(|| inner_hash(level, children)),
-        Own::Leaf(leaf) => (level == 0).then(|| Leaf::describe(leaf).0.hash),
+        Own::Leaf(leaf) => (level == 0).then(|| Leaf::describe(leaf).hash),
     }
 }

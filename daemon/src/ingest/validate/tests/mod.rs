@@ -14,6 +14,7 @@ use protocol::{
 };
 
 use super::{citizen_id::is_citizen_id, *};
+use crate::ingest::map::Mapping;
 
 const KINDS: [FieldType; 6] = [
     FieldType::Text,
@@ -61,7 +62,7 @@ fn validator_for(raw: RawSchema) -> Validator {
     let header: Vec<String> = raw.fields.iter().map(|field| field.name.clone()).collect();
     let schema = Schema::check(raw).unwrap();
     let mapping = Mapping::new(&header, &schema, &[]).unwrap();
-    Validator::new(&schema, &mapping)
+    Validator::new(&schema, mapping.columns())
 }
 
 /// The second field's canonical text and the codes of all issues.

@@ -14,6 +14,7 @@ use std::{
 };
 
 use protocol::hash::Hash;
+use store::StoreError;
 
 use super::{Candidate, Now, Watcher};
 use crate::{
@@ -39,7 +40,6 @@ use crate::{
             words,
         },
     },
-    store::StoreError,
 };
 
 /// Who has to do something about an error.

@@ -1,0 +1,75 @@
+//! What rustls is given to judge and to sign with: its own verifiers, by a node's
+//! roots, the cryptography that nodes use, and the names that they have.
+//!
+//! Not here: the TLS configurations that this goes into ([`crate::tls`]).
+
+use std::sync::Arc;
+
+use rustls::{
+    RootCertStore,
+    client::WebPkiServerVerifier,
+    crypto::{CryptoProvider, aws_lc_rs},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    sign::CertifiedKey,
+};
+use rustls_pki_types::{CertificateDer, DnsName, PrivateKeyDer, ServerName};
+
+use crate::{CertError, identity::Identity};
+
+/// A name that no node has: it is outside the zone of their names, and RFC 6761
+/// keeps everybody else from having it.
+const NOBODY: &str = "nobody.invalid";
+
+/// The name that a dialler asks the other side to prove.
+///
+/// For an identity that [`Identity::check`] refuses it is a name that nobody
+/// has, so that the handshake fails: no certificate can be made for it either.
+pub fn server_name(identity: &Identity) -> ServerName<'static> {
+    ServerName::DnsName(
+        DnsName::try_from(identity.dns_name())
+            .or_else(|_| DnsName::try_from(NOBODY.to_owned()))
+            .expect("the constant is a DNS name"),
+    )
+}
+
+/// Judges a listener's certificate by these roots.
+pub(crate) fn server_verifier(
+    roots: RootCertStore,
+) -> Result<Arc<WebPkiServerVerifier>, CertError> {
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider(true))
+        .build()
+        .map_err(|error| CertError::Tls(error.to_string()))
+}
+
+/// Judges a dialler's certificate by these roots, if it shows one.
+pub(crate) fn client_verifier(
+    roots: RootCertStore,
+) -> Result<Arc<dyn ClientCertVerifier>, CertError> {
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider(true))
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| CertError::Tls(error.to_string()))
+}
+
+/// The chain and the key in the form that signs; refused if they do not fit.
+pub(crate) fn certified_key(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<CertifiedKey>, CertError> {
+    CertifiedKey::from_der(chain, key, &provider(true)).map(Arc::new).map_err(|error| {
+        CertError::Tls(format!(
+            "the private key does not fit the certificate ({error}); restore both from one backup"
+        ))
+    })
+}
+
+/// aws-lc-rs with the post-quantum hybrid first, or without it, whatever
+/// features other crates turn on.
+pub(crate) fn provider(post_quantum: bool) -> Arc<CryptoProvider> {
+    use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
+    let mut kx_groups = vec![X25519MLKEM768, X25519, SECP256R1, SECP384R1];
+    if !post_quantum {
+        kx_groups.remove(0);
+    }
+    Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
+}

@@ -1,0 +1,537 @@
+//! What a member's hub says about trust is judged here: which roots to trust,
+//! which signing keys `_federation` has for this node, how fresh all that is,
+//! and a new anchor.
+//!
+//! Invariant: a hub is believed as far as signatures go and no further. A signing
+//! key in this node's name that it did not make stops its writing; an anchor
+//! counts if the root signed it. Which roots are trusted is the keeper's.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use anyhow::Context as _;
+use certs::{bundle::root_id, enrol::Anchor, fault, keyfile};
+use protocol::{
+    federation::Registry,
+    freshness::{Statement, is_stale},
+    hash::Hash,
+    id::PartitionId,
+    message::Report,
+    moment::rfc3339,
+};
+use store::Store;
+
+use crate::{
+    app::{
+        alarms::{Alarm, Alarms},
+        catalogue,
+        dir::NodeDir,
+        keeper::Keeper,
+        keys::OwnKeys,
+        now_unix,
+    },
+    membership::Membership,
+    sync::Trustee as TrusteeOfSync,
+};
+
+/// The newest statement's time, in milliseconds since 1970, as text.
+const FRESHNESS_FILE: &str = "freshness";
+/// Why this node writes nothing: somebody else's key was registered in its name.
+const FOREIGN_KEY_FILE: &str = "foreign-key";
+/// Why this node writes nothing: it has joined again, and this directory is from
+/// before.
+const SUPERSEDED_FILE: &str = "superseded";
+/// A statement a minute need not be a write a minute.
+const WRITE_EVERY_MS: i64 = 10 * 60 * 1000;
+
+/// The member's judge.
+pub struct Trustee {
+    dir: NodeDir,
+    store: Store,
+    membership: Arc<Membership>,
+    own_keys: Arc<OwnKeys>,
+    keeper: Arc<Keeper>,
+    alarms: Arc<Alarms>,
+    tell: tokio::sync::watch::Sender<()>,
+    /// Which daemon this is, in reports.
+    instance: [u8; 8],
+    fresh: Mutex<Fresh>,
+    /// The last look did not come to its end.
+    unseen: AtomicBool,
+}
+
+/// What was heard of freshness.
+#[derive(Default)]
+struct Fresh {
+    /// The time of the newest statement that counts.
+    at_ms: Option<i64>,
+    /// As it is on the disk.
+    written_ms: Option<i64>,
+    /// One whose head has not arrived here yet.
+    ahead: Option<Statement>,
+    /// The highest number that the hub is known to have had. It never has less,
+    /// unless it was set back.
+    highest: u64,
+}
+
+/// What a trustee works with.
+pub(super) struct Parts {
+    pub dir: NodeDir,
+    pub store: Store,
+    pub membership: Arc<Membership>,
+    pub own_keys: Arc<OwnKeys>,
+    pub keeper: Arc<Keeper>,
+    pub alarms: Arc<Alarms>,
+    pub tell: tokio::sync::watch::Sender<()>,
+}
+
+impl Trustee {
+    /// Reads what was heard before.
+    pub(super) fn open(parts: Parts) -> anyhow::Result<Self> {
+        let Parts { dir, store, membership, own_keys, keeper, alarms, tell } = parts;
+        let mut instance = [0; 8];
+        getrandom::fill(&mut instance).context("draw random bytes")?;
+        let at_ms = std::fs::read_to_string(freshness_path(&dir)).ok();
+        let at_ms = at_ms.and_then(|text| text.trim().parse::<i64>().ok());
+        // What is held here the hub had before.
+        let highest = store.head(membership.partition()).map_or(0, |head| head.seq());
+        let fresh = Mutex::new(Fresh { at_ms, written_ms: at_ms, ahead: None, highest });
+        let unseen = AtomicBool::new(false);
+        Ok(Self { dir, store, membership, own_keys, keeper, alarms, tell, instance, fresh, unseen })
+    }
+
+    /// Judges what `_federation` says now: at the start, and whenever it has
+    /// moved. Blocks.
+    pub fn look(&self) -> anyhow::Result<()> {
+        self.unseen.store(true, Ordering::Relaxed);
+        self.look_once()?;
+        self.unseen.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether the last look failed: it is to be tried again.
+    pub fn has_to_look(&self) -> bool {
+        self.unseen.load(Ordering::Relaxed)
+    }
+
+    fn look_once(&self) -> anyhow::Result<()> {
+        self.settle_doubt().context("compare _federation with the anchor")?;
+        let registry = self.membership.current()?;
+        self.forget_what_a_thief_signed(&registry).context("drop what a thief signed")?;
+        if self.keeper.follow_roots(&registry).context("take over the trusted roots")? {
+            self.tell.send_replace(());
+        }
+        catalogue::look(&self.membership, &self.alarms).context("look at the catalogue")?;
+        self.look_at_keys(&registry).context("take over this node's signing key")?;
+        let ahead = self.fresh().ahead.take();
+        if let Some(statement) = ahead {
+            self.judge(statement, &registry);
+        }
+        Ok(())
+    }
+
+    fn look_at_keys(&self, registry: &Registry) -> anyhow::Result<()> {
+        let me = self.membership.me();
+        let keys = registry.keys(me);
+        let foreign = keys.iter().find(|known| !self.own_keys.knows(known.public.as_bytes()));
+        if let Some(foreign) = foreign {
+            let reason = format!(
+                "the hub has registered a signing key for {me} that this node did not make (key {}, {}). Nothing \
+                 is written until this is cleared up. If another machine was enrolled as {me} on purpose, this \
+                 directory is the old one; otherwise call the municipal centre: somebody may speak in this county's \
+                 name. After that, join again with a new token / 市级中心登记了并非本节点生成的签名密钥，已停止写入，请立即联系市级中心",
+                foreign.number,
+                rfc3339(foreign.record.at_ms / 1000),
+            );
+            return self.stop_writing(Alarm::ForeignKey, FOREIGN_KEY_FILE, reason);
+        }
+        // Whoever wrote such a key can also take it out again: that settles nothing.
+        let stops = [(Alarm::ForeignKey, FOREIGN_KEY_FILE), (Alarm::Superseded, SUPERSEDED_FILE)];
+        for (alarm, file) in stops {
+            let path = self.dir.certs().join(file);
+            if path.exists() {
+                let reason = keyfile::read_public(&path)?;
+                let reason = String::from_utf8_lossy(&reason).into_owned();
+                return self.stop_writing(alarm, file, reason);
+            }
+        }
+        if self.store.own_writes_stopped().is_some() {
+            self.store.stop_own_writes(None);
+        }
+        self.alarms.clear(Alarm::ForeignKey);
+        self.alarms.clear(Alarm::Superseded);
+        // Up to here others hold what earlier keys signed: that stays.
+        let mut last: BTreeMap<PartitionId, u64> = BTreeMap::new();
+        for (name, seq) in keys.iter().filter_map(|known| known.record.last.as_ref()).flatten() {
+            if let Ok(partition) = PartitionId::parse(registry.federation(), name) {
+                let highest = last.entry(partition).or_default();
+                *highest = (*highest).max(*seq);
+            }
+        }
+        // Nor is anything written below: a new machine of this node takes its own
+        // history back first.
+        for (partition, seq) in &last {
+            if self.store.head(partition).map_or(0, |head| head.seq()) < *seq {
+                self.store.await_own_history(partition, *seq);
+            }
+        }
+        let next = self.own_keys.next()?;
+        let next = next.filter(|next| {
+            registry.current_key(me).is_some_and(|known| known.public == next.public())
+        });
+        let Some(next) = next else {
+            return self.name_heads_that_count(registry, last);
+        };
+        // Signing what the hub has acknowledged before would make a second history.
+        let hub = self.membership.hub();
+        for partition in self.store.heads().into_keys().filter(|own| own.origin == *me) {
+            let acked = self.store.acks(&partition).get(hub).map_or(0, |ack| ack.seq);
+            let counted = last.get(&partition).copied().unwrap_or(0);
+            if acked > counted {
+                let reason = format!(
+                    "the hub counts {partition} up to number {counted} only, and has acknowledged number {acked}: it \
+                     was restored from an old backup, or wants a second history signed. Nothing is written until \
+                     this is cleared up; call the municipal centre / 市级中心的记录比它已确认的少，已停止写入"
+                );
+                self.store.stop_own_writes(Some(reason.clone()));
+                self.alarms.raise(Alarm::OtherHistory, reason);
+                return Ok(());
+            }
+        }
+        let signed = self.store.adopt_signer_blocking(next, me.clone(), last)?;
+        fault::point("key.adopted");
+        self.own_keys.promote_next()?;
+        tracing::info!(signed_anew = signed, "a new signing key signs from now on");
+        self.tell.send_replace(());
+        Ok(())
+    }
+
+    /// After the theft of the hub's key: what this node signed while it held the
+    /// thief's `_federation` names heads that nobody else has, so nobody would
+    /// take it. It is signed anew, as far as the hub does not hold it.
+    fn name_heads_that_count(
+        &self,
+        registry: &Registry,
+        mut last: BTreeMap<PartitionId, u64>,
+    ) -> anyhow::Result<()> {
+        let (me, hub) = (self.membership.me(), self.membership.hub());
+        if !self.is_whole_again(registry) {
+            return Ok(());
+        }
+        for partition in self.store.heads().into_keys().filter(|own| own.origin == *me) {
+            let acked = self.store.acks(&partition).get(hub).map_or(0, |ack| ack.seq);
+            let highest = last.entry(partition).or_default();
+            *highest = (*highest).max(acked);
+        }
+        let signer = self.own_keys.current();
+        let signed = self.store.adopt_signer_blocking(signer, me.clone(), last)?;
+        if signed > 0 {
+            tracing::info!(signed_anew = signed, "change sets name a _federation that counts now");
+        }
+        Ok(())
+    }
+
+    /// Own writes stop, also after a restart, until this node has joined again.
+    fn stop_writing(&self, alarm: Alarm, file: &str, reason: String) -> anyhow::Result<()> {
+        self.store.stop_own_writes(Some(reason.clone()));
+        self.alarms.raise(alarm, reason.clone());
+        Ok(keyfile::write_public(&self.dir.certs().join(file), reason.as_bytes())?)
+    }
+
+    fn fresh(&self) -> std::sync::MutexGuard<'_, Fresh> {
+        self.fresh.lock().unwrap_or_else(|error| error.into_inner())
+    }
+
+    /// Takes a statement whose head is held here, keeps one that is ahead.
+    fn judge(&self, statement: Statement, registry: &Registry) {
+        let partition = self.membership.partition();
+        if statement.partition != *partition || !statement.verify(registry.hub(), registry) {
+            // A key that changes is announced by the change set behind the head.
+            tracing::debug!("a statement of freshness does not verify (yet)");
+            return;
+        }
+        {
+            let mut fresh = self.fresh();
+            if fresh.at_ms.is_some_and(|known| known >= statement.at_ms) {
+                // Sent again by whomever.
+                return;
+            }
+            if statement.head.seq < fresh.highest {
+                let highest = fresh.highest;
+                drop(fresh);
+                return self.alarms.raise(
+                    Alarm::OlderHistory,
+                    format!(
+                        "the hub signs for an older _federation (number {}) than it had before (number \
+                         {highest}): it was restored from an old backup, or somebody hides what was revoked \
+                         since. This node goes by the newer one. Call the municipal centre / \
+                         市级中心的成员名册比本节点所知的旧",
+                        statement.head.seq
+                    ),
+                );
+            }
+            fresh.highest = statement.head.seq;
+        }
+        self.alarms.clear(Alarm::OlderHistory);
+        let held = self.store.head(partition).map_or(0, |head| head.seq());
+        if statement.head.seq > held {
+            self.fresh().ahead = Some(statement);
+            return;
+        }
+        match self.store.header_at(partition, statement.head.seq) {
+            Ok(Some(known)) if known.hash() != statement.head.hash => {
+                self.alarms.raise(
+                    Alarm::OtherHistory,
+                    format!(
+                        "the hub signs for another _federation than this node holds (number {}): one of the two \
+                         was forged or restored from an old backup. Call the municipal centre / 成员名册出现两份不同的历史",
+                        statement.head.seq
+                    ),
+                );
+                return;
+            }
+            Ok(_) => self.alarms.clear(Alarm::OtherHistory),
+            Err(error) => {
+                tracing::warn!(%error, "a statement of freshness could not be compared");
+                return;
+            }
+        }
+        self.note_fresh(statement.at_ms);
+    }
+
+    /// A hub whose clock is fast is heard now, not later: else nobody would notice
+    /// for as long that it is silent.
+    fn note_fresh(&self, at_ms: i64) {
+        let at_ms = at_ms.min(now_unix() * 1000);
+        let mut fresh = self.fresh();
+        if fresh.at_ms.is_some_and(|known| known >= at_ms) {
+            return;
+        }
+        fresh.at_ms = Some(at_ms);
+        if fresh.written_ms.is_none_or(|written| at_ms.saturating_sub(written) >= WRITE_EVERY_MS) {
+            fresh.written_ms = Some(at_ms);
+            drop(fresh);
+            note_contact(&self.dir, at_ms);
+        }
+    }
+
+    /// When the hub last said what the newest `_federation` is, in milliseconds
+    /// since 1970.
+    pub fn fresh_at_ms(&self) -> Option<i64> {
+        self.fresh().at_ms
+    }
+
+    /// Says so when nothing was heard for too long.
+    pub fn check_freshness(&self, now_ms: i64) {
+        let at_ms = self.fresh_at_ms();
+        if !is_stale(at_ms, now_ms) {
+            return self.alarms.clear(Alarm::Stale);
+        }
+        let since = at_ms.map_or("never".to_owned(), |at| rfc3339(at / 1000));
+        self.alarms.raise(
+            Alarm::Stale,
+            format!(
+                "for a day or longer the hub has not confirmed what the newest list of members is (last: {since}), \
+                 so revocations may have been withheld from this node. See 'creditsync status' for why it is not \
+                 connected / 超过一天未收到市级中心的确认，可能未收到吊销通知"
+            ),
+        );
+    }
+
+    fn take_anchor(&self, anchor: Anchor) -> anyhow::Result<bool> {
+        if !anchor.supersedes(&self.membership.anchor()) {
+            return Ok(false);
+        }
+        anchor.verify_any(&self.keeper.bundle()?)?;
+        self.use_anchor(anchor)?;
+        Ok(true)
+    }
+
+    /// Goes by an anchor of a higher epoch, which was verified, from now on.
+    ///
+    /// Dying half-way, it leaves the note that the `_federation` here is to be
+    /// looked at; [`Trustee::look`] does so at the next start.
+    pub fn use_anchor(&self, anchor: Anchor) -> anyhow::Result<()> {
+        let base = anchor.base.context("an anchor of a higher epoch names a base")?;
+        keyfile::write_public(&doubt_path(&self.dir), anchor.epoch.to_string().as_bytes())?;
+        keyfile::write_public(&self.dir.anchor(), &anchor.encode())?;
+        fault::point("anchor.taken");
+        tracing::warn!(
+            epoch = anchor.epoch,
+            base = base.seq,
+            "the root CA has named a new signing key of the hub: the one before may have been stolen"
+        );
+        self.membership.set_anchor(anchor);
+        self.settle_doubt()?;
+        self.history_begins_anew();
+        Ok(())
+    }
+
+    /// What was heard of numbers above what is held here may have been a thief's.
+    pub fn history_begins_anew(&self) {
+        let held = self.store.head(self.membership.partition()).map_or(0, |head| head.seq());
+        let mut fresh = self.fresh();
+        (fresh.highest, fresh.ahead) = (held, None);
+    }
+
+    /// Drops a `_federation` that is not the one that the root names, or that goes
+    /// on behind the anchor's base with a key that does not count: what a thief
+    /// signed. It is fetched again from its beginning. Once an anchor, because
+    /// what is fetched then is less than the base for a while. Blocks.
+    fn settle_doubt(&self) -> anyhow::Result<()> {
+        let note = doubt_path(&self.dir);
+        if !note.exists() {
+            return Ok(());
+        }
+        let partition = self.membership.partition();
+        if let (Some(base), Some(head)) =
+            (self.membership.anchor().base, self.store.head(partition))
+        {
+            let registry = self.membership.current()?;
+            let at_base = self.store.header_at(partition, base.seq)?;
+            let same = at_base.is_some_and(|header| header.hash() == base.hash);
+            let counts = same && (head.seq() == base.seq || head.signed.verify(&*registry).is_ok());
+            if !counts {
+                tracing::warn!(
+                    held = head.seq(),
+                    base = base.seq,
+                    "this node's _federation may hold what the hub's stolen key signed; it is fetched again"
+                );
+                self.store.forget_blocking(partition)?;
+            }
+        }
+        std::fs::remove_file(&note).with_context(|| format!("remove {}", note.display()))
+    }
+
+    /// After the theft of the hub's key, drops those of the hub's partitions that
+    /// the thief went on with. They are fetched again. Blocks.
+    fn forget_what_a_thief_signed(&self, registry: &Registry) -> anyhow::Result<()> {
+        if !self.is_whole_again(registry) {
+            return Ok(());
+        }
+        for (partition, head) in self.store.heads() {
+            let is_hubs = partition.origin == *self.membership.hub();
+            if is_hubs && !partition.dataset.is_system() && head.signed.verify(registry).is_err() {
+                tracing::warn!(%partition, "it ends with what the hub's stolen key signed; it is fetched again");
+                self.store.forget_blocking(&partition)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether `_federation` is here up to behind the base of an anchor that was
+    /// signed after a theft.
+    fn is_whole_again(&self, registry: &Registry) -> bool {
+        let anchor = self.membership.anchor();
+        let mut keys = registry.keys(self.membership.hub()).iter();
+        anchor.base.is_some() && keys.any(|known| known.public == anchor.hub_key)
+    }
+}
+
+impl TrusteeOfSync for Trustee {
+    fn report(&self) -> Report {
+        let roots: Vec<Hash> =
+            self.keeper.bundle().unwrap_or_default().iter().map(root_id).collect();
+        Report {
+            instance: self.instance,
+            roots,
+            signing_key: self.own_keys.current().public().id(),
+        }
+    }
+
+    fn superseded(&self) {
+        // While this very node joins again, its connection of before ends like this.
+        let Ok(_not_joining) = self.keeper.asking.try_lock() else {
+            return;
+        };
+        let reason = format!(
+            "{} has joined again since this directory's certificate was issued. Nothing is written here: if that \
+             was in another directory or on another machine, this directory is the old one; otherwise call the \
+             municipal centre: somebody may speak in this county's name. After that, join again with a new token \
+             / 本节点已在别处重新加入，此目录是旧的，已停止写入；若非本单位所为，请立即联系市级中心",
+            self.membership.me()
+        );
+        if let Err(error) = self.stop_writing(Alarm::Superseded, SUPERSEDED_FILE, reason) {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "that this directory is the old one could not be written down"
+            );
+        }
+    }
+
+    fn welcomed(&self) {
+        let path = self.dir.certs().join(SUPERSEDED_FILE);
+        if !path.exists() {
+            return;
+        }
+        let settled = remove(&path).and_then(|()| self.look());
+        if let Err(error) = settled {
+            tracing::warn!(error = format!("{error:#}"), "this node goes on writing nothing");
+        }
+    }
+
+    fn stated(&self, bytes: &[u8]) {
+        let judged = Statement::decode(bytes)
+            .map_err(anyhow::Error::from)
+            .and_then(|statement| Ok((statement, self.membership.current()?)));
+        match judged {
+            Ok((statement, registry)) => self.judge(statement, &registry),
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "a statement of freshness is no good")
+            }
+        }
+    }
+
+    fn anchored(&self, bytes: &[u8]) -> bool {
+        let taken = Anchor::decode(bytes)
+            .map_err(anyhow::Error::from)
+            .and_then(|anchor| self.take_anchor(anchor));
+        taken.unwrap_or_else(|error| {
+            tracing::error!(error = format!("{error:#}"), "the hub's anchor is refused");
+            false
+        })
+    }
+}
+
+/// Lies there from a new anchor until `_federation` was compared with it.
+fn doubt_path(dir: &NodeDir) -> PathBuf {
+    dir.certs().join("federation-in-doubt")
+}
+
+/// An administrator has looked at why this node wrote nothing, and joined again.
+pub(super) fn stops_are_settled(dir: &NodeDir) -> anyhow::Result<()> {
+    remove(&dir.certs().join(FOREIGN_KEY_FILE))?;
+    remove(&dir.certs().join(SUPERSEDED_FILE))
+}
+
+/// Removes a file that may not be there.
+fn remove(path: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn freshness_path(dir: &NodeDir) -> PathBuf {
+    dir.certs().join(FRESHNESS_FILE)
+}
+
+/// Writes down when the hub was last known to have said everything.
+pub(super) fn note_contact(dir: &NodeDir, at_ms: i64) {
+    if let Err(error) = keyfile::write_public(&freshness_path(dir), at_ms.to_string().as_bytes()) {
+        tracing::warn!(%error, "the time of the last statement of freshness could not be written down");
+    }
+}
+
+/// The time of a join: all of `_federation` was there.
+pub(super) fn note_join(dir: &NodeDir) {
+    note_contact(dir, now_unix() * 1000);
+}

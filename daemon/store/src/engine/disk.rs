@@ -1,0 +1,422 @@
+//! The database: batches made durable in sled or before it, and values read.
+//!
+//! On Linux sled's flush is `sync_file_range`, which syncs neither metadata nor
+//! the drive's cache, so `fdatasync` follows on a descriptor of its own. All in
+//! all that is four writes one after the other for each commit, so small batches
+//! are made durable in the [`journal`], and sled gets them when that is full
+//! ([`table`](super::table)).
+//!
+//! Large numbers of new pages go to [`packs`]. What a value looks like is in
+//! [`values`](super::values), how sled is opened in [`opening`](super::opening).
+
+use std::{
+    fs::File,
+    ops::Bound::{Excluded, Included, Unbounded},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{
+    journal::{self, Journal},
+    keys,
+    opening::{FORMAT_VERSION, check_format, open_sled, replay, sync_sled},
+    packs::{self, PackId, Packs},
+    table::{Bytes, Pair, Table},
+    values::{Batch, Found, FoundPair, Read, chunks_of, up_to},
+};
+use crate::error::StoreError;
+
+const MIB: u64 = 1024 * 1024;
+/// Least reserve: three segments. On a tmpfs, sled met the full disk with a
+/// reserve of none while writing, and with half a segment when it was opened
+/// again; one whole segment sufficed.
+const RESERVE_LEAST_MB: u64 = 24;
+/// Largest derived reserve; on a large disk 5 % would be absurd.
+const RESERVE_MOST_MB: u64 = 1024;
+
+/// How to open a store.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Memory that sled may use for its cache, in MiB.
+    pub cache_mb: u64,
+    /// Free space in MiB below which writes are refused; `None` derives it from
+    /// the size of the file system.
+    pub disk_reserve_mb: Option<u64>,
+}
+
+/// The open database.
+pub struct Disk {
+    table: Table,
+    // Closed after the table; its lock keeps other processes out.
+    db: sled::Db,
+    data: File,
+    pub packs: Packs,
+    /// Held while a batch is applied, so that numbers are in the order of batches.
+    journal: Mutex<Journal>,
+    path: PathBuf,
+    reserve_mb: u64,
+    /// Lets a test see what happens when sled reports an error.
+    #[cfg(any(test, feature = "testing"))]
+    pub broken: Broken,
+    /// Calls of `fdatasync`.
+    pub syncs: AtomicU64,
+    /// Bytes of keys and values given to sled, and bytes written to the journal.
+    pub bytes_written: AtomicU64,
+}
+
+impl Disk {
+    /// Opens the database under `path`, or makes one.
+    pub fn open(path: &Path, options: &Options) -> Result<Self, StoreError> {
+        let file_error = |problem: std::io::Error| StoreError::File {
+            path: path.to_owned(),
+            problem: problem.to_string(),
+        };
+        std::fs::create_dir_all(path).map_err(file_error)?;
+        let reserve_mb = match options.disk_reserve_mb {
+            Some(reserve) => reserve,
+            None => (total_mb(path)? / 20).clamp(RESERVE_LEAST_MB, RESERVE_MOST_MB),
+        };
+        let database = path.join("sled");
+        let db = open_sled(&database, options.cache_mb * MIB)?;
+        let data = File::open(database.join("db")).map_err(file_error)?;
+        let table = Table::new(db.open_tree("creditsync")?);
+        check_format(&table)?;
+        let sync = || sync_sled(&db, &data);
+        let last = replay(&table, &journal::read(path)?, sync)?;
+        // Numbers of this opening are above all of an earlier one, and durable
+        // before the first of them is given.
+        let first = journal::next_opening(last)?;
+        let format = (keys::FORMAT.to_vec(), Some(FORMAT_VERSION.to_be_bytes().to_vec()));
+        table.pass_on(vec![format], first)?;
+        sync()?;
+        let (journal, packs) = (Journal::open(path, first)?, Packs::open(path)?);
+        // The files' own names have to survive a power cut, too.
+        for directory in [&database, path] {
+            File::open(directory).and_then(|open| open.sync_all()).map_err(file_error)?;
+        }
+        Ok(Self {
+            table,
+            db,
+            data,
+            packs,
+            journal: Mutex::new(journal),
+            path: path.to_owned(),
+            reserve_mb,
+            #[cfg(any(test, feature = "testing"))]
+            broken: Default::default(),
+            syncs: AtomicU64::new(0),
+            bytes_written: AtomicU64::new(0),
+        })
+    }
+
+    /// Refuses a write of about `bytes` if it would eat into the reserve. sled
+    /// cannot recover from a full disk, so this is asked before each batch.
+    pub fn check_room(&self, bytes: usize) -> Result<(), StoreError> {
+        let stat = rustix::fs::statvfs(&self.path).map_err(|error| StoreError::File {
+            path: self.path.clone(),
+            problem: error.to_string(),
+        })?;
+        let free_mb = stat.f_bavail.saturating_mul(stat.f_frsize) / MIB;
+        // sled writes whole nodes: a batch costs more than its own bytes.
+        let sled_bytes = self.table.recent_bytes() + 3 * bytes;
+        let needed_mb = self.reserve_mb + sled_bytes as u64 / MIB;
+        if free_mb < needed_mb {
+            return Err(StoreError::DiskFull { path: self.path.clone(), free_mb, needed_mb });
+        }
+        Ok(())
+    }
+
+    /// Applies a batch atomically; it is durable after [`Disk::make_durable`].
+    /// Behind an error nobody knows what of it took place.
+    pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        #[cfg(any(test, feature = "testing"))]
+        fail_if(&self.broken.apply)?;
+        if batch.writes.is_empty() {
+            return Ok(());
+        }
+        let mut journal = self.journal();
+        let mut noted = journal.note(&batch.writes);
+        if !noted && !journal.is_incomplete() && journal::has_room_for(&batch.writes) {
+            // It is full, and then it is empty.
+            self.move_to_sled(&mut journal)?;
+            noted = journal.note(&batch.writes);
+        }
+        if !noted {
+            return self.pass_on(&mut journal, batch);
+        }
+        self.table.keep(batch.writes);
+        if self.table.is_over(2) {
+            self.move_to_sled(&mut journal)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a batch to sled at once.
+    fn pass_on(&self, journal: &mut Journal, batch: Batch) -> Result<(), StoreError> {
+        if self.table.has_several_slices() && !journal.is_incomplete() {
+            self.move_to_sled(journal)?;
+        }
+        self.sync_packs()?;
+        let number = journal.leave_out();
+        self.bytes_written.fetch_add(batch.bytes() as u64, Ordering::Relaxed);
+        self.table.pass_on(batch.writes, number)
+    }
+
+    /// What refers to a pack is written behind what it refers to.
+    fn sync_packs(&self) -> Result<(), StoreError> {
+        let synced = self.packs.sync()?;
+        self.syncs.fetch_add(synced, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Adds pages to `batch` whose keys are new: to the generation's pack if they
+    /// are many. The tree will have `in_tree` pages.
+    pub fn put_new(
+        &self,
+        batch: &mut Batch,
+        generation: PackId,
+        pages: &[(Vec<u8>, &[u8])],
+        in_tree: u64,
+    ) -> Result<(), StoreError> {
+        let bytes: usize = pages.iter().map(|(_, page)| page.len()).sum();
+        let (added, count) = (bytes as u64, pages.len() as u64);
+        if bytes < packs::APPEND_BYTES_MIN
+            || !packs::may_grow(self.packs.length(generation)?, added, count, in_tree)
+        {
+            for (key, page) in pages {
+                batch.put_chunked(key, page, 0);
+            }
+            return Ok(());
+        }
+        self.check_room(bytes)?;
+        let bodies: Vec<&[u8]> = pages.iter().map(|(_, page)| *page).collect();
+        let places = self.packs.append(generation, &bodies)?;
+        if self.packs.unsynced_bytes() > packs::UNSYNCED_BYTES_MAX {
+            self.sync_packs()?;
+        }
+        self.bytes_written.fetch_add(added, Ordering::Relaxed);
+        for ((key, page), place) in pages.iter().zip(places) {
+            batch.put_place(key.clone(), page, place);
+        }
+        Ok(())
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until everything applied is on the disk: in the journal, or else in
+    /// sled.
+    pub fn make_durable(&self) -> Result<(), StoreError> {
+        #[cfg(any(test, feature = "testing"))]
+        fail_if(&self.broken.sync)?;
+        let mut journal = self.journal();
+        if journal.is_incomplete() {
+            return self.move_to_sled(&mut journal);
+        }
+        self.write_journal(&mut journal)
+    }
+
+    fn write_journal(&self, journal: &mut Journal) -> Result<(), StoreError> {
+        if journal.is_idle() {
+            return Ok(());
+        }
+        #[cfg(any(test, feature = "testing"))]
+        fail_if(&self.broken.journal).inspect_err(|_| journal.give_up())?;
+        self.sync_packs().inspect_err(|_| journal.give_up())?;
+        let bytes = journal.write()?;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.bytes_written.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Waits until everything applied is on the disk in sled, so that the
+    /// journal begins anew and the next start has nothing to replay.
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
+        #[cfg(any(test, feature = "testing"))]
+        fail_if(&self.broken.sync)?;
+        self.move_to_sled(&mut self.journal())
+    }
+
+    /// Whether the journal is so full, or so much lies in memory, that an idle
+    /// moment is well used for a checkpoint.
+    pub fn wants_checkpoint(&self) -> bool {
+        self.journal().is_nearly_full() || self.table.is_over(1)
+    }
+
+    fn move_to_sled(&self, journal: &mut Journal) -> Result<(), StoreError> {
+        // With an incomplete journal nobody could complete what a crash left behind.
+        let in_slices = !journal.is_incomplete();
+        if in_slices && self.table.has_several_slices() {
+            self.write_journal(journal)?;
+        }
+        self.sync_packs()?;
+        let moved = self.table.move_to_sled(journal.last(), in_slices, || {
+            sync_sled(&self.db, &self.data)?;
+            self.syncs.fetch_add(1, Ordering::Relaxed);
+            #[cfg(any(test, feature = "testing"))]
+            fail_if(&self.broken.slice)?;
+            Ok(())
+        })?;
+        self.bytes_written.fetch_add(moved as u64, Ordering::Relaxed);
+        journal.restart();
+        Ok(())
+    }
+
+    /// A small value.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.table.view().get(key)
+    }
+
+    /// Small values whose keys begin with `prefix`: what follows the prefix,
+    /// and the value.
+    pub fn scan(
+        &self,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), StoreError>> {
+        self.pairs(prefix.to_vec()).map({
+            let skip = prefix.len();
+            move |pair| pair.map(|(key, value)| (key[skip..].to_vec(), value))
+        })
+    }
+
+    /// What lies under keys that begin with `prefix`, each read by itself.
+    fn pairs(&self, prefix: Vec<u8>) -> impl Iterator<Item = Result<Pair, StoreError>> {
+        let mut last: Option<Bytes> = None;
+        std::iter::from_fn(move || {
+            let from = last.as_deref().map_or(Included(prefix.as_slice()), Excluded);
+            let next = self.table.view().first((from, Unbounded)).transpose()?;
+            match &next {
+                Ok((key, _)) if !key.starts_with(&prefix) => return None,
+                Ok((key, _)) => last = Some(key.clone()),
+                Err(_) => {}
+            }
+            Some(next)
+        })
+    }
+
+    /// Keeps batches out while several things are read.
+    pub fn read(&self) -> Read<'_> {
+        Read { view: self.table.view(), packs: &self.packs }
+    }
+
+    /// The whole of a chunked value, its checksum compared.
+    pub fn get_chunked(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read().whole_at(key)
+    }
+
+    /// The last chunked value whose key is at most `key`, or else the first
+    /// one, among keys that begin with `prefix`.
+    pub fn seek(&self, prefix: &[u8], key: &[u8]) -> Result<Option<Found>, StoreError> {
+        self.read().at_or_first(prefix, key)
+    }
+
+    /// The value under `prefix` and `key`, with the one behind `beside`.
+    pub fn get_with(
+        &self,
+        prefix: &[u8],
+        key: &[u8],
+        beside: &[u8],
+    ) -> Result<Option<FoundPair>, StoreError> {
+        let key = [prefix, key].concat();
+        let read = self.read();
+        let value = read.whole_at(&key)?;
+        read.with_beside(value.map(|value| (key, value)), prefix, beside)
+    }
+
+    /// The last chunked value whose key is at most `key`, among keys that begin
+    /// with `prefix`.
+    pub fn last_at_or_before(
+        &self,
+        prefix: &[u8],
+        key: &[u8],
+    ) -> Result<Option<Found>, StoreError> {
+        let read = self.read();
+        read.whole(read.view.last(up_to(prefix, key))?, prefix)
+    }
+
+    /// The first chunked value whose key is at least `key`, among keys that
+    /// begin with `prefix`.
+    pub fn first_at_or_behind(
+        &self,
+        prefix: &[u8],
+        key: &[u8],
+    ) -> Result<Option<Found>, StoreError> {
+        let read = self.read();
+        read.whole(read.view.first((Included(key), Unbounded))?, prefix)
+    }
+
+    /// The first key behind `key` that begins with `prefix`.
+    pub fn key_behind(&self, prefix: &[u8], key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read().key_behind(prefix, key)
+    }
+
+    /// The first key that begins with `prefix`.
+    pub fn first_key(&self, prefix: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read().first_key_in(prefix, (Included(prefix), Unbounded))
+    }
+
+    /// The last key before `key` that begins with `prefix`.
+    pub fn key_before(&self, prefix: &[u8], key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let last = self.table.view().last((Included(prefix), Excluded(key)))?;
+        Ok(last.map(|(key, _)| key.to_vec()))
+    }
+
+    /// Deletes up to `count` values of one table whose keys begin with `prefix` and
+    /// which are chunked or not; answers whether there may be more.
+    pub fn delete_some(
+        &self,
+        prefix: &[u8],
+        chunked: bool,
+        count: usize,
+    ) -> Result<bool, StoreError> {
+        let mut batch = Batch::default();
+        let mut deleted = 0;
+        for pair in self.pairs(prefix.to_vec()).take(count) {
+            let (key, first) = pair?;
+            let chunks = if chunked { chunks_of(&first) } else { 1 };
+            batch.remove_chunked(&key, chunks);
+            deleted += 1;
+        }
+        if deleted > 0 {
+            // Kept in memory, all that is deleted would be in the way of the next
+            // call.
+            self.pass_on(&mut self.journal(), batch)?;
+        }
+        Ok(deleted == count)
+    }
+
+    /// How many chunks the value under `key` has; zero if there is none.
+    pub fn chunks(&self, key: &[u8]) -> Result<u16, StoreError> {
+        Ok(self.get(key)?.map_or(0, |first| chunks_of(&first)))
+    }
+}
+
+/// What a test makes fail.
+#[cfg(any(test, feature = "testing"))]
+#[derive(Default)]
+pub struct Broken {
+    pub apply: std::sync::atomic::AtomicBool,
+    pub sync: std::sync::atomic::AtomicBool,
+    /// The journal alone.
+    pub journal: std::sync::atomic::AtomicBool,
+    /// A checkpoint, behind its first slice.
+    pub slice: std::sync::atomic::AtomicBool,
+}
+
+#[cfg(any(test, feature = "testing"))]
+fn fail_if(broken: &std::sync::atomic::AtomicBool) -> Result<(), StoreError> {
+    if broken.load(Ordering::Relaxed) {
+        return Err(StoreError::Database("broken by a test".into()));
+    }
+    Ok(())
+}
+
+fn total_mb(path: &Path) -> Result<u64, StoreError> {
+    let stat = rustix::fs::statvfs(path)
+        .map_err(|error| StoreError::File { path: path.to_owned(), problem: error.to_string() })?;
+    Ok(stat.f_blocks.saturating_mul(stat.f_frsize) / MIB)
+}

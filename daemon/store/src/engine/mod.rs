@@ -1,0 +1,37 @@
+//! The engine: one ordered table of keys and values, changed batch by batch and
+//! durable when it says so. Bytes in, bytes out.
+//!
+//! The only folder that knows sled. It stands for everything that sled does not
+//! do by itself; ARCHITECTURE.md, section "The store on sled", says why.
+//!
+//! - [`disk`]: the database as the rest of the store uses it;
+//! - [`opening`]: sled opened, its format checked, the journal replayed;
+//! - [`values`]: what a batch writes and reads give back: chunks, places, checksums;
+//! - [`journal`]: the file in which small batches are durable first;
+//! - [`table`]: these batches in memory, above sled;
+//! - [`packs`]: files with the values of bulk loads;
+//! - [`keys`]: the few keys that the engine uses itself.
+//!
+//! What a partition, a page or a snapshot is, is not known here: `crate::keys`
+//! says which values lie under which key.
+
+pub mod disk;
+pub mod journal;
+pub mod keys;
+pub mod opening;
+pub mod packs;
+pub mod table;
+pub mod values;
+
+pub use self::{
+    disk::{Disk, Options},
+    packs::PackId,
+    values::{Batch, CHUNK_BYTES_MAX, FoundPair},
+};
+use crate::error::StoreError;
+
+impl From<sled::Error> for StoreError {
+    fn from(error: sled::Error) -> Self {
+        StoreError::Database(error.to_string())
+    }
+}

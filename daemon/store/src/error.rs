@@ -1,0 +1,213 @@
+//! What can go wrong with the store. `StoreError` is this folder's boundary.
+
+use std::path::PathBuf;
+
+use protocol::{
+    change::Position, encoding::DecodeError, hash::Hash, id::PartitionId, tree::ShapeError,
+};
+
+/// A read or write that did not happen.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// sled or the operating system reported an error.
+    #[error("the database reported: {0}")]
+    Database(String),
+    /// A file beside the database could not be read or written.
+    #[error("{path}: {problem}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        problem: String,
+    },
+    /// The database holds less than was acknowledged.
+    #[error(
+        "the database at {path} is damaged: it holds {partition} up to number {found}, but number \
+         {expected} was acknowledged. Nothing was changed. Restore a backup, or move the store \
+         directory aside and let the node fetch its data from its peer"
+    )]
+    Behind {
+        /// The store's directory.
+        path: PathBuf,
+        /// The partition.
+        partition: String,
+        /// Newest number in the database.
+        found: u64,
+        /// Number in the sidecar.
+        expected: u64,
+    },
+    /// Stored bytes do not decode or fail their checksum.
+    #[error("stored data of {place} is damaged: {problem}")]
+    Damaged {
+        /// Partition or table.
+        place: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Written by a newer program.
+    #[error(
+        "the database has format {found}; this program knows formats up to {known}. Install a newer creditsync"
+    )]
+    Format {
+        /// The format found.
+        found: u32,
+        /// The newest one known.
+        known: u32,
+    },
+    /// Too little room on the disk.
+    #[error(
+        "磁盘空间不足：{path} 只剩 {free_mb} MiB，需要 {needed_mb} MiB；没有写入任何内容，请清理磁盘后重试 / \
+         the disk is nearly full: {free_mb} MiB are free at {path} and {needed_mb} MiB are needed. \
+         Nothing was written; make room and try again"
+    )]
+    DiskFull {
+        /// The store's directory.
+        path: PathBuf,
+        /// Free space in MiB.
+        free_mb: u64,
+        /// Reserve and the batch, in MiB.
+        needed_mb: u64,
+    },
+    /// A change set that does not follow the replica's head.
+    #[error("{partition}: number {offered} does not follow the head, which is number {head}")]
+    Gap {
+        /// The partition.
+        partition: PartitionId,
+        /// The replica's number.
+        head: u64,
+        /// The number offered.
+        offered: u64,
+    },
+    /// A validly signed header whose predecessor is not ours, or that differs
+    /// from ours at the same number.
+    #[error("{partition} has two histories at number {}", ours.seq)]
+    Fork {
+        /// The partition.
+        partition: Box<PartitionId>,
+        /// This replica's position.
+        ours: Position,
+    },
+    /// The replica computes another state than the origin signed.
+    #[error(
+        "{partition} number {seq}: the computed root is {computed}, the signed one is {signed}"
+    )]
+    RootMismatch {
+        /// The partition.
+        partition: Box<PartitionId>,
+        /// The change set's number.
+        seq: u64,
+        /// As signed.
+        signed: Hash,
+        /// As computed here.
+        computed: Hash,
+    },
+    /// The change set names a `_federation` head that this node does not have
+    /// yet, or an older one than its predecessor.
+    #[error("{partition} refers to number {needed} of _federation; this node is at {have}")]
+    Federation {
+        /// The partition.
+        partition: PartitionId,
+        /// As the change set says.
+        needed: u64,
+        /// As this node has it.
+        have: u64,
+    },
+    /// A peer's tree breaks the shape that its keys give.
+    #[error("{partition}: the delivered tree is malformed: {problem}")]
+    Shape {
+        /// The partition.
+        partition: PartitionId,
+        /// The rule.
+        problem: ShapeError,
+    },
+    /// The partition waits for a person.
+    #[error("{partition} is quarantined: {reason}")]
+    Quarantined {
+        /// The partition.
+        partition: PartitionId,
+        /// Why.
+        reason: String,
+    },
+    /// A peer holds more of this node's own history than the node itself.
+    #[error(
+        "{partition} is at number {have} here, but a peer holds it up to number {awaited}: this node \
+         was restored from an older state. Nothing is written until it has taken its own history back"
+    )]
+    AwaitsOwnHistory {
+        /// The partition.
+        partition: PartitionId,
+        /// This node's number.
+        have: u64,
+        /// The peer's number.
+        awaited: u64,
+    },
+    /// The change set was signed with a key that nothing more is taken of, while
+    /// it is being retired.
+    #[error(
+        "{partition}: the key that signed the change set is suspended while it is being retired"
+    )]
+    KeySuspended {
+        /// The partition.
+        partition: PartitionId,
+    },
+    /// This node was told to write nothing to its own partitions.
+    #[error(
+        "this node writes nothing of its own: {reason}. 'creditsync status' says what to do next"
+    )]
+    OwnWritesStopped {
+        /// Why.
+        reason: String,
+    },
+    /// Own changes, and no key to sign them.
+    #[error("{0}: the store was given no signing key, so nothing can be committed")]
+    NoSigner(PartitionId),
+    /// A header is not in the log, so those behind it cannot be signed anew.
+    #[error(
+        "{partition}: the header with number {seq} is not kept here, so the change sets from there on cannot be signed with the new key. Nothing was changed"
+    )]
+    HeaderMissing {
+        /// The partition.
+        partition: PartitionId,
+        /// The number.
+        seq: u64,
+    },
+    /// More headers than are signed anew in one batch.
+    #[error(
+        "{partition}: {headers} change sets would have to be signed with the new key, and at most {limit} can be. Nothing was changed. Let the peer take them while the old key counts; if it counts no longer, move the store directory aside, let the node fetch its data from its peer and deliver the newest files again"
+    )]
+    TooManyToSign {
+        /// The partition.
+        partition: PartitionId,
+        /// How many there are.
+        headers: u64,
+        /// How many may be.
+        limit: u64,
+    },
+    /// Changes that no peer would accept from this node.
+    #[error("{partition}: the changes cannot be committed: {problem}")]
+    Changes {
+        /// The partition.
+        partition: PartitionId,
+        /// The limit or rule.
+        problem: &'static str,
+    },
+    /// The staged tree was overtaken: a newer staging of the partition has
+    /// begun, or a commit replaced a page that was to be kept. Begin again.
+    #[error("{0}: the staging was overtaken")]
+    Overtaken(PartitionId),
+    /// More snapshots are open than the writer can serve.
+    #[error("{0} snapshots are open already")]
+    SnapshotsOpen(usize),
+    /// The snapshot was closed because nobody read from it.
+    #[error("the snapshot expired")]
+    SnapshotExpired,
+    /// The store is shutting down.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl From<DecodeError> for StoreError {
+    fn from(error: DecodeError) -> Self {
+        StoreError::Damaged { place: "a page".into(), problem: error.to_string() }
+    }
+}

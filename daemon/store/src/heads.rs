@@ -1,0 +1,138 @@
+//! The sidecar `HEADS`: which heads were durable a moment ago.
+//!
+//! A database file that lost its end opens as if nothing were wrong. The
+//! sidecar is written within a second of a commit, never ahead of it, and
+//! synced; a store that opens behind its sidecar is damaged and says so. A
+//! partition that is about to be forgotten leaves the sidecar first.
+//!
+//! It is text, one line a partition: full name, number, header hash, root,
+//! records; the last line is a checksum of those before.
+
+use std::{collections::BTreeMap, fmt::Write as _, path::Path, sync::Arc, time::Duration};
+
+use protocol::{hash::Purpose, id::PartitionId};
+
+use crate::{
+    error::StoreError,
+    state::{PartitionState, Shared, lock},
+};
+
+const FILE: &str = "HEADS";
+/// Heads that move within this time share one write of the file.
+const WRITE_EVERY: Duration = Duration::from_millis(500);
+
+/// Compares the sidecar with what the database holds; answers whether it says
+/// anything at all, or has to be written anew.
+pub fn check(
+    path: &Path,
+    partitions: &BTreeMap<PartitionId, Arc<PartitionState>>,
+) -> Result<bool, StoreError> {
+    let file = path.join(FILE);
+    let text = match std::fs::read(&file) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(StoreError::File { path: file, problem: error.to_string() }),
+    };
+    let Some((lines, checksum)) = split_checksum(&text) else {
+        // It is replaced atomically, so this is damage from elsewhere. The
+        // database itself is checked by its own means.
+        tracing::warn!(file = %file.display(), "the sidecar is unreadable and is written anew");
+        return Ok(false);
+    };
+    if Purpose::Checksum.hash(&[lines.as_bytes()]).to_string() != checksum {
+        tracing::warn!(file = %file.display(), "the sidecar's checksum is wrong; it is written anew");
+        return Ok(false);
+    }
+    for line in lines.lines() {
+        let mut words = line.split(' ');
+        let (Some(name), Some(seq)) = (words.next(), words.next()) else { continue };
+        let (Ok(partition), Ok(expected)) = (PartitionId::parse_full(name), seq.parse::<u64>())
+        else {
+            continue;
+        };
+        let head = partitions.get(&partition).and_then(|state| state.head());
+        let found = head.map_or(0, |head| head.seq());
+        if found < expected {
+            return Err(StoreError::Behind {
+                path: path.to_owned(),
+                partition: partition.to_string(),
+                found,
+                expected,
+            });
+        }
+    }
+    Ok(true)
+}
+
+fn split_checksum(text: &str) -> Option<(&str, &str)> {
+    let body = text.strip_suffix('\n')?;
+    let start = body.rfind('\n').map_or(0, |at| at + 1);
+    Some((&text[..start], &body[start..]))
+}
+
+/// Starts the thread that writes the sidecar; it ends, with a last write, when
+/// the writer closes.
+pub fn spawn(shared: Arc<Shared>) -> Result<std::thread::JoinHandle<()>, StoreError> {
+    let path = shared.path.clone();
+    std::thread::Builder::new()
+        .name("store-heads".into())
+        .spawn(move || run(&shared))
+        .map_err(|error| StoreError::File { path, problem: error.to_string() })
+}
+
+fn run(shared: &Shared) {
+    loop {
+        let (mutex, moved) = &shared.sidecar;
+        let mut state = lock(mutex);
+        while !state.dirty && !state.closing {
+            state = moved.wait(state).unwrap_or_else(|e| e.into_inner());
+        }
+        if !state.closing {
+            // Give later commits of the same burst the chance to share.
+            (state, _) = moved
+                .wait_timeout_while(state, WRITE_EVERY, |state| !state.closing)
+                .unwrap_or_else(|e| e.into_inner());
+        }
+        let closing = state.closing;
+        let dirty = std::mem::take(&mut state.dirty);
+        drop(state);
+        if dirty && let Err(error) = write(shared) {
+            tracing::warn!(path = %shared.path.display(), %error, "the sidecar HEADS could not be written");
+        }
+        if closing {
+            return;
+        }
+    }
+}
+
+/// Writes the sidecar without this partition; until `shared.forgetting` names
+/// none, nobody writes it with it.
+pub fn leave_out(shared: &Shared, partition: &PartitionId) -> Result<(), StoreError> {
+    *lock(&shared.forgetting) = Some(partition.clone());
+    write(shared).map_err(|error| {
+        *lock(&shared.forgetting) = None;
+        StoreError::File { path: shared.path.join(FILE), problem: error.to_string() }
+    })
+}
+
+fn write(shared: &Shared) -> std::io::Result<()> {
+    let forgetting = lock(&shared.forgetting);
+    let mut text = String::new();
+    for (partition, state) in shared.partitions() {
+        if let Some(head) = state.head()
+            && forgetting.as_ref() != Some(&partition)
+        {
+            let (position, summary) = (head.position(), &head.summary);
+            let name = partition.full_name();
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                text,
+                "{name} {} {} {} {}",
+                position.seq, position.hash, summary.root, summary.records
+            );
+        }
+    }
+    let checksum = Purpose::Checksum.hash(&[text.as_bytes()]);
+    let _ = writeln!(text, "{checksum}");
+    files::replace(&shared.path.join(FILE), text.as_bytes(), files::PRIVATE)
+}

@@ -1,0 +1,230 @@
+//! A peer's tree compared with this replica's, piece by piece.
+//!
+//! What differs becomes sorted changes, which the writer applies in place, under
+//! the peer's signed head, in one batch: the root has to come out as signed, or
+//! nothing is kept. A comparison reads the pages as they are. If a commit moves
+//! the partition meanwhile, the writer refuses the differences.
+
+use std::sync::Arc;
+
+use protocol::{
+    change::{BODY_BYTES_MAX, CHANGES_MAX, Change},
+    difference::Own,
+    page::{Leaf, PageRef, decode_inner},
+    session::fetch::{Piece, ShownHead},
+    tree::Pages as _,
+};
+
+use super::own::own_pages;
+use crate::{
+    error::StoreError,
+    jobs::{Differences, Job},
+    queue::Queue,
+    state::{Head, Shared},
+    tree::GenerationPages,
+};
+
+/// Bytes of a change beside its key and value.
+const CHANGE_BYTES: usize = 8;
+
+/// A key and its value.
+type Entry<'a> = (&'a [u8], &'a [u8]);
+
+/// One comparison. Dropping it leaves everything as it was.
+pub struct Comparison {
+    shared: Arc<Shared>,
+    queue: Queue,
+    shown: ShownHead,
+    before: Arc<Head>,
+    number: u32,
+    changes: Vec<Change>,
+    bytes: usize,
+    own: OwnRecords,
+}
+
+/// The replica's records from some leaf on, one leaf in memory. Leaves are found
+/// by their parents, so one that is missing is noticed.
+#[derive(Default)]
+struct OwnRecords {
+    leaf: Option<(Leaf, usize)>,
+    /// The first key of the leaf behind.
+    next: Option<Vec<u8>>,
+    /// The children of the inner page that was used last, and the first key of
+    /// the one behind.
+    parent: (Vec<PageRef>, Option<Vec<u8>>),
+}
+
+impl Comparison {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        queue: Queue,
+        shown: ShownHead,
+    ) -> Result<Self, StoreError> {
+        let partition = &shown.signed.header().partition;
+        let overtaken = || StoreError::Overtaken(partition.clone());
+        let state = shared.partition(partition).ok_or_else(overtaken)?;
+        let before = state.head().ok_or_else(overtaken)?;
+        let number = state.number;
+        let own = OwnRecords::default();
+        let mut comparison =
+            Self { shared, queue, shown, before, number, changes: Vec::new(), bytes: 0, own };
+        let lowest = if comparison.has_inner_pages() { 1 } else { 0 };
+        comparison.own.next = comparison.pages().first_key(lowest)?;
+        Ok(comparison)
+    }
+
+    fn has_inner_pages(&self) -> bool {
+        self.before.summary.pages.len() > 1
+    }
+
+    /// The first key of the leaf behind the one that begins with `first_key`.
+    fn leaf_behind(&mut self, first_key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if !self.has_inner_pages() {
+            return Ok(None);
+        }
+        let place = |children: &[PageRef]| {
+            children.binary_search_by(|child| child.first_key.as_slice().cmp(first_key)).ok()
+        };
+        if place(&self.own.parent.0).is_none() {
+            let mut pages = self.pages();
+            let Some((parent, body)) = pages.seek(1, first_key)? else {
+                return Err(missing());
+            };
+            let next = pages.next_key(1, &parent)?;
+            self.own.parent = (decode_inner(&body)?, next);
+        }
+        let (children, next) = &self.own.parent;
+        let index = place(children).ok_or_else(missing)?;
+        Ok(children.get(index + 1).map(|child| child.first_key.clone()).or_else(|| next.clone()))
+    }
+
+    /// What this replica has where these pages are or would be.
+    pub fn look(&self, level: u8, pages: &[PageRef]) -> Result<Vec<Own>, StoreError> {
+        own_pages(&self.shared.disk, self.number, self.before.generation, level, pages)
+    }
+
+    /// Takes the next piece; answers whether all differences so far fit into one
+    /// batch.
+    pub fn take(&mut self, piece: Piece) -> Result<bool, StoreError> {
+        match piece {
+            // What lies before a subtree that both have, and is not in the tree.
+            Piece::Held { level, page } => {
+                if !page.first_key.is_empty() {
+                    self.delete_before(&page.first_key)?;
+                }
+                self.own.leaf = None;
+                self.own.next = match page.first_key.is_empty() {
+                    true => None,
+                    false if level == 0 => self.leaf_behind(&page.first_key)?,
+                    false => self.pages().next_key(level, &page.first_key)?,
+                };
+            }
+            Piece::Leaf(leaf) => {
+                for (key, value) in leaf.entries() {
+                    self.delete_before(key)?;
+                    match self.peek()? {
+                        Some((own_key, own_value)) if own_key == key => {
+                            let same = own_value == value;
+                            self.step();
+                            if same {
+                                continue;
+                            }
+                        }
+                        _ => {}
+                    }
+                    self.note(Change::Put { key: key.to_vec(), value: value.to_vec() });
+                    if !self.fit() {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(self.fit())
+    }
+
+    fn fit(&self) -> bool {
+        self.changes.len() <= CHANGES_MAX && self.bytes <= BODY_BYTES_MAX
+    }
+
+    fn note(&mut self, change: Change) {
+        self.bytes += CHANGE_BYTES + change.key().len();
+        if let Change::Put { value, .. } = &change {
+            self.bytes += value.len();
+        }
+        self.changes.push(change);
+    }
+
+    fn pages(&self) -> GenerationPages<'_> {
+        let generation = self.before.generation;
+        GenerationPages::new(&self.shared.disk, self.number, generation)
+    }
+
+    /// The replica's next record.
+    fn peek(&mut self) -> Result<Option<Entry<'_>>, StoreError> {
+        if self.own.leaf.is_none()
+            && let Some(first_key) = self.own.next.take()
+        {
+            let found = self.pages().seek_leaf(&first_key)?;
+            let (_, leaf) = found.filter(|(key, _)| *key == first_key).ok_or_else(missing)?;
+            self.own.leaf = Some((leaf, 0));
+            self.own.next = self.leaf_behind(&first_key)?;
+        }
+        Ok(self.own.leaf.as_ref().map(|(leaf, index)| leaf.entry(*index)))
+    }
+
+    fn step(&mut self) {
+        if let Some((leaf, index)) = &mut self.own.leaf {
+            *index += 1;
+            if *index == leaf.len() {
+                self.own.leaf = None;
+            }
+        }
+    }
+
+    /// Deletes the replica's records before `key`, unless they are too many.
+    fn delete_before(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        while self.fit() {
+            // A leaf that begins at the key or behind it is not read for this.
+            if self.own.leaf.is_none() && self.own.next.as_deref().is_some_and(|next| next >= key) {
+                break;
+            }
+            let Some(own) = self.peek()?.map(|(own, _)| own).filter(|own| *own < key) else {
+                break;
+            };
+            let change = Change::Delete { key: own.to_vec() };
+            self.step();
+            self.note(change);
+        }
+        Ok(())
+    }
+
+    /// Ends the comparison: the differences are the partition's, durable when
+    /// this answers. `None` if they are more than one batch holds.
+    ///
+    /// # Errors
+    /// If the root does not come out as signed, or a page that is needed is
+    /// damaged; then nothing has changed.
+    pub async fn finish(mut self) -> Result<Option<Arc<Head>>, StoreError> {
+        while self.fit()
+            && let Some((key, _)) = self.peek()?
+        {
+            let change = Change::Delete { key: key.to_vec() };
+            self.step();
+            self.note(change);
+        }
+        if !self.fit() {
+            return Ok(None);
+        }
+        let differences = Differences {
+            before: self.before.position(),
+            shown: self.shown,
+            changes: self.changes,
+        };
+        let job = |reply| Job::Differ { differences: Box::new(differences), reply };
+        self.queue.submit(job).await?.answer().await.map(Some)
+    }
+}
+
+fn missing() -> StoreError {
+    StoreError::Damaged { place: "a page".into(), problem: "it is missing".into() }
+}

@@ -1,0 +1,36 @@
+//! What this node has where pages of a peer's tree are or would be.
+
+use protocol::{
+    difference::Own,
+    page::{PageRef, decode_inner},
+    tree::Pages as _,
+};
+
+use crate::{engine::Disk, error::StoreError, tree::GenerationPages};
+
+/// The replica's pages where these pages of a tree are or would be. What cannot
+/// be read is as good as not there: it is fetched.
+pub fn own_pages(
+    disk: &Disk,
+    number: u32,
+    generation: u32,
+    level: u8,
+    pages: &[PageRef],
+) -> Result<Vec<Own>, StoreError> {
+    let mut stored = GenerationPages::new(disk, number, generation);
+    let own = |page: &PageRef| {
+        let found = match level {
+            0 => {
+                stored.seek_leaf(&page.first_key).map(|leaf| leaf.map(|(_, leaf)| Own::Leaf(leaf)))
+            }
+            _ => stored
+                .seek(level, &page.first_key)
+                .map(|page| page.and_then(|(_, body)| decode_inner(&body).ok().map(Own::Inner))),
+        };
+        match found {
+            Err(StoreError::Damaged { .. }) => Ok(Own::Nothing),
+            found => Ok(found?.unwrap_or(Own::Nothing)),
+        }
+    };
+    pages.iter().map(own).collect()
+}

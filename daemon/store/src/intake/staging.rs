@@ -1,0 +1,195 @@
+//! A peer's tree on its way into the store.
+//!
+//! Leaves are written into a generation of pages that nobody reads yet. What
+//! was written before an interruption is found again by its hash and not
+//! fetched twice. The head moves to the new generation only when the tree above
+//! the leaves, built here, has the signed root.
+
+use std::sync::Arc;
+
+use protocol::{
+    difference::Own,
+    page::{Leaf, MadePage, PageRef},
+    session::fetch::{FetchedLeaf, ShownHead},
+    tree::{Pages as _, TreeBuilder},
+};
+
+use super::own::own_pages;
+use crate::{
+    error::StoreError,
+    jobs::{Job, Stage, StagedLeaf, StagedLeaves},
+    keys,
+    queue::{Pending, Queue},
+    state::{Head, Shared},
+    tree::GenerationPages,
+};
+
+/// A staged tree, leaf by leaf. Dropping it keeps what was written for the
+/// next attempt.
+pub struct Staging {
+    shared: Arc<Shared>,
+    queue: Queue,
+    shown: ShownHead,
+    stage: Stage,
+    builder: TreeBuilder,
+    inner: Vec<MadePage>,
+    pending: StagedLeaves,
+    /// What the writer was given last: it writes while the next leaves arrive.
+    writing: Option<Pending<()>>,
+    /// The first key of the leaf that was staged last.
+    last: Option<Vec<u8>>,
+}
+
+impl Staging {
+    pub(crate) fn new(shared: Arc<Shared>, queue: Queue, shown: ShownHead, stage: Stage) -> Self {
+        Self {
+            shared,
+            queue,
+            shown,
+            stage,
+            builder: TreeBuilder::new(),
+            inner: Vec::new(),
+            pending: StagedLeaves::default(),
+            writing: None,
+            last: None,
+        }
+    }
+
+    /// What the current state has where these pages are or would be.
+    pub fn look(&self, level: u8, pages: &[PageRef]) -> Result<Vec<Own>, StoreError> {
+        match self.stage.current {
+            Some(current) => own_pages(&self.shared.disk, self.stage.number, current, level, pages),
+            None => Ok(pages.iter().map(|_| Own::Nothing).collect()),
+        }
+    }
+
+    /// Which of these leaves are here already, from an interrupted staging or
+    /// in the current state.
+    pub fn resolve(&self, leaves: &[PageRef]) -> Result<Vec<bool>, StoreError> {
+        let held = leaves.iter().map(|page| match self.held(page) {
+            Ok(held) => Ok(held.is_some()),
+            // It is fetched again, which heals it.
+            Err(error @ StoreError::Damaged { .. }) => {
+                tracing::warn!(partition = %self.stage.partition, %error, "a page is fetched again");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        });
+        held.collect()
+    }
+
+    /// A leaf that is here with the right hash; `true` if it lies in the staged
+    /// generation.
+    fn held(&self, page: &PageRef) -> Result<Option<(Leaf, bool)>, StoreError> {
+        let staged = (!self.stage.was_empty).then_some(self.stage.generation);
+        for generation in [staged, self.stage.current].into_iter().flatten() {
+            let disk = &self.shared.disk;
+            let pages = GenerationPages::new(disk, self.stage.number, generation);
+            if let Some(leaf) = pages.leaf_at(&page.first_key)?
+                && leaf.describe().hash == page.hash
+            {
+                return Ok(Some((leaf, generation == self.stage.generation)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the next leaf in key order.
+    pub async fn stage(&mut self, fetched: FetchedLeaf) -> Result<(), StoreError> {
+        let (described, leaf, body) = match fetched {
+            FetchedLeaf::Arrived { described, leaf, body } => (described, leaf, Some(body)),
+            FetchedLeaf::Held(page) => {
+                let (leaf, staged) = self
+                    .held(&page)?
+                    .ok_or_else(|| StoreError::Overtaken(self.stage.partition.clone()))?;
+                let body = (!staged).then(|| leaf.encode());
+                (leaf.describe_with_index(), leaf, body)
+            }
+        };
+        let (page, index) = described;
+        let first_key = page.first_key.clone();
+        self.remove_stale(Some(&first_key)).await?;
+        self.last = Some(first_key.clone());
+        self.builder.push(&leaf, page, &mut self.inner).map_err(|problem| StoreError::Shape {
+            partition: self.stage.partition.clone(),
+            problem,
+        })?;
+        if let Some(body) = body {
+            self.pending.bytes += body.len() + index.len();
+            self.pending.written.push(StagedLeaf { first_key, body, index });
+        }
+        if self.pending.fill_a_batch() {
+            self.write_pending().await?;
+        }
+        Ok(())
+    }
+
+    /// Notes staged leaves behind the last one and before `key` (or up to the
+    /// end) for deletion: they belong to an older head.
+    async fn remove_stale(&mut self, key: Option<&[u8]>) -> Result<(), StoreError> {
+        if self.stage.was_empty {
+            return Ok(());
+        }
+        let mut next = match &self.last {
+            Some(last) => self.staged_behind(last)?,
+            None => self.first_staged()?,
+        };
+        while let Some(stale) = next {
+            if key.is_some_and(|key| stale.as_slice() >= key) {
+                break;
+            }
+            next = self.staged_behind(&stale)?;
+            self.pending.removed.push(stale);
+            if self.pending.fill_a_batch() {
+                self.write_pending().await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn first_staged(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        let prefix = keys::page(self.stage.number, self.stage.generation, 0, &[]);
+        let first = self.shared.disk.first_key(&prefix)?;
+        Ok(first.map(|key| key[prefix.len()..].to_vec()))
+    }
+
+    fn staged_behind(&self, first_key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let (disk, generation) = (&self.shared.disk, self.stage.generation);
+        GenerationPages::new(disk, self.stage.number, generation).next_key(0, first_key)
+    }
+
+    /// Hands the writer what is pending, after what it was given before is
+    /// written.
+    async fn write_pending(&mut self) -> Result<(), StoreError> {
+        self.written().await?;
+        let leaves = std::mem::take(&mut self.pending);
+        let stage = self.stage.clone();
+        let job = |reply| Job::StageLeaves { stage, leaves, reply };
+        self.writing = Some(self.queue.submit(job).await?);
+        Ok(())
+    }
+
+    async fn written(&mut self) -> Result<(), StoreError> {
+        match self.writing.take() {
+            Some(writing) => writing.answer().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the tree: if its root is the signed one, it is the partition's
+    /// state, durable when this answers.
+    pub async fn finish(mut self) -> Result<Arc<Head>, StoreError> {
+        self.remove_stale(None).await?;
+        self.write_pending().await?;
+        self.written().await?;
+        let builder = std::mem::take(&mut self.builder);
+        let summary = builder.finish(&mut self.inner).map_err(|problem| StoreError::Shape {
+            partition: self.stage.partition.clone(),
+            problem,
+        })?;
+        let inner = std::mem::take(&mut self.inner);
+        let (stage, shown) = (self.stage.clone(), Box::new(self.shown.clone()));
+        let job = |reply| Job::FinishStaging { stage, shown, summary, inner, reply };
+        self.queue.submit(job).await?.answer().await
+    }
+}

@@ -1,0 +1,176 @@
+//! The jobs of the writer: what it is asked to do, with what, and what it
+//! answers. Words only; the work is in `writer`.
+//!
+//! Whoever asks sends a [`Job`] through [`crate::queue`].
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
+
+use protocol::{
+    change::{Change, Position, VerifiedChangeSet},
+    hash::Hash,
+    id::{NodeId, PartitionId},
+    page::MadePage,
+    session::fetch::ShownHead,
+    sign::SigningKey,
+    tree::Summary,
+};
+use tokio::sync::{mpsc::WeakSender, oneshot};
+
+use crate::{
+    error::StoreError,
+    prepare::Prepared,
+    state::{Ack, Head, OwnChanges},
+    tree::OpenSnapshot,
+};
+
+/// Leaves that are written or deleted in one batch, about 2 MB.
+pub const LEAVES_PER_BATCH: usize = 256;
+/// Bytes that end a batch earlier: one leaf may have 16 MiB.
+pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// Where an answer goes.
+pub type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+/// Makes changes of `_federation` from the numbers of own partitions' heads.
+pub type Build =
+    Box<dyn FnOnce(BTreeMap<PartitionId, u64>) -> Result<OwnChanges, StoreError> + Send>;
+
+/// What the writer is asked to do.
+pub enum Job {
+    /// The next change set of an own partition.
+    Own { prepared: Box<Prepared>, reply: Reply<Arc<Head>> },
+    /// The next change set of another origin's partition.
+    Replica { set: Box<VerifiedChangeSet>, reply: Reply<Arc<Head>> },
+    /// What a peer holds.
+    Ack { number: u32, node: NodeId, ack: Ack },
+    /// Take no more change sets of a partition.
+    Quarantine { partition: PartitionId, reason: String, reply: Reply<()> },
+    /// Keep a partition readable as it is now.
+    OpenSnapshot { partition: PartitionId, reply: Reply<Option<Opened>> },
+    /// Begin or continue a generation next to the current one, for so many records.
+    BeginStaging { partition: PartitionId, records: u64, reply: Reply<Stage> },
+    /// Write leaves of a staged generation; durable a few batches later.
+    StageLeaves { stage: Stage, leaves: StagedLeaves, reply: Reply<()> },
+    /// Make the staged generation the current one.
+    FinishStaging {
+        stage: Stage,
+        shown: Box<ShownHead>,
+        summary: Summary,
+        inner: Vec<MadePage>,
+        reply: Reply<Arc<Head>>,
+    },
+    /// Apply what differs from a peer's state, in place.
+    Differ { differences: Box<Differences>, reply: Reply<Arc<Head>> },
+    /// Replace damaged pages of the current state.
+    Heal { healed: HealedPages, reply: Reply<()> },
+    /// Sign with another key, and sign anew what the one before may not sign.
+    AdoptSigner {
+        next: Arc<SigningKey>,
+        origin: NodeId,
+        last: BTreeMap<PartitionId, u64>,
+        reply: Reply<u64>,
+    },
+    /// Commit to `_federation` that another key signs, and sign with it.
+    RotateSigner { next: Arc<SigningKey>, origin: NodeId, build: Build, reply: Reply<Arc<Head>> },
+    /// Take no more, or again, of what a key signed.
+    SuspendKey { key_id: Hash, suspended: bool, reply: Reply<()> },
+    /// Drop a replica.
+    Forget { partition: PartitionId, reply: Reply<()> },
+    /// Look for chores. Whoever asks for an answer gets it when all are done.
+    Tidy { reply: Option<Reply<()>> },
+}
+
+/// A snapshot that the writer has opened; dropping it closes the snapshot and
+/// lets the writer forget what was saved for it.
+pub struct Opened {
+    /// What is saved for it.
+    pub open: Arc<OpenSnapshot>,
+    /// The head whose tree it shows.
+    pub head: Arc<Head>,
+    /// To tell the writer, if it is still there.
+    pub jobs: WeakSender<Job>,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.open.closed.store(true, Ordering::Release);
+        // A full queue means that the writer is awake anyway.
+        if let Some(jobs) = self.jobs.upgrade() {
+            let _ = jobs.try_send(Job::Tidy { reply: None });
+        }
+    }
+}
+
+/// Where a staging writes.
+#[derive(Debug, Clone)]
+pub struct Stage {
+    pub partition: PartitionId,
+    /// Tells this staging from earlier ones, whose writes are refused.
+    pub ticket: u64,
+    pub number: u32,
+    /// The generation that is filled.
+    pub generation: u32,
+    /// Whether nothing was in it when this staging began. It has been looked for
+    /// leaves; an index or a patch is never there without its leaf.
+    pub was_empty: bool,
+    /// The generation that readers see, if any.
+    pub current: Option<u32>,
+    /// Records of the tree.
+    pub records: u64,
+}
+
+/// Leaves to write into a staged generation, and stale ones to delete.
+#[derive(Debug, Default)]
+pub struct StagedLeaves {
+    pub written: Vec<StagedLeaf>,
+    /// First keys of leaves.
+    pub removed: Vec<Vec<u8>>,
+    /// Of what is written.
+    pub bytes: usize,
+}
+
+/// A leaf to write.
+#[derive(Debug)]
+pub struct StagedLeaf {
+    pub first_key: Vec<u8>,
+    pub body: Vec<u8>,
+    pub index: Vec<u8>,
+}
+
+impl StagedLeaves {
+    /// Whether they are enough for one batch.
+    pub fn fill_a_batch(&self) -> bool {
+        self.written.len() + self.removed.len() >= LEAVES_PER_BATCH || self.bytes >= BATCH_BYTES
+    }
+}
+
+/// What differs between a replica and a peer's signed state.
+pub struct Differences {
+    /// The head of the state that was compared.
+    pub before: Position,
+    /// The head of the peer's tree; its signature and history were verified.
+    pub shown: ShownHead,
+    /// What leads from one to the other, sorted by key.
+    pub changes: Vec<Change>,
+}
+
+/// Pages of the current state as they have to be.
+pub struct HealedPages {
+    pub partition: PartitionId,
+    /// The head whose tree they belong to.
+    pub head: Position,
+    /// Pages to write.
+    pub written: Vec<HealedPage>,
+    /// Level and first key of pages that are not in the tree.
+    pub removed: Vec<(u8, Vec<u8>)>,
+}
+
+/// A page to write; the index is a leaf's.
+pub struct HealedPage {
+    pub level: u8,
+    pub first_key: Vec<u8>,
+    pub body: Vec<u8>,
+    pub index: Vec<u8>,
+}

@@ -1,0 +1,428 @@
+//! Where records, histories and heads are kept: sled, and the rules that make
+//! it safe to trust.
+//!
+//! One writer thread ([`writer`]) behind a bounded queue is the only code that
+//! writes records; one batch moves pages, log and head together, is made
+//! durable, and only then answered. Readers run beside it. Nothing outside of
+//! this crate knows sled, and this crate knows nothing of files that counties
+//! deliver, of the network or of people.
+//!
+//! From the lowest floor upwards; each imports only what stands above it in this
+//! list, and a test refuses anything else:
+//!
+//! - [`error`], [`cores`]: what can go wrong; work on all cores;
+//! - [`engine`]: bytes in, bytes out, the one place of sled;
+//! - [`keys`], [`log`]: what lies under which key; headers and bodies;
+//! - [`tree`]: a state tree over the engine;
+//! - [`state`]: what is known in memory;
+//! - [`prepare`], [`jobs`], [`queue`]: what the writer is asked for, and how;
+//! - [`live`], [`snapshot`]: pages as they are, and as they were;
+//! - [`heads`]: the sidecar `HEADS`, by which a truncated database is noticed;
+//! - [`writer`]: commits, stagings, chores;
+//! - [`intake`]: what a peer's tree turns into;
+//! - this file and [`signing`]: [`Store`], as everybody else uses it.
+
+pub mod cores;
+mod engine;
+mod error;
+mod heads;
+mod intake;
+mod jobs;
+mod keys;
+mod live;
+mod log;
+mod prepare;
+mod queue;
+mod signing;
+mod snapshot;
+mod state;
+#[cfg(any(test, feature = "testing"))]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod writer;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use protocol::{
+    change::{ChangeSet, Position, SignedHeader, VerifiedChangeSet},
+    history::Proof,
+    id::{NodeId, PartitionId},
+    session::fetch::ShownHead,
+};
+use tokio::sync::broadcast;
+
+use self::{engine::Disk, jobs::Job, prepare::Prepared, queue::Queue, state::Shared};
+pub use self::{
+    engine::Options,
+    error::StoreError,
+    intake::{
+        compare::Comparison,
+        heal::{Healed, Healing},
+        staging::Staging,
+    },
+    live::LivePages,
+    queue::Pending,
+    snapshot::Snapshot,
+    state::{Ack, Counters, Head, OwnChanges},
+    tree::{Entries, LeafSpan},
+};
+
+/// Jobs that may wait for the writer. Each holds at most one change set, so
+/// this bounds the memory of a burst.
+const JOBS_WAITING_MAX: usize = 32;
+/// Head movements that a slow listener may fall behind before it has to look at
+/// all heads again.
+const HEAD_EVENTS_MAX: usize = 1024;
+
+/// An open store. Cheap to clone; the last clone closes it.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+    queue: Queue,
+}
+
+/// A large first load under way; see [`Store::begin_load`].
+pub struct Load {
+    shared: Arc<Shared>,
+    partition: PartitionId,
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        state::lock(&self.shared.loading).remove(&self.partition);
+        // Nobody may be listening.
+        let _ = self.shared.events.send(self.partition.clone());
+    }
+}
+
+impl Store {
+    /// Opens the store at `path`, or makes one.
+    ///
+    /// # Errors
+    /// If the files are damaged, or older than what was last acknowledged.
+    pub fn open(path: &Path, options: &Options) -> Result<Self, StoreError> {
+        let disk = Disk::open(path, options)?;
+        let partitions = state::load_partitions(&disk)?;
+        let has_sidecar = heads::check(path, &partitions)?;
+        tree::saved::forget_saved(&disk)?;
+        let (events, _) = broadcast::channel(HEAD_EVENTS_MAX);
+        let shared = Arc::new(Shared::new(disk, partitions, events, path.to_owned()));
+        let (jobs, queue) = tokio::sync::mpsc::channel(JOBS_WAITING_MAX);
+        if !has_sidecar {
+            shared.touch_sidecar(|state| state.dirty = true);
+        }
+        let writer = writer::spawn(shared.clone(), queue, jobs.downgrade())?;
+        let threads = vec![writer, heads::spawn(shared.clone())?];
+        Ok(Self { shared, queue: Queue::new(jobs, threads) })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &PathBuf {
+        &self.shared.path
+    }
+
+    /// The head of a partition, if it has one.
+    pub fn head(&self, partition: &PartitionId) -> Option<Arc<Head>> {
+        self.shared.partition(partition)?.head()
+    }
+
+    /// All partitions that have a head, in order.
+    pub fn heads(&self) -> BTreeMap<PartitionId, Arc<Head>> {
+        let partitions = self.shared.partitions();
+        partitions.iter().filter_map(|(id, state)| Some((id.clone(), state.head()?))).collect()
+    }
+
+    /// Hears of each durable commit.
+    pub fn subscribe(&self) -> broadcast::Receiver<PartitionId> {
+        self.shared.events.subscribe()
+    }
+
+    /// Who acknowledged how much of a partition.
+    pub fn acks(&self, partition: &PartitionId) -> BTreeMap<NodeId, Ack> {
+        self.shared.partition(partition).map(|state| state.acks()).unwrap_or_default()
+    }
+
+    /// Waits, at most so long, until `node` holds a partition up to `seq`; answers
+    /// whether it does. Never call it from asynchronous code.
+    pub fn wait_for_ack(
+        &self,
+        partition: &PartitionId,
+        node: &NodeId,
+        seq: u64,
+        longest: Duration,
+    ) -> bool {
+        let state = self.shared.partition(partition);
+        state.is_some_and(|state| state.wait_for_ack(node, seq, longest))
+    }
+
+    /// Whether so many bytes beside the database would leave it the room that it
+    /// needs.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.shared.disk.check_room(bytes).is_ok()
+    }
+
+    /// Why a partition is quarantined, if it is.
+    pub fn quarantine_reason(&self, partition: &PartitionId) -> Option<String> {
+        self.shared.partition(partition)?.quarantine()
+    }
+
+    /// What the store has done since it was opened.
+    pub fn counters(&self) -> Counters {
+        self.shared.counters()
+    }
+
+    /// Whether sled reported an error that only a restart can clear.
+    pub fn has_failed(&self) -> bool {
+        self.shared.failed.load(Ordering::Relaxed)
+    }
+
+    /// Commits changes, sorted by key, to a partition that this node owns: the
+    /// next change set is made, signed with the key that is the signer at that
+    /// moment, and durable when this answers. What needs nothing of the store is
+    /// done on the caller's thread: many changes are [`Store::commit_own_later`]'s
+    /// business.
+    pub async fn commit_own(&self, changes: OwnChanges) -> Result<Arc<Head>, StoreError> {
+        let prepared = Box::new(Prepared::new(changes)?);
+        self.queue.submit(|reply| Job::Own { prepared, reply }).await?.answer().await
+    }
+
+    /// As [`Store::commit_own`], from a thread that may block; several may be
+    /// pending at once and are committed in order.
+    pub fn commit_own_later(&self, changes: OwnChanges) -> Result<Pending<Arc<Head>>, StoreError> {
+        self.ask_before_write(&changes.partition)?;
+        let prepared = Box::new(Prepared::new(changes)?);
+        self.queue.submit_blocking(|reply| Job::Own { prepared, reply })
+    }
+
+    /// From now on asks this before own change sets but those of `_federation`: it may
+    /// block, and answers the number up to which another node holds the partition, if
+    /// that is more than what is here.
+    pub fn ask_before_writing(
+        &self,
+        ask: impl Fn(&PartitionId) -> Option<u64> + Send + Sync + 'static,
+    ) {
+        *state::lock(&self.shared.ask_before_writing) = Some(Arc::new(ask));
+    }
+
+    fn ask_before_write(&self, partition: &PartitionId) -> Result<(), StoreError> {
+        let ask = state::lock(&self.shared.ask_before_writing).clone();
+        let awaited = ask.filter(|_| !partition.dataset.is_system()).and_then(|ask| ask(partition));
+        let Some(awaited) = awaited else {
+            return Ok(());
+        };
+        let have = self.head(partition).map_or(0, |head| head.seq());
+        Err(StoreError::AwaitsOwnHistory { partition: partition.clone(), have, awaited })
+    }
+
+    /// Commits a change set of another origin: it must follow the head, and its
+    /// root must be what this replica computes. One that the log already holds
+    /// is answered like a fresh one.
+    pub async fn commit_replica(&self, set: VerifiedChangeSet) -> Result<Arc<Head>, StoreError> {
+        self.queue.submit(|reply| Job::Replica { set: Box::new(set), reply }).await?.answer().await
+    }
+
+    /// Notes what a peer holds. Not flushed: it is learned again at the next
+    /// hello.
+    pub async fn record_ack(
+        &self,
+        partition: &PartitionId,
+        node: &NodeId,
+        position: Position,
+    ) -> Result<(), StoreError> {
+        let Some(state) = self.shared.partition(partition) else {
+            return Ok(());
+        };
+        let ack = Ack { seq: position.seq, at_ms: state::now_ms() };
+        if !state.note_ack(node, ack) {
+            return Ok(());
+        }
+        let number = state.number;
+        let node = node.clone();
+        self.queue.send(Job::Ack { number, node, ack }).await
+    }
+
+    /// Stops taking change sets of a partition until a person decides.
+    pub async fn quarantine(
+        &self,
+        partition: &PartitionId,
+        reason: String,
+    ) -> Result<(), StoreError> {
+        let partition = partition.clone();
+        self.queue
+            .submit(|reply| Job::Quarantine { partition, reason, reply })
+            .await?
+            .answer()
+            .await
+    }
+
+    /// Drops a replica of another origin, so that it can be fetched again from
+    /// number 1: head, history, pages, what peers acknowledged, a quarantine and
+    /// a staging under way. The store cannot tell a replica from an own
+    /// partition, whose data would be lost.
+    ///
+    /// When it answers, this is durable and listeners have heard of it. It may be
+    /// interrupted anywhere: up to the one batch that takes the name off its
+    /// data everything is as before, except that `HEADS` vouches for the
+    /// partition only from its next commit on; behind it nothing is left but
+    /// data to be deleted, which goes on at the next start.
+    pub async fn forget(&self, partition: &PartitionId) -> Result<(), StoreError> {
+        let partition = partition.clone();
+        self.queue.submit(|reply| Job::Forget { partition, reply }).await?.answer().await
+    }
+
+    /// As [`Store::forget`], from a thread that may block.
+    pub fn forget_blocking(&self, partition: &PartitionId) -> Result<(), StoreError> {
+        let partition = partition.clone();
+        self.queue.submit_blocking(|reply| Job::Forget { partition, reply })?.wait()
+    }
+
+    /// Says that a large first load of a partition begins: its head is announced
+    /// to peers when the answer is dropped.
+    pub fn begin_load(&self, partition: &PartitionId) -> Load {
+        state::lock(&self.shared.loading).insert(partition.clone());
+        Load { shared: self.shared.clone(), partition: partition.clone() }
+    }
+
+    /// Whether a large first load of the partition is under way.
+    pub fn is_loading(&self, partition: &PartitionId) -> bool {
+        state::lock(&self.shared.loading).contains(partition)
+    }
+
+    /// Refuses writes to an own partition until its head has reached `seq`, which
+    /// somebody else is known to hold. The highest number counts; 0 withdraws it.
+    pub fn await_own_history(&self, partition: &PartitionId, seq: u64) {
+        let mut awaited = state::lock(&self.shared.awaited);
+        if seq == 0 {
+            awaited.remove(partition);
+            return;
+        }
+        let highest = awaited.entry(partition.clone()).or_default();
+        *highest = seq.max(*highest);
+    }
+
+    /// The signed header with this number, if the log holds it.
+    pub fn header_at(
+        &self,
+        partition: &PartitionId,
+        seq: u64,
+    ) -> Result<Option<SignedHeader>, StoreError> {
+        match self.shared.partition(partition) {
+            Some(state) => log::header(&self.shared.disk, state.number, seq),
+            None => Ok(None),
+        }
+    }
+
+    /// Proves the history of `head`, a head of the partition now or earlier, and
+    /// that the header with number `earlier` is in it. `None` if that is not known
+    /// here, because the headers between were jumped over.
+    pub fn history_proof(
+        &self,
+        partition: &PartitionId,
+        head: &Head,
+        earlier: Option<u64>,
+    ) -> Result<Option<Proof>, StoreError> {
+        let peaks = head.before.hashes().to_vec();
+        let (Some(earlier), Some(state)) = (earlier, self.shared.partition(partition)) else {
+            return Ok(Some(Proof { peaks, path: Vec::new() }));
+        };
+        let path =
+            log::history_path(&self.shared.disk, state.number, earlier, head.before.count())?;
+        Ok(path.map(|path| Proof { peaks, path }))
+    }
+
+    /// Consecutive change sets from number `from` on, at most `count_max` and
+    /// about `bytes_max`, but at least one. `None` if the log does not hold the
+    /// first one's body.
+    pub fn change_sets(
+        &self,
+        partition: &PartitionId,
+        from: u64,
+        count_max: usize,
+        bytes_max: usize,
+    ) -> Result<Option<Vec<ChangeSet>>, StoreError> {
+        let Some(state) = self.shared.partition(partition) else {
+            return Ok(None);
+        };
+        let head = state.head().map_or(0, |head| head.seq());
+        let mut sets = Vec::new();
+        let mut bytes = 0;
+        for seq in from..=head {
+            if sets.len() >= count_max || (bytes >= bytes_max && !sets.is_empty()) {
+                break;
+            }
+            let Some(set) = log::change_set(&self.shared.disk, state.number, seq)? else {
+                break;
+            };
+            bytes += set.body.len();
+            sets.push(set);
+        }
+        Ok((!sets.is_empty()).then_some(sets))
+    }
+
+    /// The record under `key`.
+    pub fn get(&self, partition: &PartitionId, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(mut pages) = self.live_pages(partition) else {
+            return Ok(None);
+        };
+        pages.get(key)
+    }
+
+    /// The pages of a partition as they are at each single read. For its own
+    /// partition an importer is the only writer, so what lies behind the last
+    /// key that it committed stands still.
+    pub fn live_pages(&self, partition: &PartitionId) -> Option<LivePages> {
+        let state = self.shared.partition(partition)?;
+        state.head()?;
+        Some(LivePages::new(self.shared.clone(), state))
+    }
+
+    /// The pages of a partition as they are now, whatever is committed later.
+    pub async fn snapshot(&self, partition: &PartitionId) -> Result<Option<Snapshot>, StoreError> {
+        let partition = partition.clone();
+        let job = |reply| Job::OpenSnapshot { partition, reply };
+        let opened = self.queue.submit(job).await?.answer().await?;
+        Ok(opened.map(|opened| Snapshot::new(self.shared.clone(), opened)))
+    }
+
+    /// As [`Store::snapshot`], from a thread that may block.
+    pub fn snapshot_blocking(
+        &self,
+        partition: &PartitionId,
+    ) -> Result<Option<Snapshot>, StoreError> {
+        let partition = partition.clone();
+        let job = |reply| Job::OpenSnapshot { partition, reply };
+        let opened = self.queue.submit_blocking(job)?.wait()?;
+        Ok(opened.map(|opened| Snapshot::new(self.shared.clone(), opened)))
+    }
+
+    /// Begins, or takes up again, the staging of the tree that a peer shows.
+    pub async fn begin_staging(&self, shown: ShownHead) -> Result<Staging, StoreError> {
+        let header = shown.signed.header();
+        let (partition, records) = (header.partition.clone(), header.records);
+        let job = |reply| Job::BeginStaging { partition, records, reply };
+        let stage = self.queue.submit(job).await?.answer().await?;
+        Ok(Staging::new(self.shared.clone(), self.queue.clone(), shown, stage))
+    }
+
+    /// Begins to compare this replica with the tree that a peer shows.
+    pub fn begin_comparison(&self, shown: ShownHead) -> Result<Comparison, StoreError> {
+        Comparison::new(self.shared.clone(), self.queue.clone(), shown)
+    }
+
+    /// Begins to replace what is damaged of a partition's pages under `head`,
+    /// which is its head.
+    pub fn begin_healing(
+        &self,
+        partition: &PartitionId,
+        head: Arc<Head>,
+    ) -> Result<Healing, StoreError> {
+        Healing::new(self.shared.clone(), self.queue.clone(), partition.clone(), head)
+    }
+}

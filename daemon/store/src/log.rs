@@ -1,0 +1,116 @@
+//! A partition's log: signed headers, change sets where their bodies are kept, and
+//! the history that headers name.
+//!
+//! Of the history ([`protocol::history`]) a node is stored when the headers below
+//! it are complete. A replica that took pages has jumped over headers: it stores
+//! what was before the place where it landed, and cannot prove anything of what it
+//! jumped over.
+
+use protocol::{
+    change::{ChangeSet, SignedHeader},
+    hash::Hash,
+    history::{Node, Peaks, nodes_of, peaks_of},
+};
+
+use crate::{
+    engine::{Batch, Disk},
+    error::StoreError,
+    keys,
+};
+
+/// The signed header with this number, of the partition with this one.
+pub fn header(disk: &Disk, number: u32, seq: u64) -> Result<Option<SignedHeader>, StoreError> {
+    let Some(bytes) = disk.get(&keys::log_header(number, seq))? else {
+        return Ok(None);
+    };
+    SignedHeader::decode(&bytes).map(Some).map_err(|error| StoreError::Damaged {
+        place: format!("the log at number {seq}"),
+        problem: error.to_string(),
+    })
+}
+
+/// The change set with this number, if its body is kept.
+pub fn change_set(disk: &Disk, number: u32, seq: u64) -> Result<Option<ChangeSet>, StoreError> {
+    let Some(header) = header(disk, number, seq)? else {
+        return Ok(None);
+    };
+    let body = disk.get_chunked(&keys::log_body(number, seq))?;
+    Ok(body.map(|body| ChangeSet { header, body }))
+}
+
+/// Adds to a batch what the log keeps of a header that comes behind `before`, a
+/// header and its history: the header, and what is new of the history.
+pub fn append(
+    batch: &mut Batch,
+    number: u32,
+    before: Option<(&SignedHeader, &Peaks)>,
+    signed: &SignedHeader,
+    history: &Peaks,
+) {
+    let seq = signed.header().seq;
+    batch.put(keys::log_header(number, seq), signed.encode());
+    match before {
+        Some((before, history)) if before.header().seq + 1 == seq => {
+            history.clone().push_noting(before.hash(), |node, hash| {
+                batch.put(keys::history_node(number, node), hash.as_bytes().to_vec());
+            });
+        }
+        None if seq == 1 => {}
+        _ => {
+            let base = protocol::codec::encode(&(seq, history));
+            batch.put(keys::history_base(number), base);
+        }
+    }
+}
+
+/// The hash of a node of the history, if all that is below it was here.
+fn node(disk: &Disk, number: u32, node: Node) -> Result<Option<Hash>, StoreError> {
+    if node.height == 0 {
+        return Ok(header(disk, number, node.index + 1)?.map(|header| header.hash()));
+    }
+    let Some(bytes) = disk.get(&keys::history_node(number, node))? else {
+        return Ok(None);
+    };
+    let bytes = bytes.as_ref().try_into().map_err(|_| StoreError::Damaged {
+        place: "a node of a history".into(),
+        problem: "it has not 32 bytes".into(),
+    })?;
+    Ok(Some(Hash(bytes)))
+}
+
+/// The hashes that lead from the header `seq` to its peak in the history of
+/// `count` headers; `None` if it is not in it, or not all of them are here.
+pub fn history_path(
+    disk: &Disk,
+    number: u32,
+    seq: u64,
+    count: u64,
+) -> Result<Option<Vec<Hash>>, StoreError> {
+    let Some(nodes) = nodes_of(seq, count) else {
+        return Ok(None);
+    };
+    nodes.into_iter().map(|place| node(disk, number, place)).collect()
+}
+
+/// The headers before number `seq`; `None` if that is not known here.
+pub fn history_before(disk: &Disk, number: u32, seq: u64) -> Result<Option<Peaks>, StoreError> {
+    let base = disk.get(&keys::history_base(number))?;
+    let base: Option<(u64, Peaks)> = match base {
+        Some(bytes) => Some(protocol::codec::decode(&bytes).map_err(|error| {
+            StoreError::Damaged { place: "a history".into(), problem: error.to_string() }
+        })?),
+        None => None,
+    };
+    let Some((landed, mut peaks)) = base.filter(|(landed, _)| *landed <= seq) else {
+        let hashes = peaks_of(seq - 1).map(|place| node(disk, number, place));
+        let hashes: Option<Vec<Hash>> = hashes.collect::<Result<_, _>>()?;
+        return Ok(hashes.map(|hashes| Peaks::of(seq - 1, hashes)));
+    };
+    for behind in landed..seq {
+        let Some(known) = header(disk, number, behind)? else {
+            return Ok(None);
+        };
+        peaks.push(known.hash());
+    }
+    Ok(Some(peaks))
+}

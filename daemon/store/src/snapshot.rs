@@ -1,0 +1,201 @@
+//! A partition's pages as they were when a snapshot was opened.
+//!
+//! It reads the live page first and then looks whether it was saved since
+//! ([`crate::tree::saved`]): if not, the live one had not changed. The other way
+//! round could miss a page that is saved in between. A leaf's patch is saved like
+//! any page.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use protocol::{
+    page::Leaf,
+    tree::{FoundPage, Pages},
+};
+
+use crate::{
+    error::StoreError,
+    jobs::Opened,
+    keys,
+    state::{Head, Shared},
+    tree::{pages::whole, saved::PAGE_SAVED},
+};
+
+/// A partition as it was when this was opened. Dropping it lets the writer
+/// forget what it saved. While it lives the database's files stay open, even if
+/// the store was dropped.
+pub struct Snapshot {
+    shared: Arc<Shared>,
+    opened: Opened,
+}
+
+impl Snapshot {
+    pub(crate) fn new(shared: Arc<Shared>, opened: Opened) -> Self {
+        Self { shared, opened }
+    }
+
+    /// The head whose tree this shows.
+    pub fn head(&self) -> &Head {
+        &self.opened.head
+    }
+
+    /// All leaves in key order. A leaf at a time is in memory.
+    pub fn leaves(&mut self) -> impl Iterator<Item = Result<Leaf, StoreError>> {
+        let mut next: Option<Vec<u8>> = Some(Vec::new());
+        std::iter::from_fn(move || {
+            let from = next.take()?;
+            let step = (|| {
+                let Some((first_key, body)) = self.at_or_behind(0, &from)? else {
+                    return Ok(None);
+                };
+                let leaf = whole(&body, self.patch_of(&first_key)?.as_deref())?;
+                // The least key behind the page's own first key.
+                next = Some([&first_key[..], &[0]].concat());
+                Ok(Some(leaf))
+            })();
+            step.transpose()
+        })
+    }
+
+    fn check_open(&self) -> Result<(), StoreError> {
+        if self.opened.open.closed.load(Ordering::Acquire) {
+            return Err(StoreError::SnapshotExpired);
+        }
+        self.opened.open.used_ms.store(self.opened.open.age_ms(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn level_prefix(&self, level: u8) -> Vec<u8> {
+        keys::page(self.opened.open.number, self.opened.open.generation, level, &[])
+    }
+
+    /// The patch of the leaf that begins with `first_key`. It is looked for
+    /// behind the leaf's bytes, which is right: what changes either saves both.
+    fn patch_of(&self, first_key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let key = keys::page(
+            self.opened.open.number,
+            self.opened.open.generation,
+            keys::PATCH,
+            first_key,
+        );
+        let live = self.shared.disk.get_chunked(&key)?;
+        let saved = self.shared.disk.get_chunked(&keys::saved_page(self.opened.open.id, &key))?;
+        self.check_open()?;
+        Ok(match saved.as_deref().map(<[u8]>::split_first) {
+            None => live,
+            Some(Some((&PAGE_SAVED, patch))) => Some(patch.to_vec()),
+            Some(_) => None,
+        })
+    }
+
+    /// The first page whose first key is at least `key`.
+    fn at_or_behind(&self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
+        let mut from = key.to_vec();
+        loop {
+            let (live, saved) = self.look(level, |prefix| {
+                self.shared.disk.first_at_or_behind(prefix, &[prefix, &from].concat())
+            })?;
+            match nearer(live, saved, |live, saved| live < saved) {
+                Nearest::Page(page) => return Ok(page),
+                Nearest::WasNot(key) => from = [&key[..], &[0]].concat(),
+            }
+        }
+    }
+
+    /// Looks at the live pages first, then at the saved ones, and only then
+    /// whether the snapshot is still open: one that was closed before may have
+    /// lost what it had saved.
+    fn look(
+        &self,
+        level: u8,
+        find: impl Fn(&[u8]) -> Result<Option<FoundPage>, StoreError>,
+    ) -> Result<(Option<FoundPage>, Option<FoundPage>), StoreError> {
+        let prefix = self.level_prefix(level);
+        let saved_prefix = keys::saved_page(self.opened.open.id, &prefix);
+        let under = |prefix: &[u8]| {
+            Ok::<_, StoreError>(
+                find(prefix)?.map(|(key, body)| (key[prefix.len()..].to_vec(), body)),
+            )
+        };
+        let found = (under(&prefix)?, under(&saved_prefix)?);
+        self.check_open()?;
+        Ok(found)
+    }
+
+    /// The last page whose first key is at most `key`.
+    fn at_or_before(&self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
+        let mut from = key.to_vec();
+        loop {
+            let (live, saved) = self.look(level, |prefix| {
+                self.shared.disk.last_at_or_before(prefix, &[prefix, &from].concat())
+            })?;
+            match nearer(live, saved, |live, saved| live > saved) {
+                Nearest::Page(page) => return Ok(page),
+                Nearest::WasNot(key) => match self.key_below(level, &key)? {
+                    Some(below) => from = below,
+                    None => return Ok(None),
+                },
+            }
+        }
+    }
+
+    /// The greatest first key below `key`, live or saved.
+    fn key_below(&self, level: u8, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let prefix = self.level_prefix(level);
+        let saved_prefix = keys::saved_page(self.opened.open.id, &prefix);
+        let below = |prefix: &[u8]| {
+            let found = self.shared.disk.key_before(prefix, &[prefix, key].concat())?;
+            Ok::<_, StoreError>(found.map(|key| key[prefix.len()..].to_vec()))
+        };
+        let found = below(&prefix)?.max(below(&saved_prefix)?);
+        self.check_open()?;
+        Ok(found)
+    }
+}
+
+/// What the live and the saved pages come to.
+enum Nearest {
+    Page(Option<FoundPage>),
+    /// There is a live page with this key, but the snapshot had none.
+    WasNot(Vec<u8>),
+}
+
+/// The nearer of the two; a saved page hides the live one with its key.
+fn nearer(
+    live: Option<FoundPage>,
+    saved: Option<FoundPage>,
+    live_is_nearer: impl Fn(&[u8], &[u8]) -> bool,
+) -> Nearest {
+    let Some((saved_key, saved)) = saved else {
+        return Nearest::Page(live);
+    };
+    match live {
+        Some((key, body)) if live_is_nearer(&key, &saved_key) => Nearest::Page(Some((key, body))),
+        _ => match saved.split_first() {
+            Some((&PAGE_SAVED, body)) => Nearest::Page(Some((saved_key, body.to_vec()))),
+            _ => Nearest::WasNot(saved_key),
+        },
+    }
+}
+
+impl Pages for Snapshot {
+    type Error = StoreError;
+
+    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
+        let found = match self.at_or_before(level, key)? {
+            Some(found) => Some(found),
+            None => self.at_or_behind(level, &[])?,
+        };
+        if level == 0
+            && let Some((first_key, body)) = &found
+            && let Some(patch) = self.patch_of(first_key)?
+        {
+            return Ok(Some((first_key.clone(), whole(body, Some(&patch))?.encode())));
+        }
+        Ok(found)
+    }
+
+    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let behind = [first_key, &[0]].concat();
+        Ok(self.at_or_behind(level, &behind)?.map(|(key, _)| key))
+    }
+}

@@ -1,0 +1,371 @@
+//! What the store knows in memory: heads, acknowledgements, counters.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use protocol::{
+    change::{Change, Position, SignedHeader},
+    hash::Hash,
+    history::Peaks,
+    id::{FederationId, NodeId, PartitionId},
+    message::Announced,
+    session::fetch::ShownHead,
+    sign::SigningKey,
+    tree::Summary,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+
+use crate::{engine::Disk, error::StoreError, keys, tree::OpenSnapshot};
+
+/// A partition's newest durable change set and the tree behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The signed header.
+    pub signed: SignedHeader,
+    /// The headers before it, as it names them in its history.
+    pub before: Peaks,
+    /// The tree's root, record count and page counts.
+    pub summary: Summary,
+    /// The generation of the pages.
+    pub generation: u32,
+    /// When this node committed it, in milliseconds since 1970.
+    pub updated_ms: i64,
+}
+
+impl Head {
+    /// Sequence number and header hash.
+    pub fn position(&self) -> Position {
+        self.signed.position()
+    }
+
+    /// The sequence number.
+    pub fn seq(&self) -> u64 {
+        self.signed.header().seq
+    }
+
+    /// The state root.
+    pub fn root(&self) -> Hash {
+        self.summary.root
+    }
+
+    /// The headers up to this one: the history of the next.
+    pub fn history(&self) -> Peaks {
+        let mut history = self.before.clone();
+        history.push(self.signed.hash());
+        history
+    }
+
+    /// As a replica without anything is shown it.
+    pub fn shown(&self) -> ShownHead {
+        ShownHead { signed: self.signed.clone(), before: self.before.clone(), have: None }
+    }
+
+    /// What a peer is told about this head.
+    pub fn announced(&self) -> Announced {
+        Announced {
+            partition: self.signed.header().partition.clone(),
+            position: self.position(),
+            root: self.summary.root,
+            records: self.summary.records,
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        protocol::codec::encode(&StoredHead {
+            version: 1,
+            header: self.signed.encode(),
+            before: self.before.clone(),
+            summary: self.summary.clone(),
+            generation: self.generation,
+            updated_ms: self.updated_ms,
+        })
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let wrong = |problem: String| StoreError::Damaged { place: "a head".into(), problem };
+        let stored: StoredHead =
+            protocol::codec::decode(bytes).map_err(|error| wrong(error.to_string()))?;
+        if stored.version != 1 {
+            return Err(wrong(format!("unknown version {}", stored.version)));
+        }
+        let signed = SignedHeader::decode(&stored.header).map_err(|e| wrong(e.to_string()))?;
+        let StoredHead { before, summary, generation, updated_ms, .. } = stored;
+        Ok(Self { signed, before, summary, generation, updated_ms })
+    }
+}
+
+/// The shape of a head on the disk.
+#[derive(Serialize, Deserialize)]
+struct StoredHead {
+    version: u8,
+    #[serde(with = "serde_bytes")]
+    header: Vec<u8>,
+    before: Peaks,
+    summary: Summary,
+    generation: u32,
+    updated_ms: i64,
+}
+
+/// Changes for a partition that this node owns.
+#[derive(Debug)]
+pub struct OwnChanges {
+    /// The partition; its origin is this node.
+    pub partition: PartitionId,
+    /// Sorted by key, within the limits of one change set.
+    pub changes: Vec<Change>,
+    /// The version of the dataset's schema that they were made under.
+    pub schema_version: u32,
+    /// Whether the log keeps the changes. The change sets of a large first load
+    /// keep only their headers: followers take pages.
+    pub keep_body: bool,
+}
+
+/// What a node acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// The newest durable number there.
+    pub seq: u64,
+    /// When it was heard, in milliseconds since 1970.
+    pub at_ms: i64,
+}
+
+/// What a store has done since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Change sets and stagings committed.
+    pub commits: u64,
+    /// Calls of `fdatasync`.
+    pub syncs: u64,
+    /// Pages written.
+    pub pages_written: u64,
+    /// Leaves that were changed in place.
+    pub leaves_patched: u64,
+    /// Bytes of keys and values given to sled, and bytes written to the journal.
+    pub bytes_written: u64,
+}
+
+/// One partition in memory.
+pub struct PartitionState {
+    pub number: u32,
+    head: RwLock<Option<Arc<Head>>>,
+    acks: Mutex<BTreeMap<NodeId, Ack>>,
+    acked: Condvar,
+    quarantine: Mutex<Option<String>>,
+}
+
+impl PartitionState {
+    pub fn new(number: u32) -> Self {
+        Self {
+            number,
+            head: RwLock::new(None),
+            acks: Mutex::new(BTreeMap::new()),
+            acked: Condvar::new(),
+            quarantine: Mutex::new(None),
+        }
+    }
+
+    pub fn head(&self) -> Option<Arc<Head>> {
+        self.head.read().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    pub fn publish(&self, head: Arc<Head>) {
+        *self.head.write().unwrap_or_else(|e| e.into_inner()) = Some(head);
+    }
+
+    /// Shows those who still hold it that nothing is here any more.
+    pub fn forget(&self) {
+        *self.head.write().unwrap_or_else(|e| e.into_inner()) = None;
+    }
+
+    pub fn acks(&self) -> BTreeMap<NodeId, Ack> {
+        lock(&self.acks).clone()
+    }
+
+    /// Notes an acknowledgement; answers whether it is news.
+    pub fn note_ack(&self, node: &NodeId, ack: Ack) -> bool {
+        let mut acks = lock(&self.acks);
+        let news = acks.get(node).is_none_or(|known| known.seq != ack.seq);
+        acks.insert(node.clone(), ack);
+        self.acked.notify_all();
+        news
+    }
+
+    /// Waits, at most so long, until `node` holds everything up to `seq`; answers
+    /// whether it does.
+    pub fn wait_for_ack(&self, node: &NodeId, seq: u64, longest: Duration) -> bool {
+        let missing =
+            |acks: &mut BTreeMap<NodeId, Ack>| acks.get(node).is_none_or(|known| known.seq < seq);
+        let waited = self.acked.wait_timeout_while(lock(&self.acks), longest, missing);
+        let (mut acks, _) = waited.unwrap_or_else(|error| error.into_inner());
+        !missing(&mut acks)
+    }
+
+    pub fn quarantine(&self) -> Option<String> {
+        lock(&self.quarantine).clone()
+    }
+
+    pub fn set_quarantine(&self, reason: String) {
+        *lock(&self.quarantine) = Some(reason);
+    }
+}
+
+/// Answers the number up to which another node holds an own partition, if that is
+/// more than what is here.
+pub(super) type AskBeforeWriting = Arc<dyn Fn(&PartitionId) -> Option<u64> + Send + Sync>;
+
+/// What the writer, the readers and the sidecar share.
+pub struct Shared {
+    pub disk: Disk,
+    pub path: PathBuf,
+    partitions: RwLock<BTreeMap<PartitionId, Arc<PartitionState>>>,
+    pub events: broadcast::Sender<PartitionId>,
+    pub snapshots: Mutex<Vec<Arc<OpenSnapshot>>>,
+    /// Partitions whose large first load is under way.
+    pub loading: Mutex<BTreeSet<PartitionId>>,
+    /// Own partitions that a peer holds up to a higher number: nothing is
+    /// written before they are taken back.
+    pub awaited: Mutex<BTreeMap<PartitionId, u64>>,
+    /// Asked before own change sets.
+    pub ask_before_writing: Mutex<Option<AskBeforeWriting>>,
+    /// Signs own change sets. Set when the node opens; behind that only the
+    /// writer changes it, between two jobs.
+    pub signer: Mutex<Option<Arc<SigningKey>>>,
+    /// Why nothing is written to own partitions but `_federation`.
+    pub own_writes_stopped: Mutex<Option<String>>,
+    pub failed: AtomicBool,
+    pub commits: AtomicU64,
+    pub pages_written: AtomicU64,
+    /// Leaves that were changed in place.
+    pub leaves_patched: AtomicU64,
+    /// The partition that the sidecar leaves out, because it is being forgotten.
+    /// Held while the file is written.
+    pub forgetting: Mutex<Option<PartitionId>>,
+    /// Heads moved since the sidecar was written, and whether to end.
+    pub sidecar: (Mutex<SidecarState>, std::sync::Condvar),
+}
+
+/// What the sidecar's thread waits for.
+#[derive(Default)]
+pub struct SidecarState {
+    pub dirty: bool,
+    pub closing: bool,
+}
+
+impl Shared {
+    pub fn new(
+        disk: Disk,
+        partitions: BTreeMap<PartitionId, Arc<PartitionState>>,
+        events: broadcast::Sender<PartitionId>,
+        path: PathBuf,
+    ) -> Self {
+        Self {
+            disk,
+            path,
+            partitions: RwLock::new(partitions),
+            events,
+            snapshots: Mutex::default(),
+            loading: Mutex::default(),
+            awaited: Mutex::default(),
+            ask_before_writing: Mutex::default(),
+            signer: Mutex::default(),
+            own_writes_stopped: Mutex::default(),
+            failed: AtomicBool::new(false),
+            commits: AtomicU64::new(0),
+            pages_written: AtomicU64::new(0),
+            leaves_patched: AtomicU64::new(0),
+            forgetting: Mutex::default(),
+            sidecar: Default::default(),
+        }
+    }
+
+    pub fn partition(&self, partition: &PartitionId) -> Option<Arc<PartitionState>> {
+        self.partitions.read().unwrap_or_else(|e| e.into_inner()).get(partition).cloned()
+    }
+
+    pub fn partitions(&self) -> BTreeMap<PartitionId, Arc<PartitionState>> {
+        self.partitions.read().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// The partitions that hold what a federation says of itself.
+    pub fn federation_partitions(&self, federation: &FederationId) -> Vec<PartitionId> {
+        let partitions = self.partitions.read().unwrap_or_else(|e| e.into_inner());
+        let is_it = |id: &&PartitionId| id.federation == *federation && id.dataset.is_system();
+        partitions.keys().filter(is_it).cloned().collect()
+    }
+
+    pub fn add_partition(&self, partition: PartitionId, state: Arc<PartitionState>) {
+        self.partitions.write().unwrap_or_else(|e| e.into_inner()).insert(partition, state);
+    }
+
+    pub fn counters(&self) -> Counters {
+        Counters {
+            commits: self.commits.load(Ordering::Relaxed),
+            syncs: self.disk.syncs.load(Ordering::Relaxed),
+            pages_written: self.pages_written.load(Ordering::Relaxed),
+            leaves_patched: self.leaves_patched.load(Ordering::Relaxed),
+            bytes_written: self.disk.bytes_written.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Tells the sidecar's thread that a head moved, or that it should end.
+    pub fn touch_sidecar(&self, change: impl FnOnce(&mut SidecarState)) {
+        change(&mut lock(&self.sidecar.0));
+        self.sidecar.1.notify_all();
+    }
+}
+
+/// Locks a mutex whose data stays whole even if a holder panicked: all that is
+/// done under these locks is a plain assignment or insertion.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// Reads all partitions from the disk.
+pub fn load_partitions(
+    disk: &Disk,
+) -> Result<BTreeMap<PartitionId, Arc<PartitionState>>, StoreError> {
+    let damaged =
+        |place: &str, problem: String| StoreError::Damaged { place: place.into(), problem };
+    let mut partitions = BTreeMap::new();
+    for item in disk.scan(keys::NUMBERS) {
+        let (name, value) = item?;
+        let name = String::from_utf8_lossy(&name).into_owned();
+        let partition =
+            PartitionId::parse_full(&name).map_err(|error| damaged(&name, error.to_string()))?;
+        let number: [u8; 4] = value
+            .as_ref()
+            .try_into()
+            .map_err(|_| damaged(&name, "its number has not 4 bytes".into()))?;
+        let state = PartitionState::new(u32::from_be_bytes(number));
+        if let Some(bytes) = disk.get(&keys::head(state.number))? {
+            state.publish(Arc::new(Head::decode(&bytes)?));
+        }
+        if let Some(reason) = disk.get(&keys::quarantine(state.number))? {
+            state.set_quarantine(String::from_utf8_lossy(&reason).into_owned());
+        }
+        for ack in disk.scan(&keys::acks(state.number)) {
+            let (node, ack) = ack?;
+            let node = NodeId::new(&String::from_utf8_lossy(&node));
+            let ack = protocol::codec::decode(&ack);
+            if let (Ok(node), Ok(ack)) = (node, ack) {
+                state.note_ack(&node, ack);
+            }
+        }
+        partitions.insert(partition, Arc::new(state));
+    }
+    Ok(partitions)
+}
+
+/// The wall clock in milliseconds since 1970; zero if it is before that.
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,130 @@
+//! The sidecar: a store that lost what it acknowledged says so.
+
+use std::{collections::BTreeMap, path::Path};
+
+use protocol::id::PartitionId;
+
+use super::fixtures::{
+    Random, commit, copy_crashed, copy_directory, enterprise, fresh, open, options, put, puts,
+};
+use crate::{Store, StoreError};
+
+/// Number of each partition in the sidecar of a store directory.
+fn sidecar(directory: &Path) -> BTreeMap<PartitionId, u64> {
+    let text = std::fs::read_to_string(directory.join("HEADS")).unwrap_or_default();
+    let line = |line: &str| {
+        let mut words = line.split(' ');
+        let partition = PartitionId::parse_full(words.next()?).ok()?;
+        Some((partition, words.next()?.parse().ok()?))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+fn numbers(store: &Store) -> BTreeMap<PartitionId, u64> {
+    store.heads().into_iter().map(|(partition, head)| (partition, head.seq())).collect()
+}
+
+/// Replaces what `to` holds, except for the sidecar.
+fn put_back(from: &Path, to: &Path) {
+    std::fs::remove_dir_all(to.join("sled")).unwrap();
+    copy_directory(&from.join("sled"), &to.join("sled"));
+}
+
+#[test]
+fn closing_writes_the_sidecar_and_an_older_database_is_noticed() {
+    let (directory, store) = fresh();
+    let older = tempfile::tempdir().unwrap();
+    commit(&store, &enterprise(), puts(0..100, "x"));
+    drop(store);
+    copy_directory(directory.path(), older.path());
+    let store = open(directory.path());
+    commit(&store, &enterprise(), puts(0..100, "y"));
+    let heads = numbers(&store);
+    drop(store);
+    assert_eq!(sidecar(directory.path()), heads);
+    let newest = tempfile::tempdir().unwrap();
+    copy_directory(directory.path(), newest.path());
+    put_back(older.path(), directory.path());
+    let behind = Store::open(directory.path(), &options()).err().unwrap();
+    let StoreError::Behind { found: 1, expected: 2, partition, .. } = &behind else {
+        panic!("{behind:?}")
+    };
+    assert_eq!(*partition, enterprise().to_string());
+    // Nor is an empty database taken for a new one.
+    std::fs::remove_dir_all(directory.path().join("sled")).unwrap();
+    let empty = Store::open(directory.path(), &options()).err().unwrap();
+    assert!(matches!(empty, StoreError::Behind { found: 0, .. }), "{empty:?}");
+    put_back(newest.path(), directory.path());
+    assert_eq!(numbers(&open(directory.path())), heads);
+}
+
+#[test]
+fn a_sidecar_that_is_missing_or_altered_is_written_anew() {
+    let (directory, store) = fresh();
+    let file = directory.path().join("HEADS");
+    let heads = numbers(&store);
+    drop(store);
+    let good = std::fs::read(&file).unwrap();
+    let mut altered = good.clone();
+    let digit = altered.windows(3).position(|three| three == b" 1 ").unwrap() + 1;
+    altered[digit] = b'9';
+    let spoilt = [
+        None,
+        Some(vec![]),
+        Some(good[..good.len() / 2].to_vec()),
+        Some(altered),
+        Some(vec![0xff; 50]),
+    ];
+    for spoilt in spoilt {
+        match &spoilt {
+            None => std::fs::remove_file(&file).unwrap(),
+            Some(bytes) => std::fs::write(&file, bytes).unwrap(),
+        }
+        let store = open(directory.path());
+        assert_eq!(numbers(&store), heads, "{spoilt:?}");
+        drop(store);
+        assert_eq!(std::fs::read(&file).unwrap(), good, "{spoilt:?}");
+    }
+}
+
+#[test]
+fn the_sidecar_is_never_ahead_of_the_database() {
+    let mut random = Random::new();
+    let (directory, store) = fresh();
+    let mut seen = 0;
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for number in 0..1500 {
+                commit(&store, &enterprise(), vec![put(number % 50, format!("{number}"))]);
+            }
+        });
+        while !writer.is_finished() {
+            // First the sidecar, then the database: as if the machine stopped in
+            // between, only worse.
+            let copy = tempfile::tempdir().unwrap();
+            if std::fs::copy(directory.path().join("HEADS"), copy.path().join("HEADS")).is_err() {
+                std::thread::yield_now();
+                continue;
+            }
+            let claimed = sidecar(copy.path());
+            for _ in 0..random.below(1000) {
+                std::thread::yield_now();
+            }
+            let durable = numbers(&store);
+            for (partition, seq) in &claimed {
+                assert!(durable[partition] >= *seq, "{claimed:?} {durable:?}");
+            }
+            copy_crashed(directory.path(), copy.path());
+            let crashed = open(copy.path());
+            for (partition, seq) in claimed {
+                assert!(numbers(&crashed)[&partition] >= seq);
+            }
+            seen += 1;
+        }
+        writer.join().unwrap();
+    });
+    println!("{seen} copies");
+    let heads = numbers(&store);
+    drop(store);
+    assert_eq!(sidecar(directory.path()), heads);
+}

@@ -1,0 +1,20 @@
+//! The store as its users see it, against a simple reference: an ordered map
+//! and the tree that `protocol` builds from it; and the engine by itself.
+//!
+//! [`fixtures`] and [`reference`] are what the others share.
+
+mod commit;
+mod crashes;
+mod disk;
+mod fixtures;
+mod forget;
+mod heads;
+mod hub_keys;
+mod journal;
+mod packs;
+mod reference;
+mod replica;
+mod signing;
+mod snapshot;
+mod staging;
+mod table;

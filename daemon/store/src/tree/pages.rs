@@ -1,0 +1,180 @@
+//! A generation's pages as they are, read and made for `protocol::tree::update`.
+//!
+//! A leaf that was changed in place is its bytes and a patch
+//! ([`protocol::patch`]). Who asks for a leaf gets it as it is now. Which
+//! generation is a partition's current one is not known here.
+
+use protocol::{
+    change::Change,
+    encoding::DecodeError,
+    page::{Leaf, MadePage, RawLeaf},
+    patch::{Digests, Outcome, decode_patch},
+    tree::{FoundPage, Kept, Pages},
+};
+
+use super::ahead::{MadeAhead, make_leaves};
+use crate::{
+    cores::on_all_cores,
+    engine::{Disk, FoundPair},
+    error::StoreError,
+    keys,
+};
+
+/// What one leaf has, and where the next one begins.
+pub struct LeafSpan {
+    /// Its entries as they are now.
+    pub entries: Entries,
+    /// The first key of the next leaf, if there is one.
+    pub next: Option<Vec<u8>>,
+}
+
+/// A leaf's entries.
+pub enum Entries {
+    /// With their records.
+    Whole(Leaf),
+    /// With digests in place of records.
+    Digests(Digests),
+}
+
+/// A leaf from its bytes and its patch.
+pub fn whole(body: &[u8], patch: Option<&[u8]>) -> Result<Leaf, StoreError> {
+    let leaf = Leaf::decode(body)?;
+    Ok(match patch {
+        Some(patch) => leaf.patched(&decode_patch(patch)?)?,
+        None => leaf,
+    })
+}
+
+/// Pages of one generation; what the writer updates.
+pub struct GenerationPages<'a> {
+    disk: &'a Disk,
+    number: u32,
+    generation: u32,
+    /// Leaves that need not be made any more.
+    pub ahead: MadeAhead,
+}
+
+impl<'a> GenerationPages<'a> {
+    pub fn new(disk: &'a Disk, number: u32, generation: u32) -> Self {
+        Self { disk, number, generation, ahead: MadeAhead::default() }
+    }
+
+    fn level_prefix(&self, level: u8) -> Vec<u8> {
+        keys::page(self.number, self.generation, level, &[])
+    }
+
+    /// The first key, the bytes and the patch of the leaf of `key`.
+    fn leaf_and_patch(&self, key: &[u8]) -> Result<Option<FoundPair>, StoreError> {
+        let (prefix, patches) = (self.level_prefix(0), self.level_prefix(keys::PATCH));
+        let found = self.disk.read().seek_with(&prefix, &[&prefix, key].concat(), &patches)?;
+        Ok(found.map(|(key, body, patch)| (key[prefix.len()..].to_vec(), body, patch)))
+    }
+
+    pub fn leaf_span(&self, key: &[u8], by_digest: bool) -> Result<Option<LeafSpan>, StoreError> {
+        let (leaves, patches) = (self.level_prefix(0), self.level_prefix(keys::PATCH));
+        // One after the other, they could be of two states.
+        let read = self.disk.read();
+        let next = |first_key: &[u8]| {
+            let next = read.key_behind(&leaves, &[&leaves, first_key].concat())?;
+            Ok::<_, StoreError>(next.map(|next| next[leaves.len()..].to_vec()))
+        };
+        if by_digest {
+            let indexes = self.level_prefix(keys::INDEX);
+            let found = read.last_with(&indexes, &[&indexes, key].concat(), &patches);
+            if let Some((first_key, index, patch)) = undamaged(found)? {
+                let next = next(&first_key[indexes.len()..])?;
+                // Or else it is of an earlier leaf, and this one has none.
+                if next.as_deref().is_none_or(|next| key < next)
+                    && let Ok(digests) = Digests::decode(&index, patch.as_deref())
+                {
+                    return Ok(Some(LeafSpan { entries: Entries::Digests(digests), next }));
+                }
+            }
+        }
+        let Some((first_key, body, patch)) =
+            read.seek_with(&leaves, &[&leaves, key].concat(), &patches)?
+        else {
+            return Ok(None);
+        };
+        let entries = Entries::Whole(whole(&body, patch.as_deref())?);
+        Ok(Some(LeafSpan { entries, next: next(&first_key[leaves.len()..])? }))
+    }
+
+    /// The leaf that begins with exactly this key.
+    pub fn leaf_at(&self, first_key: &[u8]) -> Result<Option<Leaf>, StoreError> {
+        let (prefix, patches) = (self.level_prefix(0), self.level_prefix(keys::PATCH));
+        let found = self.disk.get_with(&prefix, first_key, &patches)?;
+        found.map(|(_, body, patch)| whole(&body, patch.as_deref())).transpose()
+    }
+
+    /// The first key of a level's first page.
+    pub fn first_key(&self, level: u8) -> Result<Option<Vec<u8>>, StoreError> {
+        let prefix = self.level_prefix(level);
+        let first = self.disk.first_key(&prefix)?;
+        Ok(first.map(|key| key[prefix.len()..].to_vec()))
+    }
+}
+
+impl Pages for GenerationPages<'_> {
+    type Error = StoreError;
+
+    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
+        if level == 0 {
+            return Ok(match self.leaf_and_patch(key)? {
+                Some((key, body, None)) => Some((key, body)),
+                Some((key, body, patch)) => Some((key, whole(&body, patch.as_deref())?.encode())),
+                None => None,
+            });
+        }
+        let prefix = self.level_prefix(level);
+        let found = self.disk.seek(&prefix, &[&prefix, key].concat())?;
+        Ok(found.map(|(key, body)| (key[prefix.len()..].to_vec(), body)))
+    }
+
+    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let prefix = self.level_prefix(level);
+        let behind = self.disk.key_behind(&prefix, &[&prefix, first_key].concat())?;
+        Ok(behind.map(|key| key[prefix.len()..].to_vec()))
+    }
+
+    fn seek_leaf(&mut self, key: &[u8]) -> Result<Option<(Vec<u8>, Leaf)>, StoreError> {
+        Ok(match self.leaf_and_patch(key)? {
+            Some((key, body, patch)) => Some((key, whole(&body, patch.as_deref())?)),
+            None => None,
+        })
+    }
+
+    fn kept(&mut self, key: &[u8]) -> Result<Option<Kept>, StoreError> {
+        let (prefix, patches) = (self.level_prefix(keys::INDEX), self.level_prefix(keys::PATCH));
+        let found = self.disk.read().last_with(&prefix, &[&prefix, key].concat(), &patches);
+        Ok(undamaged(found)?.map(|(key, index, patch)| Kept {
+            first_key: key[prefix.len()..].to_vec(),
+            index,
+            patch,
+        }))
+    }
+
+    fn make(&mut self, leaves: Vec<RawLeaf>) -> Vec<MadePage> {
+        let ready: Vec<_> = leaves.iter().map(|leaf| self.ahead.take(leaf)).collect();
+        let pairs = leaves.into_iter().zip(&ready);
+        let missing: Vec<_> =
+            pairs.filter(|(_, ready)| ready.is_none()).map(|(leaf, _)| leaf).collect();
+        let mut made = make_leaves(&missing).into_iter();
+        ready.into_iter().filter_map(|ready| ready.or_else(|| made.next())).collect()
+    }
+
+    fn patch(&mut self, leaves: &[(Kept, &[Change])]) -> Vec<Result<Outcome, DecodeError>> {
+        on_all_cores(leaves.iter().collect(), |(kept, changes)| kept.update(changes))
+    }
+}
+
+/// Nothing in place of an index that is damaged: it can be made anew, and of a
+/// patch that is damaged the reader of the leaf will tell.
+fn undamaged(
+    found: Result<Option<FoundPair>, StoreError>,
+) -> Result<Option<FoundPair>, StoreError> {
+    match found {
+        Err(StoreError::Damaged { .. }) => Ok(None),
+        found => found,
+    }
+}

@@ -1,0 +1,316 @@
+//! Commits: an own change set made, signed and written; another origin's checked
+//! and written.
+//!
+//! Pages, log entry and head are one batch. Whatever is refused is refused
+//! before the first write.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use protocol::{
+    change::{Change, Header, Position, SignedHeader, VerifiedChangeSet},
+    hash::Hash,
+    history::Peaks,
+    id::PartitionId,
+    session::fetch::ShownHead,
+    tree::{self, Summary, Update},
+};
+
+use super::Writer;
+use crate::{
+    engine::{Batch, PackId},
+    error::StoreError,
+    keys, log,
+    prepare::Prepared,
+    state::{Head, PartitionState, lock, now_ms},
+    tree::{GenerationPages, MadeAhead, PageBatch},
+};
+
+/// What a commit puts behind the head.
+pub(super) struct Next<'a> {
+    pub signed: SignedHeader,
+    /// The headers before it; its history is their root.
+    pub history: Peaks,
+    /// What the log keeps of its changes.
+    pub body: Option<&'a [u8]>,
+}
+
+impl Writer {
+    /// The newest head of `_federation` that this node holds.
+    pub(super) fn federation_head(
+        &self,
+        partition: &PartitionId,
+    ) -> Option<(PartitionId, Arc<Head>)> {
+        let found = self.shared.federation_partitions(&partition.federation);
+        found.into_iter().find_map(|id| self.head(&id).map(|head| (id, head)))
+    }
+
+    pub(super) fn commit_own(&mut self, prepared: Prepared) -> Result<Arc<Head>, StoreError> {
+        let own = prepared.own;
+        self.refuse_stopped(&own.partition)?;
+        let key = lock(&self.shared.signer).clone();
+        let key = key.ok_or_else(|| StoreError::NoSigner(own.partition.clone()))?;
+        self.shared.disk.check_room(prepared.body_bytes)?;
+        self.refuse_quarantined(&own.partition)?;
+        self.refuse_awaiting(&own.partition)?;
+        let before = self.head(&own.partition);
+        let federation_head = self.federation_head_for(&own.partition, before.as_deref())?;
+        let history = before.as_ref().map_or_else(Peaks::new, |head| head.history());
+        let state = self.partition(&own.partition);
+        let update = self.update_tree(&state, before.as_deref(), &own.changes, prepared.leaves)?;
+        let header = Header {
+            partition: own.partition,
+            seq: before.as_ref().map_or(1, |head| head.seq() + 1),
+            previous: before.as_ref().map_or(Hash::ZERO, |head| head.signed.hash()),
+            history: history.root(),
+            federation_head,
+            origin_time_ms: now_ms(),
+            schema_version: own.schema_version,
+            change_count: own.changes.len() as u32,
+            changes_hash: prepared.changes_hash,
+            root: update.summary.root,
+            records: update.summary.records,
+            key_id: key.public().id(),
+        };
+        let signed = SignedHeader::sign(header, &key);
+        let next = Next { signed, history, body: prepared.kept_body.as_deref() };
+        self.commit(&state, before.as_deref(), next, update)
+    }
+
+    /// The `_federation` head that an own change set names. Without one, or with
+    /// an older one than its predecessor's, no replica would take it.
+    fn federation_head_for(
+        &self,
+        partition: &PartitionId,
+        before: Option<&Head>,
+    ) -> Result<Option<Position>, StoreError> {
+        if partition.dataset.is_system() {
+            return Ok(None);
+        }
+        let named = self.federation_head(partition).map(|(_, head)| head.position());
+        let earlier = before.and_then(|head| head.signed.header().federation_head);
+        let (have, needed) =
+            (named.map_or(0, |named| named.seq), earlier.map_or(1, |earlier| earlier.seq));
+        if have < needed {
+            return Err(StoreError::Federation { partition: partition.clone(), needed, have });
+        }
+        Ok(named)
+    }
+
+    pub(super) fn commit_replica(
+        &mut self,
+        set: &VerifiedChangeSet,
+    ) -> Result<Arc<Head>, StoreError> {
+        let header = set.header().header();
+        let partition = &header.partition;
+        self.shared.disk.check_room(set.body().len())?;
+        self.refuse_quarantined(partition)?;
+        let before = self.head(partition);
+        let ours = before.as_ref().map(|head| head.position());
+        if let (Some(ours), Some(head)) = (ours, &before)
+            && header.seq <= ours.seq
+        {
+            // Already here: a lost acknowledgement is repeated, a different
+            // history is not.
+            let number = self.shared.partition(partition).map_or(0, |state| state.number);
+            return match log::header(&self.shared.disk, number, header.seq)? {
+                Some(known) if known.hash() != set.header().hash() => {
+                    Err(StoreError::Fork { partition: Box::new(partition.clone()), ours })
+                }
+                _ => Ok(head.clone()),
+            };
+        }
+        self.refuse_suspended(header)?;
+        let head_seq = ours.map_or(0, |ours| ours.seq);
+        if header.seq != head_seq + 1 {
+            return Err(StoreError::Gap {
+                partition: partition.clone(),
+                head: head_seq,
+                offered: header.seq,
+            });
+        }
+        let history = before.as_ref().map_or_else(Peaks::new, |head| head.history());
+        let previous = ours.map_or(Hash::ZERO, |ours| ours.hash);
+        if (header.previous, header.history) != (previous, history.root()) {
+            let ours = ours.unwrap_or(Position { seq: 0, hash: Hash::ZERO });
+            return Err(StoreError::Fork { partition: Box::new(partition.clone()), ours });
+        }
+        self.check_federation_head(partition, header.federation_head, before.as_deref())?;
+        let state = self.partition(partition);
+        let update =
+            self.update_tree(&state, before.as_deref(), set.changes(), MadeAhead::default())?;
+        self.check_root(set.header(), &update.summary)?;
+        let next = Next { signed: set.header().clone(), history, body: Some(set.body()) };
+        self.commit(&state, before.as_deref(), next, update)
+    }
+
+    /// A change set may not refer to a `_federation` that this node has not
+    /// seen: its signer might have been revoked there. Nor to an older one than
+    /// its predecessor did.
+    pub(super) fn check_federation_head(
+        &self,
+        partition: &PartitionId,
+        named: Option<Position>,
+        before: Option<&Head>,
+    ) -> Result<(), StoreError> {
+        let Some(named) = named else {
+            return Ok(());
+        };
+        let behind = |have: u64| StoreError::Federation {
+            partition: partition.clone(),
+            needed: named.seq,
+            have,
+        };
+        let (federation, head) = self.federation_head(partition).ok_or_else(|| behind(0))?;
+        let earlier = before.and_then(|head| head.signed.header().federation_head);
+        if named.seq > head.seq() || earlier.is_some_and(|earlier| earlier.seq > named.seq) {
+            return Err(behind(head.seq()));
+        }
+        let number = self.shared.partition(&federation).map_or(0, |state| state.number);
+        match log::header(&self.shared.disk, number, named.seq)? {
+            Some(known) if known.hash() != named.hash => Err(behind(head.seq())),
+            _ => Ok(()),
+        }
+    }
+
+    fn refuse_awaiting(&self, partition: &PartitionId) -> Result<(), StoreError> {
+        let Some(awaited) = lock(&self.shared.awaited).get(partition).copied() else {
+            return Ok(());
+        };
+        let have = self.head(partition).map_or(0, |head| head.seq());
+        if have < awaited {
+            return Err(StoreError::AwaitsOwnHistory {
+                partition: partition.clone(),
+                have,
+                awaited,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn refuse_quarantined(&self, partition: &PartitionId) -> Result<(), StoreError> {
+        match self.shared.partition(partition).and_then(|state| state.quarantine()) {
+            Some(reason) => Err(StoreError::Quarantined { partition: partition.clone(), reason }),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn check_root(
+        &self,
+        signed: &SignedHeader,
+        summary: &Summary,
+    ) -> Result<(), StoreError> {
+        let header = signed.header();
+        if (header.root, header.records) == (summary.root, summary.records) {
+            return Ok(());
+        }
+        Err(StoreError::RootMismatch {
+            partition: Box::new(header.partition.clone()),
+            seq: header.seq,
+            signed: header.root,
+            computed: summary.root,
+        })
+    }
+
+    pub(super) fn update_tree(
+        &self,
+        state: &PartitionState,
+        before: Option<&Head>,
+        changes: &[Change],
+        ahead: MadeAhead,
+    ) -> Result<Update, StoreError> {
+        let summary = before.map_or_else(Summary::empty, |head| head.summary.clone());
+        let generation = before.map_or(0, |head| head.generation);
+        let mut pages = GenerationPages::new(&self.shared.disk, state.number, generation);
+        pages.ahead = ahead;
+        tree::update(&mut pages, &summary, changes)
+    }
+
+    /// Writes pages, log and head in one batch.
+    pub(super) fn commit(
+        &mut self,
+        state: &Arc<PartitionState>,
+        before: Option<&Head>,
+        next: Next<'_>,
+        update: Update,
+    ) -> Result<Arc<Head>, StoreError> {
+        let number = state.number;
+        let generation = before.map_or(0, |head| head.generation);
+        let open = self.open_snapshots(number, generation);
+        let mut pages = PageBatch::new(&self.shared.disk, &open);
+        let page = |level: u8, first_key: &[u8]| keys::page(number, generation, level, first_key);
+        for (level, first_key) in &update.removed {
+            pages.put(page(*level, first_key), None)?;
+            if *level == 0 {
+                pages.put(page(keys::PATCH, first_key), None)?;
+                pages.put_index(page(keys::INDEX, first_key), None)?;
+            }
+        }
+        for made in &update.written {
+            let first_key = &made.page.first_key;
+            if made.level == 0 {
+                pages.put_leaf(page(0, first_key), &made.body)?;
+                pages.put(page(keys::PATCH, first_key), None)?;
+                pages.put_index(page(keys::INDEX, first_key), Some(&made.index))?;
+            } else {
+                pages.put(page(made.level, first_key), Some(&made.body))?;
+            }
+        }
+        for leaf in &update.patched {
+            pages.put(page(keys::PATCH, &leaf.first_key), leaf.patch.as_deref())?;
+        }
+        let leaves = update.summary.pages.first().copied().unwrap_or(0);
+        let batch = pages.finish(PackId { number, generation }, leaves)?;
+        let head = self.finish_commit(batch, state, before, generation, next, update.summary)?;
+        self.shared.pages_written.fetch_add(update.written.len() as u64, Ordering::Relaxed);
+        self.shared.leaves_patched.fetch_add(update.patched.len() as u64, Ordering::Relaxed);
+        Ok(head)
+    }
+
+    /// Adds log entry and head to a batch that holds the pages, and applies it
+    /// if there is room.
+    pub(super) fn finish_commit(
+        &mut self,
+        mut batch: Batch,
+        state: &Arc<PartitionState>,
+        before: Option<&Head>,
+        generation: u32,
+        next: Next<'_>,
+        summary: Summary,
+    ) -> Result<Arc<Head>, StoreError> {
+        let Next { signed, history, body } = next;
+        let (number, seq) = (state.number, signed.header().seq);
+        let partition = signed.header().partition.clone();
+        let before = before.map(|head| (&head.signed, &head.before));
+        log::append(&mut batch, number, before, &signed, &history);
+        if let Some(body) = body {
+            batch.put_chunked(&keys::log_body(number, seq), body, 0);
+        }
+        let before = history;
+        let head = Arc::new(Head { signed, before, summary, generation, updated_ms: now_ms() });
+        batch.put(keys::head(number), head.encode());
+        self.shared.disk.check_room(batch.bytes())?;
+        self.apply_to(&partition, state, batch)?;
+        self.shared.commits.fetch_add(1, Ordering::Relaxed);
+        self.unpublished.insert(partition, head.clone());
+        Ok(head)
+    }
+}
+
+/// A head that is jumped to has to have the one that is here in its history, as
+/// was proved when it was shown.
+pub(super) fn check_jump(shown: &ShownHead, head: Option<&Head>) -> Result<(), StoreError> {
+    let described = shown.signed.header();
+    let partition = || described.partition.clone();
+    if head.map(Head::position) != shown.have {
+        return Err(StoreError::Overtaken(partition()));
+    }
+    let offered = described.seq;
+    if let Some(head) = head.map(Head::seq).filter(|head| *head >= offered) {
+        return Err(StoreError::Gap { partition: partition(), head, offered });
+    }
+    if (shown.before.count() + 1, shown.before.root()) != (offered, described.history) {
+        let ours = shown.have.unwrap_or(Position { seq: 0, hash: Hash::ZERO });
+        return Err(StoreError::Fork { partition: Box::new(partition()), ours });
+    }
+    Ok(())
+}

@@ -1,0 +1,346 @@
+//! The writer thread: the only code that writes records.
+//!
+//! It takes jobs in order. Each change set becomes one batch: pages, log entry
+//! and head together, and before them whatever an open snapshot still needs.
+//! Jobs that are waiting anyway share one flush; every answer is sent behind it.
+//! When nothing waits it does chores: deleting old generations and what closed
+//! snapshots had saved, and a checkpoint before the journal is full.
+//!
+//! - [`commit`]: change sets, own ones and other origins';
+//! - [`signing`]: another signing key takes the place of the current one, or
+//!   none counts for a while;
+//! - [`repair`]: what differs from a peer's state, or is damaged, replaced in
+//!   place;
+//! - [`staging`]: the state of a partition taken from a peer's tree;
+//! - [`forget`]: a replica is dropped, to be fetched anew;
+//! - [`tidying`]: snapshots, chores and checkpoints.
+//!
+//! What it may be asked for is in `crate::jobs`; who asks and waits, in
+//! `crate::queue`.
+
+mod commit;
+mod forget;
+mod repair;
+mod signing;
+mod staging;
+mod tidying;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::Ordering},
+};
+
+use protocol::{hash::Hash, id::PartitionId};
+use tokio::sync::mpsc::{Receiver, WeakSender, error::TryRecvError};
+
+use crate::{
+    engine::Batch,
+    error::StoreError,
+    jobs::{Job, Reply},
+    keys,
+    state::{Head, PartitionState, Shared},
+};
+
+/// Jobs that share one flush. More would make the first wait for the last.
+const JOBS_PER_FLUSH_MAX: usize = 8;
+/// Batches of staged leaves that share one flush: what a crash makes a replica
+/// fetch again, some 10 MB.
+const STAGED_PER_FLUSH: u32 = 4;
+/// Flushes after which a chore is due although jobs are waiting.
+const FLUSHES_PER_CHORE: u32 = 16;
+
+/// Starts the writer; it ends when all senders of jobs are gone.
+pub fn spawn(
+    shared: Arc<Shared>,
+    jobs: Receiver<Job>,
+    sender: WeakSender<Job>,
+) -> Result<std::thread::JoinHandle<()>, StoreError> {
+    let path = shared.path.clone();
+    std::thread::Builder::new()
+        .name("store-writer".into())
+        .spawn(move || {
+            let _closing = CloseSidecar(shared.clone());
+            Writer::new(shared, sender).run(jobs);
+        })
+        .map_err(|error| StoreError::File { path, problem: error.to_string() })
+}
+
+/// Ends the sidecar's thread when the writer ends, be it by a panic.
+struct CloseSidecar(Arc<Shared>);
+
+impl Drop for CloseSidecar {
+    fn drop(&mut self) {
+        self.0.touch_sidecar(|state| state.closing = true);
+    }
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    /// For snapshots, which tell the writer that they were dropped.
+    sender: WeakSender<Job>,
+    /// Heads that are applied but not yet flushed and published.
+    unpublished: HashMap<PartitionId, Arc<Head>>,
+    /// Answers that wait for the flush.
+    waiting: Vec<Box<dyn FnOnce(Option<StoreError>) + Send>>,
+    next_number: u32,
+    next_snapshot: u64,
+    /// The ticket of each partition's newest staging.
+    stagings: HashMap<u32, u64>,
+    next_ticket: u64,
+    /// Batches of staged leaves since the last flush.
+    staged: u32,
+    /// Keys of which nothing more is taken.
+    suspended: HashSet<Hash>,
+    /// Prefixes whose values are to be deleted.
+    chores: Vec<Vec<u8>>,
+}
+
+impl Writer {
+    fn new(shared: Arc<Shared>, sender: WeakSender<Job>) -> Self {
+        let partitions = shared.partitions();
+        let next_number = partitions.values().map(|state| state.number + 1).max().unwrap_or(0);
+        let mut writer = Self {
+            shared,
+            sender,
+            unpublished: HashMap::new(),
+            waiting: Vec::new(),
+            next_number,
+            next_snapshot: 1,
+            stagings: HashMap::new(),
+            next_ticket: 1,
+            staged: 0,
+            suspended: HashSet::new(),
+            chores: Vec::new(),
+        };
+        for state in partitions.values() {
+            if let Some(head) = state.head() {
+                writer.drop_generations_before(state.number, head.generation);
+            }
+        }
+        writer.drop_unused_numbers();
+        writer
+    }
+
+    fn run(mut self, mut jobs: Receiver<Job>) {
+        let mut flushes = 0u32;
+        loop {
+            flushes = flushes.wrapping_add(1);
+            if flushes.is_multiple_of(FLUSHES_PER_CHORE) {
+                self.chore();
+            }
+            let job = match jobs.try_recv() {
+                Ok(job) => job,
+                Err(TryRecvError::Disconnected) => break,
+                Err(TryRecvError::Empty) => {
+                    if self.chore() || self.relieve_journal() {
+                        continue;
+                    }
+                    match jobs.blocking_recv() {
+                        Some(job) => job,
+                        None => break,
+                    }
+                }
+            };
+            self.handle(job);
+            let mut shared_flush = 1;
+            while shared_flush < JOBS_PER_FLUSH_MAX
+                && let Ok(job) = jobs.try_recv()
+            {
+                self.handle(job);
+                shared_flush += 1;
+            }
+            // Whoever waited was told.
+            let _ = self.flush();
+        }
+        // What a write that failed has left in sled is nobody's state.
+        if !self.shared.failed.load(Ordering::Relaxed)
+            && let Err(error) = self.shared.disk.checkpoint()
+        {
+            tracing::error!(%error, "the last flush of the store failed");
+        }
+    }
+
+    fn handle(&mut self, job: Job) {
+        match job {
+            Job::Own { prepared, reply } => {
+                let result = self.well().and_then(|()| self.commit_own(*prepared));
+                self.answer_after_flush(reply, result);
+            }
+            Job::Replica { set, reply } => {
+                let result = self.well().and_then(|()| self.commit_replica(&set));
+                self.answer_after_flush(reply, result);
+            }
+            Job::Ack { number, node, ack } => {
+                let mut batch = Batch::default();
+                batch.put(keys::ack(number, &node), protocol::codec::encode(&ack));
+                if let Err(error) = self.well().and_then(|()| self.apply(batch)) {
+                    tracing::warn!(%error, "an acknowledgement could not be noted");
+                }
+            }
+            Job::Quarantine { partition, reason, reply } => {
+                let result = self.well().and_then(|()| self.quarantine(&partition, reason));
+                self.answer_after_flush(reply, result);
+            }
+            Job::OpenSnapshot { partition, reply } => {
+                // A snapshot shows what is durable and published.
+                let result = self.flush().and_then(|()| self.open_snapshot(&partition));
+                let _ = reply.send(result);
+            }
+            Job::BeginStaging { partition, records, reply } => {
+                let result = self.well().and_then(|()| self.begin_staging(&partition, records));
+                let _ = reply.send(result);
+            }
+            Job::StageLeaves { stage, leaves, reply } => {
+                let result = self.well().and_then(|()| self.stage_leaves(&stage, leaves));
+                let _ = reply.send(result);
+            }
+            Job::FinishStaging { stage, shown, summary, inner, reply } => {
+                let result =
+                    self.well().and_then(|()| self.finish_staging(stage, *shown, summary, inner));
+                self.answer_after_flush(reply, result);
+            }
+            Job::Differ { differences, reply } => {
+                let result = self.well().and_then(|()| self.apply_differences(&differences));
+                self.answer_after_flush(reply, result);
+            }
+            Job::Heal { healed, reply } => {
+                let result = self.well().and_then(|()| self.heal(&healed));
+                self.answer_after_flush(reply, result);
+            }
+            Job::AdoptSigner { next, origin, last, reply } => {
+                let result = self.well().and_then(|()| self.adopt_signer(next, &origin, &last));
+                let _ = reply.send(result);
+            }
+            Job::RotateSigner { next, origin, build, reply } => {
+                let result = self.well().and_then(|()| self.rotate_signer(next, &origin, build));
+                let _ = reply.send(result);
+            }
+            Job::SuspendKey { key_id, suspended, reply } => {
+                let result = self.well().and_then(|()| self.suspend_key(key_id, suspended));
+                let _ = reply.send(result);
+            }
+            Job::Forget { partition, reply } => {
+                let result = self.well().and_then(|()| self.forget(&partition));
+                let _ = reply.send(result);
+            }
+            Job::Tidy { reply: None } => {}
+            Job::Tidy { reply: Some(reply) } => {
+                // Chores take away what unpublished heads have left.
+                let _ = self.flush();
+                while self.chore() || self.relieve_journal() {}
+                let _ = reply.send(Ok(()));
+            }
+        }
+    }
+
+    /// Refuses everything once sled has reported an error: what it still shows
+    /// may not be what is durable, so nothing may be built upon it.
+    fn well(&self) -> Result<(), StoreError> {
+        if self.shared.failed.load(Ordering::Relaxed) {
+            return Err(StoreError::Database(
+                "an earlier write failed; restart the node once the disk is well".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Applies a batch. An error leaves open what of it took place.
+    fn apply(&mut self, batch: Batch) -> Result<(), StoreError> {
+        self.shared.disk.apply(batch).inspect_err(|error| self.fail(error))
+    }
+
+    fn fail(&self, error: &StoreError) {
+        // sled does not recover from a failed write; reads go on.
+        tracing::error!(%error, "the store could not write; restart the node once the disk is well");
+        self.shared.failed.store(true, Ordering::Relaxed);
+    }
+
+    /// Sends an error at once and a success behind the flush.
+    fn answer_after_flush<T: Send + 'static>(
+        &mut self,
+        reply: Reply<T>,
+        result: Result<T, StoreError>,
+    ) {
+        match result {
+            Err(error) => {
+                let _ = reply.send(Err(error));
+            }
+            Ok(value) => self.waiting.push(Box::new(move |failed| {
+                let _ = reply.send(failed.map_or(Ok(value), Err));
+            })),
+        }
+    }
+
+    /// Makes durable what was applied, publishes the heads, answers. An error is
+    /// what all who waited were told.
+    fn flush(&mut self) -> Result<(), StoreError> {
+        let staged_enough = self.staged >= STAGED_PER_FLUSH;
+        if self.waiting.is_empty() && self.unpublished.is_empty() && !staged_enough {
+            return self.well();
+        }
+        self.staged = 0;
+        let durable = self
+            .well()
+            .and_then(|()| self.shared.disk.make_durable().inspect_err(|error| self.fail(error)));
+        match &durable {
+            Ok(()) => {
+                for (partition, head) in self.unpublished.drain() {
+                    if let Some(state) = self.shared.partition(&partition) {
+                        state.publish(head);
+                    }
+                    // Nobody may be listening.
+                    let _ = self.shared.events.send(partition);
+                }
+                self.shared.touch_sidecar(|state| state.dirty = true);
+            }
+            Err(_) => self.unpublished.clear(),
+        }
+        for answer in self.waiting.drain(..) {
+            answer(durable.clone().err());
+        }
+        durable
+    }
+
+    /// The head that the next job builds upon.
+    fn head(&self, partition: &PartitionId) -> Option<Arc<Head>> {
+        self.unpublished
+            .get(partition)
+            .cloned()
+            .or_else(|| self.shared.partition(partition).and_then(|state| state.head()))
+    }
+
+    /// The partition's state, or the one that it would get.
+    fn partition(&self, partition: &PartitionId) -> Arc<PartitionState> {
+        let known = self.shared.partition(partition);
+        known.unwrap_or_else(|| Arc::new(PartitionState::new(self.next_number)))
+    }
+
+    /// Applies a batch of one partition. A new partition gets its number with
+    /// it: what is refused before never uses one.
+    fn apply_to(
+        &mut self,
+        partition: &PartitionId,
+        state: &Arc<PartitionState>,
+        mut batch: Batch,
+    ) -> Result<(), StoreError> {
+        let is_new = self.shared.partition(partition).is_none();
+        if is_new {
+            batch.put(keys::number(partition), state.number.to_be_bytes().to_vec());
+        }
+        self.apply(batch)?;
+        if is_new {
+            self.next_number = state.number + 1;
+            self.shared.add_partition(partition.clone(), state.clone());
+        }
+        Ok(())
+    }
+
+    fn quarantine(&mut self, partition: &PartitionId, reason: String) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        let state = self.partition(partition);
+        batch.put(keys::quarantine(state.number), reason.clone().into_bytes());
+        self.apply_to(partition, &state, batch)?;
+        state.set_quarantine(reason);
+        Ok(())
+    }
+}

@@ -1,0 +1,127 @@
+//! The writer's half of stagings: leaves into a generation that nobody reads
+//! yet, and the batch that makes it the partition's state.
+//!
+//! `intake::staging` asks for these jobs. Of two stagings of one
+//! partition only the newer one may write.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use protocol::{id::PartitionId, page::MadePage, session::fetch::ShownHead, tree::Summary};
+
+use super::{
+    Writer,
+    commit::{Next, check_jump},
+};
+use crate::{
+    engine::{Batch, PackId},
+    error::StoreError,
+    jobs::{Stage, StagedLeaves},
+    keys,
+    state::Head,
+    tree::PageBatch,
+};
+
+/// On average.
+const RECORDS_PER_LEAF: u64 = 64;
+
+impl Writer {
+    pub(super) fn begin_staging(
+        &mut self,
+        partition: &PartitionId,
+        records: u64,
+    ) -> Result<Stage, StoreError> {
+        self.shared.disk.check_room(0)?;
+        self.refuse_quarantined(partition)?;
+        let mut batch = Batch::default();
+        let state = self.partition(partition);
+        let current = self.head(partition).map(|head| head.generation);
+        let staged = self.shared.disk.get(&keys::staging(state.number))?;
+        let staged =
+            staged.and_then(|bytes| Some(u32::from_be_bytes(bytes.as_ref().try_into().ok()?)));
+        // Never the one in which a first change set would put its pages.
+        let next = current.map_or(1, |current| current + 1);
+        let generation = match staged {
+            Some(generation) if generation >= next => generation,
+            _ => next,
+        };
+        batch.put(keys::staging(state.number), generation.to_be_bytes().to_vec());
+        self.apply_to(partition, &state, batch)?;
+        let (number, ticket) = (state.number, self.next_ticket);
+        let leaves = keys::page(number, generation, 0, &[]);
+        let was_empty = self.shared.disk.first_key(&leaves)?.is_none();
+        self.next_ticket += 1;
+        self.stagings.insert(number, ticket);
+        let partition = partition.clone();
+        Ok(Stage { partition, ticket, number, generation, was_empty, current, records })
+    }
+
+    /// Two stagings of one partition fill the same generation, so only the
+    /// newest may write.
+    fn refuse_overtaken(&self, stage: &Stage) -> Result<(), StoreError> {
+        if self.stagings.get(&stage.number) == Some(&stage.ticket) {
+            return Ok(());
+        }
+        Err(StoreError::Overtaken(stage.partition.clone()))
+    }
+
+    pub(super) fn stage_leaves(
+        &mut self,
+        stage: &Stage,
+        leaves: StagedLeaves,
+    ) -> Result<(), StoreError> {
+        self.refuse_overtaken(stage)?;
+        let mut pages = PageBatch::new(&self.shared.disk, &[]);
+        // Leaves come in the order of their keys, each once.
+        pages.all_new = stage.was_empty;
+        let key =
+            |level, first_key: &[u8]| keys::page(stage.number, stage.generation, level, first_key);
+        for first_key in &leaves.removed {
+            pages.put(key(0, first_key), None)?;
+            pages.put_index(key(keys::INDEX, first_key), None)?;
+        }
+        for leaf in &leaves.written {
+            pages.put_leaf(key(0, &leaf.first_key), &leaf.body)?;
+            pages.put_index(key(keys::INDEX, &leaf.first_key), Some(&leaf.index))?;
+        }
+        let pack = PackId { number: stage.number, generation: stage.generation };
+        let batch = pages.finish(pack, stage.records / RECORDS_PER_LEAF + 1)?;
+        self.shared.disk.check_room(batch.bytes())?;
+        let pages = leaves.written.len() as u64;
+        self.apply(batch)?;
+        self.staged += 1;
+        self.shared.pages_written.fetch_add(pages, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(super) fn finish_staging(
+        &mut self,
+        stage: Stage,
+        shown: ShownHead,
+        summary: Summary,
+        inner: Vec<MadePage>,
+    ) -> Result<Arc<Head>, StoreError> {
+        self.refuse_overtaken(&stage)?;
+        self.refuse_quarantined(&stage.partition)?;
+        let before = self.head(&stage.partition);
+        check_jump(&shown, before.as_deref())?;
+        let ShownHead { signed, before: history, .. } = shown;
+        let described = signed.header();
+        self.refuse_suspended(described)?;
+        self.check_federation_head(&stage.partition, described.federation_head, before.as_deref())?;
+        self.check_root(&signed, &summary)?;
+        let mut batch = Batch::default();
+        for made in &inner {
+            let key = keys::page(stage.number, stage.generation, made.level, &made.page.first_key);
+            batch.put_chunked(&key, &made.body, self.shared.disk.chunks(&key)?);
+        }
+        batch.remove(keys::staging(stage.number));
+        let state = self.partition(&stage.partition);
+        let (next, generation) = (Next { signed, history, body: None }, stage.generation);
+        let head =
+            self.finish_commit(batch, &state, before.as_deref(), generation, next, summary)?;
+        self.shared.pages_written.fetch_add(inner.len() as u64, Ordering::Relaxed);
+        self.stagings.remove(&stage.number);
+        self.drop_generations_before(stage.number, stage.generation);
+        Ok(head)
+    }
+}

@@ -1,0 +1,119 @@
+//! What the writer does when nothing waits, and snapshots, whose ends are the
+//! most common reason: deleting what nobody reads any more, piece by piece, and a
+//! checkpoint before the journal is full.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use protocol::id::PartitionId;
+
+use super::Writer;
+use crate::{error::StoreError, jobs::Opened, keys, state::lock, tree::OpenSnapshot};
+
+/// Values deleted in one chore: a batch of 500 keeps readers waiting under a
+/// few milliseconds.
+const CHORE_DELETES: usize = 500;
+/// Snapshots that may be open: each makes the writer save pages.
+const SNAPSHOTS_MAX: usize = 64;
+
+impl Writer {
+    pub(super) fn open_snapshots(&self, number: u32, generation: u32) -> Vec<Arc<OpenSnapshot>> {
+        let snapshots = lock(&self.shared.snapshots);
+        let of_it = |open: &&Arc<OpenSnapshot>| {
+            (open.number, open.generation) == (number, generation)
+                && !open.closed.load(Ordering::Acquire)
+        };
+        snapshots.iter().filter(of_it).cloned().collect()
+    }
+
+    pub(super) fn open_snapshot(
+        &mut self,
+        partition: &PartitionId,
+    ) -> Result<Option<Opened>, StoreError> {
+        let Some(state) = self.shared.partition(partition) else {
+            return Ok(None);
+        };
+        let Some(head) = state.head() else {
+            return Ok(None);
+        };
+        self.close_snapshots();
+        let count = lock(&self.shared.snapshots).len();
+        if count >= SNAPSHOTS_MAX {
+            return Err(StoreError::SnapshotsOpen(count));
+        }
+        let open = Arc::new(OpenSnapshot::new(self.next_snapshot, state.number, head.generation));
+        self.next_snapshot += 1;
+        lock(&self.shared.snapshots).push(open.clone());
+        Ok(Some(Opened { open, head, jobs: self.sender.clone() }))
+    }
+
+    pub(super) fn drop_generations_before(&mut self, number: u32, generation: u32) {
+        // Generations are few: one a bootstrap, and the ones before are gone.
+        let first = generation.saturating_sub(8);
+        self.chores.extend((first..generation).map(|old| keys::generation(number, old)));
+    }
+
+    /// Does one small piece of tidying; answers whether there was any.
+    pub(super) fn chore(&mut self) -> bool {
+        if self.shared.failed.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.close_snapshots();
+        let due = self.chores.iter().position(|prefix| !self.is_read_by_a_snapshot(prefix));
+        let Some(index) = due else {
+            return false;
+        };
+        let (disk, prefix) = (&self.shared.disk, &self.chores[index]);
+        let deleted = disk.delete_some(prefix, keys::is_chunked(prefix), CHORE_DELETES);
+        // Or else the next commit would have to flush sled.
+        let deleted = deleted.and_then(|more| disk.make_durable().map(|()| more));
+        match deleted {
+            Ok(true) => {}
+            Ok(false) => {
+                let prefix = self.chores.swap_remove(index);
+                let packs = &self.shared.disk.packs;
+                if let Some((number, generation)) = keys::pages_of(&prefix)
+                    && let Err(error) = packs.remove(number, generation)
+                {
+                    // The next start tries it again.
+                    tracing::warn!(%error, "what is not needed any more could not be removed");
+                }
+            }
+            // The next start takes them up again.
+            Err(error) => self.fail(&error),
+        }
+        true
+    }
+
+    /// Makes a checkpoint if the journal is getting full, so that a burst seldom
+    /// has to wait for one; answers whether it was.
+    pub(super) fn relieve_journal(&mut self) -> bool {
+        if self.shared.failed.load(Ordering::Relaxed) || !self.shared.disk.wants_checkpoint() {
+            return false;
+        }
+        if let Err(error) = self.shared.disk.checkpoint() {
+            self.fail(&error);
+        }
+        true
+    }
+
+    fn is_read_by_a_snapshot(&self, prefix: &[u8]) -> bool {
+        lock(&self.shared.snapshots)
+            .iter()
+            .any(|open| keys::generation(open.number, open.generation).starts_with(prefix))
+    }
+
+    /// Forgets snapshots that were dropped, and closes those that nobody reads.
+    fn close_snapshots(&mut self) {
+        let chores = &mut self.chores;
+        lock(&self.shared.snapshots).retain(|open| {
+            if open.is_idle() {
+                open.closed.store(true, Ordering::Release);
+            }
+            let closed = open.closed.load(Ordering::Acquire);
+            if closed {
+                chores.push(keys::snapshot(open.id));
+            }
+            !closed
+        });
+    }
+}
