@@ -50,6 +50,8 @@ pub const POINTS_OF_DAEMON: &[&str] = &[
     "bundle.taken-over",
     // An invitation is marked as used, and nothing is granted yet.
     "invite.used",
+    // What an invitation grants stands in `_federation`, and that is not noted yet.
+    "invite.granted",
     // A signing key that follows stands in `_federation`.
     "key.registered",
     // A member has signed anew what the key before it may not sign.

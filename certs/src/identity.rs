@@ -96,6 +96,11 @@ pub struct CertificateFacts {
     pub is_ca: bool,
 }
 
+/// The public key of a certificate, as its DER SubjectPublicKeyInfo.
+pub fn public_key_of(cert: &CertificateDer<'_>) -> Result<Vec<u8>, CertError> {
+    Ok(parse(cert)?.public_key().raw.to_vec())
+}
+
 /// Reads the identity out of a certificate, without judging who signed it.
 pub fn identity_of(cert: &CertificateDer<'_>) -> Result<Identity, CertError> {
     let parsed = parse(cert)?;

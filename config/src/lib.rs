@@ -20,4 +20,5 @@ pub use document::{ConfigError, ConfigErrors};
 pub use resolve::{
     CertificateConfig, ImportConfig, InboxConfig, LogConfig, LogFormat, NodeConfig, PkiConfig,
     StoreConfig, SyncConfig, TlsConfig, Upstream, check_address, check_display_name, check_path,
+    shown_display_name,
 };

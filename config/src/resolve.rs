@@ -11,7 +11,10 @@ use std::{
     str::FromStr,
 };
 
-use protocol::id::{DatasetId, FederationId, NameError, NodeId};
+use protocol::{
+    id::{DatasetId, FederationId, NameError, NodeId},
+    text::{is_format, visible_within},
+};
 
 use crate::{
     document::{ConfigError, ConfigErrors, Document},
@@ -38,7 +41,29 @@ pub fn check_display_name(name: &str) -> Result<(), String> {
             name.len()
         ));
     }
+    if name.chars().any(is_unshown) {
+        return Err("has a control character or one that nobody sees; write it on one line".into());
+    }
     Ok(())
+}
+
+/// A display name that came from elsewhere, as it may stand in a file and on a
+/// screen: what [`check_display_name`] refuses is spelled out, and cut where it is too
+/// long; none if nothing is left.
+pub fn shown_display_name(name: &str) -> Option<String> {
+    if check_display_name(name).is_ok() {
+        return Some(name.to_owned());
+    }
+    // Three bytes are most of what a character takes, and names of hidden ones are
+    // longer than they are.
+    let shown = visible_within(name.trim(), DISPLAY_NAME_BYTES_MAX / 4);
+    Some(shown.into_owned()).filter(|shown| check_display_name(shown).is_ok())
+}
+
+/// Control characters, those that turn a text's direction or have no shape, and the
+/// ends of lines and paragraphs.
+fn is_unshown(character: char) -> bool {
+    character.is_control() || is_format(character) || matches!(character, '\u{2028}' | '\u{2029}')
 }
 
 /// Longest path in bytes: the system opens no longer one (PATH_MAX).

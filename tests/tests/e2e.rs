@@ -24,5 +24,6 @@ mod e2e {
     mod own_pki;
     mod real_data;
     mod repair;
+    mod restored;
     mod rotation;
 }

@@ -54,5 +54,7 @@ mod provider;
 mod streams;
 #[path = "hostile/tree.rs"]
 mod tree;
+#[path = "hostile/trust.rs"]
+mod trust;
 #[path = "hostile/world.rs"]
 mod world;

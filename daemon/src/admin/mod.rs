@@ -90,6 +90,13 @@ pub enum Request {
         /// The schema file's text.
         text: String,
     },
+    /// `dataset accept`
+    DatasetAccept {
+        /// The dataset.
+        dataset: String,
+        /// The version that was looked at, if that was said.
+        version: Option<u32>,
+    },
     /// `node list`
     NodeList,
     /// `node show`

@@ -23,6 +23,10 @@ pub enum Alarm {
     Certificate,
     /// At a hub: an authority is to be followed, and a person is needed for that.
     Authority,
+    /// Records of `_federation` are ignored.
+    Catalogue,
+    /// Fields stay masked that the catalogue does not call personal any more.
+    Personal,
 }
 
 /// The alarms that are on.
@@ -38,7 +42,11 @@ impl Alarms {
     pub fn raise(&self, alarm: Alarm, text: String) {
         if self.lock().insert(alarm, text.clone()).is_none() {
             match alarm {
-                Alarm::Stale | Alarm::Certificate | Alarm::Authority => tracing::warn!("{text}"),
+                Alarm::Stale
+                | Alarm::Certificate
+                | Alarm::Authority
+                | Alarm::Catalogue
+                | Alarm::Personal => tracing::warn!("{text}"),
                 Alarm::ForeignKey
                 | Alarm::Superseded
                 | Alarm::OtherHistory

@@ -97,6 +97,7 @@ impl Node {
             Request::DatasetList => self.dataset_list(),
             Request::DatasetShow { dataset } => self.dataset_show(&dataset),
             Request::DatasetApply { text } => self.dataset_apply(&text),
+            Request::DatasetAccept { dataset, version } => self.dataset_accept(&dataset, version),
             Request::NodeList => self.node_list(),
             Request::DeliveryList { all } => self.delivery_list(all),
             Request::DeliveryShow { id } => self.delivery_show(&id),
@@ -267,12 +268,30 @@ impl Node {
                  found by them. Make a dataset of another name"
             );
         }
+        let bytes = serde_json::to_string(schema.raw())?.len();
+        if let Some(limit) = registry.no_room_for(&dataset, bytes) {
+            bail!("{dataset}: {limit}");
+        }
         let head = registrar.commit_alone(vec![Entry::Schema(schema.clone()).put()?])?;
         let seq = head.seq();
+        registrar.look_at_catalogue()?;
         Ok((
             json!({ "dataset": dataset, "version": schema.version(), "changed": true, "federation_seq": seq }),
             false,
         ))
+    }
+
+    /// The administrator agrees that what a dataset does not call personal any more
+    /// is shown.
+    fn dataset_accept(&self, dataset: &str, version: Option<u32>) -> anyhow::Result<Answer> {
+        let dataset = DatasetId::new(dataset)?;
+        let masked = self.membership.masked()?;
+        let fields = masked.into_iter().find(|masked| masked.dataset == dataset);
+        let fields = fields.map(|masked| masked.fields).unwrap_or_default();
+        let version = self.membership.accept_dataset(&dataset, version)?;
+        super::catalogue::look(&self.membership, &self.alarms)?;
+        tracing::warn!(%dataset, version, ?fields, "an administrator agrees that these fields are not personal");
+        Ok((json!({ "dataset": dataset, "version": version, "fields": fields }), false))
     }
 
     fn cert_renew(
@@ -291,7 +310,7 @@ impl Node {
             (Some(registrar), true) => registrar.renew_signing_key()?,
             (None, true) if stolen => bail!(
                 "at a county a stolen signing key is the hub's business: there, creditsync revoke {}, then \
-                 creditsync invite {0}, and here creditsync join TOKEN",
+                 creditsync invite {0}, and here creditsync join",
                 self.membership.me()
             ),
             (None, true) => {

@@ -28,7 +28,7 @@ use super::{dir::NodeDir, hub, inbox, lock::Occupant, node::Node, renewal};
 use crate::{
     admin,
     limit::{Budget, LINES, Limiter},
-    net::{Accepted, Dialer, Listener, Places, network_of},
+    net::{Accepted, Dialer, Listener, network_of},
     sync,
 };
 
@@ -77,6 +77,7 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
         // Before anything can move it.
         let events = node.store.subscribe();
         tasks.spawn(heed_federation(node.clone(), events, shutdown.clone()));
+        node.sync.claims.expect_word();
         let credentials = replication_credentials(&node, &mut tasks, &shutdown);
         tasks.spawn(sync::keep_connected(
             node.sync.clone(),
@@ -243,7 +244,7 @@ impl RefusalObserver for Observer {
         let peers = &self.0.sync.peers;
         let reason = format!(
             "{problem}. If its certificate has ended, it needs a new token (here: creditsync invite {}, there: \
-             creditsync join TOKEN) / 若其证书已过期，请签发新令牌",
+             creditsync join) / 若其证书已过期，请签发新令牌",
             identity.node
         );
         if peers.refused(&identity.node, problem.kind.as_str(), &reason)
@@ -258,7 +259,7 @@ impl RefusalObserver for Observer {
 async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
     let shutdown: CancellationToken = node.shutdown.clone();
     let mut connections = JoinSet::new();
-    let joining = Places::new(hub::JOINING_MAX, hub::JOINING_OF_ONE_MAX);
+    let joining = Arc::new(hub::Joining::default());
     let refusals = Arc::new(Limiter::new(REFUSAL_LINES, REFUSALS_MAX));
     let quiet = Arc::new(Limiter::of_all(LINES));
     loop {
@@ -296,11 +297,12 @@ async fn accept(node: Arc<Node>, listener: Arc<Listener>) {
                     }
                 }
                 Ok(Accepted::Joining(connection)) => {
-                    match (joining.take(address.ip()), &node.registrar) {
-                        (Some(_place), Some(registrar)) => {
-                            hub::serve_join(registrar.clone(), connection, &quiet).await;
+                    let place = joining.enter(address.ip());
+                    match &node.registrar {
+                        Some(registrar) => {
+                            hub::serve_join(registrar.clone(), connection, &place, &quiet).await;
                         }
-                        _ => connection.close(CloseCode::Unavailable),
+                        None => connection.close(CloseCode::Unavailable),
                     }
                 }
                 Err(error) => match may_say(address, error.kind()) {

@@ -51,6 +51,11 @@ impl NodeDir {
         self.0.join("certs")
     }
 
+    /// Which fields are personal by what the administrator knows.
+    pub fn personal(&self) -> PathBuf {
+        self.certs().join("personal.json")
+    }
+
     /// The signed root of trust.
     pub fn anchor(&self) -> PathBuf {
         self.certs().join("anchor")

@@ -9,6 +9,7 @@
 //!   hub says about trust, judged at a member;
 //! - [`keys`], [`keeper`], [`renewal`], [`alarms`]: this node's own signing keys
 //!   and certificates, what keeps them alive, and what is wrong with them;
+//! - [`catalogue`]: what is wrong with the catalogue as it has arrived;
 //! - [`daemon`]: the node running, with its [`inbox`];
 //! - [`commands`]: what a request does, in the daemon or without one, with
 //!   [`ops`] for one operation a file, and
@@ -16,6 +17,7 @@
 //!   answers.
 
 mod alarms;
+mod catalogue;
 mod certificates;
 mod changes;
 pub mod commands;

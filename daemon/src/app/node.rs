@@ -81,9 +81,9 @@ pub fn load_config(dir: &NodeDir) -> anyhow::Result<NodeConfig> {
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(
-            "{0} 不是节点目录（没有 creditsync.toml）：市级用 'creditsync init' 创建，县级用 'creditsync join TOKEN' 加入，\
+            "{0} 不是节点目录（没有 creditsync.toml）：市级用 'creditsync init' 创建，县级用 'creditsync join' 加入，\
              目录用 --dir 指定 / {0} is no node: there is no creditsync.toml. Make a hub with 'creditsync init', or join \
-             one with 'creditsync join TOKEN'; --dir says where",
+             one with 'creditsync join'; --dir says where",
             dir.path().display()
         ),
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
@@ -147,7 +147,11 @@ impl Node {
             Keeper::load(dir.certs(), keys.clone(), identity.clone(), pki, alarms.clone())?;
         let keeper = Arc::new(keeper);
         let store = open_store(dir, &config)?;
-        let membership = Arc::new(Membership::new(store.clone(), anchor, config.node.clone()));
+        let mut membership = Membership::new(store.clone(), anchor, config.node.clone());
+        if !membership.is_hub() {
+            membership = membership.keep_personal(&dir.personal())?;
+        }
+        let membership = Arc::new(membership);
         let own_keys = Arc::new(OwnKeys::load(keys.clone(), &dir.certs(), store.clone())?);
         let tell = watch::Sender::new(());
         let (mut registrar, mut trustee) = (None, None);
@@ -192,6 +196,7 @@ impl Node {
             trustee = Some(Arc::new(judge));
         }
         check_own_key(&membership, &own_keys.current())?;
+        let is_member = trustee.is_some();
         let mut sync = sync::Context::new(
             store.clone(),
             membership.clone(),
@@ -203,6 +208,10 @@ impl Node {
         sync.office = registrar.clone().map(|office| office as Arc<dyn sync::Office>);
         sync.trustee = trustee.clone().map(|judge| judge as Arc<dyn sync::Trustee>);
         let sync = Arc::new(sync);
+        if is_member {
+            let claims = sync.claims.clone();
+            store.ask_before_writing(move |partition| claims.before_write(partition));
+        }
         let shutdown = CancellationToken::new();
         let hold = HoldLimits {
             deletes_percent: config.import.hold_deletes_percent,

@@ -22,6 +22,7 @@ pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
     let (fresh, mut alarms) =
         (node.trustee.as_ref().and_then(|trustee| trustee.fresh_at_ms()), node.alarms.texts());
     node.sync.peers.visit(|_, peer| alarms.extend(peer.alarm.clone()));
+    alarms.extend(node.sync.claims.alarms());
     let troubles = node.sync.peers.troubles();
     let peers = peers(node)?;
     let held: BTreeSet<_> =

@@ -30,6 +30,7 @@ use store::Store;
 use crate::{
     app::{
         alarms::{Alarm, Alarms},
+        catalogue,
         dir::NodeDir,
         keeper::Keeper,
         keys::OwnKeys,
@@ -126,6 +127,7 @@ impl Trustee {
         if self.keeper.follow_roots(&registry).context("take over the trusted roots")? {
             self.tell.send_replace(());
         }
+        catalogue::look(&self.membership, &self.alarms).context("look at the catalogue")?;
         self.look_at_keys(&registry).context("take over this node's signing key")?;
         let ahead = self.fresh().ahead.take();
         if let Some(statement) = ahead {

@@ -39,6 +39,16 @@ enum Action {
         #[arg(value_name = "FILE.toml")]
         file: PathBuf,
     },
+    /// At a county: agree that fields which a new version does not call personal any
+    /// more are shown / 县级：同意不再遮盖新版本中不属个人信息的字段
+    Accept {
+        /// The dataset
+        #[arg(value_name = "ID")]
+        dataset: String,
+        /// The version that was looked at
+        #[arg(long)]
+        version: Option<u32>,
+    },
 }
 
 pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
@@ -49,6 +59,9 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
             let text = std::fs::read_to_string(file)
                 .with_context(|| format!("read {}", file.display()))?;
             Request::DatasetApply { text }
+        }
+        Action::Accept { dataset, version } => {
+            Request::DatasetAccept { dataset: dataset.clone(), version: *version }
         }
     };
     let (answer, _) = ask(dir, &request)?;
@@ -68,6 +81,16 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
             let schema: RawSchema =
                 serde_json::from_value(answer).context("read the daemon's answer")?;
             show::print(&schema);
+        }
+        Action::Accept { .. } => {
+            let fields: Vec<_> =
+                answer["fields"].as_array().into_iter().flatten().map(text_of).collect();
+            println!(
+                "{} version {}: shown from now on / 今后不再遮盖: {}",
+                text_of(&answer["dataset"]),
+                text_of(&answer["version"]),
+                if fields.is_empty() { "-".to_owned() } else { fields.join(", ") }
+            );
         }
         Action::Apply { .. } => {
             let what = if answer["changed"] == true { "published" } else { "unchanged" };

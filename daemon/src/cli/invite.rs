@@ -45,7 +45,8 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
             );
         }
         eprintln!(
-            "valid until {}, once. At the member: creditsync join TOKEN",
+            "valid until {}, once. At the member: run 'creditsync join' and paste it (or 'creditsync join -', which \
+             reads it from standard input); not on the command line / 在县级运行 creditsync join 后粘贴，不要写在命令行上",
             super::text_of(&answer["expires"])
         );
     }

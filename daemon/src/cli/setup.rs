@@ -1,12 +1,13 @@
 //! `init`, `join` and `run`: how a node comes to be, and its life.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{BufRead as _, IsTerminal as _, Read as _, Write as _},
     net::SocketAddr,
     path::PathBuf,
 };
 
 use anyhow::{Context as _, bail};
+use certs::enrol::Token;
 use protocol::{
     id::{FederationId, NodeId},
     text::printable,
@@ -77,22 +78,60 @@ pub(super) fn init(dir: &NodeDir, arguments: InitArguments) -> anyhow::Result<Do
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example: creditsync --dir /var/lib/creditsync join creditsync-join-1.AbC…\nWith '-' the token is read from standard input."
+    after_help = "Example: creditsync --dir /var/lib/creditsync join      (then paste the token and press Enter)\n         creditsync --dir /var/lib/creditsync join - < token.txt\n\nWhoever has the token can join in this node's place. On the command line it stands in the list of processes and in the shell's history.\n持有令牌者可冒充本节点加入；写在命令行上的令牌会出现在进程列表和命令历史中，请按提示粘贴，或用 '-' 从标准输入读取。"
 )]
 pub(super) struct JoinArguments {
-    /// The token that the hub printed; white space in it does not matter / 市级中心给出的令牌
-    #[arg(required = true, num_args = 1.., value_name = "TOKEN")]
+    /// '-' reads the token from standard input; without it, it is asked for. White space in it does not matter / 令牌
+    #[arg(num_args = 0.., value_name = "-")]
     token: Vec<String>,
+}
+
+/// Longest text that is read for a token: four times the longest one.
+const TOKEN_TEXT_MAX: u64 = 256 * 1024;
+
+/// The token, from where it is.
+fn read_token(arguments: &[String]) -> anyhow::Result<Option<String>> {
+    let mut token = arguments.concat();
+    if !token.is_empty() && token != "-" {
+        eprintln!(
+            "warning: a token on the command line stands in the list of processes and in the shell's history; next time \
+             run 'creditsync join' and paste it, or 'creditsync join -' / 警告：命令行上的令牌会留在进程列表和命令历史中，\
+             下次请直接运行 creditsync join 后粘贴"
+        );
+        return Ok(Some(token));
+    }
+    let asked = token.is_empty();
+    token.clear();
+    let stdin = std::io::stdin();
+    if asked && !stdin.is_terminal() {
+        eprintln!(
+            "no token: paste it after 'creditsync join' on a terminal, or hand it to 'creditsync join -' on standard \
+             input; see creditsync join --help / 没有令牌：请在终端运行 creditsync join 后粘贴，或用 creditsync join - 从标准输入读取"
+        );
+        return Ok(None);
+    }
+    if asked {
+        eprint!("paste the token, then press Enter / 请粘贴令牌并回车: ");
+        // A mail may have broken it into lines.
+        let mut lines = stdin.lock().take(TOKEN_TEXT_MAX);
+        loop {
+            let before = token.len();
+            lines.read_line(&mut token).context("read the token")?;
+            if token[before..].trim().is_empty() || Token::parse(&token).is_ok() {
+                break;
+            }
+        }
+    } else {
+        stdin.take(TOKEN_TEXT_MAX).read_to_string(&mut token).context("read the token")?;
+    }
+    Ok(Some(token))
 }
 
 pub(super) fn join(dir: &NodeDir, arguments: JoinArguments) -> anyhow::Result<Done> {
     telemetry::init_for_command();
-    let mut token = arguments.token.concat();
-    if token == "-" {
-        token.clear();
-        let limit = 256 * 1024;
-        std::io::stdin().take(limit).read_to_string(&mut token).context("read the token")?;
-    }
+    let Some(token) = read_token(&arguments.token)? else {
+        return Ok(Done::Misused);
+    };
     if dir.is_node() {
         return join_again(dir, token);
     }

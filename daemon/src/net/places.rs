@@ -1,9 +1,9 @@
 //! Places that are few: how many there are, and how many of them one address, or
 //! one node, may hold.
 //!
-//! Used for handshakes and for nodes that join, where nobody is known yet but by
-//! the address, and for nodes that have not said hello. Only addresses that were
-//! shown to be real are counted: a forged one would else keep its owner out.
+//! Used for handshakes, where nobody is known yet but by the address, and for nodes
+//! that have not said hello. Only addresses that were shown to be real are counted:
+//! a forged one would else keep its owner out.
 
 use std::{
     collections::BTreeMap,

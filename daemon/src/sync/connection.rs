@@ -230,6 +230,11 @@ async fn run(
         tokio::time::timeout(FIRST_FRAME_MAX, exchange_hellos(connection, side, ours))
             .await
             .map_err(|_| NetError::NoAnswer)??;
+    // Before it counts as connected, because a first own change set asks that.
+    for head in theirs.heads.iter().filter(|head| head.partition.origin == *context.me()) {
+        note_claim(context, peer, head);
+    }
+    context.claims.word_is_here();
     let timing = Timing { heartbeat: context.heartbeat, follows_max: FOLLOWS_MAX };
     let mut link = Link::new(ends.clone(), timing, local, theirs.clone(), context.now())?;
     // Before anything is served: whoever has a stolen certificate could else
@@ -525,39 +530,49 @@ fn note_heads(context: &Context, peer: &NodeId, heads: &[Announced]) {
     });
 }
 
+/// Whether the peer claims to hold more of an own partition than this node; a claim
+/// is noted, and the follow stream that the link opens for it asks for the proof.
+fn note_claim(context: &Context, peer: &NodeId, head: &Announced) -> bool {
+    let ours = context.store.head(&head.partition).map_or(0, |head| head.seq());
+    if head.position.seq <= ours {
+        return false;
+    }
+    let known_dataset = context
+        .membership
+        .current()
+        .is_ok_and(|registry| registry.schema(&head.partition.dataset).is_some());
+    if context.membership.is_hub() || !known_dataset {
+        // The hub follows nobody's copy of its own data, so nobody would show it a
+        // proof; and an unknown dataset holds nothing to take back.
+        if let Some(unsaid) = context.may_say(peer, Line::Claim) {
+            tracing::error!(
+                partition = %head.partition, %peer, theirs = head.position.seq, ours, unsaid,
+                "the peer claims to hold more of our own history than we do; nothing is done about it"
+            );
+        }
+        return true;
+    }
+    if context.claims.note(&head.partition, peer, head.position.seq, ours)
+        && let Some(unsaid) = context.may_say(peer, Line::Claim)
+    {
+        tracing::warn!(
+            partition = %head.partition, %peer, theirs = head.position.seq, ours, unsaid,
+            "the peer says that it holds more of our own history than we do; it is asked for the proof"
+        );
+    }
+    true
+}
+
 /// The peer holds our own partition up to `head`. It counts as acknowledged if
-/// it is our own history; if it is more than we have, nothing is written until
-/// we have taken it back.
+/// it is our own history; if it is more than we have, it has to prove that.
 ///
 /// What cannot be read or noted of one partition is no reason to end the
 /// connection of all.
 async fn peer_holds(context: &Context, turns: &Turns, peer: &NodeId, head: Announced) {
-    let ours = context.store.head(&head.partition).map_or(0, |head| head.seq());
-    if head.position.seq > ours {
-        let known_dataset = context
-            .membership
-            .current()
-            .is_ok_and(|registry| registry.schema(&head.partition.dataset).is_some());
-        if context.membership.is_hub() || !known_dataset {
-            // The hub follows nobody's copy of its own data, so it could wait
-            // for ever; and an unknown dataset holds nothing to take back.
-            if let Some(unsaid) = context.may_say(peer, Line::Claim) {
-                tracing::error!(
-                    partition = %head.partition, %peer, theirs = head.position.seq, ours, unsaid,
-                    "the peer claims to hold more of our own history than we do; nothing is done about it"
-                );
-            }
-            return;
-        }
-        if let Some(unsaid) = context.may_say(peer, Line::Claim) {
-            tracing::warn!(
-                partition = %head.partition, %peer, theirs = head.position.seq, ours, unsaid,
-                "the peer holds more of our own history than we do; it is taken back before anything is written"
-            );
-        }
-        context.store.await_own_history(&head.partition, head.position.seq);
+    if note_claim(context, peer, &head) {
         return;
     }
+    context.claims.clear(&head.partition);
     let known = turns.run(|| context.store.header_at(&head.partition, head.position.seq)).await;
     match known {
         Ok(Some(known)) if known.hash() == head.position.hash => {

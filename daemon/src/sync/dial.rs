@@ -67,6 +67,7 @@ pub async fn keep_connected(
         if let ConnectionEnd::Shutdown = end {
             break;
         }
+        context.claims.word_is_here();
         if was_connected && is_passing(&end) {
             backoff.succeeded();
             reported.clear();

@@ -8,7 +8,7 @@ use protocol::{
     codec::claimed_bytes,
     frame::FRAME_BYTES_MAX,
     id::{NodeId, PartitionId},
-    message::FollowReply,
+    message::{FollowReply, Open, TreeReply, decode_header},
     session::{
         PeerMisbehaved,
         fetch::TreeFetch,
@@ -21,13 +21,16 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Context, Line,
+    Context, FIRST_FRAME_MAX, Line,
     fetch::{Drive, How, Purpose},
     judge::{Judge, Unfit},
     trouble::{Trouble, tell_trouble},
     turns::Turns,
 };
-use crate::net::{Connection, FrameReceiver, FrameSender};
+use crate::net::{Connection, FrameReceiver, FrameSender, NetError};
+
+/// Longest answer that has a peer's head: a header, its proof and the root's page.
+const PROOF_BYTES_MAX: usize = 64 * 1024;
 
 /// One partition followed over one connection.
 pub(super) struct Follow {
@@ -61,12 +64,13 @@ pub(super) enum FollowReport {
 
 impl Follow {
     /// Follows until the stream ends or is let go of, and reports how.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
+        let released = self.released.clone();
         // What is given to the writer is written; what is taken of a tree is found
         // again.
         let followed = tokio::select! {
             followed = self.follow() => Some(followed),
-            () = self.released.cancelled() => None,
+            () = released.cancelled() => None,
         };
         let end = match followed {
             Some(Ok(end)) => {
@@ -115,6 +119,8 @@ impl Follow {
                     tracing::warn!(%partition, %peer, %problem, unsaid, "the peer sent something wrong; nothing of it was kept");
                 }
             }
+            // Said where it was found out.
+            Trouble::Unproven(_) => {}
             // No signature shows it, so nothing is settled for good.
             Trouble::InDoubt(_) => {
                 if let Some(unsaid) = self.context.may_say(peer, Line::Claim) {
@@ -190,7 +196,7 @@ impl Follow {
             }
     }
 
-    async fn follow(&self) -> Result<FollowEnd, Trouble> {
+    async fn follow(&mut self) -> Result<FollowEnd, Trouble> {
         let store = &self.context.store;
         if let Some(reason) = store.quarantine_reason(&self.partition) {
             return Err(
@@ -202,10 +208,91 @@ impl Follow {
         if registry.schema(&self.partition.dataset).is_none() {
             return Err(Trouble::UnknownDataset(self.partition.dataset.clone()));
         }
+        if self.partition.origin == *self.context.me() {
+            if self.own_history_is_back() {
+                return Ok(FollowEnd::Done);
+            }
+            self.offered = self.prove_own_history().await?;
+        }
+        let store = &self.context.store;
         let have = store.head(&self.partition).map(|head| head.position());
         let follower = Follower::new(self.partition.clone(), have);
         let (mut sender, mut receiver) = self.connection.open_stream().await?;
         let outcome = self.follow_on(follower, &mut sender, &mut receiver).await;
+        tell_trouble(outcome, sender, receiver)
+    }
+
+    /// Asks the peer for its head of this node's own partition. If this node has
+    /// signed it, nothing is written to the partition until its history is back;
+    /// before that a claim is only a claim. Answers the number that is proven.
+    async fn prove_own_history(&self) -> Result<u64, Trouble> {
+        let (partition, peer) = (&self.partition, &self.peer);
+        let context = &self.context;
+        let proof = tokio::time::timeout(FIRST_FRAME_MAX, self.own_head_at_the_peer()).await;
+        let problem = match proof {
+            Ok(Ok(seq)) => {
+                // In this order: who waits for the answer must not write in between.
+                context.store.await_own_history(partition, seq);
+                if context.claims.proven(partition, seq) {
+                    tracing::warn!(
+                        %partition, %peer, theirs = seq,
+                        "the peer holds more of our own history than we do, with our own signature; it is taken back before anything is written"
+                    );
+                }
+                return Ok(seq);
+            }
+            // It may come with the next connection.
+            Ok(Err(Trouble::Net(error))) => return Err(error.into()),
+            Ok(Err(trouble)) => trouble.to_string(),
+            Err(_) => "it does not answer".to_owned(),
+        };
+        if context.claims.unproven(partition, problem.clone())
+            && let Some(unsaid) = context.may_say(peer, Line::Claim)
+        {
+            tracing::error!(
+                %partition, %peer, claimed = self.offered, %problem, unsaid,
+                "the peer says that it holds more of our own history than we do, and does not prove it; we go on writing"
+            );
+        }
+        Err(Trouble::Unproven(problem))
+    }
+
+    /// The number of the peer's head of this node's own partition, which this node
+    /// has signed and which is above its own.
+    async fn own_head_at_the_peer(&self) -> Result<u64, Trouble> {
+        // The semaphore is never closed.
+        let _turn = self.context.claims.turn.acquire().await;
+        let (mut sender, mut receiver) = self.connection.open_stream().await?;
+        receiver.limit(PROOF_BYTES_MAX);
+        let outcome = async {
+            // Whether its history holds what is here is seen when it is followed: also
+            // a head of another history says that this node must not write.
+            let partition = self.partition.clone();
+            sender.send(&Open::Tree { partition, have: None }).await?;
+            let frame = receiver.receive().await?.ok_or(NetError::Closed(None))?;
+            let TreeReply::Head { header, .. } =
+                TreeReply::decode(&frame).map_err(PeerMisbehaved::from)?
+            else {
+                return Err(PeerMisbehaved::Unexpected("something else than a head").into());
+            };
+            let header = decode_header(&header).map_err(PeerMisbehaved::from)?;
+            if header.header().partition != self.partition {
+                return Err(
+                    PeerMisbehaved::NotEntitled(header.header().partition.to_string()).into()
+                );
+            }
+            header.verify(&*self.context.membership.current()?).map_err(PeerMisbehaved::from)?;
+            let ours = self.context.store.head(&self.partition).map_or(0, |head| head.seq());
+            let theirs = header.header().seq;
+            if theirs <= ours {
+                return Err(Trouble::Unproven(format!("its head is number {theirs}")));
+            }
+            // So that it is out of the peer's way before the next one is asked for.
+            sender.finish();
+            let _ = receiver.receive().await;
+            Ok(theirs)
+        };
+        let outcome = outcome.await;
         tell_trouble(outcome, sender, receiver)
     }
 

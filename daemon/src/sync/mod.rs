@@ -5,6 +5,7 @@
 //!
 //! - [`peers`]: who is connected, for the status and for taking over;
 //! - [`connection`]: one connection's control stream and its tasks;
+//! - [`claims`]: what a peer says that it holds of this node's own history;
 //! - [`follow`]: a partition that the peer has and we want;
 //! - [`fetch`]: a peer's tree taken over one stream;
 //! - [`repair`]: damaged pages taken back from a peer;
@@ -14,6 +15,7 @@
 //! - [`dial`]: a member keeps its connection to the hub;
 //! - [`office`]: what is asked of the rest of the node about trust.
 
+mod claims;
 mod connection;
 mod dial;
 mod fetch;
@@ -42,6 +44,7 @@ use tokio::sync::Semaphore;
 
 use self::peers::Peers;
 pub use self::{
+    claims::Claims,
     connection::{ConnectionEnd, Side, serve},
     dial::{Dialling, keep_connected},
     office::{Office, Trustee},
@@ -97,6 +100,8 @@ pub struct Context {
     pub membership: Arc<Membership>,
     /// Who is connected.
     pub peers: Peers,
+    /// What the hub says that it holds of this node's own history.
+    pub claims: Arc<Claims>,
     /// Time between heartbeats.
     pub heartbeat: Duration,
     /// Longest wait between two attempts to connect.
@@ -130,6 +135,7 @@ impl Context {
             store,
             membership,
             peers: Peers::default(),
+            claims: Arc::default(),
             heartbeat,
             retry_longest,
             office: None,

@@ -28,6 +28,8 @@ pub(super) enum Trouble {
          it cannot be told whether the two agree; nothing was overwritten"
     )]
     InDoubt(u64),
+    #[error("no proof that this node has signed more of its own history than it holds: {0}")]
+    Unproven(String),
     #[error("the peer is at number {theirs}, and number {ours} has to be repaired")]
     Elsewhere { ours: u64, theirs: u64 },
     #[error(transparent)]
@@ -47,7 +49,7 @@ impl Trouble {
     fn code(&self) -> CloseCode {
         match self {
             Trouble::Net(error) if error.is_silence() => CloseCode::Silent,
-            Trouble::Net(_) | Trouble::Elsewhere { .. } => CloseCode::Normal,
+            Trouble::Net(_) | Trouble::Elsewhere { .. } | Trouble::Unproven(_) => CloseCode::Normal,
             Trouble::Misbehaved(problem) => problem.code(),
             Trouble::Fork(_)
             | Trouble::OtherHistory(_)

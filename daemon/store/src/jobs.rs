@@ -34,7 +34,8 @@ pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Where an answer goes.
 pub type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// Makes changes of `_federation` from the numbers of own partitions' heads.
-pub type Build = Box<dyn FnOnce(BTreeMap<PartitionId, u64>) -> OwnChanges + Send>;
+pub type Build =
+    Box<dyn FnOnce(BTreeMap<PartitionId, u64>) -> Result<OwnChanges, StoreError> + Send>;
 
 /// What the writer is asked to do.
 pub enum Job {

@@ -196,8 +196,29 @@ impl Store {
     /// As [`Store::commit_own`], from a thread that may block; several may be
     /// pending at once and are committed in order.
     pub fn commit_own_later(&self, changes: OwnChanges) -> Result<Pending<Arc<Head>>, StoreError> {
+        self.ask_before_write(&changes.partition)?;
         let prepared = Box::new(Prepared::new(changes)?);
         self.queue.submit_blocking(|reply| Job::Own { prepared, reply })
+    }
+
+    /// From now on asks this before own change sets but those of `_federation`: it may
+    /// block, and answers the number up to which another node holds the partition, if
+    /// that is more than what is here.
+    pub fn ask_before_writing(
+        &self,
+        ask: impl Fn(&PartitionId) -> Option<u64> + Send + Sync + 'static,
+    ) {
+        *state::lock(&self.shared.ask_before_writing) = Some(Arc::new(ask));
+    }
+
+    fn ask_before_write(&self, partition: &PartitionId) -> Result<(), StoreError> {
+        let ask = state::lock(&self.shared.ask_before_writing).clone();
+        let awaited = ask.filter(|_| !partition.dataset.is_system()).and_then(|ask| ask(partition));
+        let Some(awaited) = awaited else {
+            return Ok(());
+        };
+        let have = self.head(partition).map_or(0, |head| head.seq());
+        Err(StoreError::AwaitsOwnHistory { partition: partition.clone(), have, awaited })
     }
 
     /// Commits a change set of another origin: it must follow the head, and its
@@ -274,8 +295,8 @@ impl Store {
         state::lock(&self.shared.loading).contains(partition)
     }
 
-    /// Refuses writes to an own partition until its head has reached `seq`,
-    /// which a peer says it holds. The highest such claim counts; 0 withdraws it.
+    /// Refuses writes to an own partition until its head has reached `seq`, which
+    /// somebody else is known to hold. The highest number counts; 0 withdraws it.
     pub fn await_own_history(&self, partition: &PartitionId, seq: u64) {
         let mut awaited = state::lock(&self.shared.awaited);
         if seq == 0 {

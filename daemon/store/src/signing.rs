@@ -114,13 +114,16 @@ impl Store {
     /// the store for another commit in there would wait for ever.
     ///
     /// # Errors
-    /// If the change set could not be committed; the signer stays. It stays, too,
-    /// if `build` answers changes of another partition.
+    /// If the change set could not be committed, or `build` failed; the signer stays
+    /// and nothing is written. It stays, too, if `build` answers no changes, or those
+    /// of another partition.
     pub fn rotate_signer(
         &self,
         next: Arc<SigningKey>,
         origin: NodeId,
-        build: impl FnOnce(BTreeMap<PartitionId, u64>) -> OwnChanges + Send + 'static,
+        build: impl FnOnce(BTreeMap<PartitionId, u64>) -> Result<OwnChanges, StoreError>
+        + Send
+        + 'static,
     ) -> Result<Arc<Head>, StoreError> {
         let build = Box::new(build);
         self.queue.submit_blocking(|reply| Job::RotateSigner { next, origin, build, reply })?.wait()

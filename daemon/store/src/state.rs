@@ -217,6 +217,10 @@ impl PartitionState {
     }
 }
 
+/// Answers the number up to which another node holds an own partition, if that is
+/// more than what is here.
+pub(super) type AskBeforeWriting = Arc<dyn Fn(&PartitionId) -> Option<u64> + Send + Sync>;
+
 /// What the writer, the readers and the sidecar share.
 pub struct Shared {
     pub disk: Disk,
@@ -229,6 +233,8 @@ pub struct Shared {
     /// Own partitions that a peer holds up to a higher number: nothing is
     /// written before they are taken back.
     pub awaited: Mutex<BTreeMap<PartitionId, u64>>,
+    /// Asked before own change sets.
+    pub ask_before_writing: Mutex<Option<AskBeforeWriting>>,
     /// Signs own change sets. Set when the node opens; behind that only the
     /// writer changes it, between two jobs.
     pub signer: Mutex<Option<Arc<SigningKey>>>,
@@ -268,6 +274,7 @@ impl Shared {
             snapshots: Mutex::default(),
             loading: Mutex::default(),
             awaited: Mutex::default(),
+            ask_before_writing: Mutex::default(),
             signer: Mutex::default(),
             own_writes_stopped: Mutex::default(),
             failed: AtomicBool::new(false),

@@ -1,7 +1,8 @@
 //! One record of `_federation`: its shape, its JSON body, its bytes.
 //!
 //! Used by the hub, which writes records, and by [`super::Registry`], which
-//! reads them. Whether a record may say what it says is for the registry to
+//! reads them. Invariant: a record is well-formed only under the key that its own
+//! values give. Whether a record may say what it says is for the registry to
 //! judge; here is only what it says.
 
 use std::collections::BTreeMap;
@@ -12,8 +13,8 @@ use crate::{
     change::Change,
     encoding::Writer,
     hash::{Hash, Purpose},
-    id::{FEDERATION_DATASET, FederationId, NodeId},
-    record::{Record, encode_key},
+    id::{DatasetId, FEDERATION_DATASET, FederationId, NodeId},
+    record::{Record, decode_key, encode_key},
     schema::{Field, RawSchema, Schema},
     sign::PublicKey,
     value::Value,
@@ -22,7 +23,14 @@ use crate::{
 /// The version of the built-in schema of `_federation`.
 const SCHEMA_VERSION: u32 = 1;
 /// Longest JSON body: below a record's limit, with room for key and tags.
-const BODY_BYTES_MAX: usize = 60 * 1024;
+pub(super) const BODY_BYTES_MAX: usize = 60 * 1024;
+/// Longest JSON of the last numbers in one record: leaves room in a body for a
+/// key, its signature and what comes later.
+const LAST_BYTES_MAX: usize = 48 * 1024;
+/// Further records with the last numbers of one key: some 6 MiB, which with the
+/// next key still fits one change set. That is 40 000 partitions with the longest
+/// names, and 130 000 with usual ones.
+pub const LAST_RECORDS_MAX: u32 = 127;
 
 /// A node's part in a federation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,9 +89,18 @@ pub struct KeyRecord {
     /// may have signed, by partition (`dataset/origin`); 0 where none is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<BTreeMap<String, u64>>,
+    /// How many records of the kind `last` go on with `last`, because one record
+    /// does not hold them all. Without each of them the key's record counts for
+    /// nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub last_records: u32,
     /// It was retired because it may be in the wrong hands.
     #[serde(default)]
     pub revoked: bool,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Which certificate authority.
@@ -156,6 +173,9 @@ pub enum Entry {
     Member(NodeId, Member),
     /// A node's signing key; its keys are numbered from 1, the newest last.
     Key(NodeId, u32, KeyRecord),
+    /// More last numbers of the node's key with the first number; the second
+    /// counts these records, from 1.
+    Last(NodeId, u32, u32, BTreeMap<String, u64>),
     /// A certificate authority with its number, from 1.
     Ca(CaKind, u32, CaRecord),
     /// A revoked node, or one certificate of it by serial number (lower-case
@@ -163,6 +183,17 @@ pub enum Entry {
     Revocation(NodeId, Option<String>, Revocation),
     /// One version of a dataset's schema.
     Schema(Schema),
+}
+
+/// Which record of `_federation`: what its key says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Slot {
+    Member(NodeId),
+    Key(NodeId, u32),
+    Last(NodeId, u32, u32),
+    Ca(CaKind, u32),
+    Revocation(NodeId, Option<String>),
+    Schema(DatasetId, u32),
 }
 
 /// Why a record of `_federation` makes no sense.
@@ -228,6 +259,7 @@ impl Entry {
         let body = match self {
             Entry::Member(_, member) => serde_json::to_string(member),
             Entry::Key(_, _, key) => serde_json::to_string(key),
+            Entry::Last(_, _, _, last) => serde_json::to_string(last),
             Entry::Ca(_, _, ca) => serde_json::to_string(ca),
             Entry::Revocation(_, _, revocation) => serde_json::to_string(revocation),
             Entry::Schema(schema) => serde_json::to_string(schema.raw()),
@@ -254,55 +286,146 @@ impl Entry {
     }
 
     fn key_texts(&self) -> [String; 3] {
-        let (kind, id, part) = match self {
-            Entry::Member(node, _) => ("member", node.as_str(), String::new()),
-            Entry::Key(node, number, _) => ("key", node.as_str(), number_text(*number)),
-            Entry::Ca(kind, number, _) => ("ca", kind.as_str(), number_text(*number)),
-            Entry::Revocation(node, serial, _) => {
-                ("revocation", node.as_str(), serial.clone().unwrap_or_default())
-            }
-            Entry::Schema(schema) => {
-                ("schema", schema.dataset().as_str(), number_text(schema.version()))
-            }
-        };
-        [kind.to_owned(), id.to_owned(), part]
+        self.slot().key_texts()
+    }
+
+    pub(super) fn slot(&self) -> Slot {
+        match self {
+            Entry::Member(node, _) => Slot::Member(node.clone()),
+            Entry::Key(node, number, _) => Slot::Key(node.clone(), *number),
+            Entry::Last(node, key, part, _) => Slot::Last(node.clone(), *key, *part),
+            Entry::Ca(kind, number, _) => Slot::Ca(*kind, *number),
+            Entry::Revocation(node, serial, _) => Slot::Revocation(node.clone(), serial.clone()),
+            Entry::Schema(schema) => Slot::Schema(schema.dataset().clone(), schema.version()),
+        }
     }
 
     /// Reads a record. Kinds that this build does not know are `None`: a newer
     /// hub may have some.
     pub fn read(value: &[u8]) -> Result<Option<Self>, MalformedEntry> {
+        Ok(Self::read_with_body(value)?.map(|(entry, _)| entry))
+    }
+
+    /// The length of a record's JSON text.
+    pub(super) fn body_bytes(value: &[u8]) -> Result<usize, MalformedEntry> {
         let record = Record::decode(value).map_err(|error| MalformedEntry(error.to_string()))?;
-        let text = |index: usize| match record.values.get(index) {
+        Ok(match record.values.get(3) {
+            Some(Value::Text(text)) => text.len(),
+            _ => 0,
+        })
+    }
+
+    /// As [`Entry::read`], with the JSON text.
+    pub(super) fn read_with_body(value: &[u8]) -> Result<Option<(Self, String)>, MalformedEntry> {
+        let mut record =
+            Record::decode(value).map_err(|error| MalformedEntry(error.to_string()))?;
+        if record.values.len() > 4 {
+            return Err(MalformedEntry("a record has more than four fields".to_owned()));
+        }
+        record.values.resize(4, Value::Null);
+        let body = match record.values.pop() {
+            Some(Value::Text(text)) => text,
+            _ => String::new(),
+        };
+        let Some(slot) = Slot::of_values(&record.values)? else {
+            return Ok(None);
+        };
+        let wrong = |error: &dyn std::fmt::Display| slot.malformed(error);
+        if body.len() > BODY_BYTES_MAX {
+            return Err(wrong(&format!("its body is longer than {BODY_BYTES_MAX} bytes")));
+        }
+        let entry = match slot.clone() {
+            Slot::Member(node) => Entry::Member(node, read_json(&body).map_err(|e| wrong(&e))?),
+            Slot::Key(node, number) => {
+                Entry::Key(node, number, read_json(&body).map_err(|e| wrong(&e))?)
+            }
+            Slot::Last(node, key, part) => {
+                Entry::Last(node, key, part, read_json(&body).map_err(|e| wrong(&e))?)
+            }
+            Slot::Ca(kind, number) => {
+                Entry::Ca(kind, number, read_json(&body).map_err(|e| wrong(&e))?)
+            }
+            Slot::Revocation(node, serial) => {
+                Entry::Revocation(node, serial, read_json(&body).map_err(|e| wrong(&e))?)
+            }
+            Slot::Schema(..) => {
+                let raw: RawSchema = read_json(&body).map_err(|e| wrong(&e))?;
+                Entry::Schema(Schema::check(raw).map_err(|errors| wrong(&errors[0]))?)
+            }
+        };
+        if entry.slot() != slot {
+            return Err(wrong(&"its body is about something else"));
+        }
+        Ok(Some((entry, body)))
+    }
+}
+
+impl Slot {
+    /// Which record a key is of; none for kinds that this build does not know.
+    pub(super) fn of_key(key: &[u8]) -> Result<Option<Self>, MalformedEntry> {
+        let fields = decode_key(key).map_err(|error| MalformedEntry(error.to_string()))?;
+        if fields.len() != 3 {
+            return Err(MalformedEntry("a key has not three fields".to_owned()));
+        }
+        Self::of_values(&fields)
+    }
+
+    fn of_values(fields: &[Value]) -> Result<Option<Self>, MalformedEntry> {
+        let text = |index: usize| match fields.get(index) {
             Some(Value::Text(text)) => text.as_str(),
             _ => "",
         };
-        let (kind, id, part, body) = (text(0), text(1), text(2), text(3));
+        let (kind, id, part) = (text(0), text(1), text(2));
         let wrong =
             |error: &dyn std::fmt::Display| MalformedEntry(format!("{kind} {id} {part}: {error}"));
         let node = || NodeId::new(id).map_err(|error| wrong(&error));
-        let number = || {
-            let number = part.parse::<u32>().ok().filter(|number| number_text(*number) == part);
-            number.filter(|number| *number > 0).ok_or_else(|| wrong(&"no number"))
-        };
-        let entry = match kind {
-            "member" => Entry::Member(node()?, read_json(body).map_err(|e| wrong(&e))?),
-            "key" => Entry::Key(node()?, number()?, read_json(body).map_err(|e| wrong(&e))?),
+        let number = |part: &str| read_number(part).ok_or_else(|| wrong(&"no number"));
+        Ok(Some(match kind {
+            "member" if !part.is_empty() => return Err(wrong(&"a member has no parts")),
+            "member" => Slot::Member(node()?),
+            "key" => Slot::Key(node()?, number(part)?),
+            "last" => {
+                let (key, part) = part.split_once('-').ok_or_else(|| wrong(&"no two numbers"))?;
+                Slot::Last(node()?, number(key)?, number(part)?)
+            }
             "ca" => {
                 let kind = CaKind::parse(id).ok_or_else(|| wrong(&"no kind of CA"))?;
-                Entry::Ca(kind, number()?, read_json(body).map_err(|e| wrong(&e))?)
+                Slot::Ca(kind, number(part)?)
             }
-            "revocation" => {
-                let serial = (!part.is_empty()).then(|| part.to_owned());
-                Entry::Revocation(node()?, serial, read_json(body).map_err(|e| wrong(&e))?)
-            }
+            "revocation" => Slot::Revocation(node()?, (!part.is_empty()).then(|| part.to_owned())),
             "schema" => {
-                let raw: RawSchema = read_json(body).map_err(|e| wrong(&e))?;
-                Entry::Schema(Schema::check(raw).map_err(|errors| wrong(&errors[0]))?)
+                let dataset = DatasetId::new(id).map_err(|error| wrong(&error))?;
+                Slot::Schema(dataset, number(part)?)
             }
             _ => return Ok(None),
-        };
-        Ok(Some(entry))
+        }))
     }
+
+    fn key_texts(&self) -> [String; 3] {
+        let (kind, id, part) = match self {
+            Slot::Member(node) => ("member", node.as_str(), String::new()),
+            Slot::Key(node, number) => ("key", node.as_str(), number_text(*number)),
+            Slot::Last(node, key, part) => {
+                ("last", node.as_str(), format!("{}-{}", number_text(*key), number_text(*part)))
+            }
+            Slot::Ca(kind, number) => ("ca", kind.as_str(), number_text(*number)),
+            Slot::Revocation(node, serial) => {
+                ("revocation", node.as_str(), serial.clone().unwrap_or_default())
+            }
+            Slot::Schema(dataset, version) => ("schema", dataset.as_str(), number_text(*version)),
+        };
+        [kind.to_owned(), id.to_owned(), part]
+    }
+
+    pub(super) fn malformed(&self, problem: &dyn std::fmt::Display) -> MalformedEntry {
+        let [kind, id, part] = self.key_texts();
+        MalformedEntry(format!("{kind} {id} {part}: {problem}"))
+    }
+}
+
+fn read_number(text: &str) -> Option<u32> {
+    let number = text.parse::<u32>().ok()?;
+    (number > 0 && number_text(number) == text).then_some(number)
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(body: &str) -> Result<T, serde_json::Error> {
@@ -318,8 +441,54 @@ impl KeyRecord {
             countersignature: None,
             at_ms,
             last: None,
+            last_records: 0,
             revoked: false,
         }
+    }
+
+    /// The records by which key `number` of `node` counts no more: up to these
+    /// numbers it did. They belong into one change set.
+    ///
+    /// # Errors
+    /// If there are more partitions than [`LAST_RECORDS_MAX`] records hold.
+    pub fn retired(
+        self,
+        node: &NodeId,
+        number: u32,
+        last: BTreeMap<String, u64>,
+    ) -> Result<Vec<Entry>, MalformedEntry> {
+        let mut parts = vec![BTreeMap::new()];
+        let mut bytes = 0;
+        for (partition, seq) in last {
+            // Quotes, colon, comma, and the most digits of a number; names need no
+            // escapes in JSON.
+            let more = partition.len() + 24;
+            if bytes + more > LAST_BYTES_MAX {
+                parts.push(BTreeMap::new());
+                bytes = 0;
+            }
+            bytes += more;
+            if let Some(part) = parts.last_mut() {
+                part.insert(partition, seq);
+            }
+        }
+        let mut parts = parts.into_iter().zip(0u32..);
+        let first = parts.next().map(|(first, _)| first).unwrap_or_default();
+        let mut entries: Vec<Entry> =
+            parts.map(|(part, count)| Entry::Last(node.clone(), number, count, part)).collect();
+        let last_records = entries.len() as u32;
+        if last_records > LAST_RECORDS_MAX {
+            return Err(MalformedEntry(format!(
+                "the last numbers of key {number} of {node} need {last_records} records, and at most \
+                 {LAST_RECORDS_MAX} may be: there are too many partitions"
+            )));
+        }
+        entries.push(Entry::Key(
+            node.clone(),
+            number,
+            KeyRecord { last: Some(first), last_records, ..self },
+        ));
+        Ok(entries)
     }
 }
 
@@ -356,6 +525,7 @@ mod tests {
         for entry in [
             Entry::Member(node.clone(), member),
             Entry::Key(node.clone(), 7, retired),
+            Entry::Last(node.clone(), 7, 12, BTreeMap::from([("list/410122".to_owned(), 3)])),
             Entry::Ca(CaKind::Root, 2, ca.clone()),
             Entry::Ca(CaKind::Issuing, 4_000_000_000, ca),
             Entry::Revocation(node.clone(), None, revocation.clone()),
@@ -363,6 +533,7 @@ mod tests {
             Entry::Schema(Schema::check(raw).unwrap()),
         ] {
             let Change::Put { key, value } = entry.put().unwrap() else { panic!("it is a put") };
+            assert_eq!(Slot::of_key(&key).unwrap(), Some(entry.slot()));
             assert_eq!(entry.delete().unwrap(), Change::Delete { key });
             assert_eq!(Entry::read(&value).unwrap(), Some(entry));
         }
@@ -380,8 +551,52 @@ mod tests {
             assert!(read("ca", "root", part, body).is_err(), "{part}");
         }
         assert!(read("ca", "leaf", "0000000001", body).is_err());
+        for part in ["", "0000000001", "0000000001-1", "0000000001-0000000000", "1-1"] {
+            assert!(read("last", "410122", part, "{}").is_err(), "{part}");
+        }
+        assert!(read("last", "410122", "0000000002-0000000001", "{}").unwrap().is_some());
+        let member = r#"{"name":"a","role":"member"}"#;
+        assert!(read("member", "a", "", member).unwrap().is_some());
+        assert!(read("member", "a", "x", member).is_err());
+        let schema = serde_json::to_string(&RawSchema { version: 2, ..schema().raw().clone() });
+        let schema = schema.unwrap();
+        assert!(read("schema", "_federation", "0000000002", &schema).unwrap().is_some());
+        assert!(read("schema", "_federation", "0000000001", &schema).is_err(), "another version");
+        assert!(read("schema", "list", "0000000002", &schema).is_err(), "another dataset");
         assert!(read("member", "A", "", "{}").is_err());
         assert!(read("member", "a", "", "{}").is_err());
         assert_eq!(read("weather", "a", "", "rain").unwrap(), None);
+    }
+
+    #[test]
+    fn the_last_numbers_of_a_key_fit_whatever_their_number_or_are_refused() {
+        let node = NodeId::new("410100").unwrap();
+        let key = KeyRecord::new(
+            &SigningKey::from_seed(&[3; 32]).public(),
+            Introduction::Anchor,
+            i64::MIN,
+        );
+        let name = |n: usize| format!("{:0>63}/{n:0>63}", "d");
+        let last = |count| (0..count).map(|n| (name(n), u64::MAX)).collect::<BTreeMap<_, _>>();
+        for (count, records) in [(0, 0), (1, 0), (325, 0), (326, 1), (10_000, 30)] {
+            let entries = key.clone().retired(&node, 1, last(count)).unwrap();
+            assert_eq!(entries.len(), records + 1, "{count}");
+            let mut all = BTreeMap::new();
+            for entry in &entries {
+                // Each is within a record's limits.
+                entry.put().unwrap();
+                match entry {
+                    Entry::Key(_, 1, record) => {
+                        assert_eq!(record.last_records as usize, records);
+                        all.extend(record.last.clone().unwrap());
+                    }
+                    Entry::Last(_, 1, _, part) => all.extend(part.clone()),
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert_eq!(all, last(count));
+        }
+        let refused = key.retired(&node, 1, last(42_000)).unwrap_err().to_string();
+        assert!(refused.contains("too many partitions"), "{refused}");
     }
 }

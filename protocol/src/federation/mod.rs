@@ -7,15 +7,20 @@
 //! them.
 //!
 //! - [`entry`]: one record: shapes, texts, bytes;
-//! - [`registry`]: the same content, ready for questions.
+//! - [`registry`]: the same content, ready for questions;
+//! - [`node_keys`]: of that, the signing keys of one node;
+//! - [`catalogue`]: of that, the schemas, within limits.
 
+mod catalogue;
 mod entry;
+mod node_keys;
 mod registry;
 
 pub use self::{
+    catalogue::{DATASETS_MAX, SCHEMA_BYTES_MAX, VERSIONS_MAX},
     entry::{
         CaKind, CaRecord, CaState, Entry, Introduction, KeyRecord, MalformedEntry, Member,
         Revocation, Role, certificate_id, schema, succession_bytes,
     },
-    registry::{Anchored, KnownCa, KnownKey, Registry},
+    registry::{Anchored, KnownCa, KnownKey, Rebuild, Registry},
 };

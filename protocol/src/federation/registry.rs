@@ -1,25 +1,43 @@
 //! What `_federation` says, ready for questions: who belongs, whose signature
 //! counts for which number, which certificates count, what datasets look like.
 //!
-//! Used by the daemon's membership and by the simulation. Invariant: a key
+//! Used by the daemon's membership and by the simulation. Invariants: a key
 //! answers for exactly the numbers between the last one of the key before it
 //! and its own last one, so history signed by a retired key verifies and
-//! nothing new does. X.509 is not understood here: certificates are bytes.
+//! nothing new does; and what is answered depends on the records that stand, not
+//! on the order in which they came, so a registry that takes up the changes of a
+//! change set is the one that would be built anew. X.509 is not understood here:
+//! certificates are bytes.
 
 use std::collections::BTreeMap;
 
-use super::entry::{
-    CaKind, CaState, Entry, Introduction, KeyRecord, MalformedEntry, Member, Revocation,
-    certificate_id, schema, succession_bytes,
+use super::{
+    catalogue::{Catalogue, DATASETS_MAX, SCHEMA_BYTES_MAX, VERSIONS_MAX},
+    entry::{
+        CaKind, CaState, Entry, KeyRecord, MalformedEntry, Member, Revocation, Slot,
+        certificate_id, schema,
+    },
+    node_keys::NodeKeys,
 };
 use crate::{
-    change::{KeyProblem, KeyRing, Position},
+    change::{Change, KeyProblem, KeyRing, Position},
     hash::Hash,
     hex,
     id::{DatasetId, FederationId, NodeId, PartitionId},
     schema::Schema,
-    sign::{PublicKey, Signature, SignaturePurpose},
+    sign::PublicKey,
+    text::visible_within,
 };
+
+/// Malformed records that are kept in mind, to be told of: a person looks at the
+/// first ones.
+const MALFORMED_MAX: usize = 32;
+/// Longest text about one of them: a line or two of a page.
+const PROBLEM_CHARS_MAX: usize = 240;
+
+/// The registry cannot take up a change: it has to be built anew from all records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rebuild;
 
 /// What the root of trust says of a federation: its anchor, without the
 /// signature that was checked before.
@@ -66,37 +84,90 @@ pub struct KnownCa {
 #[derive(Debug, Clone)]
 pub struct Registry {
     anchored: Anchored,
+    /// The schema of `_federation` itself, which is built in.
+    own_schema: Schema,
     members: BTreeMap<NodeId, Member>,
-    keys: BTreeMap<NodeId, Vec<KnownKey>>,
+    keys: BTreeMap<NodeId, NodeKeys>,
     cas: BTreeMap<(CaKind, u32), KnownCa>,
     revocations: BTreeMap<NodeId, BTreeMap<Option<String>, Revocation>>,
-    schemas: BTreeMap<DatasetId, BTreeMap<u32, Schema>>,
+    catalogue: Catalogue,
+    /// Records that count for nothing, by their encoded key.
+    malformed: BTreeMap<Vec<u8>, String>,
+    /// There are more of them.
+    malformed_more: bool,
 }
 
 impl Registry {
     /// A registry that knows the anchor alone.
     pub fn new(anchored: Anchored) -> Self {
-        let mut registry = Self {
+        Self {
             anchored,
+            own_schema: schema(),
             members: BTreeMap::new(),
             keys: BTreeMap::new(),
             cas: BTreeMap::new(),
             revocations: BTreeMap::new(),
-            schemas: BTreeMap::new(),
-        };
-        registry.insert_schema(schema());
-        registry
+            catalogue: Catalogue::default(),
+            malformed: BTreeMap::new(),
+            malformed_more: false,
+        }
     }
 
-    /// Takes one record of `_federation`, by its encoded value. Records come in
-    /// the order of their keys, so a node's keys come oldest first.
-    pub fn insert(&mut self, value: &[u8]) -> Result<(), MalformedEntry> {
-        match Entry::read(value)? {
-            None => {}
-            Some(Entry::Member(node, member)) => drop(self.members.insert(node, member)),
-            Some(Entry::Key(node, number, record)) => self.insert_key(node, number, record)?,
-            Some(Entry::Ca(kind, number, record)) => {
-                let wrong = || MalformedEntry(format!("ca {} {number}: no bytes", kind.as_str()));
+    /// Takes one record of `_federation`, which is not here yet. What is wrong with
+    /// it is also kept in mind, for [`Registry::problems`].
+    ///
+    /// Records come in the order of their keys: which schemas are left out where
+    /// there are too many depends on it.
+    pub fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<(), MalformedEntry> {
+        let taken = self.take(key, value);
+        if let Err(problem) = &taken {
+            if self.malformed.len() < MALFORMED_MAX {
+                // It quotes what somebody else wrote.
+                let problem = visible_within(&problem.0, PROBLEM_CHARS_MAX).into_owned();
+                self.malformed.insert(key.to_vec(), problem);
+            } else {
+                self.malformed_more = true;
+            }
+            return taken;
+        }
+        // What one record says of a key may be wrong because of others.
+        match Slot::of_key(key) {
+            Ok(Some(Slot::Key(node, number))) => match self.keys.get(&node) {
+                Some(keys) => keys.problem(number).map_or(Ok(()), |problem| {
+                    Err(MalformedEntry(format!("key {number} of {node}: {problem}")))
+                }),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), MalformedEntry> {
+        let slot = Slot::of_key(key)?;
+        if let Some(Slot::Schema(dataset, version)) = &slot {
+            // Reading it is most of the work, and of those there may be many.
+            self.catalogue.make_sure_of_room(dataset, *version, Entry::body_bytes(value)?)?;
+        }
+        let read = Entry::read_with_body(value)?;
+        let (slot, entry, body) = match (slot, read) {
+            (None, None) => return Ok(()),
+            (Some(slot), Some((entry, body))) if entry.slot() == slot => (slot, entry, body),
+            (Some(slot), _) => return Err(slot.malformed(&"the record is about something else")),
+            (None, Some((entry, _))) => {
+                return Err(entry.slot().malformed(&"it stands under another kind"));
+            }
+        };
+        match entry {
+            Entry::Member(node, member) => drop(self.members.insert(node, member)),
+            Entry::Key(node, number, record) => {
+                self.keys_of(&node, |keys, of, node| keys.set(of, node, number, Some(record)));
+            }
+            Entry::Last(node, number, part, last) => {
+                let at = (number, part);
+                self.keys_of(&node, |keys, of, node| keys.set_last(of, node, at, Some(last)));
+            }
+            Entry::Ca(kind, number, record) => {
+                let wrong = || slot.malformed(&"no bytes");
                 let cross = record.cross.as_deref().map(|text| hex::decode(text).ok_or_else(wrong));
                 let known = KnownCa {
                     certificate: hex::decode(&record.certificate).ok_or_else(wrong)?,
@@ -106,54 +177,107 @@ impl Registry {
                 };
                 self.cas.insert((kind, number), known);
             }
-            Some(Entry::Revocation(node, serial, revocation)) => {
+            Entry::Revocation(node, serial, revocation) => {
                 self.revocations.entry(node).or_default().insert(serial, revocation);
             }
-            Some(Entry::Schema(schema)) => self.insert_schema(schema),
+            Entry::Schema(schema) if *schema.dataset() == *self.own_schema.dataset() => {
+                return Err(slot.malformed(&"that schema is built in"));
+            }
+            Entry::Schema(schema) => self.catalogue.insert(schema, body),
         }
         Ok(())
     }
 
-    fn insert_schema(&mut self, schema: Schema) {
-        self.schemas.entry(schema.dataset().clone()).or_default().insert(schema.version(), schema);
-    }
-
-    /// A key that claims to follow another has to be countersigned by it.
-    fn insert_key(
-        &mut self,
-        node: NodeId,
-        number: u32,
-        record: KeyRecord,
-    ) -> Result<(), MalformedEntry> {
-        let wrong = |problem: &str| MalformedEntry(format!("key {number} of {node}: {problem}"));
-        let bytes: Option<Hash> = record.public.parse().ok();
-        let public = bytes.and_then(|bytes| PublicKey::from_bytes(&bytes.0).ok());
-        let public = public.ok_or_else(|| wrong("it is not a key"))?;
-        let earlier = self.keys.get(&node).map(Vec::as_slice).unwrap_or_default();
-        if earlier.last().is_some_and(|last| last.number >= number)
-            || earlier.iter().any(|known| known.public == public)
-        {
-            return Err(wrong("it is out of order, or stands twice"));
-        }
-        if record.by == Introduction::Succession {
-            let signature: Option<Signature> = record
-                .countersignature
-                .as_deref()
-                .and_then(hex::decode)
-                .and_then(|bytes| bytes.try_into().ok());
-            let vouched = |known: &KnownKey, signature: &Signature| {
-                let bytes =
-                    succession_bytes(&self.anchored.federation, &node, &known.public.id(), &public);
-                known.public.verify(SignaturePurpose::Succession, &bytes, signature).is_ok()
-            };
-            let vouched = signature
-                .is_some_and(|signature| earlier.last().is_some_and(|k| vouched(k, &signature)));
-            if !vouched {
-                return Err(wrong("the key before it did not countersign it"));
+    /// Takes up the changes of one change set. The registry is then as if it had
+    /// been built from all records that stand after it.
+    ///
+    /// # Errors
+    /// If that cannot be told from the changes, because something was left out
+    /// before. Nothing may be asked of the registry after that.
+    pub fn apply(&mut self, changes: &[Change]) -> Result<(), Rebuild> {
+        for change in changes {
+            if self.malformed_more {
+                return Err(Rebuild);
+            }
+            let slot = Slot::of_key(change.key()).ok().flatten();
+            let is_schema = matches!(slot, Some(Slot::Schema(..)));
+            if is_schema && self.catalogue.is_cut() {
+                return Err(Rebuild);
+            }
+            self.malformed.remove(change.key());
+            if let Some(slot) = slot {
+                self.remove(slot)?;
+            }
+            if let Change::Put { key, value } = change {
+                // What is wrong is kept in mind.
+                let _ = self.insert(key, value);
+                if is_schema && self.catalogue.is_cut() {
+                    return Err(Rebuild);
+                }
             }
         }
-        self.keys.entry(node).or_default().push(KnownKey { number, public, record });
         Ok(())
+    }
+
+    fn remove(&mut self, slot: Slot) -> Result<(), Rebuild> {
+        match slot {
+            Slot::Member(node) => drop(self.members.remove(&node)),
+            Slot::Key(node, number) => {
+                self.keys_of(&node, |keys, of, node| keys.set(of, node, number, None));
+            }
+            Slot::Last(node, number, part) => {
+                let at = (number, part);
+                self.keys_of(&node, |keys, of, node| keys.set_last(of, node, at, None));
+            }
+            Slot::Ca(kind, number) => drop(self.cas.remove(&(kind, number))),
+            Slot::Revocation(node, serial) => {
+                if let Some(of_node) = self.revocations.get_mut(&node) {
+                    of_node.remove(&serial);
+                    if of_node.is_empty() {
+                        self.revocations.remove(&node);
+                    }
+                }
+            }
+            Slot::Schema(dataset, version) => self.catalogue.remove(&dataset, version)?,
+        }
+        Ok(())
+    }
+
+    fn keys_of(
+        &mut self,
+        node: &NodeId,
+        change: impl FnOnce(&mut NodeKeys, &FederationId, &NodeId),
+    ) {
+        let keys = self.keys.entry(node.clone()).or_default();
+        change(keys, &self.anchored.federation, node);
+        if keys.is_empty() {
+            self.keys.remove(node);
+        }
+    }
+
+    /// What is wrong with records that count for nothing, for a person: some of it,
+    /// if there is much.
+    pub fn problems(&self) -> Vec<String> {
+        let records = self.malformed.values().cloned();
+        let keys = self.keys.iter().flat_map(|(node, keys)| {
+            let problems = keys.problems();
+            problems.map(move |(number, problem)| format!("key {number} of {node}: {problem}"))
+        });
+        records.chain(keys).take(MALFORMED_MAX).collect()
+    }
+
+    /// Why one more schema of a dataset, of so many bytes of JSON, does not fit; none
+    /// if it does.
+    pub fn no_room_for(&self, dataset: &DatasetId, bytes: usize) -> Option<String> {
+        let catalogue = &self.catalogue;
+        if catalogue.newest(dataset).is_none() && catalogue.len() >= DATASETS_MAX {
+            return Some(format!("a federation has at most {DATASETS_MAX} datasets"));
+        }
+        if catalogue.versions(dataset) >= VERSIONS_MAX {
+            return Some(format!("a dataset has at most {VERSIONS_MAX} versions"));
+        }
+        let is_full = catalogue.bytes() + bytes > SCHEMA_BYTES_MAX;
+        is_full.then(|| format!("all schemas together have at most {SCHEMA_BYTES_MAX} bytes"))
     }
 
     /// The trust domain.
@@ -195,7 +319,7 @@ impl Registry {
 
     /// A node's signing keys, the oldest first.
     pub fn keys(&self, node: &NodeId) -> &[KnownKey] {
-        self.keys.get(node).map(Vec::as_slice).unwrap_or_default()
+        self.keys.get(node).map(NodeKeys::known).unwrap_or_default()
     }
 
     /// The signing key of a node that counts now.
@@ -225,20 +349,35 @@ impl Registry {
 
     /// The newest schema of a dataset.
     pub fn schema(&self, dataset: &DatasetId) -> Option<&Schema> {
-        self.schemas.get(dataset)?.values().next_back()
+        if dataset == self.own_schema.dataset() {
+            return Some(&self.own_schema);
+        }
+        self.catalogue.shown(dataset)
     }
 
-    /// One version of a dataset's schema, as a record names it.
-    pub fn schema_version(&self, dataset: &DatasetId, version: u32) -> Option<&Schema> {
-        self.schemas.get(dataset)?.get(&version)
+    /// The newest schema of a dataset as the hub has published it.
+    pub fn published(&self, dataset: &DatasetId) -> Option<&Schema> {
+        self.catalogue.newest(dataset)
+    }
+
+    /// Answers `schema` instead of a dataset's newest one until there is a newer one:
+    /// a node may call more personal than the hub does. None takes that back.
+    pub fn show_as(&mut self, dataset: &DatasetId, schema: Option<Schema>) {
+        self.catalogue.show_as(dataset, schema);
+    }
+
+    /// One version of a dataset's schema, as a record names it. An earlier one may
+    /// have to be read: keep it where many records are at hand.
+    pub fn schema_version(&self, dataset: &DatasetId, version: u32) -> Option<Schema> {
+        if dataset == self.own_schema.dataset() {
+            return Some(self.own_schema.clone()).filter(|own| own.version() == version);
+        }
+        self.catalogue.version(dataset, version)
     }
 
     /// The newest schema of every dataset but `_federation`.
     pub fn datasets(&self) -> impl Iterator<Item = &Schema> {
-        self.schemas
-            .iter()
-            .filter(|(dataset, _)| !dataset.is_system())
-            .filter_map(|(_, versions)| versions.values().next_back())
+        self.catalogue.all().filter(|schema| !schema.dataset().is_system())
     }
 
     /// The hub's key that the anchor names counts before `_federation` has a

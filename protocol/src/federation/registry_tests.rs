@@ -1,7 +1,10 @@
 //! What a registry answers about keys, authorities and revocations.
 
 use super::*;
-use crate::{change::Change, federation::*, sign::SigningKey};
+use crate::{
+    federation::*,
+    sign::{SignaturePurpose, SigningKey},
+};
 
 const HUB: &str = "410100";
 const COUNTY: &str = "410122";
@@ -30,7 +33,7 @@ fn anchored(seed: u8, base: Option<u64>) -> Anchored {
 
 fn insert(registry: &mut Registry, entry: Entry) -> Result<(), MalformedEntry> {
     match entry.put().unwrap() {
-        Change::Put { value, .. } => registry.insert(&value),
+        Change::Put { key, value } => registry.insert(&key, &value),
         Change::Delete { .. } => unreachable!("an entry's put is a put"),
     }
 }
@@ -190,4 +193,279 @@ fn authorities_are_found_by_number_state_and_certificate() {
     assert!(registry.issuing_ca(&certificate_id(&[0xdd])).is_none(), "that is a root");
     let odd = Entry::Ca(CaKind::Root, 2, ca("d", CaState::Next));
     assert!(insert(&mut registry, odd).is_err());
+}
+
+#[test]
+fn last_numbers_in_many_records_count_like_those_in_one() {
+    let name = |n: usize| format!("d{n}/{HUB}");
+    let last = (0..10_000).map(|n| (name(n), 1 + n as u64 % 9)).collect();
+    let entries = record(1, Introduction::Anchor).retired(&node(HUB), 1, last).unwrap();
+    assert!(entries.len() > 3, "they are many records");
+    let next = Entry::Key(node(HUB), 2, follower(HUB, 1, 2));
+    let mut changes: Vec<Change> =
+        entries.iter().chain([&next]).map(|entry| entry.put().unwrap()).collect();
+    changes.sort_by(|a, b| a.key().cmp(b.key()));
+    let body = crate::change::encode_changes(&changes).len();
+    assert!(body < crate::change::BODY_BYTES_MAX, "one change set holds them");
+    let registry = built(&changes);
+    assert_eq!(registry.problems(), [""; 0]);
+    for n in [0, 4_999, 9_999] {
+        let last = 1 + n as u64 % 9;
+        let partition = format!("d{n}/{HUB}");
+        assert_eq!(range(&registry, &partition, 1), (1..=last).collect::<Vec<_>>());
+        assert_eq!(range(&registry, &partition, 2), (last + 1..=9).collect::<Vec<_>>());
+    }
+
+    // Without one of them nobody knows which numbers count.
+    for missing in entries.iter().filter(|entry| matches!(entry, Entry::Last(..))) {
+        let missing = missing.put().unwrap();
+        let left: Vec<_> = changes.iter().filter(|c| c.key() != missing.key()).cloned().collect();
+        let registry = built(&left);
+        assert_eq!(registry.keys(&node(HUB)), []);
+        assert_eq!(registry.problems().len(), 2, "and nobody vouches for the next key");
+    }
+}
+
+/// The registry of these records.
+fn built(changes: &[Change]) -> Registry {
+    let mut records = BTreeMap::new();
+    for change in changes {
+        match change {
+            Change::Put { key, value } => drop(records.insert(key, value)),
+            Change::Delete { key } => drop(records.remove(key)),
+        }
+    }
+    let mut registry = Registry::new(anchored(1, None));
+    for (key, value) in records {
+        let _ = registry.insert(key, value);
+    }
+    registry
+}
+
+fn list(dataset: &str, version: u32, fields: usize) -> Entry {
+    let field = |n: usize| crate::schema::Field {
+        name: format!("f{n}"),
+        title_zh: format!("{n}{}", "题".repeat(60)),
+        title_en: format!("{n}{}", "t".repeat(200)),
+        required: n == 0,
+        ..Default::default()
+    };
+    let raw = crate::schema::RawSchema {
+        dataset: dataset.to_owned(),
+        version,
+        title_zh: "名单".into(),
+        title_en: "list".into(),
+        key: vec!["f0".into()],
+        fields: (0..fields).map(field).collect(),
+        ..Default::default()
+    };
+    Entry::Schema(Schema::check(raw).unwrap())
+}
+
+#[test]
+fn schemas_have_limits_and_what_is_above_them_is_left_out_and_told() {
+    let puts = |entries: &mut dyn Iterator<Item = Entry>| -> Vec<Change> {
+        entries.map(|entry| entry.put().unwrap()).collect()
+    };
+    let dataset = |name: &str| DatasetId::new(name).unwrap();
+    let many = puts(&mut (0..DATASETS_MAX + 2).map(|n| list(&format!("d{n:05}"), 1, 1)));
+    let registry = built(&many);
+    assert_eq!(registry.datasets().count(), DATASETS_MAX);
+    assert!(registry.schema(&dataset("d00255")).is_some());
+    assert!(registry.schema(&dataset("d00256")).is_none());
+    assert_eq!(registry.problems().len(), 2);
+    assert!(registry.problems()[0].contains("more than 256 datasets"), "{:?}", registry.problems());
+    assert!(registry.no_room_for(&dataset("other"), 1).is_some());
+    assert!(registry.no_room_for(&dataset("d00001"), 1).is_none());
+
+    let versions = puts(&mut (1..=VERSIONS_MAX as u32 + 1).map(|version| list("d", version, 1)));
+    let registry = built(&versions);
+    assert_eq!(registry.schema(&dataset("d")).unwrap().version(), 64);
+    assert!(registry.schema_version(&dataset("d"), 65).is_none());
+    assert_eq!(registry.problems().len(), 1);
+    assert!(registry.no_room_for(&dataset("d"), 1).is_some());
+    assert!(registry.no_room_for(&dataset("e"), 1).is_none());
+
+    let large = puts(&mut (0..200).map(|n| list(&format!("d{n}"), 1, 120)));
+    let registry = built(&large);
+    let taken = registry.datasets().count();
+    assert!((100..199).contains(&taken), "{taken}");
+    assert!(registry.problems()[0].contains("bytes of schemas"), "{:?}", registry.problems());
+    assert!(registry.no_room_for(&dataset("other"), 100_000).is_some());
+    // Room that comes free is not known from the change alone.
+    let mut cut = registry.clone();
+    assert_eq!(cut.apply(&[list("d1", 1, 120).delete().unwrap()]), Err(Rebuild));
+}
+
+#[test]
+fn earlier_versions_are_read_when_a_record_names_them() {
+    let entries: Vec<Entry> =
+        (1..=20).map(|version| list("d", version, version as usize)).collect();
+    let changes: Vec<Change> = entries.iter().map(|entry| entry.put().unwrap()).collect();
+    let registry = built(&changes);
+    let dataset = DatasetId::new("d").unwrap();
+    for _ in 0..2 {
+        for entry in &entries {
+            let Entry::Schema(schema) = entry else { unreachable!("all are") };
+            assert_eq!(registry.schema_version(&dataset, schema.version()).as_ref(), Some(schema));
+        }
+    }
+    assert_eq!(registry.schema_version(&dataset, 21), None);
+}
+
+#[test]
+fn a_malformed_record_is_ignored_alone_and_told_of() {
+    let good = list("list", 1, 2).put().unwrap();
+    let put = |kind: &str, id: &str, part: &str, body: &str| {
+        let values = [kind, id, part, body].map(crate::value::Value::text).to_vec();
+        let key = crate::record::encode_key(&values[..3]).unwrap();
+        let record = crate::record::Record { schema_version: 1, values };
+        Change::Put { key, value: record.encode().unwrap() }
+    };
+    let Change::Put { value, .. } = &good else { unreachable!("it is a put") };
+    let elsewhere = list("other", 1, 2).delete().unwrap().key().to_vec();
+    let title = r#"{"dataset":"steers","version":1,"title_zh":"\u001b]0;owned\u0007","title_en":"a","key":["a"],"field":[{"name":"a","title_zh":"b","title_en":"c","type":"text","required":true}]}"#;
+    let bad = [
+        put("schema", "broken", "0000000001", "{"),
+        put("schema", "steers", "0000000001", title),
+        put("schema", "Not-A-Name", "0000000001", "{}"),
+        put("ca", "root", "0000000009", r#"{"certificate":"x","state":"next"}"#),
+        Change::Put { key: elsewhere, value: value.clone() },
+        Change::Put { key: vec![9], value: vec![9] },
+    ];
+    let mut registry = built(&[&[good.clone()][..], &bad[..]].concat());
+    assert_eq!(registry.datasets().count(), 1);
+    assert_eq!(registry.problems().len(), bad.len());
+    let told = registry.problems().concat();
+    assert!(!told.contains('\u{1b}') && told.contains("steers"), "{told}");
+    // One that is mended counts, and one that goes is told of no more.
+    let mended = list("broken", 1, 1).put().unwrap();
+    registry.apply(&[mended, Change::Delete { key: bad[1].key().to_vec() }]).unwrap();
+    assert_eq!(registry.datasets().count(), 2);
+    assert_eq!(registry.problems().len(), bad.len() - 2);
+    // A good one that becomes malformed counts no more.
+    registry.apply(&[put("schema", "list", "0000000001", "{")]).unwrap();
+    assert_eq!(registry.datasets().count(), 1);
+}
+
+mod changes {
+    //! A registry that takes up changes is the one that is built anew.
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// All that a registry answers with.
+    fn said(registry: &Registry) -> String {
+        let keys: Vec<_> = registry.keys.iter().map(|(node, keys)| (node, keys.known())).collect();
+        let schemas: Vec<_> = registry
+            .datasets()
+            .map(|newest| {
+                let earlier = (0..=3).map(|v| registry.schema_version(newest.dataset(), v));
+                let raw = |schema: &Schema| schema.raw().clone();
+                (raw(newest), earlier.map(|s| s.as_ref().map(raw)).collect::<Vec<_>>())
+            })
+            .collect();
+        format!(
+            "{:#?}",
+            (
+                &registry.members,
+                keys,
+                &registry.cas,
+                &registry.revocations,
+                schemas,
+                registry.problems()
+            )
+        )
+    }
+
+    fn key_entry() -> impl Strategy<Value = Entry> {
+        let last = (0u32..3).prop_map(|records| (records > 0).then(|| records - 1));
+        (1u32..4, 1u8..5, 0u8..5, last).prop_map(|(number, seed, by, last)| {
+            let mut record = match by {
+                0 => record(seed, Introduction::Enrolment),
+                by => follower(COUNTY, by, seed),
+            };
+            if let Some(records) = last {
+                record = retired(record, &[("enterprise/410122", number.into())]);
+                record.last_records = records;
+            }
+            Entry::Key(node(COUNTY), number, record)
+        })
+    }
+
+    fn entry() -> impl Strategy<Value = Entry> {
+        let name = prop_oneof![Just(COUNTY), Just(HUB)];
+        let member = (name.clone(), any::<bool>()).prop_map(|(name, removed)| {
+            let member =
+                Member { name: "a".into(), role: Role::Member, removed, certificates_from: None };
+            Entry::Member(node(name), member)
+        });
+        let last = (1u32..4, 1u32..3, 1u64..9).prop_map(|(number, part, seq)| {
+            let last = [(format!("d{part}/{COUNTY}"), seq)].into();
+            Entry::Last(node(COUNTY), number, part, last)
+        });
+        let ca = (1u32..3, prop_oneof![Just("aa"), Just("x")]).prop_map(|(number, certificate)| {
+            let certificate = certificate.to_owned();
+            let state = CaState::Active;
+            Entry::Ca(
+                CaKind::Root,
+                number,
+                CaRecord { certificate, cross: None, root: None, state },
+            )
+        });
+        let revocation =
+            (name, prop::option::of(Just("4a".to_owned()))).prop_map(|(name, serial)| {
+                Entry::Revocation(
+                    node(name),
+                    serial,
+                    Revocation { at_ms: 1, reason: String::new() },
+                )
+            });
+        let schema = (0u8..2, 1u32..4, 1usize..3)
+            .prop_map(|(of, version, fields)| list(&format!("d{of}"), version, fields));
+        prop_oneof![
+            1 => member,
+            3 => key_entry(),
+            2 => last,
+            1 => ca,
+            1 => revocation,
+            2 => schema,
+        ]
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        prop_oneof![
+            6 => entry().prop_map(|entry| entry.put().unwrap()),
+            2 => entry().prop_map(|entry| entry.delete().unwrap()),
+            // A value that is no record, or another one's.
+            1 => (entry(), entry()).prop_map(|(a, b)| {
+                let Change::Put { value, .. } = b.put().unwrap() else { unreachable!("a put") };
+                let Change::Delete { key } = a.delete().unwrap() else { unreachable!("a delete") };
+                Change::Put { key, value }
+            }),
+            1 => entry().prop_map(|entry| {
+                let Change::Delete { key } = entry.delete().unwrap() else { unreachable!() };
+                Change::Put { key, value: vec![1] }
+            }),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn taken_up_one_after_the_other_come_to_the_same_as_all_at_once(
+            sets in prop::collection::vec(prop::collection::vec(change(), 0..6), 0..8)
+        ) {
+            let mut registry = Registry::new(anchored(1, None));
+            let mut all: Vec<Change> = Vec::new();
+            for mut set in sets {
+                set.sort_by(|a, b| a.key().cmp(b.key()));
+                set.dedup_by(|a, b| a.key() == b.key());
+                prop_assert_eq!(registry.apply(&set), Ok(()));
+                all.extend(set);
+                prop_assert_eq!(said(&registry), said(&built(&all)));
+            }
+        }
+    }
 }

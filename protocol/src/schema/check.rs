@@ -9,7 +9,15 @@ use super::{
     DateOrder, FIELDS_MAX, Field, FieldType, KEY_FIELDS_MAX, LABEL_BYTES_MAX, NullTexts, RawSchema,
     SchemaError, TEXTS_MAX, VALUES_MAX, Years, fold_label,
 };
-use crate::id::DatasetId;
+use crate::{
+    id::DatasetId,
+    text::{is_format, visible},
+};
+
+/// Longest title of a dataset, or name of its source, in bytes: a line of a page.
+const TITLE_BYTES_MAX: usize = 4 * LABEL_BYTES_MAX;
+/// Most names, titles and aliases of all fields together: 32 for each of 128.
+const LABELS_MAX: usize = 32 * FIELDS_MAX;
 
 /// What a schema turns out to be.
 #[derive(Debug)]
@@ -18,8 +26,9 @@ pub(super) struct Found {
     pub dataset: DatasetId,
     /// Indexes of the key fields.
     pub key: Vec<usize>,
-    /// The field of each folded label.
-    pub labels: BTreeMap<String, usize>,
+    /// Folded labels with their fields, in order: a federation has many, so they
+    /// take no more room than they have to.
+    pub labels: Box<[(Box<str>, u16)]>,
     /// Folded labels of columns that are ignored, in order.
     pub ignored: Vec<String>,
 }
@@ -33,6 +42,18 @@ pub(super) fn check(raw: &RawSchema) -> Result<Found, Vec<SchemaError>> {
     }
     if raw.version == 0 {
         problems.add("version", "versions are counted from 1");
+    }
+    for (place, title) in
+        [("title_zh", &raw.title_zh), ("title_en", &raw.title_en), ("source", &raw.source)]
+    {
+        problems.shown(place, title);
+        if title.len() > TITLE_BYTES_MAX {
+            problems.add(place, format!("it has at most {TITLE_BYTES_MAX} bytes"));
+        }
+    }
+    let labels_in_all: usize = raw.fields.iter().map(|field| field.labels().count()).sum();
+    if labels_in_all > LABELS_MAX {
+        problems.add("field", format!("all fields together have at most {LABELS_MAX} labels"));
     }
     if raw.fields.is_empty() || raw.fields.len() > FIELDS_MAX {
         problems.add("field", format!("a dataset has 1 to {FIELDS_MAX} fields"));
@@ -52,7 +73,11 @@ pub(super) fn check(raw: &RawSchema) -> Result<Found, Vec<SchemaError>> {
     let ignored = problems.ignored(&raw.ignore, &labels, &raw.fields);
     let key = problems.key(raw);
     match dataset {
-        Ok(dataset) if problems.0.is_empty() => Ok(Found { dataset, key, labels, ignored }),
+        Ok(dataset) if problems.0.is_empty() => {
+            // A schema has at most 128 fields.
+            let labels = labels.into_iter().map(|(label, field)| (label.into(), field as u16));
+            Ok(Found { dataset, key, labels: labels.collect(), ignored })
+        }
         _ => Err(problems.0),
     }
 }
@@ -61,7 +86,17 @@ struct Problems(Vec<SchemaError>);
 
 impl Problems {
     fn add(&mut self, place: &str, problem: impl Into<String>) {
-        self.0.push(SchemaError { place: place.to_owned(), problem: problem.into() });
+        // A field's name is a place, and may be anything before it was checked.
+        let place = visible(place).into_owned();
+        self.0.push(SchemaError { place, problem: problem.into() });
+    }
+
+    /// What people are shown of a schema: a line, in the direction in which it stands.
+    fn shown(&mut self, place: &str, text: &str) {
+        if let Some(hidden) = text.chars().find(|c| is_unshown(*c)) {
+            let name = visible(hidden.encode_utf8(&mut [0; 4])).into_owned();
+            self.add(place, format!("it has a character that nobody sees: {name}"));
+        }
     }
 
     fn labels(
@@ -81,14 +116,16 @@ impl Problems {
                 self.add(name, format!("titles and aliases have 1 to {LABEL_BYTES_MAX} bytes"));
                 continue;
             }
+            self.shown(name, label);
             let folded = fold_label(label);
             if folded.is_empty() {
+                let label = visible(label);
                 self.add(name, format!("'{label}' has nothing but marks that headers ignore"));
                 continue;
             }
             let owner = *labels.entry(folded.clone()).or_insert(index);
             if own.insert(folded) && owner != index {
-                let other = &fields[owner].name;
+                let (other, label) = (visible(&fields[owner].name), visible(label));
                 self.add(
                     name,
                     format!(
@@ -170,14 +207,15 @@ impl Problems {
         }
         let mut ignored = Vec::new();
         for label in ignore {
+            self.shown("ignore", label);
             let folded = fold_label(label);
             if folded.is_empty() || label.len() > LABEL_BYTES_MAX {
                 self.add("ignore", format!("a column's label has 1 to {LABEL_BYTES_MAX} bytes"));
             } else if let Some(&owner) = labels.get(&folded) {
-                let name = &fields[owner].name;
+                let (name, label) = (visible(&fields[owner].name), visible(label));
                 self.add("ignore", format!("'{label}' names the field {name}"));
             } else if ignored.contains(&folded) {
-                self.add("ignore", format!("'{label}' stands twice"));
+                self.add("ignore", format!("'{}' stands twice", visible(label)));
             }
             ignored.push(folded);
         }
@@ -189,9 +227,9 @@ impl Problems {
         let mut key = Vec::new();
         for name in &raw.key {
             match raw.fields.iter().position(|field| field.name == *name) {
-                None => self.add("key", format!("'{name}' is not a field")),
+                None => self.add("key", format!("'{}' is not a field", visible(name))),
                 Some(index) if key.contains(&index) => {
-                    self.add("key", format!("'{name}' stands twice"));
+                    self.add("key", format!("'{}' stands twice", visible(name)));
                 }
                 Some(index) => key.push(index),
             }
@@ -203,6 +241,12 @@ impl Problems {
         }
         key
     }
+}
+
+/// Control characters, those of Unicode's category Cf (which turn the direction of a
+/// text or have no shape), and the two that separate lines and paragraphs.
+fn is_unshown(character: char) -> bool {
+    character.is_control() || is_format(character) || matches!(character, '\u{2028}' | '\u{2029}')
 }
 
 fn is_field_name(text: &str) -> bool {

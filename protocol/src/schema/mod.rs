@@ -114,6 +114,11 @@ impl Schema {
         Ok(Self(Arc::new(Checked { found, raw })))
     }
 
+    /// Whether both are clones of one: then nothing about them differs.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The dataset's name.
     pub fn dataset(&self) -> &DatasetId {
         &self.0.found.dataset
@@ -142,12 +147,14 @@ impl Schema {
     /// The field that a header's label names: by field name, Chinese or English
     /// title or alias, compared as [`fold_label`] says.
     pub fn field_for_label(&self, label: &str) -> Option<usize> {
-        self.0.found.labels.get(&fold_known(label)?).copied()
+        let (label, labels) = (fold_known(label)?, &self.0.found.labels);
+        let at = labels.binary_search_by(|(known, _)| (**known).cmp(label.as_str())).ok()?;
+        Some(usize::from(labels[at].1))
     }
 
     /// All labels, as [`fold_label`] makes them, with the field that each names.
     pub fn folded_labels(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.0.found.labels.iter().map(|(label, field)| (label.as_str(), *field))
+        self.0.found.labels.iter().map(|(label, field)| (&**label, usize::from(*field)))
     }
 
     /// Whether a column with this label is ignored.

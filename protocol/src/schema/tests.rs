@@ -168,3 +168,33 @@ fn defaults_are_not_written_and_an_open_end_is_true_or_a_day() {
         assert!(read(wrong).unwrap_err().contains("expected true, or the day"), "{wrong}");
     }
 }
+
+#[test]
+fn what_people_are_shown_has_nothing_that_they_do_not_see() {
+    let good = || raw(vec![field("a"), field("b")], &["a"]);
+    let steers = "\u{1b}]0;owned\u{7}名单";
+    for text in [steers, "一\n行", "\u{202e}evil", "名\u{200b}称", "一\u{2028}行", "\u{85}"] {
+        let alter: [fn(&mut RawSchema, String); 6] = [
+            |raw, text| raw.title_zh = text,
+            |raw, text| raw.title_en = text,
+            |raw, text| raw.source = text,
+            |raw, text| raw.fields[1].title_zh = format!("第二{text}"),
+            |raw, text| raw.fields[1].aliases = vec![format!("又名{text}")],
+            |raw, text| raw.ignore = vec![format!("序号{text}")],
+        ];
+        for alter in alter {
+            let mut raw = good();
+            alter(&mut raw, text.to_owned());
+            let problem = problem(raw);
+            assert!(problem.contains("nobody sees"), "{problem:?}");
+            assert!(!problem.chars().any(|c| c.is_control() || crate::text::is_format(c)));
+        }
+    }
+    // A problem that quotes a name does not steer either.
+    let errors = Schema::check(raw(vec![field(steers)], &[steers])).unwrap_err();
+    assert!(errors.iter().all(|error| !error.to_string().contains('\u{1b}')), "{errors:?}");
+
+    let mut many = good();
+    many.fields[1].aliases = (0..5000).map(|n| format!("alias{n}")).collect();
+    assert!(problem(many).contains("4096"));
+}

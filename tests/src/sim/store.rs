@@ -313,8 +313,8 @@ impl Store {
             return;
         }
         let mut registry = Registry::new(self.anchored.clone());
-        for value in self.partitions[moved].records.values() {
-            registry.insert(value).expect("the hub writes well-formed entries");
+        for (key, value) in &self.partitions[moved].records {
+            registry.insert(key, value).expect("the hub writes well-formed entries");
         }
         self.registry = Rc::new(registry);
     }

@@ -325,24 +325,32 @@ fn the_hubs_signing_key_is_replaced_although_it_dies() {
 }
 
 #[test]
-fn a_token_that_was_used_when_the_hub_died_lets_nobody_in() {
-    let mut case = Case::new();
-    let mut county = Node::new("410181", &case.federation.dir().join("410181"));
-    let token = case.federation.invite("410181", &[]);
-    case.hub().stop();
-    case.hub().try_start_to_crash("invite.used").unwrap();
-    county.cli(&["join", &token]).expect_failure(&[]);
-    case.hub().wait_crashed("invite.used");
-    case.hub().start();
-    county.cli(&["join", &token]).expect_failure(&["used"]);
-    let members = case.hub().json(&["node", "list"]);
-    assert_eq!(members["nodes"].as_array().unwrap().len(), 2, "{members:#}");
-
-    let token = case.federation.invite("410181", &[]);
-    county.cli(&["join", &token]).expect_code(0);
-    county.start();
-    case.federation.counties.push(county);
-    case.federation.wait_connected();
-    case.check("invite.used");
-    case.federation.finish();
+fn a_hub_that_dies_over_a_token_lets_in_who_has_used_it_and_nobody_else() {
+    for point in ["invite.used", "invite.granted"] {
+        let mut case = Case::new();
+        let mut county = Node::new("410181", &case.federation.dir().join("410181"));
+        let token = case.federation.invite("410181", &[]);
+        case.hub().stop();
+        case.hub().try_start_to_crash(point).unwrap();
+        // It asks again with the same keys until the hub is back.
+        let joined = std::thread::scope(|scope| {
+            let joining = scope.spawn(|| county.cli(&["join", &token]));
+            case.hub().wait_crashed(point);
+            case.hub().start();
+            joining.join().unwrap()
+        });
+        let said = joined.expect_code(0).stderr;
+        assert!(said.contains("asking again"), "{point}: {said}");
+        let other = Node::new("410181", &case.federation.dir().join("other"));
+        other.cli(&["join", &token]).expect_failure(&["used"]);
+        let members = case.hub().json(&["node", "list"]);
+        assert_eq!(members["nodes"].as_array().unwrap().len(), 3, "{members:#}");
+        let keys = case.hub().json(&["node", "show", "410181"])["signing_keys"].clone();
+        assert_eq!(keys.as_array().unwrap().len(), 1, "{keys:#}");
+        county.start();
+        case.federation.counties.push(county);
+        case.federation.wait_connected();
+        case.check(point);
+        case.federation.finish();
+    }
 }

@@ -262,7 +262,8 @@ fn a_token_is_good_once_in_time_and_unaltered() {
     // Copied with line breaks and blanks.
     let (head, tail) = token.split_at(token.len() / 2);
     let county = Node::new("410122", &federation.dir().join("410122"));
-    county.cli(&["join", head, &format!(" {tail}\n")]).expect_code(0);
+    let joined = county.cli(&["join", head, &format!(" {tail}\n")]).expect_code(0);
+    assert!(joined.stderr.contains("list of processes"), "{joined:?}");
     let (output, _) = join("again", &token);
     output.expect_failure(&["refused", "used"]);
     // A member may be invited again: its machine may be lost.
@@ -282,7 +283,14 @@ fn a_token_is_good_once_in_time_and_unaltered() {
     join("cut", &token[..token.len() - 10]).0.expect_failure(&["token"]);
     join("nonsense", "hello").0.expect_failure(&["token"]);
     // None of that used it up, nor does an attempt that failed make a directory useless.
-    join("altered", &token).0.expect_code(0);
+    // By standard input nobody else sees it.
+    let input = federation.dir().join("token");
+    std::fs::write(&input, format!("{}\n{}\n", &token[..30], &token[30..])).unwrap();
+    let altered = Node::new("altered", &federation.dir().join("altered"));
+    let mut by_input = altered.command(&["join", "-"]);
+    by_input.stdin(std::fs::File::open(&input).unwrap());
+    let joined = run(&mut by_input).expect_code(0);
+    assert!(!joined.stderr.contains("list of processes"), "{joined:?}");
 
     let short = federation.invite("410182", &["--ttl", "1s"]);
     let expired = Node::new("expired", &federation.dir().join("expired"));

@@ -2,8 +2,9 @@
 //!
 //! What the hub keeps of a token (`keys/invites.json`) is its id, the hash of
 //! its secret, for whom and until when. A token is marked as used, durably,
-//! before anything is granted: a crash in between costs a token, never lets two
-//! nodes in. A node that belongs already is invited in the same way: that lets
+//! before anything is granted, together with the two keys that it was used for: who
+//! comes again with the same two has lost the answer and gets another one, and nobody
+//! else is let in. A node that belongs already is invited in the same way: that lets
 //! in one whose certificate has ended, one that was revoked, and one that lost
 //! its directory, whose new signing key is then marked as such.
 
@@ -22,7 +23,7 @@ use certs::{
 };
 use protocol::{
     federation::{CaKind, CaState, Entry, Introduction, Member, Registry, Revocation, Role},
-    hash::Hash,
+    hash::{Hash, Purpose},
     hex,
     id::NodeId,
     message::{
@@ -34,7 +35,7 @@ use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{Registrar, puts};
+use super::{Ending, Registrar, joining::Place, puts};
 use crate::{
     app::now_unix,
     limit::{Budget, Limiter},
@@ -46,14 +47,13 @@ const INVITES_OPEN_MAX: usize = 1000;
 /// Used and expired invitations are kept for so long, so that a late use is
 /// told apart from a forged token.
 const INVITES_KEPT_S: i64 = 90 * 24 * 3600;
-/// Nodes that may be joining at once. Who joins is not known yet, and may fill
-/// its connection's window: 512 MiB in all, for 30 seconds.
-pub(in crate::app) const JOINING_MAX: u32 = 32;
-/// Of those, so many from one address: whoever says nothing holds its place for
-/// all of [`JOIN_MAX`].
-pub(in crate::app) const JOINING_OF_ONE_MAX: u32 = 8;
-/// A joining node has this long for everything.
-const JOIN_MAX: Duration = Duration::from_secs(30);
+/// The request has to arrive within this time after the handshake: it is one frame,
+/// which a node that joins sends at once.
+const REQUEST_MAX: Duration = Duration::from_secs(5);
+/// A node that is let in has to take each piece of the answer within this time.
+const PIECE_MAX: Duration = Duration::from_secs(10);
+/// A node that has lost the answer may ask for it again for so long.
+const ANSWERED_AGAIN_S: i64 = 24 * 3600;
 
 /// Unknown tokens from one address, and in all, after which others are refused for
 /// a while. A secret has 256 bits, so this is about noise in the log and work for
@@ -106,8 +106,22 @@ struct Invite {
     name: String,
     expires_unix: i64,
     used_unix: Option<i64>,
+    /// For which keys it was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    holder: Option<Holder>,
+    /// What it grants stands in `_federation`.
+    #[serde(default)]
+    granted: bool,
     /// The number of the root that the token names.
     root: u32,
+}
+
+/// Who has used an invitation: a node that proves that it has both keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Holder {
+    signing_key: Hash,
+    /// The hash of the certificate's public key.
+    certificate_key: Hash,
 }
 
 impl Registrar {
@@ -153,7 +167,9 @@ impl Registrar {
         let addresses = self.addresses_for_token(address)?;
         let head = self.store.head(self.membership.partition());
         let head = head.context("this hub has no _federation; was it initialised?")?;
-        let known_as = self.membership.current()?.members().get(&node).map(|m| m.name.clone());
+        let registry = self.membership.current()?;
+        let known_as = registry.members().get(&node);
+        let known_as = known_as.and_then(|member| config::shown_display_name(&member.name));
         let authority = self.authority()?;
         let (id, secret) = generate_secret()?;
         let token = Token {
@@ -178,6 +194,10 @@ impl Registrar {
         // Of two open tokens for one name the second to be used would speak for
         // the first: only the newest counts.
         invites.retain(|invite| invite.node != node || invite.used_unix.is_some());
+        // And who used one before gets no more answers to that.
+        for invite in invites.iter_mut().filter(|invite| invite.node == node) {
+            invite.holder = None;
+        }
         let open =
             invites.iter().filter(|invite| invite.used_unix.is_none() && invite.expires_unix > now);
         if open.count() >= INVITES_OPEN_MAX {
@@ -190,6 +210,8 @@ impl Registrar {
             name: token.name.clone(),
             expires_unix: token.expires_unix,
             used_unix: None,
+            holder: None,
+            granted: false,
             root: authority.choice().root,
         });
         self.write_invites(&invites)?;
@@ -226,9 +248,14 @@ impl Registrar {
         self.write_invites(&invites)
     }
 
-    /// Finds the invitation that a request is for and, with `use_up`, marks it as
-    /// used. Blocks.
-    fn redeem(&self, request: &JoinRequest, use_up: bool) -> Result<Invite, JoinRefused> {
+    /// Finds the invitation that a request is for: one that is open, or one that was
+    /// used with the same signing key. With `used_by` marks one that is open as used.
+    /// Blocks.
+    fn redeem(
+        &self,
+        request: &JoinRequest,
+        used_by: Option<&Holder>,
+    ) -> Result<Invite, JoinRefused> {
         let failed = |error: anyhow::Error| {
             tracing::error!(error = format!("{error:#}"), "invitations cannot be read or written");
             JoinRefused::Failed
@@ -242,8 +269,14 @@ impl Registrar {
             // Hashes are compared, so timing tells nothing about the secret.
             .find(|invite| invite.id == id && invite.secret_hash.parse::<Hash>() == Ok(hash))
             .ok_or(JoinRefused::UnknownToken)?;
-        if invite.used_unix.is_some() {
-            return Err(JoinRefused::Used);
+        if let Some(used) = invite.used_unix {
+            let again = invite.holder.as_ref().is_some_and(|holder| {
+                holder.signing_key.0 == request.signing_key
+                    && invite.node == request.node
+                    && used_by.is_none_or(|used_by| used_by == holder)
+                    && now_unix().saturating_sub(used) < ANSWERED_AGAIN_S
+            });
+            return if again { Ok(invite.clone()) } else { Err(JoinRefused::Used) };
         }
         if invite.expires_unix <= now_unix() {
             return Err(JoinRefused::Expired);
@@ -251,14 +284,26 @@ impl Registrar {
         if invite.node != request.node {
             return Err(JoinRefused::Mismatch);
         }
-        if !use_up {
+        let Some(used_by) = used_by else {
             return Ok(invite.clone());
-        }
+        };
         invite.used_unix = Some(now_unix());
-        let invite = invite.clone();
+        // As it was before: what is granted now is another node's than before this.
+        let before = invite.clone();
+        invite.holder = Some(used_by.clone());
         self.write_invites(&invites).map_err(failed)?;
         fault::point("invite.used");
-        Ok(invite)
+        Ok(before)
+    }
+
+    /// What an invitation grants is done.
+    fn note_granted(&self, id: &str) -> anyhow::Result<()> {
+        let _one_at_a_time = self.invites.lock().unwrap_or_else(|error| error.into_inner());
+        let mut invites = self.read_invites()?;
+        if let Some(invite) = invites.iter_mut().find(|invite| invite.id == id) {
+            invite.granted = true;
+        }
+        self.write_invites(&invites)
     }
 
     /// As [`Registrar::enrol`], unless too many unknown tokens came in.
@@ -301,7 +346,12 @@ impl Registrar {
                 [] => Introduction::Enrolment,
                 _ => Introduction::Reenrolment,
             };
-            entries.extend(self.succession(registry, node, Some((key, by, None)), false));
+            entries.extend(self.succession(
+                registry,
+                node,
+                Some((key, by, None)),
+                Ending::Routine,
+            )?);
         }
         let mut changes = puts(&entries)?;
         if registry.revocation(node, None).is_some() {
@@ -320,7 +370,7 @@ impl Registrar {
         };
         // Who has no token gets no further, and everything that the request can be
         // wrong in comes before the token is used up.
-        self.redeem(request, false)?;
+        self.redeem(request, None)?;
         let key = PublicKey::from_bytes(&request.signing_key).map_err(|_| JoinRefused::Mismatch)?;
         let proof = request.possession.as_slice().try_into().map_err(|_| JoinRefused::Mismatch)?;
         key.verify(
@@ -351,14 +401,44 @@ impl Registrar {
             return Err(JoinRefused::KeyRetired);
         }
         // What is issued leads to the token's root, as long as that is trusted.
-        let invite = self.redeem(request, false)?;
+        let invite = self.redeem(request, None)?;
         let named = registry.ca(CaKind::Root, invite.root);
         if named.is_none_or(|root| root.state == CaState::Retired) {
             return Err(JoinRefused::Expired);
         }
         let root = self.cas.root(invite.root).map_err(|error| failed(error.into()))?;
-        let invite = self.redeem(request, true)?;
+        let certificate_key =
+            certs::identity::public_key_of(&chain[0]).map_err(|error| failed(error.into()))?;
+        let certificate_key = Purpose::Checksum.hash(&[&certificate_key]);
+        let holder = Holder { signing_key: Hash(request.signing_key), certificate_key };
+        let invite = self.redeem(request, Some(&holder))?;
+        let accepted = JoinReply::Accepted {
+            chain: chain.iter().map(|certificate| certificate.to_vec()).collect(),
+            root: root.to_vec(),
+        };
         let is_new_key = known.is_none();
+        if invite.holder.is_some() {
+            // The answer was lost, or this hub has died over it.
+            let may = if invite.granted {
+                let current = registry.current_key(&request.node);
+                current.is_some_and(|known| known.public == key)
+                    && registry.active_member(&request.node).is_some()
+            } else {
+                let since = invite.used_unix.unwrap_or_default().saturating_mul(1000);
+                let revoked = registry.revocation(&request.node, None);
+                let member = registry.members().get(&request.node);
+                revoked.is_none_or(|revoked| revoked.at_ms < since)
+                    && member.is_none_or(|member| !member.removed)
+            };
+            if !may {
+                return Err(JoinRefused::Used);
+            }
+            if invite.granted {
+                self.seen.joined(&request.node, &chain, &root, now_unix());
+                tracing::info!(node = %request.node, "a node that joined is answered again");
+                return Ok(accepted);
+            }
+        }
         let granted = if is_new_key {
             self.with_key_suspended(&registry, &request.node, || {
                 self.grant(&registry, &invite, Some(&key), &chain[0])
@@ -367,14 +447,13 @@ impl Registrar {
             self.grant(&registry, &invite, None, &chain[0])
         };
         granted.map_err(failed)?;
+        fault::point("invite.granted");
+        self.note_granted(&invite.id).map_err(failed)?;
         // It counts as seen: a rotation must not leave it behind before its daemon
         // has ever run.
         self.seen.joined(&request.node, &chain, &root, now_unix());
         tracing::info!(node = %request.node, new_signing_key = is_new_key, "a node joined");
-        Ok(JoinReply::Accepted {
-            chain: chain.iter().map(|certificate| certificate.to_vec()).collect(),
-            root: root.to_vec(),
-        })
+        Ok(accepted)
     }
 }
 
@@ -382,12 +461,16 @@ impl Registrar {
 pub(in crate::app) async fn serve_join(
     registrar: Arc<Registrar>,
     connection: Connection,
+    place: &Place,
     refusals: &Limiter<()>,
 ) {
     let address = connection.address();
-    let joined = tokio::time::timeout(JOIN_MAX, answer_join(registrar, &connection)).await;
-    let joined = joined.unwrap_or_else(|_| Err(anyhow::anyhow!("it took too long")));
-    connection.close(CloseCode::Normal);
+    let joined = tokio::select! {
+        joined = answer_join(registrar, &connection, place) => joined,
+        () = place.makes_room.cancelled() => Err(Busy.into()),
+    };
+    let is_busy = joined.as_ref().is_err_and(|error| error.is::<Busy>());
+    connection.close(if is_busy { CloseCode::Unavailable } else { CloseCode::Normal });
     if let Err(error) = joined
         && let Some(unsaid) = refusals.may_say()
     {
@@ -395,35 +478,61 @@ pub(in crate::app) async fn serve_join(
     }
 }
 
-async fn answer_join(registrar: Arc<Registrar>, connection: &Connection) -> anyhow::Result<()> {
-    let (mut sender, mut receiver): (FrameSender, FrameReceiver) =
-        connection.accept_stream().await?;
-    receiver.limit(JOIN_REQUEST_BYTES_MAX);
-    let frame = receiver.receive().await?.context("the stream ended before the request")?;
-    let request: JoinRequest = protocol::codec::decode(&frame)?;
+/// Others are joining: it has to come again.
+#[derive(Debug, thiserror::Error)]
+#[error("too many nodes join at once")]
+struct Busy;
+
+async fn answer_join(
+    registrar: Arc<Registrar>,
+    connection: &Connection,
+    place: &Place,
+) -> anyhow::Result<()> {
+    let request = tokio::time::timeout(REQUEST_MAX, receive_request(connection)).await;
+    let (mut sender, request) = request.context("no request came")??;
     let (enrolling, address) = (registrar.clone(), connection.address().ip());
+    // Who has no good token is told so without a place among those who are served.
+    let looked = {
+        let (registrar, request) = (registrar.clone(), request.clone());
+        tokio::task::spawn_blocking(move || registrar.redeem(&request, None).is_ok()).await?
+    };
+    if looked && !place.serve() {
+        return Err(Busy.into());
+    }
     let reply = tokio::task::spawn_blocking(move || enrolling.enrol_from(&request, address));
     let reply = reply.await?;
     let refused = match reply {
         Ok(accepted) => {
-            sender.send(&accepted).await?;
+            send_piece(&mut sender, &accepted).await?;
             send_federation(&registrar, &mut sender).await?;
-            sender.send(&JoinReply::Done).await?;
+            send_piece(&mut sender, &JoinReply::Done).await?;
             None
         }
         Err(refused) => {
-            sender.send(&JoinReply::Refused(refused)).await?;
+            send_piece(&mut sender, &JoinReply::Refused(refused)).await?;
             // Those were logged when they became too many, and a node whose key was
             // retired comes again with another one.
             Some(refused).filter(|r| !matches!(r, JoinRefused::TooMany | JoinRefused::KeyRetired))
         }
     };
     sender.finish();
-    sender.drained().await;
+    tokio::time::timeout(PIECE_MAX, sender.drained()).await.context("it does not listen")?;
     match refused {
         Some(refused) => bail!(refused),
         None => Ok(()),
     }
+}
+
+async fn receive_request(connection: &Connection) -> anyhow::Result<(FrameSender, JoinRequest)> {
+    let (sender, mut receiver): (FrameSender, FrameReceiver) = connection.accept_stream().await?;
+    receiver.limit(JOIN_REQUEST_BYTES_MAX);
+    let frame = receiver.receive().await?.context("the stream ended before the request")?;
+    Ok((sender, protocol::codec::decode(&frame)?))
+}
+
+async fn send_piece(sender: &mut FrameSender, piece: &JoinReply) -> anyhow::Result<()> {
+    let sent = tokio::time::timeout(PIECE_MAX, sender.send(piece)).await;
+    Ok(sent.context("it does not listen")??)
 }
 
 async fn send_federation(registrar: &Registrar, sender: &mut FrameSender) -> anyhow::Result<()> {
@@ -433,7 +542,8 @@ async fn send_federation(registrar: &Registrar, sender: &mut FrameSender) -> any
         let sets = registrar.store.change_sets(partition, seq, 1, 1)?;
         let set = sets.and_then(|sets| sets.into_iter().next());
         let set = set.with_context(|| format!("number {seq} of _federation is missing"))?;
-        sender.send(&JoinReply::ChangeSet { header: set.header.encode(), body: set.body }).await?;
+        let piece = JoinReply::ChangeSet { header: set.header.encode(), body: set.body };
+        send_piece(sender, &piece).await?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! federation, with which keys and certificates.
 //!
 //! - [`invite`]: tokens, and who shows one;
+//! - [`joining`]: how many may show one at once;
 //! - [`requests`]: what connected members ask for: certificates, signing keys;
 //! - [`revoke`]: nodes and certificates that count no more;
 //! - [`ca`]: the generations of the certificate authorities;
@@ -14,6 +15,7 @@
 
 mod ca;
 mod invite;
+mod joining;
 mod own_key;
 mod requests;
 mod revoke;
@@ -37,10 +39,10 @@ use store::{Head, Store};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-pub(super) use self::invite::{JOINING_MAX, JOINING_OF_ONE_MAX, serve_join};
+pub(super) use self::{invite::serve_join, joining::Joining};
 use super::{
-    alarms::Alarms, changes::federation_changes, dir::NodeDir, keeper::Keeper, keys::OwnKeys,
-    now_unix,
+    alarms::Alarms, catalogue, changes::federation_changes, dir::NodeDir, keeper::Keeper,
+    keys::OwnKeys, now_unix,
 };
 use crate::{limit::Limiter, membership::Membership};
 
@@ -116,6 +118,7 @@ impl Registrar {
     pub fn settle(&self) -> anyhow::Result<()> {
         self.settle_own_key().context("settle the hub's signing key")?;
         let registry = self.membership.current()?;
+        self.look_at_catalogue().context("look at the catalogue")?;
         self.keeper.follow_roots(&registry).context("take over the trusted roots")?;
         if let Err(error) = self.settle_own_certificate() {
             // The task that renews tries again.
@@ -124,6 +127,11 @@ impl Registrar {
         // One that was only needed by the certificate before.
         self.keeper.follow_roots(&registry).context("take over the trusted roots")?;
         self.settle_anchor().context("settle the anchor")
+    }
+
+    /// Says what of its own `_federation` is ignored.
+    pub fn look_at_catalogue(&self) -> anyhow::Result<()> {
+        catalogue::look(&self.membership, &self.alarms)
     }
 
     /// This hub's own certificate becomes one of the authority in use, if it is
@@ -214,17 +222,19 @@ impl Registrar {
         registry: &Registry,
         node: &NodeId,
         next: Option<(&PublicKey, Introduction, Option<String>)>,
-        revoked: bool,
-    ) -> Vec<Entry> {
-        let last: std::collections::BTreeMap<String, u64> = self
-            .heads_of(node)
-            .into_iter()
-            .map(|(partition, seq)| (partition.to_string(), seq))
-            .collect();
+        ending: Ending,
+    ) -> anyhow::Result<Vec<Entry>> {
+        let revoked = !matches!(ending, Ending::Routine);
+        let mut heads = self.heads_of(node);
+        if let Ending::StolenAt(partition, seq) = ending {
+            heads.insert(partition, seq);
+        }
+        let last: std::collections::BTreeMap<String, u64> =
+            heads.into_iter().map(|(partition, seq)| (partition.to_string(), seq)).collect();
         let mut entries = Vec::new();
         for known in registry.keys(node).iter().filter(|known| known.record.last.is_none()) {
-            let record = KeyRecord { last: Some(last.clone()), revoked, ..known.record.clone() };
-            entries.push(Entry::Key(node.clone(), known.number, record));
+            let record = KeyRecord { revoked, ..known.record.clone() };
+            entries.extend(record.retired(node, known.number, last.clone())?);
         }
         if let Some((key, by, countersignature)) = next {
             let number = registry.keys(node).last().map_or(1, |known| known.number + 1);
@@ -235,7 +245,7 @@ impl Registrar {
                 KeyRecord { countersignature, ..record },
             ));
         }
-        entries
+        Ok(entries)
     }
 
     /// Does `work`, which retires a member's present key, while nothing that the
@@ -258,6 +268,16 @@ impl Registrar {
         }
         done
     }
+}
+
+/// Why a signing key counts no more.
+enum Ending {
+    /// Another follows it, or its node goes.
+    Routine,
+    /// It may be in the wrong hands.
+    Stolen,
+    /// The same, and in one partition another number than what is held is its last.
+    StolenAt(PartitionId, u64),
 }
 
 /// Which CAs issue, and which certificates of roots by older roots are shown

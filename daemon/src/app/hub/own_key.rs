@@ -16,7 +16,9 @@ use protocol::{
 };
 use serde_json::{Value as Json, json};
 
-use super::{Registrar, puts};
+use store::StoreError;
+
+use super::{Ending, Registrar, puts};
 use crate::app::{changes::federation_changes, now_unix};
 
 impl Registrar {
@@ -42,10 +44,16 @@ impl Registrar {
             // The old key's last word is the change set that says so.
             *heads.entry(system).or_default() += 1;
             let last = heads.into_iter().map(|(partition, seq)| (partition.to_string(), seq));
-            let old = KeyRecord { last: Some(last.collect()), ..record };
-            let entries = [Entry::Key(me.clone(), number, old), Entry::Key(me, number + 1, new)];
-            // Two small records are below every limit.
-            federation_changes(&membership, puts(&entries).unwrap_or_default())
+            let changes = record.retired(&me, number, last.collect()).and_then(|mut entries| {
+                entries.push(Entry::Key(me, number + 1, new));
+                entries.iter().map(Entry::put).collect()
+            });
+            let changes = changes.map_err(|error| {
+                tracing::error!(%error, "the signing key cannot be followed by another one");
+                let problem = "the last numbers of the present key do not fit _federation";
+                StoreError::Changes { partition: membership.partition().clone(), problem }
+            })?;
+            Ok(federation_changes(&membership, changes))
         };
         let me = self.membership.me();
         let head = self.store.rotate_signer(next.clone(), me.clone(), build)?;
@@ -118,13 +126,8 @@ impl Registrar {
         }
         self.own_keys.use_next()?;
         let next = (&anchor.hub_key, Introduction::Anchor, None);
-        let mut entries = self.succession(&registry, &me, Some(next), true);
-        let system = self.membership.partition().to_string();
-        for entry in &mut entries {
-            if let Entry::Key(_, _, KeyRecord { last: Some(last), .. }) = entry {
-                last.insert(system.clone(), base.seq);
-            }
-        }
+        let ending = Ending::StolenAt(self.membership.partition().clone(), base.seq);
+        let entries = self.succession(&registry, &me, Some(next), ending)?;
         let head = self.commit(puts(&entries)?)?;
         fault::point("key.registered");
         self.own_keys.promote_next()?;

@@ -18,7 +18,7 @@ use protocol::{
 };
 use time::OffsetDateTime;
 
-use super::{Registrar, puts, seen::Daemons};
+use super::{Ending, Registrar, puts, seen::Daemons};
 use crate::{app::now_unix, limit::Budget, sync::Office};
 
 /// What one member may ask: far more than an honest one does, and little work.
@@ -140,7 +140,7 @@ impl Registrar {
         let countersignature = Some(hex::encode(&request.countersignature));
         let head = self.with_key_suspended(&registry, node, || {
             let next = (&new, Introduction::Succession, countersignature);
-            let entries = self.succession(&registry, node, Some(next), false);
+            let entries = self.succession(&registry, node, Some(next), Ending::Routine)?;
             self.commit(puts(&entries)?).context("write the new signing key")
         })?;
         fault::point("key.registered");

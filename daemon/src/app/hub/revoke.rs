@@ -13,7 +13,7 @@ use protocol::{
 };
 use serde_json::{Value as Json, json};
 
-use super::{Registrar, puts};
+use super::{Ending, Registrar, puts};
 use crate::app::now_unix;
 
 /// Longest reason: two lines on a screen.
@@ -54,7 +54,7 @@ impl Registrar {
         } else {
             // What its keys signed so far stays; what comes later does not count.
             self.with_key_suspended(&registry, &node, || {
-                let mut entries = self.succession(&registry, &node, None, true);
+                let mut entries = self.succession(&registry, &node, None, Ending::Stolen)?;
                 entries.push(record);
                 self.commit(puts(&entries)?)
             })?
@@ -90,7 +90,7 @@ impl Registrar {
             );
         }
         let head = self.with_key_suspended(&registry, &node, || {
-            let mut entries = self.succession(&registry, &node, None, false);
+            let mut entries = self.succession(&registry, &node, None, Ending::Routine)?;
             entries.push(Entry::Member(node.clone(), Member { removed: true, ..member.clone() }));
             self.commit(puts(&entries)?)
         })?;

@@ -5,6 +5,10 @@
 //! token; what it sends of `_federation` must contain the head that the token
 //! names. Who joins again keeps store, signing key and unsent changes: only the
 //! certificate is new, and the signing key if the hub has retired the old one.
+//!
+//! The keys are on the disk before the hub is asked, so an answer that was lost on
+//! its way, or by a crash here, is asked for again with the same token and the same
+//! keys.
 
 use std::time::Duration;
 
@@ -24,7 +28,8 @@ use protocol::{
     change::{ChangeSet, Position},
     frame::FRAME_BYTES_MAX,
     hash::Hash,
-    message::{JoinRefused, JoinReply, JoinRequest, decode_header, possession_bytes},
+    id::NodeId,
+    message::{CloseCode, JoinRefused, JoinReply, JoinRequest, decode_header, possession_bytes},
     moment::rfc3339,
     sign::{SignaturePurpose, SigningKey},
 };
@@ -43,11 +48,17 @@ use crate::{
         trustee::{note_join, stops_are_settled},
     },
     membership::Membership,
-    net::{Connection, Dialer, FrameReceiver},
+    net::{Connection, Dialer, FrameReceiver, NetError},
 };
 
-/// The hub has this long for each answer: more than it gives a whole join.
+/// The hub has this long for each piece of its answer: it may have to issue
+/// certificates for others first, and it gives this node ten seconds for each.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
+/// So often the hub is asked again when it is busy, or its answer was lost.
+const ATTEMPTS_MAX: u32 = 10;
+/// The wait before that, which doubles up to the second.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_LONGEST: Duration = Duration::from_secs(15);
 /// Change sets that a hub may send: `_federation` is small.
 const CHANGE_SETS_MAX: u64 = 1_000_000;
 
@@ -61,33 +72,43 @@ pub async fn join(dir: &NodeDir, text: &str, passphrase: Passphrase) -> anyhow::
     let _lock = dir.lock(Occupant::Command)?;
     // Again: whoever had the directory may have made a node of it.
     check_free(dir)?;
-    clear_earlier_attempt(dir)?;
+    let keys = KeyDir::new(dir.keys(), passphrase);
+    clear_earlier_attempt(dir, &token, &keys)?;
 
     let identity = token.identity();
-    let node_key = NodeKey::generate()?;
-    let signing_key = generate_signing_key();
-    let csr = node_key.csr(&identity)?;
-    let mut answer = ask(&token, &csr, &signing_key, TlsOptions::default()).await?;
-    let (chain, root) = answer.accepted(&token).await?;
-    let roots = vec![root];
-    // Checks that key, chain, root and identity fit together.
-    Credentials::new(chain.clone(), node_key.private_key(), roots.clone(), identity.clone())
-        .context("the certificate that the hub sent")?;
-
+    keys.create()?;
+    let (node_key, signing_key) = prepare_keys(&keys)?;
+    // What an attempt that was interrupted has left is as good as new ones.
+    std::fs::write(joining_marker(dir), token_text(&token))
+        .with_context(|| format!("write {}", joining_marker(dir).display()))?;
     std::fs::create_dir_all(dir.certs())
         .with_context(|| format!("make {}", dir.certs().display()))?;
-    let keys = KeyDir::new(dir.keys(), passphrase);
-    keys.create()?;
-    keys.save(NODE_KEY_FILE, &node_key)?;
-    keys.save(SIGNING_KEY_FILE, &signing_key)?;
-    pem::save_chain(&dir.certs().join(NODE_CHAIN_FILE), &chain)?;
-    bundle::save_bundle(&dir.certs(), &roots)?;
     keyfile::write_public(&dir.anchor(), &token.anchor.encode())?;
-
     let config = new_config(&token);
     let store = open_store(dir, &config)?;
     let membership = Membership::new(store.clone(), load_anchor(dir)?, identity.node.clone());
-    answer.take_federation(&token, &store, &membership).await?;
+
+    let csr = node_key.csr(&identity)?;
+    let mut patience = Patience::default();
+    let (chain, roots) = loop {
+        let attempt = async {
+            let mut answer = ask(&token, &csr, &signing_key, TlsOptions::default()).await?;
+            let (chain, root) = answer.accepted(&token).await?;
+            let roots = vec![root];
+            // Checks that key, chain, root and identity fit together.
+            let (key, of) = (node_key.private_key(), identity.clone());
+            Credentials::new(chain.clone(), key, roots.clone(), of)
+                .context("the certificate that the hub sent")?;
+            answer.take_federation(&token, &store, &membership).await?;
+            anyhow::Ok((chain, roots))
+        };
+        match attempt.await {
+            Ok(joined) => break joined,
+            Err(error) => patience.wait_or(error).await?,
+        }
+    };
+    pem::save_chain(&dir.certs().join(NODE_CHAIN_FILE), &chain)?;
+    bundle::save_bundle(&dir.certs(), &roots)?;
     accept_keys(&OwnKeys::load(keys, &dir.certs(), store)?, &membership)?;
     note_join(dir);
     keyfile::write_public(&dir.config(), config.render_new().as_bytes())?;
@@ -139,14 +160,23 @@ pub fn join_again(
     let present = node.own_keys.current();
     let mut new_signing_key = false;
     let (mut answer, chain, root) = runtime.block_on(async {
-        let mut answer = ask(&token, &csr, &present, options).await?;
-        if answer.is_refused_for_key().await? {
-            let next = node.own_keys.prepare_next()?;
-            new_signing_key = true;
-            answer = ask(&token, &csr, &next, options).await?;
+        let mut patience = Patience::default();
+        loop {
+            let attempt = async {
+                let mut answer = ask(&token, &csr, &present, options).await?;
+                new_signing_key = answer.is_refused_for_key().await?;
+                if new_signing_key {
+                    let next = node.own_keys.prepare_next()?;
+                    answer = ask(&token, &csr, &next, options).await?;
+                }
+                let (chain, root) = answer.accepted(&token).await?;
+                anyhow::Ok((answer, chain, root))
+            };
+            match attempt.await {
+                Ok(accepted) => return anyhow::Ok(accepted),
+                Err(error) => patience.wait_or(error).await?,
+            }
         }
-        let (chain, root) = answer.accepted(&token).await?;
-        anyhow::Ok((answer, chain, root))
     })?;
     let mut roots = node.keeper.bundle()?;
     if !roots.contains(&root) {
@@ -157,7 +187,9 @@ pub fn join_again(
     if token.anchor.supersedes(&anchor) {
         trustee.use_anchor(token.anchor.clone())?;
     }
-    runtime.block_on(answer.take_federation(&token, &node.store, &node.membership))?;
+    runtime
+        .block_on(answer.take_federation(&token, &node.store, &node.membership))
+        .context("the token is still good for this directory: do the same again / 令牌对本目录仍有效，请重试")?;
     bundle::save_bundle(&node.dir.certs(), &roots)?;
     node.keeper.install(chain).context("the certificate that the hub sent")?;
     let registry = node.membership.current()?;
@@ -205,6 +237,66 @@ fn accept_keys(own_keys: &OwnKeys, membership: &Membership) -> anyhow::Result<()
     own_keys.know(keys.chain([Hash(*own_keys.current().public().as_bytes())]))
 }
 
+/// How often and how long a hub that is busy, or whose answer was lost, is asked
+/// again.
+#[derive(Default)]
+struct Patience {
+    attempts: u32,
+    /// The hub was reached once: what comes between is not a wrong address.
+    reached: bool,
+}
+
+impl Patience {
+    /// Waits before the next attempt, unless another one is of no use.
+    async fn wait_or(&mut self, error: anyhow::Error) -> anyhow::Result<()> {
+        let problem = error.chain().find_map(|cause| cause.downcast_ref::<NetError>());
+        let no_hub = error.is::<NoHub>();
+        let is_busy = matches!(problem, Some(NetError::Closed(Some(CloseCode::Unavailable))));
+        let is_lost = matches!(
+            problem,
+            Some(NetError::Closed(_) | NetError::NoAnswer | NetError::Transport(_))
+        );
+        let is_lost = is_lost || error.is::<Lost>() || (no_hub && self.reached);
+        self.reached |= !no_hub;
+        self.attempts += 1;
+        if !(is_busy || is_lost) || self.attempts >= ATTEMPTS_MAX {
+            let again = (is_busy || is_lost)
+                .then_some("the token is still good for this directory: do the same again later / 令牌对本目录仍有效，请稍后重试");
+            return Err(match again {
+                Some(again) => error.context(again),
+                None => error,
+            });
+        }
+        let wait = RETRY_LONGEST.min(RETRY_FIRST * 2u32.saturating_pow(self.attempts.min(8)));
+        let seconds = wait.as_secs_f32();
+        if is_busy {
+            eprintln!(
+                "the hub is busy with others that join; asking again in {seconds:.0} s / 市级中心正忙，{seconds:.0} 秒后重试"
+            );
+        } else {
+            eprintln!(
+                "the hub's answer did not arrive ({error:#}); asking again in {seconds:.0} s / 未收到市级中心的答复，\
+                 {seconds:.0} 秒后重试"
+            );
+        }
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+}
+
+/// The hub stopped in the middle of its answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Lost(&'static str);
+
+/// The hub was not reached.
+#[derive(Debug, thiserror::Error)]
+#[error("no connection to the hub {hub}: {problems}")]
+struct NoHub {
+    hub: NodeId,
+    problems: String,
+}
+
 /// The hub's answer to a request to join, as it comes.
 struct Answer {
     // It ends with the connection.
@@ -245,8 +337,8 @@ impl Answer {
             return Ok(first);
         }
         let frame = tokio::time::timeout(ANSWER_MAX, self.receiver.receive()).await;
-        let frame = frame.context("the hub does not answer")??;
-        let frame = frame.context("the hub ended the conversation early")?;
+        let frame = frame.map_err(|_| Lost("the hub does not answer"))??;
+        let frame = frame.ok_or(Lost("the hub ended the conversation early"))?;
         Ok(protocol::codec::decode(&frame)?)
     }
 
@@ -310,14 +402,30 @@ impl Answer {
     }
 }
 
-/// Removes what an attempt that was interrupted left behind: the hub has never
-/// seen its keys, or has used up their token. Anything else that lies there is
-/// somebody's, and stays.
-fn clear_earlier_attempt(dir: &NodeDir) -> anyhow::Result<()> {
+/// The keys of an attempt that was interrupted, or new ones.
+fn prepare_keys(keys: &KeyDir) -> anyhow::Result<(NodeKey, SigningKey)> {
+    if let (Ok(node_key), Ok(signing_key)) = (keys.load(NODE_KEY_FILE), keys.load(SIGNING_KEY_FILE))
+    {
+        return Ok((node_key, signing_key));
+    }
+    let (node_key, signing_key) = (NodeKey::generate()?, generate_signing_key());
+    keys.save(NODE_KEY_FILE, &node_key)?;
+    keys.save(SIGNING_KEY_FILE, &signing_key)?;
+    Ok((node_key, signing_key))
+}
+
+/// Removes what an attempt that was interrupted left behind. Only its keys stay, if
+/// it was with the same token, because the hub may have let them in. Anything else
+/// that lies there is somebody's, and stays.
+fn clear_earlier_attempt(dir: &NodeDir, token: &Token, keys: &KeyDir) -> anyhow::Result<()> {
     let marker = joining_marker(dir);
+    let same_token = std::fs::read_to_string(&marker).is_ok_and(|of| of == token_text(token));
+    let keeps_keys = same_token
+        && keys.load::<NodeKey>(NODE_KEY_FILE).is_ok()
+        && keys.load::<SigningKey>(SIGNING_KEY_FILE).is_ok();
     for path in [dir.keys(), dir.certs(), dir.store()] {
         let in_the_way = std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some());
-        if !in_the_way {
+        if !in_the_way || (keeps_keys && path == dir.keys()) {
             continue;
         }
         if !marker.exists() {
@@ -326,10 +434,19 @@ fn clear_earlier_attempt(dir: &NodeDir) -> anyhow::Result<()> {
         std::fs::remove_dir_all(&path).with_context(|| format!("clear {}", path.display()))?;
     }
     dir.create()?;
+    if keeps_keys {
+        return Ok(());
+    }
     std::fs::write(&marker, b"").with_context(|| format!("write {}", marker.display()))
 }
 
-/// Lies in the directory from the first file of a join to its last.
+/// As it stands in the marker: its public id.
+fn token_text(token: &Token) -> String {
+    token.id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Lies in the directory from the first file of a join to its last; names the token
+/// once the keys are there that it is used for.
 fn joining_marker(dir: &NodeDir) -> std::path::PathBuf {
     dir.run().join("joining")
 }
@@ -343,14 +460,15 @@ async fn dial(token: &Token, options: TlsOptions) -> anyhow::Result<Connection> 
             Err(error) => problems.push(format!("{address}: {error}")),
         }
     }
-    bail!("no connection to the hub {}: {}", token.hub, problems.join("; "))
+    Err(NoHub { hub: token.hub.clone(), problems: problems.join("; ") }.into())
 }
 
 fn new_config(token: &Token) -> NodeConfig {
     NodeConfig {
         federation: token.federation.clone(),
         node: token.node.clone(),
-        name: token.name.clone(),
+        // Whoever made the token need not have been careful.
+        name: config::shown_display_name(&token.name).unwrap_or_else(|| token.node.to_string()),
         listen: None,
         advertise: Vec::new(),
         upstream: Some(Upstream { hub: token.hub.clone(), addresses: token.addresses.clone() }),

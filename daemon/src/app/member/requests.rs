@@ -45,7 +45,7 @@ pub async fn new_signing_key(node: &Node) -> anyhow::Result<u64> {
     if registry.current_key(me).is_none_or(|known| known.public != present.public()) {
         bail!(
             "this node's signing key is not the one that the federation knows, so it cannot vouch for \
-             another; join again with a new token: creditsync join TOKEN"
+             another; join again with a new token: creditsync join"
         );
     }
     let next = node.own_keys.prepare_next()?;

@@ -50,7 +50,7 @@ fn the_hub_changes_its_key_between_two_commits() {
                 // What is given can be read.
                 assert_eq!(reader.head(&partition).unwrap().seq(), heads[&partition]);
                 send.send(heads).unwrap();
-                own(&federation(), vec![put(seed.into(), "the next key")])
+                Ok(own(&federation(), vec![put(seed.into(), "the next key")]))
             };
             let head = store.rotate_signer(signing_key(seed), hub.clone(), build).unwrap();
             assert_eq!(store.signer_id(), Some(signing_key(seed).public().id()));
@@ -77,17 +77,26 @@ fn the_hub_keeps_its_key_if_the_change_is_not_committed() {
     let (_directory, store) = fresh();
     let hub = federation().origin;
     let rotate = |changes: OwnChanges| {
-        let refused = store.rotate_signer(signing_key(8), hub.clone(), |_| changes);
+        let refused = store.rotate_signer(signing_key(8), hub.clone(), |_| Ok(changes));
         assert_eq!(store.signer_id(), Some(KEY.public().id()));
         refused.unwrap_err()
     };
     let own_data = PartitionId { origin: hub.clone(), ..enterprise() };
     let of_another = PartitionId { origin: county(), ..federation() };
     for wrong in [own_data, of_another] {
-        let refused = rotate(own(&wrong, vec![]));
+        let refused = rotate(own(&wrong, vec![put(2, "x")]));
         assert!(matches!(refused, StoreError::Changes { .. }), "{refused}");
         assert_eq!(store.head(&wrong), None);
     }
+    // A change set that says nothing of the next key would lose its reader for ever.
+    let refused = rotate(own(&federation(), vec![]));
+    assert!(matches!(refused, StoreError::Changes { .. }), "{refused}");
+    let problem = "they do not fit";
+    let failed = |_| Err(StoreError::Changes { partition: federation(), problem });
+    let refused = store.rotate_signer(signing_key(8), hub.clone(), failed).unwrap_err();
+    assert!(refused.to_string().contains(problem), "{refused}");
+    assert_eq!(store.signer_id(), Some(KEY.public().id()));
+    assert_eq!(store.head(&federation()).unwrap().seq(), 1);
     let refused = rotate(own(&federation(), vec![put(2, "x"), put(1, "x")]));
     assert!(matches!(refused, StoreError::Changes { .. }), "{refused}");
     assert_eq!(store.head(&federation()).unwrap().seq(), 1);
@@ -115,7 +124,7 @@ fn a_suspended_key_moves_no_head_but_what_came_before_it_does() {
             begun.send(()).unwrap();
             ready.recv().unwrap();
             // It cannot be committed, so nothing of it stays.
-            own(&enterprise(), vec![])
+            Ok(own(&enterprise(), vec![put(1, "x")]))
         };
         let hub = federation().origin;
         let held = scope.spawn(|| replica.rotate_signer(signing_key(9), hub, build));

@@ -308,7 +308,7 @@ fn heads_that_wait_for_the_same_flush_are_signed_anew() {
         let build = move |_| {
             begun.send(()).unwrap();
             ready.recv().unwrap();
-            own(&federation(), vec![])
+            Ok(own(&federation(), vec![put(7, "the next key")]))
         };
         let held = scope.spawn(|| store.rotate_signer(KEY.clone(), hub, build).unwrap());
         building.recv().unwrap();

@@ -77,7 +77,12 @@ impl Writer {
         // What `build` reads has to be as new as the numbers that it gets.
         self.flush()?;
         let heads = self.heads_of(origin).into_iter();
-        let own = build(heads.map(|(partition, head)| (partition, head.seq())).collect());
+        let own = build(heads.map(|(partition, head)| (partition, head.seq())).collect())?;
+        if own.changes.is_empty() {
+            // The next key would sign, and nobody would know it.
+            let problem = "a signing key is changed by a change set that says so";
+            return Err(StoreError::Changes { partition: own.partition, problem });
+        }
         if !own.partition.dataset.is_system() || own.partition.origin != *origin {
             let problem = "a signing key is changed in this node's own _federation alone";
             return Err(StoreError::Changes { partition: own.partition, problem });

@@ -2,20 +2,40 @@
 //! trust signed, and `_federation` as the store holds it.
 //!
 //! Everybody who needs members, keys or schemas asks here, and whether a peer
-//! with a valid certificate is welcome. The answer is built anew when the head of
-//! `_federation` has moved.
+//! with a valid certificate is welcome. When the head of `_federation` has moved,
+//! the change sets in between are taken up; where that is not possible the answer
+//! is built anew from all records. Invariant: both come to the same.
+//!
+//! - [`personal`]: fields that were personal stay masked until an administrator
+//!   agrees.
 
-use std::sync::{Arc, RwLock};
+mod personal;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, RwLock},
+};
 
 use certs::{enrol::Anchor, verify::VerifiedPeer};
 use protocol::{
-    change::Position,
+    change::{BODY_BYTES_MAX, Position, decode_changes},
+    codec,
     federation::{CaKind, CaState, Registry, Role},
     id::{DatasetId, FederationId, NodeId, PartitionId},
     message::CloseCode,
     tree::Pages as _,
 };
 use store::{Store, StoreError};
+
+use self::personal::Personal;
+pub use self::personal::{Masked, PersonalError};
+
+/// Change sets that are taken up one by one; behind more of them, reading all
+/// records is no more work.
+const TAKEN_UP_MAX: u64 = 256;
 
 /// The federation as this node sees it.
 pub struct Membership {
@@ -25,6 +45,8 @@ pub struct Membership {
     partition: PartitionId,
     /// The head of `_federation` that the registry was built from.
     cached: RwLock<Option<(Option<Position>, Arc<Registry>)>>,
+    /// At a member: which fields are personal by what its administrator knows.
+    personal: Option<Mutex<Personal>>,
 }
 
 /// Why a peer with a valid certificate is not let in.
@@ -65,7 +87,51 @@ impl Membership {
     pub fn new(store: Store, anchor: Anchor, me: NodeId) -> Self {
         let partition = PartitionId::own(&anchor.federation, &DatasetId::federation(), &anchor.hub);
         let (anchor, cached) = (RwLock::new(anchor), RwLock::new(None));
-        Self { store, anchor, me, partition, cached }
+        Self { store, anchor, me, partition, cached, personal: None }
+    }
+
+    /// From now on goes by what `path` says of personal fields, and keeps it there:
+    /// what the hub's catalogue calls personal no longer is masked until
+    /// [`Membership::accept_dataset`].
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn keep_personal(mut self, path: &Path) -> Result<Self, PersonalError> {
+        self.personal = Some(Mutex::new(Personal::load(path)?));
+        Ok(self)
+    }
+
+    /// The datasets in which something is masked although the catalogue does not
+    /// say any more that it is personal.
+    pub fn masked(&self) -> Result<Vec<Masked>, StoreError> {
+        // What it answers is of the newest catalogue.
+        self.current()?;
+        let personal = self.personal.as_ref().map(|personal| lock(personal).masked());
+        Ok(personal.unwrap_or_default())
+    }
+
+    /// An administrator agrees to what the newest version of a dataset says is
+    /// personal. Answers that version.
+    pub fn accept_dataset(
+        &self,
+        dataset: &DatasetId,
+        version: Option<u32>,
+    ) -> Result<u32, PersonalError> {
+        let registry = self.current()?;
+        let schema = registry.published(dataset);
+        let schema = schema.ok_or_else(|| PersonalError::NoDataset(dataset.clone()))?;
+        if version.is_some_and(|version| version != schema.version()) {
+            return Err(PersonalError::OtherVersion {
+                dataset: dataset.clone(),
+                newest: schema.version(),
+            });
+        }
+        let Some(personal) = &self.personal else {
+            return Err(PersonalError::AtTheHub);
+        };
+        lock(personal).accept(schema)?;
+        *self.cached.write().unwrap_or_else(|error| error.into_inner()) = None;
+        Ok(schema.version())
     }
 
     /// This node.
@@ -158,18 +224,56 @@ impl Membership {
         {
             return Ok(registry.clone());
         }
+        // By one at a time; whoever waited finds it done.
+        let mut cached = self.cached.write().unwrap_or_else(|error| error.into_inner());
         loop {
             // Read again if the head moved meanwhile. What is read may be a
             // moment ahead of the head that is published; it is read again once
             // that moves.
-            let before = position();
-            let registry = Arc::new(self.read()?);
-            if before == position() {
-                *self.cached.write().unwrap_or_else(|error| error.into_inner()) =
-                    Some((before, registry.clone()));
+            let now = position();
+            let mut registry = match cached.take() {
+                Some((known, registry)) if known == now => registry,
+                Some((Some(known), registry)) => match self.take_up(registry, known, now) {
+                    Some(registry) => registry,
+                    None => Arc::new(self.read()?),
+                },
+                _ => Arc::new(self.read()?),
+            };
+            if let Some(personal) = &self.personal {
+                for (dataset, schema) in lock(personal).look(&registry) {
+                    Arc::make_mut(&mut registry).show_as(&dataset, schema);
+                }
+            }
+            *cached = Some((now, registry.clone()));
+            if now == position() {
                 return Ok(registry);
             }
         }
+    }
+
+    /// The registry of `known` with what `_federation` says since; none if that has
+    /// to be read as a whole.
+    fn take_up(
+        &self,
+        mut registry: Arc<Registry>,
+        known: Position,
+        now: Option<Position>,
+    ) -> Option<Arc<Registry>> {
+        let now = now.filter(|now| now.seq > known.seq && now.seq - known.seq <= TAKEN_UP_MAX)?;
+        let mut at = known;
+        while at != now {
+            let sets = self.store.change_sets(&self.partition, at.seq + 1, 16, BODY_BYTES_MAX);
+            for set in sets.ok().flatten()? {
+                if set.header.header().previous != at.hash || at.seq >= now.seq {
+                    return None;
+                }
+                let body = codec::decompress(&set.body, BODY_BYTES_MAX).ok()?;
+                let changes = decode_changes(&body).ok()?;
+                Arc::make_mut(&mut registry).apply(&changes).ok()?;
+                at = set.header.position();
+            }
+        }
+        Some(registry)
     }
 
     fn read(&self) -> Result<Registry, StoreError> {
@@ -179,10 +283,9 @@ impl Membership {
         };
         let mut page = pages.seek_leaf(&[])?;
         while let Some((first_key, leaf)) = page {
-            for (_, value) in leaf.entries() {
-                if let Err(error) = registry.insert(value) {
-                    tracing::warn!(%error, "a record of _federation is ignored");
-                }
+            for (key, value) in leaf.entries() {
+                // The registry keeps in mind what is wrong with it.
+                let _ = registry.insert(key, value);
             }
             page = match pages.next_key(0, &first_key)? {
                 Some(next) => pages.seek_leaf(&next)?,
@@ -191,4 +294,8 @@ impl Membership {
         }
         Ok(registry)
     }
+}
+
+fn lock(personal: &Mutex<Personal>) -> std::sync::MutexGuard<'_, Personal> {
+    personal.lock().unwrap_or_else(|error| error.into_inner())
 }

@@ -1,0 +1,126 @@
+//! A membership that takes up what is new answers like one that reads all of it.
+
+use std::time::{Duration, Instant};
+
+use protocol::{
+    change::Change,
+    federation::{Entry, Introduction, KeyRecord, Member},
+    sign::SigningKey,
+};
+use store::{Options, OwnChanges};
+
+use super::*;
+
+const HUB: &str = "410100";
+
+struct Hub {
+    membership: Membership,
+    store: Store,
+    _dir: tempfile::TempDir,
+}
+
+impl Hub {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { cache_mb: 16, disk_reserve_mb: Some(0) };
+        let store = Store::open(&dir.path().join("store"), &options).unwrap();
+        let key = SigningKey::from_seed(&[1; 32]);
+        let anchor = Anchor {
+            federation: FederationId::new("zhengzhou").unwrap(),
+            hub: NodeId::new(HUB).unwrap(),
+            hub_key: key.public(),
+            epoch: 1,
+            base: None,
+            earlier: vec![],
+            signature: vec![],
+        };
+        store.set_signer(key.into());
+        let membership = Membership::new(store.clone(), anchor, NodeId::new(HUB).unwrap());
+        Self { membership, store, _dir: dir }
+    }
+
+    fn commit(&self, entries: &[Entry]) {
+        self.commit_changes(entries.iter().map(|entry| entry.put().unwrap()).collect());
+    }
+
+    fn commit_changes(&self, mut changes: Vec<Change>) {
+        changes.sort_by(|a, b| a.key().cmp(b.key()));
+        let partition = self.membership.partition().clone();
+        let own = OwnChanges { partition, changes, schema_version: 1, keep_body: true };
+        self.store.commit_own_later(own).unwrap().wait().unwrap();
+    }
+}
+
+/// What a node that joins adds.
+fn joins(number: u32) -> [Entry; 2] {
+    let node = NodeId::new(&format!("m{number:05}")).unwrap();
+    let name = format!("第{number}县");
+    let member = Member { name, role: Role::Member, removed: false, certificates_from: None };
+    let mut seed = [7; 32];
+    seed[..4].copy_from_slice(&number.to_be_bytes());
+    let key = SigningKey::from_seed(&seed).public();
+    let key = KeyRecord::new(&key, Introduction::Enrolment, 0);
+    [Entry::Member(node.clone(), member), Entry::Key(node, 1, key)]
+}
+
+fn said(registry: &Registry) -> String {
+    let keys: Vec<_> = registry.members().keys().map(|node| registry.keys(node)).collect();
+    let schemas: Vec<_> = registry.datasets().map(|schema| schema.raw()).collect();
+    format!("{:?}", (registry.members(), keys, schemas, registry.problems()))
+}
+
+#[test]
+fn what_is_taken_up_is_what_would_be_read() {
+    let hub = Hub::new();
+    let same = |what: &str| {
+        let (now, read) = (hub.membership.current().unwrap(), hub.membership.read().unwrap());
+        assert_eq!(said(&now), said(&read), "{what}");
+        now
+    };
+    same("nothing");
+    hub.commit(&joins(1));
+    let held = same("one");
+    for number in 2..20 {
+        hub.commit(&joins(number));
+    }
+    assert_eq!(same("many at once").members().len(), 19);
+    assert_eq!(held.members().len(), 1, "what somebody holds stays as it was");
+    hub.commit_changes(joins(3).iter().map(|entry| entry.delete().unwrap()).collect());
+    assert_eq!(same("one goes").members().len(), 18);
+    let schemas: Vec<Entry> =
+        config::catalogue::standard().into_iter().map(Entry::Schema).collect();
+    hub.commit(&schemas);
+    assert_eq!(same("the catalogue").datasets().count(), schemas.len());
+    let broken = Change::Put { key: schemas[0].delete().unwrap().key().to_vec(), value: vec![1] };
+    hub.commit_changes(vec![broken]);
+    let registry = same("one is malformed");
+    assert_eq!(registry.datasets().count(), schemas.len() - 1);
+    assert_eq!(registry.problems().len(), 1);
+}
+
+/// What a join costs in a federation of 2 000: `cargo test --release -- --ignored
+/// measure_joins --nocapture`.
+#[test]
+#[ignore = "it measures"]
+fn measure_joins() {
+    const MEMBERS: u32 = 2000;
+    let hub = Hub::new();
+    hub.commit(&config::catalogue::standard().into_iter().map(Entry::Schema).collect::<Vec<_>>());
+    let (mut taken_up, mut read) = (Duration::ZERO, Duration::ZERO);
+    for number in 0..MEMBERS {
+        hub.commit(&joins(number));
+        let start = Instant::now();
+        hub.membership.current().unwrap();
+        if number >= MEMBERS - 20 {
+            taken_up += start.elapsed();
+            let start = Instant::now();
+            hub.membership.read().unwrap();
+            read += start.elapsed();
+        }
+    }
+    println!(
+        "of the last 20 joins each: taken up {:?}, read as a whole {:?}",
+        taken_up / 20,
+        read / 20
+    );
+}

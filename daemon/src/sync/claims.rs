@@ -1,0 +1,267 @@
+//! What a peer says that it holds of this node's own history.
+//!
+//! Used by [`super::connection`], [`super::follow`] and the store, which asks before
+//! the first own change set after a start. A claim alone is worth nothing: whoever
+//! answers under the hub's name can say any number. Invariant: only a header that
+//! this node's own key signed stops its writes; a claim delays the first of them, and
+//! for a bounded time. Not here: the proof ([`super::follow`]).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Condvar, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use protocol::id::{NodeId, PartitionId};
+
+/// A claim delays the first own change set at most so long: two round trips, a look
+/// at the disk, and a reserve for a hub that is busy.
+const ASKED_MAX: Duration = Duration::from_secs(10);
+/// After its start a daemon waits so long for what the hub says, before it writes: a
+/// connection needs less, and a county that is offline has to work.
+const FIRST_WORD_MAX: Duration = Duration::from_secs(2);
+/// Proofs that are asked for at once: each is a tree stream, of which a peer serves
+/// four.
+const PROOFS_MAX: usize = 2;
+
+/// How far a claim is known to be true.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    /// The proof was asked for.
+    Asked(Instant),
+    /// There is a header with this number that this node has signed.
+    Proven(u64),
+    /// What came instead of a proof.
+    Unproven(String),
+}
+
+#[derive(Debug, Clone)]
+struct Claim {
+    peer: NodeId,
+    theirs: u64,
+    ours: u64,
+    state: State,
+}
+
+/// All claims that are open.
+pub struct Claims {
+    inner: Mutex<Inner>,
+    moved: Condvar,
+    /// Whose turn it is to ask for a proof.
+    pub(super) turn: tokio::sync::Semaphore,
+}
+
+#[derive(Default)]
+struct Inner {
+    claims: BTreeMap<PartitionId, Claim>,
+    /// Own partitions that were written since the start: what comes after that can
+    /// not be made undone by waiting.
+    written: BTreeSet<PartitionId>,
+    first_word_until: Option<Instant>,
+}
+
+impl Default for Claims {
+    fn default() -> Self {
+        let turn = tokio::sync::Semaphore::new(PROOFS_MAX);
+        Self { inner: Mutex::default(), moved: Condvar::new(), turn }
+    }
+}
+
+impl Claims {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Everything done under the lock is an assignment.
+        self.inner.lock().unwrap_or_else(|error| error.into_inner())
+    }
+
+    /// The hub is about to be dialled for the first time.
+    pub fn expect_word(&self) {
+        self.lock().first_word_until = Some(Instant::now() + FIRST_WORD_MAX);
+    }
+
+    /// The hub has said what it holds, or is not there.
+    pub(super) fn word_is_here(&self) {
+        self.lock().first_word_until = None;
+        self.moved.notify_all();
+    }
+
+    /// A peer says that it holds more of an own partition than this node. Answers
+    /// whether that is news.
+    pub(super) fn note(
+        &self,
+        partition: &PartitionId,
+        peer: &NodeId,
+        theirs: u64,
+        ours: u64,
+    ) -> bool {
+        let mut inner = self.lock();
+        let known = inner.claims.get_mut(partition);
+        if let Some(known) = known.filter(|known| known.peer == *peer) {
+            // Proven or not: the follow stream asks again for each.
+            let is_news = known.theirs != theirs;
+            (known.theirs, known.ours) = (theirs, ours);
+            if let State::Proven(seq) = known.state
+                && seq <= ours
+            {
+                known.state = State::Unproven(format!("above number {seq}"));
+            }
+            return is_news;
+        }
+        let state = State::Asked(Instant::now());
+        inner.claims.insert(partition.clone(), Claim { peer: peer.clone(), theirs, ours, state });
+        true
+    }
+
+    fn settle(&self, partition: &PartitionId, state: State) -> bool {
+        let mut inner = self.lock();
+        let Some(claim) = inner.claims.get_mut(partition) else {
+            return false;
+        };
+        let is_news = claim.state != state;
+        claim.state = state;
+        self.moved.notify_all();
+        is_news
+    }
+
+    /// This node has signed number `seq`, and a peer holds it.
+    pub(super) fn proven(&self, partition: &PartitionId, seq: u64) -> bool {
+        self.settle(partition, State::Proven(seq))
+    }
+
+    /// No proof came, for this reason. Answers whether that is news.
+    pub(super) fn unproven(&self, partition: &PartitionId, reason: String) -> bool {
+        self.settle(partition, State::Unproven(reason))
+    }
+
+    /// A peer holds no more than this node.
+    pub(super) fn clear(&self, partition: &PartitionId) {
+        if self.lock().claims.remove(partition).is_some() {
+            self.moved.notify_all();
+        }
+    }
+
+    /// Waits until it is known whether the hub holds more of an own partition, if
+    /// nothing was written to it since the start. Answers the number that it was
+    /// proven to hold: what was about to be written is out of date then. Blocks.
+    pub fn before_write(&self, partition: &PartitionId) -> Option<u64> {
+        let mut inner = self.lock();
+        loop {
+            if inner.written.contains(partition) {
+                return None;
+            }
+            let asked = inner.claims.get(partition).map(|claim| claim.state.clone());
+            let until = match asked {
+                Some(State::Proven(seq)) => return Some(seq),
+                Some(State::Asked(since)) => Some(since + ASKED_MAX),
+                Some(State::Unproven(_)) => None,
+                None => inner.first_word_until,
+            };
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            match left.filter(|left| !left.is_zero()) {
+                Some(left) => {
+                    let waited = self.moved.wait_timeout(inner, left);
+                    inner = waited.unwrap_or_else(|error| error.into_inner()).0;
+                }
+                None => {
+                    inner.written.insert(partition.clone());
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// What a person has to know of claims that are open.
+    pub fn alarms(&self) -> Vec<String> {
+        self.lock().claims.iter().map(|(partition, claim)| claim.alarm(partition)).collect()
+    }
+}
+
+impl Claim {
+    fn alarm(&self, partition: &PartitionId) -> String {
+        let Self { peer, theirs, ours, .. } = self;
+        match &self.state {
+            State::Proven(seq) => format!(
+                "{peer} holds {partition}, which is this node's own, up to number {seq}, signed by this node, and here \
+                 it ends at number {ours}: this directory was restored from an older state, or a copy of it writes \
+                 elsewhere. It is being taken back by itself, and nothing is written to it until then / \
+                 市级中心持有本节点签名的更新记录（第 {seq} 号，本机为第 {ours} 号）：本目录可能是从旧备份恢复的，正在自动取回，\
+                 取回之前暂停写入"
+            ),
+            State::Asked(_) => format!(
+                "{peer} says that it holds {partition}, which is this node's own, up to number {theirs}, and here it \
+                 ends at number {ours}. It was asked for the proof and has not shown it / 市级中心称持有更新的记录\
+                 （第 {theirs} 号，本机为第 {ours} 号），正在等待其出示签名证明"
+            ),
+            State::Unproven(reason) => format!(
+                "{peer} says that it holds {partition}, which is this node's own, up to number {theirs}, and here it \
+                 ends at number {ours}; but it shows nothing that this node has signed ({reason}). This node goes on \
+                 writing. Whoever answers under the hub's name may not be the hub: call the municipal centre / \
+                 市级中心称持有更新的记录（第 {theirs} 号，本机为第 {ours} 号），但未出示本节点的签名；本节点继续写入，请联系市级中心核实"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn partition() -> PartitionId {
+        PartitionId::parse_full("zhengzhou/enterprise/410122/*").unwrap()
+    }
+
+    fn hub() -> NodeId {
+        NodeId::new("410100").unwrap()
+    }
+
+    /// What a first write is answered that begins before `then`.
+    fn answer(claims: &Arc<Claims>, then: impl FnOnce(&Claims)) -> Option<u64> {
+        let writing = claims.clone();
+        let write = std::thread::spawn(move || writing.before_write(&partition()));
+        then(claims);
+        write.join().unwrap()
+    }
+
+    #[test]
+    fn the_first_write_waits_for_the_proof_and_no_later_one_does() {
+        let claims = Arc::new(Claims::default());
+        assert!(claims.note(&partition(), &hub(), 7, 3));
+        assert_eq!(answer(&claims, |claims| assert!(claims.proven(&partition(), 7))), Some(7));
+        assert_eq!(claims.before_write(&partition()), Some(7), "until it is back");
+        assert!(claims.alarms()[0].contains("restored"));
+        claims.note(&partition(), &hub(), 9, 7);
+        assert!(claims.alarms()[0].contains("above number 7"), "what was proven is here");
+        claims.clear(&partition());
+        assert_eq!(claims.before_write(&partition()), None);
+        assert_eq!(claims.alarms(), [""; 0]);
+        // From now on a claim delays nothing.
+        claims.note(&partition(), &hub(), 1000, 8);
+        assert_eq!(claims.before_write(&partition()), None);
+        assert_eq!(claims.alarms().len(), 1);
+    }
+
+    #[test]
+    fn a_claim_without_a_proof_lets_everything_pass_and_is_told_of() {
+        let claims = Arc::new(Claims::default());
+        claims.note(&partition(), &hub(), 1000, 0);
+        let unproven =
+            |claims: &Claims| assert!(claims.unproven(&partition(), "nothing came".into()));
+        assert_eq!(answer(&claims, unproven), None);
+        assert!(claims.alarms()[0].contains("nothing came"), "{:?}", claims.alarms());
+        assert!(!claims.note(&partition(), &hub(), 1000, 0), "the same again is no news");
+        assert!(claims.note(&partition(), &hub(), 1001, 0));
+    }
+
+    #[test]
+    fn a_daemon_that_has_just_started_hears_the_hub_first() {
+        let claims = Arc::new(Claims::default());
+        claims.expect_word();
+        let word = |claims: &Claims| {
+            claims.note(&partition(), &hub(), 7, 3);
+            claims.word_is_here();
+            claims.proven(&partition(), 7);
+        };
+        assert_eq!(answer(&claims, word), Some(7));
+    }
+}

@@ -1,0 +1,320 @@
+//! How far a member believes its hub about the member's own history, and about what
+//! is personal; and who may join at once.
+
+use certs::{enrol::Token, tls::ALPN_JOIN};
+use harness::{
+    federation::{Federation, HUB},
+    node::{Node, Output, path_text, wait_until},
+    table::Table,
+};
+use protocol::{
+    federation::Entry,
+    message::{CloseCode, JoinRefused, JoinReply, JoinRequest, Open, TreeReply},
+    schema::{RawSchema, Schema},
+    sign::SigningKey,
+};
+
+use crate::{
+    enrolment::{answer, request},
+    forge::{Origin, Tree, entries},
+    lure::{FalseHub, History, Victim, hub_key},
+    peer::{Dial, End, Peer},
+    world::{World, claim, partition},
+};
+
+const VICTIM: &str = "410183";
+
+fn import(victim: &Victim, world: &World, row: u32) -> Output {
+    let file = Table::synthetic(5, row..row + 1, "害").write(world.federation.dir(), "v.csv");
+    victim.node.cli(&["import", "enterprise", path_text(&file)])
+}
+
+#[test]
+fn only_what_a_member_has_signed_itself_stops_its_writes() {
+    let world = World::new();
+    let hub = FalseHub::start(&world);
+    let victim = Victim::new(&world, VICTIM, &hub);
+    let history = world.block_on(History::of_hub(&world));
+    let own = partition(&format!("enterprise/{VICTIM}"));
+    let mut claimed = claim(own.clone());
+    claimed.position.seq = 1000;
+    let keys = certs::keyfile::KeyDir::new(victim.node.dir().join("keys"), None);
+    let own_key: SigningKey = keys.load(certs::keyfile::SIGNING_KEY_FILE).unwrap();
+    let (other_key, tree) = (SigningKey::from_seed(&[5; 32]), Tree::of(&entries(3)));
+    let head = |key: &SigningKey, seq: u64| {
+        let origin = Origin { partition: own.clone(), key, federation_head: history.head };
+        origin.tree_head(&tree, |header| {
+            header.seq = seq;
+            header.previous = protocol::hash::Hash([7; 32]);
+        })
+    };
+
+    // A claim alone, and what others have signed.
+    let lured = world.block_on(hub.lured(vec![claimed.clone()]));
+    import(&victim, &world, 0).expect_code(0);
+    wait_until("a person is told", || {
+        victim.alarms().iter().any(|alarm| alarm.contains("number 1000"))
+    });
+    let show = |head: TreeReply| {
+        world.block_on(async {
+            loop {
+                let mut stream = lured.peer.accept().await;
+                // Nothing of a partition is followed before its proof.
+                let Ok(Open::Tree { partition }) = stream.receive().await else {
+                    panic!("a proof")
+                };
+                assert_eq!(partition, own);
+                stream.send(&head).await;
+                if stream.end().await != End::Code(CloseCode::Normal) {
+                    return;
+                }
+            }
+        });
+    };
+    show(head(&other_key, 1000));
+    wait_until("there is no proof", || {
+        victim.alarms().iter().any(|alarm| alarm.contains("nothing that this node has signed"))
+    });
+    import(&victim, &world, 1).expect_code(0);
+    show(head(&hub_key(&world), 1000));
+    import(&victim, &world, 2).expect_code(0);
+    // What it has signed itself counts.
+    world.block_on(async {
+        loop {
+            let mut stream = lured.peer.accept().await;
+            if let Ok(Open::Tree { .. }) = stream.receive().await {
+                stream.send(&head(&own_key, 1000)).await;
+                stream.finish();
+            } else {
+                return;
+            }
+        }
+    });
+    let refused = import(&victim, &world, 3).expect_failure(&["number 1000", "restored"]);
+    println!("{}", refused.stderr);
+    assert!(victim.alarms().iter().any(|alarm| alarm.contains("signed by this node")));
+    drop(lured);
+    import(&victim, &world, 3).expect_failure(&["number 1000"]);
+    drop(victim);
+    world.finish();
+}
+
+/// What `import` rejects of a row whose citizen id is wrong, as the reports show it.
+fn shown(node: &Node, world: &World, fields: &[String]) -> String {
+    let value = |name: &str| match name {
+        "XK_FR_ZJHM" | "OTHER" => "41010219800101123\u{7}",
+        "XK_FRDB" => "张三\u{7}",
+        _ => "x",
+    };
+    let row: Vec<_> = fields.iter().map(|name| value(name)).collect();
+    let file = world.federation.dir().join("licence.csv");
+    std::fs::write(&file, format!("{}\n{}\n", fields.join(","), row.join(","))).unwrap();
+    let report = node.cli(&["import", "admin-licence", path_text(&file), "--json"]);
+    report.stdout + &report.stderr
+}
+
+#[test]
+fn personal_fields_stay_masked_until_the_countys_administrator_agrees() {
+    let world = World::new();
+    let hub = FalseHub::start(&world);
+    let mut victim = Victim::new(&world, VICTIM, &hub);
+    let key = hub_key(&world);
+    let mut history = world.block_on(History::of_hub(&world));
+    let before: RawSchema =
+        serde_json::from_value(victim.node.json(&["dataset", "show", "admin-licence"])).unwrap();
+    let personal = |schema: &RawSchema| -> Vec<String> {
+        schema.fields.iter().filter(|f| f.personal).map(|f| f.name.clone()).collect()
+    };
+    let names = personal(&before);
+    assert!(!names.is_empty());
+    let publish = |history: &mut History, raw: &RawSchema| {
+        let set = history.put(&Entry::Schema(Schema::check(raw.clone()).unwrap()), &key);
+        let lured = world.block_on(hub.lured(vec![History::announced(history.head)]));
+        assert_eq!(world.block_on(lured.provide(&[set])), Ok(()));
+    };
+    let now = |victim: &Victim| -> RawSchema {
+        serde_json::from_value(victim.node.json(&["dataset", "show", "admin-licence"])).unwrap()
+    };
+    let alarm = |victim: &Victim| {
+        victim.alarms().into_iter().find(|alarm| alarm.contains("dataset accept"))
+    };
+
+    // Nothing is personal any more, and one field has another name.
+    let mut second = RawSchema { version: 2, ..before.clone() };
+    for field in &mut second.fields {
+        field.personal = false;
+    }
+    let renamed = second.fields.iter_mut().find(|field| field.name == names[0]).unwrap();
+    renamed.name = "OTHER".into();
+    publish(&mut history, &second);
+    wait_until("an alarm says so", || alarm(&victim).is_some());
+    let told = alarm(&victim).unwrap();
+    for word in ["admin-licence", "OTHER", names[1].as_str(), "--version 2"] {
+        assert!(told.contains(word), "{word}: {told}");
+    }
+    let masked: Vec<String> = names
+        .iter()
+        .map(|name| if *name == names[0] { "OTHER" } else { name }.to_owned())
+        .collect();
+    assert_eq!(personal(&now(&victim)), masked);
+    let fields: Vec<String> = second.fields.iter().map(|field| field.name.clone()).collect();
+    let report = shown(&victim.node, &world, &fields);
+    assert!(!report.contains("41010219800101123"), "{report}");
+
+    // Neither a restart nor a later version changes that.
+    victim.node.restart();
+    assert_eq!(personal(&now(&victim)), masked);
+    let third = RawSchema { version: 3, ..second.clone() };
+    publish(&mut history, &third);
+    wait_until("it is of version 3", || {
+        alarm(&victim).is_some_and(|alarm| alarm.contains("--version 3"))
+    });
+    assert_eq!(personal(&now(&victim)), masked);
+    // Agreement to what was looked at is no agreement to what came since.
+    let accept = ["dataset", "accept", "admin-licence", "--version"];
+    victim.node.cli(&[&accept[..], &["2"]].concat()).expect_failure(&["3", "dataset show"]);
+    let accepted = victim.node.json(&[&accept[..], &["3"]].concat());
+    assert_eq!(accepted["fields"].as_array().unwrap().len(), masked.len(), "{accepted}");
+    assert_eq!(personal(&now(&victim)), [""; 0]);
+    assert_eq!(alarm(&victim), None);
+    victim.node.restart();
+    assert_eq!(personal(&now(&victim)), [""; 0], "it is written down");
+    drop(victim);
+
+    // At the hub its own administrator's word counts at once.
+    let file = world.federation.dir().join("licence.toml");
+    std::fs::write(&file, toml::to_string(&second).unwrap()).unwrap();
+    world.federation.hub.cli(&["dataset", "apply", path_text(&file)]).expect_code(0);
+    let at_hub = world.federation.hub.json(&["dataset", "show", "admin-licence"]);
+    assert_eq!(personal(&serde_json::from_value(at_hub).unwrap()), [""; 0]);
+    world.federation.hub.cli(&["dataset", "accept", "admin-licence"]).expect_failure(&["apply"]);
+    world.finish();
+}
+
+#[test]
+fn a_catalogue_without_end_costs_a_member_little_and_is_told_of() {
+    let world = World::new();
+    let hub = FalseHub::start(&world);
+    let mut victim = Victim::new(&world, VICTIM, &hub);
+    let key = hub_key(&world);
+    let mut history = world.block_on(History::of_hub(&world));
+    let field = |n: usize| {
+        serde_json::json!({
+            "name": format!("f{n}"), "title_zh": format!("题{n}"), "title_en": format!("t{n}"),
+            "aliases": (0..18).map(|a| format!("alias{n}x{a}aaaaaa")).collect::<Vec<_>>(),
+            "type": "text", "required": n == 0,
+        })
+    };
+    let fields: Vec<_> = (0..120).map(field).collect();
+    let schema = |n: u32| {
+        let raw = serde_json::json!({
+            "dataset": format!("d{n:05}"), "version": 1, "title_zh": "多", "title_en": "many",
+            "key": ["f0"], "field": fields,
+        });
+        Entry::Schema(Schema::check(serde_json::from_value(raw).unwrap()).unwrap()).put().unwrap()
+    };
+    let before = memory_kib(&victim.node);
+    let sets: Vec<_> = (0..4)
+        .map(|chunk| {
+            let changes: Vec<_> = (0..60).map(|n| schema(chunk * 60 + n)).collect();
+            history.go_on(&changes, &key, |_| {})
+        })
+        .collect();
+    let lured = world.block_on(hub.lured(vec![History::announced(history.head)]));
+    assert_eq!(world.block_on(lured.provide(&sets)), Ok(()));
+    wait_until("what is above the limit is told of", || {
+        victim.alarms().iter().any(|alarm| alarm.contains("ignored"))
+    });
+    let listed = victim.node.json(&["dataset", "list"]);
+    let listed = listed["datasets"].as_array().unwrap().len();
+    assert!(listed <= protocol::federation::DATASETS_MAX, "{listed} datasets");
+    let more = memory_kib(&victim.node).saturating_sub(before) / 1024;
+    println!("{listed} datasets of 244 are listed, and the daemon takes {more} MiB more");
+    assert!(more < 400, "{more} MiB");
+    victim.node.restart();
+    assert!(victim.alarms().iter().any(|alarm| alarm.contains("ignored")));
+    drop(victim);
+    world.finish();
+}
+
+/// The memory of a node's daemon.
+fn memory_kib(node: &Node) -> u64 {
+    let pid = std::fs::read_to_string(node.dir().join("run/lock")).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.trim())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn addresses_that_say_nothing_keep_nobody_from_joining() {
+    let world = World::new();
+    let silent = |network: u8| {
+        let from = [127, 0, 0, network].into();
+        let dial = Dial { from, anonymous: true, alpn: ALPN_JOIN, ..world.dial() };
+        world.block_on(async move { dial.connect().await.unwrap() })
+    };
+    let held: Vec<Peer> = (0..32).map(|n| silent(2 + n / 8)).collect();
+    // While they hold on.
+    world.join("410187");
+    // And each ends by itself soon.
+    let ends = world.block_on(async {
+        let mut ends = Vec::new();
+        for peer in &held {
+            ends.push(peer.closed().await);
+        }
+        ends
+    });
+    let busy = ends.iter().filter(|end| **end == End::Code(CloseCode::Unavailable)).count();
+    assert!((1..=3).contains(&busy), "only as many made room as were needed: {ends:?}");
+    world.finish();
+}
+
+#[test]
+fn who_lost_the_answer_is_answered_again_and_nobody_else_is() {
+    let world = World::new();
+    let dial = Dial { anonymous: true, alpn: ALPN_JOIN, ..world.dial() };
+    let address = world.federation.address().to_string();
+    let invite =
+        || Token::parse(&world.federation.invite("410184", &["--address", &address])).unwrap();
+    let token = invite();
+    let first = request(&token);
+    let accepted = |request: &JoinRequest| {
+        matches!(answer(&world, &dial, request), JoinReply::Accepted { .. })
+    };
+    assert!(accepted(&first));
+    assert!(accepted(&first), "the answer was lost");
+    let keys = world.federation.hub.json(&["node", "show", "410184"])["signing_keys"].clone();
+    assert_eq!(keys.as_array().unwrap().len(), 1, "{keys}");
+    let used = |request: &JoinRequest| {
+        answer(&world, &dial, request) == JoinReply::Refused(JoinRefused::Used)
+    };
+    assert!(used(&request(&token)), "other keys");
+    let mut mixed = first.clone();
+    mixed.csr = request(&token).csr;
+    assert!(used(&mixed), "another certificate's key");
+    // It ends with the next token, and with a revocation.
+    let next = invite();
+    assert!(used(&first));
+    let again = request(&next);
+    assert!(accepted(&again));
+    world.federation.hub.cli(&["revoke", "410184", "--reason", "lost"]).expect_code(0);
+    let refused = answer(&world, &dial, &again);
+    assert_eq!(refused, JoinReply::Refused(JoinRefused::KeyRetired), "it was revoked since");
+    world.finish();
+}
+
+#[test]
+fn a_name_that_steers_terminals_keeps_no_node_from_starting() {
+    let federation = Federation::hub_only();
+    let bad = "一\u{1b}[31m\n\u{202e}县";
+    federation.hub.cli(&["invite", "410122", "--name", bad]).expect_failure(&["--name"]);
+    // Made by somebody who was less careful.
+    let token = Token::parse(&federation.invite("410122", &[])).unwrap();
+    let token = Token { name: bad.into(), ..token };
+    let mut node = Node::new("410122", &federation.dir().join("410122"));
+    let joined = node.cli(&["join", &token.to_text()]).expect_code(0);
+    assert!(!joined.stderr.contains('\u{1b}'), "{joined:?}");
+    node.start();
+    node.wait_connected(HUB);
+    node.stop();
+}
