@@ -10,7 +10,7 @@
 use crate::{
     encoding::{DecodeError, Reader, Writer},
     hash::{ALGORITHM_BLAKE3, Hash, Purpose},
-    history::SEQ_LIMIT,
+    history::{self, SEQ_LIMIT},
     id::{Audience, DatasetId, FederationId, NAME_BYTES_MAX, NodeId, PartitionId},
     record::{KEY_BYTES_MAX, RECORD_BYTES_MAX},
     sign::{PublicKey, Signature, SignaturePurpose, SigningKey},
@@ -221,7 +221,8 @@ impl Header {
         let partition = PartitionId { federation, dataset, origin, audience };
         let seq = input.u64()?;
         let (previous, history) = (read_hash(&mut input)?, read_hash(&mut input)?);
-        if seq == 0 || (seq == 1) != (previous == Hash::ZERO) {
+        let is_first = (previous == Hash::ZERO, history == *history::EMPTY);
+        if seq == 0 || is_first != (seq == 1, seq == 1) {
             return Err(DecodeError::Invalid("only the first header has no predecessor"));
         }
         check_seq(seq)?;

@@ -10,6 +10,8 @@
 //! [`Peaks`] is what a node keeps to go on; [`Proof`] is what it is shown. Which
 //! nodes of the tree are stored, and where, is not known here ([`nodes_of`]).
 
+use std::sync::LazyLock;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -22,6 +24,9 @@ use crate::{
 pub const SEQ_LIMIT: u64 = 1 << 62;
 /// Most peaks of a history, and most hashes on a way to one of them.
 pub const HEIGHT_MAX: usize = 62;
+
+/// The history of number 1: that of nothing.
+pub static EMPTY: LazyLock<Hash> = LazyLock::new(|| Purpose::History.hash(&[]));
 
 /// The largest full subtrees of a history, the largest first: one for each bit of
 /// the number of headers.
@@ -73,7 +78,7 @@ impl Peaks {
     /// The root, as the next header holds it.
     pub fn root(&self) -> Hash {
         let joined = self.peaks.iter().rev().copied().reduce(|right, left| join(&left, &right));
-        joined.unwrap_or_else(|| Purpose::History.hash(&[]))
+        joined.unwrap_or(*EMPTY)
     }
 }
 

@@ -26,6 +26,8 @@ mod flood;
 mod forge;
 #[path = "hostile/handshake.rs"]
 mod handshake;
+#[path = "hostile/histories.rs"]
+mod histories;
 #[path = "hostile/hub.rs"]
 mod hub;
 #[path = "hostile/intrusions.rs"]

@@ -78,6 +78,13 @@ pub enum Request {
         /// The partition.
         partition: String,
     },
+    /// `partition refetch`
+    PartitionRefetch {
+        /// The partition.
+        partition: String,
+        /// The last number that its origin itself has signed.
+        good: Option<u64>,
+    },
     /// `dataset list`
     DatasetList,
     /// `dataset show`
@@ -227,6 +234,7 @@ impl Request {
             Request::Import { .. }
             | Request::Verify { .. }
             | Request::Repair { .. }
+            | Request::PartitionRefetch { .. }
             | Request::CertRenew { .. }
             | Request::JoinAgain { .. }
             | Request::DeliveryPreview { .. }

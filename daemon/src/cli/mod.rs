@@ -16,6 +16,7 @@ mod get;
 mod import;
 mod invite;
 mod node;
+mod partition;
 mod record;
 mod repair;
 mod revoke;
@@ -92,6 +93,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Take damaged pages of a partition back from a peer / 修复分区
     Repair(repair::Arguments),
+    /// Drop a copy and fetch it again / 丢弃副本并重新获取
+    Partition(partition::Arguments),
     /// This node's certificates and keys / 本节点的证书和密钥
     Cert(cert::Arguments),
     /// The federation's nodes / 联盟成员
@@ -129,6 +132,7 @@ pub fn main() -> ExitCode {
         Command::Get(arguments) => get::run(&dir, arguments),
         Command::Verify(arguments) => verify::run(&dir, arguments),
         Command::Repair(arguments) => repair::run(&dir, arguments),
+        Command::Partition(arguments) => partition::run(&dir, arguments),
         Command::Cert(arguments) => cert::run(&dir, arguments),
         Command::Node(arguments) => node::run(&dir, arguments),
         Command::Revoke(arguments) => revoke::run(&dir, arguments),

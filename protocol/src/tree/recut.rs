@@ -85,7 +85,9 @@ struct Region<E, K> {
     cutter: Cutter<Item<E, K>>,
     /// What the first item shares with the key before it.
     before: u16,
-    last_key: Option<Vec<u8>>,
+    begun: bool,
+    /// The key of the last item, if there is one.
+    last_key: Vec<u8>,
     last_is_entry: bool,
     /// The first key of the last old page that went in.
     last_page: Vec<u8>,
@@ -94,10 +96,18 @@ struct Region<E, K> {
 }
 
 impl<E, K> Region<E, K> {
-    fn push(&mut self, item: Item<E, K>, key: &[u8], entries: usize) {
-        let shared = self.last_key.as_deref().map_or(self.before, |last| shared_bits(last, key));
-        self.last_is_entry = matches!(item, Item::Entry(_));
-        self.last_key = Some(key.to_vec());
+    /// Pushes an item, whose key is asked of it without a copy: entries are many.
+    fn push(&mut self, item: Item<E, K>, entries: usize, key: impl Fn(&E) -> &[u8]) {
+        let (key, is_entry) = match &item {
+            Item::Entry(entry) => (key(entry), true),
+            Item::Page(page, _) => (page.first_key.as_slice(), false),
+        };
+        let is_first = self.cutter.is_empty() && !self.begun;
+        let shared = if is_first { self.before } else { shared_bits(&self.last_key, key) };
+        self.begun = true;
+        self.last_is_entry = is_entry;
+        self.last_key.clear();
+        self.last_key.extend_from_slice(key);
         self.cutter.push(item, entries, shared);
     }
 
@@ -105,8 +115,7 @@ impl<E, K> Region<E, K> {
     /// before that one did.
     fn comes_near(&self, page: &PageRef) -> bool {
         let shared = |key: &[u8]| shared_bits(key, &page.first_key);
-        self.last_is_entry
-            && self.last_key.as_deref().is_some_and(|last| shared(last) > shared(&self.last_page))
+        self.last_is_entry && shared(&self.last_key) > shared(&self.last_page)
     }
 }
 
@@ -156,7 +165,8 @@ impl<P: Pages, L: Level<P>> Recut<P, L> {
         let mut region = Region {
             cutter: Cutter::default(),
             before: 0,
-            last_key: None,
+            begun: false,
+            last_key: Vec::new(),
             last_is_entry: false,
             last_page: Vec::new(),
             due: 0,
@@ -268,8 +278,7 @@ impl<P: Pages, L: Level<P>> Recut<P, L> {
                 // The page behind a gap has another one before it.
                 region.due = region.cutter.len() + entries.len().max(1);
                 for entry in entries {
-                    let key = L::key(&entry).to_vec();
-                    region.push(Item::Entry(entry), &key, 1);
+                    region.push(Item::Entry(entry), 1, L::key);
                 }
                 if let Some(first_key) = touched.first_key {
                     region.last_page.clone_from(&first_key);
@@ -298,15 +307,14 @@ impl<P: Pages, L: Level<P>> Recut<P, L> {
             let entries = self.open(pages, &page.first_key, kept)?;
             region.last_page = page.first_key;
             for entry in entries {
-                let key = L::key(&entry).to_vec();
-                region.push(Item::Entry(entry), &key, 1);
+                region.push(Item::Entry(entry), 1, L::key);
             }
             region.due = region.cutter.len();
             return Ok(());
         }
         region.last_page.clone_from(&page.first_key);
-        let (first_key, entries) = (page.first_key.clone(), usize::from(page.entries));
-        region.push(Item::Page(page, kept), &first_key, entries);
+        let entries = usize::from(page.entries);
+        region.push(Item::Page(page, kept), entries, L::key);
         Ok(())
     }
 
@@ -325,7 +333,7 @@ impl<P: Pages, L: Level<P>> Recut<P, L> {
         let shared = |key: &[u8]| shared_bits(key, &page.first_key);
         let behind = self.cursor.page().map_or(0, |behind| shared(&behind.first_key));
         self.cursor.step(pages, false)?;
-        Ok(region.last_key.as_deref().is_some_and(|last| shared(last) > behind))
+        Ok(shared(&region.last_key) > behind)
     }
 
     /// Where a page that stays is noted, if it is.

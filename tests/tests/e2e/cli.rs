@@ -383,7 +383,7 @@ fn a_start_whose_output_nobody_reads_is_no_success_by_itself() {
         run.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("creditsync starts");
     drop(daemon.stdout.take());
     wait_until("it answers", || {
-        hub.cli(&["status"]).code == Some(0) && hub.dir().join("run/lock").exists()
+        hub.dir().join("run/admin.sock").exists() && hub.cli(&["status"]).code == Some(0)
     });
     assert_eq!(daemon.try_wait().unwrap(), None, "it ended");
     harness::node::send(&daemon, Signal::TERM);

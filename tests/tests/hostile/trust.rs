@@ -60,7 +60,7 @@ fn only_what_a_member_has_signed_itself_stops_its_writes() {
             loop {
                 let mut stream = lured.peer.accept().await;
                 // Nothing of a partition is followed before its proof.
-                let Ok(Open::Tree { partition }) = stream.receive().await else {
+                let Ok(Open::Tree { partition, .. }) = stream.receive().await else {
                     panic!("a proof")
                 };
                 assert_eq!(partition, own);

@@ -14,6 +14,7 @@
 //! [`Registrar::settle`], which may be interrupted and repeated at any point.
 
 mod ca;
+mod good;
 mod invite;
 mod joining;
 mod own_key;

@@ -7,6 +7,7 @@
 mod delivery;
 mod get;
 mod import;
+mod partition;
 mod record;
 
 use serde_json::Value as Json;

@@ -198,7 +198,9 @@ fn change_sets_that_name_a_forgotten_federation_are_signed_anew() {
     let good = hub.head(&federation()).unwrap().position();
     // A thief's change set of `_federation`, which the hub never made.
     let head = store.head(&federation()).unwrap();
-    let bogus = Header { seq: 2, previous: head.signed.hash(), ..head.signed.header().clone() };
+    let history = head.history().root();
+    let bogus =
+        Header { seq: 2, previous: head.signed.hash(), history, ..head.signed.header().clone() };
     try_replicate(&store, signed(bogus, &[])).unwrap();
     commit(&store, &enterprise(), vec![put(2, "b")]);
     commit(&store, &enterprise(), vec![put(3, "c")]);

@@ -154,6 +154,7 @@ fn the_named_federation_head_must_be_known_and_not_older_than_before() {
     let fifth = Header {
         seq: 5,
         previous: replica.head(&enterprise()).unwrap().signed.hash(),
+        history: replica.head(&enterprise()).unwrap().history().root(),
         ..header.clone()
     };
     let older = Some(Position { seq: 2, hash: hash(2) });

@@ -119,7 +119,7 @@ pub fn two_partitions() -> (tempfile::TempDir, Store, Content) {
 fn described(store: &Store, partition: &PartitionId) -> Vec<Header> {
     let headers = (1..=store.head(partition).unwrap().seq()).map(|seq| {
         let header = store.header_at(partition, seq).unwrap().unwrap().header().clone();
-        Header { previous: Hash::ZERO, key_id: Hash::ZERO, ..header }
+        Header { previous: Hash::ZERO, history: Hash::ZERO, key_id: Hash::ZERO, ..header }
     });
     headers.collect()
 }
@@ -154,7 +154,8 @@ fn what_the_old_key_may_not_sign_is_signed_anew_once() {
         assert_eq!(described(store, &enterprise()), before);
         for partition in [enterprise(), permit()] {
             let (now, then) = (store.head(&partition).unwrap(), &heads[&partition]);
-            let same = Head { signed: then.signed.clone(), ..Head::clone(&now) };
+            let (signed, before) = (then.signed.clone(), then.before.clone());
+            let same = Head { signed, before, ..Head::clone(&now) };
             assert_eq!(same, **then, "only the header is another");
         }
         assert_holds(store, &enterprise(), &content);

@@ -232,7 +232,7 @@ fn a_staging_that_commits_have_passed_is_refused() {
     feed(&mut staging, &leaves);
     follow(&origin, &replica, &enterprise());
     let refused = wait(staging.finish());
-    assert!(matches!(refused, Err(StoreError::Gap { head: 1, offered: 1, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::Overtaken(_))), "{refused:?}");
     let content = (0..700).map(|n| (key(n), b"x".to_vec())).collect();
     assert_holds(&replica, &enterprise(), &content);
 }

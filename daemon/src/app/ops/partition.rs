@@ -1,0 +1,46 @@
+//! `partition refetch`: a replica is dropped and fetched again from its origin.
+//!
+//! What a stolen key has put into a replica goes with it. The numbers that the key
+//! used stay used, unless they are said to be nobody's: at the hub, `good` lowers
+//! the last number of the origin's retired keys first, so that its next key counts
+//! from there on ([`crate::app::hub`]).
+
+use anyhow::{Context as _, bail};
+use protocol::message::CloseCode;
+use serde_json::json;
+
+use super::Answer;
+use crate::app::node::Node;
+
+impl Node {
+    pub(in crate::app) fn partition_refetch(
+        &self,
+        text: &str,
+        good: Option<u64>,
+    ) -> anyhow::Result<Answer> {
+        let partition = self.parse_partition(text)?;
+        if partition.origin == *self.membership.me() {
+            bail!(
+                "{partition} 是本节点自己的分区，不能丢弃 / {partition} is this node's own: nobody else answers \
+                 for it, so it is not dropped. For damaged pages: creditsync repair {partition}"
+            );
+        }
+        let dropped = self.store.head(&partition).map(|head| head.seq());
+        if let Some(good) = good {
+            let registrar = self.registrar().context("--good is for the hub alone")?;
+            registrar.end_retired_keys_at(&partition, good)?;
+        }
+        if dropped.is_some() || self.store.quarantine_reason(&partition).is_some() {
+            self.store.forget_blocking(&partition)?;
+        }
+        // What its stream had is gone: the next connection begins with nothing.
+        if let Some(connection) = self.sync.peers.connection(&partition.origin) {
+            connection.close(CloseCode::Normal);
+        }
+        tracing::warn!(%partition, dropped, good, "a replica was dropped; it is fetched again from its origin");
+        Ok((
+            json!({ "partition": partition.to_string(), "dropped_seq": dropped, "good": good }),
+            false,
+        ))
+    }
+}
