@@ -95,6 +95,14 @@ pub struct Node {
     pub index: u64,
 }
 
+impl Node {
+    /// The node above this one, whose hash is `own`, and the one beside it.
+    fn join_below(self, beside: &Hash, own: &Hash) -> Hash {
+        // A node with an even index is a left one.
+        if self.index & 1 == 0 { join(own, beside) } else { join(beside, own) }
+    }
+}
+
 /// The nodes whose hashes are the peaks of a history of `count` headers.
 pub fn peaks_of(count: u64) -> impl Iterator<Item = Node> {
     (0..64u8).rev().filter(move |height| count >> height & 1 == 1).map(move |height| Node {
@@ -120,6 +128,28 @@ pub struct Proof {
     /// The hashes from the other header to its peak, lowest first; empty if there
     /// is no other header.
     pub path: Vec<Hash>,
+}
+
+/// The nodes that a proof has shown, once it was checked: the peaks, and what lies
+/// beside and above the earlier header. With the nodes below that header they are
+/// enough to prove to others what was proved here.
+pub fn shown(
+    peaks: &Peaks,
+    earlier: Option<Position>,
+    path: &[Hash],
+) -> impl Iterator<Item = (Node, Hash)> {
+    let mut nodes: Vec<(Node, Hash)> =
+        peaks_of(peaks.count).zip(peaks.peaks.iter().copied()).collect();
+    let beside = earlier.and_then(|earlier| nodes_of(earlier.seq, peaks.count));
+    if let (Some(beside), Some(earlier)) = (beside, earlier) {
+        let mut joined = earlier.hash;
+        for (node, other) in beside.into_iter().zip(path) {
+            nodes.push((node, *other));
+            joined = node.join_below(&joined, other);
+            nodes.push((Node { height: node.height + 1, index: node.index >> 1 }, joined));
+        }
+    }
+    nodes.into_iter()
 }
 
 /// Why a proof shows nothing.
@@ -156,10 +186,8 @@ impl Proof {
         if nodes.len() != self.path.len() {
             return Err(ProofError::Path);
         }
-        let joined = nodes.iter().zip(&self.path).fold(earlier.hash, |hash, (node, other)| {
-            // A node with an even index is a left one.
-            if node.index & 1 == 0 { join(other, &hash) } else { join(&hash, other) }
-        });
+        let beside = nodes.iter().zip(&self.path);
+        let joined = beside.fold(earlier.hash, |hash, (node, other)| node.join_below(&hash, other));
         let place = peaks_of(count).position(|peak| usize::from(peak.height) == nodes.len());
         match place {
             Some(place) if peaks.peaks[place] == joined => Ok(peaks),
@@ -238,6 +266,23 @@ mod tests {
                 {
                     let refused = proof(seq, count).check(count, &root, Some(other));
                     assert_eq!(refused, Err(ProofError::Path), "{seq} of {count}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_proved_can_be_proved_to_others() {
+        for count in 2..40 {
+            for have in 1..count {
+                let (_, mut nodes) = history(have);
+                let (peaks, _) = history(count);
+                let earlier = Position { seq: have, hash: header(have) };
+                nodes.extend(shown(&peaks, Some(earlier), &proof(have, count).path));
+                for seq in 1..=have {
+                    let path = nodes_of(seq, count).unwrap();
+                    let path: Vec<Hash> = path.iter().map(|node| nodes[node]).collect();
+                    assert_eq!(path, proof(seq, count).path, "{seq} by {have} in {count}");
                 }
             }
         }

@@ -341,7 +341,7 @@ fn differences_that_do_not_give_the_signed_root_are_refused() {
         let signed = SignedHeader::sign(wrong, &KEY);
         let head = two.replica.head(&enterprise()).unwrap();
         let have = Some(head.position());
-        let shown = ShownHead { signed, before: head.history(), have };
+        let shown = ShownHead { signed, before: head.history(), have, path: Vec::new() };
         let mut comparison = two.replica.begin_comparison(shown).unwrap();
         assert!(comparison.take(Piece::Leaf(page(&two.origin, 7))).unwrap());
         for key in two.places(0).into_iter().skip(if last { 2 } else { 1 }) {
@@ -381,7 +381,7 @@ fn a_state_with_another_past_is_refused_before_a_page_is_asked_for() {
     let head = two.origin.head(&enterprise()).unwrap();
     let header = Header { seq: 2, previous: head.signed.hash(), ..head.signed.header().clone() };
     let signed = SignedHeader::sign(header, &KEY);
-    let shown = ShownHead { signed, before: head.history(), have: Some(have) };
+    let shown = ShownHead { signed, before: head.history(), have: Some(have), path: Vec::new() };
     let refused = wait(two.replica.begin_comparison(shown).unwrap().finish());
     assert!(matches!(refused, Err(StoreError::Fork { .. })), "{refused:?}");
 }

@@ -3,13 +3,14 @@
 //!
 //! Of the history ([`protocol::history`]) a node is stored when the headers below
 //! it are complete. A replica that took pages has jumped over headers: it stores
-//! what was before the place where it landed, and cannot prove anything of what it
-//! jumped over.
+//! what was before the place where it landed, and what the proof has shown, so that
+//! it can prove to others what was proved to it; of what it jumped over it cannot
+//! prove anything.
 
 use protocol::{
     change::{ChangeSet, SignedHeader},
     hash::Hash,
-    history::{Node, Peaks, nodes_of, peaks_of},
+    history::{Node, Peaks, nodes_of, peaks_of, shown},
 };
 
 use crate::{
@@ -39,13 +40,15 @@ pub fn change_set(disk: &Disk, number: u32, seq: u64) -> Result<Option<ChangeSet
 }
 
 /// Adds to a batch what the log keeps of a header that comes behind `before`, a
-/// header and its history: the header, and what is new of the history.
+/// header and its history: the header, and what is new of the history. The `path`
+/// has proved, where headers were jumped over, that `before` is among them.
 pub fn append(
     batch: &mut Batch,
     number: u32,
     before: Option<(&SignedHeader, &Peaks)>,
     signed: &SignedHeader,
     history: &Peaks,
+    path: &[Hash],
 ) {
     let seq = signed.header().seq;
     batch.put(keys::log_header(number, seq), signed.encode());
@@ -59,14 +62,19 @@ pub fn append(
         _ => {
             let base = protocol::codec::encode(&(seq, history));
             batch.put(keys::history_base(number), base);
+            for (node, hash) in shown(history, before.map(|(before, _)| before.position()), path) {
+                batch.put(keys::history_node(number, node), hash.as_bytes().to_vec());
+            }
         }
     }
 }
 
 /// The hash of a node of the history, if all that is below it was here.
 fn node(disk: &Disk, number: u32, node: Node) -> Result<Option<Hash>, StoreError> {
-    if node.height == 0 {
-        return Ok(header(disk, number, node.index + 1)?.map(|header| header.hash()));
+    if node.height == 0
+        && let Some(header) = header(disk, number, node.index + 1)?
+    {
+        return Ok(Some(header.hash()));
     }
     let Some(bytes) = disk.get(&keys::history_node(number, node))? else {
         return Ok(None);

@@ -65,7 +65,8 @@ impl Head {
 
     /// As a replica without anything is shown it.
     pub fn shown(&self) -> ShownHead {
-        ShownHead { signed: self.signed.clone(), before: self.before.clone(), have: None }
+        let (signed, before) = (self.signed.clone(), self.before.clone());
+        ShownHead { signed, before, have: None, path: Vec::new() }
     }
 
     /// What a peer is told about this head.

@@ -125,16 +125,22 @@ fn put(entry: Entry) -> Change {
 fn universe() -> &'static [Vec<u8>] {
     static KEYS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
     KEYS.get_or_init(|| {
-        let nested = (0..200usize).map(|bit| {
-            let mut key = vec![0; 26];
+        let nested = (0..320usize).map(|bit| {
+            let mut key = vec![0; 41];
             key[bit / 8] = 0x80 >> (bit % 8);
             key
         });
-        let innermost = (0..200u8).map(|number| [&[0; 25][..], &[number]].concat());
+        let innermost = (0..160u8).map(|number| [&[0; 40][..], &[number]].concat());
         let mut keys: Vec<Vec<u8>> = nested.chain(innermost).collect();
         keys.sort();
         keys
     })
+}
+
+/// All records, so that the tree has three levels.
+pub fn all_records() -> Vec<Change> {
+    let put = |key: &Vec<u8>| Change::Put { key: key.clone(), value: b"first".to_vec() };
+    universe().iter().map(put).collect()
 }
 
 /// Up to `count` changes of different records, sorted by key, or one where
@@ -142,7 +148,7 @@ fn universe() -> &'static [Vec<u8>] {
 pub fn random_changes(rng: &mut Rng, count: usize) -> Vec<Change> {
     let keys = universe();
     // Now and then nearly all of them, or the tree would stay small.
-    let mut picked: Vec<&Vec<u8>> = if count > 1 && rng.chance(20) {
+    let mut picked: Vec<&Vec<u8>> = if count > 1 && rng.chance(2) {
         keys.iter().filter(|_| rng.chance(95)).collect()
     } else {
         (0..count.max(1)).map(|_| &keys[rng.index(keys.len())]).collect()

@@ -1,18 +1,19 @@
 //! An origin and a replica without network or clock, for scenarios that go one
 //! message at a time. The origin is a member, the replica the hub.
 
-use std::rc::Rc;
+use std::{collections::VecDeque, rc::Rc};
 
 use protocol::{
     change::{Change, ChangeSet},
     codec,
     id::PartitionId,
     message::{TreeReply, TreeRequest},
+    page::MadePage,
     session::PeerMisbehaved,
 };
 
 use super::{
-    cast::{Cast, DATASETS, HUB, random_changes},
+    cast::{Cast, DATASETS, HUB, all_records, random_changes},
     follow::{PageStep, PageTaking},
     provide::{serve, tree_head},
     rng::Rng,
@@ -70,9 +71,15 @@ impl Pair {
         self.origin.partition(&self.partition).expect("the origin wrote before")
     }
 
-    /// Writes so many change sets of up to `size` records each.
+    /// Writes so many change sets of up to `size` records each; the first of all, if
+    /// they are many, has all records.
     pub fn write(&mut self, count: usize, size: usize) {
-        for _ in 0..count {
+        let is_new = self.origin.partition(&self.partition).is_none();
+        let wide = usize::from(is_new && size >= 40);
+        if wide == 1 {
+            self.write_changes(&all_records());
+        }
+        for _ in wide..count {
             let changes = random_changes(&mut self.rng, size);
             self.write_changes(&changes);
         }
@@ -108,14 +115,15 @@ impl Pair {
     /// so many messages.
     pub fn fetch(&mut self, messages_max: usize) -> Fetched {
         let tree = Rc::clone(&self.state().tree);
-        let mut queue: std::collections::VecDeque<TreeReply> = [self.tree_head()].into();
+        // What is on its way, and whether it is a leaf.
+        let mut queue: VecDeque<(TreeReply, bool)> = [(self.tree_head(), false)].into();
         let mut fetched = Fetched::default();
         let mut taking = PageTaking::new(&self.replica, &self.partition);
         while fetched.messages < messages_max
-            && let Some(reply) = queue.pop_front()
+            && let Some((reply, is_leaf)) = queue.pop_front()
         {
             fetched.messages += 1;
-            fetched.leaves_arrived += usize::from(fetched.leaves_asked > 0);
+            fetched.leaves_arrived += usize::from(is_leaf);
             taking
                 .handle_message(&codec::encode(&reply), &self.replica)
                 .expect("the origin is honest");
@@ -123,12 +131,14 @@ impl Pair {
                 match taking.step(&mut self.replica) {
                     PageStep::Waiting => break,
                     PageStep::Send(request) => {
-                        fetched.leaves_asked += match &request {
+                        let leaves = match &request {
                             TreeRequest::Pages { level: 0, keys } => keys.len(),
                             TreeRequest::Differences { level: 0, pages, .. } => pages.len(),
                             _ => 0,
                         };
-                        queue.extend(serve(&tree, &request).expect("the pages exist"));
+                        fetched.leaves_asked += leaves;
+                        let replies = serve(&tree, &request).expect("the pages exist");
+                        queue.extend(replies.into_iter().map(|reply| (reply, leaves > 0)));
                         let ahead = fetched.leaves_asked - fetched.leaves_arrived;
                         fetched.leaves_ahead = fetched.leaves_ahead.max(ahead);
                     }
@@ -142,6 +152,29 @@ impl Pair {
             }
         }
         fetched
+    }
+
+    /// The pages of the origin's tree in the order in which a replica without any
+    /// asks for them.
+    pub fn pages_as_asked(&self) -> Vec<MadePage> {
+        let mut pair = self.clone();
+        let tree = Rc::clone(&pair.state().tree);
+        let mut taking = PageTaking::new(&pair.replica, &pair.partition);
+        let mut queue = VecDeque::from([self.tree_head()]);
+        let mut pages = Vec::new();
+        while let Some(reply) = queue.pop_front() {
+            taking
+                .handle_message(&codec::encode(&reply), &pair.replica)
+                .expect("the origin is honest");
+            while let PageStep::Send(request) = taking.step(&mut pair.replica) {
+                queue.extend(serve(&tree, &request).expect("the pages exist"));
+                if let TreeRequest::Pages { level, keys } = request {
+                    let page = |key: &Vec<u8>| tree.page(level, key).expect("it exists").clone();
+                    pages.extend(keys.iter().map(page));
+                }
+            }
+        }
+        pages
     }
 
     /// Takes pages from a provider that answers `replies` to whatever is asked,

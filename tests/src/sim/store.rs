@@ -14,7 +14,7 @@ use protocol::{
     difference::Own,
     federation::{Anchored, Registry},
     hash::Hash,
-    history::{Node, Peaks, Proof, nodes_of},
+    history::{self, Node, Peaks, Proof, nodes_of},
     id::PartitionId,
     message::{Announced, CloseCode},
     page::{Leaf, PageRef, decode_inner},
@@ -69,8 +69,8 @@ pub struct Partition {
     pub tree: Rc<Tree>,
     /// What is before the head.
     before: Peaks,
-    /// The hashes of all headers that were ever here.
-    hashes: BTreeMap<u64, Hash>,
+    /// What is known of the history.
+    nodes: BTreeMap<Node, Hash>,
     /// A person has to decide; nothing moves.
     pub quarantined: bool,
     log: BTreeMap<u64, Logged>,
@@ -104,16 +104,9 @@ impl Partition {
         let Some(earlier) = earlier.filter(|earlier| *earlier < self.seq()) else {
             return Some(Proof { peaks, path: Vec::new() });
         };
-        let (mut all, mut nodes) = (Peaks::new(), BTreeMap::new());
-        for seq in 1..self.seq() {
-            let hash = *self.hashes.get(&seq)?;
-            nodes.insert(Node { height: 0, index: seq - 1 }, hash);
-            all.push_noting(hash, |node, hash| {
-                nodes.insert(node, hash);
-            });
-        }
         let path = nodes_of(earlier, self.before.count())?;
-        Some(Proof { peaks, path: path.iter().map(|node| nodes[node]).collect() })
+        let path = path.iter().map(|node| self.nodes.get(node).copied());
+        Some(Proof { peaks, path: path.collect::<Option<_>>()? })
     }
 
     /// The header at `seq`, if it is kept.
@@ -295,8 +288,13 @@ impl Store {
         apply(&mut partition.records, set.changes());
         let logged = Logged { header: set.header().clone(), body: Some(set.body().to_vec()) };
         partition.log.insert(header.seq, logged);
-        partition.hashes.insert(header.seq, set.header().hash());
-        partition.before = history;
+        if let Some(before) = &partition.head {
+            partition.before.push_noting(before.hash(), |node, hash| {
+                partition.nodes.insert(node, hash);
+            });
+        }
+        let index = header.seq - 1;
+        partition.nodes.insert(Node { height: 0, index }, set.header().hash());
         partition.head = Some(set.header().clone());
         self.load_registry(&header.partition);
         Ok(set.header().position())
@@ -401,12 +399,13 @@ impl Store {
             return Err(CommitError::Root);
         }
         let log = [(header.seq, Logged { header: head.clone(), body: None })].into();
-        let mut hashes = std::mem::take(&mut partition.hashes);
-        hashes.insert(header.seq, head.hash());
+        let mut nodes = std::mem::take(&mut partition.nodes);
+        nodes.extend(history::shown(&shown.before, shown.have, &shown.path));
+        nodes.insert(Node { height: 0, index: header.seq - 1 }, head.hash());
         *partition = Partition {
             head: Some(head.clone()),
             before: shown.before.clone(),
-            hashes,
+            nodes,
             records,
             tree: Rc::new(tree),
             log,

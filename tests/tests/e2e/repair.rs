@@ -108,7 +108,7 @@ fn damaged_pages_are_taken_back_from_a_peer() {
 
     // An origin takes back what its own head signs.
     federation.counties[0].stop();
-    damage(federation.counties[0].dir(), &of_county, &[(0, 5, Missing), (1, 1, Missing)]);
+    damage(federation.counties[0].dir(), &of_county, &[(0, 5, Missing), (1, 0, Missing)]);
     federation.counties[0].start();
     federation.wait_connected();
     repair(&federation.counties[0], &of_county, &hub, 2);

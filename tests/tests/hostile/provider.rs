@@ -90,7 +90,7 @@ fn change_sets_that_their_origin_did_not_sign_are_refused() {
     attack(&mut world, "number 2 first", CloseCode::Unexpected, 1, |_, origin| {
         origin.altered(|header| {
             header.seq = 2;
-            header.previous = Hash([1; 32]);
+            (header.previous, header.history) = (Hash([1; 32]), Hash([1; 32]));
         })
     });
     attack(&mut world, "a predecessor of the first", CloseCode::Malformed, 1, |_, origin| {
@@ -197,7 +197,7 @@ fn two_signed_histories_quarantine_their_partition_and_nothing_else() {
             let position = accepted(&mut stream, &reply(first, &body, origin.key), root).await;
             if !by_claim {
                 let (mut second, _) = origin.first(&entries_of(dataset, 3));
-                (second.seq, second.previous) = (2, Hash([1; 32]));
+                (second.seq, second.previous, second.history) = (2, Hash([1; 32]), Hash([1; 32]));
                 (second.change_count, second.changes_hash) = (0, changes_hash(&[]));
                 stream.send(&reply(second, &[], origin.key)).await;
                 return stream.end().await;

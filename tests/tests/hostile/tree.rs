@@ -12,7 +12,7 @@ use protocol::{
 };
 
 use crate::{
-    forge::{Origin, Tree, entries},
+    forge::{Origin, Tree, entries, entries_of},
     peer::{End, Peer, Stream},
     provider::followed,
     world::World,
@@ -228,7 +228,7 @@ fn endless_take_pages_cost_little_and_an_honest_tree_is_taken() {
     world.check_service();
 
     // The same keys, used honestly: so the attacks failed for their own reasons.
-    let tree = Tree::of(&entries(1000));
+    let tree = Tree::of(&entries_of("admin-licence", 1000));
     world.block_on(async {
         let (_peer, _open, mut stream, origin) = asked_for_pages(&world, "admin-licence").await;
         stream.send(&origin.tree_head(&tree, |_| {})).await;

@@ -30,6 +30,9 @@ pub(super) struct Next<'a> {
     pub signed: SignedHeader,
     /// The headers before it; its history is their root.
     pub history: Peaks,
+    /// What has proved that the header before is among them, where some were jumped
+    /// over.
+    pub path: &'a [Hash],
     /// What the log keeps of its changes.
     pub body: Option<&'a [u8]>,
 }
@@ -72,7 +75,7 @@ impl Writer {
             key_id: key.public().id(),
         };
         let signed = SignedHeader::sign(header, &key);
-        let next = Next { signed, history, body: prepared.kept_body.as_deref() };
+        let next = Next { signed, history, path: &[], body: prepared.kept_body.as_deref() };
         self.commit(&state, before.as_deref(), next, update)
     }
 
@@ -139,7 +142,8 @@ impl Writer {
         let update =
             self.update_tree(&state, before.as_deref(), set.changes(), MadeAhead::default())?;
         self.check_root(set.header(), &update.summary)?;
-        let next = Next { signed: set.header().clone(), history, body: Some(set.body()) };
+        let next =
+            Next { signed: set.header().clone(), history, path: &[], body: Some(set.body()) };
         self.commit(&state, before.as_deref(), next, update)
     }
 
@@ -277,11 +281,11 @@ impl Writer {
         next: Next<'_>,
         summary: Summary,
     ) -> Result<Arc<Head>, StoreError> {
-        let Next { signed, history, body } = next;
+        let Next { signed, history, path, body } = next;
         let (number, seq) = (state.number, signed.header().seq);
         let partition = signed.header().partition.clone();
         let before = before.map(|head| (&head.signed, &head.before));
-        log::append(&mut batch, number, before, &signed, &history);
+        log::append(&mut batch, number, before, &signed, &history, path);
         if let Some(body) = body {
             batch.put_chunked(&keys::log_body(number, seq), body, 0);
         }

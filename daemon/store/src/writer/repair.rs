@@ -47,7 +47,8 @@ impl Writer {
         let update = self.update_tree(&state, Some(&head), changes, MadeAhead::default())?;
         self.check_root(&shown.signed, &update.summary)?;
         let (signed, history) = (shown.signed.clone(), shown.before.clone());
-        self.commit(&state, Some(&head), Next { signed, history, body: None }, update)
+        let next = Next { signed, history, path: &shown.path, body: None };
+        self.commit(&state, Some(&head), next, update)
     }
 
     /// Whether there are as many inner pages as the head says: an update counts

@@ -104,7 +104,7 @@ impl Writer {
         self.refuse_quarantined(&stage.partition)?;
         let before = self.head(&stage.partition);
         check_jump(&shown, before.as_deref())?;
-        let ShownHead { signed, before: history, .. } = shown;
+        let ShownHead { signed, before: history, path, .. } = shown;
         let described = signed.header();
         self.refuse_suspended(described)?;
         self.check_federation_head(&stage.partition, described.federation_head, before.as_deref())?;
@@ -116,7 +116,8 @@ impl Writer {
         }
         batch.remove(keys::staging(stage.number));
         let state = self.partition(&stage.partition);
-        let (next, generation) = (Next { signed, history, body: None }, stage.generation);
+        let (next, generation) =
+            (Next { signed, history, path: &path, body: None }, stage.generation);
         let head =
             self.finish_commit(batch, &state, before.as_deref(), generation, next, summary)?;
         self.shared.pages_written.fetch_add(inner.len() as u64, Ordering::Relaxed);

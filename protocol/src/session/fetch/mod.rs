@@ -32,6 +32,7 @@ use super::PeerMisbehaved;
 use crate::{
     change::{KeyRing, Position, SignedHeader},
     difference::{Own, Salt},
+    hash::Hash,
     history::{Peaks, Proof, ProofError},
     id::PartitionId,
     message::{Open, PAGE_PART_BYTES_MAX, TreeReply, TreeRequest, decode_header},
@@ -56,6 +57,8 @@ pub struct ShownHead {
     pub before: Peaks,
     /// The replica's head that is proved to be in that history, or the same.
     pub have: Option<Position>,
+    /// The hashes that prove it.
+    pub path: Vec<Hash>,
 }
 
 /// A leaf that has arrived, and may be anything.
@@ -301,6 +304,7 @@ impl TreeFetch {
             return Err(PeerMisbehaved::NotEntitled(described.partition.to_string()));
         }
         head.verify(keys)?;
+        let path = proof.path.clone();
         let before = self.check_history(&head, proof)?;
         let empty = described.records == 0;
         if levels > LEVELS_MAX
@@ -326,7 +330,7 @@ impl TreeFetch {
                 Some(children)
             }
         };
-        let head = ShownHead { signed: head, before, have: self.have };
+        let head = ShownHead { signed: head, before, have: self.have, path };
         self.shown = Some(Shown { head, root, levels, children });
         if self.goal == Goal::Compare { self.begin_compare() } else { self.take_whole() }
     }
