@@ -46,19 +46,20 @@ fn only_what_a_member_has_signed_itself_stops_its_writes() {
         origin.tree_head(&tree, |header| {
             header.seq = seq;
             header.previous = protocol::hash::Hash([7; 32]);
+            header.history = protocol::hash::Hash([8; 32]);
         })
     };
 
     // A claim alone, and what others have signed.
-    let lured = world.block_on(hub.lured(vec![claimed.clone()]));
+    let mut lured = world.block_on(hub.lured(vec![claimed.clone()]));
     import(&victim, &world, 0).expect_code(0);
     wait_until("a person is told", || {
         victim.alarms().iter().any(|alarm| alarm.contains("number 1000"))
     });
-    let show = |head: TreeReply| {
+    let mut show = |head: TreeReply| {
         world.block_on(async {
             loop {
-                let mut stream = lured.peer.accept().await;
+                let mut stream = lured.accept().await;
                 // Nothing of a partition is followed before its proof.
                 let Ok(Open::Tree { partition, .. }) = stream.receive().await else {
                     panic!("a proof")
@@ -81,7 +82,7 @@ fn only_what_a_member_has_signed_itself_stops_its_writes() {
     // What it has signed itself counts.
     world.block_on(async {
         loop {
-            let mut stream = lured.peer.accept().await;
+            let mut stream = lured.accept().await;
             if let Ok(Open::Tree { .. }) = stream.receive().await {
                 stream.send(&head(&own_key, 1000)).await;
                 stream.finish();

@@ -30,6 +30,13 @@ impl Node {
             let registrar = self.registrar().context("--good is for the hub alone")?;
             registrar.end_retired_keys_at(&partition, good)?;
         }
+        // A key that was retired signs nothing new, which `_federation` says by now;
+        // what it signed before is fetched again.
+        for known in self.membership.current()?.keys(&partition.origin) {
+            if known.record.last.is_some() {
+                self.store.resume_key(known.public.id())?;
+            }
+        }
         if dropped.is_some() || self.store.quarantine_reason(&partition).is_some() {
             self.store.forget_blocking(&partition)?;
         }
