@@ -508,8 +508,11 @@ fn a_repair_asks_for_exactly_the_pages_that_are_damaged() {
     }
 }
 
+/// Bodies by level and first key.
+type Invented = BTreeMap<(u8, Vec<u8>), Vec<u8>>;
+
 /// A tree whose leaves nobody has: a million of them, and the inner pages above.
-fn invented() -> (BTreeMap<(u8, Vec<u8>), Vec<u8>>, PageRef) {
+fn invented() -> (Invented, PageRef) {
     let leaf = |number: u32| PageRef {
         first_key: number.to_be_bytes().to_vec(),
         hash: Hash([3; 32]),
