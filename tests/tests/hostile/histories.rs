@@ -274,6 +274,8 @@ fn what_a_thief_has_numbered_is_dropped_and_the_county_goes_on() {
 
     let refetch = ["partition", "refetch", &name(), "--good", "1"];
     hub.cli(&refetch).expect_failure(&["revoke"]);
+    let missing = format!("enterprise/{HOSTILE}9");
+    hub.cli(&["partition", "refetch", &missing]).expect_failure(&["没有分区", "status"]);
     hub.cli(&["revoke", HOSTILE, "--reason", "stolen"]).expect_code(0);
     let done = hub.cli(&refetch).expect_code(0);
     println!("{}", done.stdout);

@@ -26,6 +26,14 @@ impl Node {
             );
         }
         let dropped = self.store.head(&partition).map(|head| head.seq());
+        let here = dropped.is_some() || self.store.quarantine_reason(&partition).is_some();
+        // With `good`, what a run that died has dropped already is no mistake.
+        if !here && good.is_none() {
+            bail!(
+                "本节点没有分区“{text}”，'creditsync status' 列出现有分区 / there is no partition '{text}' here; \
+                 'creditsync status' lists those there are"
+            );
+        }
         if let Some(good) = good {
             let registrar = self.registrar().context("--good is for the hub alone")?;
             registrar.end_retired_keys_at(&partition, good)?;
@@ -37,7 +45,7 @@ impl Node {
                 self.store.resume_key(known.public.id())?;
             }
         }
-        if dropped.is_some() || self.store.quarantine_reason(&partition).is_some() {
+        if here {
             self.store.forget_blocking(&partition)?;
         }
         // What its stream had is gone: the next connection begins with nothing.
