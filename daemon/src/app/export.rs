@@ -11,7 +11,7 @@ use protocol::{
 };
 use serde_json::{Map, Value as Json, json};
 
-use super::node::Node;
+use super::node::{Node, no_partition};
 use crate::admin::ExportFormat;
 
 /// Bytes that are collected before they are handed on.
@@ -68,12 +68,7 @@ fn partitions_of(node: &Node, target: &str) -> anyhow::Result<(DatasetId, Vec<Pa
     }
     let partition = node.parse_partition(target)?;
     node.schema(&partition.dataset)?;
-    node.store.head(&partition).with_context(|| {
-        format!(
-            "本节点没有分区“{target}”，'creditsync status' 列出现有分区 / there is no partition '{target}' here; 'creditsync status' \
-             lists those there are"
-        )
-    })?;
+    node.store.head(&partition).ok_or_else(|| no_partition(&partition))?;
     Ok((partition.dataset.clone(), vec![partition]))
 }
 

@@ -334,3 +334,11 @@ fn check_own_key(membership: &Membership, key: &SigningKey) -> anyhow::Result<()
          keys. Correct 'node' in the file"
     );
 }
+
+/// What a command says about a partition that this node does not have.
+pub(super) fn no_partition(partition: &PartitionId) -> anyhow::Error {
+    anyhow::anyhow!(
+        "本节点没有分区“{partition}”，'creditsync status' 列出现有分区 / there is no partition '{partition}' here; \
+         'creditsync status' lists those there are"
+    )
+}

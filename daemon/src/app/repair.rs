@@ -4,19 +4,18 @@ use anyhow::{Context as _, bail};
 use protocol::id::PartitionId;
 use serde_json::{Value as Json, json};
 
-use super::{node::Node, runtime::with_runtime, verify::check_pages};
+use super::{
+    node::{Node, no_partition},
+    runtime::with_runtime,
+    verify::check_pages,
+};
 use crate::sync;
 
 /// Looks through all pages of a partition, and replaces those that are not well.
 /// Blocks.
 pub(super) fn repair(node: &Node, text: &str) -> anyhow::Result<Json> {
     let partition = node.parse_partition(text)?;
-    let head = node.store.head(&partition).with_context(|| {
-        format!(
-            "本节点没有分区“{text}”，'creditsync status' 列出现有分区 / there is no partition '{text}' here; 'creditsync status' \
-             lists those there are"
-        )
-    })?;
+    let head = node.store.head(&partition).ok_or_else(|| no_partition(&partition))?;
     let found = damage(node, &partition);
     if found.is_empty() {
         return Ok(json!({

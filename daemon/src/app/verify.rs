@@ -11,7 +11,7 @@ use protocol::{
 use serde_json::{Value as Json, json};
 use store::{Head, Snapshot};
 
-use super::node::Node;
+use super::node::{Node, no_partition};
 
 /// Checks one partition, or all. Something needs a person if one is not well.
 pub(super) fn verify(node: &Node, only: Option<&str>, deep: bool) -> anyhow::Result<(Json, bool)> {
@@ -20,10 +20,9 @@ pub(super) fn verify(node: &Node, only: Option<&str>, deep: bool) -> anyhow::Res
     if let Some(only) = only {
         let partition = node.parse_partition(only)?;
         heads.retain(|known, _| *known == partition);
-        anyhow::ensure!(
-            !heads.is_empty(),
-            "本节点没有分区“{only}”，'creditsync status' 列出现有分区 / there is no partition '{only}' here; 'creditsync status' lists those there are"
-        );
+        if heads.is_empty() {
+            return Err(no_partition(&partition));
+        }
     }
     let mut all_well = true;
     let mut partitions = Vec::new();

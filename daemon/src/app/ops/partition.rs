@@ -10,7 +10,7 @@ use protocol::message::CloseCode;
 use serde_json::json;
 
 use super::Answer;
-use crate::app::node::Node;
+use crate::app::node::{Node, no_partition};
 
 impl Node {
     pub(in crate::app) fn partition_refetch(
@@ -29,10 +29,7 @@ impl Node {
         let here = dropped.is_some() || self.store.quarantine_reason(&partition).is_some();
         // With `good`, what a run that died has dropped already is no mistake.
         if !here && good.is_none() {
-            bail!(
-                "本节点没有分区“{text}”，'creditsync status' 列出现有分区 / there is no partition '{text}' here; \
-                 'creditsync status' lists those there are"
-            );
+            return Err(no_partition(&partition));
         }
         if let Some(good) = good {
             let registrar = self.registrar().context("--good is for the hub alone")?;
