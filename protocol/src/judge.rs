@@ -280,29 +280,6 @@ mod tests {
         }
     }
 
-    /// How long it takes to judge a record like those of enterprises.
-    #[test]
-    #[ignore = "a measurement: cargo test --release -p creditsync-protocol judge -- --ignored --nocapture"]
-    fn measure_judging() {
-        let mut values = good();
-        values[0] = text(
-            "郑州市某某商贸有限公司，注册资本一千万元人民币，存续，河南省郑州市中牟县某某路一号",
-        );
-        values[3] = Value::Null;
-        let record = Record { schema_version: 1, values };
-        let (key, bytes) = (record.key(&schema()).unwrap(), record.encode().unwrap());
-        let (schema, rounds) = (schema(), 1_000_000u32);
-        let begin = std::time::Instant::now();
-        for _ in 0..rounds {
-            std::hint::black_box(judge(&schema, &key, std::hint::black_box(&bytes))).unwrap();
-        }
-        println!(
-            "{} ns for {} bytes",
-            begin.elapsed().as_nanos() / u128::from(rounds),
-            bytes.len()
-        );
-    }
-
     proptest! {
         #[test]
         fn a_record_is_good_under_its_own_key_alone(

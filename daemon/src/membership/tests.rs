@@ -1,7 +1,5 @@
 //! A membership that takes up what is new answers like one that reads all of it.
 
-use std::time::{Duration, Instant};
-
 use protocol::{
     change::Change,
     federation::{Entry, Introduction, KeyRecord, Member},
@@ -98,29 +96,33 @@ fn what_is_taken_up_is_what_would_be_read() {
     assert_eq!(registry.problems().len(), 1);
 }
 
-/// What a join costs in a federation of 2 000: `cargo test --release -- --ignored
-/// measure_joins --nocapture`.
+/// What a join costs must not grow with the members there are. Somebody whom only
+/// the cached registry knows is still there if that was taken further, and gone if
+/// all records were read.
 #[test]
-#[ignore = "it measures"]
-fn measure_joins() {
-    const MEMBERS: u32 = 2000;
+fn a_join_is_taken_up_without_reading_all_members() {
     let hub = Hub::new();
-    hub.commit(&config::catalogue::standard().into_iter().map(Entry::Schema).collect::<Vec<_>>());
-    let (mut taken_up, mut read) = (Duration::ZERO, Duration::ZERO);
-    for number in 0..MEMBERS {
-        hub.commit(&joins(number));
-        let start = Instant::now();
+    hub.commit(&joins(1));
+    let ghost = &joins(9999).map(|entry| entry.put().unwrap());
+    let haunt = || {
         hub.membership.current().unwrap();
-        if number >= MEMBERS - 20 {
-            taken_up += start.elapsed();
-            let start = Instant::now();
-            hub.membership.read().unwrap();
-            read += start.elapsed();
-        }
+        let mut cached = hub.membership.cached.write().unwrap();
+        let (_, registry) = cached.as_mut().unwrap();
+        Arc::make_mut(registry).apply(ghost).unwrap();
+    };
+    let ghosts = || {
+        let registry = hub.membership.current().unwrap();
+        registry.members().keys().filter(|node| node.as_str() == "m09999").count()
+    };
+    haunt();
+    hub.commit(&joins(2));
+    assert_eq!(ghosts(), 1, "one change set");
+    for number in 0..TAKEN_UP_MAX as u32 {
+        hub.commit(&joins(10 + number));
     }
-    println!(
-        "of the last 20 joins each: taken up {:?}, read as a whole {:?}",
-        taken_up / 20,
-        read / 20
-    );
+    assert_eq!(ghosts(), 1, "as many as are taken up");
+    for number in 0..=TAKEN_UP_MAX as u32 {
+        hub.commit(&joins(1000 + number));
+    }
+    assert_eq!(ghosts(), 0, "one more: all records are read");
 }

@@ -434,20 +434,21 @@ mod changes {
         ]
     }
 
+    fn key_of(entry: &Entry) -> Vec<u8> {
+        entry.delete().unwrap().key().to_vec()
+    }
+
     fn change() -> impl Strategy<Value = Change> {
         prop_oneof![
             6 => entry().prop_map(|entry| entry.put().unwrap()),
             2 => entry().prop_map(|entry| entry.delete().unwrap()),
             // A value that is no record, or another one's.
             1 => (entry(), entry()).prop_map(|(a, b)| {
-                let Change::Put { value, .. } = b.put().unwrap() else { unreachable!("a put") };
-                let Change::Delete { key } = a.delete().unwrap() else { unreachable!("a delete") };
-                Change::Put { key, value }
+                let put = b.put().unwrap();
+                let (_, value) = put.entry().unwrap();
+                Change::Put { key: key_of(&a), value: value.to_vec() }
             }),
-            1 => entry().prop_map(|entry| {
-                let Change::Delete { key } = entry.delete().unwrap() else { unreachable!() };
-                Change::Put { key, value: vec![1] }
-            }),
+            1 => entry().prop_map(|entry| Change::Put { key: key_of(&entry), value: vec![1] }),
         ]
     }
 
