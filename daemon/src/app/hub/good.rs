@@ -14,19 +14,25 @@ use super::{Registrar, puts};
 
 impl Registrar {
     /// Lets the retired keys of a partition's origin end there at `good` at the
-    /// latest. Blocks.
+    /// latest; said again it changes nothing. Blocks.
     pub fn end_retired_keys_at(&self, partition: &PartitionId, good: u64) -> anyhow::Result<()> {
         let node = &partition.origin;
         let _changing = self.change();
         let registry = self.membership.current()?;
         let name = partition.to_string();
         let mut entries: Vec<Entry> = Vec::new();
+        let mut said_before = false;
         for known in registry.keys(node) {
             let Some(mut last) = known.record.last.clone() else { continue };
-            if last.get(&name).is_some_and(|last| *last > good) {
+            let ends_at = last.get(&name).copied();
+            said_before |= ends_at == Some(good);
+            if ends_at.is_some_and(|ends_at| ends_at > good) {
                 last.insert(name.clone(), good);
                 entries.extend(known.record.clone().retired(node, known.number, last)?);
             }
+        }
+        if entries.is_empty() && said_before {
+            return Ok(());
         }
         if entries.is_empty() {
             bail!(

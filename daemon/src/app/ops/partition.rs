@@ -27,7 +27,8 @@ impl Node {
         }
         let dropped = self.store.head(&partition).map(|head| head.seq());
         let here = dropped.is_some() || self.store.quarantine_reason(&partition).is_some();
-        // With `good`, what a run that died has dropped already is no mistake.
+        // With `good` the command may be given again: one before it may have died
+        // when the replica was dropped already.
         if !here && good.is_none() {
             return Err(no_partition(&partition));
         }
