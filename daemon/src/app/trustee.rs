@@ -290,7 +290,9 @@ impl Trustee {
                     Alarm::OtherHistory,
                     format!(
                         "the hub signs for another _federation than this node holds (number {}): one of the two \
-                         was forged or restored from an old backup. Call the municipal centre / 成员名册出现两份不同的历史",
+                         was forged or restored from an old backup. Call the municipal centre; once it has said that \
+                         its present one holds: creditsync partition refetch {partition} / 成员名册出现两份不同的历史，\
+                         请致电市级中心核实；确认以中心现有的为准后，执行 creditsync partition refetch {partition}",
                         statement.head.seq
                     ),
                 );

@@ -1,5 +1,6 @@
-//! A county's directory that was restored from an older state: what it has signed
-//! since is taken back, and nothing is signed twice.
+//! Directories that were restored from an older state. What a county has signed
+//! since is taken back, and nothing is signed twice. A hub that signs another
+//! history of its members stops the county until somebody there has decided.
 
 use std::{fs, path::Path, process::Command};
 
@@ -63,4 +64,55 @@ fn what_a_restored_directory_lacks_is_taken_back_before_it_writes() {
     });
     assert_eq!(federation.counties[0].peer(HUB)["connected"], true);
     federation.finish();
+}
+
+#[test]
+fn a_county_goes_on_with_a_restored_hubs_members_once_somebody_has_decided() {
+    let mut federation = Federation::new(&[COUNTY, "410181"]);
+    let members = format!("_federation/{HUB}");
+    let [dir, old] = ["hub", "old"].map(|name| federation.dir().join(name));
+    federation.counties[1].stop();
+    federation.hub.stop();
+    copy(&dir, &old);
+    federation.hub.start();
+    let revoke = |federation: &Federation, reason: &str| {
+        federation.hub.cli(&["revoke", "410181", "--reason", reason]).expect_code(0);
+    };
+    let revoked = |federation: &Federation| federation.hub.partition(&members).unwrap();
+    revoke(&federation, "a");
+    let first = revoked(&federation);
+    wait_until("the county has it", || {
+        federation.counties[0].partition(&members).is_some_and(|held| held["head"] == first["head"])
+    });
+    for node in [&mut federation.counties[0], &mut federation.hub] {
+        node.stop();
+    }
+    fs::rename(&dir, federation.dir().join("newer")).unwrap();
+    fs::rename(&old, &dir).unwrap();
+    federation.hub.start();
+    revoke(&federation, "another reason");
+    let second = revoked(&federation);
+    assert_eq!(second["seq"], first["seq"], "two histories");
+    assert_ne!(second["head"], first["head"]);
+
+    federation.counties[0].start();
+    let county = &federation.counties[0];
+    wait_until("the county is stopped, and told what to do", || {
+        let told = county.status()["alarms"].to_string().contains("partition refetch _federation/");
+        told && county.partition(&members).is_some_and(|held| held["state"] == "quarantined")
+    });
+    assert_eq!(
+        county.partition(&members).unwrap()["head"],
+        first["head"],
+        "nothing is overwritten"
+    );
+    county.cli(&["partition", "refetch", &members]).expect_code(0);
+    wait_until("it holds what the hub signs now, and no alarm stays", || {
+        let held = county.partition(&members);
+        held.is_some_and(|it| it["state"] == "in_sync" && it["head"] == second["head"])
+            && county.status()["alarms"] == serde_json::json!([])
+    });
+    let file = federation.dir().join("delivery.csv");
+    Table::synthetic(1, 0..5, "之后").write(federation.dir(), "delivery.csv");
+    county.cli(&["import", "enterprise", path_text(&file), "--wait", "30"]).expect_code(0);
 }
