@@ -34,6 +34,7 @@ pub struct TreeBuilder {
     last: Option<(Vec<u8>, u16, u16)>,
     levels: Vec<Level>,
     records: u64,
+    bytes: u64,
 }
 
 /// The pages of one level, on their way into those above.
@@ -74,6 +75,7 @@ impl TreeBuilder {
         self.leaves.push((), leaf.len(), shared);
         self.check_leaves(false)?;
         self.records += page.records;
+        self.bytes += leaf.bytes();
         self.add(0, page, made)
     }
 
@@ -138,7 +140,8 @@ impl TreeBuilder {
             let root = level.open.next_page(true).and_then(|mut pages| pages.pop());
             let root = root.ok_or(ShapeError::Height)?;
             let pages = self.levels.iter().map(|level| level.pages).collect();
-            return Ok(Summary { root: root.hash, records: self.records, pages });
+            let (records, bytes) = (self.records, self.bytes);
+            return Ok(Summary { root: root.hash, records, bytes, pages });
         }
         Err(ShapeError::Height)
     }

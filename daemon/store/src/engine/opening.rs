@@ -20,7 +20,7 @@ use crate::error::StoreError;
 ///
 /// 4: the hashes of keys and the digests of entries, and so the ends of pages,
 /// follow another rule than before, and pages may lie in packs.
-pub const FORMAT_VERSION: u32 = 5;
+pub const FORMAT_VERSION: u32 = 6;
 /// How long a locked database is tried again.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
