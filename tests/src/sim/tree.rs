@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use protocol::{
     change::Change,
-    encoding::DecodeError,
     page::MadePage,
-    tree::{FoundPage, Pages, Summary, pages_of, update},
+    tree::{FoundPage, NotUpdated, Pages, Summary, pages_of, update},
 };
 
 use super::store::Records;
@@ -67,13 +66,13 @@ fn located(made: MadePage) -> ((u8, Vec<u8>), MadePage) {
 }
 
 impl Pages for &Tree {
-    type Error = DecodeError;
+    type Error = NotUpdated;
 
-    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, DecodeError> {
+    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, NotUpdated> {
         Ok(self.page(level, key).map(|made| (made.page.first_key.clone(), made.body.clone())))
     }
 
-    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, DecodeError> {
+    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, NotUpdated> {
         let mut behind = self.level(level).map(|made| &made.page.first_key);
         Ok(behind.find(|key| key.as_slice() > first_key).cloned())
     }
