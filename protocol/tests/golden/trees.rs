@@ -6,9 +6,8 @@
 
 use protocol::{
     change::Change,
-    encoding::DecodeError,
     record::{Record, encode_key},
-    tree::{FoundPage, Pages, Summary, pages_of, update},
+    tree::{FoundPage, NotUpdated, Pages, Summary, pages_of, update},
     value::Value,
 };
 
@@ -84,16 +83,16 @@ fn built_by_changes(count: u64) -> Summary {
 struct Memory(std::collections::BTreeMap<(u8, Vec<u8>), Vec<u8>>);
 
 impl Pages for Memory {
-    type Error = DecodeError;
+    type Error = NotUpdated;
 
-    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, DecodeError> {
+    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, NotUpdated> {
         let of_level = || self.0.iter().filter(|((found, _), _)| *found == level);
         let before = of_level().take_while(|((_, first), _)| first.as_slice() <= key).last();
         let page = before.or_else(|| of_level().next());
         Ok(page.map(|((_, first), body)| (first.clone(), body.clone())))
     }
 
-    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, DecodeError> {
+    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, NotUpdated> {
         let mut of_level = self.0.keys().filter(|(found, _)| *found == level);
         Ok(of_level.find(|(_, first)| first.as_slice() > first_key).map(|(_, first)| first.clone()))
     }
