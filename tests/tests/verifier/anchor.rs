@@ -19,6 +19,13 @@ impl RootKey {
         ensure(point.len() == layout::P256_POINT_BYTES, "a root key of another length")?;
         Ok(Self(point.to_vec()))
     }
+
+    /// ECDSA with SHA-256, its signature in ASN.1.
+    pub fn verify(&self, message: &[u8], signature: &[u8]) -> Checked<()> {
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.0)
+            .verify(message, signature)
+            .map_err(|_| Refused("the root's key has not signed it"))
+    }
 }
 
 /// An anchor that the root's key has signed.
@@ -32,9 +39,7 @@ impl Anchor {
         let fields = layout::anchor(bytes)?;
         let signed = &bytes[..fields.signed_bytes];
         let message = hashes::with_context(layout::signature::ANCHOR, signed);
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &root.0)
-            .verify(&message, &fields.signature)
-            .map_err(|_| Refused("the root has not signed the anchor"))?;
+        root.verify(&message, &fields.signature)?;
         for key in fields.earlier.iter().chain([&fields.hub_key]) {
             hashes::public_key(key)?;
         }

@@ -59,7 +59,7 @@ pub enum Change {
 }
 
 impl Change {
-    fn key(&self) -> &[u8] {
+    pub fn key(&self) -> &[u8] {
         match self {
             Self::Put { key, .. } | Self::Delete { key } => key,
         }

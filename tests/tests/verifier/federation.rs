@@ -83,6 +83,17 @@ impl Federation {
         records.collect()
     }
 
+    /// The places of the key fields among a schema's fields.
+    pub fn key_fields(&self, dataset: &str, version: u32) -> Option<Vec<usize>> {
+        let part = Some(format!("{version:010}"));
+        let schema = bodies(self.replica.state())
+            .find(|(kind, id, of, _)| kind == "schema" && id == dataset && *of == part)?
+            .3;
+        let fields = schema.get("field")?.as_array()?;
+        let place = |key: &Json| fields.iter().position(|field| field.get("name") == Some(key));
+        schema.get("key")?.as_array()?.iter().map(place).collect()
+    }
+
     /// A statement of what is newest: by a key that counts behind its head.
     pub fn check_freshness(&self, statement: &Freshness) -> Checked<()> {
         let AnchorFields { federation, hub, .. } = self.anchor.fields();

@@ -1,6 +1,8 @@
 //! Entries, pages, differences and trees of the vectors; and that each is refused
 //! when it is altered.
 
+use std::collections::BTreeSet;
+
 use super::{
     Refused,
     golden::Vectors,
@@ -106,7 +108,7 @@ fn generated(vectors: &Vectors) {
         let state: State = numbers.into_iter().map(numbered).collect();
         let made = tree::of(&state).unwrap();
         vectors.is(&format!("tree.{name}.root"), made.root);
-        assert_eq!(format!("{:?}", made.pages), vectors.text(&format!("tree.{name}.pages")));
+        assert_eq!(format!("{:?}", made.pages()), vectors.text(&format!("tree.{name}.pages")));
         assert_eq!(made.records, state.len() as u64);
     }
 }
@@ -114,13 +116,11 @@ fn generated(vectors: &Vectors) {
 #[test]
 fn the_two_rules_of_pages_agree() {
     // Short keys over two letters, of many lengths, so that some begin others.
-    let mut random = 1u64;
+    let mut random = 1;
     for round in 0..40 {
-        let mut keys = std::collections::BTreeSet::new();
+        let mut keys = BTreeSet::new();
         for _ in 0..round * 40 {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(round | 1);
-            let length = random >> 60;
-            let bits = random >> 20;
+            let (length, bits) = (next(&mut random) % 16, next(&mut random));
             let letter = |at: u64| if bits >> at & 1 == 0 { 0 } else { 0xff };
             keys.insert((0..length).map(letter).collect::<Vec<u8>>());
         }
@@ -129,5 +129,47 @@ fn the_two_rules_of_pages_agree() {
         let pages = tree::pages(&keys);
         assert!(pages.iter().all(|page| page.len() <= layout::PAGE_ENTRIES_MAX));
         assert_eq!(pages.iter().map(std::ops::Range::len).sum::<usize>(), keys.len());
+    }
+}
+
+/// A number that follows from the one before; good enough to choose keys.
+fn next(random: &mut u64) -> u64 {
+    *random =
+        random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *random >> 33
+}
+
+#[test]
+fn one_change_costs_at_most_two_pages_of_a_level() {
+    let mut random = 3;
+    // Two kinds of keys: spread ones, and such as each begin the next one.
+    let key = |random: &mut u64| match next(random) % 8 {
+        0 => vec![7; usize::try_from(next(random) % 700).unwrap()],
+        _ => next(random).to_be_bytes()[4..].to_vec(),
+    };
+    let mut state: State = (0..24_000).map(|_| (key(&mut random), vec![])).collect();
+    let levels = |state: &State| {
+        let levels = tree::of(state).unwrap().levels;
+        levels
+            .into_iter()
+            .map(|level| level.into_iter().map(|page| page.hash))
+            .map(BTreeSet::from_iter)
+    };
+    let mut before: Vec<BTreeSet<hashes::Hash>> = levels(&state).collect();
+    assert!(before.len() >= 3, "too few levels to say anything");
+    for change in 0..16 {
+        if change % 2 == 0 {
+            state.insert(key(&mut random), vec![1]);
+        } else {
+            let at = usize::try_from(next(&mut random)).unwrap() % state.len();
+            let gone = state.keys().nth(at).unwrap().clone();
+            state.remove(&gone);
+        }
+        let after: Vec<BTreeSet<hashes::Hash>> = levels(&state).collect();
+        for (old, new) in before.iter().zip(&after) {
+            assert!(old.difference(new).count() <= 2, "change {change} ends more");
+            assert!(new.difference(old).count() <= 2, "change {change} makes more");
+        }
+        before = after;
     }
 }

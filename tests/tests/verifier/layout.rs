@@ -41,6 +41,8 @@ pub const KEY_ID_PREFIX: &[u8] = b"ed25519";
 
 pub const NAME_BYTES_MAX: usize = 63;
 pub const SEQ_LIMIT: u64 = 1 << 62;
+/// Numbers that a replica may pass over at once.
+pub const PASSED_OVER_MAX: u64 = 1 << 32;
 pub const KEY_BYTES_MAX: usize = 1024;
 pub const RECORD_BYTES_MAX: usize = 65_536;
 pub const TEXT_BYTES_MAX: usize = 65_536;
@@ -213,6 +215,23 @@ pub fn anchor_from(reader: &mut Reader<'_>) -> Checked<AnchorFields> {
     let signed_bytes = all - reader.left();
     let signature = reader.bytes(ANCHOR_SIGNATURE_BYTES_MAX)?.to_vec();
     Ok(AnchorFields { federation, hub, hub_key, epoch, base, earlier, signature, signed_bytes })
+}
+
+/// The bytes of an anchor that are signed.
+pub fn encode_anchor(anchor: &AnchorFields) -> Vec<u8> {
+    let mut out = vec![if anchor.base.is_some() { 2 } else { 1 }];
+    write_bytes(&mut out, anchor.federation.as_bytes());
+    write_bytes(&mut out, anchor.hub.as_bytes());
+    out.extend(anchor.hub_key);
+    out.extend(anchor.epoch.to_be_bytes());
+    if let Some((seq, hash)) = &anchor.base {
+        out.extend(seq.to_be_bytes());
+        out.extend(hash);
+        let count = u16::try_from(anchor.earlier.len()).expect("there are few");
+        out.extend(count.to_be_bytes());
+        out.extend(anchor.earlier.concat());
+    }
+    out
 }
 
 /// A statement of freshness without its signature, section 16.

@@ -8,10 +8,12 @@ use harness::{federation::HUB, table::Table};
 use super::{
     Checked, Refused,
     anchor::{Anchor, Freshness},
+    certificate::check_chain,
     federation::Federation,
     hashes::Hash,
     messages::{self, Control, FollowReply, JoinReply, TreeReply},
-    pages, record,
+    pages,
+    record::{self, Value},
     recorded::{COUNTY, NEWCOMER, Partition, Scene, two_keys},
     replica::{self, Replica},
     token::Token,
@@ -26,10 +28,11 @@ pub fn anchor(token: &Token) -> Checked<Anchor> {
 pub fn federation(token: &Token, join: &[Vec<u8>]) -> Checked<Federation> {
     let mut federation = Federation::new(anchor(token)?);
     let (first, rest) = join.split_first().ok_or(Refused("no answer"))?;
-    let JoinReply::Accepted { root, .. } = messages::join_reply(first)? else {
+    let JoinReply::Accepted { chain, root } = messages::join_reply(first)? else {
         return Err(Refused("not accepted"));
     };
     token.is_root(&root)?;
+    check_chain(&chain, &root, &anchor(token)?.fields().federation, &token.node)?;
     for body in rest {
         if let JoinReply::ChangeSet { header, body } = messages::join_reply(body)? {
             federation.take(&header, &body)?;
@@ -90,13 +93,18 @@ pub fn signers(replica: &Replica) -> BTreeSet<Hash> {
     headers.map(|(header, _)| header.key_id).collect()
 }
 
-/// The records as a table of texts.
-fn rows(replica: &Replica) -> Table {
+/// The records as a table of texts; each stands under the key that the schema of
+/// its version, as `_federation` has it, makes of its values.
+fn rows(federation: &Federation, replica: &Replica) -> Table {
     let mut table = Table::default();
     for (key, bytes) in replica.state() {
-        let (_, values) = record::decode(bytes).unwrap();
+        let (version, values) = record::decode(bytes).unwrap();
+        assert_eq!(record::encode(version, &values), *bytes);
+        let fields = federation.key_fields("enterprise", version).unwrap();
+        let own: Vec<Value> = fields.into_iter().map(|field| values[field].clone()).collect();
+        assert_eq!(record::encode_key(&own), *key);
+        assert_eq!(record::decode_key(key), Ok(own));
         table.put(values.iter().map(record::canonical_text).collect());
-        record::decode_key(key).unwrap();
     }
     table
 }
@@ -122,8 +130,8 @@ fn a_county_with_two_keys_is_verified_from_its_bytes() {
     assert_eq!(hex(&replica.head()), shown.1);
     let (newest, _) = replica.header(replica.seq()).unwrap();
     assert_eq!(hex(&newest.root), shown.2);
-    assert_eq!(rows(&replica), recorded.rows);
-    assert_eq!(rows(&replica).len(), 460);
+    assert_eq!(rows(&federation, &replica), recorded.rows);
+    assert_eq!(rows(&federation, &replica).len(), 460);
     heads_and_pages(&federation, heard, &replica);
 
     let [Ok(Control::Freshness(statement)), ..] =
@@ -165,7 +173,7 @@ fn a_hub_whose_key_was_stolen_is_verified_from_its_new_anchor() {
     assert_eq!(signers(federation.replica()).len(), 3);
     let replica = replica(&federation, &heard).unwrap();
     assert_eq!((replica.seq(), hex(&replica.head())), (shown.0, shown.1.as_str().unwrap().into()));
-    assert_eq!(rows(&replica).len(), 9);
+    assert_eq!(rows(&federation, &replica).len(), 9);
     heads_and_pages(&federation, &heard, &replica);
 
     // The anchor also comes on the control stream, and then what is newest.

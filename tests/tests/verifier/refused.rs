@@ -10,6 +10,7 @@ use ed25519_dalek::{Signer as _, SigningKey};
 
 use super::{
     Checked, Refused,
+    certificate::check_chain,
     change::SignedHeader,
     federation::Federation,
     hashes::{self, Hash},
@@ -18,7 +19,7 @@ use super::{
     live,
     messages::{self, JoinReply, TreeReply},
     pages,
-    recorded::{NodeSigner, TwoKeys, two_keys},
+    recorded::{COUNTY, NEWCOMER, NodeSigner, TwoKeys, two_keys},
     replica::{self, Replica},
     token::Token,
 };
@@ -113,7 +114,8 @@ fn change_sets_that_are_not_the_origins_are_refused() {
         for (other, (other_header, other_body)) in case.sets.iter().enumerate() {
             if other != index {
                 refused(case.offer(index, header, other_body), "another body");
-                refused(case.offer(index, other_header, other_body), "not the next number");
+                let why = if other < index { "held already" } else { "not the next number" };
+                refused(case.offer(index, other_header, other_body), why);
             }
         }
         let mut altered = raw.clone();
@@ -129,7 +131,7 @@ fn change_sets_that_are_not_the_origins_are_refused() {
         refused(case.offer(index, &more, body), "bytes are left over");
     }
     let (header, body) = &case.sets[0];
-    refused(case.offer(count, header, body), "not the next number");
+    refused(case.offer(count, header, body), "held already");
     for bit in 0..header.len() * 8 {
         let mut altered = header.clone();
         altered[bit / 8] ^= 1 << (bit % 8);
@@ -292,14 +294,31 @@ fn another_federation_is_refused() {
         }
         federation.take(header, body).unwrap();
     }
+    let Ok(JoinReply::Accepted { chain, root }) = messages::join_reply(&case.recorded.join[0])
+    else {
+        panic!("not accepted");
+    };
+    let check = |chain: &[Vec<u8>], node: &str| check_chain(chain, &root, "test-city", node);
+    assert_eq!(check(&chain, NEWCOMER), Ok(()));
+    refused(check(&chain, COUNTY), "a certificate for another node");
+    let mut altered = chain.clone();
+    *altered[0].last_mut().unwrap() ^= 1;
+    refused(check(&altered, NEWCOMER), "the root's key has not signed it");
+    altered = vec![chain[0].clone(), root.clone()];
+    refused(check(&altered, NEWCOMER), "another issuer's name");
+    refused(token.is_root(&chain[1]), "another root");
+
     // The partition of a county is nobody's without the members' keys.
     let nobody = Federation::new(live::anchor(&token).unwrap());
-    let refused = live::replica(&nobody, &case.recorded.heard).map(|_| ());
-    assert_eq!(refused, Err(Refused("a key that nobody registered")));
+    let taken = live::replica(&nobody, &case.recorded.heard).map(|_| ());
+    refused(taken, "a key that nobody registered");
     // Without its last change set the token's head, or a member's, is missing.
     let cut = &case.recorded.join[..2];
-    let refused = live::federation(&token, cut).map(|_| ());
-    assert_eq!(refused, Err(Refused("the token's head is missing")));
+    refused(live::federation(&token, cut).map(|_| ()), "the token's head is missing");
+    let mut other = token.clone();
+    other.federation_head[0] ^= 1;
+    let taken = live::federation(&other, &case.recorded.join).map(|_| ());
+    refused(taken, "the token's head is another");
 }
 
 fn set(body: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {

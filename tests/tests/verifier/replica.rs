@@ -11,7 +11,7 @@ use super::{
     federation::Federation,
     hashes::Hash,
     history::{self, Proof},
-    layout::Header,
+    layout::{self, Header},
     pages::{self, Entry},
     tree::{self, State},
 };
@@ -61,7 +61,8 @@ impl Replica {
         &self.state
     }
 
-    /// Rules 1 to 6, in their order.
+    /// Rules 1 to 6, in their order. What is held already is told apart from a
+    /// second history; neither is taken.
     pub fn take(&mut self, keys: &impl Keys, signed_header: &[u8], body: &[u8]) -> Checked<()> {
         let signed = SignedHeader::decode(signed_header)?;
         ensure(signed.partition() == self.partition, "another partition")?;
@@ -69,6 +70,10 @@ impl Replica {
         let changes = change::signed_changes(&signed.header, body)?;
 
         let header = &signed.header;
+        if let Some((_, held)) = self.header(header.seq) {
+            ensure(*held == signed.hash, "a fork: another header of this number")?;
+            return Err(Refused("held already"));
+        }
         ensure(header.seq == self.seq() + 1, "not the next number")?;
         ensure(header.previous == self.head(), "another predecessor")?;
         ensure(header.history == history::root(&self.hashes()), "another history")?;
@@ -106,6 +111,8 @@ pub fn check_later_head(
     if let Some((seq, hash)) = header.federation_head {
         keys.holds_head(seq, &hash)?;
     }
+    let own = held.map_or(0, |(seq, _)| seq);
+    ensure(header.seq.saturating_sub(own) <= layout::PASSED_OVER_MAX, "a jump that is too far")?;
     match held {
         // Nothing is before it, or it is the one that is held.
         None => proof.check_history(header.seq, &header.history)?,

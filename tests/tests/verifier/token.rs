@@ -1,8 +1,8 @@
 //! Join tokens: section 16 of `protocol/SPEC.md`.
 
 use super::{
-    Checked, Refused, anchor::RootKey, ensure, hashes, hashes::Hash, layout, reader::Reader,
-    reader::is_label,
+    Checked, Refused, anchor::RootKey, certificate::Certificate, ensure, hashes, hashes::Hash,
+    layout, reader::Reader, reader::is_label,
 };
 
 /// A token's content. Its anchor is still bytes: [`Token::root_key`] checks it.
@@ -80,8 +80,9 @@ impl Token {
 
     /// Whether a certificate (DER) has the subject and the key of the token's root.
     pub fn is_root(&self, certificate: &[u8]) -> Checked<()> {
-        let (subject, key) = subject_and_key(certificate).ok_or(Refused("no certificate"))?;
-        ensure(subject == self.root_subject && key == self.root_spki, "another root")
+        let root = Certificate::read(certificate)?;
+        let well = root.subject == self.root_subject && root.spki == self.root_spki;
+        ensure(well, "another root")
     }
 }
 
@@ -107,36 +108,4 @@ fn base64url(text: &str) -> Checked<Vec<u8>> {
     }
     ensure(bits < 6 && held == 0, "base64url with bits left over")?;
     Ok(bytes)
-}
-
-/// The contents of a certificate's subject and SubjectPublicKeyInfo (RFC 5280, 4.1).
-fn subject_and_key(certificate: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (_, certificate, _) = element(certificate)?;
-    let (_, mut rest, _) = element(certificate)?;
-    let mut parts = Vec::new();
-    while !rest.is_empty() {
-        let (tag, content, behind) = element(rest)?;
-        parts.push((tag, content));
-        rest = behind;
-    }
-    // [0] version, serial number, algorithm, issuer, validity, subject, key.
-    let (version, subject, key) = (parts.first()?, parts.get(5)?, parts.get(6)?);
-    let well = version.0 == 0xa0 && subject.0 == 0x30 && key.0 == 0x30;
-    well.then_some((subject.1, key.1))
-}
-
-/// A DER element: its tag, its content, and what is behind it.
-fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = bytes.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        0x81..=0x83 => {
-            let (length, rest) = rest.split_at_checked(usize::from(first - 0x80))?;
-            (length.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)), rest)
-        }
-        _ => return None,
-    };
-    let (content, behind) = rest.split_at_checked(length)?;
-    Some((tag, content, behind))
 }

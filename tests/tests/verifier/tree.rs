@@ -20,12 +20,19 @@ pub struct Reference {
     pub entries: u16,
 }
 
-/// A tree's root, and how many pages each level has, leaves first.
+/// A tree's root, and the pages of each level, leaves first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tree {
     pub root: Hash,
-    pub pages: Vec<usize>,
+    pub levels: Vec<Vec<Reference>>,
     pub records: u64,
+}
+
+impl Tree {
+    /// How many pages each level has.
+    pub fn pages(&self) -> Vec<usize> {
+        self.levels.iter().map(Vec::len).collect()
+    }
 }
 
 /// The tree over all entries.
@@ -42,10 +49,10 @@ pub fn of_entries(entries: &[(&[u8], Hash)]) -> Checked<Tree> {
     let records = entries.len() as u64;
     if entries.is_empty() {
         let root = hashes::hash(layout::hash::PAGE, &[]);
-        return Ok(Tree { root, pages: vec![], records });
+        return Ok(Tree { root, levels: vec![], records });
     }
     let keys: Vec<&[u8]> = entries.iter().map(|(key, _)| *key).collect();
-    let mut newest: Vec<Reference> = pages(&keys)
+    let leaves: Vec<Reference> = pages(&keys)
         .into_iter()
         .map(|range| {
             let digests: Vec<Hash> = entries[range.clone()].iter().map(|(_, d)| *d).collect();
@@ -55,16 +62,18 @@ pub fn of_entries(entries: &[(&[u8], Hash)]) -> Checked<Tree> {
             Reference { first_key, hash, records: count as u64, entries }
         })
         .collect();
-    let mut counts = vec![newest.len()];
-    while newest.len() > 1 {
-        ensure(counts.len() < layout::LEVELS_MAX, "a tree with too many levels")?;
-        let level = u8::try_from(counts.len()).expect("there are few levels");
+    let mut levels = vec![leaves];
+    loop {
+        let newest = &levels[levels.len() - 1];
+        if let [only] = &newest[..] {
+            return Ok(Tree { root: only.hash, levels, records });
+        }
+        ensure(levels.len() < layout::LEVELS_MAX, "a tree with too many levels")?;
+        let level = u8::try_from(levels.len()).expect("there are few levels");
         let keys: Vec<&[u8]> = newest.iter().map(|page| &page.first_key[..]).collect();
         let above = pages(&keys).into_iter().map(|range| inner(level, &newest[range]));
-        newest = above.collect::<Checked<_>>()?;
-        counts.push(newest.len());
+        levels.push(above.collect::<Checked<_>>()?);
     }
-    Ok(Tree { root: newest[0].hash, pages: counts, records })
 }
 
 /// The hash of a leaf that holds entries with these digests.
@@ -132,19 +141,19 @@ fn shared_bits(left: &[u8], right: &[u8]) -> usize {
 
 /// By the rule that goes over a level once.
 fn by_one_pass(keys: &[&[u8]]) -> Vec<Range<usize>> {
-    let shared = |at: usize| -> i64 {
-        if at == 0 || at == keys.len() {
-            return -1;
-        }
-        i64::try_from(shared_bits(keys[at - 1], keys[at])).expect("keys are short")
-    };
+    let between =
+        |pair: &[&[u8]]| i64::try_from(shared_bits(pair[0], pair[1])).expect("keys are short");
+    // Both ends of the level have nothing in common with what is not there.
+    let mut shared = vec![-1];
+    shared.extend(keys.windows(2).map(between));
+    shared.push(-1);
     let mut found = Vec::new();
     let mut start = 0;
     while start < keys.len() {
         let last = (start + layout::PAGE_ENTRIES_MAX).min(keys.len());
-        let least = (start + 1..=last).map(shared).min().expect("the range is not empty");
-        let bound = shared(start).max(least);
-        let end = (start + 1..=keys.len()).find(|at| shared(*at) <= bound);
+        let least = shared[start + 1..=last].iter().min().expect("the range is not empty");
+        let bound = shared[start].max(*least);
+        let end = (start + 1..=keys.len()).find(|at| shared[*at] <= bound);
         let end = end.expect("the level's end is one");
         found.push(start..end);
         start = end;

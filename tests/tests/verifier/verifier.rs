@@ -7,14 +7,17 @@
 //! found here, and so is a sentence of the page that is wrong or missing. Every
 //! length, number and context of the page is in [`layout`].
 //!
-//! Not here: TLS, certificates beyond the root's name and key, what an importer
-//! makes of a file, and clocks.
+//! Not here: TLS, dates and extensions of certificates, what an importer makes of
+//! a file, and clocks.
 //!
 //! [`golden`] holds it against the vectors, [`live`] and [`refused`] against what
 //! a federation of real processes said ([`recorded`]). Only `live` and `recorded`
-//! may name a crate of the workspace; `tests/tests/layout.rs` looks.
+//! may name a crate of the workspace; `tests/tests/layout.rs` looks. What no such
+//! federation says comes from keys of the tests' own ([`made`]): [`rules`] and
+//! [`strict`].
 
 pub mod anchor;
+pub mod certificate;
 pub mod change;
 pub mod federation;
 pub mod frames;
@@ -33,8 +36,11 @@ mod golden;
 mod golden_frames;
 mod golden_trees;
 mod live;
+mod made;
 mod recorded;
 mod refused;
+mod rules;
+mod strict;
 
 /// Why something was refused; the words are the verifier's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,291 @@
+//! Which key counts for which number (section 11 of `protocol/SPEC.md`), on a
+//! `_federation` of the tests' own; and the rules of section 10 that a replica
+//! meets seldom.
+
+use ed25519_dalek::{Signer as _, SigningKey};
+use serde_json::{Value as Json, json};
+
+use super::{
+    Checked, Refused,
+    anchor::Anchor,
+    change::{Change, SignedHeader},
+    federation::Federation,
+    hashes,
+    history::Proof,
+    layout::{self, AnchorFields},
+    made::{self, COUNTY, FEDERATION, HUB, Origin, in_order, key, public, record},
+    replica::{Keys as _, Replica, check_later_head},
+};
+
+const UNKNOWN: Refused = Refused("a key that nobody registered");
+const NOT_HERE: Refused = Refused("a key that does not count here");
+
+/// A `_federation` under the hub's key 1, and its origin.
+struct Case {
+    origin: Origin,
+    federation: Federation,
+}
+
+fn under(fields: &AnchorFields) -> Federation {
+    Federation::new(Anchor::verified(&made::anchor(fields), &made::root()).unwrap())
+}
+
+impl Case {
+    fn new() -> Self {
+        let federation = under(&made::fields(&key(1)));
+        Self { origin: Origin::new(layout::FEDERATION_DATASET, HUB), federation }
+    }
+
+    /// One more change set by the hub.
+    #[track_caller]
+    fn write(&mut self, changes: Vec<Change>) {
+        let (header, body) = self.origin.next(&in_order(changes), None, &key(1));
+        self.federation.take(&header, &body).unwrap();
+    }
+
+    /// Whether a key counts for a number of a county's partition.
+    fn county(&self, dataset: &'static str, seq: u64, by: &SigningKey) -> Checked<()> {
+        counts(&self.federation, dataset, COUNTY, seq, by)
+    }
+}
+
+fn counts(
+    federation: &Federation,
+    dataset: &'static str,
+    node: &'static str,
+    seq: u64,
+    by: &SigningKey,
+) -> Checked<()> {
+    let mut header = Origin::new(dataset, node).header(&[], Some((1, [1; 32])));
+    if dataset == layout::FEDERATION_DATASET {
+        header.federation_head = None;
+    }
+    if seq > 1 {
+        (header.seq, header.previous, header.history) = (seq, [1; 32], [1; 32]);
+    }
+    let signed = SignedHeader::decode(&made::signed(header, by)).unwrap();
+    let counting = federation.key_of(&signed)?;
+    assert_eq!(counting, public(by));
+    signed.verify(&counting)
+}
+
+fn key_record(number: u32, by: &str, own: &SigningKey, more: &Json) -> Change {
+    let public: String = public(own).iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut body = json!({"public": public, "by": by, "at_ms": 0, "revoked": false});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    record("key", COUNTY, Some(&format!("{number:010}")), &body.to_string())
+}
+
+/// The record of a key that the one before it has signed.
+fn succession(number: u32, earlier: &SigningKey, own: &SigningKey) -> Change {
+    let id = hashes::key_id(&public(earlier));
+    let bytes = hashes::succession_bytes(FEDERATION, COUNTY, &id, &public(own));
+    let bytes = hashes::with_context(layout::signature::SUCCESSION, &bytes);
+    let signature = earlier.sign(&bytes).to_bytes();
+    let signature: String = signature.iter().map(|byte| format!("{byte:02x}")).collect();
+    key_record(number, "succession", own, &json!({"countersignature": signature}))
+}
+
+#[test]
+fn a_key_counts_above_the_one_before_it_and_up_to_its_own_last_number() {
+    let mut case = Case::new();
+    assert_eq!(case.county("enterprise", 1, &key(2)), Err(UNKNOWN));
+    case.write(vec![key_record(1, "enrolment", &key(2), &json!({}))]);
+    for seq in [1, 5, 1 << 60] {
+        assert_eq!(case.county("enterprise", seq, &key(2)), Ok(()));
+    }
+    let last = json!({"last": {format!("enterprise/{COUNTY}"): 5}});
+    case.write(vec![key_record(1, "enrolment", &key(2), &last), succession(2, &key(2), &key(3))]);
+    for (dataset, seq, first, second) in [
+        ("enterprise", 1, Ok(()), Err(NOT_HERE)),
+        ("enterprise", 5, Ok(()), Err(NOT_HERE)),
+        ("enterprise", 6, Err(NOT_HERE), Ok(())),
+        // A partition that is not named ends at 0.
+        ("person", 1, Err(NOT_HERE), Ok(())),
+    ] {
+        assert_eq!(case.county(dataset, seq, &key(2)), first, "{dataset} {seq}");
+        assert_eq!(case.county(dataset, seq, &key(3)), second, "{dataset} {seq}");
+    }
+    // The highest of all before it counts, not that of the one just before it.
+    case.write(vec![
+        key_record(2, "reenrolment", &key(3), &json!({"last": {}})),
+        key_record(3, "reenrolment", &key(4), &json!({})),
+    ]);
+    assert_eq!(case.county("enterprise", 5, &key(4)), Err(NOT_HERE));
+    assert_eq!(case.county("enterprise", 6, &key(4)), Ok(()));
+    assert_eq!(case.county("enterprise", 6, &key(3)), Err(NOT_HERE));
+    // Who was removed has signed what it has signed.
+    case.write(vec![record(
+        "member",
+        COUNTY,
+        None,
+        r#"{"name": "county", "role": "member", "removed": true}"#,
+    )]);
+    assert!(case.federation.members().is_empty());
+    assert_eq!(case.county("enterprise", 5, &key(2)), Ok(()));
+}
+
+#[test]
+fn last_numbers_go_on_in_records_of_their_own() {
+    let mut case = Case::new();
+    let last = json!({"last": {format!("a/{COUNTY}"): 5}, "last_records": 2});
+    let more = |index: u32, body: &str| {
+        record("last", COUNTY, Some(&format!("0000000001-{index:010}")), body)
+    };
+    case.write(vec![
+        key_record(1, "enrolment", &key(2), &last),
+        more(1, &format!("{{\"b/{COUNTY}\": 7}}")),
+    ]);
+    assert_eq!(case.county("a", 1, &key(2)), Err(UNKNOWN), "one is missing");
+    case.write(vec![more(2, &format!("{{\"c/{COUNTY}\": 9}}"))]);
+    for (dataset, last) in [("a", 5), ("b", 7), ("c", 9)] {
+        assert_eq!(case.county(dataset, last, &key(2)), Ok(()));
+        assert_eq!(case.county(dataset, last + 1, &key(2)), Err(NOT_HERE));
+    }
+    assert_eq!(case.county("d", 1, &key(2)), Err(NOT_HERE));
+    case.write(vec![more(2, &format!("{{\"c/{COUNTY}\": \"9\"}}"))]);
+    assert_eq!(case.county("a", 1, &key(2)), Err(UNKNOWN), "one is malformed");
+}
+
+#[test]
+fn a_malformed_record_is_ignored_alone() {
+    let good = || key_record(1, "enrolment", &key(2), &json!({}));
+    let text = |change: &Change| match change {
+        Change::Put { record, .. } => record.clone(),
+        Change::Delete { .. } => panic!("a record"),
+    };
+    // Each in place of a second key, 3, which then is none.
+    let Change::Put { key: elsewhere, .. } = succession(7, &key(2), &key(3)) else {
+        panic!("a record");
+    };
+    let moved = Change::Put { key: elsewhere, record: text(&succession(2, &key(2), &key(3))) };
+    for (what, other) in [
+        ("another key has signed", succession(2, &key(9), &key(3))),
+        ("nobody has signed", key_record(2, "succession", &key(3), &json!({}))),
+        ("a key that is there already", key_record(2, "reenrolment", &key(2), &json!({}))),
+        ("an unknown reason", key_record(2, "wish", &key(3), &json!({}))),
+        ("no number", key_record(0, "reenrolment", &key(3), &json!({}))),
+        (
+            "numbers that are none",
+            key_record(2, "reenrolment", &key(3), &json!({"last": {"a": -1}})),
+        ),
+        (
+            "a key of small order",
+            key_record(2, "reenrolment", &key(3), &json!({"public": "00".repeat(32)})),
+        ),
+        ("no JSON", record("key", COUNTY, Some("0000000002"), "no JSON")),
+        ("another place", moved),
+        (
+            "too many records",
+            key_record(2, "reenrolment", &key(3), &json!({"last": {}, "last_records": 128})),
+        ),
+        ("too large", key_record(2, "reenrolment", &key(3), &json!({"x": "x".repeat(61_440)}))),
+        ("another kind", record("key2", COUNTY, Some("0000000002"), "{}")),
+    ] {
+        let mut case = Case::new();
+        case.write(vec![good(), other]);
+        assert_eq!(case.federation.keys(COUNTY).len(), 1, "{what}");
+        assert_eq!(case.county("enterprise", 1, &key(2)), Ok(()), "{what}");
+        assert_eq!(case.county("enterprise", 1, &key(3)), Err(UNKNOWN), "{what}");
+    }
+    let mut case = Case::new();
+    case.write(vec![good(), succession(2, &key(2), &key(3))]);
+    assert_eq!(case.federation.keys(COUNTY).len(), 2);
+}
+
+#[test]
+fn an_anchor_with_a_base_says_which_key_of_the_hub_counts() {
+    // Four change sets by key 1, then two by key 5, which the new anchor names.
+    let mut origin = Origin::new(layout::FEDERATION_DATASET, HUB);
+    let member = |number: u32| vec![record("member", &format!("n{number}"), None, "{}")];
+    let mut sets: Vec<(Vec<u8>, Vec<u8>)> =
+        (1..=4).map(|number| origin.next(&member(number), None, &key(1))).collect();
+    let before = origin.clone();
+    sets.extend((5..=6).map(|number| origin.next(&member(number), None, &key(5))));
+    let named = origin.hashes[3];
+    let fields = AnchorFields {
+        epoch: 2,
+        base: Some((4, named)),
+        earlier: vec![public(&key(1))],
+        ..made::fields(&key(5))
+    };
+    let mut federation = under(&fields);
+    for (header, body) in &sets {
+        federation.take(header, body).unwrap();
+    }
+    let system = layout::FEDERATION_DATASET;
+    for (seq, first, second) in
+        [(3, Ok(()), Err(NOT_HERE)), (5, Err(NOT_HERE), Ok(())), (1 << 60, Err(NOT_HERE), Ok(()))]
+    {
+        assert_eq!(counts(&federation, system, HUB, seq, &key(1)), first, "{seq}");
+        assert_eq!(counts(&federation, system, HUB, seq, &key(5)), second, "{seq}");
+    }
+    let other = Err(Refused("not the header that the anchor names"));
+    assert_eq!(counts(&federation, system, HUB, 4, &key(1)), other);
+    // In the hub's other partitions the new key counts, and the earlier one does not.
+    assert_eq!(counts(&federation, "enterprise", HUB, 1, &key(5)), Ok(()));
+    assert_eq!(counts(&federation, "enterprise", HUB, 1, &key(1)), Err(NOT_HERE));
+    assert_eq!(counts(&federation, "enterprise", COUNTY, 1, &key(5)), Err(UNKNOWN));
+
+    // Under an anchor without a base key 1 goes on, and key 5 is nobody's.
+    let mut old = under(&made::fields(&key(1)));
+    let taken = sets.iter().map(|(header, body)| old.take(header, body)).collect::<Vec<_>>();
+    assert_eq!(taken[..5], [Ok(()), Ok(()), Ok(()), Ok(()), Err(UNKNOWN)]);
+    let (header, body) = before.clone().next(&member(5), None, &key(1));
+    assert_eq!(old.take(&header, &body), Ok(()));
+    let mut stolen = under(&fields);
+    for (header, body) in &sets[..4] {
+        stolen.take(header, body).unwrap();
+    }
+    assert_eq!(stolen.take(&header, &body), Err(NOT_HERE));
+}
+
+#[test]
+fn what_is_held_is_told_apart_from_a_second_history() {
+    let mut case = Case::new();
+    case.write(vec![key_record(1, "enrolment", &key(2), &json!({}))]);
+    let head = Some((1, case.origin.hashes[0]));
+    let put = |key: &[u8]| Change::Put { key: key.to_vec(), record: b"1".to_vec() };
+    let mut origin = Origin::new("enterprise", COUNTY);
+    let mut replica = Replica::new(&origin.name());
+    let mut other = origin.clone();
+    let first = origin.next(&[put(b"a"), put(b"b")], head, &key(2));
+    assert_eq!(replica.take(&case.federation, &first.0, &first.1), Ok(()));
+    // Nothing at all, then what deletes nothing, changes no root.
+    let root = replica.header(1).unwrap().0.root;
+    for changes in [vec![], vec![Change::Delete { key: b"c".to_vec() }]] {
+        let (header, body) = origin.next(&changes, head, &key(2));
+        assert_eq!(replica.take(&case.federation, &header, &body), Ok(()));
+        let (header, _) = replica.header(replica.seq()).unwrap();
+        assert_eq!((header.root, header.records), (root, 2));
+    }
+    assert_eq!(replica.take(&case.federation, &first.0, &first.1), Err(Refused("held already")));
+    let fork = other.next(&[put(b"a")], head, &key(2));
+    let refused = replica.take(&case.federation, &fork.0, &fork.1);
+    assert_eq!(refused, Err(Refused("a fork: another header of this number")));
+    let wrong = origin.next(&[put(b"d")], Some((1, [9; 32])), &key(2));
+    let refused = replica.take(&case.federation, &wrong.0, &wrong.1);
+    assert_eq!(refused, Err(Refused("a head of another _federation")));
+}
+
+#[test]
+fn a_head_that_is_too_far_away_is_refused() {
+    let mut case = Case::new();
+    case.write(vec![key_record(1, "enrolment", &key(2), &json!({}))]);
+    let head = Some((1, case.origin.hashes[0]));
+    let origin = Origin::new("enterprise", COUNTY);
+    // One peak over all headers before it: their number is a power of two.
+    let peak = [3; 32];
+    let check = |count: u64, own: Option<(u64, &[u8; 32])>| {
+        let mut header = origin.header(&[], head);
+        (header.seq, header.previous, header.history) = (count + 1, [1; 32], peak);
+        let proof = Proof { peaks: vec![peak], path: vec![] };
+        let header = made::signed(header, &key(2));
+        check_later_head(&case.federation, &origin.name(), own, &header, &proof).map(|_| ())
+    };
+    assert_eq!(check(1 << 31, None), Ok(()));
+    assert_eq!(check(1 << 32, None), Err(Refused("a jump that is too far")));
+    // With one of its own it is not too far, but nothing shows the way.
+    let refused = check(1 << 32, Some((1, &[1; 32])));
+    assert_eq!(refused, Err(Refused("a path of another length")));
+}
