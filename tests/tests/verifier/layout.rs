@@ -258,3 +258,14 @@ pub fn freshness(signed: &[u8]) -> Checked<FreshnessFields> {
     reader.end()?;
     Ok(fields)
 }
+
+/// The bytes of a statement of freshness that are signed.
+pub fn encode_freshness(fields: &FreshnessFields) -> Vec<u8> {
+    let mut out = vec![1];
+    write_bytes(&mut out, fields.partition.as_bytes());
+    out.extend(fields.seq.to_be_bytes());
+    out.extend(fields.head);
+    out.extend(fields.time_ms.to_be_bytes());
+    out.extend(fields.key_id);
+    out
+}

@@ -10,7 +10,7 @@ use super::{
     anchor::{Anchor, Freshness},
     certificate::check_chain,
     federation::Federation,
-    hashes::Hash,
+    hashes::{self, Hash},
     messages::{self, Control, FollowReply, JoinReply, TreeReply},
     pages,
     record::{self, Value},
@@ -83,6 +83,23 @@ pub fn heads_and_pages(federation: &Federation, heard: &Partition, replica: &Rep
     }
 }
 
+/// The hub's word on what is newest; answers the anchor that came before it.
+fn check_trust(federation: &Federation, heard: &Partition) -> Option<Vec<u8>> {
+    let mut anchor = None;
+    for body in &heard.trust {
+        match messages::control(body).unwrap() {
+            Control::Anchor(bytes) => anchor = Some(bytes),
+            Control::Freshness(bytes) => {
+                let statement = Freshness::decode(&bytes).unwrap();
+                assert_eq!(statement.fields.seq, federation.replica().seq());
+                federation.check_freshness(&statement).unwrap();
+            }
+            other => println!("{other:?}"),
+        }
+    }
+    anchor
+}
+
 fn hex(hash: &Hash) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -91,6 +108,12 @@ fn hex(hash: &Hash) -> String {
 pub fn signers(replica: &Replica) -> BTreeSet<Hash> {
     let headers = (1..=replica.seq()).map(|seq| replica.header(seq).unwrap());
     headers.map(|(header, _)| header.key_id).collect()
+}
+
+/// The numbers that this key signed.
+fn signed_by(replica: &Replica, public: &[u8; 32]) -> Vec<u64> {
+    let id = hashes::key_id(public);
+    (1..=replica.seq()).filter(|seq| replica.header(*seq).unwrap().0.key_id == id).collect()
 }
 
 /// The records as a table of texts; each stands under the key that the schema of
@@ -122,6 +145,11 @@ fn a_county_with_two_keys_is_verified_from_its_bytes() {
         let by: Vec<&str> = federation.keys(node).iter().map(|key| &key.by[..]).collect();
         assert_eq!(by[1..], ["succession"], "{node}: {by:?}");
     }
+    // The change set that retires the hub's key is the last that it signs.
+    let first = &federation.keys(HUB)[0];
+    let last = first.last.as_ref().unwrap()[&format!("_federation/{HUB}")];
+    assert_eq!(signed_by(federation.replica(), &first.public), (1..=last).collect::<Vec<_>>());
+    assert!(last < federation.replica().seq());
     assert_eq!(signers(federation.replica()).len(), 2, "both keys of the hub have signed");
 
     let replica = replica(&federation, heard).unwrap();
@@ -134,12 +162,7 @@ fn a_county_with_two_keys_is_verified_from_its_bytes() {
     assert_eq!(rows(&federation, &replica).len(), 460);
     heads_and_pages(&federation, heard, &replica);
 
-    let [Ok(Control::Freshness(statement)), ..] =
-        &heard.trust.iter().map(|body| messages::control(body)).collect::<Vec<_>>()[..]
-    else {
-        panic!("{:?}", heard.trust);
-    };
-    federation.check_freshness(&Freshness::decode(statement).unwrap()).unwrap();
+    assert_eq!(check_trust(&federation, heard), None, "a first anchor is not sent again");
 }
 
 #[test]
@@ -176,14 +199,7 @@ fn a_hub_whose_key_was_stolen_is_verified_from_its_new_anchor() {
     assert_eq!(rows(&federation, &replica).len(), 9);
     heads_and_pages(&federation, &heard, &replica);
 
-    // The anchor also comes on the control stream, and then what is newest.
-    let trust: Vec<Control> =
-        heard.trust.iter().map(|body| messages::control(body).unwrap()).collect();
-    let [Control::Anchor(sent), Control::Freshness(statement)] = &trust[..] else {
-        panic!("{trust:?}");
-    };
-    assert_eq!(*sent, token.anchor);
-    federation.check_freshness(&Freshness::decode(statement).unwrap()).unwrap();
+    assert_eq!(check_trust(&federation, &heard).as_ref(), Some(&token.anchor));
 
     // Under the anchor before it, nothing behind the base counts.
     let old = Token::parse(&before).unwrap();
@@ -195,5 +211,40 @@ fn a_hub_whose_key_was_stolen_is_verified_from_its_new_anchor() {
     let refused = sets.find_map(|(header, body)| by_old.take(&header, &body).err());
     assert_eq!(refused, Some(Refused("a key that nobody registered")));
     assert_eq!(by_old.replica().seq(), base);
+    scene.federation.hub.stop();
+}
+
+#[test]
+fn what_a_county_wrote_with_a_retired_key_is_verified_under_the_next_one() {
+    let mut scene = Scene::new();
+    let (county, hub) = (scene.county().handle(), scene.federation.hub.handle());
+    let own = county.own("enterprise");
+    scene.import(&county, &Table::synthetic(1, 0..9, "一"), false);
+    // Its key ends at what the hub holds; it writes on, and hears of it later.
+    hub.cli(&["revoke", COUNTY, "--reason", "lost"]).expect_code(0);
+    for batch in ["二", "三", "四"] {
+        let file = Table::synthetic(1, 5..15, batch).write(scene.federation.dir(), "more.csv");
+        county.import("enterprise", &file);
+    }
+    let token = scene.federation.invite(COUNTY, &[]);
+    county.cli(&["join", &token]).expect_code(0);
+    scene.federation.wait_converged();
+    let shown = scene.status(&hub, &own);
+    scene.stop_county();
+    let (text, join) = scene.enrol();
+    let heard = scene.record(&format!("test-city/{own}/*"), shown.0);
+
+    let federation = federation(&Token::parse(&text).unwrap(), &join).unwrap();
+    let [first, second] = federation.keys(COUNTY) else { panic!("two keys") };
+    assert_eq!((&first.by[..], &second.by[..]), ("enrolment", "reenrolment"));
+    assert_eq!(first.last, Some([(own.clone(), 1)].into()));
+    let replica = replica(&federation, &heard).unwrap();
+    assert_eq!(signed_by(&replica, &first.public), [1]);
+    assert_eq!(signed_by(&replica, &second.public), [2, 3, 4]);
+    assert_eq!(hex(&replica.head()), shown.1);
+    let mut expected = Table::synthetic(1, 0..9, "一");
+    expected.put_all(&Table::synthetic(1, 5..15, "四"));
+    assert_eq!(rows(&federation, &replica), expected);
+    heads_and_pages(&federation, &heard, &replica);
     scene.federation.hub.stop();
 }

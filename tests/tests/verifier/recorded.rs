@@ -32,7 +32,7 @@ use super::{
     hashes,
     hashes::Hash,
     layout,
-    messages::{self, FollowReply, JoinReply, JoinRequest, TreeReply},
+    messages::{self, Control, FollowReply, JoinReply, JoinRequest, TreeReply},
     pages,
     token::Token,
 };
@@ -162,9 +162,11 @@ impl Scene {
             let head = stream.receive_body().await.unwrap();
             let pages = all_pages(&mut stream, &head).await;
             heads.insert(0, head);
-            // Nothing here waits for time: the hub says it at once.
-            let trust = [control.receive_body().await, control.receive_body().await];
-            let trust = trust.map(|body| body.unwrap()).to_vec();
+            let mut trust: Vec<Vec<u8>> = Vec::new();
+            // The hub says it at once, behind an anchor if that is not the first.
+            while !trust.last().is_some_and(|body| is_freshness(body)) {
+                trust.push(control.receive_body().await.unwrap());
+            }
             println!("{partition} up to {}: {} pages", newest.header.seq, pages.len());
             Partition { name: partition.to_owned(), follow, heads, pages, trust }
         })
@@ -258,8 +260,13 @@ pub struct Partition {
     pub heads: BTreeMap<u64, Vec<u8>>,
     /// Pages of the newest head by level and first key; that of the root is empty.
     pub pages: BTreeMap<(u8, Vec<u8>), Vec<u8>>,
-    /// The first bodies on the control stream behind the hello.
+    /// The bodies on the control stream behind the hello, up to the first word on
+    /// what is newest.
     pub trust: Vec<Vec<u8>>,
+}
+
+fn is_freshness(body: &[u8]) -> bool {
+    matches!(messages::control(body), Ok(Control::Freshness(_)))
 }
 
 fn signed_header(body: &[u8]) -> SignedHeader {

@@ -7,12 +7,12 @@ use serde_json::{Value as Json, json};
 
 use super::{
     Checked, Refused,
-    anchor::Anchor,
+    anchor::{Anchor, Freshness},
     change::{Change, SignedHeader},
     federation::Federation,
     hashes,
     history::Proof,
-    layout::{self, AnchorFields},
+    layout::{self, AnchorFields, FreshnessFields},
     made::{self, COUNTY, FEDERATION, HUB, Origin, in_order, key, public, record},
     replica::{Keys as _, Replica, check_later_head},
 };
@@ -114,6 +114,11 @@ fn a_key_counts_above_the_one_before_it_and_up_to_its_own_last_number() {
     assert_eq!(case.county("enterprise", 5, &key(4)), Err(NOT_HERE));
     assert_eq!(case.county("enterprise", 6, &key(4)), Ok(()));
     assert_eq!(case.county("enterprise", 6, &key(3)), Err(NOT_HERE));
+    // In another federation nobody here counts.
+    let mut elsewhere = Origin::new("enterprise", COUNTY).header(&[], Some((1, [1; 32])));
+    elsewhere.federation = "other-city".to_owned();
+    let elsewhere = SignedHeader::decode(&made::signed(elsewhere, &key(2))).unwrap();
+    assert_eq!(case.federation.key_of(&elsewhere), Err(Refused("another federation")));
     // Who was removed has signed what it has signed.
     case.write(vec![record(
         "member",
@@ -288,4 +293,35 @@ fn a_head_that_is_too_far_away_is_refused() {
     // With one of its own it is not too far, but nothing shows the way.
     let refused = check(1 << 32, Some((1, &[1; 32])));
     assert_eq!(refused, Err(Refused("a path of another length")));
+}
+
+#[test]
+fn a_statement_of_what_is_newest_is_by_a_key_that_counts_behind_it() {
+    let mut case = Case::new();
+    for number in 1..=2 {
+        case.write(vec![record("member", &format!("n{number}"), None, "{}")]);
+    }
+    let head = case.origin.hashes[1];
+    let check = |by: &SigningKey, alter: &dyn Fn(&mut FreshnessFields)| {
+        let mut fields = FreshnessFields {
+            partition: case.origin.name(),
+            seq: 2,
+            head,
+            time_ms: 0,
+            key_id: hashes::key_id(&public(by)),
+        };
+        alter(&mut fields);
+        let signed = layout::encode_freshness(&fields);
+        let message = hashes::with_context(layout::signature::FRESHNESS, &signed);
+        let statement = [&by.sign(&message).to_bytes()[..], &signed].concat();
+        case.federation.check_freshness(&Freshness::decode(&statement).unwrap())
+    };
+    assert_eq!(check(&key(1), &|_| {}), Ok(()));
+    assert_eq!(check(&key(2), &|_| {}), Err(UNKNOWN));
+    let other = check(&key(1), &|fields| fields.partition = "other-city".into());
+    assert_eq!(other, Err(Refused("another partition")));
+    let later = check(&key(1), &|fields| fields.seq = 3);
+    assert_eq!(later, Err(Refused("a head that is not there yet")));
+    let fork = check(&key(1), &|fields| fields.head = [7; 32]);
+    assert_eq!(fork, Err(Refused("a head of another _federation")));
 }

@@ -34,6 +34,7 @@ pub mod tree;
 
 mod golden;
 mod golden_frames;
+mod golden_spec;
 mod golden_trees;
 mod live;
 mod made;
