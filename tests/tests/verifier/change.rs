@@ -34,6 +34,8 @@ impl SignedHeader {
         ensure((header.history == history::root(&[])) == first, "a first history, or not")?;
         let system = header.dataset == layout::FEDERATION_DATASET;
         ensure(header.federation_head.is_none() == system, "a head where none belongs, or none")?;
+        let far = header.federation_head.is_some_and(|(seq, _)| seq >= layout::SEQ_LIMIT);
+        ensure(!far, "a head that cannot be")?;
         let hash = hashes::hash(layout::hash::HEADER, encoded);
         Ok(Self { header, hash, signature })
     }
@@ -98,14 +100,14 @@ pub fn signed_changes(header: &Header, field: &[u8]) -> Checked<Vec<Change>> {
 }
 
 /// What a state becomes.
-pub fn apply(state: &mut State, changes: Vec<Change>) {
+pub fn apply(state: &mut State, changes: &[Change]) {
     for change in changes {
         match change {
             Change::Put { key, record } => {
-                state.insert(key, record);
+                state.insert(key.clone(), record.clone());
             }
             Change::Delete { key } => {
-                state.remove(&key);
+                state.remove(key);
             }
         }
     }

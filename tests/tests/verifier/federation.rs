@@ -16,6 +16,7 @@ use super::{
     layout::{self, AnchorFields, Header},
     record::{self, Value},
     replica::Replica,
+    schema::Schema,
     tree::State,
 };
 
@@ -83,15 +84,12 @@ impl Federation {
         records.collect()
     }
 
-    /// The places of the key fields among a schema's fields.
-    pub fn key_fields(&self, dataset: &str, version: u32) -> Option<Vec<usize>> {
+    /// The fields of a dataset in a version.
+    pub fn schema(&self, dataset: &str, version: u32) -> Option<Schema> {
         let part = Some(format!("{version:010}"));
-        let schema = bodies(self.replica.state())
-            .find(|(kind, id, of, _)| kind == "schema" && id == dataset && *of == part)?
-            .3;
-        let fields = schema.get("field")?.as_array()?;
-        let place = |key: &Json| fields.iter().position(|field| field.get("name") == Some(key));
-        schema.get("key")?.as_array()?.iter().map(place).collect()
+        let found = bodies(self.replica.state())
+            .find(|(kind, id, of, _)| kind == "schema" && id == dataset && *of == part)?;
+        Schema::read(&found.3)
     }
 
     /// A statement of what is newest: by a key that counts behind its head.

@@ -6,7 +6,7 @@
 
 use super::{
     Checked, Refused, ensure,
-    reader::{Reader, is_dataset, is_label, write_bytes},
+    reader::{Reader, is_audience, is_dataset, is_label, is_partition, write_bytes},
 };
 
 /// Contexts of hashes, section 3.
@@ -57,6 +57,8 @@ pub const CHANGES_MAX: usize = 10_000;
 pub const BODY_BYTES_MAX: usize = 8 << 20;
 pub const SIGNED_HEADER_BYTES_MAX: usize = 1024;
 pub const PROOF_HASHES_MAX: usize = 62;
+/// Above this length a frame's window is limited, to 8 MiB.
+pub const ANY_WINDOW_BYTES_MAX: usize = 1 << 20;
 /// 8 MiB, as a power of two.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
@@ -67,6 +69,7 @@ pub const LAST_RECORDS_MAX: u64 = 127;
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
 pub const CONTROL_FRAME_BYTES_MAX: usize = 3_411_088;
 pub const TREE_FRAME_BYTES_MAX: usize = 1_049_600;
+pub const SIGNATURE_BYTES: usize = 64;
 pub const HEADS_MAX: usize = 10_000;
 pub const VERSIONS_MAX: usize = 16;
 pub const BUILD_BYTES_MAX: usize = 64;
@@ -123,7 +126,7 @@ pub fn header(bytes: &[u8]) -> Checked<Header> {
         federation: reader.name(is_label)?,
         dataset: reader.name(is_dataset)?,
         origin: reader.name(is_label)?,
-        audience: reader.name(|name| name == "*" || is_label(name))?,
+        audience: reader.name(is_audience)?,
         seq: reader.u64()?,
         previous: reader.hash()?,
         history: reader.hash()?,
@@ -255,6 +258,8 @@ pub fn freshness(signed: &[u8]) -> Checked<FreshnessFields> {
         time_ms: reader.i64()?,
         key_id: reader.raw()?,
     };
+    ensure(is_partition(&fields.partition), "no full name of a partition")?;
+    ensure(fields.seq >= 1, "a number that cannot be")?;
     reader.end()?;
     Ok(fields)
 }

@@ -122,7 +122,7 @@ impl Origin {
     /// The next header over these changes, without the id of a key.
     pub fn header(&self, changes: &[Change], federation_head: Option<(u64, Hash)>) -> Header {
         let mut state = self.state.clone();
-        change::apply(&mut state, changes.to_vec());
+        change::apply(&mut state, changes);
         let tree = tree::of(&state).unwrap();
         Header {
             federation: FEDERATION.to_owned(),
@@ -151,7 +151,7 @@ impl Origin {
         key: &SigningKey,
     ) -> (Vec<u8>, Vec<u8>) {
         let header = signed(self.header(changes, federation_head), key);
-        change::apply(&mut self.state, changes.to_vec());
+        change::apply(&mut self.state, changes);
         self.hashes.push(hashes::hash(layout::hash::HEADER, &header[64..]));
         (header, compressed(&body(changes)))
     }

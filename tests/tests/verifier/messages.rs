@@ -7,6 +7,7 @@ use super::{
     hashes::Hash,
     history::Proof,
     layout,
+    reader::{is_label, is_partition},
 };
 
 /// A number and a header's hash.
@@ -104,8 +105,8 @@ pub fn open(body: &[u8]) -> Checked<Open> {
         3 => Open::Renew(from.bytes(layout::REQUEST_BYTES_MAX)?),
         4 => Open::NewKey {
             public: from.array()?,
-            possession: signature(&mut from)?,
-            countersignature: signature(&mut from)?,
+            possession: from.bytes(layout::SIGNATURE_BYTES)?,
+            countersignature: from.bytes(layout::SIGNATURE_BYTES)?,
         },
         _ => return Err(UNKNOWN),
     };
@@ -158,7 +159,10 @@ pub fn tree_request(body: &[u8]) -> Checked<TreeRequest> {
             level: from.u8()?,
             salt: from.array()?,
             pages: from.list(layout::COMPARED_MAX, |from| {
-                Ok((key(from)?, from.bytes(layout::PAGE_ENTRIES_MAX * layout::NAME_BYTES)?))
+                let key = key(from)?;
+                let known = from.bytes(layout::PAGE_ENTRIES_MAX * layout::NAME_BYTES)?;
+                ensure(known.len().is_multiple_of(layout::NAME_BYTES), "a part of a name")?;
+                Ok((key, known))
             })?,
         },
         _ => return Err(UNKNOWN),
@@ -215,10 +219,10 @@ pub fn join_request(body: &[u8]) -> Checked<JoinRequest> {
     let message = JoinRequest {
         token_id: from.array()?,
         secret: from.array()?,
-        node: from.text(layout::NAME_BYTES_MAX)?,
+        node: node(&mut from)?,
         request: from.bytes(ANY)?,
         public: from.array()?,
-        possession: signature(&mut from)?,
+        possession: from.bytes(ANY)?,
     };
     from.end(message)
 }
@@ -263,17 +267,14 @@ fn announced(from: &mut Decoder<'_>) -> Checked<Announced> {
 }
 
 fn partition(from: &mut Decoder<'_>) -> Checked<String> {
-    use super::reader::{is_dataset, is_label};
     let name = from.text(4 * layout::NAME_BYTES_MAX + 3)?;
-    let parts: Vec<&str> = name.split('/').collect();
-    let &[federation, dataset, origin, audience] = &parts[..] else {
-        return Err(Refused("a partition that has not four parts"));
-    };
-    let well = is_label(federation)
-        && is_dataset(dataset)
-        && is_label(origin)
-        && (audience == "*" || is_label(audience));
-    ensure(well, "a name outside of its alphabet")?;
+    ensure(is_partition(&name), "no full name of a partition")?;
+    Ok(name)
+}
+
+fn node(from: &mut Decoder<'_>) -> Checked<String> {
+    let name = from.text(layout::NAME_BYTES_MAX)?;
+    ensure(is_label(&name), "a name outside of its alphabet")?;
     Ok(name)
 }
 
@@ -283,14 +284,9 @@ fn position(from: &mut Decoder<'_>) -> Checked<Position> {
     Ok((seq, from.array()?))
 }
 
+/// A signed header; whether it is one is said elsewhere.
 fn header(from: &mut Decoder<'_>) -> Checked<Vec<u8>> {
-    from.bytes(layout::SIGNED_HEADER_BYTES_MAX)
-}
-
-fn signature(from: &mut Decoder<'_>) -> Checked<Vec<u8>> {
-    let signature = from.bytes(64)?;
-    ensure(signature.len() == 64, "a signature of another length")?;
-    Ok(signature)
+    from.bytes(ANY)
 }
 
 /// Opens a Follow stream.

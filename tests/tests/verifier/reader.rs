@@ -97,6 +97,18 @@ pub fn is_dataset(name: &str) -> bool {
     name == layout::FEDERATION_DATASET || is_label(name)
 }
 
+/// The full name of a partition.
+pub fn is_partition(name: &str) -> bool {
+    let parts: Vec<&str> = name.split('/').collect();
+    let [federation, dataset, origin, audience] = parts[..] else { return false };
+    is_label(federation) && is_dataset(dataset) && is_label(origin) && is_audience(audience)
+}
+
+/// For whom a partition is made.
+pub fn is_audience(name: &str) -> bool {
+    name == "*" || is_label(name)
+}
+
 /// `bytes` of the canonical encoding.
 pub fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     let length = u32::try_from(bytes.len()).expect("what is written here is short");

@@ -226,6 +226,9 @@ fn heads_of_another_history_and_pages_of_another_tree_are_refused() {
             other.path.remove(at);
             refused(check(hash, &header, &other), "a path of another length");
         }
+        let elsewhere = "test-city/enterprise/410181/*";
+        let taken = replica::check_later_head(&case.federation, elsewhere, None, &header, &proof);
+        refused(taken.map(|_| ()), "another partition");
         // The same key has signed another history of the same length.
         let mut other = SignedHeader::decode(&header).unwrap().header;
         other.history[0] ^= 1;
@@ -246,10 +249,15 @@ fn heads_of_another_history_and_pages_of_another_tree_are_refused() {
         panic!("no head");
     };
     let head = SignedHeader::decode(&header).unwrap().header;
-    let descend = |pages: &BTreeMap<(u8, Vec<u8>), Vec<u8>>| {
+    let below = |head: &Header, pages: &BTreeMap<(u8, Vec<u8>), Vec<u8>>| {
         let page = |level: u8, key: &[u8]| pages.get(&(level, key.to_vec())).map(Vec::as_slice);
-        pages::descend(&head, levels, page)
+        pages::descend(head, levels, page)
     };
+    let descend = |pages: &BTreeMap<(u8, Vec<u8>), Vec<u8>>| below(&head, pages);
+    for other in [Header { root: [7; 32], ..head.clone() }, Header { records: 1, ..head.clone() }] {
+        let read = below(&other, &heard.pages).map(|_| ());
+        refused(read, "a root page that is not the head's");
+    }
     assert!(levels >= 2 && heard.pages.len() >= 3, "{levels} levels");
     assert_eq!(descend(&heard.pages).as_ref(), Ok(whole.state()));
     for place in heard.pages.keys() {

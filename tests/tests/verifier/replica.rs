@@ -6,13 +6,14 @@
 
 use super::{
     Checked, Refused,
-    change::{self, SignedHeader},
+    change::{self, Change, SignedHeader},
     ensure,
     federation::Federation,
     hashes::Hash,
     history::{self, Proof},
     layout::{self, Header},
     pages::{self, Entry},
+    record,
     tree::{self, State},
 };
 
@@ -20,6 +21,8 @@ use super::{
 pub trait Keys {
     /// The public key that the header names, if it counts for its number.
     fn key_of(&self, header: &SignedHeader) -> Checked<[u8; 32]>;
+    /// Whether a record is one that an importer makes, and stands under its key.
+    fn fits(&self, dataset: &str, key: &[u8], record: &[u8]) -> Checked<()>;
     /// Whether the header of this number of `_federation` has this hash.
     fn holds_head(&self, seq: u64, hash: &Hash) -> Checked<()>;
 }
@@ -61,7 +64,7 @@ impl Replica {
         &self.state
     }
 
-    /// Rules 1 to 6, in their order. What is held already is told apart from a
+    /// Rules 1 to 7, in their order. What is held already is told apart from a
     /// second history; neither is taken.
     pub fn take(&mut self, keys: &impl Keys, signed_header: &[u8], body: &[u8]) -> Checked<()> {
         let signed = SignedHeader::decode(signed_header)?;
@@ -80,8 +83,13 @@ impl Replica {
         self.check_head(keys, header)?;
 
         let mut state = self.state.clone();
-        change::apply(&mut state, changes);
+        change::apply(&mut state, &changes);
         check_state(header, &state)?;
+        for change in &changes {
+            if let Change::Put { key, record } = change {
+                keys.fits(&header.dataset, key, record)?;
+            }
+        }
         self.state = state;
         self.headers.push((signed.header, signed.hash));
         Ok(())
@@ -142,6 +150,17 @@ fn check_state(header: &Header, state: &State) -> Checked<()> {
 }
 
 impl Keys for Federation {
+    fn fits(&self, dataset: &str, key: &[u8], record: &[u8]) -> Checked<()> {
+        // Those of `_federation` are ignored where they are malformed.
+        if dataset == layout::FEDERATION_DATASET {
+            return Ok(());
+        }
+        let (version, values) = record::decode(record)?;
+        let schema =
+            self.schema(dataset, version).ok_or(Refused("a schema that is not there yet"))?;
+        schema.check(key, &values)
+    }
+
     fn key_of(&self, header: &SignedHeader) -> Checked<[u8; 32]> {
         self.counting_key(&header.header, &header.hash)
     }

@@ -13,7 +13,8 @@ use super::{
     hashes,
     history::Proof,
     layout::{self, AnchorFields, FreshnessFields},
-    made::{self, COUNTY, FEDERATION, HUB, Origin, in_order, key, public, record},
+    made::{self, COUNTY, FEDERATION, HUB, Origin, in_order, key, public},
+    record::{self, Value},
     replica::{Keys as _, Replica, check_later_head},
 };
 
@@ -73,7 +74,7 @@ fn key_record(number: u32, by: &str, own: &SigningKey, more: &Json) -> Change {
     let public: String = public(own).iter().map(|byte| format!("{byte:02x}")).collect();
     let mut body = json!({"public": public, "by": by, "at_ms": 0, "revoked": false});
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    record("key", COUNTY, Some(&format!("{number:010}")), &body.to_string())
+    made::record("key", COUNTY, Some(&format!("{number:010}")), &body.to_string())
 }
 
 /// The record of a key that the one before it has signed.
@@ -120,7 +121,7 @@ fn a_key_counts_above_the_one_before_it_and_up_to_its_own_last_number() {
     let elsewhere = SignedHeader::decode(&made::signed(elsewhere, &key(2))).unwrap();
     assert_eq!(case.federation.key_of(&elsewhere), Err(Refused("another federation")));
     // Who was removed has signed what it has signed.
-    case.write(vec![record(
+    case.write(vec![made::record(
         "member",
         COUNTY,
         None,
@@ -135,7 +136,7 @@ fn last_numbers_go_on_in_records_of_their_own() {
     let mut case = Case::new();
     let last = json!({"last": {format!("a/{COUNTY}"): 5}, "last_records": 2});
     let more = |index: u32, body: &str| {
-        record("last", COUNTY, Some(&format!("0000000001-{index:010}")), body)
+        made::record("last", COUNTY, Some(&format!("0000000001-{index:010}")), body)
     };
     case.write(vec![
         key_record(1, "enrolment", &key(2), &last),
@@ -178,14 +179,14 @@ fn a_malformed_record_is_ignored_alone() {
             "a key of small order",
             key_record(2, "reenrolment", &key(3), &json!({"public": "00".repeat(32)})),
         ),
-        ("no JSON", record("key", COUNTY, Some("0000000002"), "no JSON")),
+        ("no JSON", made::record("key", COUNTY, Some("0000000002"), "no JSON")),
         ("another place", moved),
         (
             "too many records",
             key_record(2, "reenrolment", &key(3), &json!({"last": {}, "last_records": 128})),
         ),
         ("too large", key_record(2, "reenrolment", &key(3), &json!({"x": "x".repeat(61_440)}))),
-        ("another kind", record("key2", COUNTY, Some("0000000002"), "{}")),
+        ("another kind", made::record("key2", COUNTY, Some("0000000002"), "{}")),
     ] {
         let mut case = Case::new();
         case.write(vec![good(), other]);
@@ -202,7 +203,7 @@ fn a_malformed_record_is_ignored_alone() {
 fn an_anchor_with_a_base_says_which_key_of_the_hub_counts() {
     // Four change sets by key 1, then two by key 5, which the new anchor names.
     let mut origin = Origin::new(layout::FEDERATION_DATASET, HUB);
-    let member = |number: u32| vec![record("member", &format!("n{number}"), None, "{}")];
+    let member = |number: u32| vec![made::record("member", &format!("n{number}"), None, "{}")];
     let mut sets: Vec<(Vec<u8>, Vec<u8>)> =
         (1..=4).map(|number| origin.next(&member(number), None, &key(1))).collect();
     let before = origin.clone();
@@ -245,16 +246,40 @@ fn an_anchor_with_a_base_says_which_key_of_the_hub_counts() {
     assert_eq!(stolen.take(&header, &body), Err(NOT_HERE));
 }
 
+/// A `_federation` with a county's key 2 and a schema of two fields.
+fn with_schema() -> Case {
+    let mut case = Case::new();
+    let schema = json!({
+        "dataset": "enterprise", "version": 1, "title_zh": "x", "title_en": "x", "key": ["id"],
+        "field": [
+            {"name": "id", "title_zh": "i", "title_en": "i", "type": "code", "required": true},
+            {"name": "area", "title_zh": "a", "title_en": "a", "type": "decimal"},
+        ],
+    });
+    case.write(vec![
+        key_record(1, "enrolment", &key(2), &json!({})),
+        made::record("schema", "enterprise", Some("0000000001"), &schema.to_string()),
+    ]);
+    case
+}
+
+fn put(id: &str, version: u32, values: &[Value]) -> Change {
+    let key = record::encode_key(&[Value::Text(id.to_owned())]);
+    Change::Put { key, record: record::encode(version, values) }
+}
+
+fn row(id: &str) -> Change {
+    put(id, 1, &[Value::Text(id.to_owned()), Value::Decimal("1.5".to_owned())])
+}
+
 #[test]
 fn what_is_held_is_told_apart_from_a_second_history() {
-    let mut case = Case::new();
-    case.write(vec![key_record(1, "enrolment", &key(2), &json!({}))]);
+    let case = with_schema();
     let head = Some((1, case.origin.hashes[0]));
-    let put = |key: &[u8]| Change::Put { key: key.to_vec(), record: b"1".to_vec() };
     let mut origin = Origin::new("enterprise", COUNTY);
     let mut replica = Replica::new(&origin.name());
     let mut other = origin.clone();
-    let first = origin.next(&[put(b"a"), put(b"b")], head, &key(2));
+    let first = origin.next(&[row("a"), row("b")], head, &key(2));
     assert_eq!(replica.take(&case.federation, &first.0, &first.1), Ok(()));
     // Nothing at all, then what deletes nothing, changes no root.
     let root = replica.header(1).unwrap().0.root;
@@ -265,12 +290,41 @@ fn what_is_held_is_told_apart_from_a_second_history() {
         assert_eq!((header.root, header.records), (root, 2));
     }
     assert_eq!(replica.take(&case.federation, &first.0, &first.1), Err(Refused("held already")));
-    let fork = other.next(&[put(b"a")], head, &key(2));
+    let fork = other.next(&[row("a")], head, &key(2));
     let refused = replica.take(&case.federation, &fork.0, &fork.1);
     assert_eq!(refused, Err(Refused("a fork: another header of this number")));
-    let wrong = origin.next(&[put(b"d")], Some((1, [9; 32])), &key(2));
+    let wrong = origin.next(&[row("d")], Some((1, [9; 32])), &key(2));
     let refused = replica.take(&case.federation, &wrong.0, &wrong.1);
     assert_eq!(refused, Err(Refused("a head of another _federation")));
+}
+
+#[test]
+fn a_record_that_no_importer_makes_is_refused() {
+    let case = with_schema();
+    let head = Some((1, case.origin.hashes[0]));
+    let take = |change: Change| {
+        let mut origin = Origin::new("enterprise", COUNTY);
+        let mut replica = Replica::new(&origin.name());
+        let (header, body) = origin.next(&[change], head, &key(2));
+        replica.take(&case.federation, &header, &body)
+    };
+    let text = |text: &str| Value::Text(text.to_owned());
+    assert_eq!(take(row("a")), Ok(()));
+    assert_eq!(take(put("a", 1, &[text("a"), Value::Null])), Ok(()));
+    assert_eq!(take(put("a\n", 1, &[text("a\n"), Value::Null])), Ok(()));
+    for (change, why) in [
+        (put("a", 2, &[text("a"), Value::Null]), "a schema that is not there yet"),
+        (put("b", 1, &[text("a"), Value::Null]), "another record's key"),
+        (put("a", 1, &[text("a")]), "another number of fields"),
+        (put("a", 1, &[text("a"), Value::Null, Value::Null]), "another number of fields"),
+        (put("a", 1, &[text("a"), text("1.5")]), "a field of another kind"),
+        (put("a", 1, &[Value::Null, Value::Null]), "a field of another kind"),
+        (put("a\u{1b}", 1, &[text("a\u{1b}"), Value::Null]), "a control character"),
+        (put("a\u{9b}", 1, &[text("a\u{9b}"), Value::Null]), "a control character"),
+        (Change::Put { key: b"a".to_vec(), record: vec![] }, "cut short"),
+    ] {
+        assert_eq!(take(change), Err(Refused(why)), "{why}");
+    }
 }
 
 #[test]
@@ -299,7 +353,7 @@ fn a_head_that_is_too_far_away_is_refused() {
 fn a_statement_of_what_is_newest_is_by_a_key_that_counts_behind_it() {
     let mut case = Case::new();
     for number in 1..=2 {
-        case.write(vec![record("member", &format!("n{number}"), None, "{}")]);
+        case.write(vec![made::record("member", &format!("n{number}"), None, "{}")]);
     }
     let head = case.origin.hashes[1];
     let check = |by: &SigningKey, alter: &dyn Fn(&mut FreshnessFields)| {
@@ -318,7 +372,7 @@ fn a_statement_of_what_is_newest_is_by_a_key_that_counts_behind_it() {
     };
     assert_eq!(check(&key(1), &|_| {}), Ok(()));
     assert_eq!(check(&key(2), &|_| {}), Err(UNKNOWN));
-    let other = check(&key(1), &|fields| fields.partition = "other-city".into());
+    let other = check(&key(1), &|fields| fields.partition = "a/_federation/410100/*".into());
     assert_eq!(other, Err(Refused("another partition")));
     let later = check(&key(1), &|fields| fields.seq = 3);
     assert_eq!(later, Err(Refused("a head that is not there yet")));

@@ -5,12 +5,14 @@ use super::{
     Checked, Refused,
     anchor::{Anchor, Freshness, RootKey},
     change::{self, Change, SignedHeader},
+    frames,
     hashes::{self, Hash},
     layout::{self, Header},
     made::{self, Origin, compressed, key},
     messages, pages,
     pages::decompress,
     record::{self, Value},
+    token::Token,
     tree,
 };
 
@@ -45,7 +47,6 @@ fn anchors_and_statements_outside_of_their_rules_are_refused() {
     };
     refused(alter(&|fields| fields.epoch = 1), "a base in a first epoch");
     refused(alter(&|fields| fields.base = Some((0, [7; 32]))), "a number that cannot be");
-    refused(alter(&|fields| fields.base = Some((1 << 62, [7; 32]))), "a number that cannot be");
     refused(alter(&|fields| fields.earlier = vec![]), "a wrong number of earlier keys");
     assert!(alter(&|fields| fields.earlier = vec![public; 64]).is_ok());
     refused(alter(&|fields| fields.earlier = vec![public; 65]), "a wrong number of earlier keys");
@@ -68,12 +69,15 @@ fn anchors_and_statements_outside_of_their_rules_are_refused() {
     refused(RootKey::new(&longer(&prefix, 64)), "a root key of another length");
     refused(RootKey::new(&longer(&[0x30], 90)), "a root key of another kind");
 
-    let statement = |version: u8, more: usize| {
+    let of_number = |version: u8, number: u64, more: usize| {
         let mut bytes = vec![0; 64];
         bytes.push(version);
         super::reader::write_bytes(&mut bytes, b"made-city/_federation/410100/*");
-        longer(&bytes, 8 + 32 + 8 + 32 + more)
+        bytes.extend(number.to_be_bytes());
+        longer(&bytes, 32 + 8 + 32 + more)
     };
+    let statement = |version: u8, more: usize| of_number(version, 7, more);
+    refused(Freshness::decode(&of_number(1, 0, 0)), "a number that cannot be");
     assert!(Freshness::decode(&statement(1, 0)).is_ok());
     refused(Freshness::decode(&statement(2, 0)), "a statement of another version");
     refused(Freshness::decode(&statement(1, 1)), "bytes are left over");
@@ -99,6 +103,8 @@ fn headers_outside_of_their_rules_are_refused() {
     };
     refused(alter(&|header| header.seq = 0), "a number that cannot be");
     refused(alter(&|header| header.seq = 1 << 62), "a number that cannot be");
+    let head = alter(&|header| header.federation_head = Some((1 << 62, [1; 32])));
+    refused(head, "a head that cannot be");
     assert!(alter(&|header| header.seq = (1 << 62) - 1).is_ok());
     refused(alter(&|header| header.seq = 1), "a first header, or not");
     refused(alter(&|header| header.previous = [0; 32]), "a first header, or not");
@@ -196,13 +202,20 @@ fn bodies_and_pages_outside_of_their_rules_are_refused() {
 fn compressed_fields_outside_of_their_rules_are_refused() {
     let content = b"creditsync".repeat(100);
     let field = compressed(&content);
+    assert_eq!(decompress(&[0; 4], 0), Ok(vec![]), "no frame, and no bytes");
+    // A frame that claims 254 bytes and has none.
+    let claim = [0, 0, 0, 0, 0x28, 0xb5, 0x2f, 0xfd, 0x20, 0xfe, 1, 0, 0];
+    refused(decompress(&claim, 1000), "bytes that zstd refuses");
     let two = [&field[..4], &compressed(&content[..400])[4..], &compressed(&content[400..])[4..]];
     assert_eq!(decompress(&two.concat(), 1000).as_ref(), Ok(&content), "frames, one or more");
     refused(decompress(&field, 999), "longer than its limit");
     refused(decompress(&longer(&field, 4), 1000), "bytes that zstd refuses");
     let length = |length: u32| [&length.to_be_bytes(), &field[4..]].concat();
-    refused(decompress(&length(999), 1000), "compressed bytes of another length");
+    refused(decompress(&length(999), 1000), "bytes that zstd refuses");
     refused(decompress(&length(1001), 2000), "compressed bytes of another length");
+    // Up to 1 MiB no window is too large: nobody has to reserve it.
+    let small = [0, 0, 0, 0, 0x28, 0xb5, 0x2f, 0xfd, 0, 17 << 3, 1, 0, 0];
+    assert_eq!(decompress(&small, 1000), Ok(vec![]));
     // Without a length a frame has no window smaller than what it was made with.
     let window = |log: u32| {
         let content = vec![5; 9 << 20];
@@ -290,8 +303,10 @@ fn messages_outside_of_their_rules_are_refused() {
     refused(follow(name, &position(&[0xfe])), "no varint");
     let far = (1u64 << 62).to_be_bytes();
     refused(follow(name, &position(&[&[0xfd], &far[..]].concat())), "a number that cannot be");
-    refused(follow(b"made-city/enterprise/410122", &[0]), "a partition that has not four parts");
-    refused(follow(b"made-city/enterprise/*/*", &[0]), "a name outside of its alphabet");
+    for name in ["made-city/enterprise/410122", "made-city/enterprise/*/*", "a/b/c/d/e", "a/b/c/-_"]
+    {
+        refused(follow(name.as_bytes(), &[0]), "no full name of a partition");
+    }
     refused(messages::open(&[5]), "an unknown message");
     // A version that no `u16` is; then more of them than a hello may name.
     let hello = [0, 1, 0xfc, 0, 1, 0, 0];
@@ -300,8 +315,12 @@ fn messages_outside_of_their_rules_are_refused() {
     refused(messages::tree_reply(&[1, 0, 0]), "an empty part");
     refused(messages::tree_reply(&[1, 1, 9, 2]), "no bool");
     refused(messages::ack(&[1]), "an unknown message");
-    let short = [&[4], &[1; 32][..], &[63], &[1; 63], &[64], &[1; 64]].concat();
-    refused(messages::open(&short), "a signature of another length");
+    let known = |bytes: u8| {
+        let asked = [&[1, 0][..], &[5; 16], &[1, 1, 7, bytes], &vec![0; bytes.into()]].concat();
+        messages::tree_request(&asked)
+    };
+    assert!(known(16).is_ok());
+    refused(known(15), "a part of a name");
     let peaks = [&[0, 0, 0, 0, 63], &[1; 63 * 32 + 1][..]].concat();
     refused(messages::tree_reply(&peaks), "too many items");
 }
@@ -322,4 +341,46 @@ fn a_tree_has_at_most_16_levels() {
     let most = 160 + 15 * 159;
     assert_eq!(tree(most), Ok(16));
     refused(tree(most + 1), "a tree with too many levels");
+}
+
+/// RFC 4648, section 5, without padding.
+fn base64url(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let bit = |at: usize| bytes.get(at / 8).map_or(0, |byte| byte >> (7 - at % 8) & 1);
+    let digit =
+        |at: usize| DIGITS[(0..6).fold(0, |sum, next| sum << 1 | usize::from(bit(at + next)))];
+    (0..bytes.len() * 8).step_by(6).map(|at| char::from(digit(at))).collect()
+}
+
+#[test]
+fn tokens_and_frames_outside_of_their_rules_are_refused() {
+    let token = |addresses: u16, more: usize| {
+        let mut content = made::anchor(&made::fields(&key(1)));
+        for field in [&b"subject"[..], b"key", b"410122", "县".as_bytes()] {
+            super::reader::write_bytes(&mut content, field);
+        }
+        content.extend(addresses.to_be_bytes());
+        for _ in 0..addresses {
+            super::reader::write_bytes(&mut content, b"hub:1");
+        }
+        let content = longer(&content, 8 + 32 + 8 + 8 + 32 + more);
+        let counted = [layout::TOKEN_CHECKSUM_PREFIX, &content].concat();
+        let sum = hashes::hash(layout::hash::CHECKSUM, &counted);
+        format!("creditsync-join-1.{}", base64url(&[&content, &sum[..4]].concat()))
+    };
+    assert_eq!(Token::parse(&token(64, 0)).unwrap().addresses.len(), 64);
+    refused(Token::parse(&token(65, 0)), "too many addresses");
+    refused(Token::parse(&token(1, 1)), "bytes are left over");
+    let long = format!("{}{}", token(1, 0), " ".repeat(65_536));
+    refused(Token::parse(&long), "a token over its limit");
+    let other = token(1, 0).replace("join-1", "join-2");
+    refused(Token::parse(&other), "no token");
+    refused(Token::parse("creditsync-join-1.AAAA="), "no base64url");
+    refused(Token::parse("creditsync-join-1.AAAAA"), "base64url with bits left over");
+    refused(Token::parse("creditsync-join-1.AB"), "base64url with bits left over");
+    refused(Token::parse("creditsync-join-1.AAAAAAA"), "another checksum");
+
+    refused(frames::body(&[0, 0, 0, 2, 1], 9), "cut short");
+    refused(frames::body(&[0, 0, 0, 2, 1, 2, 3], 9), "bytes are left over");
+    refused(frames::body(&[0, 0, 0, 10], 9), "a frame over its limit");
 }

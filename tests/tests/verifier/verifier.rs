@@ -29,9 +29,11 @@ pub mod pages;
 pub mod reader;
 pub mod record;
 pub mod replica;
+pub mod schema;
 pub mod token;
 pub mod tree;
 
+mod beside;
 mod golden;
 mod golden_frames;
 mod golden_spec;
