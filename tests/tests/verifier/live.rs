@@ -14,7 +14,7 @@ use super::{
     messages::{self, Control, FollowReply, JoinReply, TreeReply},
     pages, record,
     recorded::{COUNTY, NEWCOMER, Partition, Scene, two_keys},
-    replica::{self, Replica},
+    replica::{self, Keys as _, Replica},
     token::Token,
 };
 
@@ -78,7 +78,11 @@ pub fn heads_and_pages(federation: &Federation, heard: &Partition, replica: &Rep
         let page =
             |level: u8, key: &[u8]| heard.pages.get(&(level, key.to_vec())).map(Vec::as_slice);
         assert!(root_page.is_empty() || page(levels - 1, &[]) == Some(&root_page[..]));
-        assert_eq!(pages::descend(&head.header, levels, page).as_ref(), Ok(replica.state()));
+        let state = pages::descend(&head.header, levels, page).unwrap();
+        assert_eq!(state, *replica.state());
+        for (key, record) in &state {
+            federation.fits(&head.header.dataset, key, record).unwrap();
+        }
     }
 }
 

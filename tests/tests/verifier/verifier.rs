@@ -11,10 +11,11 @@
 //! a file, and clocks.
 //!
 //! [`golden`] holds it against the vectors, [`live`] and [`refused`] against what
-//! a federation of real processes said ([`recorded`]). Only `live` and `recorded`
-//! may name a crate of the workspace; `tests/tests/layout.rs` looks. What no such
-//! federation says comes from keys of the tests' own ([`made`]): [`rules`] and
-//! [`strict`].
+//! a federation of real processes said ([`recorded`]), [`beside`] against the
+//! program's decoders on altered bytes. Of these `live`, `recorded` and `beside`
+//! name crates of the workspace, and nothing else does (`tests/tests/layout.rs`
+//! looks). What no such federation says comes from keys of the tests' own
+//! ([`made`]): [`rules`] and [`strict`].
 
 pub mod anchor;
 pub mod certificate;
