@@ -226,6 +226,8 @@ fn compressed_fields_outside_of_their_rules_are_refused() {
     };
     assert!(decompress(&window(23), layout::LEAF_BYTES_MAX).is_ok());
     refused(decompress(&window(24), layout::LEAF_BYTES_MAX), "bytes that zstd refuses");
+    let less = [&(8u32 << 20).to_be_bytes()[..], &window(20)[4..]].concat();
+    refused(decompress(&less, layout::LEAF_BYTES_MAX), "compressed bytes of another length");
 }
 
 #[test]
@@ -321,6 +323,18 @@ fn messages_outside_of_their_rules_are_refused() {
     };
     assert!(known(16).is_ok());
     refused(known(15), "a part of a name");
+    let join = |node: &str| {
+        messages::join_request(&messages::encode_join(&messages::JoinRequest {
+            token_id: [1; 8],
+            secret: [2; 32],
+            node: node.to_owned(),
+            request: vec![],
+            public: [3; 32],
+            possession: vec![4; 63],
+        }))
+    };
+    assert!(join(made::COUNTY).is_ok());
+    refused(join("County"), "a name outside of its alphabet");
     let peaks = [&[0, 0, 0, 0, 63], &[1; 63 * 32 + 1][..]].concat();
     refused(messages::tree_reply(&peaks), "too many items");
 }
