@@ -45,6 +45,7 @@ mod recorded;
 mod refused;
 mod rules;
 mod strict;
+mod strict_messages;
 
 /// Why something was refused; the words are the verifier's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
