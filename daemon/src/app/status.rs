@@ -18,6 +18,9 @@ use super::{certificates, node::Node};
 use crate::sync::peers::PeerState;
 
 const MIB: u64 = 1024 * 1024;
+/// Partitions that are shown although nothing of them is here: a peer may name more
+/// than anybody reads.
+const MISSING_MAX: usize = 100;
 
 /// The node, its peers and its partitions.
 pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
@@ -38,6 +41,12 @@ pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
         let trouble = troubles.get(&partition);
         partitions.push(partition_json(node, &partition, &head, is_held, trouble));
     }
+    let missing = troubles.iter().filter(|(partition, _)| node.store.head(partition).is_none());
+    partitions.extend(
+        missing
+            .take(MISSING_MAX)
+            .map(|(partition, trouble)| missing_json(node, partition, trouble)),
+    );
     Ok(json!({
         "node": node.identity.node,
         "federation": node.identity.federation,
@@ -175,6 +184,32 @@ fn partition_json(
         "revoked": node.membership.current().is_ok_and(|registry| {
             registry.revocation(&partition.origin, None).is_some()
         }),
+    })
+}
+
+/// A partition that a peer has, and of which nothing could be taken yet.
+fn missing_json(node: &Node, partition: &PartitionId, trouble: &str) -> Json {
+    let provider = if node.is_hub() { &partition.origin } else { node.membership.hub() };
+    let theirs = node
+        .sync
+        .peers
+        .with(provider, |peer| peer.heads.get(partition).map(|theirs| theirs.position.seq));
+    json!({
+        "partition": partition.to_string(),
+        "dataset": partition.dataset,
+        "origin": partition.origin,
+        "audience": partition.audience.as_str(),
+        "seq": 0,
+        "records": 0,
+        "head": null,
+        "root": null,
+        "state": "behind",
+        "behind_change_sets": theirs,
+        "lag_s": null,
+        "reason": trouble,
+        "updated_at": null,
+        "acked": [],
+        "revoked": false,
     })
 }
 

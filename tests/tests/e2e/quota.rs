@@ -75,6 +75,32 @@ fn a_county_over_its_quota_is_told_and_the_others_go_on() {
 }
 
 #[test]
+fn a_first_delivery_that_is_over_the_quota_is_shown_although_nothing_of_it_is_there() {
+    let mut federation = Federation::new(&["410122"]);
+    federation.hub.stop();
+    federation.hub.configure("origin_quota_mb", "1");
+    federation.hub.start();
+    federation.wait_connected();
+    let files = federation.dir().to_owned();
+    let delivery = Table::synthetic(1, 0..8000, "一");
+    federation.counties[0].import("enterprise", &delivery.write(&files, "first.csv"));
+    wait_until("the hub shows what it has not", || {
+        federation.hub.partition("enterprise/410122").is_some_and(|missing| {
+            missing["state"] == "behind"
+                && missing["root"].is_null()
+                && missing["reason"].as_str().is_some_and(|why| why.contains("its quota"))
+        })
+    });
+    let shown = federation.hub.cli(&["status"]);
+    assert!(shown.stdout.contains("enterprise/410122"), "{}", shown.stdout);
+    federation.hub.verify_deep();
+    federation.hub.stop();
+    federation.hub.configure("origin_quota_mb", "100");
+    federation.hub.start();
+    federation.finish();
+}
+
+#[test]
 fn who_has_nearly_used_up_its_quota_is_named_before_it_has() {
     let mut federation = Federation::new(&["410122"]);
     federation.hub.stop();
