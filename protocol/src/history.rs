@@ -10,13 +10,12 @@
 //! [`Peaks`] is what a node keeps to go on; [`Proof`] is what it is shown. Which
 //! nodes of the tree are stored, and where, is not known here ([`nodes_of`]).
 
-use std::sync::LazyLock;
-
 use serde::{Deserialize, Serialize};
 
 use crate::{
     change::Position,
     hash::{Hash, Purpose},
+    suite::Suite,
 };
 
 /// Numbers of change sets stay below this: 2⁶² of them are never made, and no sum
@@ -26,7 +25,9 @@ pub const SEQ_LIMIT: u64 = 1 << 62;
 pub const HEIGHT_MAX: usize = 62;
 
 /// The history of number 1: that of nothing.
-pub static EMPTY: LazyLock<Hash> = LazyLock::new(|| Purpose::History.hash(&[]));
+pub fn empty(suite: Suite) -> Hash {
+    suite.hash(Purpose::History, &[])
+}
 
 /// The largest full subtrees of a history, the largest first: one for each bit of
 /// the number of headers.
@@ -76,14 +77,14 @@ impl Peaks {
     }
 
     /// The root, as the next header holds it.
-    pub fn root(&self) -> Hash {
+    pub fn root(&self, suite: Suite) -> Hash {
         let joined = self.peaks.iter().rev().copied().reduce(|right, left| join(&left, &right));
-        joined.unwrap_or(*EMPTY)
+        joined.unwrap_or_else(|| empty(suite))
     }
 }
 
 fn join(left: &Hash, right: &Hash) -> Hash {
-    Purpose::History.hash(&[left.as_bytes(), right.as_bytes()])
+    left.suite().hash(Purpose::History, &[left.as_bytes(), right.as_bytes()])
 }
 
 /// A full subtree: over the `2^height` headers from number `index * 2^height + 1`.
@@ -176,7 +177,7 @@ impl Proof {
             return Err(ProofError::Peaks);
         }
         let peaks = Peaks { count, peaks: self.peaks };
-        if peaks.root() != *history {
+        if peaks.root(history.suite()) != *history {
             return Err(ProofError::Peaks);
         }
         let Some(earlier) = earlier else {
@@ -205,14 +206,14 @@ mod tests {
     use super::*;
 
     fn header(seq: u64) -> Hash {
-        Purpose::Header.hash(&[&seq.to_be_bytes()])
+        Suite::One.hash(Purpose::Header, &[&seq.to_be_bytes()])
     }
 
     /// RFC 9162, section 2.1.1, word by word, but for its prefixes of leaves and
     /// nodes, whose place the contexts take.
     fn by_definition(first: u64, count: u64) -> Hash {
         match count {
-            0 => Purpose::History.hash(&[]),
+            0 => Suite::One.hash(Purpose::History, &[]),
             1 => header(first),
             _ => {
                 let left = (count - 1).ilog2();
@@ -243,7 +244,7 @@ mod tests {
     fn the_root_is_the_one_of_the_standard_and_the_noted_nodes_are_true() {
         for count in 0..70 {
             let (peaks, nodes) = history(count);
-            assert_eq!(peaks.root(), by_definition(1, count), "{count}");
+            assert_eq!(peaks.root(Suite::One), by_definition(1, count), "{count}");
             for (node, hash) in &nodes {
                 let width = 1 << node.height;
                 assert_eq!(*hash, by_definition(node.index * width + 1, width), "{node:?}");
@@ -260,7 +261,7 @@ mod tests {
             for seq in 1..=count {
                 let earlier = Position { seq, hash: header(seq) };
                 let peaks = proof(seq, count).check(count, &root, Some(earlier));
-                assert_eq!(peaks.map(|peaks| peaks.root()), Ok(root), "{seq} of {count}");
+                assert_eq!(peaks.map(|peaks| peaks.root(Suite::One)), Ok(root), "{seq} of {count}");
                 for other in
                     [Position { seq: seq + 1, ..earlier }, Position { hash: header(0), ..earlier }]
                 {
@@ -304,7 +305,9 @@ mod tests {
             } else {
                 &mut altered.path[at - whole.peaks.len()]
             };
-            hash.0[bit / 8] ^= 1 << (bit % 8);
+            let mut bytes = hash.as_bytes().to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            *hash = Hash::from_bytes(Suite::One, &bytes).unwrap();
             prop_assert!(altered.check(count, &root, Some(earlier)).is_err());
             let longer = Proof { path: [&whole.path[..], &[root]].concat(), ..whole.clone() };
             prop_assert!(longer.check(count, &root, Some(earlier)).is_err());

@@ -14,6 +14,7 @@ use crate::{
     hash::Hash,
     page::{PageHasher, PageRef, leaf_ref},
     record::{KEY_BYTES_MAX, entry_digests},
+    suite::Suite,
 };
 
 /// A patch of more changes is not worth keeping: half of an average leaf is
@@ -67,7 +68,7 @@ struct Index {
 }
 
 impl Index {
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    fn decode(suite: Suite, bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Reader::new(bytes);
         let count = usize::from(input.u16()?);
         if count == 0 || count > PAGE_ENTRIES_MAX {
@@ -93,7 +94,7 @@ impl Index {
             }
             previous = start..index.keys.len();
             index.ends.push(previous.end);
-            index.digests.push(Hash(input.array()?));
+            index.digests.push(input.raw_hash(suite)?);
         }
         input.finish()?;
         Ok(index)
@@ -146,13 +147,13 @@ pub struct Digests(Index);
 
 impl Digests {
     /// From what is kept beside the leaf.
-    pub fn decode(index: &[u8], patch: Option<&[u8]>) -> Result<Self, DecodeError> {
-        let index = Index::decode(index)?;
+    pub fn decode(suite: Suite, index: &[u8], patch: Option<&[u8]>) -> Result<Self, DecodeError> {
+        let index = Index::decode(suite, index)?;
         let Some(patch) = patch else {
             return Ok(Self(index));
         };
         let patch = decode_patch(patch)?;
-        let mut digests = entry_digests(patch.iter().filter_map(Change::entry)).into_iter();
+        let mut digests = entry_digests(suite, patch.iter().filter_map(Change::entry)).into_iter();
         let mut now = Index { keys: Vec::new(), ends: Vec::new(), digests: Vec::new() };
         let mut at = 0;
         for change in &patch {
@@ -210,6 +211,7 @@ pub enum Outcome {
 /// as long as it has not too many entries, and is joined with others only if it
 /// or they have fewer than before ([`crate::cut`]).
 pub fn update(
+    suite: Suite,
     index: &[u8],
     patch: Option<&[u8]>,
     changes: &[Change],
@@ -217,7 +219,7 @@ pub fn update(
     if changes.len() > PATCH_CHANGES_MAX {
         return Ok(Outcome::Rewrite);
     }
-    let index = Index::decode(index)?;
+    let index = Index::decode(suite, index)?;
     let before = patch.map(decode_patch).transpose()?.unwrap_or_default();
     let (first, last) = (index.key(0), index.key(index.len() - 1));
     let outside = |change: &Change| {
@@ -229,9 +231,10 @@ pub fn update(
         return Ok(Outcome::Rewrite);
     }
 
-    let mut hasher = PageHasher::new(0);
+    let mut hasher = PageHasher::new(suite, 0);
     let mut kept: Vec<&Change> = Vec::with_capacity(before.len() + changes.len());
-    let mut digests = entry_digests(merged(&before, changes).filter_map(Change::entry)).into_iter();
+    let mut digests =
+        entry_digests(suite, merged(&before, changes).filter_map(Change::entry)).into_iter();
     let mut count = 0usize;
     let mut at = 0;
     for change in merged(&before, changes) {

@@ -8,13 +8,14 @@ use super::*;
 use crate::{
     page::{Leaf, MadePage, RawLeaf},
     record::entry_digest,
+    suite::Suite,
 };
 
 type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// The leaf with this content.
 fn leaf_of(content: &Content) -> MadePage {
-    RawLeaf::of(content.iter().map(|(key, value)| (&key[..], &value[..]))).make()
+    RawLeaf::of(content.iter().map(|(key, value)| (&key[..], &value[..]))).make(Suite::One)
 }
 
 fn apply(content: &mut Content, changes: &[Change]) {
@@ -49,7 +50,7 @@ proptest! {
             start.into_iter().map(|key| (vec![b'k', key], vec![7; 9])).collect();
         let base = leaf_of(&content);
         let leaf = Leaf::decode(&base.body).unwrap();
-        prop_assert_eq!(&leaf.describe_with_index().1, &base.index);
+        prop_assert_eq!(&leaf.describe_with_index(Suite::One).1, &base.index);
         let mut patch: Option<Vec<u8>> = None;
         for changes in rounds {
             let last = content.keys().next_back().unwrap().clone();
@@ -57,7 +58,7 @@ proptest! {
                 changes.into_iter().filter(|change| change.key() <= &last[..]).collect();
             let mut after = content.clone();
             apply(&mut after, &changes);
-            match update(&base.index, patch.as_deref(), &changes).unwrap() {
+            match update(Suite::One, &base.index, patch.as_deref(), &changes).unwrap() {
                 Outcome::Unchanged => prop_assert_eq!(&after, &content),
                 Outcome::Rewrite => {
                     // Only for a reason: it may begin or end elsewhere, or there is
@@ -81,10 +82,10 @@ proptest! {
                     };
                     prop_assert_eq!(changed.encode(), made.body);
                     prop_assert_eq!(changed.entries().count(), changed.len());
-                    let digests = Digests::decode(&base.index, new.as_deref()).unwrap();
+                    let digests = Digests::decode(Suite::One, &base.index, new.as_deref()).unwrap();
                     for (key, value) in &after {
                         prop_assert_eq!(changed.get(key), Some(&value[..]));
-                        prop_assert_eq!(digests.get(key), Some(&entry_digest(key, value)));
+                        prop_assert_eq!(digests.get(key), Some(&entry_digest(Suite::One, key, value)));
                     }
                     for around in 0..92u8 {
                         let from = vec![b'k', around];
@@ -107,8 +108,8 @@ proptest! {
         let mut base = leaf_of(&content);
         let place = at % base.index.len();
         base.index[place] = byte;
-        let _ = update(&base.index, None, &changes_of([(3, Some(1))].into()));
-        prop_assert!(update(&base.index[..place], None, &[]).is_err());
+        let _ = update(Suite::One, &base.index, None, &changes_of([(3, Some(1))].into()));
+        prop_assert!(update(Suite::One, &base.index[..place], None, &[]).is_err());
     }
 }
 
@@ -123,8 +124,9 @@ fn numbers(count: usize) -> (Vec<Vec<u8>>, MadePage) {
 fn a_full_leaf_takes_no_more_in_place() {
     let put = |key: &[u8], value: u8| Change::Put { key: key.to_vec(), value: vec![value] };
     let between = 11u16.to_be_bytes();
-    let rewritten =
-        |made: &MadePage, change| update(&made.index, None, &[change]).unwrap() == Outcome::Rewrite;
+    let rewritten = |made: &MadePage, change| {
+        update(Suite::One, &made.index, None, &[change]).unwrap() == Outcome::Rewrite
+    };
     let (keys, full) = numbers(PAGE_ENTRIES_MAX);
     assert!(!rewritten(&full, put(&keys[5], 1)));
     assert!(!rewritten(&full, Change::Delete { key: keys[5].clone() }));
@@ -139,8 +141,9 @@ fn a_patch_does_not_outgrow_its_limits() {
         let put = |key: &Vec<u8>| Change::Put { key: key.clone(), value: vec![1; bytes] };
         keys[1..=count].iter().map(put).collect()
     };
-    let outcome =
-        |patch: Option<&[u8]>, changes: &[Change]| update(&made.index, patch, changes).unwrap();
+    let outcome = |patch: Option<&[u8]>, changes: &[Change]| {
+        update(Suite::One, &made.index, patch, changes).unwrap()
+    };
     assert_eq!(outcome(None, &changes(PATCH_CHANGES_MAX + 1, 1)), Outcome::Rewrite);
     assert_eq!(outcome(None, &changes(2, PATCH_BYTES_MAX / 2)), Outcome::Rewrite);
     let Outcome::Patched { patch: Some(patch), .. } = outcome(None, &changes(PATCH_CHANGES_MAX, 1))

@@ -18,6 +18,7 @@ use config::NodeConfig;
 use protocol::{
     id::{DatasetId, PartitionId},
     sign::SigningKey,
+    suite::Suite,
 };
 use store::{Head, Options, Store};
 use tokio::sync::watch;
@@ -99,9 +100,12 @@ pub fn load_anchor(dir: &NodeDir) -> anyhow::Result<Anchor> {
 }
 
 /// Opens the store as the configuration says.
-pub fn open_store(dir: &NodeDir, config: &NodeConfig) -> anyhow::Result<Store> {
-    let options =
-        Options { cache_mb: config.store.cache_mb, disk_reserve_mb: config.store.disk_reserve_mb };
+pub fn open_store(dir: &NodeDir, config: &NodeConfig, suite: Suite) -> anyhow::Result<Store> {
+    let options = Options {
+        suite,
+        cache_mb: config.store.cache_mb,
+        disk_reserve_mb: config.store.disk_reserve_mb,
+    };
     Store::open(&dir.store(), &options)
         .with_context(|| format!("open the store at {}", dir.store().display()))
 }
@@ -146,7 +150,7 @@ impl Node {
         let keeper =
             Keeper::load(dir.certs(), keys.clone(), identity.clone(), pki, alarms.clone())?;
         let keeper = Arc::new(keeper);
-        let store = open_store(dir, &config)?;
+        let store = open_store(dir, &config, anchor.suite())?;
         let mut membership = Membership::new(store.clone(), anchor, config.node.clone());
         if !membership.is_hub() {
             membership = membership.keep_personal(&dir.personal())?;

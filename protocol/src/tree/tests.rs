@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::suite::Suite;
 
 /// Pages in memory.
 #[derive(Default, Clone, PartialEq, Debug)]
@@ -13,6 +14,10 @@ struct Memory(BTreeMap<(u8, Vec<u8>), Vec<u8>>);
 
 impl Pages for Memory {
     type Error = DecodeError;
+
+    fn suite(&self) -> Suite {
+        Suite::One
+    }
 
     fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, DecodeError> {
         let in_level = |(found, _): &(&(u8, Vec<u8>), &Vec<u8>)| found.0 == level;
@@ -42,7 +47,7 @@ impl Memory {
 
     fn rebuilt(content: &BTreeMap<Vec<u8>, Vec<u8>>) -> (Self, Summary) {
         let entries = content.iter().map(|(key, value)| (&key[..], &value[..]));
-        let (made, summary) = pages_of(entries).unwrap();
+        let (made, summary) = pages_of(Suite::One, entries).unwrap();
         let place = |made: MadePage| ((made.level, made.page.first_key), made.body);
         (Self(made.into_iter().map(place).collect()), summary)
     }
@@ -61,6 +66,10 @@ struct Patching {
 
 impl Pages for Patching {
     type Error = DecodeError;
+
+    fn suite(&self) -> Suite {
+        Suite::One
+    }
 
     fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, DecodeError> {
         let Some((first_key, body)) = self.pages.seek(level, key)? else {
@@ -99,7 +108,7 @@ impl Patching {
         for made in update.written {
             if made.level == 0 {
                 // One leaf in five has no index, as if it had been lost.
-                match made.page.hash.0[0] % 5 {
+                match made.page.hash.as_bytes()[0] % 5 {
                     0 => self.beside.remove(&made.page.first_key),
                     _ => self.beside.insert(made.page.first_key.clone(), (made.index, None)),
                 };
@@ -148,7 +157,7 @@ fn check(batches: Vec<BTreeMap<u32, Option<u8>>>) -> usize {
 }
 
 fn check_changes(batches: impl Iterator<Item = Vec<Change>>) -> usize {
-    let (mut pages, mut summary) = (Memory::default(), Summary::empty());
+    let (mut pages, mut summary) = (Memory::default(), Summary::empty(Suite::One));
     let mut patching = Patching::default();
     let mut content = BTreeMap::new();
     for changes in batches {
@@ -265,7 +274,7 @@ fn keys_that_lie_too_deep_inside_each_other_are_refused() {
     });
     let mut changes: Vec<Change> = nested.collect();
     changes.sort_by(|a, b| a.key().cmp(b.key()));
-    let (mut pages, empty) = (Memory::default(), Summary::empty());
+    let (mut pages, empty) = (Memory::default(), Summary::empty(Suite::One));
     assert!(update(&mut pages, &empty, &changes).is_err());
     let levels = update(&mut pages, &empty, &changes[..2000]).unwrap().summary.pages;
     assert_eq!(levels.len(), 13, "{levels:?}");
@@ -300,9 +309,9 @@ fn leaves_in_disorder_or_with_a_wrong_end_are_refused() {
         .map(|(_, body)| Leaf::decode(body).unwrap())
         .collect();
     let push = |order: &[usize]| {
-        let mut builder = TreeBuilder::new();
+        let mut builder = TreeBuilder::new(Suite::One);
         order.iter().try_for_each(|index| {
-            builder.push(&leaves[*index], leaves[*index].describe(), &mut Vec::new())
+            builder.push(&leaves[*index], leaves[*index].describe(Suite::One), &mut Vec::new())
         })
     };
     assert_eq!(push(&[0, 1]), Ok(()));
@@ -311,12 +320,12 @@ fn leaves_in_disorder_or_with_a_wrong_end_are_refused() {
     // says, which may show as late as at the end.
     let entries: Vec<_> = content.iter().map(|(key, value)| (&key[..], &value[..])).collect();
     let whole = |lengths: &[usize]| {
-        let mut builder = TreeBuilder::new();
+        let mut builder = TreeBuilder::new(Suite::One);
         let mut from = 0;
         for length in lengths {
             let raw = RawLeaf::of(entries[from..from + length].iter().copied());
-            let leaf = Leaf::decode(&raw.make().body).unwrap();
-            builder.push(&leaf, leaf.describe(), &mut Vec::new())?;
+            let leaf = Leaf::decode(&raw.make(Suite::One).body).unwrap();
+            builder.push(&leaf, leaf.describe(Suite::One), &mut Vec::new())?;
             from += length;
         }
         builder.finish(&mut Vec::new()).map(drop)
