@@ -53,6 +53,8 @@ pub struct MadePage {
     pub level: u8,
     /// The bytes as they lie on disk and travel.
     pub body: Vec<u8>,
+    /// How many they are before compression.
+    pub bytes: u64,
     /// A leaf's index ([`crate::patch`]), which never travels; empty for an
     /// inner page.
     pub index: Vec<u8>,
@@ -120,6 +122,11 @@ impl Leaf {
     /// Never: a leaf without entries does not exist.
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
+    }
+
+    /// Bytes of the leaf, uncompressed.
+    pub fn bytes(&self) -> u64 {
+        self.raw.len() as u64
     }
 
     /// Key and value at `index`.
@@ -350,7 +357,7 @@ impl RawLeaf {
         let (hash, index) = hash_and_index(suite, entries);
         let page = leaf_ref(self.first_key(), hash, self.count);
         let body = crate::codec::compress(&self.raw);
-        MadePage { page, level: 0, body, index }
+        MadePage { page, level: 0, body, bytes: self.raw.len() as u64, index }
     }
 }
 
@@ -368,11 +375,19 @@ fn hash_and_index<'a>(
     let mut hasher = PageHasher::new(suite, 0);
     let mut index = IndexWriter::new();
     let digests = entry_digests(suite, entries.clone());
-    for ((key, _), digest) in entries.zip(&digests) {
+    for ((key, value), digest) in entries.zip(&digests) {
         hasher.entry(digest);
-        index.push(key, digest);
+        index.push(key, value.len(), digest);
     }
     (hasher.finish(), index.finish())
+}
+
+/// Bytes of a leaf beside its entries.
+pub(crate) const COUNT_BYTES: u64 = 2;
+
+/// Bytes of an entry in a leaf.
+pub(crate) fn entry_bytes(key: usize, value: usize) -> u64 {
+    (2 + key + 4 + value) as u64
 }
 
 /// Appends an entry as a leaf's bytes have it.
@@ -446,7 +461,8 @@ pub fn make_inner(suite: Suite, level: u8, children: &[PageRef]) -> MadePage {
         records: children.iter().map(|child| child.records).sum(),
         entries: u16::try_from(children.len()).expect("a page has few children"),
     };
-    MadePage { page, level, body: out.into_bytes(), index: Vec::new() }
+    let body = out.into_bytes();
+    MadePage { page, level, bytes: body.len() as u64, body, index: Vec::new() }
 }
 
 /// Appends a child as an inner page's bytes have it.

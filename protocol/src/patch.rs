@@ -2,8 +2,8 @@
 //!
 //! A leaf's bytes are compressed and its hash covers all its entries, so one
 //! changed record costs the work of sixty. A store may keep two things beside a
-//! leaf instead: its *index*, the keys and digests of the entries as the bytes
-//! have them, and its *patch*, the changes since. [`update`] makes the new hash
+//! leaf instead: its *index*, the keys, digests and lengths of the entries as the
+//! bytes have them, and its *patch*, the changes since. [`update`] makes the new hash
 //! from digests alone. Neither travels: a peer gets the leaf as it is now, and
 //! the tree is the same with and without them.
 
@@ -12,8 +12,8 @@ use crate::{
     cut::PAGE_ENTRIES_MAX,
     encoding::{DecodeError, Reader, Writer},
     hash::Hash,
-    page::{PageHasher, PageRef, leaf_ref},
-    record::{KEY_BYTES_MAX, entry_digests},
+    page::{COUNT_BYTES, PageHasher, PageRef, entry_bytes, leaf_ref},
+    record::{KEY_BYTES_MAX, RECORD_BYTES_MAX, entry_digests},
     suite::Suite,
 };
 
@@ -40,12 +40,13 @@ impl IndexWriter {
         Self { out, previous: Vec::new(), count: 0 }
     }
 
-    pub(crate) fn push(&mut self, key: &[u8], digest: &Hash) {
+    pub(crate) fn push(&mut self, key: &[u8], value_bytes: usize, digest: &Hash) {
         let shared = key.iter().zip(&self.previous).take_while(|(a, b)| a == b).count();
         let length = |bytes: usize| u16::try_from(bytes).expect("a key has at most 1024 bytes");
         self.out.u16(length(shared));
         self.out.u16(length(key.len() - shared));
         self.out.raw(&key[shared..]);
+        self.out.u32(u32::try_from(value_bytes).expect("a record has at most 65 536 bytes"));
         self.out.raw(digest.as_bytes());
         self.previous.truncate(shared);
         self.previous.extend_from_slice(&key[shared..]);
@@ -60,10 +61,13 @@ impl IndexWriter {
 }
 
 /// A decoded index.
+#[derive(Default)]
 struct Index {
     keys: Vec<u8>,
     /// Where each key ends in `keys`.
     ends: Vec<usize>,
+    /// Bytes of each record.
+    values: Vec<u32>,
     digests: Vec<Hash>,
 }
 
@@ -77,6 +81,7 @@ impl Index {
         let mut index = Self {
             keys: Vec::with_capacity(bytes.len()),
             ends: Vec::with_capacity(count),
+            values: Vec::with_capacity(count),
             digests: Vec::with_capacity(count),
         };
         let mut previous = 0..0;
@@ -94,15 +99,21 @@ impl Index {
             }
             previous = start..index.keys.len();
             index.ends.push(previous.end);
+            let value_bytes = input.u32()?;
+            if value_bytes as usize > RECORD_BYTES_MAX {
+                return Err(DecodeError::TooLong { what: "a record", limit: RECORD_BYTES_MAX });
+            }
+            index.values.push(value_bytes);
             index.digests.push(input.raw_hash(suite)?);
         }
         input.finish()?;
         Ok(index)
     }
 
-    fn push(&mut self, key: &[u8], digest: Hash) {
+    fn push(&mut self, key: &[u8], value_bytes: u32, digest: Hash) {
         self.keys.extend_from_slice(key);
         self.ends.push(self.keys.len());
+        self.values.push(value_bytes);
         self.digests.push(digest);
     }
 
@@ -110,15 +121,20 @@ impl Index {
         self.ends.len()
     }
 
-    /// Entries after these changes.
-    fn len_after(&self, changes: &[Change]) -> usize {
-        changes.iter().fold(self.len(), |count, change| {
-            match (change, self.find(change.key()).is_ok()) {
-                (Change::Put { .. }, false) => count + 1,
-                (Change::Delete { .. }, true) => count - 1,
-                _ => count,
-            }
+    /// Entries after these changes, and the bytes of the leaf that they make.
+    fn size_after(&self, changes: &[Change]) -> (usize, u64) {
+        let own: u64 = (0..self.len()).map(|at| self.entry_bytes(at)).sum();
+        changes.iter().fold((self.len(), COUNT_BYTES + own), |(count, bytes), change| {
+            let old = self.find(change.key()).ok();
+            let gone = old.map_or(0, |at| self.entry_bytes(at));
+            let new = change.entry().map_or(0, |(key, value)| entry_bytes(key.len(), value.len()));
+            let count = count - usize::from(old.is_some()) + usize::from(change.entry().is_some());
+            (count, bytes - gone + new)
         })
+    }
+
+    fn entry_bytes(&self, at: usize) -> u64 {
+        entry_bytes(self.key(at).len(), self.values[at] as usize)
     }
 
     /// Where a key is, or else where it would be.
@@ -154,19 +170,24 @@ impl Digests {
         };
         let patch = decode_patch(patch)?;
         let mut digests = entry_digests(suite, patch.iter().filter_map(Change::entry)).into_iter();
-        let mut now = Index { keys: Vec::new(), ends: Vec::new(), digests: Vec::new() };
+        let mut now = Index::default();
         let mut at = 0;
         for change in &patch {
             while at < index.len() && index.key(at) < change.key() {
-                now.push(index.key(at), index.digests[at]);
+                now.push(index.key(at), index.values[at], index.digests[at]);
                 at += 1;
             }
             at += usize::from(at < index.len() && index.key(at) == change.key());
-            if let Change::Put { key, .. } = change {
-                now.push(key, digests.next().expect("there is one for each entry that is put"));
+            if let Change::Put { key, value } = change {
+                now.push(
+                    key,
+                    value.len() as u32,
+                    digests.next().expect("there is one for each entry that is put"),
+                );
             }
         }
-        (at..index.len()).for_each(|at| now.push(index.key(at), index.digests[at]));
+        (at..index.len())
+            .for_each(|at| now.push(index.key(at), index.values[at], index.digests[at]));
         Ok(Self(now))
     }
 
@@ -184,6 +205,15 @@ impl Digests {
 
 /// What becomes of a leaf that is kept with an index.
 #[derive(Debug, PartialEq, Eq)]
+pub struct Updated {
+    /// Bytes of the leaf before the changes, uncompressed.
+    pub bytes_before: u64,
+    /// What the changes make of it.
+    pub outcome: Outcome,
+}
+
+/// What changes make of a leaf.
+#[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The changes change nothing.
     Unchanged,
@@ -192,6 +222,8 @@ pub enum Outcome {
     Patched {
         /// The reference to the leaf.
         page: PageRef,
+        /// Its bytes with the changes, uncompressed.
+        bytes: u64,
         /// All changes since the leaf's bytes were written; none if these
         /// take them back.
         patch: Option<Vec<u8>>,
@@ -215,12 +247,24 @@ pub fn update(
     index: &[u8],
     patch: Option<&[u8]>,
     changes: &[Change],
-) -> Result<Outcome, DecodeError> {
-    if changes.len() > PATCH_CHANGES_MAX {
-        return Ok(Outcome::Rewrite);
-    }
+) -> Result<Updated, DecodeError> {
     let index = Index::decode(suite, index)?;
     let before = patch.map(decode_patch).transpose()?.unwrap_or_default();
+    let (count_before, bytes_before) = index.size_after(&before);
+    let outcome = outcome(suite, &index, &before, count_before, changes);
+    Ok(Updated { bytes_before, outcome })
+}
+
+fn outcome(
+    suite: Suite,
+    index: &Index,
+    before: &[Change],
+    count_before: usize,
+    changes: &[Change],
+) -> Outcome {
+    if changes.len() > PATCH_CHANGES_MAX {
+        return Outcome::Rewrite;
+    }
     let (first, last) = (index.key(0), index.key(index.len() - 1));
     let outside = |change: &Change| {
         let deletes = matches!(change, Change::Delete { .. });
@@ -228,29 +272,31 @@ pub fn update(
         key < first || key > last || (deletes && (key == first || key == last))
     };
     if changes.iter().any(outside) {
-        return Ok(Outcome::Rewrite);
+        return Outcome::Rewrite;
     }
 
     let mut hasher = PageHasher::new(suite, 0);
     let mut kept: Vec<&Change> = Vec::with_capacity(before.len() + changes.len());
     let mut digests =
-        entry_digests(suite, merged(&before, changes).filter_map(Change::entry)).into_iter();
-    let mut count = 0usize;
+        entry_digests(suite, merged(before, changes).filter_map(Change::entry)).into_iter();
+    let (mut count, mut bytes) = (0usize, COUNT_BYTES);
     let mut at = 0;
-    for change in merged(&before, changes) {
+    for change in merged(before, changes) {
         while at < index.len() && index.key(at) < change.key() {
             hasher.entry(&index.digests[at]);
             count += 1;
+            bytes += index.entry_bytes(at);
             at += 1;
         }
         let in_place = at < index.len() && index.key(at) == change.key();
         let old = in_place.then(|| index.digests[at]);
         at += usize::from(in_place);
         match change {
-            Change::Put { .. } => {
+            Change::Put { key, value } => {
                 let digest = digests.next().expect("there is one for each entry that is put");
                 hasher.entry(&digest);
                 count += 1;
+                bytes += entry_bytes(key.len(), value.len());
                 if old != Some(digest) {
                     kept.push(change);
                 }
@@ -259,24 +305,22 @@ pub fn update(
             Change::Delete { .. } => {}
         }
     }
-    for digest in &index.digests[at..] {
-        hasher.entry(digest);
+    for at in at..index.len() {
+        hasher.entry(&index.digests[at]);
         count += 1;
+        bytes += index.entry_bytes(at);
     }
 
-    if count > PAGE_ENTRIES_MAX {
-        return Ok(Outcome::Rewrite);
+    let patch_bytes: usize = kept.iter().map(|change| change.encoded_bytes()).sum();
+    if count > PAGE_ENTRIES_MAX || kept.len() > PATCH_CHANGES_MAX || patch_bytes > PATCH_BYTES_MAX {
+        return Outcome::Rewrite;
     }
-    let bytes: usize = kept.iter().map(|change| change.encoded_bytes()).sum();
-    if kept.len() > PATCH_CHANGES_MAX || bytes > PATCH_BYTES_MAX {
-        return Ok(Outcome::Rewrite);
-    }
-    if kept.iter().copied().eq(&before) {
-        return Ok(Outcome::Unchanged);
+    if kept.iter().copied().eq(before) {
+        return Outcome::Unchanged;
     }
     let page = leaf_ref(first, hasher.finish(), count);
     let patch = (!kept.is_empty()).then(|| encode_changes(kept));
-    Ok(Outcome::Patched { page, patch, shrank: count < index.len_after(&before) })
+    Outcome::Patched { page, bytes, patch, shrank: count < count_before }
 }
 
 /// Both in key order; of two changes of one key the newer one.

@@ -58,7 +58,10 @@ proptest! {
                 changes.into_iter().filter(|change| change.key() <= &last[..]).collect();
             let mut after = content.clone();
             apply(&mut after, &changes);
-            match update(Suite::One, &base.index, patch.as_deref(), &changes).unwrap() {
+            let Updated { bytes_before, outcome } =
+                update(Suite::One, &base.index, patch.as_deref(), &changes).unwrap();
+            prop_assert_eq!(bytes_before, leaf_of(&content).bytes);
+            match outcome {
                 Outcome::Unchanged => prop_assert_eq!(&after, &content),
                 Outcome::Rewrite => {
                     // Only for a reason: it may begin or end elsewhere, or there is
@@ -72,8 +75,9 @@ proptest! {
                     prop_assert!(ends || old + changes.len() > PATCH_CHANGES_MAX);
                     break;
                 }
-                Outcome::Patched { page, patch: new, shrank } => {
+                Outcome::Patched { page, bytes, patch: new, shrank } => {
                     let made = leaf_of(&after);
+                    prop_assert_eq!(bytes, made.bytes);
                     prop_assert_eq!(shrank, after.len() < content.len());
                     prop_assert_eq!(&page, &made.page);
                     let changed = match &new {
@@ -113,6 +117,10 @@ proptest! {
     }
 }
 
+fn outcome(index: &[u8], patch: Option<&[u8]>, changes: &[Change]) -> Outcome {
+    update(Suite::One, index, patch, changes).unwrap().outcome
+}
+
 /// A leaf of so many keys of two bytes, each a multiple of two.
 fn numbers(count: usize) -> (Vec<Vec<u8>>, MadePage) {
     let keys: Vec<Vec<u8>> = (0..count as u16).map(|n| (2 * n).to_be_bytes().to_vec()).collect();
@@ -124,9 +132,8 @@ fn numbers(count: usize) -> (Vec<Vec<u8>>, MadePage) {
 fn a_full_leaf_takes_no_more_in_place() {
     let put = |key: &[u8], value: u8| Change::Put { key: key.to_vec(), value: vec![value] };
     let between = 11u16.to_be_bytes();
-    let rewritten = |made: &MadePage, change| {
-        update(Suite::One, &made.index, None, &[change]).unwrap() == Outcome::Rewrite
-    };
+    let rewritten =
+        |made: &MadePage, change| outcome(&made.index, None, &[change]) == Outcome::Rewrite;
     let (keys, full) = numbers(PAGE_ENTRIES_MAX);
     assert!(!rewritten(&full, put(&keys[5], 1)));
     assert!(!rewritten(&full, Change::Delete { key: keys[5].clone() }));
@@ -141,9 +148,7 @@ fn a_patch_does_not_outgrow_its_limits() {
         let put = |key: &Vec<u8>| Change::Put { key: key.clone(), value: vec![1; bytes] };
         keys[1..=count].iter().map(put).collect()
     };
-    let outcome = |patch: Option<&[u8]>, changes: &[Change]| {
-        update(Suite::One, &made.index, patch, changes).unwrap()
-    };
+    let outcome = |patch: Option<&[u8]>, changes: &[Change]| outcome(&made.index, patch, changes);
     assert_eq!(outcome(None, &changes(PATCH_CHANGES_MAX + 1, 1)), Outcome::Rewrite);
     assert_eq!(outcome(None, &changes(2, PATCH_BYTES_MAX / 2)), Outcome::Rewrite);
     let Outcome::Patched { patch: Some(patch), .. } = outcome(None, &changes(PATCH_CHANGES_MAX, 1))

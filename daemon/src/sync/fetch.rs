@@ -246,6 +246,8 @@ impl Sink {
 /// damaged: going through all leaves heals that.
 fn heal_instead(fetch: &mut TreeFetch, error: StoreError) -> Result<(), Trouble> {
     match error {
+        // Several change sets together may touch more than one may.
+        StoreError::Excess(_) => Ok(fetch.take_whole()?),
         StoreError::RootMismatch { .. } | StoreError::Damaged { .. } => {
             tracing::warn!(%error, "pages here do not fit the differences; going through all of them");
             Ok(fetch.take_whole()?)

@@ -3,7 +3,11 @@
 use std::path::PathBuf;
 
 use protocol::{
-    change::Position, encoding::DecodeError, hash::Hash, id::PartitionId, tree::ShapeError,
+    change::Position,
+    encoding::DecodeError,
+    hash::Hash,
+    id::{NodeId, PartitionId},
+    tree::{Excess, ShapeError},
 };
 
 /// A read or write that did not happen.
@@ -79,6 +83,39 @@ pub enum StoreError {
         /// Reserve and the batch, in MiB.
         needed_mb: u64,
     },
+    /// An origin's data would take more room here than it may.
+    #[error(
+        "{origin} 的数据在本节点已占 {used_mb} MiB，上限为 {quota_mb} MiB：未写入，其他节点不受影响 / \
+         the data of {origin} would count for {used_mb} MiB here, and {quota_mb} MiB is its quota: nothing \
+         of it was written, and others go on. Have {origin} delete what it does not need, or raise \
+         origin_quota_mb in the section [store] of this node's configuration"
+    )]
+    OverQuota {
+        /// The origin.
+        origin: NodeId,
+        /// What its data would count for.
+        used_mb: u64,
+        /// What it may.
+        quota_mb: u64,
+    },
+    /// What is left of the disk is kept for other origins.
+    #[error(
+        "磁盘剩余空间已为其他节点预留：{origin} 已占 {used_mb} MiB，保证额度 {share_mb} MiB；未写入，请扩充磁盘 / \
+         what is left of the disk is kept for other origins: the data of {origin} would count for \
+         {used_mb} MiB here, {share_mb} MiB are its own share, and nobody has more to give. Nothing of it \
+         was written, and others go on. Make room on the disk of this node"
+    )]
+    OverShare {
+        /// The origin.
+        origin: NodeId,
+        /// What its data would count for.
+        used_mb: u64,
+        /// The room that nobody else can take from it.
+        share_mb: u64,
+    },
+    /// A change set that touches more of the tree than anybody accepts.
+    #[error("the change set is refused by every node: {0}")]
+    Excess(#[from] Excess),
     /// A change set that does not follow the replica's head.
     #[error("{partition}: number {offered} does not follow the head, which is number {head}")]
     Gap {

@@ -129,6 +129,8 @@ pub struct StagedLeaves {
     pub removed: Vec<Vec<u8>>,
     /// Of what is written.
     pub bytes: usize,
+    /// What all leaves up to the last one of these count for ([`crate::quota`]).
+    pub counts: u64,
 }
 
 /// A leaf to write.

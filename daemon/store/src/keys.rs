@@ -85,18 +85,29 @@ pub fn ack(number: u32, node: &NodeId) -> Vec<u8> {
     key
 }
 
+/// The prefix of all signed headers in the log.
+pub fn log_headers(number: u32) -> Vec<u8> {
+    of_number(b'l', number)
+}
+
 /// A signed header in the log.
 pub fn log_header(number: u32, seq: u64) -> Vec<u8> {
-    let mut key = of_number(b'l', number);
-    key.extend_from_slice(&seq.to_be_bytes());
-    key
+    [&log_headers(number)[..], &seq.to_be_bytes()].concat()
+}
+
+/// The prefix of all bodies in the log.
+pub fn log_bodies(number: u32) -> Vec<u8> {
+    of_number(b'b', number)
 }
 
 /// A body in the log.
 pub fn log_body(number: u32, seq: u64) -> Vec<u8> {
-    let mut key = of_number(b'b', number);
-    key.extend_from_slice(&seq.to_be_bytes());
-    key
+    [&log_bodies(number)[..], &seq.to_be_bytes()].concat()
+}
+
+/// The number of the change set in the key of its header or body.
+pub fn seq_of(key: &[u8]) -> Option<u64> {
+    key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
 /// A node of the history.

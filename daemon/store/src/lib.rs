@@ -14,7 +14,7 @@
 //! - [`engine`]: bytes in, bytes out, the one place of sled;
 //! - [`keys`], [`log`]: what lies under which key; headers and bodies;
 //! - [`tree`]: a state tree over the engine;
-//! - [`state`]: what is known in memory;
+//! - [`quota`], [`state`]: how room is shared out; what is known in memory;
 //! - [`prepare`], [`jobs`], [`queue`]: what the writer is asked for, and how;
 //! - [`live`], [`snapshot`]: pages as they are, and as they were;
 //! - [`heads`]: the sidecar `HEADS`, by which a truncated database is noticed;
@@ -33,6 +33,7 @@ mod live;
 mod log;
 mod prepare;
 mod queue;
+mod quota;
 mod signing;
 mod snapshot;
 mod state;
@@ -69,6 +70,7 @@ pub use self::{
     },
     live::LivePages,
     queue::Pending,
+    quota::Origins,
     snapshot::Snapshot,
     state::{Ack, Counters, Head, OwnChanges},
     tree::{Entries, LeafSpan},
@@ -86,6 +88,17 @@ const HEAD_EVENTS_MAX: usize = 1024;
 pub struct Store {
     shared: Arc<Shared>,
     queue: Queue,
+}
+
+/// The room of an origin's data, in bytes as they are counted ([`quota`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// What it has.
+    pub used: u64,
+    /// What nobody else can take from it.
+    pub share: Option<u64>,
+    /// What it may have at most.
+    pub quota: Option<u64>,
 }
 
 /// A large first load under way; see [`Store::begin_load`].
@@ -166,6 +179,25 @@ impl Store {
     /// needs.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.shared.disk.check_room(bytes).is_ok()
+    }
+
+    /// Says whose data may be here besides this node's own, and how much each may
+    /// have. Without it there are no quotas.
+    pub fn set_origins(&self, origins: Origins) {
+        *state::lock(&self.shared.origins) = Some(Arc::new(origins));
+    }
+
+    /// How much room an origin's data counts for here, and how much it may; `None` of
+    /// what has no quota.
+    pub fn room_of(&self, origin: &NodeId) -> Result<Room, StoreError> {
+        let used = state::lock(&self.shared.usage).of(origin);
+        let origins = state::lock(&self.shared.origins).clone();
+        let Some(origins) = origins.filter(|origins| origins.own != *origin) else {
+            return Ok(Room { used, share: None, quota: None });
+        };
+        let (capacity, _) = self.shared.disk.capacity(0)?;
+        let (share, quota) = (origins.share(capacity), origins.quota(capacity));
+        Ok(Room { used, share: Some(share), quota: Some(quota) })
     }
 
     /// Why a partition is quarantined, if it is.

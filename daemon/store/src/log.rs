@@ -115,10 +115,11 @@ pub fn history_before(disk: &Disk, number: u32, seq: u64) -> Result<Option<Peaks
         return Ok(hashes.map(|hashes| Peaks::of(seq - 1, hashes)));
     };
     for behind in landed..seq {
-        let Some(known) = header(disk, number, behind)? else {
+        // Of an old one only the hash may be left.
+        let Some(known) = node(disk, number, Node { height: 0, index: behind - 1 })? else {
             return Ok(None);
         };
-        peaks.push(known.hash());
+        peaks.push(known);
     }
     Ok(Some(peaks))
 }

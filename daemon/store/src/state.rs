@@ -23,7 +23,13 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use crate::{engine::Disk, error::StoreError, keys, tree::OpenSnapshot};
+use crate::{
+    engine::Disk,
+    error::StoreError,
+    keys,
+    quota::{LogKept, Origins, Usage, counted},
+    tree::OpenSnapshot,
+};
 
 /// A partition's newest durable change set and the tree behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +42,8 @@ pub struct Head {
     pub summary: Summary,
     /// The generation of the pages.
     pub generation: u32,
+    /// What the log keeps of its change sets.
+    pub log: LogKept,
     /// When this node committed it, in milliseconds since 1970.
     pub updated_ms: i64,
 }
@@ -63,6 +71,11 @@ impl Head {
         history
     }
 
+    /// What the partition counts for where room is shared out.
+    pub fn counted(&self) -> u64 {
+        counted(&self.summary, self.log)
+    }
+
     /// As a replica without anything is shown it.
     pub fn shown(&self) -> ShownHead {
         let (signed, before) = (self.signed.clone(), self.before.clone());
@@ -86,6 +99,7 @@ impl Head {
             before: self.before.clone(),
             summary: self.summary.clone(),
             generation: self.generation,
+            log: self.log,
             updated_ms: self.updated_ms,
         })
     }
@@ -98,8 +112,8 @@ impl Head {
             return Err(wrong(format!("unknown version {}", stored.version)));
         }
         let signed = SignedHeader::decode(&stored.header).map_err(|e| wrong(e.to_string()))?;
-        let StoredHead { before, summary, generation, updated_ms, .. } = stored;
-        Ok(Self { signed, before, summary, generation, updated_ms })
+        let StoredHead { before, summary, generation, log, updated_ms, .. } = stored;
+        Ok(Self { signed, before, summary, generation, log, updated_ms })
     }
 }
 
@@ -112,6 +126,7 @@ struct StoredHead {
     before: Peaks,
     summary: Summary,
     generation: u32,
+    log: LogKept,
     updated_ms: i64,
 }
 
@@ -127,6 +142,16 @@ pub struct OwnChanges {
     /// Whether the log keeps the changes. The change sets of a large first load
     /// keep only their headers: followers take pages.
     pub keep_body: bool,
+}
+
+impl OwnChanges {
+    /// The same in two, of which the first one comes first.
+    pub fn halves(&mut self) -> (Self, Self) {
+        let second = self.changes.split_off(self.changes.len() / 2);
+        let part = |changes| Self { partition: self.partition.clone(), changes, ..*self };
+        let second = part(second);
+        (part(std::mem::take(&mut self.changes)), second)
+    }
 }
 
 /// What a node acknowledged.
@@ -234,6 +259,10 @@ pub struct Shared {
     /// Own partitions that a peer holds up to a higher number: nothing is
     /// written before they are taken back.
     pub awaited: Mutex<BTreeMap<PartitionId, u64>>,
+    /// Whose data is here, and how much each may have; no quotas while it is not set.
+    pub origins: Mutex<Option<Arc<Origins>>>,
+    /// What each origin's data counts for.
+    pub usage: Mutex<Usage>,
     /// Asked before own change sets.
     pub ask_before_writing: Mutex<Option<AskBeforeWriting>>,
     /// Signs own change sets. Set when the node opens; behind that only the
@@ -267,6 +296,10 @@ impl Shared {
         events: broadcast::Sender<PartitionId>,
         path: PathBuf,
     ) -> Self {
+        let mut usage = Usage::default();
+        for (partition, state) in &partitions {
+            usage.moved(&partition.origin, 0, state.head().map_or(0, |head| head.counted()));
+        }
         Self {
             disk,
             path,
@@ -275,6 +308,8 @@ impl Shared {
             snapshots: Mutex::default(),
             loading: Mutex::default(),
             awaited: Mutex::default(),
+            origins: Mutex::default(),
+            usage: Mutex::new(usage),
             ask_before_writing: Mutex::default(),
             signer: Mutex::default(),
             own_writes_stopped: Mutex::default(),

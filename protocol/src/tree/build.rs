@@ -36,6 +36,7 @@ pub struct TreeBuilder {
     last: Option<(Vec<u8>, u16, u16)>,
     levels: Vec<Level>,
     records: u64,
+    bytes: u64,
 }
 
 /// The pages of one level, on their way into those above.
@@ -50,7 +51,7 @@ impl TreeBuilder {
     /// A builder without leaves.
     pub fn new(suite: Suite) -> Self {
         let (leaves, levels) = (Cutter::default(), Vec::new());
-        Self { suite, leaves, last: None, levels, records: 0 }
+        Self { suite, leaves, last: None, levels, records: 0, bytes: 0 }
     }
 
     /// Takes the next leaf; inner pages that are complete go to `made`.
@@ -77,6 +78,7 @@ impl TreeBuilder {
         self.leaves.push((), leaf.len(), shared);
         self.check_leaves(false)?;
         self.records += page.records;
+        self.bytes += leaf.bytes();
         self.add(0, page, made)
     }
 
@@ -141,7 +143,8 @@ impl TreeBuilder {
             let root = level.open.next_page(true).and_then(|mut pages| pages.pop());
             let root = root.ok_or(ShapeError::Height)?;
             let pages = self.levels.iter().map(|level| level.pages).collect();
-            return Ok(Summary { root: root.hash, records: self.records, pages });
+            let (records, bytes) = (self.records, self.bytes);
+            return Ok(Summary { root: root.hash, records, bytes, pages });
         }
         Err(ShapeError::Height)
     }

@@ -3,14 +3,14 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
-    Kept, Pages, missing,
+    Excess, Kept, Pages, missing,
     recut::{Level, Now, Touched},
 };
 use crate::{
     change::Change,
     encoding::DecodeError,
     page::{Leaf, MadePage, RawLeaf, RawLeafWriter},
-    patch::Outcome,
+    patch::{Outcome, Updated},
 };
 
 /// Leaves that are hashed and compressed, or patched, together: enough to share out among
@@ -39,6 +39,8 @@ impl Record<'_> {
 /// What is new in a leaf that stays one.
 pub(super) struct Patched<'a> {
     pub patch: Option<Vec<u8>>,
+    pub bytes_before: u64,
+    pub bytes: u64,
     changes: &'a [Change],
 }
 
@@ -50,19 +52,42 @@ pub(super) struct Leaves<'a> {
     raw: Vec<RawLeaf>,
     raw_bytes: usize,
     pub made: Vec<MadePage>,
+    /// Bytes of the leaves that were taken apart.
+    pub bytes_gone: u64,
+    /// Bytes of the leaves to which changes belong, and how many these may be.
+    work: u64,
+    work_max: u64,
 }
 
 /// A leaf, its changes, and what becomes of it.
 struct Due<'a> {
     kept: Kept,
     changes: &'a [Change],
-    outcome: Result<Outcome, DecodeError>,
+    updated: Result<Updated, DecodeError>,
 }
 
 impl<'a> Leaves<'a> {
-    /// Of `changes`, sorted by key without repetition.
-    pub fn new(changes: &'a [Change]) -> Self {
-        Self { changes, due: VecDeque::new(), raw: Vec::new(), raw_bytes: 0, made: Vec::new() }
+    /// Of `changes`, sorted by key without repetition, which may belong to leaves of
+    /// at most `work_max` bytes.
+    pub fn new(changes: &'a [Change], work_max: u64) -> Self {
+        Self {
+            changes,
+            due: VecDeque::new(),
+            raw: Vec::new(),
+            raw_bytes: 0,
+            made: Vec::new(),
+            bytes_gone: 0,
+            work: 0,
+            work_max,
+        }
+    }
+
+    /// Counts a leaf to which changes belong. It is counted before anything is done
+    /// with it, and whether it is changed in place depends on the store, so that
+    /// does not count.
+    fn count_work(&mut self, bytes: u64) -> Result<(), Excess> {
+        self.work += bytes;
+        if self.work > self.work_max { Err(Excess::Leaves) } else { Ok(()) }
     }
 
     /// The changes of the next `leaf`, up to the first key of the one behind.
@@ -93,9 +118,9 @@ impl<'a> Leaves<'a> {
             }
             found.push((kept, mine));
         }
-        let outcomes = pages.patch(&found);
-        let due = found.into_iter().zip(outcomes);
-        self.due = due.map(|((kept, changes), outcome)| Due { kept, changes, outcome }).collect();
+        let updated = pages.patch(&found);
+        let due = found.into_iter().zip(updated);
+        self.due = due.map(|((kept, changes), updated)| Due { kept, changes, updated }).collect();
         Ok(())
     }
 
@@ -150,25 +175,30 @@ impl<'a, P: Pages> Level<P> for Leaves<'a> {
             if self.due.is_empty() {
                 self.look_ahead(pages)?;
             }
-            let Some(Due { kept, changes, outcome }) = self.due.pop_front() else {
+            let Some(Due { kept, changes, updated }) = self.due.pop_front() else {
                 // It has no index, or there is no leaf at all.
                 let Some((first_key, leaf)) = pages.seek_leaf(first.key())? else {
                     let all = std::mem::take(&mut self.changes);
                     return Ok(Some(Self::merged(None, None, all)));
                 };
+                self.count_work(leaf.bytes())?;
+                self.bytes_gone += leaf.bytes();
                 let mine = Self::changes_of(&mut self.changes, pages, &first_key)?;
                 return Ok(Some(Self::merged(Some(first_key), Some(leaf), mine)));
             };
             self.changes = &self.changes[changes.len()..];
-            match outcome? {
+            let Updated { bytes_before, outcome } = updated?;
+            self.count_work(bytes_before)?;
+            match outcome {
                 Outcome::Unchanged => {}
-                Outcome::Patched { page, patch, shrank } => {
+                Outcome::Patched { page, bytes, patch, shrank } => {
                     let first_key = Some(page.first_key.clone());
-                    let now = Now::Kept(page, Patched { patch, changes });
+                    let now = Now::Kept(page, Patched { patch, bytes_before, bytes, changes });
                     return Ok(Some(Touched { first_key, shrank, now }));
                 }
                 Outcome::Rewrite => {
-                    let leaf = self.leaf_at(pages, &kept.first_key)?;
+                    let leaf = Self::leaf_at(pages, &kept.first_key)?;
+                    self.bytes_gone += leaf.bytes();
                     return Ok(Some(Self::merged(Some(kept.first_key), Some(leaf), changes)));
                 }
             }
@@ -182,7 +212,8 @@ impl<'a, P: Pages> Level<P> for Leaves<'a> {
         first_key: &[u8],
         kept: Option<Patched<'a>>,
     ) -> Result<Vec<Record<'a>>, P::Error> {
-        let leaf = self.leaf_at(pages, first_key)?;
+        let leaf = Self::leaf_at(pages, first_key)?;
+        self.bytes_gone += leaf.bytes();
         let changes = kept.map_or(&[][..], |kept| kept.changes);
         match Self::merged(None, Some(leaf), changes).now {
             Now::Entries(entries) => Ok(entries),
@@ -211,7 +242,7 @@ impl<'a, P: Pages> Level<P> for Leaves<'a> {
 
 impl Leaves<'_> {
     /// The leaf that begins with exactly this key.
-    fn leaf_at<P: Pages>(&self, pages: &mut P, first_key: &[u8]) -> Result<Leaf, P::Error> {
+    fn leaf_at<P: Pages>(pages: &mut P, first_key: &[u8]) -> Result<Leaf, P::Error> {
         let found = pages.seek_leaf(first_key)?.filter(|(found, _)| found == first_key);
         Ok(found.ok_or_else(missing)?.1)
     }

@@ -12,6 +12,7 @@
 //! - `recut`: which pages of one level change, and into which;
 //! - `leaves`, `inner`: the two kinds of levels;
 //! - `cursor`: walks along a level by its parents;
+//! - `work`: how much of a tree a change set may touch;
 //! - `build`: [`TreeBuilder`].
 
 mod build;
@@ -19,8 +20,10 @@ mod cursor;
 mod inner;
 mod leaves;
 mod recut;
+mod work;
 
 pub use self::build::{ShapeError, TreeBuilder, pages_of};
+pub use self::work::{Excess, WORK, Work};
 use self::{
     inner::{Edit, Inner},
     leaves::Leaves,
@@ -31,7 +34,7 @@ use crate::{
     encoding::DecodeError,
     hash::{Hash, Purpose},
     page::{LEVELS_MAX, Leaf, MadePage, PageRef, RawLeaf, decode_inner, make_inner},
-    patch::{self, Outcome},
+    patch::{self, Updated},
     suite::Suite,
 };
 
@@ -47,6 +50,8 @@ pub struct Summary {
     pub root: Hash,
     /// Records in the tree.
     pub records: u64,
+    /// Bytes of its leaves, uncompressed.
+    pub bytes: u64,
     /// Pages of each level, leaves first. The last level has one page, the
     /// root. An empty tree has no level.
     pub pages: Vec<u64>,
@@ -55,7 +60,7 @@ pub struct Summary {
 impl Summary {
     /// A tree without records.
     pub fn empty(suite: Suite) -> Self {
-        Self { root: empty_root(suite), records: 0, pages: Vec::new() }
+        Self { root: empty_root(suite), records: 0, bytes: 0, pages: Vec::new() }
     }
 }
 
@@ -75,7 +80,7 @@ pub struct Kept {
 
 impl Kept {
     /// What becomes of the leaf by changes that belong to it.
-    pub fn update(&self, suite: Suite, changes: &[Change]) -> Result<Outcome, DecodeError> {
+    pub fn update(&self, suite: Suite, changes: &[Change]) -> Result<Updated, DecodeError> {
         patch::update(suite, &self.index, self.patch.as_deref(), changes)
     }
 }
@@ -83,7 +88,7 @@ impl Kept {
 /// Read access to the pages of a tree.
 pub trait Pages {
     /// Why a page could not be read.
-    type Error: From<DecodeError>;
+    type Error: From<DecodeError> + From<Excess>;
 
     /// The suite of the tree's hashes.
     fn suite(&self) -> Suite;
@@ -115,7 +120,7 @@ pub trait Pages {
     }
 
     /// What becomes of leaves, each by changes that belong to it, in their order.
-    fn patch(&mut self, leaves: &[(Kept, &[Change])]) -> Vec<Result<Outcome, DecodeError>> {
+    fn patch(&mut self, leaves: &[(Kept, &[Change])]) -> Vec<Result<Updated, DecodeError>> {
         let suite = self.suite();
         leaves.iter().map(|(kept, changes)| kept.update(suite, changes)).collect()
     }
@@ -151,19 +156,34 @@ fn missing() -> DecodeError {
 
 /// Applies `changes`, sorted by key without repetition, to the tree `before`.
 ///
-/// Deleting a key that is not there changes nothing.
+/// Deleting a key that is not there changes nothing. What touches more than
+/// [`WORK`] is refused before it is done.
 pub fn update<P: Pages>(
     pages: &mut P,
     before: &Summary,
     changes: &[Change],
 ) -> Result<Update, P::Error> {
+    update_within(pages, before, changes, WORK)
+}
+
+/// As [`update`], with another bound on what it touches.
+pub fn update_within<P: Pages>(
+    pages: &mut P,
+    before: &Summary,
+    changes: &[Change],
+    work: Work,
+) -> Result<Update, P::Error> {
+    work.check_inner(pages, before.pages.len(), changes)?;
     let mut update = Update {
         removed: Vec::new(),
         written: Vec::new(),
         patched: Vec::new(),
         summary: Summary::empty(pages.suite()),
     };
-    let mut touched = change_leaves(pages, before.pages.len(), changes, &mut update.patched)?;
+    let mut leaves = change_leaves(pages, before, changes, work)?;
+    let bytes = leaves.bytes;
+    update.patched = std::mem::take(&mut leaves.patches);
+    let mut touched = leaves.level;
     let mut level = 0;
     loop {
         let had = before.pages.get(usize::from(level)).copied().unwrap_or(0);
@@ -187,6 +207,7 @@ pub fn update<P: Pages>(
             if let Some(root) = root {
                 update.summary.root = root.hash;
                 update.summary.records = root.records;
+                update.summary.bytes = bytes;
             }
             finish_level(&mut update, level, removed, touched.made);
             return Ok(update);
@@ -197,7 +218,7 @@ pub fn update<P: Pages>(
             return Ok(update);
         }
         if level + 1 >= LEVELS_MAX {
-            return Err(DecodeError::Invalid("its keys lie too deep inside each other").into());
+            return Err(Excess::Levels.into());
         }
         let edits = std::mem::take(&mut touched.edits);
         finish_level(&mut update, level, removed, touched.made);
@@ -268,21 +289,37 @@ impl TouchedLevel {
     }
 }
 
+/// The leaves after a change set.
+struct ChangedLeaves {
+    level: TouchedLevel,
+    patches: Vec<PatchedLeaf>,
+    /// Bytes of all leaves of the tree.
+    bytes: u64,
+}
+
 fn change_leaves<P: Pages>(
     pages: &mut P,
-    levels: usize,
+    before: &Summary,
     changes: &[Change],
-    patches: &mut Vec<PatchedLeaf>,
-) -> Result<TouchedLevel, P::Error> {
-    let mut recut = Recut::new(Leaves::new(changes), 0, levels);
+    work: Work,
+) -> Result<ChangedLeaves, P::Error> {
+    let leaves = Leaves::new(changes, work.leaf_bytes_max);
+    let mut recut = Recut::new(leaves, 0, before.pages.len());
     recut.run(pages)?;
     recut.level.finish(pages);
-    let mut patched = Vec::with_capacity(recut.kept.len());
+    let (mut patches, mut patched) = (Vec::new(), Vec::with_capacity(recut.kept.len()));
+    let mut gone = recut.level.bytes_gone;
+    let mut made: u64 = recut.level.made.iter().map(|made| made.bytes).sum();
     for (page, kept) in recut.kept {
+        gone += kept.bytes_before;
+        made += kept.bytes;
         patches.push(PatchedLeaf { first_key: page.first_key.clone(), patch: kept.patch });
         patched.push(page);
     }
-    Ok(TouchedLevel::new(recut.consumed, recut.level.made, patched))
+    let stays = before.bytes.checked_sub(gone);
+    let stays = stays.ok_or(DecodeError::Invalid("its leaves have more bytes than the tree"))?;
+    let level = TouchedLevel::new(recut.consumed, recut.level.made, patched);
+    Ok(ChangedLeaves { level, patches, bytes: stays + made })
 }
 
 fn change_inner<P: Pages>(

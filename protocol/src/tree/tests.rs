@@ -8,25 +8,44 @@ use proptest::prelude::*;
 use super::*;
 use crate::suite::Suite;
 
+/// Why pages in memory were not updated.
+#[derive(Debug, PartialEq)]
+enum Refused {
+    Decode(DecodeError),
+    Excess(Excess),
+}
+
+impl From<DecodeError> for Refused {
+    fn from(error: DecodeError) -> Self {
+        Refused::Decode(error)
+    }
+}
+
+impl From<Excess> for Refused {
+    fn from(excess: Excess) -> Self {
+        Refused::Excess(excess)
+    }
+}
+
 /// Pages in memory.
 #[derive(Default, Clone, PartialEq, Debug)]
 struct Memory(BTreeMap<(u8, Vec<u8>), Vec<u8>>);
 
 impl Pages for Memory {
-    type Error = DecodeError;
+    type Error = Refused;
 
     fn suite(&self) -> Suite {
         Suite::One
     }
 
-    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, DecodeError> {
+    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, Refused> {
         let in_level = |(found, _): &(&(u8, Vec<u8>), &Vec<u8>)| found.0 == level;
         let before = self.0.range(..=(level, key.to_vec())).next_back().filter(in_level);
         let page = before.or_else(|| self.0.range((level, vec![])..).next().filter(in_level));
         Ok(page.map(|((_, first), body)| (first.clone(), body.clone())))
     }
 
-    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, DecodeError> {
+    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, Refused> {
         use std::ops::Bound::{Excluded, Unbounded};
         let mut behind = self.0.range((Excluded((level, first_key.to_vec())), Unbounded));
         Ok(behind.next().filter(|((found, _), _)| *found == level).map(|((_, key), _)| key.clone()))
@@ -65,13 +84,13 @@ struct Patching {
 }
 
 impl Pages for Patching {
-    type Error = DecodeError;
+    type Error = Refused;
 
     fn suite(&self) -> Suite {
         Suite::One
     }
 
-    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, DecodeError> {
+    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, Refused> {
         let Some((first_key, body)) = self.pages.seek(level, key)? else {
             return Ok(None);
         };
@@ -83,11 +102,11 @@ impl Pages for Patching {
         Ok(Some((first_key, body)))
     }
 
-    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, DecodeError> {
+    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, Refused> {
         self.pages.next_key(level, first_key)
     }
 
-    fn kept(&mut self, key: &[u8]) -> Result<Option<Kept>, DecodeError> {
+    fn kept(&mut self, key: &[u8]) -> Result<Option<Kept>, Refused> {
         let found = self.beside.range(..=key.to_vec()).next_back();
         Ok(found.map(|(first_key, (index, patch))| {
             let (first_key, index, patch) = (first_key.clone(), index.clone(), patch.clone());
@@ -275,7 +294,7 @@ fn keys_that_lie_too_deep_inside_each_other_are_refused() {
     let mut changes: Vec<Change> = nested.collect();
     changes.sort_by(|a, b| a.key().cmp(b.key()));
     let (mut pages, empty) = (Memory::default(), Summary::empty(Suite::One));
-    assert!(update(&mut pages, &empty, &changes).is_err());
+    assert_eq!(update(&mut pages, &empty, &changes), Err(Excess::Levels.into()));
     let levels = update(&mut pages, &empty, &changes[..2000]).unwrap().summary.pages;
     assert_eq!(levels.len(), 13, "{levels:?}");
 }
@@ -362,4 +381,51 @@ fn deleting_every_page_but_one_leaves_that_one_as_the_root() {
         let gone = (0..400).filter(|n| !kept.contains(&key(*n).as_slice())).map(|n| (n, None));
         check(vec![all.clone(), gone.collect()]);
     }
+}
+
+/// What a tree of leaves of 5 KB refuses, whether or not it has indexes.
+fn refused(changes: &[Change], work: Work) -> Option<Refused> {
+    let content: BTreeMap<_, _> = (0..20_000).map(|n| (key(n), vec![1; 60])).collect();
+    let (pages, summary) = Memory::rebuilt(&content);
+    let beside = |body: &Vec<u8>| Leaf::decode(body).unwrap().describe_with_index(Suite::One);
+    let leaves = pages.0.iter().filter(|((level, _), _)| *level == 0).map(|(_, body)| beside(body));
+    let beside = leaves.map(|(page, index)| (page.first_key, (index, None))).collect();
+    let mut patching = Patching { pages: pages.clone(), beside, patched: 0 };
+    let written = update_within(&mut pages.clone(), &summary, changes, work).err();
+    let patched = update_within(&mut patching, &summary, changes, work).err();
+    assert_eq!(written, patched, "a replica refuses what its origin refuses");
+    written
+}
+
+#[test]
+fn changes_that_belong_to_too_many_bytes_of_pages_are_refused() {
+    let work = |leaf_bytes_max, inner_bytes_max| Work { leaf_bytes_max, inner_bytes_max };
+    let content: BTreeMap<_, _> = (0..20_000).map(|n| (key(n), vec![1; 60])).collect();
+    let (pages, summary) = Memory::rebuilt(&content);
+    let of_level = |level: u8| pages.0.iter().filter(move |((at, _), _)| *at == level);
+    assert_eq!(summary.pages.len(), 3);
+    let leaf_bytes: u64 = of_level(0).map(|(_, body)| Leaf::decode(body).unwrap().bytes()).sum();
+    let inner_bytes = [1, 2].map(|level| of_level(level).map(|(_, b)| b.len() as u64).sum::<u64>());
+    assert_eq!(leaf_bytes, summary.bytes);
+
+    // One change of each leaf, in the middle of it, or its first record deleted.
+    let firsts: Vec<Vec<u8>> = of_level(0).map(|((_, first), _)| first.clone()).collect();
+    let put = |key: &Vec<u8>| Change::Put { key: [&key[..], b"0"].concat(), value: vec![9] };
+    let delete = |key: &Vec<u8>| Change::Delete { key: key.clone() };
+    for changes in [firsts.iter().map(put).collect::<Vec<_>>(), firsts.iter().map(delete).collect()]
+    {
+        let inner: u64 = inner_bytes.iter().sum();
+        assert_eq!(refused(&changes, work(leaf_bytes, inner)), None);
+        let less = refused(&changes, work(leaf_bytes - 1, inner));
+        assert_eq!(less, Some(Excess::Leaves.into()));
+        let less = refused(&changes, work(leaf_bytes, inner - 1));
+        assert_eq!(less, Some(Excess::Inner.into()));
+        let (half, rest) = changes.split_at(changes.len() / 2);
+        for part in [half, rest] {
+            assert_eq!(refused(part, work(leaf_bytes - 1, inner - 1)), None);
+        }
+    }
+    // What changes nothing is looked for all the same.
+    let nothing = [Change::Delete { key: [&firsts[3][..], b"0"].concat() }];
+    assert_eq!(refused(&nothing, work(1000, u64::MAX)), Some(Excess::Leaves.into()));
 }

@@ -7,7 +7,7 @@ use protocol::{
     encoding::DecodeError,
     page::MadePage,
     suite::Suite,
-    tree::{FoundPage, Pages, Summary, pages_of, update},
+    tree::{Excess, FoundPage, Pages, Summary, pages_of, update},
 };
 
 use super::store::Records;
@@ -66,18 +66,40 @@ fn located(made: MadePage) -> ((u8, Vec<u8>), MadePage) {
     ((made.level, made.page.first_key.clone()), made)
 }
 
+/// Why a tree in memory was not updated.
+#[derive(Debug)]
+#[allow(dead_code, reason = "it is only shown")]
+pub enum Refused {
+    /// A page does not decode.
+    Decode(DecodeError),
+    /// More than a tree may have.
+    Excess(Excess),
+}
+
+impl From<DecodeError> for Refused {
+    fn from(error: DecodeError) -> Self {
+        Refused::Decode(error)
+    }
+}
+
+impl From<Excess> for Refused {
+    fn from(excess: Excess) -> Self {
+        Refused::Excess(excess)
+    }
+}
+
 impl Pages for &Tree {
-    type Error = DecodeError;
+    type Error = Refused;
 
     fn suite(&self) -> Suite {
         self.summary.root.suite()
     }
 
-    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, DecodeError> {
+    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, Refused> {
         Ok(self.page(level, key).map(|made| (made.page.first_key.clone(), made.body.clone())))
     }
 
-    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, DecodeError> {
+    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, Refused> {
         let mut behind = self.level(level).map(|made| &made.page.first_key);
         Ok(behind.find(|key| key.as_slice() > first_key).cloned())
     }

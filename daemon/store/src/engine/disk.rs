@@ -83,7 +83,7 @@ impl Disk {
         std::fs::create_dir_all(path).map_err(file_error)?;
         let reserve_mb = match options.disk_reserve_mb {
             Some(reserve) => reserve,
-            None => (total_mb(path)? / 20).clamp(RESERVE_LEAST_MB, RESERVE_MOST_MB),
+            None => (bytes_of(path)?.0 / MIB / 20).clamp(RESERVE_LEAST_MB, RESERVE_MOST_MB),
         };
         let database = path.join("sled");
         let db = open_sled(&database, options.cache_mb * MIB)?;
@@ -122,18 +122,25 @@ impl Disk {
     /// Refuses a write of about `bytes` if it would eat into the reserve. sled
     /// cannot recover from a full disk, so this is asked before each batch.
     pub fn check_room(&self, bytes: usize) -> Result<(), StoreError> {
-        let stat = rustix::fs::statvfs(&self.path).map_err(|error| StoreError::File {
-            path: self.path.clone(),
-            problem: error.to_string(),
-        })?;
-        let free_mb = stat.f_bavail.saturating_mul(stat.f_frsize) / MIB;
-        // sled writes whole nodes: a batch costs more than its own bytes.
-        let sled_bytes = self.table.recent_bytes() + 3 * bytes;
-        let needed_mb = self.reserve_mb + sled_bytes as u64 / MIB;
+        let free_mb = bytes_of(&self.path)?.1 / MIB;
+        let needed_mb = self.reserve_mb + self.cost_of(bytes) / MIB;
         if free_mb < needed_mb {
             return Err(StoreError::DiskFull { path: self.path.clone(), free_mb, needed_mb });
         }
         Ok(())
+    }
+
+    /// Bytes of the file system, and those of it that will be free after a write of
+    /// about `bytes`; both without the reserve.
+    pub fn capacity(&self, bytes: usize) -> Result<(u64, u64), StoreError> {
+        let (all, free) = bytes_of(&self.path)?;
+        let reserve = self.reserve_mb * MIB;
+        Ok((all.saturating_sub(reserve), free.saturating_sub(reserve + self.cost_of(bytes))))
+    }
+
+    /// sled writes whole nodes: a batch costs more than its own bytes.
+    fn cost_of(&self, bytes: usize) -> u64 {
+        (self.table.recent_bytes() + 3 * bytes) as u64
     }
 
     /// Applies a batch atomically; it is durable after [`Disk::make_durable`].
@@ -422,8 +429,10 @@ fn fail_if(broken: &std::sync::atomic::AtomicBool) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn total_mb(path: &Path) -> Result<u64, StoreError> {
+/// Bytes of the file system, and those of it that are free.
+fn bytes_of(path: &Path) -> Result<(u64, u64), StoreError> {
     let stat = rustix::fs::statvfs(path)
         .map_err(|error| StoreError::File { path: path.to_owned(), problem: error.to_string() })?;
-    Ok(stat.f_blocks.saturating_mul(stat.f_frsize) / MIB)
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Ok((bytes(stat.f_blocks), bytes(stat.f_bavail)))
 }

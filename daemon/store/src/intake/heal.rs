@@ -212,7 +212,7 @@ impl Healing {
                 .is_none_or(|stored| stored != (made.page.first_key.clone(), made.body.clone()))
             {
                 self.healed.inner += 1;
-                let MadePage { level, page, body, index } = made;
+                let MadePage { level, page, body, index, .. } = made;
                 self.write(HealedPage { level, first_key: page.first_key, body, index });
                 self.submit_if(self.pending.written.len() >= LEAVES_PER_BATCH).await?;
             }

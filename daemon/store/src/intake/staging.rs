@@ -20,6 +20,7 @@ use crate::{
     jobs::{Job, Stage, StagedLeaf, StagedLeaves},
     keys,
     queue::{Pending, Queue},
+    quota::counted_leaf,
     state::{Head, Shared},
     tree::GenerationPages,
 };
@@ -111,6 +112,7 @@ impl Staging {
         let first_key = page.first_key.clone();
         self.remove_stale(Some(&first_key)).await?;
         self.last = Some(first_key.clone());
+        self.pending.counts += counted_leaf(page.records, leaf.bytes());
         self.builder.push(&leaf, page, &mut self.inner).map_err(|problem| StoreError::Shape {
             partition: self.stage.partition.clone(),
             problem,
@@ -164,6 +166,7 @@ impl Staging {
     async fn write_pending(&mut self) -> Result<(), StoreError> {
         self.written().await?;
         let leaves = std::mem::take(&mut self.pending);
+        self.pending.counts = leaves.counts;
         let stage = self.stage.clone();
         let job = |reply| Job::StageLeaves { stage, leaves, reply };
         self.writing = Some(self.queue.submit(job).await?);

@@ -8,7 +8,7 @@ use protocol::{
     change::Change,
     encoding::DecodeError,
     page::{Leaf, MadePage, RawLeaf},
-    patch::{Digests, Outcome, decode_patch},
+    patch::{Digests, Updated, decode_patch},
     suite::Suite,
     tree::{FoundPage, Kept, Pages},
 };
@@ -168,7 +168,7 @@ impl Pages for GenerationPages<'_> {
         ready.into_iter().filter_map(|ready| ready.or_else(|| made.next())).collect()
     }
 
-    fn patch(&mut self, leaves: &[(Kept, &[Change])]) -> Vec<Result<Outcome, DecodeError>> {
+    fn patch(&mut self, leaves: &[(Kept, &[Change])]) -> Vec<Result<Updated, DecodeError>> {
         let suite = self.disk.suite;
         on_all_cores(leaves.iter().collect(), |(kept, changes)| kept.update(suite, changes))
     }

@@ -12,7 +12,7 @@ use protocol::{
     history::Peaks,
     id::PartitionId,
     session::fetch::ShownHead,
-    tree::{self, Summary, Update},
+    tree::{self, Excess, Summary, Update},
 };
 
 use super::Writer;
@@ -21,6 +21,7 @@ use crate::{
     error::StoreError,
     keys, log,
     prepare::Prepared,
+    quota::LogKept,
     state::{Head, PartitionState, lock, now_ms},
     tree::{GenerationPages, MadeAhead, PageBatch},
 };
@@ -47,8 +48,33 @@ impl Writer {
         found.into_iter().find_map(|id| self.head(&id).map(|head| (id, head)))
     }
 
+    /// Commits own changes. If they touch more of the tree than one change set may,
+    /// they become several, each of which is a commit of its own; behind an error the
+    /// first ones of them may be there.
     pub(super) fn commit_own(&mut self, prepared: Prepared) -> Result<Arc<Head>, StoreError> {
-        let own = prepared.own;
+        let mut parts = vec![prepared];
+        loop {
+            let Some(mut part) = parts.pop() else {
+                // There is always one, and the last one was committed or refused.
+                return Err(StoreError::Closed);
+            };
+            match self.commit_own_part(&mut part) {
+                Err(StoreError::Excess(Excess::Leaves | Excess::Inner))
+                    if part.own.changes.len() > 1 =>
+                {
+                    let (first, second) = part.own.halves();
+                    let suite = self.shared.disk.suite;
+                    parts.extend([Prepared::new(suite, second)?, Prepared::new(suite, first)?]);
+                }
+                Ok(head) if parts.is_empty() => return Ok(head),
+                Ok(_) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn commit_own_part(&mut self, prepared: &mut Prepared) -> Result<Arc<Head>, StoreError> {
+        let own = &prepared.own;
         self.refuse_stopped(&own.partition)?;
         let key = lock(&self.shared.signer).clone();
         let key = key.ok_or_else(|| StoreError::NoSigner(own.partition.clone()))?;
@@ -60,9 +86,10 @@ impl Writer {
         let suite = self.shared.disk.suite;
         let history = before.as_ref().map_or_else(Peaks::new, |head| head.history());
         let state = self.partition(&own.partition);
-        let update = self.update_tree(&state, before.as_deref(), &own.changes, prepared.leaves)?;
+        let leaves = std::mem::take(&mut prepared.leaves);
+        let update = self.update_tree(&state, before.as_deref(), &own.changes, leaves)?;
         let header = Header {
-            partition: own.partition,
+            partition: own.partition.clone(),
             seq: before.as_ref().map_or(1, |head| head.seq() + 1),
             previous: before.as_ref().map_or(suite.none(), |head| head.signed.hash()),
             history: history.root(suite),
@@ -287,16 +314,23 @@ impl Writer {
         let Next { signed, history, path, body } = next;
         let (number, seq) = (state.number, signed.header().seq);
         let partition = signed.header().partition.clone();
+        let counted_before = before.map_or(0, Head::counted);
+        let mut kept = before.map_or(LogKept::default(), |head| head.log);
         let before = before.map(|head| (&head.signed, &head.before));
         log::append(&mut batch, number, before, &signed, &history, path);
+        kept.headers += 1;
         if let Some(body) = body {
             batch.put_chunked(&keys::log_body(number, seq), body, 0);
+            kept.body_bytes += body.len() as u64;
         }
-        let before = history;
-        let head = Arc::new(Head { signed, before, summary, generation, updated_ms: now_ms() });
+        let log = self.prune(&mut batch, &partition, state, kept)?;
+        let (before, updated_ms) = (history, now_ms());
+        let head = Arc::new(Head { signed, before, summary, generation, log, updated_ms });
         batch.put(keys::head(number), head.encode());
         self.shared.disk.check_room(batch.bytes())?;
+        self.refuse_over_quota(&partition, counted_before, head.counted(), batch.bytes())?;
         self.apply_to(&partition, state, batch)?;
+        lock(&self.shared.usage).moved(&partition.origin, counted_before, head.counted());
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
         self.unpublished.insert(partition, head.clone());
         Ok(head)

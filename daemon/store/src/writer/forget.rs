@@ -36,6 +36,8 @@ impl Writer {
         self.apply(batch)?;
         self.shared.disk.make_durable().inspect_err(|error| self.fail(error))?;
         self.next_number = new.number + 1;
+        let counted = old.head().map_or(0, |head| head.counted());
+        lock(&self.shared.usage).moved(&partition.origin, counted, 0);
         // A staging of the old number is overtaken.
         self.stagings.remove(&old.number);
         self.shared.add_partition(partition.clone(), new);

@@ -13,6 +13,7 @@
 //!   place;
 //! - [`staging`]: the state of a partition taken from a peer's tree;
 //! - [`forget`]: a replica is dropped, to be fetched anew;
+//! - [`room`], [`pruning`]: how much each origin may have, and how long the log;
 //! - [`tidying`]: snapshots, chores and checkpoints.
 //!
 //! What it may be asked for is in `crate::jobs`; who asks and waits, in
@@ -20,7 +21,9 @@
 
 mod commit;
 mod forget;
+mod pruning;
 mod repair;
+mod room;
 mod signing;
 mod staging;
 mod tidying;

@@ -70,6 +70,7 @@ impl Writer {
         leaves: StagedLeaves,
     ) -> Result<(), StoreError> {
         self.refuse_overtaken(stage)?;
+        self.refuse_staging_over_quota(stage, leaves.counts, leaves.bytes)?;
         let mut pages = PageBatch::new(&self.shared.disk, &[]);
         // Leaves come in the order of their keys, each once.
         pages.all_new = stage.was_empty;

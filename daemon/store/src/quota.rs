@@ -1,0 +1,192 @@
+//! How much room each origin's data may take here.
+//!
+//! A disk is shared by all whose data a node holds, and one of them that fills it
+//! stops the others. So each origin has a *quota* that it never gets beyond, and a
+//! *share* that nobody else can take from it: half of what the disk would give to
+//! each, were it divided evenly. What is in nobody's share is for whoever needs it
+//! first. What the node's own data takes is its own business.
+//!
+//! What counts is what every node would count alike: the bytes of records, which
+//! compress to a third, and a price for each record, page and header, which pays for
+//! indexes and for the database's own needs. So the disk as it is stays below what is
+//! counted, whatever the records. Not here: how full the disk is
+//! (`engine::disk`), which everything asks on top of this.
+
+use std::collections::{BTreeSet, HashMap};
+
+use protocol::{
+    id::{NodeId, PartitionId},
+    tree::Summary,
+};
+use serde::{Deserialize, Serialize};
+
+/// What a record counts for beside its bytes: its digest, its key and its length in
+/// the leaf's index.
+const RECORD_BYTES: u64 = 64;
+/// What a page counts for: its keys in the database, and its reference above it.
+const PAGE_BYTES: u64 = 256;
+/// What a change set counts for whose header is kept, with its nodes in the history,
+const HEADER_BYTES: u64 = 512;
+/// and one of which only those nodes are.
+const HASH_BYTES: u64 = 128;
+
+const MIB: u64 = 1024 * 1024;
+/// A quota, where none is set, is at most this part of the disk,
+const QUOTA_PART: u64 = 2;
+/// and so many times what an even division would give.
+const QUOTA_DIVISIONS: u64 = 4;
+
+/// Whose data is here, and how much each may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origins {
+    /// This node, whose own data has no quota.
+    pub own: NodeId,
+    /// All others who may have data here.
+    pub others: BTreeSet<NodeId>,
+    /// What each of them may have, in MiB; derived from the disk if it is not set.
+    pub quota_mb: Option<u64>,
+}
+
+impl Origins {
+    /// Whether the partition's data is another node's.
+    pub fn is_foreign(&self, partition: &PartitionId) -> bool {
+        partition.origin != self.own
+    }
+
+    /// What an even division of so many bytes gives to each.
+    fn even(&self, disk_bytes: u64) -> u64 {
+        disk_bytes / (self.others.len() as u64).max(1)
+    }
+
+    /// The room that is kept for each of them on a disk of so many bytes.
+    pub fn share(&self, disk_bytes: u64) -> u64 {
+        (self.even(disk_bytes) / 2).min(self.quota(disk_bytes))
+    }
+
+    /// What each of them may have at most.
+    pub fn quota(&self, disk_bytes: u64) -> u64 {
+        let derived = (disk_bytes / QUOTA_PART).min(self.even(disk_bytes) * QUOTA_DIVISIONS);
+        self.quota_mb.map_or(derived, |quota_mb| quota_mb.saturating_mul(MIB))
+    }
+}
+
+/// What an origin may not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// More than its quota, of so many bytes.
+    Quota(u64),
+    /// More than its share, of so many bytes, while what is left is in others' shares.
+    Share(u64),
+}
+
+/// What a partition's log has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogKept {
+    /// Bytes of the bodies, compressed as they are.
+    pub body_bytes: u64,
+    /// Headers.
+    pub headers: u64,
+    /// Headers of which only the hash is left.
+    pub hashes: u64,
+}
+
+/// What a partition with this tree and this log counts for.
+pub fn counted(summary: &Summary, log: LogKept) -> u64 {
+    let pages: u64 = summary.pages.iter().sum();
+    let LogKept { body_bytes, headers, hashes } = log;
+    summary.bytes
+        + summary.records * RECORD_BYTES
+        + pages * PAGE_BYTES
+        + body_bytes
+        + headers * HEADER_BYTES
+        + hashes * HASH_BYTES
+}
+
+/// What a leaf counts for that is not part of a state yet.
+pub fn counted_leaf(records: u64, bytes: u64) -> u64 {
+    bytes + records * RECORD_BYTES + PAGE_BYTES
+}
+
+/// What all partitions of each origin count for.
+#[derive(Debug, Default)]
+pub struct Usage(HashMap<NodeId, u64>);
+
+impl Usage {
+    /// So much of an origin's is here.
+    pub fn of(&self, origin: &NodeId) -> u64 {
+        self.0.get(origin).copied().unwrap_or(0)
+    }
+
+    /// A head has taken the place of another one.
+    pub fn moved(&mut self, origin: &NodeId, before: u64, after: u64) {
+        let used = self.0.entry(origin.clone()).or_default();
+        *used = (*used + after).saturating_sub(before);
+    }
+
+    /// Whether an origin may have `used` bytes, on a disk of `capacity` bytes of which
+    /// `free` will be free then, both without what the node needs itself.
+    pub fn allows(
+        &self,
+        origins: &Origins,
+        origin: &NodeId,
+        used: u64,
+        capacity: u64,
+        free: u64,
+    ) -> Result<(), Over> {
+        let (quota, share) = (origins.quota(capacity), origins.share(capacity));
+        if used > quota {
+            return Err(Over::Quota(quota));
+        }
+        let others = origins.others.iter().filter(|other| *other != origin);
+        let unused = |other: &NodeId| share.saturating_sub(self.of(other));
+        if used > share && free < others.map(unused).sum() {
+            return Err(Over::Share(share));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origins(count: usize, quota_mb: Option<u64>) -> Origins {
+        let name = |name: &str| NodeId::new(name).unwrap();
+        let others = (0..count).map(|number| name(&format!("county-{number}"))).collect();
+        Origins { own: name("centre"), others, quota_mb }
+    }
+
+    #[test]
+    fn a_quota_is_part_of_the_disk_and_all_shares_fit_on_it() {
+        for (count, share, quota) in
+            [(0, 500, 500), (1, 500, 500), (4, 125, 500), (13, 38, 304), (1000, 0, 4)]
+        {
+            let origins = origins(count, None);
+            assert_eq!((origins.share(1000), origins.quota(1000)), (share, quota), "{count}");
+        }
+        let set = origins(4, Some(100));
+        assert_eq!((set.share(1000 * MIB), set.quota(1000 * MIB)), (100 * MIB, 100 * MIB));
+    }
+
+    #[test]
+    fn what_others_have_not_used_of_their_shares_is_kept_for_them() {
+        let origins = origins(3, None);
+        let names: Vec<&NodeId> = origins.others.iter().collect();
+        let mut usage = Usage::default();
+        usage.moved(names[0], 0, 70);
+        usage.moved(names[0], 70, 90);
+        usage.moved(names[1], 0, 250);
+        assert_eq!((usage.of(names[0]), usage.of(names[2])), (90, 0));
+        // Of 900 each may have 450, and 150 are kept for each: 60 more for the first,
+        // and 150 for the third.
+        let allows = |origin, used, free| usage.allows(&origins, names[origin], used, 900, free);
+        assert_eq!(allows(1, 260, 210), Ok(()));
+        assert_eq!(allows(1, 260, 209), Err(Over::Share(150)));
+        assert_eq!(allows(1, 450, 210), Ok(()));
+        assert_eq!(allows(1, 451, 900), Err(Over::Quota(450)));
+        // Up to its share whoever comes is let in: nobody could take it.
+        assert_eq!(allows(2, 150, 0), Ok(()));
+        assert_eq!(allows(2, 151, 0), Err(Over::Share(150)));
+        assert_eq!(allows(0, 151, 150), Ok(()), "the second has used its own");
+    }
+}

@@ -1,0 +1,135 @@
+//! What a partition's log keeps, and for how long.
+//!
+//! Bodies are for followers that are a little behind; who is far behind takes pages.
+//! So the newest ones are kept, up to a number of bytes; more only while somebody who
+//! was heard of lately has not acknowledged them, and never more than a multiple of
+//! it. What another origin may have here is for its records first, so of its bodies
+//! there are no more than a part of its quota. Of headers all are kept of this node's own partitions, for which a change of
+//! keys may need them; of others' the newest ones, and of earlier ones the hash, from
+//! which every proof can still be made.
+//!
+//! What goes, goes in the batch of the commit that made it superfluous, a few pieces
+//! each time. `_federation` keeps everything: whoever joins is sent all of it.
+
+use std::sync::Arc;
+
+use protocol::{history::Node, id::PartitionId};
+
+use super::Writer;
+use crate::{
+    engine::Batch,
+    error::StoreError,
+    keys, log,
+    quota::LogKept,
+    state::{PartitionState, lock, now_ms},
+};
+
+/// Bodies that are kept in any case: eight change sets of the largest kind;
+const BODY_BYTES_MIN: u64 = if cfg!(test) { 256 * 1024 } else { 64 * 1024 * 1024 };
+/// of another origin's partition, at most this part of its quota,
+const BODY_PART: u64 = 8;
+/// and so many times that while followers wait: one that is farther behind is quicker
+/// by pages.
+const AWAITED_TIMES: u64 = 8;
+/// Who has acknowledged nothing new for so long is not waited for: 30 days.
+const FOLLOWER_AWAITED_MS: i64 = 30 * 24 * 3600 * 1000;
+/// Headers of another origin's that are kept: months of a busy office, and 20 MB.
+const HEADERS_MAX: u64 = if cfg!(test) { 100 } else { 65_536 };
+/// Pieces that go with one commit, which adds one: what is above the bounds shrinks.
+const PIECES_MAX: usize = 4;
+
+impl Writer {
+    /// Adds to a batch what goes of the log, of which it has `kept` with what the
+    /// batch adds; answers what it keeps then.
+    pub(super) fn prune(
+        &self,
+        batch: &mut Batch,
+        partition: &PartitionId,
+        state: &Arc<PartitionState>,
+        mut kept: LogKept,
+    ) -> Result<LogKept, StoreError> {
+        if partition.dataset.is_system() {
+            return Ok(kept);
+        }
+        let body_bytes = self.body_bytes_kept(partition)?;
+        self.prune_bodies(batch, state, body_bytes, &mut kept)?;
+        if self.is_foreign(partition) {
+            self.prune_headers(batch, state.number, &mut kept)?;
+        }
+        Ok(kept)
+    }
+
+    fn body_bytes_kept(&self, partition: &PartitionId) -> Result<u64, StoreError> {
+        let origins = lock(&self.shared.origins).clone();
+        Ok(match origins.filter(|origins| origins.is_foreign(partition)) {
+            Some(origins) => {
+                let quota = origins.quota(self.shared.disk.capacity(0)?.0);
+                BODY_BYTES_MIN.min(quota / BODY_PART)
+            }
+            None => BODY_BYTES_MIN,
+        })
+    }
+
+    /// Drops bodies above `most` bytes.
+    fn prune_bodies(
+        &self,
+        batch: &mut Batch,
+        state: &Arc<PartitionState>,
+        most: u64,
+        kept: &mut LogKept,
+    ) -> Result<(), StoreError> {
+        if kept.body_bytes <= most {
+            return Ok(());
+        }
+        let since = now_ms() - FOLLOWER_AWAITED_MS;
+        let acks = state.acks();
+        let awaited = acks.values().filter(|ack| ack.at_ms >= since).map(|ack| ack.seq);
+        let acknowledged = awaited.min().unwrap_or(u64::MAX);
+        let (disk, prefix) = (&self.shared.disk, keys::log_bodies(state.number));
+        let mut next = disk.first_key(&prefix)?;
+        for _ in 0..PIECES_MAX {
+            let Some((key, seq)) = next.and_then(|key| keys::seq_of(&key).map(|seq| (key, seq)))
+            else {
+                return Ok(());
+            };
+            let is_due = kept.body_bytes > most && seq <= acknowledged;
+            if !is_due && kept.body_bytes <= most * AWAITED_TIMES {
+                return Ok(());
+            }
+            // One that is damaged goes, too; what it had is not known.
+            let bytes = disk.get_chunked(&key).ok().flatten().map_or(0, |body| body.len() as u64);
+            kept.body_bytes = kept.body_bytes.saturating_sub(bytes);
+            batch.remove_chunked(&key, disk.chunks(&key)?);
+            next = disk.key_behind(&prefix, &key)?;
+        }
+        Ok(())
+    }
+
+    fn prune_headers(
+        &self,
+        batch: &mut Batch,
+        number: u32,
+        kept: &mut LogKept,
+    ) -> Result<(), StoreError> {
+        let (disk, prefix) = (&self.shared.disk, keys::log_headers(number));
+        let mut next = if kept.headers > HEADERS_MAX { disk.first_key(&prefix)? } else { None };
+        for _ in 0..PIECES_MAX {
+            let Some((key, seq)) = next.and_then(|key| keys::seq_of(&key).map(|seq| (key, seq)))
+            else {
+                return Ok(());
+            };
+            if kept.headers <= HEADERS_MAX {
+                return Ok(());
+            }
+            if let Some(header) = log::header(disk, number, seq)? {
+                let node = Node { height: 0, index: seq - 1 };
+                batch.put(keys::history_node(number, node), header.hash().as_bytes().to_vec());
+            }
+            kept.headers -= 1;
+            kept.hashes += 1;
+            next = disk.key_behind(&prefix, &key)?;
+            batch.remove(key);
+        }
+        Ok(())
+    }
+}

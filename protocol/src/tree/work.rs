@@ -1,0 +1,77 @@
+//! How much of a tree a change set may touch.
+//!
+//! A change set of a few hundred bytes may belong to thousands of pages, each of
+//! which may have megabytes. Whoever applies it reads and writes those again while
+//! others wait, so there is a bound. It depends on the state before and on the
+//! changes alone, or else a replica could refuse what its origin has signed:
+//! which leaves are changed in place, and which neighbours are looked at, does not
+//! count. An origin makes several change sets of one that is over it.
+//!
+//! Not here: how many changes, and how many bytes of them, a change set has
+//! ([`crate::change`]).
+
+use super::Pages;
+use crate::{change::Change, page::INNER_BYTES_MAX};
+
+/// A bound on what a change set touches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Work {
+    /// Bytes of the leaves, uncompressed and as they were before, to which its
+    /// changes belong.
+    pub leaf_bytes_max: u64,
+    /// Bytes of the inner pages above those leaves.
+    pub inner_bytes_max: u64,
+}
+
+/// The bound that everybody keeps. Ten thousand scattered changes of records of 500
+/// bytes touch 400 MB of leaves and 1 MB above them; of leaves, 512 MiB are unpacked,
+/// hashed and packed again in a few seconds.
+pub const WORK: Work =
+    Work { leaf_bytes_max: 512 * 1024 * 1024, inner_bytes_max: 128 * 1024 * 1024 };
+
+/// A change set that nobody takes, whoever has signed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Excess {
+    /// Its leaves have too many bytes.
+    #[error("its changes belong to leaves of more than 512 MiB")]
+    Leaves,
+    /// The pages above them have too many bytes.
+    #[error("its changes belong to inner pages of more than 128 MiB")]
+    Inner,
+    /// The tree would be too high.
+    #[error("its keys lie too deep inside each other")]
+    Levels,
+}
+
+impl Work {
+    /// Refuses changes that belong to too many bytes of inner pages, in a tree of so
+    /// many levels.
+    pub(super) fn check_inner<P: Pages>(
+        self,
+        pages: &mut P,
+        levels: usize,
+        changes: &[Change],
+    ) -> Result<(), P::Error> {
+        let above = levels.saturating_sub(1);
+        let at_most = changes.len().saturating_mul(INNER_BYTES_MAX).saturating_mul(above);
+        if at_most as u64 <= self.inner_bytes_max {
+            return Ok(());
+        }
+        let mut bytes = 0;
+        for level in (1..levels as u8).rev() {
+            let mut rest = changes;
+            while let Some(first) = rest.first()
+                && let Some((first_key, body)) = pages.seek(level, first.key())?
+            {
+                bytes += body.len() as u64;
+                if bytes > self.inner_bytes_max {
+                    return Err(Excess::Inner.into());
+                }
+                let bound = pages.next_key(level, &first_key)?;
+                let is_below = |change: &Change| bound.as_ref().is_none_or(|b| change.key() < b);
+                rest = &rest[rest.partition_point(is_below)..];
+            }
+        }
+        Ok(())
+    }
+}
