@@ -481,18 +481,19 @@ mod tests {
     }
 
     fn change_set(key: &SigningKey, changes: &[Change]) -> ChangeSet {
+        let suite = key.suite();
         let body = encode_changes(changes);
         let header = Header {
             partition: PartitionId::parse_full("zhengzhou/enterprise/410122/*").unwrap(),
             seq: 2,
-            previous: Suite::One.repeated(1),
-            history: Suite::One.repeated(8),
-            federation_head: Some(Position { seq: 9, hash: Suite::One.repeated(2) }),
+            previous: suite.repeated(1),
+            history: suite.repeated(8),
+            federation_head: Some(Position { seq: 9, hash: suite.repeated(2) }),
             origin_time_ms: 1_700_000_000_000,
             schema_version: 1,
             change_count: changes.len() as u32,
-            changes_hash: changes_hash(Suite::One, &body),
-            root: Suite::One.repeated(3),
+            changes_hash: changes_hash(suite, &body),
+            root: suite.repeated(3),
             records: 7,
             key_id: key.public().id(),
         };
@@ -501,29 +502,33 @@ mod tests {
 
     #[test]
     fn what_was_signed_verifies_and_nothing_else() {
-        let key = Suite::One.signing_key(&[1; 32]).unwrap();
-        let ring = One(key.public());
-        let changes =
-            vec![Change::Put { key: vec![1], value: vec![2] }, Change::Delete { key: vec![3] }];
-        let set = change_set(&key, &changes);
-        let bytes = set.header.encode();
-        assert_eq!(SignedHeader::decode(&bytes).as_ref(), Ok(&set.header));
-        assert_eq!(set.clone().verify(&ring).unwrap().changes(), changes);
+        for suite in Suite::ALL.iter().copied() {
+            let key = suite.signing_key(&vec![1; suite.secret_key_bytes()]).unwrap();
+            let ring = One(key.public());
+            let changes =
+                vec![Change::Put { key: vec![1], value: vec![2] }, Change::Delete { key: vec![3] }];
+            let set = change_set(&key, &changes);
+            let bytes = set.header.encode();
+            assert_eq!(SignedHeader::decode(&bytes).as_ref(), Ok(&set.header));
+            assert_eq!((set.header.suite(), bytes[0]), (suite, suite.number()));
+            assert_eq!(set.clone().verify(&ring).unwrap().changes(), changes);
 
-        for index in 0..bytes.len() {
-            let mut altered = bytes.clone();
-            altered[index] ^= 1;
-            let refused = SignedHeader::decode(&altered).map_or(true, |h| h.verify(&ring).is_err());
-            assert!(refused, "byte {index} may be altered");
+            for index in 0..bytes.len() {
+                let mut altered = bytes.clone();
+                altered[index] ^= 1;
+                let refused =
+                    SignedHeader::decode(&altered).map_or(true, |h| h.verify(&ring).is_err());
+                assert!(refused, "byte {index} may be altered");
+            }
+            let mut other_body = set.clone();
+            other_body.body = crate::codec::compress(&encode_changes(&changes[..1]));
+            assert_eq!(other_body.verify(&ring), Err(ChangeSetError::BodyHash));
+            let stranger = suite.signing_key(&vec![2; suite.secret_key_bytes()]).unwrap();
+            assert!(matches!(
+                set.verify(&One(stranger.public())),
+                Err(ChangeSetError::UnknownKey { .. })
+            ));
         }
-        let mut other_body = set.clone();
-        other_body.body = crate::codec::compress(&encode_changes(&changes[..1]));
-        assert_eq!(other_body.verify(&ring), Err(ChangeSetError::BodyHash));
-        let stranger = Suite::One.signing_key(&[2; 32]).unwrap();
-        assert!(matches!(
-            set.verify(&One(stranger.public())),
-            Err(ChangeSetError::UnknownKey { .. })
-        ));
     }
 
     #[test]

@@ -244,69 +244,83 @@ mod tests {
 
     const SALT: Salt = [7; 16];
 
-    fn page(entries: impl IntoIterator<Item = (u32, &'static str)>) -> (Leaf, Vec<u8>) {
+    fn page(
+        suite: Suite,
+        entries: impl IntoIterator<Item = (u32, &'static str)>,
+    ) -> (Leaf, Vec<u8>) {
         let entries: Vec<_> = entries.into_iter().map(|(key, v)| (key.to_be_bytes(), v)).collect();
         let entries = entries.iter().map(|(key, value)| (&key[..], value.as_bytes()));
-        let body = RawLeaf::of(entries).make(Suite::One).body;
+        let body = RawLeaf::of(entries).make(suite).body;
         (Leaf::decode(&body).unwrap(), body)
     }
 
-    fn children(numbers: impl IntoIterator<Item = u32>) -> Vec<PageRef> {
-        let child = |number: u32| page([(number, "value")]).0.describe(Suite::One);
+    fn children(suite: Suite, numbers: impl IntoIterator<Item = u32>) -> Vec<PageRef> {
+        let child = |number: u32| page(suite, [(number, "value")]).0.describe(suite);
         numbers.into_iter().map(child).collect()
     }
 
     #[test]
     fn a_leaf_comes_out_whole_whatever_the_other_side_holds() {
-        let (theirs, body) = page((0..150).map(|n| (n, if n == 77 { "new" } else { "value" })));
-        for own in [
-            Own::Nothing,
-            Own::Leaf(page((0..150).map(|n| (n, "value"))).0),
-            Own::Leaf(page((50..200).map(|n| (n, "value"))).0),
-            Own::Leaf(page([(9, "other")]).0),
-            Own::Inner(children(0..9)),
-        ] {
-            let told = make(Suite::One, 0, &body, &SALT, &own.known(Suite::One, &SALT)).unwrap();
-            assert_eq!(
-                leaf(&told, &own).unwrap().describe(Suite::One),
-                theirs.describe(Suite::One)
+        for suite in Suite::ALL.iter().copied() {
+            let (theirs, body) =
+                page(suite, (0..150).map(|n| (n, if n == 77 { "new" } else { "value" })));
+            for own in [
+                Own::Nothing,
+                Own::Leaf(page(suite, (0..150).map(|n| (n, "value"))).0),
+                Own::Leaf(page(suite, (50..200).map(|n| (n, "value"))).0),
+                Own::Leaf(page(suite, [(9, "other")]).0),
+                Own::Inner(children(suite, 0..9)),
+            ] {
+                let told = make(suite, 0, &body, &SALT, &own.known(suite, &SALT)).unwrap();
+                assert_eq!(leaf(&told, &own).unwrap().describe(suite), theirs.describe(suite));
+            }
+            let own = Own::Leaf(page(suite, (0..150).map(|n| (n, "value"))).0);
+            assert!(
+                make(suite, 0, &body, &SALT, &own.known(suite, &SALT)).unwrap().len() < 50,
+                "one of 150 entries is spelled out"
             );
         }
-        let own = Own::Leaf(page((0..150).map(|n| (n, "value"))).0);
-        assert!(
-            make(Suite::One, 0, &body, &SALT, &own.known(Suite::One, &SALT)).unwrap().len() < 50,
-            "one of 150 entries is spelled out"
-        );
     }
 
     #[test]
     fn an_inner_page_comes_out_whole_whatever_the_other_side_holds() {
-        let theirs = children((0..90).chain(100..150));
-        let body = make_inner(Suite::One, 3, &theirs).body;
-        for own in [Own::Nothing, Own::Inner(children(0..160)), Own::Inner(children(90..100))] {
-            let told = make(Suite::One, 3, &body, &SALT, &own.known(Suite::One, &SALT)).unwrap();
-            assert_eq!(inner(Suite::One, &told, &own).unwrap(), theirs);
+        for suite in Suite::ALL.iter().copied() {
+            let theirs = children(suite, (0..90).chain(100..150));
+            let body = make_inner(suite, 3, &theirs).body;
+            for own in [
+                Own::Nothing,
+                Own::Inner(children(suite, 0..160)),
+                Own::Inner(children(suite, 90..100)),
+            ] {
+                let told = make(suite, 3, &body, &SALT, &own.known(suite, &SALT)).unwrap();
+                assert_eq!(inner(suite, &told, &own).unwrap(), theirs);
+            }
         }
     }
 
     #[test]
     fn differences_that_make_no_page_are_refused() {
-        let own = Own::Leaf(page((0..10).map(|n| (n, "value"))).0);
-        for wrong in [
-            &[][..],                                 // no entry at all
-            &[KNOWN, 0, 0, 0, 0],                    // a piece without entries
-            &[KNOWN, 0, 5, 0, 6],                    // behind the last one named
-            &[KNOWN, 0, 5, 0, 2, KNOWN, 0, 0, 0, 2], // not in order
-            &[KNOWN, 0, 0, 0],                       // cut
-            &[2, 0, 0, 0, 1],                        // no such kind
-            &[SPELLED, 1, 1],                        // more than a page holds
-            &[SPELLED, 0, 1, 0, 1, 9],               // an entry is cut
-        ] {
-            let bytes = crate::codec::compress(wrong);
-            assert!(leaf(&bytes, &own).is_err(), "{wrong:?}");
-            assert!(inner(Suite::One, &bytes, &Own::Inner(children(0..10))).is_err(), "{wrong:?}");
+        for suite in Suite::ALL.iter().copied() {
+            let own = Own::Leaf(page(suite, (0..10).map(|n| (n, "value"))).0);
+            for wrong in [
+                &[][..],                                 // no entry at all
+                &[KNOWN, 0, 0, 0, 0],                    // a piece without entries
+                &[KNOWN, 0, 5, 0, 6],                    // behind the last one named
+                &[KNOWN, 0, 5, 0, 2, KNOWN, 0, 0, 0, 2], // not in order
+                &[KNOWN, 0, 0, 0],                       // cut
+                &[2, 0, 0, 0, 1],                        // no such kind
+                &[SPELLED, 1, 1],                        // more than a page holds
+                &[SPELLED, 0, 1, 0, 1, 9],               // an entry is cut
+            ] {
+                let bytes = crate::codec::compress(wrong);
+                assert!(leaf(&bytes, &own).is_err(), "{wrong:?}");
+                assert!(
+                    inner(suite, &bytes, &Own::Inner(children(suite, 0..10))).is_err(),
+                    "{wrong:?}"
+                );
+            }
+            let known = crate::codec::compress(&[KNOWN, 0, 0, 0, 1]);
+            assert!(leaf(&known, &own).is_ok() && leaf(&known, &Own::Nothing).is_err());
         }
-        let known = crate::codec::compress(&[KNOWN, 0, 0, 0, 1]);
-        assert!(leaf(&known, &own).is_ok() && leaf(&known, &Own::Nothing).is_err());
     }
 }

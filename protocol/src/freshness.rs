@@ -132,27 +132,29 @@ mod tests {
 
     #[test]
     fn a_statement_reads_back_and_no_altered_byte_verifies() {
-        let key = Suite::One.signing_key(&[1; 32]).unwrap();
-        let ring = From9(key.public());
-        let partition = PartitionId::parse_full("zhengzhou/_federation/410100/*").unwrap();
-        let head = Position { seq: 8, hash: Suite::One.repeated(4) };
-        let statement = Statement::sign(partition.clone(), head, 1_700_000_000_000, &key);
-        let hub = partition.origin.clone();
-        let bytes = statement.encode();
-        assert_eq!(Statement::decode(&bytes).as_ref(), Ok(&statement));
-        assert!(statement.verify(&hub, &ring), "the key counts from the next number on");
-        for index in 0..bytes.len() {
-            let mut altered = bytes.clone();
-            altered[index] ^= 1;
-            let refused = Statement::decode(&altered).map_or(true, |s| !s.verify(&hub, &ring));
-            assert!(refused, "byte {index} may be altered");
+        for suite in Suite::ALL.iter().copied() {
+            let key = suite.signing_key(&vec![1; suite.secret_key_bytes()]).unwrap();
+            let ring = From9(key.public());
+            let partition = PartitionId::parse_full("zhengzhou/_federation/410100/*").unwrap();
+            let head = Position { seq: 8, hash: suite.repeated(4) };
+            let statement = Statement::sign(partition.clone(), head, 1_700_000_000_000, &key);
+            let hub = partition.origin.clone();
+            let bytes = statement.encode();
+            assert_eq!(Statement::decode(&bytes).as_ref(), Ok(&statement));
+            assert!(statement.verify(&hub, &ring), "the key counts from the next number on");
+            for index in 0..bytes.len() {
+                let mut altered = bytes.clone();
+                altered[index] ^= 1;
+                let refused = Statement::decode(&altered).map_or(true, |s| !s.verify(&hub, &ring));
+                assert!(refused, "byte {index} may be altered");
+            }
+            let older = Position { seq: 7, ..head };
+            assert!(!Statement::sign(partition.clone(), older, 0, &key).verify(&hub, &ring));
+            assert!(!statement.verify(&NodeId::new("410122").unwrap(), &ring));
+            let data = PartitionId::parse_full("zhengzhou/enterprise/410100/*").unwrap();
+            assert!(Statement::decode(&Statement::sign(data, head, 0, &key).encode()).is_err());
+            assert!(Statement::decode(&[&bytes[..], b"x"].concat()).is_err());
         }
-        let older = Position { seq: 7, ..head };
-        assert!(!Statement::sign(partition.clone(), older, 0, &key).verify(&hub, &ring));
-        assert!(!statement.verify(&NodeId::new("410122").unwrap(), &ring));
-        let data = PartitionId::parse_full("zhengzhou/enterprise/410100/*").unwrap();
-        assert!(Statement::decode(&Statement::sign(data, head, 0, &key).encode()).is_err());
-        assert!(Statement::decode(&[&bytes[..], b"x"].concat()).is_err());
     }
 
     #[test]

@@ -508,52 +508,57 @@ impl PageHasher {
 mod tests {
     use super::*;
 
-    fn filled(count: u32) -> MadePage {
+    fn filled(suite: Suite, count: u32) -> MadePage {
         let keys: Vec<[u8; 4]> = (0..count).map(u32::to_be_bytes).collect();
-        RawLeaf::of(keys.iter().map(|key| (&key[..], &b"value"[..]))).make(Suite::One)
+        RawLeaf::of(keys.iter().map(|key| (&key[..], &b"value"[..]))).make(suite)
     }
 
     #[test]
     fn a_leaf_reads_back_and_hashes_the_same() {
-        let made = filled(9);
-        let leaf = Leaf::decode(&made.body).unwrap();
-        assert_eq!(leaf.describe(Suite::One), made.page);
-        assert_eq!(leaf.get(&3u32.to_be_bytes()), Some(&b"value"[..]));
-        assert_eq!(leaf.get(b"absent"), None);
-        assert_eq!(leaf.lower_bound(&[]), 0);
-        assert_eq!(leaf.lower_bound(&3u32.to_be_bytes()), 3);
-        assert_eq!(leaf.lower_bound(&[0, 0, 0, 3, 0]), 4);
-        assert_eq!(leaf.lower_bound(&9u32.to_be_bytes()), 9);
-        assert_eq!(leaf.len(), 9);
-        assert_eq!(leaf.last_key(), 8u32.to_be_bytes());
+        for suite in Suite::ALL.iter().copied() {
+            let made = filled(suite, 9);
+            let leaf = Leaf::decode(&made.body).unwrap();
+            assert_eq!(leaf.describe(suite), made.page);
+            assert_eq!(leaf.get(&3u32.to_be_bytes()), Some(&b"value"[..]));
+            assert_eq!(leaf.get(b"absent"), None);
+            assert_eq!(leaf.lower_bound(&[]), 0);
+            assert_eq!(leaf.lower_bound(&3u32.to_be_bytes()), 3);
+            assert_eq!(leaf.lower_bound(&[0, 0, 0, 3, 0]), 4);
+            assert_eq!(leaf.lower_bound(&9u32.to_be_bytes()), 9);
+            assert_eq!(leaf.len(), 9);
+            assert_eq!(leaf.last_key(), 8u32.to_be_bytes());
+        }
     }
 
     #[test]
     fn keys_out_of_order_and_empty_pages_are_refused() {
-        let disorder = RawLeaf::of([(&b"b"[..], &b"1"[..]), (b"a", b"1")]);
-        assert!(Leaf::decode(&disorder.make(Suite::One).body).is_err());
-        assert!(Leaf::decode(&RawLeaf::of([]).make(Suite::One).body).is_err());
-        let child = filled(1).page;
-        assert!(
-            decode_inner(Suite::One, &make_inner(Suite::One, 1, &[child.clone(), child]).body)
-                .is_err()
-        );
-        assert!(decode_inner(Suite::One, &make_inner(Suite::One, 1, &[]).body).is_err());
+        for suite in Suite::ALL.iter().copied() {
+            let disorder = RawLeaf::of([(&b"b"[..], &b"1"[..]), (b"a", b"1")]);
+            assert!(Leaf::decode(&disorder.make(suite).body).is_err());
+            assert!(Leaf::decode(&RawLeaf::of([]).make(suite).body).is_err());
+            let child = filled(suite, 1).page;
+            assert!(
+                decode_inner(suite, &make_inner(suite, 1, &[child.clone(), child]).body).is_err()
+            );
+            assert!(decode_inner(suite, &make_inner(suite, 1, &[]).body).is_err());
+        }
     }
 
     #[test]
     fn the_hash_of_an_inner_page_covers_all_that_it_holds() {
-        let child = filled(3).page;
-        let hash = inner_hash(Suite::One, 1, std::slice::from_ref(&child));
-        let mut other = child.clone();
-        other.records += 1;
-        assert_ne!(inner_hash(Suite::One, 1, &[other]), hash);
-        let mut other = child.clone();
-        other.entries += 1;
-        assert_ne!(inner_hash(Suite::One, 1, &[other]), hash);
-        let mut other = child.clone();
-        other.first_key.push(0);
-        assert_ne!(inner_hash(Suite::One, 1, &[other]), hash);
-        assert_ne!(inner_hash(Suite::One, 2, &[child]), hash);
+        for suite in Suite::ALL.iter().copied() {
+            let child = filled(suite, 3).page;
+            let hash = inner_hash(suite, 1, std::slice::from_ref(&child));
+            let mut other = child.clone();
+            other.records += 1;
+            assert_ne!(inner_hash(suite, 1, &[other]), hash);
+            let mut other = child.clone();
+            other.entries += 1;
+            assert_ne!(inner_hash(suite, 1, &[other]), hash);
+            let mut other = child.clone();
+            other.first_key.push(0);
+            assert_ne!(inner_hash(suite, 1, &[other]), hash);
+            assert_ne!(inner_hash(suite, 2, &[child]), hash);
+        }
     }
 }

@@ -16,6 +16,7 @@ use certs::{
 };
 use config::NodeConfig;
 use protocol::{
+    encoding::DecodeError,
     id::{DatasetId, PartitionId},
     sign::SigningKey,
     suite::Suite,
@@ -96,7 +97,10 @@ pub fn load_config(dir: &NodeDir) -> anyhow::Result<NodeConfig> {
 pub fn load_anchor(dir: &NodeDir) -> anyhow::Result<Anchor> {
     let path = dir.anchor();
     let bytes = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-    Anchor::decode(&bytes).with_context(|| format!("{} is damaged", path.display()))
+    Anchor::decode(&bytes).with_context(|| match Anchor::decode(&bytes) {
+        Err(DecodeError::UnknownSuite(_)) => format!("{} cannot be used here", path.display()),
+        _ => format!("{} is damaged", path.display()),
+    })
 }
 
 /// Opens the store as the configuration says.

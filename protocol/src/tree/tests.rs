@@ -429,3 +429,23 @@ fn changes_that_belong_to_too_many_bytes_of_pages_are_refused() {
     let nothing = [Change::Delete { key: [&firsts[3][..], b"0"].concat() }];
     assert_eq!(refused(&nothing, work(1000, u64::MAX)), Some(Excess::Leaves.into()));
 }
+
+#[test]
+fn suites_give_trees_of_one_shape_and_other_hashes() {
+    let content: BTreeMap<_, _> = (0..3000).map(|n| (key(n), vec![1])).collect();
+    let entries = || content.iter().map(|(key, value)| (&key[..], &value[..]));
+    let shape = |suite| {
+        let (made, summary) = pages_of(suite, entries()).unwrap();
+        let places: Vec<_> = made.iter().map(|made| (made.level, &made.page.first_key)).collect();
+        let hashes: Vec<Hash> = made.iter().map(|made| made.page.hash).collect();
+        assert!(hashes.iter().all(|hash| hash.suite() == suite) && hashes.contains(&summary.root));
+        (format!("{places:?}"), summary.pages, summary.bytes, hashes)
+    };
+    let one = shape(Suite::One);
+    for suite in Suite::ALL.iter().filter(|suite| **suite != Suite::One) {
+        let other = shape(*suite);
+        assert_eq!((&other.0, &other.1, other.2), (&one.0, &one.1, one.2));
+        assert!(other.3.iter().zip(&one.3).all(|(a, b)| a != b));
+        assert_ne!(empty_root(*suite), empty_root(Suite::One));
+    }
+}
