@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hex;
 
-/// The context string; part of the format: `SPEC.md`, section "Suites".
+/// The context string; part of the format: `SPEC.md`, section "Suites and hashes".
 pub const CONTEXT: &str = "creditsync/1 checksum";
 
 /// A checksum.

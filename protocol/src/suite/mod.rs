@@ -4,7 +4,7 @@
 //! federation has one for all of its life: its number is in the anchor, in every
 //! signed header and in the hello, and a node refuses a peer, a token or a store
 //! of another one. All other code asks a [`Suite`] for lengths, or a value for its
-//! bytes, and knows no algorithm. `SPEC.md`, section "Suites".
+//! bytes, and knows no algorithm. `SPEC.md`, section "Suites and hashes".
 //!
 //! - [`hash`], [`sign`]: values and operations, whatever the suite;
 //! - [`checksum`]: what is the same in all suites, because it is no part of a
