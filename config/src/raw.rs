@@ -66,6 +66,8 @@ pub struct RawStore {
     pub cache_mb: Option<i64>,
     /// MiB.
     pub disk_reserve_mb: Option<i64>,
+    /// MiB.
+    pub origin_quota_mb: Option<i64>,
 }
 
 /// `[sync]`

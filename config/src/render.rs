@@ -10,8 +10,8 @@ use crate::{
     settings::{
         CACHE_MB, DISK_RESERVE_MB, Fallback, HEARTBEAT_S, HOLD_CHANGES_MIN, HOLD_CHANGES_PERCENT,
         HOLD_DELETES_MIN, HOLD_DELETES_PERCENT, HOLD_DOUBTFUL_MIN, HOLD_DOUBTFUL_PERCENT,
-        IMPORT_MEMORY_MB, INCOMPLETE_WAIT_S, ISSUING_LIFETIME_S, LIFETIME_S, Number, RETRY_MAX_S,
-        STABLE_S, STALL_S, UNDO_DAYS, UNDO_MB,
+        IMPORT_MEMORY_MB, INCOMPLETE_WAIT_S, ISSUING_LIFETIME_S, LIFETIME_S, Number,
+        ORIGIN_QUOTA_MB, RETRY_MAX_S, STABLE_S, STALL_S, UNDO_DAYS, UNDO_MB,
     },
 };
 
@@ -50,6 +50,7 @@ fn node_config(config: &NodeConfig) -> String {
     out.table("store", "数据库", "The database");
     out.number(&CACHE_MB, Some(config.store.cache_mb));
     out.number(&DISK_RESERVE_MB, config.store.disk_reserve_mb);
+    out.number(&ORIGIN_QUOTA_MB, config.store.origin_quota_mb);
     out.table("sync", "同步", "Replication");
     out.number(&HEARTBEAT_S, Some(config.sync.heartbeat_s));
     out.number(&RETRY_MAX_S, Some(config.sync.retry_max_s));

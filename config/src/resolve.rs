@@ -22,8 +22,8 @@ use crate::{
     settings::{
         CACHE_MB, DISK_RESERVE_MB, HEARTBEAT_S, HOLD_CHANGES_MIN, HOLD_CHANGES_PERCENT,
         HOLD_DELETES_MIN, HOLD_DELETES_PERCENT, HOLD_DOUBTFUL_MIN, HOLD_DOUBTFUL_PERCENT,
-        IMPORT_MEMORY_MB, INCOMPLETE_WAIT_S, ISSUING_LIFETIME_S, LIFETIME_S, Number, RETRY_MAX_S,
-        STABLE_S, STALL_S, UNDO_DAYS, UNDO_MB,
+        IMPORT_MEMORY_MB, INCOMPLETE_WAIT_S, ISSUING_LIFETIME_S, LIFETIME_S, Number,
+        ORIGIN_QUOTA_MB, RETRY_MAX_S, STABLE_S, STALL_S, UNDO_DAYS, UNDO_MB,
     },
 };
 
@@ -151,6 +151,9 @@ pub struct StoreConfig {
     /// Free space, in MiB, below which writes are refused; derived from the
     /// size of the file system if `None`.
     pub disk_reserve_mb: Option<u64>,
+    /// What the data of each other node may take here, in MiB; derived from the
+    /// size of the file system if `None`.
+    pub origin_quota_mb: Option<u64>,
 }
 
 /// `[sync]`
@@ -274,7 +277,11 @@ impl LogFormat {
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { cache_mb: default_of(&CACHE_MB), disk_reserve_mb: DISK_RESERVE_MB.fixed() }
+        Self {
+            cache_mb: default_of(&CACHE_MB),
+            disk_reserve_mb: DISK_RESERVE_MB.fixed(),
+            origin_quota_mb: ORIGIN_QUOTA_MB.fixed(),
+        }
     }
 }
 
@@ -418,6 +425,10 @@ fn resolve(raw: RawConfig, mut check: Check<'_, '_>) -> Result<NodeConfig, Confi
             .store
             .disk_reserve_mb
             .and_then(|value| check.in_range(&DISK_RESERVE_MB, value)),
+        origin_quota_mb: raw
+            .store
+            .origin_quota_mb
+            .and_then(|value| check.in_range(&ORIGIN_QUOTA_MB, value)),
     };
     let sync = SyncConfig {
         heartbeat_s: check.number(&HEARTBEAT_S, raw.sync.heartbeat_s),

@@ -67,6 +67,21 @@ pub(crate) const DISK_RESERVE_MB: Number = Number {
     ],
 };
 
+/// What another node's data may take here. Lower bound: one, so that nobody is locked
+/// out by a slip; the derived value is half of the disk at most.
+pub(crate) const ORIGIN_QUOTA_MB: Number = Number {
+    table: "store",
+    key: "origin_quota_mb",
+    default: Fallback::Derived { example: 20_480 },
+    min: 1,
+    max: 16 * 1024 * 1024,
+    unit: MIB,
+    meaning: [
+        "The room that the data of each other node may take here, uncompressed; by default a part of the disk",
+        "其他每个节点的数据在本节点可占用的空间（按未压缩计），默认按磁盘大小推算",
+    ],
+};
+
 /// Upper bound: a replica counts as in sync only with a heartbeat under 30
 /// seconds old, and one has to have time to arrive.
 pub(crate) const HEARTBEAT_S: Number = Number {

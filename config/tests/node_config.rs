@@ -70,7 +70,7 @@ fn a_new_file_reads_back_as_the_settings_it_was_made_from() {
     let node = NodeId::new("410101").unwrap();
     let middle = NodeConfig { node, upstream: member().upstream, ..hub() };
     let tuned = NodeConfig {
-        store: StoreConfig { cache_mb: 8, disk_reserve_mb: Some(0) },
+        store: StoreConfig { cache_mb: 8, disk_reserve_mb: Some(0), origin_quota_mb: Some(1) },
         sync: SyncConfig { heartbeat_s: 25, retry_max_s: 1, stall_s: 600 },
         import: ImportConfig {
             memory_mb: 4096,
@@ -160,7 +160,11 @@ fn every_commented_default_of_a_new_file_is_a_valid_setting() {
     let text = member().render_new();
     let uncommented = uncommented(&text);
     let expected = NodeConfig {
-        store: StoreConfig { disk_reserve_mb: Some(1024), ..StoreConfig::default() },
+        store: StoreConfig {
+            disk_reserve_mb: Some(1024),
+            origin_quota_mb: Some(20_480),
+            ..StoreConfig::default()
+        },
         certificates: CertificateConfig {
             root_key_dir: Some("/media/root-key".into()),
             ..CertificateConfig::default()
@@ -386,6 +390,7 @@ timeout = 5
 [store]
 cache_mb = 4
 disk_reserve_mb = -1
+origin_quota_mb = 0
 
 [sync]
 heartbeat_s = 30
@@ -429,6 +434,7 @@ format = "xml"
             "upstream.timeout",
             "store.cache_mb",
             "store.disk_reserve_mb",
+            "store.origin_quota_mb",
             "sync.heartbeat_s",
             "sync.retry_max_s",
             "import.hold_deletes_percent",

@@ -566,6 +566,13 @@ pub enum CloseCode {
          did that, call the municipal centre / 本节点已重新加入，此目录是旧的，请停用；若非本单位所为，请立即联系市级中心"
     )]
     Superseded = 16,
+    /// The other side has no room for the partition.
+    #[error(
+        "the peer has no room for it: this node's quota there is used up, or its disk is full. Nothing is \
+         lost; it is taken once there is room. Ask the peer's administrator, whose status says more / \
+         对方节点没有空间存放：本节点在对方的配额已用完或对方磁盘已满。数据不会丢失，有空间后自动继续；请联系对方管理员"
+    )]
+    NoRoom = 17,
 }
 
 impl CloseCode {
@@ -595,6 +602,7 @@ impl CloseCode {
             Revoked,
             CertificateEnded,
             Superseded,
+            NoRoom,
         ]
         .into_iter()
         .find(|known| u64::from(known.as_u32()) == code)
@@ -607,10 +615,10 @@ mod tests {
 
     #[test]
     fn codes_read_back() {
-        for code in 0..17 {
+        for code in 0..18 {
             assert_eq!(CloseCode::from_u64(code).map(|c| u64::from(c.as_u32())), Some(code));
         }
-        assert_eq!(CloseCode::from_u64(17), None);
+        assert_eq!(CloseCode::from_u64(18), None);
     }
 
     #[test]

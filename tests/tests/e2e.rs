@@ -22,6 +22,7 @@ mod e2e {
     mod link;
     mod meeting;
     mod own_pki;
+    mod quota;
     mod real_data;
     mod repair;
     mod restored;

@@ -60,3 +60,8 @@ mod tree;
 mod trust;
 #[path = "hostile/world.rs"]
 mod world;
+
+// Not hostile, but a stranger: it dials as those do, and takes the hub's word for
+// nothing.
+#[path = "verifier/verifier.rs"]
+mod verifier;

@@ -79,6 +79,8 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
         tasks.spawn(accept(node.clone(), listener.clone()));
         tasks.spawn(show_renewed(node.clone(), listener, shutdown.clone()));
     }
+    let events = node.store.subscribe();
+    tasks.spawn(super::room::keep_shared_out(node.clone(), events, shutdown.clone()));
     if let Some(upstream) = &node.config.upstream {
         // Before anything can move it.
         let events = node.store.subscribe();

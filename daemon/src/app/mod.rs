@@ -10,6 +10,7 @@
 //! - [`keys`], [`keeper`], [`renewal`], [`alarms`]: this node's own signing keys
 //!   and certificates, what keeps them alive, and what is wrong with them;
 //! - [`catalogue`]: what is wrong with the catalogue as it has arrived;
+//! - [`room`]: who shares this node's disk;
 //! - [`daemon`]: the node running, with its [`inbox`];
 //! - [`commands`]: what a request does, in the daemon or without one, with
 //!   [`ops`] for one operation a file, and
@@ -35,6 +36,7 @@ pub mod node;
 mod ops;
 mod renewal;
 mod repair;
+mod room;
 mod runtime;
 mod status;
 mod trustee;

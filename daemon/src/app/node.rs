@@ -32,6 +32,7 @@ use super::{
     keeper::Keeper,
     keys::OwnKeys,
     lock::{DirLock, Occupant},
+    room,
     trustee::{self, Trustee},
 };
 use crate::{
@@ -204,6 +205,7 @@ impl Node {
             trustee = Some(Arc::new(judge));
         }
         check_own_key(&membership, &own_keys.current())?;
+        room::share_out(&store, &membership, config.store.origin_quota_mb)?;
         let is_member = trustee.is_some();
         let mut sync = sync::Context::new(
             store.clone(),

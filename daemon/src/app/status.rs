@@ -7,24 +7,28 @@ use std::{
 
 use protocol::{
     id::{NodeId, PartitionId},
-    message::Announced,
+    message::{Announced, CloseCode},
     moment::rfc3339,
     session::link::SILENCE_MAX,
 };
 use serde_json::{Value as Json, json};
-use store::Head;
+use store::{Head, Room};
 
 use super::{certificates, node::Node};
 use crate::sync::peers::PeerState;
+
+const MIB: u64 = 1024 * 1024;
 
 /// The node, its peers and its partitions.
 pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
     let (fresh, mut alarms) =
         (node.trustee.as_ref().and_then(|trustee| trustee.fresh_at_ms()), node.alarms.texts());
     node.sync.peers.visit(|_, peer| alarms.extend(peer.alarm.clone()));
+    alarms.extend(without_room(node));
     alarms.extend(node.sync.claims.alarms());
     let troubles = node.sync.peers.troubles();
     let peers = peers(node)?;
+    alarms.extend(nearly_full(node, &peers));
     let held: BTreeSet<_> =
         node.deliveries.list().unwrap_or_default().into_iter().map(|held| held.dataset).collect();
     let mut partitions = Vec::new();
@@ -59,30 +63,68 @@ fn peers(node: &Node) -> anyhow::Result<Vec<Json>> {
     } else {
         vec![node.membership.hub().clone()]
     };
-    let peer = |name: &NodeId, state: &PeerState, line: Option<(Duration, (u64, u64))>| {
-        json!({
-            "node": name,
-            "connected": state.connected,
-            "address": state.address,
-            "since": state.since.map(time_text),
-            "last_contact": state.last_contact.map(time_text),
-            "rtt_ms": line.map(|(rtt, _)| (rtt.as_secs_f64() * 1_000_000.0).round() / 1000.0),
-            "bytes_sent": line.map(|(_, (sent, _))| sent),
-            "bytes_received": line.map(|(_, (_, received))| received),
-            "certificate_not_after": state.certificate_not_after.map(rfc3339),
-            "reason": peer_reason(state),
-            "revoked": registry.revocation(name, None).is_some(),
-            "clock_ahead_s": state.clock_ahead_ms.map(|ahead| ahead / 1000),
-            "alarm": state.alarm,
-            "misbehaved": state.misbehaved,
-        })
-    };
+    let peer =
+        |name: &NodeId, state: &PeerState, line: Option<(Duration, (u64, u64))>, room: Room| {
+            json!({
+                "node": name,
+                "connected": state.connected,
+                "address": state.address,
+                "since": state.since.map(time_text),
+                "last_contact": state.last_contact.map(time_text),
+                "rtt_ms": line.map(|(rtt, _)| (rtt.as_secs_f64() * 1_000_000.0).round() / 1000.0),
+                "bytes_sent": line.map(|(_, (sent, _))| sent),
+                "bytes_received": line.map(|(_, (_, received))| received),
+                "certificate_not_after": state.certificate_not_after.map(rfc3339),
+                "reason": peer_reason(state),
+                "revoked": registry.revocation(name, None).is_some(),
+                "clock_ahead_s": state.clock_ahead_ms.map(|ahead| ahead / 1000),
+                "alarm": state.alarm,
+                "misbehaved": state.misbehaved,
+                "room": {
+                    "used_bytes": room.used,
+                    "share_bytes": room.share,
+                    "quota_bytes": room.quota,
+                },
+            })
+        };
     let peers = &node.sync.peers;
     let one = |name| {
-        let line = peers.line(name);
-        peers.with(name, |state| peer(name, state, line))
+        let (line, room) = (peers.line(name), node.store.room_of(name)?);
+        Ok(peers.with(name, |state| peer(name, state, line, room)))
     };
-    Ok(names.iter().map(one).collect())
+    names.iter().map(one).collect()
+}
+
+/// Partitions of this node's that a peer has no room for.
+fn without_room(node: &Node) -> Vec<String> {
+    let mut alarms = Vec::new();
+    node.sync.peers.visit(|name, peer| {
+        let text = |partition| format!("{name}: {partition}: {}", CloseCode::NoRoom);
+        alarms.extend(peer.no_room.iter().map(text));
+    });
+    alarms
+}
+
+/// Peers whose data has nearly all the room that it may have here.
+fn nearly_full(node: &Node, peers: &[Json]) -> Vec<String> {
+    let mut alarms = Vec::new();
+    for peer in peers {
+        let (used, quota) =
+            (peer["room"]["used_bytes"].as_u64(), peer["room"]["quota_bytes"].as_u64());
+        if let (Some(used), Some(quota)) = (used, quota)
+            && used / 9 > quota / 10
+        {
+            let name = peer["node"].as_str().unwrap_or_default();
+            let (used_mb, quota_mb) = (used / MIB, quota / MIB);
+            alarms.push(format!(
+                "the data of {name} counts for {used_mb} MiB here, and {quota_mb} MiB is its quota: beyond it nothing \
+                 of {name} is taken. Raise origin_quota_mb in {}, or have it delete what it does not need / \
+                 {name} 的数据已占 {used_mb} MiB，配额为 {quota_mb} MiB，超出后不再接收：请调高 origin_quota_mb，或请对方清理数据",
+                node.dir.config().display()
+            ));
+        }
+    }
+    alarms
 }
 
 /// Why a peer is not connected, or what is wrong although it is.
@@ -165,6 +207,9 @@ fn origin_standing(
         Some(reason) => ("quarantined", Some(reason)),
         None if is_held => {
             ("held", Some("a delivery waits for approval: creditsync delivery list".to_owned()))
+        }
+        None if node.sync.peers.with(hub, |peer| peer.no_room.contains(partition)) => {
+            ("origin", Some(CloseCode::NoRoom.to_string()))
         }
         None => ("origin", trouble.cloned()),
     };

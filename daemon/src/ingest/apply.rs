@@ -62,7 +62,7 @@ impl Job<'_> {
         let mut told = Told { rejects, report, watch: watched, befores };
         if self.goes_to_a_spool(request, read, stored, told.report) {
             // Nothing is committed before it is known how much would go.
-            let mut spool = ChangeSpool::new(&self.context.spool_dir)?;
+            let mut spool = ChangeSpool::new(&self.context.temporary)?;
             self.compare(read, request.full, &mut told, &mut |change, before| {
                 spool.push(&change)?;
                 if let Some(recording) = &mut recording {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     hold::HoldLimits,
+    temporary::TemporaryFiles,
     words::{ImportError, Progress},
 };
 use crate::membership::Membership;
@@ -19,7 +20,7 @@ use crate::membership::Membership;
 pub(super) struct Context {
     pub store: Store,
     pub membership: Arc<Membership>,
-    pub spool_dir: PathBuf,
+    pub temporary: TemporaryFiles,
     /// Where full files are recalled from.
     pub recall_dir: PathBuf,
     pub memory_bytes: usize,

@@ -15,7 +15,11 @@ use protocol::{
 };
 use store::{Head, Load, OwnChanges, Pending, Store, StoreError};
 
-use super::{history::Recording, spool::SpoolError};
+use super::{
+    history::Recording,
+    spool::SpoolError,
+    temporary::{Guarded, TemporaryFiles},
+};
 
 /// Change sets that the writer may have while the next one is prepared: the one
 /// that it applies and the one behind it. With leaves made ahead each holds some
@@ -150,16 +154,15 @@ impl Drop for Cutter<'_, '_> {
 
 /// Changes set aside in an unlinked file.
 pub(super) struct ChangeSpool {
-    file: BufWriter<File>,
+    file: BufWriter<Guarded<File>>,
     dir: String,
 }
 
 impl ChangeSpool {
-    pub fn new(dir: &Path) -> Result<Self, SpoolError> {
-        let shown = dir.display().to_string();
-        let file =
-            super::spool::unlinked(dir).map_err(|source| super::spool::fault(dir, source))?;
-        Ok(Self { file: BufWriter::new(file), dir: shown })
+    pub fn new(files: &TemporaryFiles) -> Result<Self, SpoolError> {
+        let dir = files.dir().display().to_string();
+        let file = files.file().map_err(|source| super::spool::fault(files.dir(), source))?;
+        Ok(Self { file: BufWriter::new(file), dir })
     }
 
     pub fn push(&mut self, change: &Change) -> Result<(), SpoolError> {
@@ -176,7 +179,8 @@ impl ChangeSpool {
     ) -> Result<(), E> {
         let dir = self.dir;
         let fault = |source: std::io::Error| super::spool::fault(Path::new(&dir), source);
-        let mut file = self.file.into_inner().map_err(|error| fault(error.into_error()))?;
+        let file = self.file.into_inner().map_err(|error| fault(error.into_error()))?;
+        let mut file = file.into_inner();
         file.rewind().map_err(fault)?;
         let mut input = BufReader::new(file);
         let mut length = [0; 4];

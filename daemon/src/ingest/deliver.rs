@@ -37,7 +37,7 @@ pub fn import_or_hold(
         Outcome::Imported(report) => Ok(report),
         Outcome::Held { id, holds, would } => {
             let note = HeldNote::new(&id, &holds);
-            deliveries.hold(request, id, &holds, &would)?;
+            deliveries.hold(request, id, &holds, &would, importer.room())?;
             Ok(ImportReport::held(&would, note))
         }
     }

@@ -63,8 +63,8 @@ pub(super) fn read_whole(
     // Without one, it is not compared.
     let key = note.then(RowKey::draw).and_then(Result::ok);
     let for_notes = if key.is_some() { context.memory_bytes / 4 } else { 0 };
-    let mut sorter = Sorter::new(&context.spool_dir, context.memory_bytes - for_notes);
-    let mut rows = key.as_ref().map(|_| Sorter::new(&context.spool_dir, for_notes));
+    let mut sorter = Sorter::new(&context.temporary, context.memory_bytes - for_notes);
+    let mut rows = key.as_ref().map(|_| Sorter::new(&context.temporary, for_notes));
     let (mut unreadable, mut doubtful, mut garbled) = (0, 0, 0);
     let bytes_total = table.bytes_total();
     let (report, rejects) = (&mut *told.report, &mut *told.rejects);
@@ -128,7 +128,7 @@ fn read_new(
     let Some((open_keys, others)) = keys(&recall, &checked) else {
         return Ok(None);
     };
-    let mut sorter = Sorter::new(&context.spool_dir, context.memory_bytes);
+    let mut sorter = Sorter::new(&context.temporary, context.memory_bytes);
     let mut unreadable = 0;
     for checked in &checked {
         tell(checked, told.rejects, told.report)?;
@@ -278,7 +278,7 @@ impl ReadFile {
 
     /// A file without rows.
     fn empty(context: &Context) -> Result<Self, ImportError> {
-        let sorted = Sorter::new(&context.spool_dir, context.memory_bytes).finish()?;
+        let sorted = Sorter::new(&context.temporary, context.memory_bytes).finish()?;
         Ok(Self::new(sorted, Checksum::ZERO, 0))
     }
 

@@ -31,6 +31,7 @@ use super::{
     hold::{HeldNote, Hold, HoldReason},
     report::ImportReport,
     stamp::utc,
+    temporary::TemporaryFiles,
     words::{Author, DeliveryError, ImportRequest},
 };
 
@@ -188,6 +189,7 @@ impl Deliveries {
         id: String,
         holds: &[Hold],
         would: &ImportReport,
+        room: &TemporaryFiles,
     ) -> Result<Held, DeliveryError> {
         let (Some(first), Some(note)) = (holds.first(), HeldNote::new(&id, holds)) else {
             return Err(DeliveryError::Malformed {
@@ -218,7 +220,7 @@ impl Deliveries {
             held: note.clone(),
             id,
         };
-        self.write(request, &held)?;
+        self.write(request, &held, room)?;
         self.history.note(&held.id, Event::Held { what: describe(request), held: note });
         for id in older {
             tracing::info!(dataset = %held.dataset, delivery = id, newer = held.id, "a held delivery is superseded");
@@ -229,13 +231,18 @@ impl Deliveries {
         Ok(held)
     }
 
-    fn write(&self, request: &ImportRequest, held: &Held) -> Result<(), DeliveryError> {
+    fn write(
+        &self,
+        request: &ImportRequest,
+        held: &Held,
+        room: &TemporaryFiles,
+    ) -> Result<(), DeliveryError> {
         let temporary = self.dir.join(format!("{HIDDEN}{}", held.id));
         fs::DirBuilder::new().mode(0o700).create(&temporary).map_err(failed(&temporary))?;
         let data = temporary.join(DATA);
-        let mut out = create(&data)?;
+        let mut out = room.guard(create(&data)?);
         request.source.copy_to(&mut out)?;
-        out.sync_all().map_err(failed(&data))?;
+        out.into_inner().sync_all().map_err(failed(&data))?;
 
         let description = temporary.join(DESCRIPTION);
         let stored = Stored { version: VERSION, held: held.clone() };

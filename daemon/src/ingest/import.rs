@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -30,6 +30,7 @@ use super::{
     rejects::Rejects,
     report::{ImportReport, Note},
     source::{SourceError, Summary},
+    temporary::TemporaryFiles,
     words::{ImportError, ImportRequest, Outcome, Progress},
 };
 use crate::membership::Membership;
@@ -70,9 +71,9 @@ pub struct Importer {
 }
 
 impl Importer {
-    /// Where temporary files without a name may be written.
-    pub fn room(&self) -> &Path {
-        &self.context.spool_dir
+    /// Where temporary files are written.
+    pub fn room(&self) -> &TemporaryFiles {
+        &self.context.temporary
     }
 
     /// An importer that sorts in `memory_bytes`, spills to `spool_dir`, and recalls
@@ -86,10 +87,11 @@ impl Importer {
         hold: HoldLimits,
         stop: CancellationToken,
     ) -> Self {
+        let temporary = TemporaryFiles::beside(&spool_dir, store.clone());
         let context = Context {
             store,
             membership,
-            spool_dir,
+            temporary,
             recall_dir,
             memory_bytes,
             hold,

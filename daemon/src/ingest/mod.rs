@@ -11,7 +11,8 @@
 //! file, and `apply` through the second. [`hold`] says when a delivery waits for
 //! a person, and [`held`] keeps it until then ([`deliver`] decides between the
 //! two). [`history`] notes what was delivered and what was stored before, and
-//! [`undo`] takes a delivery back.
+//! [`undo`] takes a delivery back. Whatever is written beside the store on the way
+//! leaves it room ([`temporary`]).
 //!
 //! Invariant: a problem of one row never stops a delivery, and memory never
 //! depends on its size.
@@ -38,6 +39,7 @@ mod skip;
 pub mod source;
 pub mod spool;
 pub mod stamp;
+pub mod temporary;
 pub mod text_problem;
 pub mod undo;
 pub mod validate;

@@ -7,7 +7,7 @@
 //! Invariants: a table that is opened has a header that fits the dataset
 //! ([`Mapping`]); opening a source again reads the same bytes from the front.
 
-use std::{error::Error, fmt, fs::File, sync::Arc};
+use std::{error::Error, fmt, io::Write, sync::Arc};
 
 use protocol::schema::Schema;
 
@@ -33,7 +33,7 @@ pub trait Source: fmt::Debug + Send + Sync {
     fn unchanged(&self) -> Result<(), SourceError>;
 
     /// Copies the delivered bytes, which still have to be the ones that were read.
-    fn copy_to(&self, out: &mut File) -> Result<(), SourceError>;
+    fn copy_to(&self, out: &mut dyn Write) -> Result<(), SourceError>;
 
     /// How it is to be read, for opening a copy of it later on.
     fn settings(&self) -> serde_json::Value;

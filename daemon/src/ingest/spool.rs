@@ -13,16 +13,14 @@
 use std::{
     cmp::Ordering,
     collections::{BinaryHeap, binary_heap::PeekMut},
-    fs::{self, File, OpenOptions},
+    fs::File,
     io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use protocol::record::{KEY_BYTES_MAX, RECORD_BYTES_MAX};
 
-use super::rows::Place;
+use super::{rows::Place, temporary::TemporaryFiles};
 
 /// Runs merged at once: bounds open files and read buffers. At 64 MiB a run,
 /// one pass sorts 16 GiB.
@@ -70,7 +68,7 @@ pub enum SpoolError {
 /// Collects rows in any order.
 #[derive(Debug)]
 pub struct Sorter {
-    dir: PathBuf,
+    files: TemporaryFiles,
     memory_bytes: usize,
     buffer: Buffer,
     /// By level: a run of level n+1 is made of [`MERGE_MAX`] runs of level n,
@@ -79,10 +77,10 @@ pub struct Sorter {
 }
 
 impl Sorter {
-    /// A sorter that holds about `memory_bytes` and writes the rest to `dir`.
-    pub fn new(dir: &Path, memory_bytes: usize) -> Self {
+    /// A sorter that holds about `memory_bytes` and writes the rest to `files`.
+    pub fn new(files: &TemporaryFiles, memory_bytes: usize) -> Self {
         Self {
-            dir: dir.to_owned(),
+            files: files.clone(),
             memory_bytes: memory_bytes.min(MEMORY_BYTES_MAX),
             buffer: Buffer::default(),
             levels: Vec::new(),
@@ -97,7 +95,7 @@ impl Sorter {
             if !self.buffer.entries.is_empty()
                 && self.buffer.bytes_held() + more > self.memory_bytes
             {
-                self.spill().map_err(|source| fault(&self.dir, source))?;
+                self.spill().map_err(|source| fault(self.files.dir(), source))?;
             }
             self.buffer.push_whole(*entry, whole);
         }
@@ -106,8 +104,8 @@ impl Sorter {
 
     /// Sorts what was added.
     pub fn finish(self) -> Result<Sorted, SpoolError> {
-        let dir = self.dir.clone();
-        self.build().map_err(|source| fault(&dir, source))
+        let files = self.files.clone();
+        self.build().map_err(|source| fault(files.dir(), source))
     }
 
     fn build(mut self) -> io::Result<Sorted> {
@@ -123,21 +121,21 @@ impl Sorter {
             let mut runs: Vec<File> = self.levels.drain(..).flatten().collect();
             while runs.len() > MERGE_MAX {
                 let some = runs.drain(..MERGE_MAX).collect();
-                runs.push(merge_to_run(&self.dir, some)?);
+                runs.push(merge_to_run(&self.files, some)?);
             }
             Rows::Merge(Merge::new(runs)?)
         };
-        Ok(Sorted { dir: self.dir, source, ahead: None, started: false })
+        Ok(Sorted { dir: self.files.dir().to_owned(), source, ahead: None, started: false })
     }
 
     fn spill(&mut self) -> io::Result<()> {
         self.buffer.sort();
-        let mut out = BufWriter::with_capacity(RUN_BUFFER_BYTES, unlinked(&self.dir)?);
+        let mut out = BufWriter::with_capacity(RUN_BUFFER_BYTES, self.files.file()?);
         for entry in &self.buffer.entries {
             out.write_all(self.buffer.whole(entry))?;
         }
         self.buffer.clear();
-        let mut run = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let mut run = out.into_inner().map_err(io::IntoInnerError::into_error)?.into_inner();
         for level in 0.. {
             if self.levels.len() == level {
                 self.levels.push(Vec::new());
@@ -146,7 +144,7 @@ impl Sorter {
             if self.levels[level].len() < MERGE_MAX {
                 break;
             }
-            run = merge_to_run(&self.dir, std::mem::take(&mut self.levels[level]))?;
+            run = merge_to_run(&self.files, std::mem::take(&mut self.levels[level]))?;
         }
         Ok(())
     }
@@ -468,8 +466,8 @@ fn read_entry(input: &mut BufReader<File>) -> io::Result<Option<RawRow>> {
     Ok(Some(RawRow { key, place, record: (record_len != NO_RECORD).then_some(record) }))
 }
 
-fn merge_to_run(dir: &Path, runs: Vec<File>) -> io::Result<File> {
-    let mut out = BufWriter::with_capacity(RUN_BUFFER_BYTES, unlinked(dir)?);
+fn merge_to_run(files: &TemporaryFiles, runs: Vec<File>) -> io::Result<File> {
+    let mut out = BufWriter::with_capacity(RUN_BUFFER_BYTES, files.file()?);
     let mut merge = Merge::new(runs)?;
     let mut bytes = Vec::new();
     while let Some(row) = merge.next()? {
@@ -477,27 +475,8 @@ fn merge_to_run(dir: &Path, runs: Vec<File>) -> io::Result<File> {
         push_entry(&mut bytes, &row.key, row.place, row.record.as_deref());
         out.write_all(&bytes)?;
     }
-    out.into_inner().map_err(io::IntoInnerError::into_error)
-}
-
-/// A temporary file without a name, readable for this process only.
-pub fn unlinked(dir: &Path) -> io::Result<File> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    // A name is only taken if a process with this id was killed between the two
-    // calls below; a hundred of those in one directory mean something else.
-    for _ in 0..100 {
-        let number = NEXT.fetch_add(1, Relaxed);
-        let path = dir.join(format!(".sort-{}-{number}.tmp", std::process::id()));
-        match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(file) => {
-                fs::remove_file(&path)?;
-                return Ok(file);
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
+    let out = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    Ok(out.into_inner())
 }
 
 pub(super) fn fault(dir: &Path, source: io::Error) -> SpoolError {
@@ -540,7 +519,7 @@ mod tests {
 
     fn sorted(rows: &[Pushed], memory_bytes: usize) -> Vec<SortedRow> {
         let dir = tempfile::tempdir().unwrap();
-        let mut sorter = Sorter::new(dir.path(), memory_bytes);
+        let mut sorter = Sorter::new(&TemporaryFiles::new(dir.path()), memory_bytes);
         // Rows arrive in pieces that have nothing to do with the memory.
         for rows in rows.chunks(7) {
             let mut piece = Buffer::default();
@@ -550,7 +529,11 @@ mod tests {
             sorter.append(&piece).unwrap();
         }
         let mut sorted = sorter.finish().unwrap();
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "temporary files have no name");
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            0,
+            "temporary files have no name"
+        );
         let mut out = Vec::new();
         while let Some(row) = sorted.next().unwrap() {
             out.push(row);
@@ -661,7 +644,7 @@ mod tests {
 
     #[test]
     fn a_missing_directory_and_an_oversized_row_are_named() {
-        let mut sorter = Sorter::new(Path::new("/nonexistent/here"), 0);
+        let mut sorter = Sorter::new(&TemporaryFiles::new(Path::new("/nonexistent/here")), 0);
         let mut rows = Buffer::default();
         rows.push(b"a", Place::from_bits(1), None).unwrap();
         rows.push(b"b", Place::from_bits(2), None).unwrap();

@@ -9,7 +9,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom},
     os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -27,6 +27,7 @@ use super::{
 };
 use crate::ingest::{
     source::{Recallable, Source, SourceError, Table},
+    temporary::TemporaryFiles,
     validate::without_ids,
 };
 
@@ -60,7 +61,7 @@ pub struct DeliveredFile {
     state: FileState,
     reading: Reading,
     /// Where an archive is unpacked.
-    room: PathBuf,
+    room: TemporaryFiles,
     /// It came out of an archive.
     unpacked: bool,
 }
@@ -83,13 +84,14 @@ impl DeliveredFile {
             return Err(FileError::NotAFile { path: name });
         }
         let (file, state) = (Arc::new(file), FileState::from(&data));
-        Ok(Self { name, file, state, reading, room: std::env::temp_dir(), unpacked: false })
+        let room = TemporaryFiles::new(&std::env::temp_dir());
+        Ok(Self { name, file, state, reading, room, unpacked: false })
     }
 
     /// The same file, which is unpacked in `room` if it is an archive: to files
     /// without a name.
-    pub fn unpacked_in(self, room: &Path) -> Self {
-        Self { room: room.to_owned(), ..self }
+    pub fn unpacked_in(self, room: &TemporaryFiles) -> Self {
+        Self { room: room.clone(), ..self }
     }
 
     /// The same file under the name that it was delivered by.
@@ -222,9 +224,9 @@ impl Source for DeliveredFile {
         Ok(())
     }
 
-    fn copy_to(&self, out: &mut File) -> Result<(), SourceError> {
+    fn copy_to(&self, mut out: &mut dyn io::Write) -> Result<(), SourceError> {
         let fail = |source| FileError::Io { path: self.name.clone(), source };
-        io::copy(&mut self.bytes(), out).map_err(fail)?;
+        io::copy(&mut self.bytes(), &mut out).map_err(fail)?;
         self.unchanged()
     }
 

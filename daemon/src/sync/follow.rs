@@ -151,7 +151,9 @@ impl Follow {
                 return FollowEnd::Quarantined;
             }
             Trouble::Store(StoreError::Quarantined { .. }) => return FollowEnd::Quarantined,
-            Trouble::Store(StoreError::RootMismatch { .. } | StoreError::Shape { .. }) => {
+            Trouble::Store(
+                StoreError::RootMismatch { .. } | StoreError::Shape { .. } | StoreError::Excess(_),
+            ) => {
                 self.context.peers.update(peer, |state| state.misbehaved += 1);
                 if let Some(unsaid) = self.context.may_say(peer, Line::Misbehaviour) {
                     tracing::error!(%partition, %peer, reason = %trouble, unsaid, "the change set was refused");

@@ -90,6 +90,8 @@ pub enum Line {
     Pages,
     /// Something here fails when it asks.
     OurFailure,
+    /// It has no room for what is ours, or has again.
+    Room,
 }
 
 /// What every task of replication needs.

@@ -34,6 +34,8 @@ pub struct PeerState {
     pub heads: BTreeMap<PartitionId, Announced>,
     /// Partitions that cannot be followed now, and why.
     pub troubles: BTreeMap<PartitionId, String>,
+    /// Partitions of this node's that it has no room for.
+    pub no_room: std::collections::BTreeSet<PartitionId>,
     /// Partitions that are being taken page by page.
     pub fetching: std::collections::BTreeSet<PartitionId>,
     /// How often it broke the protocol.
@@ -177,6 +179,7 @@ impl Peers {
             let heads = hello.heads.iter().take(HEADS_MAX);
             state.heads = heads.map(|head| (head.partition.clone(), head.clone())).collect();
             state.troubles.clear();
+            state.no_room.clear();
             state.fetching.clear();
             inner.connections.insert(node.clone(), connection.clone())
         };

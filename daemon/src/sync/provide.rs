@@ -199,7 +199,8 @@ impl Streams {
             Open::Follow { partition, have } => {
                 self.check_entitled(&partition)?;
                 receiver.limit(ACK_FRAME_BYTES_MAX);
-                self.provide(partition, have, sender, receiver).await
+                let provided = self.provide(partition.clone(), have, sender, receiver).await;
+                self.heed_no_room(&partition, provided)
             }
             Open::Tree { partition, have } => {
                 // The hub may heal what it owns by a member's copy of it.
@@ -207,7 +208,43 @@ impl Streams {
                     return Err(PeerMisbehaved::NotEntitled(partition.to_string()).into());
                 }
                 receiver.limit(ASKING_FRAME_BYTES_MAX);
-                self.show_tree(partition, have, sender, receiver).await
+                let shown = self.show_tree(partition.clone(), have, sender, receiver).await;
+                self.heed_no_room(&partition, shown)
+            }
+        }
+    }
+
+    /// Notes it if the peer has given up a stream for lack of room.
+    fn heed_no_room(
+        &self,
+        partition: &PartitionId,
+        outcome: Result<(), Trouble>,
+    ) -> Result<(), Trouble> {
+        if let Err(Trouble::Net(NetError::Closed(Some(CloseCode::NoRoom)))) = &outcome {
+            self.note_room(partition, false);
+        }
+        outcome
+    }
+
+    /// Whether the peer has room for a partition of this node's.
+    fn note_room(&self, partition: &PartitionId, has_room: bool) {
+        if partition.origin != *self.context.me() {
+            return;
+        }
+        let peer = &self.ends.peer;
+        let mut is_news = false;
+        self.context.peers.update_through(peer, &self.connection, |state| {
+            is_news = match has_room {
+                true => state.no_room.remove(partition),
+                false => state.no_room.insert(partition.clone()),
+            };
+        });
+        if is_news && let Some(unsaid) = self.context.may_say(peer, Line::Room) {
+            match has_room {
+                true => tracing::info!(%partition, %peer, unsaid, "the peer has room again"),
+                false => {
+                    tracing::warn!(%partition, %peer, unsaid, "{}", CloseCode::NoRoom);
+                }
             }
         }
     }
@@ -268,6 +305,7 @@ impl Streams {
                     }
                     ProviderAction::Send(reply) => sender.send(&reply).await?,
                     ProviderAction::Acked(position) => {
+                        self.note_room(&partition, true);
                         store.record_ack(&partition, &self.ends.peer, position).await?;
                     }
                     ProviderAction::Finish => {

@@ -59,6 +59,13 @@ impl Trouble {
                 CloseCode::RootMismatch
             }
             Trouble::Unfit(Unfit::Record { .. }) => CloseCode::Forged,
+            Trouble::Store(
+                StoreError::OverQuota { .. }
+                | StoreError::OverShare { .. }
+                | StoreError::DiskFull { .. },
+            ) => CloseCode::NoRoom,
+            // Nobody takes it, so its origin has made what it must not make.
+            Trouble::Store(StoreError::Excess(_)) => CloseCode::RootMismatch,
             Trouble::Store(_) | Trouble::UnknownDataset(_) | Trouble::Unfit(_) => {
                 CloseCode::Unavailable
             }

@@ -200,6 +200,11 @@ impl Store {
         Ok(Room { used, share: Some(share), quota: Some(quota) })
     }
 
+    /// Bytes beside the database that would leave it the room that it needs.
+    pub fn room_left(&self) -> Result<u64, StoreError> {
+        Ok(self.shared.disk.capacity(0)?.1)
+    }
+
     /// Why a partition is quarantined, if it is.
     pub fn quarantine_reason(&self, partition: &PartitionId) -> Option<String> {
         self.shared.partition(partition)?.quarantine()

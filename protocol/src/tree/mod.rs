@@ -23,7 +23,7 @@ mod recut;
 mod work;
 
 pub use self::build::{ShapeError, TreeBuilder, pages_of};
-pub use self::work::{Excess, WORK, Work};
+pub use self::work::{Excess, NotUpdated, WORK, Work};
 use self::{
     inner::{Edit, Inner},
     leaves::Leaves,

@@ -8,44 +8,25 @@ use proptest::prelude::*;
 use super::*;
 use crate::suite::Suite;
 
-/// Why pages in memory were not updated.
-#[derive(Debug, PartialEq)]
-enum Refused {
-    Decode(DecodeError),
-    Excess(Excess),
-}
-
-impl From<DecodeError> for Refused {
-    fn from(error: DecodeError) -> Self {
-        Refused::Decode(error)
-    }
-}
-
-impl From<Excess> for Refused {
-    fn from(excess: Excess) -> Self {
-        Refused::Excess(excess)
-    }
-}
-
 /// Pages in memory.
 #[derive(Default, Clone, PartialEq, Debug)]
 struct Memory(BTreeMap<(u8, Vec<u8>), Vec<u8>>);
 
 impl Pages for Memory {
-    type Error = Refused;
+    type Error = NotUpdated;
 
     fn suite(&self) -> Suite {
         Suite::One
     }
 
-    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, Refused> {
+    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, NotUpdated> {
         let in_level = |(found, _): &(&(u8, Vec<u8>), &Vec<u8>)| found.0 == level;
         let before = self.0.range(..=(level, key.to_vec())).next_back().filter(in_level);
         let page = before.or_else(|| self.0.range((level, vec![])..).next().filter(in_level));
         Ok(page.map(|((_, first), body)| (first.clone(), body.clone())))
     }
 
-    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, Refused> {
+    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, NotUpdated> {
         use std::ops::Bound::{Excluded, Unbounded};
         let mut behind = self.0.range((Excluded((level, first_key.to_vec())), Unbounded));
         Ok(behind.next().filter(|((found, _), _)| *found == level).map(|((_, key), _)| key.clone()))
@@ -84,13 +65,13 @@ struct Patching {
 }
 
 impl Pages for Patching {
-    type Error = Refused;
+    type Error = NotUpdated;
 
     fn suite(&self) -> Suite {
         Suite::One
     }
 
-    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, Refused> {
+    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, NotUpdated> {
         let Some((first_key, body)) = self.pages.seek(level, key)? else {
             return Ok(None);
         };
@@ -102,11 +83,11 @@ impl Pages for Patching {
         Ok(Some((first_key, body)))
     }
 
-    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, Refused> {
+    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, NotUpdated> {
         self.pages.next_key(level, first_key)
     }
 
-    fn kept(&mut self, key: &[u8]) -> Result<Option<Kept>, Refused> {
+    fn kept(&mut self, key: &[u8]) -> Result<Option<Kept>, NotUpdated> {
         let found = self.beside.range(..=key.to_vec()).next_back();
         Ok(found.map(|(first_key, (index, patch))| {
             let (first_key, index, patch) = (first_key.clone(), index.clone(), patch.clone());
@@ -384,7 +365,7 @@ fn deleting_every_page_but_one_leaves_that_one_as_the_root() {
 }
 
 /// What a tree of leaves of 5 KB refuses, whether or not it has indexes.
-fn refused(changes: &[Change], work: Work) -> Option<Refused> {
+fn refused(changes: &[Change], work: Work) -> Option<NotUpdated> {
     let content: BTreeMap<_, _> = (0..20_000).map(|n| (key(n), vec![1; 60])).collect();
     let (pages, summary) = Memory::rebuilt(&content);
     let beside = |body: &Vec<u8>| Leaf::decode(body).unwrap().describe_with_index(Suite::One);

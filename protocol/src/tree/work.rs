@@ -11,7 +11,7 @@
 //! ([`crate::change`]).
 
 use super::Pages;
-use crate::{change::Change, page::INNER_BYTES_MAX};
+use crate::{change::Change, encoding::DecodeError, page::INNER_BYTES_MAX};
 
 /// A bound on what a change set touches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,17 @@ pub enum Excess {
     /// The tree would be too high.
     #[error("its keys lie too deep inside each other")]
     Levels,
+}
+
+/// Why a tree was not updated whose pages can always be read, as those in memory.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotUpdated {
+    /// A page does not decode, or is missing.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The changes touch too much.
+    #[error(transparent)]
+    Excess(#[from] Excess),
 }
 
 impl Work {

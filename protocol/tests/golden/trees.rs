@@ -6,10 +6,9 @@
 
 use protocol::{
     change::Change,
-    encoding::DecodeError,
     record::{Record, encode_key},
     suite::Suite,
-    tree::{Excess, FoundPage, Pages, Summary, pages_of, update},
+    tree::{FoundPage, NotUpdated, Pages, Summary, pages_of, update},
     value::Value,
 };
 
@@ -80,45 +79,25 @@ fn built_by_changes(count: u64) -> Summary {
     summary
 }
 
-/// Why a tree in memory was not updated.
-#[derive(Debug)]
-#[allow(dead_code, reason = "it is only shown")]
-enum Refused {
-    Decode(DecodeError),
-    Excess(Excess),
-}
-
-impl From<DecodeError> for Refused {
-    fn from(error: DecodeError) -> Self {
-        Refused::Decode(error)
-    }
-}
-
-impl From<Excess> for Refused {
-    fn from(excess: Excess) -> Self {
-        Refused::Excess(excess)
-    }
-}
-
 /// Pages in memory.
 #[derive(Default)]
 struct Memory(std::collections::BTreeMap<(u8, Vec<u8>), Vec<u8>>);
 
 impl Pages for Memory {
-    type Error = Refused;
+    type Error = NotUpdated;
 
     fn suite(&self) -> Suite {
         Suite::One
     }
 
-    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, Refused> {
+    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, NotUpdated> {
         let of_level = || self.0.iter().filter(|((found, _), _)| *found == level);
         let before = of_level().take_while(|((_, first), _)| first.as_slice() <= key).last();
         let page = before.or_else(|| of_level().next());
         Ok(page.map(|((_, first), body)| (first.clone(), body.clone())))
     }
 
-    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, Refused> {
+    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, NotUpdated> {
         let mut of_level = self.0.keys().filter(|(found, _)| *found == level);
         Ok(of_level.find(|(_, first)| first.as_slice() > first_key).map(|(_, first)| first.clone()))
     }

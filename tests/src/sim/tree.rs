@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use protocol::{
     change::Change,
-    encoding::DecodeError,
     page::MadePage,
     suite::Suite,
-    tree::{Excess, FoundPage, Pages, Summary, pages_of, update},
+    tree::{FoundPage, NotUpdated, Pages, Summary, pages_of, update},
 };
 
 use super::store::Records;
@@ -66,40 +65,18 @@ fn located(made: MadePage) -> ((u8, Vec<u8>), MadePage) {
     ((made.level, made.page.first_key.clone()), made)
 }
 
-/// Why a tree in memory was not updated.
-#[derive(Debug)]
-#[allow(dead_code, reason = "it is only shown")]
-pub enum Refused {
-    /// A page does not decode.
-    Decode(DecodeError),
-    /// More than a tree may have.
-    Excess(Excess),
-}
-
-impl From<DecodeError> for Refused {
-    fn from(error: DecodeError) -> Self {
-        Refused::Decode(error)
-    }
-}
-
-impl From<Excess> for Refused {
-    fn from(excess: Excess) -> Self {
-        Refused::Excess(excess)
-    }
-}
-
 impl Pages for &Tree {
-    type Error = Refused;
+    type Error = NotUpdated;
 
     fn suite(&self) -> Suite {
         self.summary.root.suite()
     }
 
-    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, Refused> {
+    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, NotUpdated> {
         Ok(self.page(level, key).map(|made| (made.page.first_key.clone(), made.body.clone())))
     }
 
-    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, Refused> {
+    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, NotUpdated> {
         let mut behind = self.level(level).map(|made| &made.page.first_key);
         Ok(behind.find(|key| key.as_slice() > first_key).cloned())
     }

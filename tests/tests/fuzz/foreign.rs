@@ -14,6 +14,7 @@ use daemon::{
     ingest::{
         rows::{Place, Row},
         source::Table,
+        temporary::TemporaryFiles,
     },
     sources::{
         child::Program,
@@ -123,7 +124,7 @@ pub fn workbook(bytes: &[u8]) -> bool {
 
 /// Unpacks all of an archive; says whether that could be done.
 pub fn packed(bytes: &[u8]) -> bool {
-    let dir = std::env::temp_dir();
+    let files = TemporaryFiles::new(&std::env::temp_dir());
     let gzip = bytes.starts_with(&[0x1f, 0x8b]);
     let Ok(mut archive) = Archive::open(file(bytes), gzip, "some.gz", child()) else {
         return false;
@@ -131,7 +132,7 @@ pub fn packed(bytes: &[u8]) -> bool {
     let entries: Vec<_> = archive.files().cloned().collect();
     archive.refuse_what_is_inside().is_ok()
         && entries.iter().all(|entry| {
-            let unpacked = archive.unpack(entry, &dir);
+            let unpacked = archive.unpack(entry, &files);
             unpacked.is_ok_and(|one| one.file.metadata().unwrap().len() == one.bytes)
         })
 }

@@ -184,7 +184,7 @@ impl Importer {
         let history = deliveries.history();
         let mut recording =
             Recording::new(history, &context.store, id.clone(), what, seq, stored == 0);
-        let mut spool = ChangeSpool::new(&context.spool_dir)?;
+        let mut spool = ChangeSpool::new(&context.temporary)?;
         let plan = planner.plan(&mut |change, present| {
             spool.push(&change)?;
             recording.push(change, present);

@@ -14,16 +14,15 @@
 pub(super) mod reading;
 pub mod table;
 
-use std::{fs::File, io, path::Path};
+use std::{fs::File, io};
 
 use protocol::text::visible;
-use rustix::fs::fstatvfs;
 
 use super::child::{
     Child, ChildError, Program, Task,
     frames::{Fault, FrameError, Message},
 };
-use crate::ingest::{rows::Place, spool::unlinked, validate::without_ids};
+use crate::ingest::{rows::Place, temporary::TemporaryFiles, validate::without_ids};
 
 /// Most bytes that one archive unpacks to, over all of its files: the largest
 /// registers of a province, several times.
@@ -223,13 +222,17 @@ impl Archive {
         Ok(())
     }
 
-    /// Unpacks an entry to a file without a name in `dir`.
-    pub fn unpack(&mut self, entry: &Entry, dir: &Path) -> Result<Unpacked, PackedError> {
-        let temporary = |source| PackedError::Temporary { dir: dir.display().to_string(), source };
-        let output = unlinked(dir).map_err(temporary)?;
-        // Half of what is free: the database beside it goes on.
-        let room = fstatvfs(&output).map_err(|error| temporary(error.into()))?;
-        let free = room.f_bavail.saturating_mul(room.f_frsize) / 2;
+    /// Unpacks an entry to a temporary file.
+    pub fn unpack(
+        &mut self,
+        entry: &Entry,
+        files: &TemporaryFiles,
+    ) -> Result<Unpacked, PackedError> {
+        let temporary =
+            |source| PackedError::Temporary { dir: files.dir().display().to_string(), source };
+        let output = files.unguarded().map_err(temporary)?;
+        // Half of what is left: the sorting of its rows needs as much.
+        let free = files.left().map_err(temporary)? / 2;
         let bytes_max = self.bytes_left.min(free);
         let fault = if free < self.bytes_left { Fault::DiskFull } else { Fault::TooLarge };
         let task = Task::Unpack { gzip: self.gzip, index: entry.index, bytes_max };

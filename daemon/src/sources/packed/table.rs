@@ -7,7 +7,7 @@
 //! archive, since whoever packed it meant it; anything else that is left out is
 //! told of. What was read to its end is given back to the disk.
 
-use std::{fs::File, os::unix::fs::FileExt as _, path::Path, sync::Arc};
+use std::{fs::File, os::unix::fs::FileExt as _, sync::Arc};
 
 use protocol::{
     schema::Schema,
@@ -20,6 +20,7 @@ use crate::{
         map::Mapping,
         rows::{Place, Row},
         source::{LeftOut, Rows, SourceError, Summary, Table},
+        temporary::TemporaryFiles,
         words::languages,
     },
     sources::{child::Program, error::Told},
@@ -33,7 +34,7 @@ pub fn open(
     name: &str,
     file: File,
     gzip: bool,
-    room: &Path,
+    room: &TemporaryFiles,
     program: Program,
     schema: &Schema,
     open_inner: OpenInner<'_>,

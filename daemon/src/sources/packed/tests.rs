@@ -63,7 +63,7 @@ fn unpacked(bytes: &[u8], gzip: bool, name: &str) -> Vec<(String, Vec<u8>)> {
     let files: Vec<Entry> = archive.files().cloned().collect();
     let mut all = Vec::new();
     for entry in files {
-        let mut one = archive.unpack(&entry, room.path()).unwrap();
+        let mut one = archive.unpack(&entry, &TemporaryFiles::new(room.path())).unwrap();
         let mut content = Vec::new();
         one.file.read_to_end(&mut content).unwrap();
         assert_eq!(content.len() as u64, one.bytes);
@@ -174,7 +174,7 @@ fn a_bomb_costs_its_file_only() {
         let room = tempfile::tempdir().unwrap();
         let mut archive = open(&bytes, gzip, "x").unwrap();
         let entry = archive.files().next().unwrap().clone();
-        let error = archive.unpack(&entry, room.path()).unwrap_err();
+        let error = archive.unpack(&entry, &TemporaryFiles::new(room.path())).unwrap_err();
         assert!(matches!(error, PackedError::TooLarge { .. }), "{error}");
         assert!(!error.is_passing());
         assert_eq!(fs::read_dir(room.path()).unwrap().count(), 0);
@@ -188,9 +188,9 @@ fn the_limit_holds_for_all_files_together() {
     let room = tempfile::tempdir().unwrap();
     let mut archive = open(&bytes, false, "x.zip").unwrap();
     let files: Vec<Entry> = archive.files().cloned().collect();
-    archive.unpack(&files[0], room.path()).unwrap();
-    archive.unpack(&files[1], room.path()).unwrap();
-    let error = archive.unpack(&files[2], room.path()).unwrap_err();
+    archive.unpack(&files[0], &TemporaryFiles::new(room.path())).unwrap();
+    archive.unpack(&files[1], &TemporaryFiles::new(room.path())).unwrap();
+    let error = archive.unpack(&files[2], &TemporaryFiles::new(room.path())).unwrap_err();
     assert!(matches!(error, PackedError::TooLarge { .. }), "{error}");
 }
 
@@ -210,7 +210,7 @@ fn what_is_damaged_is_refused() {
     for bytes in [&gzip[..gzip.len() / 2], &gzip[..gzip.len() - 1]] {
         let mut archive = open(bytes, true, "x.gz").unwrap();
         let entry = archive.files().next().unwrap().clone();
-        let error = archive.unpack(&entry, room.path()).unwrap_err();
+        let error = archive.unpack(&entry, &TemporaryFiles::new(room.path())).unwrap_err();
         assert!(matches!(error, PackedError::Child(ChildError::Fault(Fault::Damaged))), "{error}");
     }
     // A wrong checksum.
@@ -219,7 +219,7 @@ fn what_is_damaged_is_refused() {
     flipped[at] ^= 1;
     let mut archive = open(&flipped, true, "x.gz").unwrap();
     let entry = archive.files().next().unwrap().clone();
-    assert!(archive.unpack(&entry, room.path()).is_err());
+    assert!(archive.unpack(&entry, &TemporaryFiles::new(room.path())).is_err());
 }
 
 #[test]

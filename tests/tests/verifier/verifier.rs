@@ -1,0 +1,60 @@
+//! A verifier of federations, written from `protocol/SPEC.md` and from nothing
+//! else: what a stranger needs who trusts neither side.
+//!
+//! It takes bytes (a token, an anchor, frames, signed headers, bodies, pages)
+//! and says what they prove, or refuses them with one reason. It shares no line
+//! with the program, so a mistake of the program that its own tests repeat is
+//! found here, and so is a sentence of the page that is wrong or missing. Every
+//! length, number and context of the page is in [`layout`].
+//!
+//! Not here: TLS, dates and extensions of certificates, what an importer makes of
+//! a file, and clocks.
+//!
+//! [`golden`] holds it against the vectors, [`live`] and [`refused`] against what
+//! a federation of real processes said ([`recorded`]), [`beside`] against the
+//! program's decoders on altered bytes. Of these `live`, `recorded` and `beside`
+//! name crates of the workspace, and nothing else does (`tests/tests/layout.rs`
+//! looks). What no such federation says comes from keys of the tests' own
+//! ([`made`]): [`rules`] and [`strict`].
+
+pub mod anchor;
+pub mod certificate;
+pub mod change;
+pub mod federation;
+pub mod frames;
+pub mod hashes;
+pub mod history;
+pub mod layout;
+pub mod messages;
+pub mod pages;
+pub mod reader;
+pub mod record;
+pub mod replica;
+pub mod schema;
+pub mod token;
+pub mod tree;
+
+mod beside;
+mod golden;
+mod golden_frames;
+mod golden_spec;
+mod golden_trees;
+mod live;
+mod made;
+mod recorded;
+mod refused;
+mod rules;
+mod strict;
+mod strict_messages;
+
+/// Why something was refused; the words are the verifier's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused(pub &'static str);
+
+/// What was checked, or why it does not count.
+pub type Checked<T> = Result<T, Refused>;
+
+/// Refuses unless `holds`.
+pub fn ensure(holds: bool, why: &'static str) -> Checked<()> {
+    if holds { Ok(()) } else { Err(Refused(why)) }
+}
