@@ -56,7 +56,10 @@ fn anchors_and_statements_outside_of_their_rules_are_refused() {
 
     let bytes = made::anchor(&plain);
     refused(Anchor::verified(&longer(&bytes, 1), &root), "bytes are left over");
-    refused(Anchor::verified(&longer(&bytes, 4096), &root), "an anchor over its limit");
+    refused(
+        Anchor::verified(&longer(&bytes, layout::ANCHOR_BYTES_MAX), &root),
+        "an anchor over its limit",
+    );
     let other = [&[3], &bytes[1..]].concat();
     refused(Anchor::verified(&other, &root), "an anchor of another version");
     let mut long = layout::encode_anchor(&plain);
