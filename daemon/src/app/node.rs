@@ -162,6 +162,14 @@ impl Node {
         }
         let membership = Arc::new(membership);
         let own_keys = Arc::new(OwnKeys::load(keys.clone(), &dir.certs(), store.clone())?);
+        let (of_key, own) = (own_keys.current().suite(), membership.suite());
+        if of_key != own {
+            // What it signed could be read by nobody, this node included.
+            bail!(
+                "the signing key is of suite {of_key}, and this node's federation has suite {own}: it belongs to \
+                 another federation. Restore both from one backup"
+            );
+        }
         let tell = watch::Sender::new(());
         let (mut registrar, mut trustee) = (None, None);
         if membership.is_hub() {
