@@ -467,23 +467,23 @@ format = "xml"
              that range, or delete the line for the default of 16",
         ),
         (
-            11,
-            "line 21, column 15: sync.retry_max_s: wrong type: string \"long\", expected a whole \
+            12,
+            "line 22, column 15: sync.retry_max_s: wrong type: string \"long\", expected a whole \
              number",
         ),
         (
-            15,
-            "line 29, column 1: certificates.lifetime_hours: unknown key; known here: lifetime_s, \
+            16,
+            "line 30, column 1: certificates.lifetime_hours: unknown key; known here: lifetime_s, \
              issuing_lifetime_s, root_key_dir; correct or delete it",
         ),
         (
-            19,
-            "line 35, column 16: tls.post_quantum: wrong type: string \"no\", expected true or \
+            20,
+            "line 36, column 16: tls.post_quantum: wrong type: string \"no\", expected true or \
              false",
         ),
         (
-            22,
-            "line 38, column 1: tls.cipher: unknown key; known here: post_quantum, certificate, \
+            23,
+            "line 39, column 1: tls.cipher: unknown key; known here: post_quantum, certificate, \
              key, ca; correct or delete it",
         ),
     ] {

@@ -9,8 +9,8 @@ use crate::encoding::{DecodeError, Reader, Writer};
 
 /// Longest text value in bytes. A record as a whole has the same limit.
 pub const TEXT_BYTES_MAX: usize = 64 * 1024;
-/// Longest decimal in characters: 38 digits, a sign and a point.
-pub const DECIMAL_CHARS_MAX: usize = 40;
+/// Longest decimal in characters: a sign, the lone zero, a point and 38 digits.
+pub const DECIMAL_CHARS_MAX: usize = 41;
 
 /// One field of a record.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -229,11 +229,13 @@ mod tests {
             value.encode(&mut out);
             out.into_bytes()
         };
+        let longest = format!("-.{}", "9".repeat(38));
         for value in [
             Value::Null,
             Value::text("企业"),
             Value::Integer(-1),
             Value::Decimal(Decimal::parse("1.5").unwrap()),
+            Value::Decimal(Decimal::parse(&longest).unwrap()),
             Value::Date(Date::new(1979, 11, 1).unwrap()),
         ] {
             let bytes = bytes_of(&value);

@@ -21,6 +21,8 @@ tests/bench/run.sh rows-like FILE...     how well FILEs compress, and the made-u
                     which are done and shown anyway.
   --sizes N,N       growth: so many records of one county (10000,100000,1000000,5000000)
   --members N,N     growth: so many counties of 20000 records (1,4,13,50)
+  --joined N,N      growth: so many nodes that have joined (100,2000)
+  --partitions N,N  growth: so many partitions of one record (1000,10000)
   --output FILE     write the table there as well
   --lock FILE       hold a lock on FILE during each system's turn, so that two
                     measurements on one machine do not disturb each other
@@ -57,6 +59,10 @@ pub struct Arguments {
     pub sizes: Vec<u64>,
     /// Counties, for growth.
     pub members: Vec<usize>,
+    /// Members in the list, for growth.
+    pub joined: Vec<usize>,
+    /// Partitions, for growth.
+    pub partitions: Vec<usize>,
     /// Where the table goes besides standard output.
     pub output: Option<PathBuf>,
     /// What is locked during a turn.
@@ -73,6 +79,8 @@ pub fn parse(words: impl Iterator<Item = String>) -> anyhow::Result<Arguments> {
         works: Work::ALL.into_iter().collect(),
         sizes: vec![10_000, 100_000, 1_000_000, 5_000_000],
         members: vec![1, 4, 13, 50],
+        joined: vec![100, 2000],
+        partitions: vec![1000, 10_000],
         output: None,
         lock: None,
     };
@@ -103,6 +111,8 @@ pub fn parse(words: impl Iterator<Item = String>) -> anyhow::Result<Arguments> {
             }
             "--sizes" => arguments.sizes = numbers(&value).context("--sizes")?,
             "--members" => arguments.members = numbers(&value).context("--members")?,
+            "--joined" => arguments.joined = numbers(&value).context("--joined")?,
+            "--partitions" => arguments.partitions = numbers(&value).context("--partitions")?,
             "--output" => arguments.output = Some(value.into()),
             "--lock" => arguments.lock = Some(value.into()),
             _ => bail!("{option} is unknown"),
@@ -113,12 +123,14 @@ pub fn parse(words: impl Iterator<Item = String>) -> anyhow::Result<Arguments> {
     Ok(arguments)
 }
 
+/// An empty list is one of nothing.
 fn numbers<T>(list: &str) -> anyhow::Result<Vec<T>>
 where
     T: std::str::FromStr,
     T::Err: std::error::Error + Send + Sync + 'static,
 {
-    Ok(list.split(',').map(str::parse).collect::<Result<_, _>>()?)
+    let words = list.split(',').filter(|word| !word.is_empty());
+    Ok(words.map(str::parse).collect::<Result<_, _>>()?)
 }
 
 /// The ones of `all` that a list names, in the order of `all`.

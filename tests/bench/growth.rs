@@ -1,6 +1,9 @@
 //! How creditsync's needs grow with records and with members.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 
@@ -15,6 +18,8 @@ use crate::{
 
 /// The records of each member where members grow.
 const MEMBER_ROWS: u64 = 20_000;
+/// The datasets of each county where partitions grow: fewer than a catalogue may list.
+const DATASETS: usize = 200;
 
 /// Measures and prints both curves.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -32,6 +37,22 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         with_members(&mut by_members, *members).with_context(|| format!("{members} members"))?;
     }
     report.push_str(&by_members.markdown(&format!("members, {MEMBER_ROWS} records each")));
+    report.push_str("\nMany who have joined, of whom none is connected:\n\n");
+    let mut by_joined = Curve::default();
+    for members in &arguments.joined {
+        let _turn = take_turn(arguments)?;
+        with_joined(&mut by_joined, *members).with_context(|| format!("{members} joined"))?;
+    }
+    report.push_str(&by_joined.markdown("members in the list"));
+    report
+        .push_str("\nMany partitions of one record each, of counties that are all connected:\n\n");
+    let mut by_partitions = Curve::default();
+    for count in &arguments.partitions {
+        let _turn = take_turn(arguments)?;
+        with_partitions(&mut by_partitions, *count)
+            .with_context(|| format!("{count} partitions"))?;
+    }
+    report.push_str(&by_partitions.markdown("partitions"));
     let machine = machine::describe(&std::env::temp_dir())?;
     let version = System::Creditsync.version()?;
     writeln!(
@@ -96,6 +117,66 @@ fn with_members(curve: &mut Curve, members: usize) -> anyhow::Result<()> {
     curve.put("hub: peak memory, MiB", mebibytes(memory.peak_bytes()?));
     curve.put("hub: disk, MB", megabytes(federation.hub.disk_bytes()?));
     curve.put("hub: restart until ready, s", seconds(federation.hub.restart()?));
+    Ok(())
+}
+
+fn with_joined(curve: &mut Curve, members: usize) -> anyhow::Result<()> {
+    let scratch = Scratch::new()?;
+    let network = Network::new("growth")?;
+    let mut federation = Federation::new(&network, scratch.path(), 0)?;
+    curve.column(members.to_string());
+    let memory = federation.hub.watch_memory()?;
+    let started = Instant::now();
+    let mut last = Duration::ZERO;
+    for number in 1..=members {
+        let joining = Instant::now();
+        federation.join(scratch.path(), &format!("c{number}"))?;
+        last = joining.elapsed();
+    }
+    curve.put("invitations and joins, s", seconds(started.elapsed()));
+    curve.put("the last one, s", seconds(last));
+    curve.put("hub: peak memory, MiB", mebibytes(memory.peak_bytes()?));
+    curve.put("hub: disk, MB", megabytes(federation.hub.disk_bytes()?));
+    curve.put("hub: restart until ready, s", seconds(federation.hub.restart()?));
+    let asked = Instant::now();
+    federation.hub.status()?;
+    curve.put("hub: status, s", seconds(asked.elapsed()));
+    Ok(())
+}
+
+fn with_partitions(curve: &mut Curve, partitions: usize) -> anyhow::Result<()> {
+    let scratch = Scratch::new()?;
+    let network = Network::new("growth")?;
+    let datasets = partitions.min(DATASETS);
+    let mut federation = Federation::new(&network, scratch.path(), partitions.div_ceil(datasets))?;
+    let file = scratch.path().join("row.csv");
+    rows::write(&file, &mut std::iter::once((0, 0)))?;
+    let names: Vec<String> = (0..datasets).map(|number| format!("d{number}")).collect();
+    for name in &names {
+        federation.publish(scratch.path(), name)?;
+    }
+    curve.column(partitions.to_string());
+    let memory = federation.hub.watch_memory()?;
+    let started = Instant::now();
+    federation.import_each(&names, &file)?;
+    curve.put("imports of one row, until durable at the hub, s", seconds(started.elapsed()));
+    curve.put("hub: peak memory, MiB", mebibytes(memory.peak_bytes()?));
+    curve.put("hub: disk, MB", megabytes(federation.hub.disk_bytes()?));
+    let asked = Instant::now();
+    let status = federation.hub.status()?;
+    curve.put("hub: status, s", seconds(asked.elapsed()));
+    let known = status["partitions"].as_array().map_or(0, Vec::len);
+    // And `_federation`.
+    anyhow::ensure!(known > partitions, "the hub has {known} partitions");
+    curve.put("hub: restart until ready, s", seconds(federation.hub.restart()?));
+    let started = Instant::now();
+    federation.wait_in_sync(known)?;
+    curve.put("from there until all is in sync, s", seconds(started.elapsed()));
+    // One row is as quick as it is elsewhere, beside all those.
+    rows::write(&file, &mut std::iter::once((0, 1)))?;
+    let started = Instant::now();
+    federation.import_one(&names[0], &file)?;
+    curve.put("one changed row, until durable at the hub, s", seconds(started.elapsed()));
     Ok(())
 }
 

@@ -123,13 +123,15 @@ impl Usage {
         *used = (*used + after).saturating_sub(before);
     }
 
-    /// Whether an origin may have `used` bytes, on a disk of `capacity` bytes of which
-    /// `free` will be free then, both without what the node needs itself.
+    /// Whether an origin may have `used` bytes, and for a while as many as `beside`
+    /// more, on a disk of `capacity` bytes of which `free` will be free then, both
+    /// without what the node needs itself.
     pub fn allows(
         &self,
         origins: &Origins,
         origin: &NodeId,
         used: u64,
+        beside: u64,
         capacity: u64,
         free: u64,
     ) -> Result<(), Over> {
@@ -139,7 +141,7 @@ impl Usage {
         }
         let others = origins.others.iter().filter(|other| *other != origin);
         let unused = |other: &NodeId| share.saturating_sub(self.of(other));
-        if used > share && free < others.map(unused).sum() {
+        if used + beside > share && free < others.map(unused).sum() {
             return Err(Over::Share(share));
         }
         Ok(())
@@ -179,7 +181,7 @@ mod tests {
         assert_eq!((usage.of(names[0]), usage.of(names[2])), (90, 0));
         // Of 900 each may have 450, and 150 are kept for each: 60 more for the first,
         // and 150 for the third.
-        let allows = |origin, used, free| usage.allows(&origins, names[origin], used, 900, free);
+        let allows = |origin, used, free| usage.allows(&origins, names[origin], used, 0, 900, free);
         assert_eq!(allows(1, 260, 210), Ok(()));
         assert_eq!(allows(1, 260, 209), Err(Over::Share(150)));
         assert_eq!(allows(1, 450, 210), Ok(()));
@@ -188,5 +190,10 @@ mod tests {
         assert_eq!(allows(2, 150, 0), Ok(()));
         assert_eq!(allows(2, 151, 0), Err(Over::Share(150)));
         assert_eq!(allows(0, 151, 150), Ok(()), "the second has used its own");
+        // What is there only for a while counts against shares alone.
+        let both = |beside| usage.allows(&origins, names[1], 450, beside, 900, 209);
+        assert_eq!(both(500), Err(Over::Share(150)));
+        assert_eq!(usage.allows(&origins, names[1], 100, 51, 900, 209), Err(Over::Share(150)));
+        assert_eq!(usage.allows(&origins, names[1], 450, 500, 900, 210), Ok(()));
     }
 }

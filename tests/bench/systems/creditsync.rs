@@ -299,15 +299,73 @@ impl<'a> Federation<'a> {
         hub.start()?;
         let mut federation = Self { network, hub, counties: Vec::new() };
         for number in 1..=counties {
-            let name = format!("c{number}");
-            let token = federation.hub.command(&["invite", &name])?;
-            let mut county = Node::new(&name, network, dir);
-            county.command(&["join", token.trim()])?;
+            let mut county = federation.join(dir, &format!("c{number}"))?;
             county.start()?;
             county.wait_connected()?;
             federation.counties.push(county);
         }
         Ok(federation)
+    }
+
+    /// Invites a node and has it join; it does not run.
+    pub fn join(&self, dir: &Path, name: &str) -> anyhow::Result<Node<'a>> {
+        let token = self.hub.command(&["invite", name])?;
+        let county = Node::new(name, self.network, dir);
+        county.command(&["join", token.trim()])?;
+        Ok(county)
+    }
+
+    /// Publishes a dataset with the columns of the register.
+    pub fn publish(&self, dir: &Path, name: &str) -> anyhow::Result<()> {
+        let shown = include_str!("../../../config/catalogue/enterprise.toml");
+        let file = dir.join("schema.toml");
+        std::fs::write(
+            &file,
+            shown.replace("dataset = \"enterprise\"", &format!("dataset = \"{name}\"")),
+        )?;
+        self.hub.command(&["dataset", "apply", &file.display().to_string()])?;
+        Ok(())
+    }
+
+    /// Every county imports the file into each of these datasets, all counties at the
+    /// same time; answers when the hub has everything.
+    pub fn import_each(&self, datasets: &[String], file: &Path) -> anyhow::Result<()> {
+        std::thread::scope(|scope| {
+            let import = |county: &Node<'_>| -> anyhow::Result<()> {
+                // They hear of the datasets in their own time.
+                wait_until("the county knows the datasets", PATIENCE, || {
+                    let list = county.command(&["dataset", "list"])?;
+                    Ok(datasets.iter().all(|name| list.contains(name)))
+                })?;
+                for dataset in datasets {
+                    county.import_into(dataset, file, None)?;
+                }
+                Ok(())
+            };
+            let imports: Vec<_> =
+                self.counties.iter().map(|county| scope.spawn(move || import(county))).collect();
+            for import in imports {
+                import.join().map_err(|_| anyhow::anyhow!("an import panicked"))??;
+            }
+            Ok::<_, anyhow::Error>(())
+        })?;
+        self.wait_in_sync(datasets.len() * self.counties.len())
+    }
+
+    /// The first county imports a file into a dataset, until the hub has it.
+    pub fn import_one(&self, dataset: &str, file: &Path) -> anyhow::Result<()> {
+        let seconds = u32::try_from(STEP_MAX.as_secs())?;
+        self.counties[0].import_into(dataset, file, Some(seconds)).map(drop)
+    }
+
+    /// Waits until so many partitions at the hub are in sync, or its own.
+    pub fn wait_in_sync(&self, partitions: usize) -> anyhow::Result<()> {
+        wait_until("all partitions are in sync", STEP_MAX, || {
+            let status = self.hub.status()?;
+            let list = status["partitions"].as_array().context("partitions")?;
+            let is_well = |one: &&Json| one["state"] == "in_sync" || one["state"] == "origin";
+            Ok(list.iter().filter(is_well).count() >= partitions)
+        })
     }
 
     /// The first county imports a file of new rows; answers the time and the
@@ -437,14 +495,24 @@ impl<'a> Node<'a> {
 
     /// Imports a file; answers the report.
     fn import(&self, file: &Path) -> anyhow::Result<Json> {
-        self.ask_about(&import_request(file, false, None), Some(&File::open(file)?))
+        self.import_into("enterprise", file, None)
+    }
+
+    fn import_into(&self, dataset: &str, file: &Path, wait_s: Option<u32>) -> anyhow::Result<Json> {
+        let request = import_request(dataset, file, false, wait_s);
+        self.ask_about(&request, Some(&File::open(file)?))
+    }
+
+    /// What it says of itself.
+    pub fn status(&self) -> anyhow::Result<Json> {
+        self.ask(&Request::Status)
     }
 
     /// Imports a file and waits until it is durable at the hub; answers the
     /// report.
     fn import_to_hub(&self, file: &Path, full: bool) -> anyhow::Result<Json> {
         let seconds = u32::try_from(STEP_MAX.as_secs())?;
-        let request = import_request(file, full, Some(seconds));
+        let request = import_request("enterprise", file, full, Some(seconds));
         let report = self.ask_about(&request, Some(&File::open(file)?))?;
         ensure!(report["at_hub"] == true, "the hub did not get it: {report}");
         Ok(report)
@@ -484,9 +552,9 @@ impl<'a> Node<'a> {
     }
 }
 
-fn import_request(file: &Path, full: bool, wait_s: Option<u32>) -> Request {
+fn import_request(dataset: &str, file: &Path, full: bool, wait_s: Option<u32>) -> Request {
     Request::Import {
-        dataset: "enterprise".into(),
+        dataset: dataset.into(),
         path: file.display().to_string(),
         full,
         reading: daemon::sources::Reading::default(),

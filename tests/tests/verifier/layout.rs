@@ -49,7 +49,7 @@ pub const PASSED_OVER_MAX: u64 = 1 << 32;
 pub const KEY_BYTES_MAX: usize = 1024;
 pub const RECORD_BYTES_MAX: usize = 65_536;
 pub const TEXT_BYTES_MAX: usize = 65_536;
-pub const DECIMAL_CHARACTERS_MAX: usize = 40;
+pub const DECIMAL_CHARACTERS_MAX: usize = 41;
 pub const DECIMAL_DIGITS_MAX: usize = 38;
 pub const FIELDS_MAX: usize = 128;
 

@@ -60,11 +60,11 @@ fn bodies_go_when_all_who_were_heard_of_lately_have_them() {
     (2..=20).for_each(&mut write);
     assert_eq!(log_of(&store).1, (2..=20).collect::<Vec<_>>(), "nobody has more yet");
     // Somebody who was not heard of for long is not waited for.
-    acknowledged(&store, "410100", 12, now_ms());
+    acknowledged(&store, "410100", 18, now_ms());
     acknowledged(&store, "410199", 2, 0);
     (21..=40).for_each(&mut write);
     let (headers, bodies, kept) = log_of(&store);
-    assert_eq!(bodies, (13..=40).collect::<Vec<_>>(), "up to what was acknowledged");
+    assert_eq!(bodies, (19..=40).collect::<Vec<_>>(), "up to what was acknowledged");
     assert_eq!(headers.len(), 40, "a header is asked for when a key changes");
     acknowledged(&store, "410100", 60, now_ms());
     (41..=60).for_each(&mut write);
@@ -85,9 +85,9 @@ fn bodies_that_nobody_takes_go_at_last() {
             acknowledged(&store, "410100", 1, now_ms());
         }
         commit(&store, &enterprise(), vec![put(1, noise(number, 40_000))]);
-        assert!(log_of(&store).2.body_bytes <= 8 * BODY_BYTES_MIN);
+        assert!(log_of(&store).2.body_bytes <= 4 * BODY_BYTES_MIN);
     }
-    assert!(log_of(&store).2.body_bytes > 7 * BODY_BYTES_MIN);
+    assert!(log_of(&store).2.body_bytes > 3 * BODY_BYTES_MIN);
     assert_counted(&store);
 }
 

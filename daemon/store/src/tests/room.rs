@@ -107,7 +107,7 @@ fn pages_of_which_the_first_ones_are_over_the_quota_are_refused_there() {
     for number in 0..40 {
         commit(&origin, &enterprise(), ten(10 * number));
     }
-    let (_two, replica) = empty_replica(&origin);
+    let (directory, replica) = empty_replica(&origin);
     let others = [node("410122")].into();
     replica.set_origins(Origins { own: node("410100"), others, quota_mb: Some(2) });
     let (shown, leaves) = delivery(&origin);
@@ -120,7 +120,12 @@ fn pages_of_which_the_first_ones_are_over_the_quota_are_refused_there() {
     let refused = refused.or_else(|| wait(staging.finish()).err());
     assert!(matches!(refused, Some(StoreError::OverQuota { .. })), "{refused:?}");
     assert!(replica.head(&enterprise()).is_none());
-    // With room for it, it is taken up where it ended.
+    // Nothing of it is left, also if the daemon ends before it is deleted.
+    let copy = crashed(directory.path());
+    for store in [&replica, &open(copy.path())] {
+        tidy(store);
+        assert_eq!(keys_of(store, b"p").len(), keys_of(store, &federation_pages()).len());
+    }
     let others = [node("410122")].into();
     replica.set_origins(Origins { own: node("410100"), others, quota_mb: Some(8) });
     let mut staging = begin(&replica, &shown);
@@ -128,6 +133,11 @@ fn pages_of_which_the_first_ones_are_over_the_quota_are_refused_there() {
     let head = wait(staging.finish()).unwrap();
     assert_eq!(head.summary, origin.head(&enterprise()).unwrap().summary);
     assert_tidy(&replica);
+}
+
+/// The pages of `_federation`, the first partition of every store here.
+fn federation_pages() -> Vec<u8> {
+    crate::keys::generation(0, 0)
 }
 
 #[test]

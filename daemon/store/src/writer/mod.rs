@@ -87,8 +87,8 @@ struct Writer {
     waiting: Vec<Box<dyn FnOnce(Option<StoreError>) + Send>>,
     next_number: u32,
     next_snapshot: u64,
-    /// The ticket of each partition's newest staging.
-    stagings: HashMap<u32, u64>,
+    /// Each partition's newest staging, by the partition's number.
+    stagings: HashMap<u32, Staged>,
     next_ticket: u64,
     /// Batches of staged leaves since the last flush.
     staged: u32,
@@ -96,6 +96,14 @@ struct Writer {
     suspended: HashSet<Hash>,
     /// Prefixes whose values are to be deleted.
     chores: Vec<Vec<u8>>,
+}
+
+/// A staging under way.
+struct Staged {
+    partition: PartitionId,
+    ticket: u64,
+    /// What has arrived of it counts for.
+    counts: u64,
 }
 
 impl Writer {
@@ -116,8 +124,12 @@ impl Writer {
             chores: Vec::new(),
         };
         for state in partitions.values() {
-            if let Some(head) = state.head() {
-                writer.drop_generations_before(state.number, head.generation);
+            let head = state.head();
+            if let Some(head) = &head {
+                writer.drop_generations(state.number, 0..head.generation);
+            }
+            if let Err(error) = writer.drop_given_up(state.number, head.as_deref()) {
+                tracing::warn!(%error, "what is not needed any more could not be removed");
             }
         }
         writer.drop_unused_numbers();

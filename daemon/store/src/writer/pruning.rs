@@ -4,9 +4,9 @@
 //! So the newest ones are kept, up to a number of bytes; more only while somebody who
 //! was heard of lately has not acknowledged them, and never more than a multiple of
 //! it. What another origin may have here is for its records first, so of its bodies
-//! there are no more than a part of its quota. Of headers all are kept of this node's own partitions, for which a change of
-//! keys may need them; of others' the newest ones, and of earlier ones the hash, from
-//! which every proof can still be made.
+//! there are no more than a part of its quota. Of headers all are kept of this node's
+//! own partitions, for which a change of keys may need them; of others' the newest
+//! ones, and of earlier ones the hash, from which every proof can still be made.
 //!
 //! What goes, goes in the batch of the commit that made it superfluous, a few pieces
 //! each time. `_federation` keeps everything: whoever joins is sent all of it.
@@ -26,11 +26,11 @@ use crate::{
 
 /// Bodies that are kept in any case: eight change sets of the largest kind;
 const BODY_BYTES_MIN: u64 = if cfg!(test) { 256 * 1024 } else { 64 * 1024 * 1024 };
-/// of another origin's partition, at most this part of its quota,
+/// at most this part of the disk, and of an origin's quota,
 const BODY_PART: u64 = 8;
 /// and so many times that while followers wait: one that is farther behind is quicker
 /// by pages.
-const AWAITED_TIMES: u64 = 8;
+const AWAITED_TIMES: u64 = 4;
 /// Who has acknowledged nothing new for so long is not waited for: 30 days.
 const FOLLOWER_AWAITED_MS: i64 = 30 * 24 * 3600 * 1000;
 /// Headers of another origin's that are kept: months of a busy office, and 20 MB.
@@ -61,13 +61,12 @@ impl Writer {
 
     fn body_bytes_kept(&self, partition: &PartitionId) -> Result<u64, StoreError> {
         let origins = lock(&self.shared.origins).clone();
-        Ok(match origins.filter(|origins| origins.is_foreign(partition)) {
-            Some(origins) => {
-                let quota = origins.quota(self.shared.disk.capacity(0)?.0);
-                BODY_BYTES_MIN.min(quota / BODY_PART)
-            }
-            None => BODY_BYTES_MIN,
-        })
+        let (capacity, _) = self.shared.disk.capacity(0)?;
+        let room = match origins.filter(|origins| origins.is_foreign(partition)) {
+            Some(origins) => origins.quota(capacity),
+            None => capacity,
+        };
+        Ok(BODY_BYTES_MIN.min(room / BODY_PART))
     }
 
     /// Drops bodies above `most` bytes.

@@ -28,6 +28,29 @@ impl Writer {
         if after <= before {
             return Ok(());
         }
+        self.refuse_more(partition, before, after, 0, bytes)
+    }
+
+    /// As [`Writer::refuse_over_quota`], of a state of which only what counts for
+    /// `counts` has arrived; what it will take the place of is there until then.
+    pub(super) fn refuse_staging_over_quota(
+        &self,
+        stage: &Stage,
+        counts: u64,
+        bytes: usize,
+    ) -> Result<(), StoreError> {
+        let before = self.head(&stage.partition).map_or(0, |head| head.counted());
+        self.refuse_more(&stage.partition, before, counts, before, bytes)
+    }
+
+    fn refuse_more(
+        &self,
+        partition: &PartitionId,
+        before: u64,
+        after: u64,
+        beside: u64,
+        bytes: usize,
+    ) -> Result<(), StoreError> {
         let Some(origins) = lock(&self.shared.origins).clone() else {
             return Ok(());
         };
@@ -36,9 +59,15 @@ impl Writer {
         }
         let origin = &partition.origin;
         let usage = lock(&self.shared.usage);
-        let used = (usage.of(origin) + after).saturating_sub(before);
+        // Several states of one origin may be arriving at once.
+        let others = self
+            .stagings
+            .values()
+            .filter(|other| other.partition.origin == *origin && other.partition != *partition);
+        let others: u64 = others.map(|other| other.counts).sum();
+        let used = (usage.of(origin) + after + others).saturating_sub(before);
         let (capacity, free) = self.shared.disk.capacity(bytes)?;
-        usage.allows(&origins, origin, used, capacity, free).map_err(|over| {
+        usage.allows(&origins, origin, used, beside, capacity, free).map_err(|over| {
             let (origin, used_mb) = (origin.clone(), used.div_ceil(MIB));
             match over {
                 Over::Quota(quota) => {
@@ -49,17 +78,5 @@ impl Writer {
                 }
             }
         })
-    }
-
-    /// As [`Writer::refuse_over_quota`], of a state of which only `counts` has arrived,
-    /// in leaves of `bytes`.
-    pub(super) fn refuse_staging_over_quota(
-        &self,
-        stage: &Stage,
-        counts: u64,
-        bytes: usize,
-    ) -> Result<(), StoreError> {
-        let before = self.head(&stage.partition).map_or(0, |head| head.counted());
-        self.refuse_over_quota(&stage.partition, before, counts, bytes)
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, atomic::Ordering};
 use protocol::{id::PartitionId, page::MadePage, session::fetch::ShownHead, tree::Summary};
 
 use super::{
-    Writer,
+    Staged, Writer,
     commit::{Next, check_jump},
 };
 use crate::{
@@ -35,9 +35,7 @@ impl Writer {
         let mut batch = Batch::default();
         let state = self.partition(partition);
         let current = self.head(partition).map(|head| head.generation);
-        let staged = self.shared.disk.get(&keys::staging(state.number))?;
-        let staged =
-            staged.and_then(|bytes| Some(u32::from_be_bytes(bytes.as_ref().try_into().ok()?)));
+        let staged = self.staged_generation(state.number)?;
         // Never the one in which a first change set would put its pages.
         let next = current.map_or(1, |current| current + 1);
         let generation = match staged {
@@ -50,15 +48,16 @@ impl Writer {
         let leaves = keys::page(number, generation, 0, &[]);
         let was_empty = self.shared.disk.first_key(&leaves)?.is_none();
         self.next_ticket += 1;
-        self.stagings.insert(number, ticket);
         let partition = partition.clone();
+        let staged = Staged { partition: partition.clone(), ticket, counts: 0 };
+        self.stagings.insert(number, staged);
         Ok(Stage { partition, ticket, number, generation, was_empty, current, records })
     }
 
     /// Two stagings of one partition fill the same generation, so only the
     /// newest may write.
     fn refuse_overtaken(&self, stage: &Stage) -> Result<(), StoreError> {
-        if self.stagings.get(&stage.number) == Some(&stage.ticket) {
+        if self.stagings.get(&stage.number).is_some_and(|staged| staged.ticket == stage.ticket) {
             return Ok(());
         }
         Err(StoreError::Overtaken(stage.partition.clone()))
@@ -70,7 +69,10 @@ impl Writer {
         leaves: StagedLeaves,
     ) -> Result<(), StoreError> {
         self.refuse_overtaken(stage)?;
-        self.refuse_staging_over_quota(stage, leaves.counts, leaves.bytes)?;
+        if let Err(refused) = self.refuse_staging_over_quota(stage, leaves.counts, leaves.bytes) {
+            self.drop_staged(stage)?;
+            return Err(refused);
+        }
         let mut pages = PageBatch::new(&self.shared.disk, &[]);
         // Leaves come in the order of their keys, each once.
         pages.all_new = stage.was_empty;
@@ -90,8 +92,41 @@ impl Writer {
         let pages = leaves.written.len() as u64;
         self.apply(batch)?;
         self.staged += 1;
+        if let Some(staged) = self.stagings.get_mut(&stage.number) {
+            staged.counts = leaves.counts;
+        }
         self.shared.pages_written.fetch_add(pages, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Gives up what a staging has written: its origin may not have it. The next one
+    /// fills another generation, since chores delete this one meanwhile.
+    fn drop_staged(&mut self, stage: &Stage) -> Result<(), StoreError> {
+        self.stagings.remove(&stage.number);
+        let mut batch = Batch::default();
+        let next = stage.generation + 1;
+        batch.put(keys::staging(stage.number), next.to_be_bytes().to_vec());
+        self.apply(batch)?;
+        self.drop_generations(stage.number, stage.generation..next);
+        Ok(())
+    }
+
+    /// What was given up before the store was opened.
+    pub(super) fn drop_given_up(
+        &mut self,
+        number: u32,
+        head: Option<&Head>,
+    ) -> Result<(), StoreError> {
+        let first = head.map_or(1, |head| head.generation + 1);
+        if let Some(staged) = self.staged_generation(number)? {
+            self.drop_generations(number, first..staged);
+        }
+        Ok(())
+    }
+
+    fn staged_generation(&self, number: u32) -> Result<Option<u32>, StoreError> {
+        let staged = self.shared.disk.get(&keys::staging(number))?;
+        Ok(staged.and_then(|bytes| Some(u32::from_be_bytes(bytes.as_ref().try_into().ok()?))))
     }
 
     pub(super) fn finish_staging(
@@ -123,7 +158,7 @@ impl Writer {
             self.finish_commit(batch, &state, before.as_deref(), generation, next, summary)?;
         self.shared.pages_written.fetch_add(inner.len() as u64, Ordering::Relaxed);
         self.stagings.remove(&stage.number);
-        self.drop_generations_before(stage.number, stage.generation);
+        self.drop_generations(stage.number, 0..stage.generation);
         Ok(head)
     }
 }

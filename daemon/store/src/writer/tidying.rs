@@ -2,7 +2,10 @@
 //! most common reason: deleting what nobody reads any more, piece by piece, and a
 //! checkpoint before the journal is full.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+};
 
 use protocol::id::PartitionId;
 
@@ -46,10 +49,12 @@ impl Writer {
         Ok(Some(Opened { open, head, jobs: self.sender.clone() }))
     }
 
-    pub(super) fn drop_generations_before(&mut self, number: u32, generation: u32) {
-        // Generations are few: one a bootstrap, and the ones before are gone.
-        let first = generation.saturating_sub(8);
-        self.chores.extend((first..generation).map(|old| keys::generation(number, old)));
+    /// Deletes these generations of a partition's pages, of which only the last ones
+    /// may have something: one comes with each bootstrap, and those before are gone.
+    pub(super) fn drop_generations(&mut self, number: u32, generations: Range<u32>) {
+        let first = generations.start.max(generations.end.saturating_sub(8));
+        let old = (first..generations.end).map(|old| keys::generation(number, old));
+        self.chores.extend(old);
     }
 
     /// Does one small piece of tidying; answers whether there was any.
