@@ -8,7 +8,7 @@
 
 use std::path::Path;
 
-use protocol::hash::{Hash, Purpose};
+use protocol::suite::checksum::Checksum;
 use rustls_pki_types::CertificateDer;
 
 use crate::{
@@ -24,10 +24,10 @@ pub const ROOTS_FILE: &str = "root.pem";
 /// leave room for one that went wrong, and bound the work of a handshake.
 pub const ROOTS_MAX: usize = 8;
 
-/// What a CA's certificate is called in the federation's registry: a hash over
+/// What a CA's certificate is called in the federation's registry: a checksum over
 /// its DER.
-pub fn root_id(cert: &CertificateDer<'_>) -> Hash {
-    Purpose::Checksum.hash(&[cert])
+pub fn root_id(cert: &CertificateDer<'_>) -> Checksum {
+    Checksum::of(&[cert])
 }
 
 /// Reads the bundle in `dir_certs`: 1 to 8 certificates.
@@ -118,7 +118,7 @@ mod tests {
             pem::save_chain(&directory.path().join(ROOTS_FILE), &roots).unwrap();
             assert!(load_bundle(directory.path()).is_err(), "{count}");
         }
-        assert_eq!(root_id(&root), Purpose::Checksum.hash(&[&root]));
+        assert_eq!(root_id(&root), Checksum::of(&[&root]));
     }
 
     #[test]

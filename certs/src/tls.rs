@@ -13,6 +13,7 @@
 
 use std::sync::Arc;
 
+use protocol::suite::Suite;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     client::{Resumption, WantsClientCert},
@@ -42,11 +43,14 @@ pub struct TlsOptions {
     /// than one packet, which some middleboxes drop. A listener always accepts
     /// it.
     pub post_quantum: bool,
+    /// The federation's suite, which says in what groups keys are exchanged.
+    pub suite: Suite,
 }
 
-impl Default for TlsOptions {
-    fn default() -> Self {
-        Self { post_quantum: true }
+impl TlsOptions {
+    /// All that the suite has.
+    pub fn of(suite: Suite) -> Self {
+        Self { post_quantum: true, suite }
     }
 }
 
@@ -60,6 +64,7 @@ impl Default for TlsOptions {
 /// shown, and not missed if none is: pass every connection through
 /// [`crate::verify::verified_peer`], except those of [`ALPN_JOIN`].
 pub fn server_config(
+    suite: Suite,
     replication: &Credentials,
     enrolment: Option<&Credentials>,
     observer: Arc<dyn RefusalObserver>,
@@ -69,7 +74,7 @@ pub fn server_config(
         replication: replication.certified_key()?,
         enrolment: enrolment.map(Credentials::certified_key).transpose()?,
     };
-    let mut config = ServerConfig::builder_with_provider(provider(true))
+    let mut config = ServerConfig::builder_with_provider(provider(suite, true))
         .with_protocol_versions(&[&TLS13])
         .map_err(tls)?
         .with_client_cert_verifier(Arc::new(verifier))
@@ -111,7 +116,7 @@ fn client_builder(
 ) -> Result<rustls::ConfigBuilder<ClientConfig, WantsClientCert>, CertError> {
     let inner = server_verifier(roots)?;
     let verifier = ObservedServers { inner, failure: failure.clone() };
-    Ok(ClientConfig::builder_with_provider(provider(options.post_quantum))
+    Ok(ClientConfig::builder_with_provider(provider(options.suite, options.post_quantum))
         .with_protocol_versions(&[&TLS13])
         .map_err(tls)?
         // "Dangerous" is any verifier of one's own; this one lets rustls' decide.

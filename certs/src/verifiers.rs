@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use protocol::suite::{KeyExchange, Suite};
 use rustls::{
     RootCertStore,
     client::WebPkiServerVerifier,
@@ -36,7 +37,7 @@ pub fn server_name(identity: &Identity) -> ServerName<'static> {
 pub(crate) fn server_verifier(
     roots: RootCertStore,
 ) -> Result<Arc<WebPkiServerVerifier>, CertError> {
-    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider(true))
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), judging())
         .build()
         .map_err(|error| CertError::Tls(error.to_string()))
 }
@@ -45,7 +46,7 @@ pub(crate) fn server_verifier(
 pub(crate) fn client_verifier(
     roots: RootCertStore,
 ) -> Result<Arc<dyn ClientCertVerifier>, CertError> {
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider(true))
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), judging())
         .allow_unauthenticated()
         .build()
         .map_err(|error| CertError::Tls(error.to_string()))
@@ -56,20 +57,28 @@ pub(crate) fn certified_key(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<Arc<CertifiedKey>, CertError> {
-    CertifiedKey::from_der(chain, key, &provider(true)).map(Arc::new).map_err(|error| {
+    CertifiedKey::from_der(chain, key, &judging()).map(Arc::new).map_err(|error| {
         CertError::Tls(format!(
             "the private key does not fit the certificate ({error}); restore both from one backup"
         ))
     })
 }
 
-/// aws-lc-rs with the post-quantum hybrid first, or without it, whatever
-/// features other crates turn on.
-pub(crate) fn provider(post_quantum: bool) -> Arc<CryptoProvider> {
+/// aws-lc-rs with the groups of a suite, with the post-quantum hybrid or without
+/// it, whatever features other crates turn on.
+pub(crate) fn provider(suite: Suite, post_quantum: bool) -> Arc<CryptoProvider> {
     use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
-    let mut kx_groups = vec![X25519MLKEM768, X25519, SECP256R1, SECP384R1];
-    if !post_quantum {
-        kx_groups.remove(0);
-    }
-    Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
+    let offered = |group: &&KeyExchange| post_quantum || **group != KeyExchange::X25519MlKem768;
+    let groups = suite.key_exchange().iter().filter(offered).map(|group| match group {
+        KeyExchange::X25519MlKem768 => X25519MLKEM768,
+        KeyExchange::X25519 => X25519,
+        KeyExchange::P256 => SECP256R1,
+        KeyExchange::P384 => SECP384R1,
+    });
+    Arc::new(CryptoProvider { kx_groups: groups.collect(), ..aws_lc_rs::default_provider() })
+}
+
+/// What judges signatures of certificates: the same in all suites.
+fn judging() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
 }

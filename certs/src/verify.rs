@@ -7,7 +7,7 @@
 //! Not here: the handshake ([`crate::tls`]), and whether this peer still belongs
 //! to the federation.
 
-use protocol::{hash::Hash, id::FederationId};
+use protocol::{id::FederationId, suite::checksum::Checksum};
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 
@@ -32,7 +32,7 @@ pub struct VerifiedPeer {
 /// The CA that stands behind a peer's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Issuer {
-    id: Hash,
+    id: Checksum,
     /// DER SubjectPublicKeyInfo.
     key: Vec<u8>,
 }
@@ -58,7 +58,7 @@ impl VerifiedPeer {
     ///
     /// Good for telling generations apart, not for refusing one: the peer can
     /// show the same CA in other bytes ([`VerifiedPeer::is_issued_by`]).
-    pub fn issuer(&self) -> Option<Hash> {
+    pub fn issuer(&self) -> Option<Checksum> {
         self.issuer.as_ref().map(|issuer| issuer.id)
     }
 

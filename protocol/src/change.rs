@@ -9,18 +9,19 @@
 
 use crate::{
     encoding::{DecodeError, Reader, Writer},
-    hash::{ALGORITHM_BLAKE3, Hash, Purpose},
+    hash::{Hash, Purpose},
     history::{self, SEQ_LIMIT},
     id::{Audience, DatasetId, FederationId, NAME_BYTES_MAX, NodeId, PartitionId},
     record::{KEY_BYTES_MAX, RECORD_BYTES_MAX},
     sign::{PublicKey, Signature, SignaturePurpose, SigningKey},
+    suite::Suite,
 };
 
 /// Most changes in a change set: one batch must not stall readers of the store.
 pub const CHANGES_MAX: usize = 10_000;
 /// Most bytes of an uncompressed body; two of them fit into one frame.
 pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Most bytes of an encoded header: four names, four hashes and numbers.
+/// Most bytes of a signed header: a signature, four names, six hashes and numbers.
 pub const HEADER_BYTES_MAX: usize = 1024;
 
 /// The header's version.
@@ -122,8 +123,8 @@ pub fn decode_changes(body: &[u8]) -> Result<Vec<Change>, DecodeError> {
 }
 
 /// The hash of a body, as its header holds it.
-pub fn changes_hash(body: &[u8]) -> Hash {
-    Purpose::Changes.hash(&[body])
+pub fn changes_hash(suite: Suite, body: &[u8]) -> Hash {
+    suite.hash(Purpose::Changes, &[body])
 }
 
 /// A place in a partition's history: a sequence number and its header's hash.
@@ -153,7 +154,7 @@ pub struct Header {
     pub partition: PartitionId,
     /// From 1, without gaps.
     pub seq: u64,
-    /// The hash of the header before, or [`Hash::ZERO`] for the first.
+    /// The hash of the header before, or [`Suite::none`] for the first.
     pub previous: Hash,
     /// All headers before it: [`crate::history::Peaks::root`].
     pub history: Hash,
@@ -186,28 +187,28 @@ impl Header {
         out.bytes(self.partition.origin.as_str().as_bytes());
         out.bytes(self.partition.audience.as_str().as_bytes());
         out.u64(self.seq);
-        write_hash(&mut out, &self.previous);
-        write_hash(&mut out, &self.history);
+        out.hash(&self.previous);
+        out.hash(&self.history);
         match &self.federation_head {
             None => out.u8(0),
             Some(position) => {
                 out.u8(1);
                 out.u64(position.seq);
-                write_hash(&mut out, &position.hash);
+                out.hash(&position.hash);
             }
         }
         out.i64(self.origin_time_ms);
         out.u32(self.schema_version);
         out.u32(self.change_count);
-        write_hash(&mut out, &self.changes_hash);
-        write_hash(&mut out, &self.root);
+        out.hash(&self.changes_hash);
+        out.hash(&self.root);
         out.u64(self.records);
-        write_hash(&mut out, &self.key_id);
+        out.hash(&self.key_id);
         out.into_bytes()
     }
 
-    /// Reads canonical bytes.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    /// Reads canonical bytes, all of whose hashes are of `suite`.
+    pub fn decode(suite: Suite, bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Reader::new(bytes);
         if input.u8()? != HEADER_VERSION {
             return Err(DecodeError::Invalid("a header has an unknown version"));
@@ -220,8 +221,8 @@ impl Header {
         let audience = Audience::parse(&name(&mut input)?).map_err(bad_name)?;
         let partition = PartitionId { federation, dataset, origin, audience };
         let seq = input.u64()?;
-        let (previous, history) = (read_hash(&mut input)?, read_hash(&mut input)?);
-        let is_first = (previous == Hash::ZERO, history == *history::EMPTY);
+        let (previous, history) = (input.hash(suite)?, input.hash(suite)?);
+        let is_first = (previous == suite.none(), history == history::empty(suite));
         if seq == 0 || is_first != (seq == 1, seq == 1) {
             return Err(DecodeError::Invalid("only the first header has no predecessor"));
         }
@@ -231,7 +232,7 @@ impl Header {
             1 => {
                 let seq = input.u64()?;
                 check_seq(seq)?;
-                Some(Position { seq, hash: read_hash(&mut input)? })
+                Some(Position { seq, hash: input.hash(suite)? })
             }
             _ => return Err(DecodeError::Invalid("a header has an unknown tag")),
         };
@@ -247,26 +248,14 @@ impl Header {
             origin_time_ms: input.i64()?,
             schema_version: input.u32()?,
             change_count: input.u32()?,
-            changes_hash: read_hash(&mut input)?,
-            root: read_hash(&mut input)?,
+            changes_hash: input.hash(suite)?,
+            root: input.hash(suite)?,
             records: input.u64()?,
-            key_id: read_hash(&mut input)?,
+            key_id: input.hash(suite)?,
         };
         input.finish()?;
         Ok(header)
     }
-}
-
-fn write_hash(out: &mut Writer, hash: &Hash) {
-    out.u8(ALGORITHM_BLAKE3);
-    out.raw(hash.as_bytes());
-}
-
-fn read_hash(input: &mut Reader<'_>) -> Result<Hash, DecodeError> {
-    if input.u8()? != ALGORITHM_BLAKE3 {
-        return Err(DecodeError::Invalid("a hash has an unknown algorithm"));
-    }
-    Ok(Hash(input.array()?))
 }
 
 /// A header with its hash and its signature, which may not have been verified.
@@ -280,7 +269,7 @@ pub struct SignedHeader {
 impl SignedHeader {
     /// Signs a header with its origin's key.
     pub fn sign(header: Header, key: &SigningKey) -> Self {
-        let hash = Purpose::Header.hash(&[&header.encode()]);
+        let hash = key.suite().hash(Purpose::Header, &[&header.encode()]);
         let signature = key.sign(SignaturePurpose::Header, hash.as_bytes());
         Self { header, hash, signature }
     }
@@ -300,9 +289,15 @@ impl SignedHeader {
         Position { seq: self.header.seq, hash: self.hash }
     }
 
-    /// The signature, then the header's bytes.
+    /// The suite's number, the signature, then the header's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        [&self.signature[..], &self.header.encode()].concat()
+        let suite = self.suite().number();
+        [&[suite][..], self.signature.as_bytes(), &self.header.encode()].concat()
+    }
+
+    /// The suite of its hashes and of its signature.
+    pub fn suite(&self) -> Suite {
+        self.hash.suite()
     }
 
     /// Reads [`SignedHeader::encode`]. The signature is not verified.
@@ -311,10 +306,11 @@ impl SignedHeader {
             return Err(DecodeError::TooLong { what: "a header", limit: HEADER_BYTES_MAX });
         }
         let mut input = Reader::new(bytes);
-        let signature = input.array()?;
+        let suite = Suite::from_number(input.u8()?)?;
+        let signature = input.signature(suite)?;
         let header_bytes = input.rest();
-        let header = Header::decode(header_bytes)?;
-        Ok(Self { header, hash: Purpose::Header.hash(&[header_bytes]), signature })
+        let header = Header::decode(suite, header_bytes)?;
+        Ok(Self { header, hash: suite.hash(Purpose::Header, &[header_bytes]), signature })
     }
 
     /// Checks the signature with the origin's key of that id, which has to count
@@ -329,7 +325,7 @@ impl SignedHeader {
                 ChangeSetError::KeyRange { key_id: *key_id, seq: *seq, first, last }
             }
         })?;
-        key.verify(SignaturePurpose::Header, self.hash.as_bytes(), &self.signature)
+        key.verify(SignaturePurpose::Header, self.hash.as_bytes(), self.signature.as_bytes())
             .map_err(|_| ChangeSetError::Signature)?;
         if keys.allows(partition, self.position()) {
             Ok(())
@@ -433,7 +429,7 @@ impl ChangeSet {
         self.header.verify(keys)?;
         let body = crate::codec::decompress(&self.body, BODY_BYTES_MAX)?;
         let signed = self.header.header();
-        if changes_hash(&body) != signed.changes_hash {
+        if changes_hash(self.header.suite(), &body) != signed.changes_hash {
             return Err(ChangeSetError::BodyHash);
         }
         let changes = decode_changes(&body)?;
@@ -485,18 +481,19 @@ mod tests {
     }
 
     fn change_set(key: &SigningKey, changes: &[Change]) -> ChangeSet {
+        let suite = key.suite();
         let body = encode_changes(changes);
         let header = Header {
             partition: PartitionId::parse_full("zhengzhou/enterprise/410122/*").unwrap(),
             seq: 2,
-            previous: Hash([1; 32]),
-            history: Hash([8; 32]),
-            federation_head: Some(Position { seq: 9, hash: Hash([2; 32]) }),
+            previous: suite.repeated(1),
+            history: suite.repeated(8),
+            federation_head: Some(Position { seq: 9, hash: suite.repeated(2) }),
             origin_time_ms: 1_700_000_000_000,
             schema_version: 1,
             change_count: changes.len() as u32,
-            changes_hash: changes_hash(&body),
-            root: Hash([3; 32]),
+            changes_hash: changes_hash(suite, &body),
+            root: suite.repeated(3),
             records: 7,
             key_id: key.public().id(),
         };
@@ -505,29 +502,33 @@ mod tests {
 
     #[test]
     fn what_was_signed_verifies_and_nothing_else() {
-        let key = SigningKey::from_seed(&[1; 32]);
-        let ring = One(key.public());
-        let changes =
-            vec![Change::Put { key: vec![1], value: vec![2] }, Change::Delete { key: vec![3] }];
-        let set = change_set(&key, &changes);
-        let bytes = set.header.encode();
-        assert_eq!(SignedHeader::decode(&bytes).as_ref(), Ok(&set.header));
-        assert_eq!(set.clone().verify(&ring).unwrap().changes(), changes);
+        for suite in Suite::ALL.iter().copied() {
+            let key = suite.signing_key(&vec![1; suite.secret_key_bytes()]).unwrap();
+            let ring = One(key.public());
+            let changes =
+                vec![Change::Put { key: vec![1], value: vec![2] }, Change::Delete { key: vec![3] }];
+            let set = change_set(&key, &changes);
+            let bytes = set.header.encode();
+            assert_eq!(SignedHeader::decode(&bytes).as_ref(), Ok(&set.header));
+            assert_eq!((set.header.suite(), bytes[0]), (suite, suite.number()));
+            assert_eq!(set.clone().verify(&ring).unwrap().changes(), changes);
 
-        for index in 0..bytes.len() {
-            let mut altered = bytes.clone();
-            altered[index] ^= 1;
-            let refused = SignedHeader::decode(&altered).map_or(true, |h| h.verify(&ring).is_err());
-            assert!(refused, "byte {index} may be altered");
+            for index in 0..bytes.len() {
+                let mut altered = bytes.clone();
+                altered[index] ^= 1;
+                let refused =
+                    SignedHeader::decode(&altered).map_or(true, |h| h.verify(&ring).is_err());
+                assert!(refused, "byte {index} may be altered");
+            }
+            let mut other_body = set.clone();
+            other_body.body = crate::codec::compress(&encode_changes(&changes[..1]));
+            assert_eq!(other_body.verify(&ring), Err(ChangeSetError::BodyHash));
+            let stranger = suite.signing_key(&vec![2; suite.secret_key_bytes()]).unwrap();
+            assert!(matches!(
+                set.verify(&One(stranger.public())),
+                Err(ChangeSetError::UnknownKey { .. })
+            ));
         }
-        let mut other_body = set.clone();
-        other_body.body = crate::codec::compress(&encode_changes(&changes[..1]));
-        assert_eq!(other_body.verify(&ring), Err(ChangeSetError::BodyHash));
-        let stranger = SigningKey::from_seed(&[2; 32]);
-        assert!(matches!(
-            set.verify(&One(stranger.public())),
-            Err(ChangeSetError::UnknownKey { .. })
-        ));
     }
 
     #[test]

@@ -17,7 +17,8 @@ use crate::{
     cut::PAGE_ENTRIES_MAX,
     encoding::{DecodeError, Reader, Writer},
     hash::{Hash, Purpose},
-    page::{CHILD_BYTES, INNER_BYTES_MAX, LEAF_BYTES_MAX, Leaf, PageRef, decode_inner, push_child},
+    page::{INNER_BYTES_MAX, LEAF_BYTES_MAX, Leaf, PageRef, child_bytes, decode_inner, push_child},
+    suite::Suite,
 };
 
 /// Drawn by the asking side, once for each stream.
@@ -47,32 +48,42 @@ pub enum Own {
 
 impl Own {
     /// What names its entries to a provider.
-    pub fn known(&self, salt: &Salt) -> Vec<u8> {
+    pub fn known(&self, suite: Suite, salt: &Salt) -> Vec<u8> {
         let names = match self {
             Own::Nothing => Vec::new(),
-            Own::Inner(children) => names(salt, children.iter().map(|child| &child.hash)),
-            Own::Leaf(leaf) => names(salt, &leaf.digests()),
+            Own::Inner(children) => names(suite, salt, children.iter().map(|child| &child.hash)),
+            Own::Leaf(leaf) => names(suite, salt, &leaf.digests(suite)),
         };
         names.concat()
     }
 }
 
 /// The short names of entries with these digests.
-fn names<'a>(salt: &Salt, digests: impl IntoIterator<Item = &'a Hash>) -> Vec<[u8; SHORT_BYTES]> {
-    let hashes = Purpose::Name.hash_each(|batch| {
+fn names<'a>(
+    suite: Suite,
+    salt: &Salt,
+    digests: impl IntoIterator<Item = &'a Hash>,
+) -> Vec<[u8; SHORT_BYTES]> {
+    let hashes = suite.hash_each(Purpose::Name, |batch| {
         digests.into_iter().for_each(|digest| batch.push(&[salt, digest.as_bytes()]));
     });
-    hashes.iter().map(|hash| std::array::from_fn(|index| hash.0[index])).collect()
+    hashes.iter().map(|hash| std::array::from_fn(|index| hash.as_bytes()[index])).collect()
 }
 
 /// The page `body` of `level`, told to somebody whose page has the entries that
 /// `known` names with this salt.
-pub fn make(level: u8, body: &[u8], salt: &Salt, known: &[u8]) -> Result<Vec<u8>, DecodeError> {
+pub fn make(
+    suite: Suite,
+    level: u8,
+    body: &[u8],
+    salt: &Salt,
+    known: &[u8],
+) -> Result<Vec<u8>, DecodeError> {
     let places: HashMap<&[u8], u16> = known.chunks_exact(SHORT_BYTES).zip(0u16..).collect();
     let mut pieces = Pieces::default();
     if level == 0 {
         let leaf = Leaf::decode(body)?;
-        for ((key, value), name) in leaf.entries().zip(names(salt, &leaf.digests())) {
+        for ((key, value), name) in leaf.entries().zip(names(suite, salt, &leaf.digests(suite))) {
             let place = places.get(&name[..]);
             pieces.push(place.copied(), |out| {
                 out.u16(u16::try_from(key.len()).expect("a key has at most 1024 bytes"));
@@ -81,8 +92,8 @@ pub fn make(level: u8, body: &[u8], salt: &Salt, known: &[u8]) -> Result<Vec<u8>
             });
         }
     } else {
-        let children = decode_inner(body)?;
-        let names = names(salt, children.iter().map(|child| &child.hash));
+        let children = decode_inner(suite, body)?;
+        let names = names(suite, salt, children.iter().map(|child| &child.hash));
         for (child, name) in children.into_iter().zip(names) {
             let place = places.get(&name[..]);
             pieces.push(place.copied(), |out| push_child(out, &child));
@@ -139,7 +150,7 @@ impl Pieces {
 }
 
 /// The children of the inner page that `difference` tells, by what `own` has.
-pub fn inner(difference: &[u8], own: &Own) -> Result<Vec<PageRef>, DecodeError> {
+pub fn inner(suite: Suite, difference: &[u8], own: &Own) -> Result<Vec<PageRef>, DecodeError> {
     let known = match own {
         Own::Inner(children) => children.as_slice(),
         _ => &[],
@@ -156,12 +167,12 @@ pub fn inner(difference: &[u8], own: &Own) -> Result<Vec<PageRef>, DecodeError> 
             let key_bytes = input.u16()?;
             page.u16(key_bytes);
             // Whoever reads the page checks the rest.
-            page.raw(input.raw(usize::from(key_bytes) + CHILD_BYTES)?);
+            page.raw(input.raw(usize::from(key_bytes) + child_bytes(suite))?);
             Ok(())
         }
     })?;
     let page = [&count.to_be_bytes()[..], &page.into_bytes()].concat();
-    decode_inner(&page)
+    decode_inner(suite, &page)
 }
 
 /// The leaf that `difference` tells, by what `own` has.
@@ -233,66 +244,83 @@ mod tests {
 
     const SALT: Salt = [7; 16];
 
-    fn page(entries: impl IntoIterator<Item = (u32, &'static str)>) -> (Leaf, Vec<u8>) {
+    fn page(
+        suite: Suite,
+        entries: impl IntoIterator<Item = (u32, &'static str)>,
+    ) -> (Leaf, Vec<u8>) {
         let entries: Vec<_> = entries.into_iter().map(|(key, v)| (key.to_be_bytes(), v)).collect();
         let entries = entries.iter().map(|(key, value)| (&key[..], value.as_bytes()));
-        let body = RawLeaf::of(entries).make().body;
+        let body = RawLeaf::of(entries).make(suite).body;
         (Leaf::decode(&body).unwrap(), body)
     }
 
-    fn children(numbers: impl IntoIterator<Item = u32>) -> Vec<PageRef> {
-        let child = |number: u32| page([(number, "value")]).0.describe();
+    fn children(suite: Suite, numbers: impl IntoIterator<Item = u32>) -> Vec<PageRef> {
+        let child = |number: u32| page(suite, [(number, "value")]).0.describe(suite);
         numbers.into_iter().map(child).collect()
     }
 
     #[test]
     fn a_leaf_comes_out_whole_whatever_the_other_side_holds() {
-        let (theirs, body) = page((0..150).map(|n| (n, if n == 77 { "new" } else { "value" })));
-        for own in [
-            Own::Nothing,
-            Own::Leaf(page((0..150).map(|n| (n, "value"))).0),
-            Own::Leaf(page((50..200).map(|n| (n, "value"))).0),
-            Own::Leaf(page([(9, "other")]).0),
-            Own::Inner(children(0..9)),
-        ] {
-            let told = make(0, &body, &SALT, &own.known(&SALT)).unwrap();
-            assert_eq!(leaf(&told, &own).unwrap().describe(), theirs.describe());
+        for suite in Suite::ALL.iter().copied() {
+            let (theirs, body) =
+                page(suite, (0..150).map(|n| (n, if n == 77 { "new" } else { "value" })));
+            for own in [
+                Own::Nothing,
+                Own::Leaf(page(suite, (0..150).map(|n| (n, "value"))).0),
+                Own::Leaf(page(suite, (50..200).map(|n| (n, "value"))).0),
+                Own::Leaf(page(suite, [(9, "other")]).0),
+                Own::Inner(children(suite, 0..9)),
+            ] {
+                let told = make(suite, 0, &body, &SALT, &own.known(suite, &SALT)).unwrap();
+                assert_eq!(leaf(&told, &own).unwrap().describe(suite), theirs.describe(suite));
+            }
+            let own = Own::Leaf(page(suite, (0..150).map(|n| (n, "value"))).0);
+            assert!(
+                make(suite, 0, &body, &SALT, &own.known(suite, &SALT)).unwrap().len() < 50,
+                "one of 150 entries is spelled out"
+            );
         }
-        let own = Own::Leaf(page((0..150).map(|n| (n, "value"))).0);
-        assert!(
-            make(0, &body, &SALT, &own.known(&SALT)).unwrap().len() < 50,
-            "one of 150 entries is spelled out"
-        );
     }
 
     #[test]
     fn an_inner_page_comes_out_whole_whatever_the_other_side_holds() {
-        let theirs = children((0..90).chain(100..150));
-        let body = make_inner(3, &theirs).body;
-        for own in [Own::Nothing, Own::Inner(children(0..160)), Own::Inner(children(90..100))] {
-            let told = make(3, &body, &SALT, &own.known(&SALT)).unwrap();
-            assert_eq!(inner(&told, &own).unwrap(), theirs);
+        for suite in Suite::ALL.iter().copied() {
+            let theirs = children(suite, (0..90).chain(100..150));
+            let body = make_inner(suite, 3, &theirs).body;
+            for own in [
+                Own::Nothing,
+                Own::Inner(children(suite, 0..160)),
+                Own::Inner(children(suite, 90..100)),
+            ] {
+                let told = make(suite, 3, &body, &SALT, &own.known(suite, &SALT)).unwrap();
+                assert_eq!(inner(suite, &told, &own).unwrap(), theirs);
+            }
         }
     }
 
     #[test]
     fn differences_that_make_no_page_are_refused() {
-        let own = Own::Leaf(page((0..10).map(|n| (n, "value"))).0);
-        for wrong in [
-            &[][..],                                 // no entry at all
-            &[KNOWN, 0, 0, 0, 0],                    // a piece without entries
-            &[KNOWN, 0, 5, 0, 6],                    // behind the last one named
-            &[KNOWN, 0, 5, 0, 2, KNOWN, 0, 0, 0, 2], // not in order
-            &[KNOWN, 0, 0, 0],                       // cut
-            &[2, 0, 0, 0, 1],                        // no such kind
-            &[SPELLED, 1, 1],                        // more than a page holds
-            &[SPELLED, 0, 1, 0, 1, 9],               // an entry is cut
-        ] {
-            let bytes = crate::codec::compress(wrong);
-            assert!(leaf(&bytes, &own).is_err(), "{wrong:?}");
-            assert!(inner(&bytes, &Own::Inner(children(0..10))).is_err(), "{wrong:?}");
+        for suite in Suite::ALL.iter().copied() {
+            let own = Own::Leaf(page(suite, (0..10).map(|n| (n, "value"))).0);
+            for wrong in [
+                &[][..],                                 // no entry at all
+                &[KNOWN, 0, 0, 0, 0],                    // a piece without entries
+                &[KNOWN, 0, 5, 0, 6],                    // behind the last one named
+                &[KNOWN, 0, 5, 0, 2, KNOWN, 0, 0, 0, 2], // not in order
+                &[KNOWN, 0, 0, 0],                       // cut
+                &[2, 0, 0, 0, 1],                        // no such kind
+                &[SPELLED, 1, 1],                        // more than a page holds
+                &[SPELLED, 0, 1, 0, 1, 9],               // an entry is cut
+            ] {
+                let bytes = crate::codec::compress(wrong);
+                assert!(leaf(&bytes, &own).is_err(), "{wrong:?}");
+                assert!(
+                    inner(suite, &bytes, &Own::Inner(children(suite, 0..10))).is_err(),
+                    "{wrong:?}"
+                );
+            }
+            let known = crate::codec::compress(&[KNOWN, 0, 0, 0, 1]);
+            assert!(leaf(&known, &own).is_ok() && leaf(&known, &Own::Nothing).is_err());
         }
-        let known = crate::codec::compress(&[KNOWN, 0, 0, 0, 1]);
-        assert!(leaf(&known, &own).is_ok() && leaf(&known, &Own::Nothing).is_err());
     }
 }

@@ -4,6 +4,8 @@
 //! [`Reader`]. A reader never reads past its input, never allocates more than
 //! its input holds, and [`Reader::finish`] refuses bytes that nobody consumed.
 
+use crate::suite::{Suite, hash::Hash, sign::Signature};
+
 /// Canonical bytes that could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -20,6 +22,17 @@ pub enum DecodeError {
         what: &'static str,
         /// The limit in its own unit.
         limit: usize,
+    },
+    /// The number of a suite that this program does not have.
+    #[error("it is of suite {0}, which this program does not know")]
+    UnknownSuite(u8),
+    /// Something of another federation's suite.
+    #[error("it is of suite {found}, and this federation has suite {own}")]
+    OtherSuite {
+        /// The suite that was read.
+        found: u8,
+        /// The federation's.
+        own: u8,
     },
     /// A tag, a text or an order that the format does not allow.
     #[error("{0}")]
@@ -84,6 +97,12 @@ impl Writer {
     /// Bytes as they are, without a length.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
+    }
+
+    /// The number of a hash's suite, and its bytes.
+    pub fn hash(&mut self, hash: &Hash) {
+        self.u8(hash.suite().number());
+        self.raw(hash.as_bytes());
     }
 
     /// A 32-bit length and the bytes.
@@ -153,6 +172,33 @@ impl<'a> Reader<'a> {
     /// Eight bytes, big-endian, two's complement.
     pub fn i64(&mut self) -> Result<i64, DecodeError> {
         Ok(i64::from_be_bytes(self.array()?))
+    }
+
+    /// What [`Writer::hash`] wrote, of a known suite.
+    pub fn hash(&mut self, suite: Suite) -> Result<Hash, DecodeError> {
+        self.suite(suite)?;
+        self.raw_hash(suite)
+    }
+
+    /// The number of a suite, which has to be `own`.
+    pub fn suite(&mut self, own: Suite) -> Result<(), DecodeError> {
+        let found = self.u8()?;
+        if found == own.number() {
+            return Ok(());
+        }
+        Err(DecodeError::OtherSuite { found, own: own.number() })
+    }
+
+    /// The bytes of a hash without its suite.
+    pub fn raw_hash(&mut self, suite: Suite) -> Result<Hash, DecodeError> {
+        let bytes = self.raw(suite.hash_bytes())?;
+        Ok(Hash::from_bytes(suite, bytes).expect("as many bytes were read"))
+    }
+
+    /// The bytes of a signature.
+    pub fn signature(&mut self, suite: Suite) -> Result<Signature, DecodeError> {
+        let bytes = self.raw(suite.signature_bytes())?;
+        Ok(Signature::from_bytes(suite, bytes).expect("as many bytes were read"))
     }
 
     /// A 32-bit length and as many bytes, at most `limit`.

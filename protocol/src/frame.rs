@@ -3,14 +3,15 @@
 use crate::{
     encoding::DecodeError,
     message::{BUILD_BYTES_MAX, CSR_BYTES_MAX, HEADS_MAX},
+    suite::HASH_BYTES_MAX,
 };
 
 /// Largest frame body, where change sets come. A change set of 8 MiB and its
 /// header fit twice, so nothing honest is ever near it.
 pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Largest head in a hello or announcement: a partition of four names of 63
-/// bytes, two hashes, and two numbers of nine bytes.
-pub const ANNOUNCED_BYTES_MAX: usize = 3 + 4 * 64 + 2 * 32 + 2 * 9;
+/// bytes, two hashes of any suite with its number, and two numbers of nine bytes.
+pub const ANNOUNCED_BYTES_MAX: usize = 3 + 4 * 64 + 2 * (1 + HASH_BYTES_MAX) + 2 * 9;
 /// Largest frame of a control stream: as many of the largest heads as there may
 /// be, and what lies around them.
 pub const CONTROL_FRAME_BYTES_MAX: usize = HEADS_MAX * ANNOUNCED_BYTES_MAX + BUILD_BYTES_MAX + 1024;
@@ -150,9 +151,9 @@ mod tests {
     use super::*;
     use crate::{
         change::Position,
-        hash::Hash,
         id::PartitionId,
         message::{Announced, Control, Hello, Open},
+        suite::Suite,
     };
 
     #[test]
@@ -185,11 +186,12 @@ mod tests {
     fn as_many_heads_of_the_longest_names_as_there_may_be_fit() {
         let name = "n".repeat(63);
         let partition = PartitionId::parse_full(&[&name[..]; 4].join("/")).unwrap();
-        let position = Position { seq: u64::MAX, hash: Hash([7; 32]) };
-        let root = Hash([8; 32]);
+        let position = Position { seq: u64::MAX, hash: Suite::One.repeated(7) };
+        let root = Suite::One.repeated(8);
         let head = Announced { partition, position, root, records: u64::MAX };
         assert!(crate::codec::encode(&head).len() <= ANNOUNCED_BYTES_MAX);
         let hello = Hello {
+            suite: u8::MAX,
             versions: vec![u16::MAX; 16],
             build: "b".repeat(BUILD_BYTES_MAX),
             now_ms: i64::MIN,

@@ -11,9 +11,11 @@ use crate::{
     hash::Hash,
     id::{NAME_BYTES_MAX, NodeId, PartitionId},
     sign::{Signature, SignaturePurpose, SigningKey},
+    suite::Suite,
 };
 
-/// Two names, two hashes, numbers and a signature take at most 290 bytes.
+/// A signature, four names, two hashes of any suite and numbers take at most 480
+/// bytes.
 pub const STATEMENT_BYTES_MAX: usize = 512;
 /// Without a statement for so long, revocations may have been withheld: a day,
 /// so that a line that is down over night alarms nobody.
@@ -39,25 +41,19 @@ impl Statement {
     /// Signs a statement with the hub's key.
     pub fn sign(partition: PartitionId, head: Position, at_ms: i64, key: &SigningKey) -> Self {
         let key_id = key.public().id();
-        let mut statement = Self { partition, head, at_ms, key_id, signature: [0; 64] };
-        statement.signature = key.sign(SignaturePurpose::Freshness, &statement.signed_bytes());
-        statement
+        let bytes = signed_bytes(&partition, &head, at_ms, &key_id);
+        let signature = key.sign(SignaturePurpose::Freshness, &bytes);
+        Self { partition, head, at_ms, key_id, signature }
     }
 
     fn signed_bytes(&self) -> Vec<u8> {
-        let mut out = Writer::new();
-        out.u8(VERSION);
-        out.bytes(self.partition.full_name().as_bytes());
-        out.u64(self.head.seq);
-        out.raw(self.head.hash.as_bytes());
-        out.i64(self.at_ms);
-        out.raw(self.key_id.as_bytes());
-        out.into_bytes()
+        signed_bytes(&self.partition, &self.head, self.at_ms, &self.key_id)
     }
 
-    /// The signature, then what it is over.
+    /// The suite's number, the signature, then what it is over.
     pub fn encode(&self) -> Vec<u8> {
-        [&self.signature[..], &self.signed_bytes()].concat()
+        let suite = self.signature.suite().number();
+        [&[suite][..], self.signature.as_bytes(), &self.signed_bytes()].concat()
     }
 
     /// Reads [`Statement::encode`]. The signature is not verified.
@@ -66,7 +62,8 @@ impl Statement {
             return Err(DecodeError::TooLong { what: "a statement", limit: STATEMENT_BYTES_MAX });
         }
         let mut input = Reader::new(bytes);
-        let signature = input.array()?;
+        let suite = Suite::from_number(input.u8()?)?;
+        let signature = input.signature(suite)?;
         if input.u8()? != VERSION {
             return Err(DecodeError::Invalid("a statement has an unknown version"));
         }
@@ -76,9 +73,9 @@ impl Statement {
             .map_err(|_| DecodeError::Invalid("a statement holds a malformed name"))?;
         let statement = Self {
             partition,
-            head: Position { seq: input.u64()?, hash: Hash(input.array()?) },
+            head: Position { seq: input.u64()?, hash: input.hash(suite)? },
             at_ms: input.i64()?,
-            key_id: Hash(input.array()?),
+            key_id: input.hash(suite)?,
             signature,
         };
         input.finish()?;
@@ -94,9 +91,21 @@ impl Statement {
         self.partition.origin == *hub
             && keys.key(&self.partition, next, &self.key_id).is_ok_and(|key| {
                 let bytes = self.signed_bytes();
-                key.verify(SignaturePurpose::Freshness, &bytes, &self.signature).is_ok()
+                let signature = self.signature.as_bytes();
+                key.verify(SignaturePurpose::Freshness, &bytes, signature).is_ok()
             })
     }
+}
+
+fn signed_bytes(partition: &PartitionId, head: &Position, at_ms: i64, key_id: &Hash) -> Vec<u8> {
+    let mut out = Writer::new();
+    out.u8(VERSION);
+    out.bytes(partition.full_name().as_bytes());
+    out.u64(head.seq);
+    out.hash(&head.hash);
+    out.i64(at_ms);
+    out.hash(key_id);
+    out.into_bytes()
 }
 
 /// Whether the newest statement (made at `at_ms`, none if there never was one)
@@ -123,27 +132,29 @@ mod tests {
 
     #[test]
     fn a_statement_reads_back_and_no_altered_byte_verifies() {
-        let key = SigningKey::from_seed(&[1; 32]);
-        let ring = From9(key.public());
-        let partition = PartitionId::parse_full("zhengzhou/_federation/410100/*").unwrap();
-        let head = Position { seq: 8, hash: Hash([4; 32]) };
-        let statement = Statement::sign(partition.clone(), head, 1_700_000_000_000, &key);
-        let hub = partition.origin.clone();
-        let bytes = statement.encode();
-        assert_eq!(Statement::decode(&bytes).as_ref(), Ok(&statement));
-        assert!(statement.verify(&hub, &ring), "the key counts from the next number on");
-        for index in 0..bytes.len() {
-            let mut altered = bytes.clone();
-            altered[index] ^= 1;
-            let refused = Statement::decode(&altered).map_or(true, |s| !s.verify(&hub, &ring));
-            assert!(refused, "byte {index} may be altered");
+        for suite in Suite::ALL.iter().copied() {
+            let key = suite.signing_key(&vec![1; suite.secret_key_bytes()]).unwrap();
+            let ring = From9(key.public());
+            let partition = PartitionId::parse_full("zhengzhou/_federation/410100/*").unwrap();
+            let head = Position { seq: 8, hash: suite.repeated(4) };
+            let statement = Statement::sign(partition.clone(), head, 1_700_000_000_000, &key);
+            let hub = partition.origin.clone();
+            let bytes = statement.encode();
+            assert_eq!(Statement::decode(&bytes).as_ref(), Ok(&statement));
+            assert!(statement.verify(&hub, &ring), "the key counts from the next number on");
+            for index in 0..bytes.len() {
+                let mut altered = bytes.clone();
+                altered[index] ^= 1;
+                let refused = Statement::decode(&altered).map_or(true, |s| !s.verify(&hub, &ring));
+                assert!(refused, "byte {index} may be altered");
+            }
+            let older = Position { seq: 7, ..head };
+            assert!(!Statement::sign(partition.clone(), older, 0, &key).verify(&hub, &ring));
+            assert!(!statement.verify(&NodeId::new("410122").unwrap(), &ring));
+            let data = PartitionId::parse_full("zhengzhou/enterprise/410100/*").unwrap();
+            assert!(Statement::decode(&Statement::sign(data, head, 0, &key).encode()).is_err());
+            assert!(Statement::decode(&[&bytes[..], b"x"].concat()).is_err());
         }
-        let older = Position { seq: 7, ..head };
-        assert!(!Statement::sign(partition.clone(), older, 0, &key).verify(&hub, &ring));
-        assert!(!statement.verify(&NodeId::new("410122").unwrap(), &ring));
-        let data = PartitionId::parse_full("zhengzhou/enterprise/410100/*").unwrap();
-        assert!(Statement::decode(&Statement::sign(data, head, 0, &key).encode()).is_err());
-        assert!(Statement::decode(&[&bytes[..], b"x"].concat()).is_err());
     }
 
     #[test]

@@ -10,13 +10,12 @@
 //! [`Peaks`] is what a node keeps to go on; [`Proof`] is what it is shown. Which
 //! nodes of the tree are stored, and where, is not known here ([`nodes_of`]).
 
-use std::sync::LazyLock;
-
 use serde::{Deserialize, Serialize};
 
 use crate::{
     change::Position,
     hash::{Hash, Purpose},
+    suite::Suite,
 };
 
 /// Numbers of change sets stay below this: 2⁶² of them are never made, and no sum
@@ -26,7 +25,9 @@ pub const SEQ_LIMIT: u64 = 1 << 62;
 pub const HEIGHT_MAX: usize = 62;
 
 /// The history of number 1: that of nothing.
-pub static EMPTY: LazyLock<Hash> = LazyLock::new(|| Purpose::History.hash(&[]));
+pub fn empty(suite: Suite) -> Hash {
+    suite.hash(Purpose::History, &[])
+}
 
 /// The largest full subtrees of a history, the largest first: one for each bit of
 /// the number of headers.
@@ -76,14 +77,14 @@ impl Peaks {
     }
 
     /// The root, as the next header holds it.
-    pub fn root(&self) -> Hash {
+    pub fn root(&self, suite: Suite) -> Hash {
         let joined = self.peaks.iter().rev().copied().reduce(|right, left| join(&left, &right));
-        joined.unwrap_or(*EMPTY)
+        joined.unwrap_or_else(|| empty(suite))
     }
 }
 
 fn join(left: &Hash, right: &Hash) -> Hash {
-    Purpose::History.hash(&[left.as_bytes(), right.as_bytes()])
+    left.suite().hash(Purpose::History, &[left.as_bytes(), right.as_bytes()])
 }
 
 /// A full subtree: over the `2^height` headers from number `index * 2^height + 1`.
@@ -176,7 +177,7 @@ impl Proof {
             return Err(ProofError::Peaks);
         }
         let peaks = Peaks { count, peaks: self.peaks };
-        if peaks.root() != *history {
+        if peaks.root(history.suite()) != *history {
             return Err(ProofError::Peaks);
         }
         let Some(earlier) = earlier else {
@@ -204,68 +205,80 @@ mod tests {
 
     use super::*;
 
-    fn header(seq: u64) -> Hash {
-        Purpose::Header.hash(&[&seq.to_be_bytes()])
+    fn header(suite: Suite, seq: u64) -> Hash {
+        suite.hash(Purpose::Header, &[&seq.to_be_bytes()])
     }
 
     /// RFC 9162, section 2.1.1, word by word, but for its prefixes of leaves and
     /// nodes, whose place the contexts take.
-    fn by_definition(first: u64, count: u64) -> Hash {
+    fn by_definition(suite: Suite, first: u64, count: u64) -> Hash {
         match count {
-            0 => Purpose::History.hash(&[]),
-            1 => header(first),
+            0 => suite.hash(Purpose::History, &[]),
+            1 => header(suite, first),
             _ => {
                 let left = (count - 1).ilog2();
                 let left = 1 << left;
-                join(&by_definition(first, left), &by_definition(first + left, count - left))
+                join(
+                    &by_definition(suite, first, left),
+                    &by_definition(suite, first + left, count - left),
+                )
             }
         }
     }
 
-    fn history(count: u64) -> (Peaks, BTreeMap<Node, Hash>) {
+    fn history(suite: Suite, count: u64) -> (Peaks, BTreeMap<Node, Hash>) {
         let (mut peaks, mut nodes) = (Peaks::new(), BTreeMap::new());
         for seq in 1..=count {
-            nodes.insert(Node { height: 0, index: seq - 1 }, header(seq));
-            peaks.push_noting(header(seq), |node, hash| {
+            nodes.insert(Node { height: 0, index: seq - 1 }, header(suite, seq));
+            peaks.push_noting(header(suite, seq), |node, hash| {
                 nodes.insert(node, hash);
             });
         }
         (peaks, nodes)
     }
 
-    fn proof(seq: u64, count: u64) -> Proof {
-        let (peaks, nodes) = history(count);
+    fn proof(suite: Suite, seq: u64, count: u64) -> Proof {
+        let (peaks, nodes) = history(suite, count);
         let path = nodes_of(seq, count).unwrap().iter().map(|node| nodes[node]).collect();
         Proof { peaks: peaks.hashes().to_vec(), path }
     }
 
     #[test]
     fn the_root_is_the_one_of_the_standard_and_the_noted_nodes_are_true() {
-        for count in 0..70 {
-            let (peaks, nodes) = history(count);
-            assert_eq!(peaks.root(), by_definition(1, count), "{count}");
-            for (node, hash) in &nodes {
-                let width = 1 << node.height;
-                assert_eq!(*hash, by_definition(node.index * width + 1, width), "{node:?}");
+        for suite in Suite::ALL.iter().copied() {
+            for count in 0..70 {
+                let (peaks, nodes) = history(suite, count);
+                assert_eq!(peaks.root(suite), by_definition(suite, 1, count), "{count}");
+                for (node, hash) in &nodes {
+                    let width = 1 << node.height;
+                    assert_eq!(
+                        *hash,
+                        by_definition(suite, node.index * width + 1, width),
+                        "{node:?}"
+                    );
+                }
+                let of_nodes: Vec<Hash> = peaks_of(count).map(|node| nodes[&node]).collect();
+                assert_eq!(of_nodes, peaks.hashes());
             }
-            let of_nodes: Vec<Hash> = peaks_of(count).map(|node| nodes[&node]).collect();
-            assert_eq!(of_nodes, peaks.hashes());
         }
     }
 
     #[test]
     fn every_header_is_shown_to_be_in_every_later_history() {
-        for count in 1..40 {
-            let root = by_definition(1, count);
-            for seq in 1..=count {
-                let earlier = Position { seq, hash: header(seq) };
-                let peaks = proof(seq, count).check(count, &root, Some(earlier));
-                assert_eq!(peaks.map(|peaks| peaks.root()), Ok(root), "{seq} of {count}");
-                for other in
-                    [Position { seq: seq + 1, ..earlier }, Position { hash: header(0), ..earlier }]
-                {
-                    let refused = proof(seq, count).check(count, &root, Some(other));
-                    assert_eq!(refused, Err(ProofError::Path), "{seq} of {count}");
+        for suite in Suite::ALL.iter().copied() {
+            for count in 1..40 {
+                let root = by_definition(suite, 1, count);
+                for seq in 1..=count {
+                    let earlier = Position { seq, hash: header(suite, seq) };
+                    let peaks = proof(suite, seq, count).check(count, &root, Some(earlier));
+                    assert_eq!(peaks.map(|peaks| peaks.root(suite)), Ok(root), "{seq} of {count}");
+                    for other in [
+                        Position { seq: seq + 1, ..earlier },
+                        Position { hash: header(suite, 0), ..earlier },
+                    ] {
+                        let refused = proof(suite, seq, count).check(count, &root, Some(other));
+                        assert_eq!(refused, Err(ProofError::Path), "{seq} of {count}");
+                    }
                 }
             }
         }
@@ -273,16 +286,22 @@ mod tests {
 
     #[test]
     fn what_was_proved_can_be_proved_to_others() {
-        for count in 2..40 {
-            for have in 1..count {
-                let (_, mut nodes) = history(have);
-                let (peaks, _) = history(count);
-                let earlier = Position { seq: have, hash: header(have) };
-                nodes.extend(shown(&peaks, Some(earlier), &proof(have, count).path));
-                for seq in 1..=have {
-                    let path = nodes_of(seq, count).unwrap();
-                    let path: Vec<Hash> = path.iter().map(|node| nodes[node]).collect();
-                    assert_eq!(path, proof(seq, count).path, "{seq} by {have} in {count}");
+        for suite in Suite::ALL.iter().copied() {
+            for count in 2..40 {
+                for have in 1..count {
+                    let (_, mut nodes) = history(suite, have);
+                    let (peaks, _) = history(suite, count);
+                    let earlier = Position { seq: have, hash: header(suite, have) };
+                    nodes.extend(shown(&peaks, Some(earlier), &proof(suite, have, count).path));
+                    for seq in 1..=have {
+                        let path = nodes_of(seq, count).unwrap();
+                        let path: Vec<Hash> = path.iter().map(|node| nodes[node]).collect();
+                        assert_eq!(
+                            path,
+                            proof(suite, seq, count).path,
+                            "{seq} by {have} in {count}"
+                        );
+                    }
                 }
             }
         }
@@ -292,10 +311,11 @@ mod tests {
         #[test]
         fn an_altered_proof_shows_nothing(
             count in 1u64..200, seq in 1u64..200, at: prop::sample::Index, bit in 0usize..256,
+            suite in prop::sample::select(Suite::ALL),
         ) {
             prop_assume!(seq <= count);
-            let (root, earlier) = (by_definition(1, count), Position { seq, hash: header(seq) });
-            let whole = proof(seq, count);
+            let (root, earlier) = (by_definition(suite, 1, count), Position { seq, hash: header(suite, seq) });
+            let whole = proof(suite, seq, count);
             let hashes = whole.peaks.len() + whole.path.len();
             let mut altered = whole.clone();
             let at = at.index(hashes);
@@ -304,7 +324,9 @@ mod tests {
             } else {
                 &mut altered.path[at - whole.peaks.len()]
             };
-            hash.0[bit / 8] ^= 1 << (bit % 8);
+            let mut bytes = hash.as_bytes().to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            *hash = Hash::from_bytes(suite, &bytes).unwrap();
             prop_assert!(altered.check(count, &root, Some(earlier)).is_err());
             let longer = Proof { path: [&whole.path[..], &[root]].concat(), ..whole.clone() };
             prop_assert!(longer.check(count, &root, Some(earlier)).is_err());

@@ -6,7 +6,7 @@
 //! nowhere else. The bytes are described in `protocol/SPEC.md`, for someone who
 //! writes a second implementation.
 //!
-//! Read in this order: [`id`], [`hash`], [`value`], [`schema`], [`record`],
+//! Read in this order: [`id`], [`suite`], [`value`], [`schema`], [`record`],
 //! [`change`], [`tree`], [`message`], [`session`].
 
 pub mod change;
@@ -17,7 +17,6 @@ pub mod encoding;
 pub mod federation;
 pub mod frame;
 pub mod freshness;
-pub mod hash;
 pub mod hex;
 pub mod history;
 pub mod id;
@@ -29,8 +28,10 @@ pub mod patch;
 pub mod record;
 pub mod schema;
 pub mod session;
-pub mod sign;
+pub mod suite;
 pub mod text;
 pub mod tree;
 pub mod uscc;
 pub mod value;
+
+pub use suite::{hash, sign};

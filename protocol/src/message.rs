@@ -15,6 +15,7 @@ use crate::{
     history::{HEIGHT_MAX, Proof},
     id::{NodeId, PartitionId},
     record::KEY_BYTES_MAX,
+    suite::{PUBLIC_KEY_BYTES_MAX, SIGNATURE_BYTES_MAX, Suite, checksum::Checksum},
 };
 
 /// The version of this protocol; also in the ALPN name.
@@ -39,9 +40,9 @@ pub const ASKING_FRAME_BYTES_MAX: usize = PAGES_MAX * (KEY_BYTES_MAX + 3) + 1024
 pub const JOIN_REQUEST_BYTES_MAX: usize = 16 * 1024;
 /// Longest certificate request in a [`RenewRequest`].
 pub const CSR_BYTES_MAX: usize = 4 * 1024;
-/// Longest anchor in a message: two names, a position, a signature, and the keys
-/// of 64 anchors before it.
-pub const ANCHOR_BYTES_MAX: usize = 4 * 1024;
+/// Longest anchor in a message: two names, a position, a signature, its key and
+/// those of 64 anchors before it, of any suite.
+pub const ANCHOR_BYTES_MAX: usize = 5 * 1024;
 /// Most roots in a report: an overlap has two, and a node trusts at most eight.
 pub const ROOTS_MAX: usize = 16;
 /// Longest build text in a hello.
@@ -76,6 +77,9 @@ pub enum Open {
 /// Who speaks, and what they hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
+    /// The number of the speaker's suite. The first field, so that it can be read
+    /// of a hello whose hashes nobody here can read.
+    pub suite: u8,
     /// Protocol versions that the speaker knows, best first.
     pub versions: Vec<u16>,
     /// The program's version, for people.
@@ -129,7 +133,7 @@ pub struct Report {
     /// use one certificate.
     pub instance: [u8; 8],
     /// The ids of the root certificates that the member trusts.
-    pub roots: Vec<Hash>,
+    pub roots: Vec<Checksum>,
     /// The id of the key that signs its change sets.
     pub signing_key: Hash,
 }
@@ -156,8 +160,8 @@ pub enum RenewReply {
 /// A member registers the signing key that follows its present one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewKeyRequest {
-    /// The new public key.
-    pub signing_key: [u8; 32],
+    /// The bytes of the new public key.
+    pub signing_key: Vec<u8>,
     /// The new key's signature over [`crate::federation::succession_bytes`].
     pub possession: Vec<u8>,
     /// The present key's signature over the same bytes.
@@ -193,13 +197,14 @@ pub enum RequestRefused {
 impl Open {
     /// Decodes and checks the limits that the shape does not express.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let open = crate::codec::decode(bytes)?;
+        let open = decode_with_hello(bytes)?;
         match &open {
             Open::Control(hello) => hello.check()?,
             Open::Renew(request) => check_bytes(&request.csr, "a request", CSR_BYTES_MAX)?,
             Open::NewKey(request) => {
-                check_bytes(&request.possession, "a signature", 64)?;
-                check_bytes(&request.countersignature, "a signature", 64)?;
+                check_bytes(&request.signing_key, "a signing key", PUBLIC_KEY_BYTES_MAX)?;
+                check_bytes(&request.possession, "a signature", SIGNATURE_BYTES_MAX)?;
+                check_bytes(&request.countersignature, "a signature", SIGNATURE_BYTES_MAX)?;
             }
             Open::Follow { .. } | Open::Tree { .. } => {}
         }
@@ -210,7 +215,7 @@ impl Open {
 impl Control {
     /// Decodes and checks the limits that the shape does not express.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let control = crate::codec::decode(bytes)?;
+        let control = decode_with_hello(bytes)?;
         match &control {
             Control::Hello(hello) => hello.check()?,
             Control::Announce(heads) => check_heads(heads)?,
@@ -224,6 +229,15 @@ impl Control {
         }
         Ok(control)
     }
+}
+
+/// Decodes a message whose first kind is a hello: of a suite that this program
+/// does not know no hash can be read, and that is what is wrong then.
+fn decode_with_hello<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    if let [0, suite, ..] = bytes {
+        Suite::from_number(*suite)?;
+    }
+    crate::codec::decode(bytes)
 }
 
 impl Hello {
@@ -423,8 +437,8 @@ pub struct JoinRequest {
     pub node: NodeId,
     /// A PKCS#10 request for the node's certificate, DER.
     pub csr: Vec<u8>,
-    /// The public signing key.
-    pub signing_key: [u8; 32],
+    /// The bytes of the public signing key.
+    pub signing_key: Vec<u8>,
     /// Its signature over [`possession_bytes`].
     pub possession: Vec<u8>,
 }
@@ -527,8 +541,8 @@ pub enum CloseCode {
     /// The node is not a member, or no longer.
     #[error("not a member of this federation")]
     NotAMember = 11,
-    /// No common protocol version.
-    #[error("no common protocol version")]
+    /// No common protocol version, or another suite.
+    #[error("no common protocol version, or a federation of another suite")]
     Version = 12,
     /// Nothing was heard for too long.
     #[error("nothing was heard for too long")]
@@ -611,7 +625,16 @@ mod tests {
     fn limits_that_the_shape_does_not_express_are_checked() {
         let request = TreeRequest::Pages { level: 0, keys: vec![vec![]; PAGES_MAX + 1] };
         assert!(TreeRequest::decode(&crate::codec::encode(&request)).is_err());
-        let hello = Hello { versions: vec![1], build: "x".repeat(65), now_ms: 0, heads: vec![] };
+        let build = "x".repeat(65);
+        let hello = Hello { suite: 1, versions: vec![1], build, now_ms: 0, heads: vec![] };
+        let unknown = Hello { suite: 2, ..hello.clone() };
+        for bytes in [
+            crate::codec::encode(&Open::Control(unknown.clone())),
+            crate::codec::encode(&Control::Hello(unknown)),
+        ] {
+            let refused = [Open::decode(&bytes).err(), Control::decode(&bytes).err()];
+            assert_eq!(refused, [Some(DecodeError::UnknownSuite(2)); 2]);
+        }
         assert!(Open::decode(&crate::codec::encode(&Open::Control(hello.clone()))).is_err());
         assert!(Control::decode(&crate::codec::encode(&Control::Hello(hello))).is_err());
         for bytes in [vec![], vec![0; PAGE_PART_BYTES_MAX + 1]] {
@@ -647,8 +670,8 @@ mod tests {
         }
         let report = Report {
             instance: [0; 8],
-            roots: vec![Hash::ZERO; ROOTS_MAX + 1],
-            signing_key: Hash::ZERO,
+            roots: vec![Checksum::ZERO; ROOTS_MAX + 1],
+            signing_key: Suite::One.none(),
         };
         assert!(Control::decode(&crate::codec::encode(&Control::Report(report))).is_err());
         for control in [
@@ -659,14 +682,18 @@ mod tests {
         }
         let renew = Open::Renew(RenewRequest { csr: vec![0; CSR_BYTES_MAX + 1] });
         assert!(Open::decode(&crate::codec::encode(&renew)).is_err());
-        let new_key = |possession: usize, countersignature: usize| {
+        let new_key = |key: usize, possession: usize, countersignature: usize| {
             Open::decode(&crate::codec::encode(&Open::NewKey(NewKeyRequest {
-                signing_key: [0; 32],
+                signing_key: vec![0; key],
                 possession: vec![0; possession],
                 countersignature: vec![0; countersignature],
             })))
         };
-        assert!(new_key(64, 64).is_ok() && new_key(65, 64).is_err() && new_key(64, 65).is_err());
+        let (key, signature) = (PUBLIC_KEY_BYTES_MAX, SIGNATURE_BYTES_MAX);
+        assert!(new_key(key, signature, signature).is_ok());
+        assert!(new_key(key + 1, signature, signature).is_err());
+        assert!(new_key(key, signature + 1, signature).is_err());
+        assert!(new_key(key, signature, signature + 1).is_err());
         let keys = vec![vec![0xff; crate::record::KEY_BYTES_MAX]; PAGES_MAX];
         let largest = crate::codec::encode(&TreeRequest::Pages { level: 9, keys });
         assert!(TreeRequest::decode(&largest).is_ok());

@@ -12,6 +12,7 @@ use crate::{
     hash::{Hash, Purpose},
     patch::IndexWriter,
     record::{KEY_BYTES_MAX, RECORD_BYTES_MAX, entry_digests, key_hashes},
+    suite::{HASH_BYTES_MAX, Suite},
 };
 
 /// Levels a tree may have. A hundred million records make six; only keys that
@@ -19,11 +20,16 @@ use crate::{
 pub const LEVELS_MAX: u8 = 16;
 /// Bytes of an uncompressed leaf: the largest records and their keys.
 pub const LEAF_BYTES_MAX: usize = 2 + PAGE_ENTRIES_MAX * (2 + KEY_BYTES_MAX + 4 + RECORD_BYTES_MAX);
-/// Bytes of an inner page: as many children with the longest keys.
-pub const INNER_BYTES_MAX: usize = 2 + PAGE_ENTRIES_MAX * (2 + KEY_BYTES_MAX + CHILD_BYTES);
+/// Bytes of an inner page: as many children with the longest keys, and with the
+/// longest hashes of any suite.
+pub const INNER_BYTES_MAX: usize = 2 + PAGE_ENTRIES_MAX * (2 + KEY_BYTES_MAX + CHILD_BYTES_MAX);
+const CHILD_BYTES_MAX: usize = HASH_BYTES_MAX + 8 + 2;
+
 /// Bytes of a child in an inner page, beside its first key: hash, records,
 /// entries.
-pub(crate) const CHILD_BYTES: usize = 32 + 8 + 2;
+pub(crate) const fn child_bytes(suite: Suite) -> usize {
+    suite.hash_bytes() + 8 + 2
+}
 
 /// A reference to a page, as its parent holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -208,19 +214,19 @@ impl Leaf {
     }
 
     /// Hashes all entries again and says what the parent should hold.
-    pub fn describe(&self) -> PageRef {
-        self.describe_with_index().0
+    pub fn describe(&self, suite: Suite) -> PageRef {
+        self.describe_with_index(suite).0
     }
 
     /// As [`Leaf::describe`], with the leaf's index.
-    pub fn describe_with_index(&self) -> (PageRef, Vec<u8>) {
-        let (hash, index) = hash_and_index(self.entries());
+    pub fn describe_with_index(&self, suite: Suite) -> (PageRef, Vec<u8>) {
+        let (hash, index) = hash_and_index(suite, self.entries());
         (leaf_ref(self.first_key(), hash, self.len()), index)
     }
 
     /// The digests of the entries, in their order.
-    pub(crate) fn digests(&self) -> Vec<Hash> {
-        entry_digests(self.entries())
+    pub(crate) fn digests(&self, suite: Suite) -> Vec<Hash> {
+        entry_digests(suite, self.entries())
     }
 }
 
@@ -341,14 +347,14 @@ impl RawLeaf {
     }
 
     /// Hashes and compresses.
-    pub fn make(&self) -> MadePage {
+    pub fn make(&self, suite: Suite) -> MadePage {
         let mut rest = &self.raw[2..];
         let entries = (0..self.count).map(move |_| {
             let (key, value, behind) = split_entry(rest);
             rest = behind;
             (key, value)
         });
-        let (hash, index) = hash_and_index(entries);
+        let (hash, index) = hash_and_index(suite, entries);
         let page = leaf_ref(self.first_key(), hash, self.count);
         let body = crate::codec::compress(&self.raw);
         MadePage { page, level: 0, body, bytes: self.raw.len() as u64, index }
@@ -363,11 +369,12 @@ pub(crate) fn leaf_ref(first_key: &[u8], hash: Hash, count: usize) -> PageRef {
 
 /// The hash and the index of a leaf with these entries.
 fn hash_and_index<'a>(
+    suite: Suite,
     entries: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
 ) -> (Hash, Vec<u8>) {
-    let mut hasher = PageHasher::new(0);
+    let mut hasher = PageHasher::new(suite, 0);
     let mut index = IndexWriter::new();
-    let digests = entry_digests(entries.clone());
+    let digests = entry_digests(suite, entries.clone());
     for ((key, value), digest) in entries.zip(&digests) {
         hasher.entry(digest);
         index.push(key, value.len(), digest);
@@ -400,7 +407,7 @@ fn split_entry(raw: &[u8]) -> (&[u8], &[u8], &[u8]) {
 
 /// Reads an inner page's bytes: lengths, order and count are checked, the hash
 /// is not; see [`inner_hash`].
-pub fn decode_inner(body: &[u8]) -> Result<Vec<PageRef>, DecodeError> {
+pub fn decode_inner(suite: Suite, body: &[u8]) -> Result<Vec<PageRef>, DecodeError> {
     if body.len() > INNER_BYTES_MAX {
         return Err(DecodeError::TooLong { what: "an inner page", limit: INNER_BYTES_MAX });
     }
@@ -419,7 +426,7 @@ pub fn decode_inner(body: &[u8]) -> Result<Vec<PageRef>, DecodeError> {
         if children.last().is_some_and(|last| last.first_key >= first_key) {
             return Err(DecodeError::Invalid("an inner page's keys are not in ascending order"));
         }
-        let hash = Hash(input.array()?);
+        let hash = input.raw_hash(suite)?;
         let (records, entries) = (input.u64()?, input.u16()?);
         let fits = (1..=PAGE_ENTRIES_MAX).contains(&usize::from(entries));
         if !fits || records < u64::from(entries) {
@@ -432,9 +439,9 @@ pub fn decode_inner(body: &[u8]) -> Result<Vec<PageRef>, DecodeError> {
 }
 
 /// The hash of an inner page of `level` with these children.
-pub fn inner_hash(level: u8, children: &[PageRef]) -> Hash {
-    let mut hasher = PageHasher::new(level);
-    let first_keys = key_hashes(children.iter().map(|child| child.first_key.as_slice()));
+pub fn inner_hash(suite: Suite, level: u8, children: &[PageRef]) -> Hash {
+    let mut hasher = PageHasher::new(suite, level);
+    let first_keys = key_hashes(suite, children.iter().map(|child| child.first_key.as_slice()));
     for (child, first_key) in children.iter().zip(&first_keys) {
         hasher.child(child, first_key);
     }
@@ -442,7 +449,7 @@ pub fn inner_hash(level: u8, children: &[PageRef]) -> Hash {
 }
 
 /// Makes an inner page of `level`.
-pub fn make_inner(level: u8, children: &[PageRef]) -> MadePage {
+pub fn make_inner(suite: Suite, level: u8, children: &[PageRef]) -> MadePage {
     let mut out = Writer::new();
     out.u16(u16::try_from(children.len()).expect("a page has few children"));
     for child in children {
@@ -450,7 +457,7 @@ pub fn make_inner(level: u8, children: &[PageRef]) -> MadePage {
     }
     let page = PageRef {
         first_key: children.first().map(|child| child.first_key.clone()).unwrap_or_default(),
-        hash: inner_hash(level, children),
+        hash: inner_hash(suite, level, children),
         records: children.iter().map(|child| child.records).sum(),
         entries: u16::try_from(children.len()).expect("a page has few children"),
     };
@@ -468,28 +475,32 @@ pub(crate) fn push_child(out: &mut Writer, child: &PageRef) {
 }
 
 /// Collects what a page's hash covers: its level, then its entries.
-pub(crate) struct PageHasher(Vec<u8>);
+pub(crate) struct PageHasher {
+    suite: Suite,
+    bytes: Vec<u8>,
+}
 
 impl PageHasher {
-    pub fn new(level: u8) -> Self {
-        let mut bytes = Vec::with_capacity(1 + 64 * 72);
+    pub fn new(suite: Suite, level: u8) -> Self {
+        // Enough for an inner page of an average number of children.
+        let mut bytes = Vec::with_capacity(1 + 64 * (child_bytes(suite) + suite.hash_bytes()));
         bytes.push(level);
-        Self(bytes)
+        Self { suite, bytes }
     }
 
     pub fn entry(&mut self, digest: &Hash) {
-        self.0.extend_from_slice(digest.as_bytes());
+        self.bytes.extend_from_slice(digest.as_bytes());
     }
 
     fn child(&mut self, child: &PageRef, first_key: &Hash) {
-        self.0.extend_from_slice(child.hash.as_bytes());
-        self.0.extend_from_slice(&child.records.to_be_bytes());
-        self.0.extend_from_slice(&child.entries.to_be_bytes());
-        self.0.extend_from_slice(first_key.as_bytes());
+        self.bytes.extend_from_slice(child.hash.as_bytes());
+        self.bytes.extend_from_slice(&child.records.to_be_bytes());
+        self.bytes.extend_from_slice(&child.entries.to_be_bytes());
+        self.bytes.extend_from_slice(first_key.as_bytes());
     }
 
     pub fn finish(self) -> Hash {
-        Purpose::Page.hash(&[&self.0])
+        self.suite.hash(Purpose::Page, &[&self.bytes])
     }
 }
 
@@ -497,49 +508,57 @@ impl PageHasher {
 mod tests {
     use super::*;
 
-    fn filled(count: u32) -> MadePage {
+    fn filled(suite: Suite, count: u32) -> MadePage {
         let keys: Vec<[u8; 4]> = (0..count).map(u32::to_be_bytes).collect();
-        RawLeaf::of(keys.iter().map(|key| (&key[..], &b"value"[..]))).make()
+        RawLeaf::of(keys.iter().map(|key| (&key[..], &b"value"[..]))).make(suite)
     }
 
     #[test]
     fn a_leaf_reads_back_and_hashes_the_same() {
-        let made = filled(9);
-        let leaf = Leaf::decode(&made.body).unwrap();
-        assert_eq!(leaf.describe(), made.page);
-        assert_eq!(leaf.get(&3u32.to_be_bytes()), Some(&b"value"[..]));
-        assert_eq!(leaf.get(b"absent"), None);
-        assert_eq!(leaf.lower_bound(&[]), 0);
-        assert_eq!(leaf.lower_bound(&3u32.to_be_bytes()), 3);
-        assert_eq!(leaf.lower_bound(&[0, 0, 0, 3, 0]), 4);
-        assert_eq!(leaf.lower_bound(&9u32.to_be_bytes()), 9);
-        assert_eq!(leaf.len(), 9);
-        assert_eq!(leaf.last_key(), 8u32.to_be_bytes());
+        for suite in Suite::ALL.iter().copied() {
+            let made = filled(suite, 9);
+            let leaf = Leaf::decode(&made.body).unwrap();
+            assert_eq!(leaf.describe(suite), made.page);
+            assert_eq!(leaf.get(&3u32.to_be_bytes()), Some(&b"value"[..]));
+            assert_eq!(leaf.get(b"absent"), None);
+            assert_eq!(leaf.lower_bound(&[]), 0);
+            assert_eq!(leaf.lower_bound(&3u32.to_be_bytes()), 3);
+            assert_eq!(leaf.lower_bound(&[0, 0, 0, 3, 0]), 4);
+            assert_eq!(leaf.lower_bound(&9u32.to_be_bytes()), 9);
+            assert_eq!(leaf.len(), 9);
+            assert_eq!(leaf.last_key(), 8u32.to_be_bytes());
+        }
     }
 
     #[test]
     fn keys_out_of_order_and_empty_pages_are_refused() {
-        let disorder = RawLeaf::of([(&b"b"[..], &b"1"[..]), (b"a", b"1")]);
-        assert!(Leaf::decode(&disorder.make().body).is_err());
-        assert!(Leaf::decode(&RawLeaf::of([]).make().body).is_err());
-        let child = filled(1).page;
-        assert!(decode_inner(&make_inner(1, &[child.clone(), child]).body).is_err());
-        assert!(decode_inner(&make_inner(1, &[]).body).is_err());
+        for suite in Suite::ALL.iter().copied() {
+            let disorder = RawLeaf::of([(&b"b"[..], &b"1"[..]), (b"a", b"1")]);
+            assert!(Leaf::decode(&disorder.make(suite).body).is_err());
+            assert!(Leaf::decode(&RawLeaf::of([]).make(suite).body).is_err());
+            let child = filled(suite, 1).page;
+            assert!(
+                decode_inner(suite, &make_inner(suite, 1, &[child.clone(), child]).body).is_err()
+            );
+            assert!(decode_inner(suite, &make_inner(suite, 1, &[]).body).is_err());
+        }
     }
 
     #[test]
     fn the_hash_of_an_inner_page_covers_all_that_it_holds() {
-        let child = filled(3).page;
-        let hash = inner_hash(1, std::slice::from_ref(&child));
-        let mut other = child.clone();
-        other.records += 1;
-        assert_ne!(inner_hash(1, &[other]), hash);
-        let mut other = child.clone();
-        other.entries += 1;
-        assert_ne!(inner_hash(1, &[other]), hash);
-        let mut other = child.clone();
-        other.first_key.push(0);
-        assert_ne!(inner_hash(1, &[other]), hash);
-        assert_ne!(inner_hash(2, &[child]), hash);
+        for suite in Suite::ALL.iter().copied() {
+            let child = filled(suite, 3).page;
+            let hash = inner_hash(suite, 1, std::slice::from_ref(&child));
+            let mut other = child.clone();
+            other.records += 1;
+            assert_ne!(inner_hash(suite, 1, &[other]), hash);
+            let mut other = child.clone();
+            other.entries += 1;
+            assert_ne!(inner_hash(suite, 1, &[other]), hash);
+            let mut other = child.clone();
+            other.first_key.push(0);
+            assert_ne!(inner_hash(suite, 1, &[other]), hash);
+            assert_ne!(inner_hash(suite, 2, &[child]), hash);
+        }
     }
 }

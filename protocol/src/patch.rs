@@ -14,6 +14,7 @@ use crate::{
     hash::Hash,
     page::{COUNT_BYTES, PageHasher, PageRef, entry_bytes, leaf_ref},
     record::{KEY_BYTES_MAX, RECORD_BYTES_MAX, entry_digests},
+    suite::Suite,
 };
 
 /// A patch of more changes is not worth keeping: half of an average leaf is
@@ -71,7 +72,7 @@ struct Index {
 }
 
 impl Index {
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    fn decode(suite: Suite, bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Reader::new(bytes);
         let count = usize::from(input.u16()?);
         if count == 0 || count > PAGE_ENTRIES_MAX {
@@ -103,7 +104,7 @@ impl Index {
                 return Err(DecodeError::TooLong { what: "a record", limit: RECORD_BYTES_MAX });
             }
             index.values.push(value_bytes);
-            index.digests.push(Hash(input.array()?));
+            index.digests.push(input.raw_hash(suite)?);
         }
         input.finish()?;
         Ok(index)
@@ -162,13 +163,13 @@ pub struct Digests(Index);
 
 impl Digests {
     /// From what is kept beside the leaf.
-    pub fn decode(index: &[u8], patch: Option<&[u8]>) -> Result<Self, DecodeError> {
-        let index = Index::decode(index)?;
+    pub fn decode(suite: Suite, index: &[u8], patch: Option<&[u8]>) -> Result<Self, DecodeError> {
+        let index = Index::decode(suite, index)?;
         let Some(patch) = patch else {
             return Ok(Self(index));
         };
         let patch = decode_patch(patch)?;
-        let mut digests = entry_digests(patch.iter().filter_map(Change::entry)).into_iter();
+        let mut digests = entry_digests(suite, patch.iter().filter_map(Change::entry)).into_iter();
         let mut now = Index::default();
         let mut at = 0;
         for change in &patch {
@@ -242,18 +243,25 @@ pub enum Outcome {
 /// as long as it has not too many entries, and is joined with others only if it
 /// or they have fewer than before ([`crate::cut`]).
 pub fn update(
+    suite: Suite,
     index: &[u8],
     patch: Option<&[u8]>,
     changes: &[Change],
 ) -> Result<Updated, DecodeError> {
-    let index = Index::decode(index)?;
+    let index = Index::decode(suite, index)?;
     let before = patch.map(decode_patch).transpose()?.unwrap_or_default();
     let (count_before, bytes_before) = index.size_after(&before);
-    let outcome = outcome(&index, &before, count_before, changes);
+    let outcome = outcome(suite, &index, &before, count_before, changes);
     Ok(Updated { bytes_before, outcome })
 }
 
-fn outcome(index: &Index, before: &[Change], count_before: usize, changes: &[Change]) -> Outcome {
+fn outcome(
+    suite: Suite,
+    index: &Index,
+    before: &[Change],
+    count_before: usize,
+    changes: &[Change],
+) -> Outcome {
     if changes.len() > PATCH_CHANGES_MAX {
         return Outcome::Rewrite;
     }
@@ -267,9 +275,10 @@ fn outcome(index: &Index, before: &[Change], count_before: usize, changes: &[Cha
         return Outcome::Rewrite;
     }
 
-    let mut hasher = PageHasher::new(0);
+    let mut hasher = PageHasher::new(suite, 0);
     let mut kept: Vec<&Change> = Vec::with_capacity(before.len() + changes.len());
-    let mut digests = entry_digests(merged(before, changes).filter_map(Change::entry)).into_iter();
+    let mut digests =
+        entry_digests(suite, merged(before, changes).filter_map(Change::entry)).into_iter();
     let (mut count, mut bytes) = (0usize, COUNT_BYTES);
     let mut at = 0;
     for change in merged(before, changes) {

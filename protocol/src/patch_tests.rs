@@ -8,13 +8,14 @@ use super::*;
 use crate::{
     page::{Leaf, MadePage, RawLeaf},
     record::entry_digest,
+    suite::Suite,
 };
 
 type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// The leaf with this content.
-fn leaf_of(content: &Content) -> MadePage {
-    RawLeaf::of(content.iter().map(|(key, value)| (&key[..], &value[..]))).make()
+fn leaf_of(suite: Suite, content: &Content) -> MadePage {
+    RawLeaf::of(content.iter().map(|(key, value)| (&key[..], &value[..]))).make(suite)
 }
 
 fn apply(content: &mut Content, changes: &[Change]) {
@@ -44,12 +45,13 @@ proptest! {
     fn patches_one_after_the_other_give_what_writing_gives(
         start in proptest::collection::btree_set(0..90u8, 1..90),
         rounds in proptest::collection::vec(some_changes(), 1..6),
+        suite in prop::sample::select(Suite::ALL),
     ) {
         let mut content: Content =
             start.into_iter().map(|key| (vec![b'k', key], vec![7; 9])).collect();
-        let base = leaf_of(&content);
+        let base = leaf_of(suite, &content);
         let leaf = Leaf::decode(&base.body).unwrap();
-        prop_assert_eq!(&leaf.describe_with_index().1, &base.index);
+        prop_assert_eq!(&leaf.describe_with_index(suite).1, &base.index);
         let mut patch: Option<Vec<u8>> = None;
         for changes in rounds {
             let last = content.keys().next_back().unwrap().clone();
@@ -58,8 +60,8 @@ proptest! {
             let mut after = content.clone();
             apply(&mut after, &changes);
             let Updated { bytes_before, outcome } =
-                update(&base.index, patch.as_deref(), &changes).unwrap();
-            prop_assert_eq!(bytes_before, leaf_of(&content).bytes);
+                update(suite, &base.index, patch.as_deref(), &changes).unwrap();
+            prop_assert_eq!(bytes_before, leaf_of(suite, &content).bytes);
             match outcome {
                 Outcome::Unchanged => prop_assert_eq!(&after, &content),
                 Outcome::Rewrite => {
@@ -75,7 +77,7 @@ proptest! {
                     break;
                 }
                 Outcome::Patched { page, bytes, patch: new, shrank } => {
-                    let made = leaf_of(&after);
+                    let made = leaf_of(suite, &after);
                     prop_assert_eq!(bytes, made.bytes);
                     prop_assert_eq!(shrank, after.len() < content.len());
                     prop_assert_eq!(&page, &made.page);
@@ -85,10 +87,10 @@ proptest! {
                     };
                     prop_assert_eq!(changed.encode(), made.body);
                     prop_assert_eq!(changed.entries().count(), changed.len());
-                    let digests = Digests::decode(&base.index, new.as_deref()).unwrap();
+                    let digests = Digests::decode(suite, &base.index, new.as_deref()).unwrap();
                     for (key, value) in &after {
                         prop_assert_eq!(changed.get(key), Some(&value[..]));
-                        prop_assert_eq!(digests.get(key), Some(&entry_digest(key, value)));
+                        prop_assert_eq!(digests.get(key), Some(&entry_digest(suite, key, value)));
                     }
                     for around in 0..92u8 {
                         let from = vec![b'k', around];
@@ -105,25 +107,25 @@ proptest! {
 
     #[test]
     fn an_index_that_was_altered_is_refused_or_read_but_nothing_worse(
-        at in 0usize..200, byte: u8,
+        at in 0usize..200, byte: u8, suite in prop::sample::select(Suite::ALL),
     ) {
         let content: Content = (0..40u8).map(|key| (vec![b'k', key], vec![7; 9])).collect();
-        let mut base = leaf_of(&content);
+        let mut base = leaf_of(suite, &content);
         let place = at % base.index.len();
         base.index[place] = byte;
-        let _ = update(&base.index, None, &changes_of([(3, Some(1))].into()));
-        prop_assert!(update(&base.index[..place], None, &[]).is_err());
+        let _ = update(suite, &base.index, None, &changes_of([(3, Some(1))].into()));
+        prop_assert!(update(suite, &base.index[..place], None, &[]).is_err());
     }
 }
 
 fn outcome(index: &[u8], patch: Option<&[u8]>, changes: &[Change]) -> Outcome {
-    update(index, patch, changes).unwrap().outcome
+    update(Suite::One, index, patch, changes).unwrap().outcome
 }
 
 /// A leaf of so many keys of two bytes, each a multiple of two.
 fn numbers(count: usize) -> (Vec<Vec<u8>>, MadePage) {
     let keys: Vec<Vec<u8>> = (0..count as u16).map(|n| (2 * n).to_be_bytes().to_vec()).collect();
-    let made = leaf_of(&keys.iter().map(|key| (key.clone(), vec![0])).collect());
+    let made = leaf_of(Suite::One, &keys.iter().map(|key| (key.clone(), vec![0])).collect());
     (keys, made)
 }
 

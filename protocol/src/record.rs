@@ -9,6 +9,7 @@ use crate::{
     encoding::{DecodeError, Reader, Writer},
     hash::{Hash, Purpose},
     schema::{FIELDS_MAX, Schema},
+    suite::Suite,
     value::{Date, Decimal, Value},
 };
 
@@ -179,14 +180,14 @@ fn read_escaped(input: &mut Reader<'_>) -> Result<String, DecodeError> {
 
 /// The hash of an encoded key; it also decides where pages of the tree end.
 /// Where many keys are at hand, [`key_hashes`] is several times as fast.
-pub fn key_hash(key: &[u8]) -> Hash {
-    Purpose::Key.hash_padded(&[&key_length(key), key])
+pub fn key_hash(suite: Suite, key: &[u8]) -> Hash {
+    suite.hash_padded(Purpose::Key, &[&key_length(key), key])
 }
 
 /// As [`key_hash`], of each of these keys.
-pub fn key_hashes<'a>(keys: impl IntoIterator<Item = &'a [u8]>) -> Vec<Hash> {
+pub fn key_hashes<'a>(suite: Suite, keys: impl IntoIterator<Item = &'a [u8]>) -> Vec<Hash> {
     let keys = keys.into_iter();
-    Purpose::Key.hash_each(|batch| {
+    suite.hash_each(Purpose::Key, |batch| {
         batch.reserve(keys.size_hint().0);
         for key in keys {
             batch.push(&[&key_length(key), key]);
@@ -195,15 +196,18 @@ pub fn key_hashes<'a>(keys: impl IntoIterator<Item = &'a [u8]>) -> Vec<Hash> {
 }
 
 /// The digest of an entry of the state tree: see [`entry_digests`].
-pub fn entry_digest(key: &[u8], value: &[u8]) -> Hash {
-    Purpose::Entry.hash_padded(&[&key_length(key), key, &value_length(value), value])
+pub fn entry_digest(suite: Suite, key: &[u8], value: &[u8]) -> Hash {
+    suite.hash_padded(Purpose::Entry, &[&key_length(key), key, &value_length(value), value])
 }
 
 /// The digests of entries of the state tree, each a key and a record, of which
 /// it hashes what a leaf's bytes have: both, and their lengths.
-pub fn entry_digests<'a>(entries: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Vec<Hash> {
+pub fn entry_digests<'a>(
+    suite: Suite,
+    entries: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+) -> Vec<Hash> {
     let entries = entries.into_iter();
-    Purpose::Entry.hash_each(|batch| {
+    suite.hash_each(Purpose::Entry, |batch| {
         batch.reserve(entries.size_hint().0);
         for (key, value) in entries {
             batch.push(&[&key_length(key), key, &value_length(value), value]);
@@ -259,10 +263,11 @@ mod tests {
 
     #[test]
     fn keys_and_entries_are_hashed_with_their_lengths_and_filled_up() {
-        let hash = |context: &str, parts: &[&[u8]]| {
+        let suite = Suite::One;
+        let hash = |purpose, parts: &[&[u8]]| {
             let mut bytes = parts.concat();
             bytes.resize(bytes.len().next_multiple_of(64), 0);
-            Hash(blake3::derive_key(context, &bytes))
+            suite.hash(purpose, &[&bytes])
         };
         let entries: [(&[u8], &[u8]); 5] = [
             (b"", b""),
@@ -276,7 +281,7 @@ mod tests {
             .iter()
             .map(|(key, _)| {
                 let length = (key.len() as u16).to_be_bytes();
-                hash("creditsync/1 record key", &[&length, key])
+                hash(Purpose::Key, &[&length, key])
             })
             .collect();
         let digests: Vec<_> = entries
@@ -284,12 +289,12 @@ mod tests {
             .map(|(key, value)| {
                 let (of_key, of_value) =
                     ((key.len() as u16).to_be_bytes(), (value.len() as u32).to_be_bytes());
-                hash("creditsync/1 entry", &[&of_key, key, &of_value, value])
+                hash(Purpose::Entry, &[&of_key, key, &of_value, value])
             })
             .collect();
-        assert_eq!(key_hashes(entries.map(|(key, _)| key)), keys);
-        assert_eq!(entries.map(|(key, _)| key_hash(key)).to_vec(), keys);
-        assert_eq!(entry_digests(entries), digests);
+        assert_eq!(key_hashes(suite, entries.map(|(key, _)| key)), keys);
+        assert_eq!(entries.map(|(key, _)| key_hash(suite, key)).to_vec(), keys);
+        assert_eq!(entry_digests(suite, entries), digests);
     }
 
     #[test]

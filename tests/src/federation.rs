@@ -27,6 +27,8 @@ pub struct Making<'a> {
     pub county: &'a [(&'a str, &'a str)],
     /// What every node's processes see.
     pub environment: &'a [(&'a str, &'a str)],
+    /// The program of all nodes, if it is not the one under test.
+    pub program: Option<&'a Path>,
 }
 
 /// A running federation in a directory of its own.
@@ -38,6 +40,7 @@ pub struct Federation {
     address: SocketAddr,
     county_settings: Vec<(String, String)>,
     environment: Vec<(String, String)>,
+    program: Option<PathBuf>,
     dir: TempDir,
 }
 
@@ -86,6 +89,7 @@ impl Federation {
         arguments.push(&listen);
         arguments.extend(making.init);
         let mut hub = Node::new(HUB, &hub);
+        hub.set_program(making.program);
         for (name, value) in making.environment {
             hub.set_environment(name, Some(value));
         }
@@ -95,7 +99,8 @@ impl Federation {
         }
         hub.start();
         let (county_settings, environment) = (owned(making.county), owned(making.environment));
-        Self { hub, counties: Vec::new(), address, county_settings, environment, dir }
+        let program = making.program.map(Path::to_owned);
+        Self { hub, counties: Vec::new(), address, county_settings, environment, program, dir }
     }
 
     /// Invites `name`, joins it in a directory of the federation and starts it.
@@ -110,6 +115,7 @@ impl Federation {
     pub fn add_county_in(&mut self, name: &str, dir: &Path, address: SocketAddr) -> &mut Node {
         let token = self.invite(name, &["--address", &address.to_string()]);
         let mut county = Node::new(name, dir);
+        county.set_program(self.program.as_deref());
         for (name, value) in &self.environment {
             county.set_environment(name, Some(value));
         }

@@ -101,7 +101,11 @@ pub fn creditsync(arguments: &[&str]) -> Output {
 
 /// The program, with an environment that names no node.
 pub fn command() -> Command {
-    let mut command = Command::new(program());
+    command_of(program())
+}
+
+fn command_of(program: &Path) -> Command {
+    let mut command = Command::new(program);
     command.env_remove("CREDITSYNC_DIR").stdin(Stdio::null());
     command
 }
@@ -165,6 +169,8 @@ pub struct Node {
     name: String,
     dir: PathBuf,
     environment: BTreeMap<String, String>,
+    /// Another program than the one under test.
+    program: Option<PathBuf>,
     daemon: Option<Child>,
 }
 
@@ -172,13 +178,14 @@ impl Node {
     /// The node in `dir`, which need not exist yet. Nothing is started.
     pub fn new(name: &str, dir: &Path) -> Self {
         let (name, dir) = (name.to_owned(), dir.to_owned());
-        Self { name, dir, environment: BTreeMap::new(), daemon: None }
+        Self { name, dir, environment: BTreeMap::new(), program: None, daemon: None }
     }
 
     /// Another handle for commands to the same node: not its process.
     pub fn handle(&self) -> Self {
         let (name, dir) = (self.name.clone(), self.dir.clone());
-        Self { name, dir, environment: self.environment.clone(), daemon: None }
+        let (environment, program) = (self.environment.clone(), self.program.clone());
+        Self { name, dir, environment, program, daemon: None }
     }
 
     /// From now on its daemon and its commands see this variable, or not any
@@ -188,6 +195,12 @@ impl Node {
             Some(value) => self.environment.insert(name.to_owned(), value.to_owned()),
             None => self.environment.remove(name),
         };
+    }
+
+    /// From now on its daemon and its commands are of this program; none is the one
+    /// under test.
+    pub fn set_program(&mut self, program: Option<&Path>) {
+        self.program = program.map(Path::to_owned);
     }
 
     /// Its id.
@@ -347,7 +360,7 @@ impl Node {
 
     /// A command for this node, not yet started.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = command();
+        let mut command = command_of(self.program.as_deref().unwrap_or_else(|| program()));
         command.envs(&self.environment).arg("--dir").arg(&self.dir).args(arguments);
         command
     }

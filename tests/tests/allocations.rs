@@ -21,6 +21,7 @@ use protocol::{
     change::{Change, decode_changes, encode_changes},
     page::{MadePage, RawLeaf},
     patch::{self, Outcome},
+    suite::Suite,
 };
 
 const ROWS: u32 = 10_000;
@@ -82,10 +83,10 @@ fn a_row_on_its_way_to_a_record() {
 fn a_change_on_its_way_through_the_tree() {
     let records = records();
     // Entries of a leaf are hashed together, so their hashes are in lists.
-    let cost = measure(|| drop(Tree::build(&records)));
+    let cost = measure(|| drop(Tree::build(Suite::One, &records)));
     within("a record put into a new tree", cost, ROWS.into(), 0.36, 2_350);
 
-    let tree = Tree::build(&records);
+    let tree = Tree::build(Suite::One, &records);
     let changes: Vec<Change> = records.keys().step_by(100).map(|key| put(key)).collect();
     let cost = measure(|| {
         let update = protocol::tree::update(&mut &tree, &tree.summary, &changes).unwrap();
@@ -98,10 +99,10 @@ fn a_change_on_its_way_through_the_tree() {
 fn a_change_in_place() {
     let records = records();
     let entries = records.iter().take(64).map(|(key, value)| (&key[..], &value[..]));
-    let leaf: MadePage = RawLeaf::of(entries).make();
+    let leaf: MadePage = RawLeaf::of(entries).make(Suite::One);
     let changes = [put(records.keys().nth(30).unwrap())];
     let cost = measure(|| {
-        let outcome = patch::update(&leaf.index, None, &changes).unwrap();
+        let outcome = patch::update(Suite::One, &leaf.index, None, &changes).unwrap();
         assert!(matches!(outcome.outcome, Outcome::Patched { .. }));
     });
     within("a patch of one change", cost, 1, 11.0, 11_500);

@@ -31,12 +31,14 @@ fn each_replaceable_dependency_has_one_place() {
     let all: Vec<(String, String)> = CRATES.iter().flat_map(|dir| code_below(dir)).collect();
     for (word, place) in [
         ("sled::", "daemon/store/src/engine/"),
-        ("blake3::", "protocol/src/hash"),
-        ("platform::Platform", "protocol/src/hash/lanes.rs"),
+        ("blake3::", "protocol/src/suite/"),
+        ("platform::Platform", "protocol/src/suite/one/lanes.rs"),
+        // Elsewhere a suite is a question to the federation.
+        ("Suite::Artificial", "protocol/src/suite/"),
         ("bincode::", "protocol/src/codec.rs"),
         ("zstd::", "protocol/src/codec.rs"),
         ("quinn::", "daemon/src/net/"),
-        ("ed25519_dalek", "protocol/src/sign.rs"),
+        ("ed25519_dalek", "protocol/src/suite/"),
         ("rcgen", "certs/src/"),
         ("rustix::", "daemon/"),
         ("highway::", "daemon/"),
@@ -82,6 +84,34 @@ fn crates_import_of_the_workspace_only_what_they_may() {
             });
             assert!(!named || may.contains(&name), "{folder} depends on {name}");
         }
+    }
+}
+
+#[test]
+fn what_is_released_has_no_artificial_suite() {
+    for folder in ["protocol", "files", "certs", "config", "daemon/store", "daemon"] {
+        let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
+        let released = manifest.split_once("\n[dev-dependencies]").map_or(&*manifest, |(it, _)| it);
+        for line in released.lines().filter(|line| line.contains("artificial-suite")) {
+            let declared = line.starts_with("artificial-suite = [");
+            assert!(declared, "{folder} turns the artificial suite on: {line}");
+        }
+        assert!(!released.contains("\ndefault = "), "{folder} has features by default");
+    }
+}
+
+#[test]
+fn only_a_hub_is_made_with_a_suite_that_the_code_names() {
+    // All others ask their federation; each place has its reason beside it.
+    let places = [
+        "protocol/src/suite/",
+        "certs/src/keyfile/dir.rs",
+        "daemon/src/cli/",
+        "daemon/src/ingest/history/images.rs",
+    ];
+    for (name, code) in CRATES.iter().flat_map(|dir| code_below(dir)) {
+        let may = places.iter().any(|place| name.starts_with(place));
+        assert!(may || !names(&code, "Suite::One"), "{name} names a suite");
     }
 }
 

@@ -23,6 +23,7 @@ use protocol::{
         link::{FollowEnd, Link, LinkAction, SILENCE_MAX, Timing},
         provider::{Provider, ProviderAction, WINDOW_BYTES, WINDOW_CHANGE_SETS},
     },
+    suite::Suite,
 };
 
 /// Runs when `SIM_SEEDS` does not say otherwise.
@@ -137,8 +138,16 @@ fn followed(pair: &Pair, replies: impl IntoIterator<Item = FollowReply>) -> Resu
     answer.map_err(|error| error.code())
 }
 
+/// Where a header begins behind its suite and its signature.
+const HEADER_AT: usize = 1 + Suite::One.signature_bytes();
+
+/// A header as `signed` has it, without a signature.
+fn without_signature(signed: &[u8]) -> Vec<u8> {
+    [&signed[..1], &[0; HEADER_AT - 1], &signed[HEADER_AT..]].concat()
+}
+
 fn with_signature_of(set: &ChangeSet, other: &SignedHeader) -> FollowReply {
-    let header = [&other.encode()[..64], &set.header.encode()[64..]].concat();
+    let header = [&other.encode()[..HEADER_AT], &set.header.encode()[HEADER_AT..]].concat();
     FollowReply::ChangeSet { header, body: set.body.clone() }
 }
 
@@ -158,8 +167,23 @@ fn a_follower_commits_nothing_that_the_origin_did_not_sign_next() {
         reply(&other.sets()[1])
     };
     let other_body = ChangeSet { header: sets[1].header.clone(), body: sets[2].body.clone() };
-    let no_header = FollowReply::ChangeSet { header: vec![7; 90], body: Vec::new() };
-    let unsigned_fork = FollowReply::Fork { header: vec![7; 64] };
+    let no_header =
+        FollowReply::ChangeSet { header: [&[1][..], &[7; 90]].concat(), body: Vec::new() };
+    let unsigned_fork = FollowReply::Fork { header: [&[1][..], &[7; 64]].concat() };
+    let unknown = [&[2][..], &sets[1].header.encode()[1..]].concat();
+    let unknown = FollowReply::ChangeSet { header: unknown, body: sets[1].body.clone() };
+    let other_suite = {
+        let suite = Suite::Artificial;
+        let mut header = sets[1].header.header().clone();
+        (header.previous, header.history) = (suite.repeated(1), suite.repeated(2));
+        header.federation_head =
+            header.federation_head.map(|head| Position { hash: suite.repeated(3), ..head });
+        (header.changes_hash, header.root) = (suite.repeated(4), suite.repeated(5));
+        let key = suite.signing_key(&vec![2; suite.secret_key_bytes()]).unwrap();
+        header.key_id = key.public().id();
+        let header = SignedHeader::sign(header, &key).encode();
+        FollowReply::ChangeSet { header, body: sets[1].body.clone() }
+    };
     let stale_fork = FollowReply::Fork { header: sets[0].header.encode() };
     let flood = sets[1..].iter().map(reply).collect::<Vec<_>>();
     for (name, replies, code) in [
@@ -169,6 +193,8 @@ fn a_follower_commits_nothing_that_the_origin_did_not_sign_next() {
         ("unsigned", vec![with_signature_of(&sets[1], &sets[2].header)], CloseCode::Forged),
         ("another body", vec![reply(&other_body)], CloseCode::Forged),
         ("no header", vec![no_header], CloseCode::Malformed),
+        ("a suite that nobody knows", vec![unknown], CloseCode::Version),
+        ("a suite of another federation", vec![other_suite], CloseCode::Forged),
         ("a fork of nothing", vec![unsigned_fork], CloseCode::Malformed),
         ("a fork that is none", vec![stale_fork], CloseCode::Unexpected),
         ("more than the window", flood, CloseCode::Unexpected),
@@ -199,7 +225,7 @@ fn a_fork_needs_two_signed_headers_at_one_number() {
     follower.handle_message(fork, &*pair.replica.registry).unwrap();
     assert_eq!(follower.poll_action(), Some(FollowerAction::Fork(Box::new(theirs.clone()))));
 
-    let forged = [&[0; 64][..], &theirs.encode()[64..]].concat();
+    let forged = without_signature(&theirs.encode());
     assert_eq!(followed(&pair, [FollowReply::Fork { header: forged }]), Err(CloseCode::Forged));
     // The same header at a replica that is elsewhere claims nothing.
     other.write(1, 5);
@@ -224,7 +250,7 @@ fn a_replica_takes_over_no_page_that_its_head_does_not_bind() {
     let none = Vec::new;
     let lower =
         TreeReply::Head { header: header.clone(), levels: 0, root: none(), proof: proof.clone() };
-    let unsigned = [&[0; 64][..], &header[64..]].concat();
+    let unsigned = without_signature(&header);
     let unsigned = TreeReply::Head { header: unsigned, levels, root: none(), proof };
     let foreign = {
         let mut other = pair.clone();
@@ -257,12 +283,12 @@ fn a_replica_takes_over_no_page_that_its_head_does_not_bind() {
 /// The same keys and counts, but other values or other children.
 fn altered(page: &MadePage) -> MadePage {
     if page.level > 0 {
-        let mut children = decode_inner(&page.body).expect("it was made");
-        children[0].hash = Hash([9; 32]);
-        return make_inner(page.level, &children);
+        let mut children = decode_inner(Suite::One, &page.body).expect("it was made");
+        children[0].hash = Suite::One.repeated(9);
+        return make_inner(Suite::One, page.level, &children);
     }
     let leaf = Leaf::decode(&page.body).expect("it was made");
-    RawLeaf::of(leaf.entries().map(|(key, _)| (key, &b"another value"[..]))).make()
+    RawLeaf::of(leaf.entries().map(|(key, _)| (key, &b"another value"[..]))).make(Suite::One)
 }
 
 #[test]
@@ -324,7 +350,7 @@ fn a_provider_believes_no_acknowledgement_of_what_it_did_not_send() {
     let true_ack = |index: usize| ack(index, sets[index].header.header().root);
     for (name, acks) in [
         ("not yet sent", vec![true_ack(2)]),
-        ("another root", vec![ack(0, Hash::ZERO)]),
+        ("another root", vec![ack(0, Suite::One.none())]),
         ("again", vec![true_ack(1), true_ack(1)]),
         ("backwards", vec![true_ack(1), true_ack(0)]),
     ] {
@@ -379,7 +405,8 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// The hub's link with a member that offers `offered`.
 fn link(pair: &Pair, offered: Vec<Announced>, versions: Vec<u16>) -> Result<Link, PeerMisbehaved> {
-    let hello = Hello { versions, build: String::new(), now_ms: 0, heads: offered };
+    let suite = pair.cast.suite.number();
+    let hello = Hello { suite, versions, build: String::new(), now_ms: 0, heads: offered };
     let timing = Timing { heartbeat: 10 * SECOND, follows_max: 100 };
     Link::new(pair.cast.ends(HUB, ORIGIN), timing, Vec::new(), hello, SECOND)
 }
@@ -387,8 +414,8 @@ fn link(pair: &Pair, offered: Vec<Announced>, versions: Vec<u16>) -> Result<Link
 fn offer(pair: &Pair, node: usize, dataset: &str) -> Announced {
     Announced {
         partition: pair.cast.partition(node, dataset),
-        position: Position { seq: 1, hash: Hash([1; 32]) },
-        root: Hash([2; 32]),
+        position: Position { seq: 1, hash: Suite::One.repeated(1) },
+        root: Suite::One.repeated(2),
         records: 1,
     }
 }
@@ -419,8 +446,22 @@ fn a_link_refuses_what_concerns_others_and_what_has_no_place() {
     let mut link = link(&pair, offers(ORIGIN), vec![PROTOCOL_VERSION]).unwrap();
     let mut refused = |message| link.handle_message(message, SECOND).err().map(|e| e.code());
     assert_eq!(refused(Control::Announce(offers(2))), Some(CloseCode::NotEntitled));
-    let hello = Hello { versions: vec![1], build: String::new(), now_ms: 0, heads: Vec::new() };
+    let (suite, build) = (1, String::new());
+    let hello = Hello { suite, versions: vec![1], build, now_ms: 0, heads: Vec::new() };
     assert_eq!(refused(Control::Hello(hello)), Some(CloseCode::Unexpected));
+}
+
+#[test]
+fn a_link_refuses_a_peer_of_another_suite_in_words() {
+    let pair = Pair::new();
+    let (versions, build) = (vec![PROTOCOL_VERSION], String::new());
+    let suite = Suite::Artificial.number();
+    let hello = Hello { suite, versions, build, now_ms: 0, heads: Vec::new() };
+    let timing = Timing { heartbeat: 10 * SECOND, follows_max: 100 };
+    let refused = Link::new(pair.cast.ends(HUB, ORIGIN), timing, Vec::new(), hello, SECOND);
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), CloseCode::Version);
+    assert_eq!(refused.to_string(), "its federation has suite 240, and this one has suite 1");
 }
 
 #[test]

@@ -15,8 +15,8 @@ use std::fmt;
 use protocol::id::FederationId;
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    PublicKeyData as _, SanType, SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, PublicKeyData as _, SanType,
+    SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use time::{Duration, OffsetDateTime};
@@ -171,7 +171,7 @@ impl Authority {
         // 65 bytes: an uncompressed point. With another length it is a key of
         // another curve that was signed with the same kind of hash.
         let key = &request.public_key;
-        if key.algorithm() != &PKCS_ECDSA_P256_SHA256 || key.der_bytes().len() != 65 {
+        if key.algorithm() != node_key::algorithm() || key.der_bytes().len() != 65 {
             return Err(refused("its key is not ECDSA P-256"));
         }
 

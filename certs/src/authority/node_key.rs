@@ -7,12 +7,22 @@
 
 use std::fmt;
 
-use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
+use protocol::suite::{CERTIFICATE_KEYS, CertificateKeys};
+use rcgen::{
+    CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _, SignatureAlgorithm,
+};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
 use zeroize::Zeroizing;
 
 use super::{name, sans};
 use crate::{CertError, identity::Identity, keyfile::StoredKey, pem};
+
+/// What certificates and requests are signed with.
+pub(super) fn algorithm() -> &'static SignatureAlgorithm {
+    match CERTIFICATE_KEYS {
+        CertificateKeys::EcdsaP256 => &PKCS_ECDSA_P256_SHA256,
+    }
+}
 
 /// An ECDSA P-256 private key. It never leaves its machine.
 pub struct NodeKey(Zeroizing<KeyPair>);
@@ -20,7 +30,7 @@ pub struct NodeKey(Zeroizing<KeyPair>);
 impl NodeKey {
     /// Draws a new key.
     pub fn generate() -> Result<Self, CertError> {
-        KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
+        KeyPair::generate_for(algorithm())
             .map(|pair| Self(Zeroizing::new(pair)))
             .map_err(CertError::crypto("draw a key"))
     }
@@ -60,7 +70,7 @@ impl StoredKey for NodeKey {
 
     fn from_pkcs8(der: &[u8]) -> Result<Self, String> {
         let der = PrivatePkcs8KeyDer::from(der);
-        KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ECDSA_P256_SHA256)
+        KeyPair::from_pkcs8_der_and_sign_algo(&der, algorithm())
             .map(|pair| Self(Zeroizing::new(pair)))
             .map_err(|error| error.to_string())
     }

@@ -4,7 +4,7 @@
 use std::{fs, ops::Deref, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use protocol::{id::NodeId, sign::SigningKey};
+use protocol::{id::NodeId, suite::Suite};
 use rcgen::{BasicConstraints, KeyPair};
 
 use super::*;
@@ -213,7 +213,7 @@ fn a_request_for_other_names_is_refused() {
     let authority = TestAuthority::at("zhengzhou", now());
     let county = identity("zhengzhou", "410122");
     let other = identity("zhengzhou", "410100");
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     let own = sans(&county).unwrap();
     let dns = |name: &str| SanType::DnsName(name.try_into().unwrap());
     let with = |extra: SanType| [own.clone(), vec![extra]].concat();
@@ -335,7 +335,7 @@ fn other_federations_and_impossible_names_are_refused() {
 fn without_the_root_key_all_but_anchors_works() {
     let authority = TestAuthority::at("zhengzhou", now());
     let (dirs, keys) = (authority.dirs(), authority.keys());
-    let hub_key = SigningKey::from_seed(&[1; 32]).public();
+    let hub_key = Suite::One.signing_key(&[1; 32]).unwrap().public();
     let anchor =
         Anchor::unsigned(&authority.federation, &NodeId::new("410100").unwrap(), &hub_key, 1);
     dirs.sign_anchor(1, &anchor).unwrap();

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use protocol::{id::NodeId, sign::SigningKey};
+use protocol::{id::NodeId, suite::Suite};
 use rustls_pki_types::CertificateDer;
 
 use super::{
@@ -267,7 +267,7 @@ fn a_retired_key_is_deleted_and_its_certificate_stays() {
 #[test]
 fn each_root_signs_anchors_of_its_own() {
     let Two { made, new_root, .. } = two();
-    let hub_key = SigningKey::from_seed(&[1; 32]).public();
+    let hub_key = Suite::One.signing_key(&[1; 32]).unwrap().public();
     let anchor = Anchor::unsigned(&made.federation, &NodeId::new("410100").unwrap(), &hub_key, 2);
     let signed = made.dirs().sign_anchor(2, &anchor).unwrap();
     signed.verify_any(std::slice::from_ref(&new_root)).unwrap();

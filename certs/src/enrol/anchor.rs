@@ -2,7 +2,8 @@
 //!
 //! Used by tokens and by whoever checks a `_federation` history from its
 //! beginning. Invariant: an anchor has one encoding; with a base it is of version
-//! 2, without one of version 1, whose bytes never change.
+//! 2, without one of version 1, whose bytes never change. All its keys and hashes are
+//! of the suite whose number stands behind the version.
 //!
 //! Not here: signing one, which is [`crate::authority::CaDirs::sign_anchor`]'s,
 //! and which keys count within a history.
@@ -14,9 +15,9 @@ use protocol::{
     change::Position,
     encoding::{DecodeError, Reader, Writer},
     federation::Anchored,
-    hash::{Hash, Purpose},
     id::{FederationId, NAME_BYTES_MAX, NodeId},
     sign::PublicKey,
+    suite::{CERTIFICATE_KEYS, CertificateKeys, Suite, checksum::Checksum},
 };
 use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, Der, TrustAnchor};
@@ -77,6 +78,7 @@ impl RootOfTrust {
     /// Verifies an ECDSA P-256 signature with SHA-256; `Ok(false)` means that it
     /// does not fit.
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<bool, CertError> {
+        let CertificateKeys::EcdsaP256 = CERTIFICATE_KEYS;
         let point = self.spki.strip_prefix(&P256_SPKI_PREFIX[..]).ok_or(CertError::RootKeyKind)?;
         let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point);
         Ok(key.verify(message, signature).is_ok())
@@ -85,7 +87,7 @@ impl RootOfTrust {
 
 impl fmt::Debug for RootOfTrust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RootOfTrust({:?})", Purpose::Checksum.hash(&[&self.subject, &self.spki]))
+        write!(f, "RootOfTrust({:?})", Checksum::of(&[&self.subject, &self.spki]))
     }
 }
 
@@ -190,6 +192,11 @@ impl Anchor {
         }
     }
 
+    /// The federation's suite.
+    pub fn suite(&self) -> Suite {
+        self.hub_key.suite()
+    }
+
     /// The hub's identity.
     pub fn hub_identity(&self) -> Identity {
         Identity::new(&self.federation, &self.hub)
@@ -205,6 +212,7 @@ impl Anchor {
 
     fn write_unsigned(&self, writer: &mut Writer) {
         writer.u8(if self.base.is_none() { VERSION } else { VERSION_WITH_BASE });
+        writer.u8(self.suite().number());
         writer.bytes(self.federation.as_str().as_bytes());
         writer.bytes(self.hub.as_str().as_bytes());
         writer.raw(self.hub_key.as_bytes());
@@ -229,15 +237,17 @@ impl Anchor {
         if version != VERSION && version != VERSION_WITH_BASE {
             return Err(DecodeError::Invalid("an anchor of an unknown version"));
         }
+        let suite = Suite::from_number(reader.u8()?)?;
         let federation = FederationId::new(reader.text("federation", NAME_BYTES_MAX)?)
             .map_err(|_| DecodeError::Invalid("the federation is not a name"))?;
         let hub = read_node(reader)?;
-        let hub_key = PublicKey::from_bytes(&reader.array()?)
+        let hub_key = suite
+            .public_key(reader.raw(suite.public_key_bytes())?)
             .map_err(|_| DecodeError::Invalid("the hub's signing key is none"))?;
         let epoch = reader.u32()?;
         let base = match version {
             VERSION => None,
-            _ => Some(Position { seq: reader.u64()?, hash: Hash(reader.array()?) }),
+            _ => Some(Position { seq: reader.u64()?, hash: reader.raw_hash(suite)? }),
         };
         let mut earlier = Vec::new();
         if let Some(base) = &base {
@@ -246,7 +256,8 @@ impl Anchor {
                 return Err(DecodeError::TooLong { what: "earlier keys", limit: EARLIER_KEYS_MAX });
             }
             for _ in 0..count {
-                let key = PublicKey::from_bytes(&reader.array()?)
+                let key = suite
+                    .public_key(reader.raw(suite.public_key_bytes())?)
                     .map_err(|_| DecodeError::Invalid("an earlier signing key is none"))?;
                 earlier.push(key);
             }
@@ -271,18 +282,54 @@ pub(super) fn read_node(reader: &mut Reader<'_>) -> Result<NodeId, DecodeError> 
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use protocol::sign::SigningKey;
-
     use super::*;
     use crate::authority::tests::TestAuthority;
 
+    fn key(suite: Suite, byte: u8) -> PublicKey {
+        suite.signing_key(&vec![byte; suite.secret_key_bytes()]).unwrap().public()
+    }
+
+    fn unsigned_of(authority: &TestAuthority, suite: Suite) -> Anchor {
+        let hub = NodeId::new("410100").unwrap();
+        Anchor::unsigned(&authority.federation, &hub, &key(suite, 5), 3)
+    }
+
     fn unsigned(authority: &TestAuthority) -> Anchor {
-        let key = SigningKey::from_seed(&[5; 32]).public();
-        Anchor::unsigned(&authority.federation, &NodeId::new("410100").unwrap(), &key, 3)
+        unsigned_of(authority, Suite::One)
     }
 
     pub(crate) fn anchor_of(authority: &TestAuthority) -> Anchor {
         authority.dirs().sign_anchor(1, &unsigned(authority)).unwrap()
+    }
+
+    #[test]
+    fn an_anchor_says_its_suite_which_gives_all_lengths() {
+        let authority = TestAuthority::now("zhengzhou");
+        let root = RootOfTrust::from_certificate(authority.root()).unwrap();
+        for suite in Suite::ALL {
+            let base = Position { seq: 2, hash: suite.repeated(7) };
+            let plain = unsigned_of(&authority, *suite);
+            let earlier = vec![key(*suite, 6)];
+            for anchor in [plain.clone(), Anchor { base: Some(base), earlier, ..plain }] {
+                let anchor = authority.dirs().sign_anchor(1, &anchor).unwrap();
+                let bytes = anchor.encode();
+                assert_eq!((bytes[1], anchor.suite()), (suite.number(), *suite));
+                assert_eq!(Anchor::decode(&bytes).unwrap(), anchor);
+                anchor.verify(&root).unwrap();
+                for length in 0..bytes.len() {
+                    assert!(Anchor::decode(&bytes[..length]).is_err(), "{length}");
+                }
+                for other in 0..=u8::MAX {
+                    let mut altered = bytes.clone();
+                    altered[1] = other;
+                    let read = Anchor::decode(&altered);
+                    let known = Suite::ALL.iter().any(|suite| suite.number() == other);
+                    assert_eq!(read == Err(DecodeError::UnknownSuite(other)), !known);
+                    let verified = read.is_ok_and(|anchor| anchor.verify(&root).is_ok());
+                    assert_eq!(verified, other == suite.number());
+                }
+            }
+        }
     }
 
     #[test]
@@ -306,7 +353,10 @@ pub(crate) mod tests {
             &root
         ));
         assert!(refused(
-            &Anchor { hub_key: SigningKey::from_seed(&[6; 32]).public(), ..anchor.clone() },
+            &Anchor {
+                hub_key: Suite::One.signing_key(&[6; 32]).unwrap().public(),
+                ..anchor.clone()
+            },
             &root
         ));
         assert!(refused(&Anchor { signature: Vec::new(), ..anchor }, &root));
@@ -325,24 +375,26 @@ pub(crate) mod tests {
     fn an_anchor_with_a_base_is_of_version_2_and_signed_with_it() {
         let authority = TestAuthority::now("zhengzhou");
         let root = RootOfTrust::from_certificate(authority.root()).unwrap();
-        let base = Position { seq: 0x0102, hash: Hash([7; 32]) };
+        let base = Position { seq: 0x0102, hash: Suite::One.repeated(7) };
         let without = anchor_of(&authority);
-        let earlier = vec![SigningKey::from_seed(&[6; 32]).public()];
+        let earlier = vec![Suite::One.signing_key(&[6; 32]).unwrap().public()];
         let with = Anchor { base: Some(base), earlier, ..unsigned(&authority) };
         let with = authority.dirs().sign_anchor(1, &with).unwrap();
         with.verify(&root).unwrap();
         let bytes = with.encode();
         assert_eq!(Anchor::decode(&bytes).unwrap(), with);
         assert_eq!((without.encode()[0], bytes[0]), (1, 2));
-        // Version, two names with their lengths, key, epoch: then the base.
-        let at = 1 + 4 + "zhengzhou".len() + 4 + "410100".len() + 32 + 4;
+        // Version, suite, two names with their lengths, key, epoch: then the base.
+        let at = 2 + 4 + "zhengzhou".len() + 4 + "410100".len() + 32 + 4;
         assert_eq!(bytes[1..at], without.encode()[1..at]);
         assert_eq!(bytes[at..at + 40], [&[0, 0, 0, 0, 0, 0, 1, 2][..], &[7; 32]].concat());
 
         assert_eq!(bytes[at + 40..at + 42], [0, 1], "as many earlier keys");
-        for altered in
-            [None, Some(Position { seq: 3, ..base }), Some(Position { hash: Hash::ZERO, ..base })]
-        {
+        for altered in [
+            None,
+            Some(Position { seq: 3, ..base }),
+            Some(Position { hash: Suite::One.none(), ..base }),
+        ] {
             let altered = Anchor { base: altered, ..with.clone() };
             assert!(altered.verify(&root).is_err(), "{altered:?}");
         }
@@ -359,8 +411,8 @@ pub(crate) mod tests {
     fn an_anchor_with_a_base_that_cannot_be_is_neither_read_nor_signed() {
         let authority = TestAuthority::now("zhengzhou");
         for (epoch, seq) in [(0, 1), (1, 1), (2, 0)] {
-            let base = Some(Position { seq, hash: Hash([7; 32]) });
-            let earlier = vec![SigningKey::from_seed(&[6; 32]).public()];
+            let base = Some(Position { seq, hash: Suite::One.repeated(7) });
+            let earlier = vec![Suite::One.signing_key(&[6; 32]).unwrap().public()];
             let bad = Anchor { epoch, base, earlier, ..anchor_of(&authority) };
             assert!(matches!(Anchor::decode(&bad.encode()), Err(DecodeError::Invalid(_))));
             assert!(authority.dirs().sign_anchor(1, &bad).is_err(), "{epoch} {seq}");

@@ -12,6 +12,8 @@ use protocol::{
     encoding::{DecodeError, Reader, Writer},
     hash::{Hash, Purpose},
     id::{FederationId, NodeId},
+    suite::Suite,
+    suite::checksum::Checksum,
 };
 use zeroize::Zeroizing;
 
@@ -165,7 +167,7 @@ impl Token {
 
     /// What the hub keeps instead of the secret.
     pub fn secret_hash(&self) -> Hash {
-        secret_hash(&self.id, &self.secret)
+        secret_hash(self.anchor.suite(), &self.id, &self.secret)
     }
 
     /// The identity that the invited node will have.
@@ -186,6 +188,7 @@ impl Token {
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let anchor = Anchor::read(&mut reader)?;
+        let suite = anchor.suite();
         let root = RootOfTrust {
             subject: reader.bytes("root subject", ROOT_FIELD_BYTES_MAX)?.to_vec(),
             spki: reader.bytes("root key", ROOT_FIELD_BYTES_MAX)?.to_vec(),
@@ -207,7 +210,7 @@ impl Token {
             root,
             anchor,
             federation_seq: reader.u64()?,
-            federation_head: Hash(reader.array()?),
+            federation_head: reader.raw_hash(suite)?,
             expires_unix: reader.i64()?,
             id: reader.array()?,
             secret: Zeroizing::new(reader.array()?),
@@ -236,8 +239,8 @@ impl fmt::Debug for Token {
 }
 
 /// What the hub compares when a member presents a token's id and secret.
-pub fn secret_hash(id: &[u8; 8], secret: &[u8; 32]) -> Hash {
-    Purpose::TokenSecret.hash(&[id, secret])
+pub fn secret_hash(suite: Suite, id: &[u8; 8], secret: &[u8; 32]) -> Hash {
+    suite.hash(Purpose::TokenSecret, &[id, secret])
 }
 
 /// A fresh token id and secret from the system's random source.
@@ -251,7 +254,7 @@ pub fn generate_secret() -> Result<([u8; 8], Zeroizing<[u8; 32]>), CertError> {
 }
 
 fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    let [a, b, c, d, ..] = Purpose::Checksum.hash(&[TOKEN_VERSION.as_bytes(), bytes]).0;
+    let [a, b, c, d, ..] = Checksum::of(&[TOKEN_VERSION.as_bytes(), bytes]).0;
     [a, b, c, d]
 }
 
@@ -277,7 +280,7 @@ mod tests {
             root,
             anchor,
             federation_seq: 7,
-            federation_head: Hash([9; 32]),
+            federation_head: Suite::One.repeated(9),
             id: [1; 8],
             secret: Zeroizing::new([0xa5; 32]),
             expires_unix: 1_800_000_000,
@@ -298,9 +301,37 @@ mod tests {
         assert!(text.starts_with("creditsync-join-1."), "{text}");
         assert_eq!(Token::parse(&text).unwrap(), token);
         assert!(text.len() < 800, "short enough to paste: {}", text.len());
-        assert_eq!(token.secret_hash(), Purpose::TokenSecret.hash(&[&[1; 8], &[0xa5; 32]]));
+        assert_eq!(
+            token.secret_hash(),
+            Suite::One.hash(Purpose::TokenSecret, &[&[1; 8], &[0xa5; 32]])
+        );
         assert!(!token.is_expired(1_799_999_999));
         assert!(token.is_expired(1_800_000_000));
+    }
+
+    #[test]
+    fn a_token_of_another_suite_is_whole_and_one_of_an_unknown_suite_is_named() {
+        let authority = TestAuthority::now("zhengzhou");
+        let suite = Suite::Artificial;
+        let key = suite.signing_key(&vec![5; suite.secret_key_bytes()]).unwrap().public();
+        let hub = NodeId::new("410100").unwrap();
+        let anchor = Anchor::unsigned(&authority.federation, &hub, &key, 1);
+        let anchor = authority.dirs().sign_anchor(1, &anchor).unwrap();
+        let root = RootOfTrust::from_certificate(authority.root()).unwrap();
+        let other = Token { federation_head: suite.repeated(9), ..token(root, anchor) };
+        assert_eq!(Token::parse(&other.to_text()).unwrap(), other);
+
+        // As a program without that suite reads it.
+        let text = other.to_text();
+        let (prefix, body) = text.rsplit_once('.').unwrap();
+        let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(body).unwrap();
+        bytes[1] = 2;
+        bytes.truncate(bytes.len() - CHECKSUM_BYTES);
+        bytes.extend(checksum(&bytes));
+        let text = format!("{prefix}.{}", BASE64_URL_SAFE_NO_PAD.encode(&bytes));
+        let error = Token::parse(&text).unwrap_err();
+        assert!(matches!(error, TokenError::Content(DecodeError::UnknownSuite(2))), "{error}");
+        assert!(error.to_string().contains("suite 2"), "{error}");
     }
 
     #[test]

@@ -15,8 +15,8 @@ use std::{
     sync::Arc,
 };
 
-use protocol::{hex, sign::SigningKey};
-use zeroize::{Zeroize as _, Zeroizing};
+use protocol::{hex, sign::SigningKey, suite::Suite};
+use zeroize::Zeroizing;
 
 use super::{
     create_private_dir, read_private, remove_durably,
@@ -210,63 +210,70 @@ fn next(name: &str) -> String {
     format!("{name}{NEXT}")
 }
 
-const SIGNING_KEY_PREFIX: &str = "creditsync-signing-key-1 ";
-
-/// RFC 8410, section 7: version 0, id-Ed25519, and the seed as an OCTET STRING
-/// within an OCTET STRING.
-const ED25519_PKCS8_PREFIX: [u8; 16] = [
-    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
-];
+/// What the line of a signing key begins with; the suite's number and a space
+/// follow.
+const SIGNING_KEY_PREFIX: &str = "creditsync-signing-key-";
 
 impl StoredKey for SigningKey {
     const WHAT: &'static str = "a signing key";
 
     fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
         // Of the final size, so that growing leaves no copy behind.
-        let mut der = Zeroizing::new(Vec::with_capacity(ED25519_PKCS8_PREFIX.len() + 32));
-        der.extend_from_slice(&ED25519_PKCS8_PREFIX);
-        der.extend_from_slice(self.seed().as_ref());
+        let (prefix, secret) = (self.suite().pkcs8_prefix(), self.secret());
+        let mut der = Zeroizing::new(Vec::with_capacity(prefix.len() + secret.len()));
+        der.extend_from_slice(prefix);
+        der.extend_from_slice(&secret);
         der
     }
 
     fn from_pkcs8(der: &[u8]) -> Result<Self, String> {
-        der.strip_prefix(&ED25519_PKCS8_PREFIX)
-            .and_then(|seed| seed.try_into().ok())
-            .map(SigningKey::from_seed)
-            .ok_or_else(|| "an Ed25519 key in PKCS#8 (RFC 8410) is expected".to_owned())
+        let mut suites = Suite::ALL.iter();
+        suites
+            .find_map(|suite| suite.signing_key(der.strip_prefix(suite.pkcs8_prefix())?).ok())
+            .ok_or_else(|| "a signing key in PKCS#8 (RFC 5958) is expected".to_owned())
     }
 
-    /// One line: what it is, and the seed as 64 hexadecimal digits.
+    /// One line: what it is and of which suite, and its secret bytes as hexadecimal
+    /// digits.
     fn to_text(&self) -> Zeroizing<String> {
+        let secret = self.secret();
         // Enough for the whole line, so that growing leaves no copy behind.
-        let mut text = Zeroizing::new(String::with_capacity(128));
+        let bytes = SIGNING_KEY_PREFIX.len() + 8 + 2 * secret.len();
+        let mut text = Zeroizing::new(String::with_capacity(bytes));
         text.push_str(SIGNING_KEY_PREFIX);
-        hex::push(&mut text, self.seed().as_ref());
+        text.push_str(&self.suite().to_string());
+        text.push(' ');
+        hex::push(&mut text, &secret);
         text.push('\n');
         text
     }
 
     fn from_text(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("one line, '{SIGNING_KEY_PREFIX}' and 64 hexadecimal digits, is expected");
-        let digits = text.trim_end().strip_prefix(SIGNING_KEY_PREFIX).ok_or_else(wrong)?;
-        let mut seed = Zeroizing::new([0; 32]);
-        if !hex::decode_into(digits, seed.as_mut()) {
-            return Err(wrong());
+        let wrong = |digits: usize| {
+            format!(
+                "one line, '{SIGNING_KEY_PREFIX}1 ' and {digits} hexadecimal digits, is expected"
+            )
+        };
+        let expected = || wrong(2 * Suite::One.secret_key_bytes());
+        let rest = text.trim_end().strip_prefix(SIGNING_KEY_PREFIX).ok_or_else(expected)?;
+        let (number, digits) = rest.split_once(' ').ok_or_else(expected)?;
+        let suite = Suite::from_number(number.parse().map_err(|_| expected())?)
+            .map_err(|unknown| unknown.to_string())?;
+        let mut secret = Zeroizing::new(vec![0; suite.secret_key_bytes()]);
+        if !hex::decode_into(digits, &mut secret) {
+            return Err(wrong(2 * suite.secret_key_bytes()));
         }
-        Ok(SigningKey::from_seed(&seed))
+        suite.signing_key(&secret).map_err(|error| error.to_string())
     }
 }
 
 /// Draws a new signing key for change sets from the system's random source.
-pub fn generate_signing_key() -> SigningKey {
-    let mut seed = [0; 32];
+pub fn generate_signing_key(suite: Suite) -> SigningKey {
+    let mut secret = Zeroizing::new(vec![0; suite.secret_key_bytes()]);
     // The one thing that a daemon cannot do without: the kernel's source fails
     // only where the call itself does not exist.
-    getrandom::fill(&mut seed).expect("every supported kernel has a random source");
-    let key = SigningKey::from_seed(&seed);
-    seed.zeroize();
-    key
+    getrandom::fill(&mut secret).expect("every supported kernel has a random source");
+    suite.signing_key(&secret).expect("any bytes of this length are a key")
 }
 
 #[cfg(test)]
@@ -299,10 +306,11 @@ mod tests {
 
     #[test]
     fn keys_read_back_with_and_without_a_passphrase() {
-        for passphrase in [None, Some("correct horse\n")] {
+        let of_both = |passphrase| Suite::ALL.iter().map(move |suite| (*suite, passphrase));
+        for (suite, passphrase) in of_both(None).chain(of_both(Some("correct horse\n"))) {
             let (_directory, keys) = keys(passphrase);
             let node = NodeKey::generate().unwrap();
-            let signing = generate_signing_key();
+            let signing = generate_signing_key(suite);
             keys.save(NODE_KEY_FILE, &node).unwrap();
             keys.save(SIGNING_KEY_FILE, &signing).unwrap();
             for name in [NODE_KEY_FILE, SIGNING_KEY_FILE] {
@@ -322,13 +330,16 @@ mod tests {
             keys.load::<NodeKey>(SIGNING_KEY_FILE).unwrap_err();
             keys.load::<SigningKey>(NODE_KEY_FILE).unwrap_err();
         }
-        assert_ne!(generate_signing_key().public(), generate_signing_key().public());
+        assert_ne!(
+            generate_signing_key(Suite::One).public(),
+            generate_signing_key(Suite::One).public()
+        );
     }
 
     #[test]
     fn plain_files_are_as_before_and_stay_readable_under_a_passphrase() {
         let (directory, plain) = keys(None);
-        let signing = SigningKey::from_seed(&[0xab; 32]);
+        let signing = Suite::One.signing_key(&[0xab; 32]).unwrap();
         plain.save(SIGNING_KEY_FILE, &signing).unwrap();
         let expected = format!("creditsync-signing-key-1 {}\n", "ab".repeat(32));
         assert_eq!(text(&plain, SIGNING_KEY_FILE), expected);
@@ -345,7 +356,7 @@ mod tests {
     #[test]
     fn an_encrypted_key_says_how_to_give_its_passphrase() {
         let (directory, keys) = keys(Some("correct horse"));
-        keys.save(SIGNING_KEY_FILE, &generate_signing_key()).unwrap();
+        keys.save(SIGNING_KEY_FILE, &generate_signing_key(Suite::One)).unwrap();
         keys.save(NODE_KEY_FILE, &NodeKey::generate().unwrap()).unwrap();
         let none = KeyDir::new(keys.path(), None);
         let other = KeyDir::new(keys.path(), Some(phrase(directory.path(), "other").unwrap()));
@@ -382,13 +393,13 @@ mod tests {
     #[test]
     fn a_following_key_waits_and_takes_over_in_one_step() {
         let (_directory, keys) = keys(None);
-        let (first, second) = (generate_signing_key(), generate_signing_key());
+        let (first, second) = (generate_signing_key(Suite::One), generate_signing_key(Suite::One));
         keys.save(SIGNING_KEY_FILE, &first).unwrap();
         assert!(keys.load_next::<SigningKey>(SIGNING_KEY_FILE).unwrap().is_none());
         assert!(!keys.promote_next(SIGNING_KEY_FILE).unwrap());
 
         keys.save_next(SIGNING_KEY_FILE, &second).unwrap();
-        let again = keys.save_next(SIGNING_KEY_FILE, &generate_signing_key());
+        let again = keys.save_next(SIGNING_KEY_FILE, &generate_signing_key(Suite::One));
         assert!(matches!(again, Err(CertError::Exists(_))), "one that waits is not lost");
         let waiting = keys.load_next::<SigningKey>(SIGNING_KEY_FILE).unwrap().unwrap();
         assert_eq!(waiting.public(), second.public());
@@ -402,7 +413,7 @@ mod tests {
     #[test]
     fn a_damaged_signing_key_is_refused() {
         let (_directory, keys) = keys(None);
-        keys.save(SIGNING_KEY_FILE, &generate_signing_key()).unwrap();
+        keys.save(SIGNING_KEY_FILE, &generate_signing_key(Suite::One)).unwrap();
         let text = text(&keys, SIGNING_KEY_FILE);
         for damaged in [
             "",
@@ -429,7 +440,7 @@ mod tests {
             Some(output.stdout)
         };
         keys.save("a", &NodeKey::generate().unwrap()).unwrap();
-        keys.save("b", &generate_signing_key()).unwrap();
+        keys.save("b", &generate_signing_key(Suite::One)).unwrap();
         for (name, label) in [("a", "prime256v1"), ("b", "ED25519")] {
             let file = keys.file(name);
             let args = ["pkey", "-noout", "-text", "-passin", "pass:correct horse", "-in"];

@@ -5,6 +5,7 @@
 use std::sync::Mutex;
 
 use protocol::id::FederationId;
+use protocol::suite::Suite;
 use rustls::{ClientConnection, HandshakeKind, NamedGroup, ProtocolVersion, ServerConnection};
 use rustls_pki_types::{CertificateDer, ServerName};
 use time::{Duration, OffsetDateTime};
@@ -67,15 +68,15 @@ fn shake(
 }
 
 fn serve(credentials: &Credentials) -> ServerConfig {
-    server_config(credentials, None, Arc::new(())).unwrap()
+    server_config(Suite::One, credentials, None, Arc::new(())).unwrap()
 }
 
 fn dial(credentials: &Credentials) -> ClientConfig {
-    client_config(credentials, TlsOptions::default()).unwrap().0
+    client_config(credentials, TlsOptions::of(Suite::One)).unwrap().0
 }
 
 fn join(root: &RootOfTrust) -> ClientConfig {
-    join_client_config(root, TlsOptions::default()).unwrap().0
+    join_client_config(root, TlsOptions::of(Suite::One)).unwrap().0
 }
 
 /// Without what the verifiers know beside the error.
@@ -274,18 +275,24 @@ fn another_protocol_is_refused_in_the_handshake() {
 }
 
 #[test]
-fn a_client_can_leave_the_post_quantum_group_out() {
+fn keys_are_exchanged_as_the_suite_says_and_a_client_can_leave_the_post_quantum_group_out() {
     let authority = TestAuthority::now("zhengzhou");
     let hub = authority.credentials("410100", now());
     let county = authority.credentials("410122", now());
-    for (post_quantum, expected) in
-        [(true, NamedGroup::X25519MLKEM768), (false, NamedGroup::X25519)]
-    {
-        let (config, _) = client_config(&county, TlsOptions { post_quantum }).unwrap();
+    let other = Suite::Artificial;
+    for (suite, post_quantum, expected) in [
+        (Suite::One, true, NamedGroup::X25519MLKEM768),
+        (Suite::One, false, NamedGroup::X25519),
+        (other, true, NamedGroup::secp384r1),
+        (other, false, NamedGroup::secp384r1),
+    ] {
+        let serve = |hub| server_config(suite, hub, None, Arc::new(())).unwrap();
+        let options = TlsOptions { post_quantum, suite };
+        let (config, _) = client_config(&county, options).unwrap();
         let (client, _) = handshake(config, server_name(&hub.identity), serve(&hub)).unwrap();
         assert_eq!(client.negotiated_key_exchange_group().unwrap().name(), expected);
         let root = RootOfTrust::from_certificate(authority.root()).unwrap();
-        let (config, _) = join_client_config(&root, TlsOptions { post_quantum }).unwrap();
+        let (config, _) = join_client_config(&root, options).unwrap();
         let (client, _) = handshake(config, server_name(&hub.identity), serve(&hub)).unwrap();
         assert_eq!(client.negotiated_key_exchange_group().unwrap().name(), expected);
     }
@@ -299,7 +306,7 @@ fn joiners_see_the_certificate_that_leads_to_their_tokens_root() {
     let month = Duration::days(30);
     let own = credentials_by(&foreign, "410100", now(), month, both.clone());
     let enrolment = federation.credentials("410100", now());
-    let config = || server_config(&own, Some(&enrolment), Arc::new(())).unwrap();
+    let config = || server_config(Suite::One, &own, Some(&enrolment), Arc::new(())).unwrap();
     let name = || server_name(&own.identity);
 
     let root = RootOfTrust::from_certificate(federation.root()).unwrap();
@@ -325,7 +332,7 @@ fn the_server_is_told_of_genuine_certificates_whose_dates_are_wrong() {
     let hub = authority.credentials("410100", now());
     let attempt = |shown: &Credentials| {
         let told = Arc::new(Told::default());
-        let config = server_config(&hub, None, told.clone()).unwrap();
+        let config = server_config(Suite::One, &hub, None, told.clone()).unwrap();
         let trusting = Credentials {
             roots: hub.roots.clone(),
             chain: shown.chain.clone(),
@@ -367,7 +374,7 @@ fn the_server_is_told_of_genuine_certificates_whose_dates_are_wrong() {
 fn the_dialler_keeps_the_reason_with_its_dates() {
     let authority = TestAuthority::at("zhengzhou", long_ago());
     let county = authority.credentials("410122", now());
-    let (config, failure) = client_config(&county, TlsOptions::default()).unwrap();
+    let (config, failure) = client_config(&county, TlsOptions::of(Suite::One)).unwrap();
     let config = Arc::new(config);
     assert_eq!(failure.problem(now()), None);
 

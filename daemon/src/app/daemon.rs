@@ -64,8 +64,14 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
         let observer = Arc::new(Observer(node.clone()));
         let shown = node.keeper.shown();
         let seed = reset_seed(dir)?;
-        let listener =
-            Listener::bind(address, &shown.replication, &shown.federation, &seed, observer)?;
+        let listener = Listener::bind(
+            address,
+            node.membership.suite(),
+            &shown.replication,
+            &shown.federation,
+            &seed,
+            observer,
+        )?;
         let listener = Arc::new(listener);
         if let Some(bound) = listener.address() {
             tracing::info!(node = %node.identity.node, address = %bound, "listening");
@@ -86,7 +92,10 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
             sync::Dialling {
                 dialer: Dialer::bind()?,
                 addresses: upstream.addresses.clone(),
-                options: TlsOptions { post_quantum: node.config.tls.post_quantum },
+                options: TlsOptions {
+                    post_quantum: node.config.tls.post_quantum,
+                    suite: node.membership.suite(),
+                },
                 credentials,
             },
             shutdown.clone(),

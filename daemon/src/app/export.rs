@@ -41,7 +41,7 @@ pub(super) fn export(
                     Ok(values) => values,
                     Err(error) => {
                         // One bad record of one origin does not stop the others.
-                        tracing::error!(%partition, key_hash = %key_hash(key), error = format!("{error:#}"), "a record cannot be read and is left out");
+                        tracing::error!(%partition, key_hash = %key_hash(registry.suite(), key), error = format!("{error:#}"), "a record cannot be read and is left out");
                         skipped += 1;
                         continue;
                     }

@@ -17,6 +17,7 @@ use protocol::{
     federation::{CaKind, CaRecord, CaState, Entry, Introduction, KeyRecord, Member, Role},
     hex,
     id::{FederationId, NodeId},
+    suite::Suite,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -32,6 +33,8 @@ use crate::membership::Membership;
 pub struct NewHub {
     /// The federation.
     pub federation: FederationId,
+    /// Its suite.
+    pub suite: Suite,
     /// The hub's name.
     pub node: NodeId,
     /// Its display name.
@@ -74,7 +77,7 @@ pub fn init(dir: &NodeDir, hub: &NewHub) -> anyhow::Result<()> {
     let chain = authority.issue(&identity, &node_key.csr(&identity)?, now, lifetime)?;
     pem::save_chain(&dir.certs().join(NODE_CHAIN_FILE), &chain)?;
     bundle::save_bundle(&dir.certs(), std::slice::from_ref(authority.root()))?;
-    let signing_key = generate_signing_key();
+    let signing_key = generate_signing_key(hub.suite);
     keys.save(SIGNING_KEY_FILE, &signing_key)?;
     let anchor = Anchor::unsigned(&hub.federation, &hub.node, &signing_key.public(), 1);
     let anchor = cas.sign_anchor(1, &anchor)?;
@@ -99,7 +102,7 @@ pub fn init(dir: &NodeDir, hub: &NewHub) -> anyhow::Result<()> {
     for schema in config::catalogue::standard() {
         changes.push(Entry::Schema(schema).put()?);
     }
-    let store = open_store(dir, &config)?;
+    let store = open_store(dir, &config, hub.suite)?;
     let membership = Membership::new(store.clone(), load_anchor(dir)?, hub.node.clone());
     let changes = super::changes::federation_changes(&membership, changes);
     store.set_signer(signing_key.into());

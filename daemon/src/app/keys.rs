@@ -14,7 +14,10 @@ use std::{
 };
 
 use certs::keyfile::{self, KeyDir, SIGNING_KEY_FILE, generate_signing_key};
-use protocol::{hash::Hash, sign::SigningKey};
+use protocol::{
+    hex,
+    sign::{PublicKey, SigningKey},
+};
 use store::Store;
 
 /// Public keys that this node made or has accepted as its own, a line each.
@@ -26,7 +29,8 @@ pub struct OwnKeys {
     store: Store,
     current: RwLock<Arc<SigningKey>>,
     known_path: PathBuf,
-    known: Mutex<BTreeSet<Hash>>,
+    /// As hexadecimal digits.
+    known: Mutex<BTreeSet<String>>,
 }
 
 impl OwnKeys {
@@ -39,9 +43,14 @@ impl OwnKeys {
         if known_path.exists() {
             let text = keyfile::read_public(&known_path)?;
             let lines = String::from_utf8_lossy(&text).into_owned();
-            known.extend(lines.lines().filter_map(|line| line.trim().parse::<Hash>().ok()));
+            known.extend(
+                lines
+                    .lines()
+                    .filter_map(|line| hex::decode(line.trim()))
+                    .map(|key| hex::encode(&key)),
+            );
         }
-        known.insert(Hash(*current.public().as_bytes()));
+        known.insert(hex::encode(current.public().as_bytes()));
         let (current, known) = (RwLock::new(current), Mutex::new(known));
         Ok(Self { keys, store, current, known_path, known })
     }
@@ -66,9 +75,9 @@ impl OwnKeys {
         if let Some(next) = self.next()? {
             return Ok(next);
         }
-        let next = generate_signing_key();
+        let next = generate_signing_key(self.current().suite());
         // Known first: a key of ours must never look like somebody else's.
-        self.know([Hash(*next.public().as_bytes())])?;
+        self.know([next.public()])?;
         self.keys.save_next(SIGNING_KEY_FILE, &next)?;
         Ok(Arc::new(next))
     }
@@ -93,15 +102,15 @@ impl OwnKeys {
     }
 
     /// Whether this node made a key, or has accepted it as its own.
-    pub fn knows(&self, public: &[u8; 32]) -> bool {
+    pub fn knows(&self, public: &PublicKey) -> bool {
         let known = self.known.lock().unwrap_or_else(|error| error.into_inner());
-        known.contains(&Hash(*public))
+        known.contains(&hex::encode(public.as_bytes()))
     }
 
     /// Accepts keys as this node's own.
-    pub fn know(&self, keys: impl IntoIterator<Item = Hash>) -> anyhow::Result<()> {
+    pub fn know(&self, keys: impl IntoIterator<Item = PublicKey>) -> anyhow::Result<()> {
         let mut known = self.known.lock().unwrap_or_else(|error| error.into_inner());
-        known.extend(keys);
+        known.extend(keys.into_iter().map(|key| hex::encode(key.as_bytes())));
         let text: String = known.iter().map(|key| format!("{key}\n")).collect();
         keyfile::write_public(&self.known_path, text.as_bytes())?;
         Ok(())

@@ -16,8 +16,10 @@ use certs::{
 };
 use config::NodeConfig;
 use protocol::{
+    encoding::DecodeError,
     id::{DatasetId, PartitionId},
     sign::SigningKey,
+    suite::Suite,
 };
 use store::{Head, Options, Store};
 use tokio::sync::watch;
@@ -96,13 +98,19 @@ pub fn load_config(dir: &NodeDir) -> anyhow::Result<NodeConfig> {
 pub fn load_anchor(dir: &NodeDir) -> anyhow::Result<Anchor> {
     let path = dir.anchor();
     let bytes = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-    Anchor::decode(&bytes).with_context(|| format!("{} is damaged", path.display()))
+    Anchor::decode(&bytes).with_context(|| match Anchor::decode(&bytes) {
+        Err(DecodeError::UnknownSuite(_)) => format!("{} cannot be used here", path.display()),
+        _ => format!("{} is damaged", path.display()),
+    })
 }
 
 /// Opens the store as the configuration says.
-pub fn open_store(dir: &NodeDir, config: &NodeConfig) -> anyhow::Result<Store> {
-    let options =
-        Options { cache_mb: config.store.cache_mb, disk_reserve_mb: config.store.disk_reserve_mb };
+pub fn open_store(dir: &NodeDir, config: &NodeConfig, suite: Suite) -> anyhow::Result<Store> {
+    let options = Options {
+        suite,
+        cache_mb: config.store.cache_mb,
+        disk_reserve_mb: config.store.disk_reserve_mb,
+    };
     Store::open(&dir.store(), &options)
         .with_context(|| format!("open the store at {}", dir.store().display()))
 }
@@ -147,13 +155,21 @@ impl Node {
         let keeper =
             Keeper::load(dir.certs(), keys.clone(), identity.clone(), pki, alarms.clone())?;
         let keeper = Arc::new(keeper);
-        let store = open_store(dir, &config)?;
+        let store = open_store(dir, &config, anchor.suite())?;
         let mut membership = Membership::new(store.clone(), anchor, config.node.clone());
         if !membership.is_hub() {
             membership = membership.keep_personal(&dir.personal())?;
         }
         let membership = Arc::new(membership);
         let own_keys = Arc::new(OwnKeys::load(keys.clone(), &dir.certs(), store.clone())?);
+        let (of_key, own) = (own_keys.current().suite(), membership.suite());
+        if of_key != own {
+            // What it signed could be read by nobody, this node included.
+            bail!(
+                "the signing key is of suite {of_key}, and this node's federation has suite {own}: it belongs to \
+                 another federation. Restore both from one backup"
+            );
+        }
         let tell = watch::Sender::new(());
         let (mut registrar, mut trustee) = (None, None);
         if membership.is_hub() {

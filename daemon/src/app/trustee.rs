@@ -20,10 +20,10 @@ use certs::{bundle::root_id, enrol::Anchor, fault, keyfile};
 use protocol::{
     federation::Registry,
     freshness::{Statement, is_stale},
-    hash::Hash,
     id::PartitionId,
     message::Report,
     moment::rfc3339,
+    suite::checksum::Checksum,
 };
 use store::Store;
 
@@ -139,7 +139,7 @@ impl Trustee {
     fn look_at_keys(&self, registry: &Registry) -> anyhow::Result<()> {
         let me = self.membership.me();
         let keys = registry.keys(me);
-        let foreign = keys.iter().find(|known| !self.own_keys.knows(known.public.as_bytes()));
+        let foreign = keys.iter().find(|known| !self.own_keys.knows(&known.public));
         if let Some(foreign) = foreign {
             let reason = format!(
                 "the hub has registered a signing key for {me} that this node did not make (key {}, {}). Nothing \
@@ -438,7 +438,7 @@ impl Trustee {
 
 impl TrusteeOfSync for Trustee {
     fn report(&self) -> Report {
-        let roots: Vec<Hash> =
+        let roots: Vec<Checksum> =
             self.keeper.bundle().unwrap_or_default().iter().map(root_id).collect();
         Report {
             instance: self.instance,

@@ -129,13 +129,13 @@ pub(super) fn check_pages(
 /// Hashes every record, rebuilds every inner page and compares all with what is
 /// stored and signed.
 fn check_tree(snapshot: &mut Snapshot) -> anyhow::Result<(u64, Vec<String>)> {
-    let mut problems = Vec::new();
-    let mut builder = TreeBuilder::new();
+    let (suite, mut problems) = (snapshot.suite(), Vec::new());
+    let mut builder = TreeBuilder::new(suite);
     let mut inner = Vec::new();
     let mut records = 0;
     for leaf in snapshot.leaves() {
         let leaf = leaf?;
-        let page = leaf.describe();
+        let page = leaf.describe(suite);
         records += page.records;
         if let Err(problem) = builder.push(&leaf, page, &mut inner) {
             problems.push(problem.to_string());
@@ -167,8 +167,8 @@ fn check_tree(snapshot: &mut Snapshot) -> anyhow::Result<(u64, Vec<String>)> {
         let stored = snapshot.seek(made.level, &made.page.first_key)?;
         let same = stored.is_some_and(|(key, body)| {
             key == made.page.first_key
-                && decode_inner(&body)
-                    .is_ok_and(|children| make_inner(made.level, &children) == made)
+                && decode_inner(suite, &body)
+                    .is_ok_and(|children| make_inner(suite, made.level, &children) == made)
         });
         if !same {
             problems.push(format!(

@@ -16,6 +16,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use protocol::{
     id::{FederationId, NodeId},
+    suite::Suite,
     uscc::check_character,
 };
 use serde_json::Value as Json;
@@ -135,6 +136,7 @@ impl Demo {
         let hub = NewHub {
             root_key_dir: None,
             federation: FederationId::new("demo")?,
+            suite: Suite::One,
             node: NodeId::new("410100")?,
             name: "示例市信用中心（演示）".into(),
             listen: free_address()?,

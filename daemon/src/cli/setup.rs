@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use certs::enrol::Token;
 use protocol::{
     id::{FederationId, NodeId},
+    suite::Suite,
     text::printable,
 };
 
@@ -46,15 +47,30 @@ pub(super) struct InitArguments {
     /// Keep the root key there, for example on a USB stick, instead of in keys/ / 根密钥存放目录
     #[arg(long, value_name = "DIR")]
     root_key: Option<PathBuf>,
+    /// The number of the federation's suite
+    #[cfg(feature = "artificial-suite")]
+    #[arg(long, value_name = "NUMBER", default_value = "1", value_parser = suite)]
+    suite: Suite,
+}
+
+#[cfg(feature = "artificial-suite")]
+fn suite(number: &str) -> Result<Suite, String> {
+    let number = number.parse::<u8>().map_err(|error| error.to_string())?;
+    Suite::from_number(number).map_err(|unknown| unknown.to_string())
 }
 
 pub(super) fn init(dir: &NodeDir, arguments: InitArguments) -> anyhow::Result<Done> {
     telemetry::init_for_command();
     let name = arguments.name.unwrap_or_else(|| arguments.node.to_string());
+    // There is nothing to choose from as long as there is but one.
+    #[cfg(not(feature = "artificial-suite"))]
+    let suite = Suite::One;
+    #[cfg(feature = "artificial-suite")]
+    let suite = arguments.suite;
     let InitArguments { federation, node, listen, root_key, .. } = arguments;
     // The daemon has another working directory.
     let root_key_dir = root_key.map(std::path::absolute).transpose().context("--root-key")?;
-    let hub = NewHub { federation, node, name, listen, root_key_dir };
+    let hub = NewHub { federation, suite, node, name, listen, root_key_dir };
     app::init::init(dir, &hub)?;
     let root_keys = hub.root_key_dir.clone().unwrap_or_else(|| dir.keys());
     eprintln!(

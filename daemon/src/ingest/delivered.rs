@@ -9,7 +9,7 @@
 
 use std::path::PathBuf;
 
-use protocol::{hash::Hash, id::PartitionId, schema::Schema};
+use protocol::{id::PartitionId, schema::Schema, suite::checksum::Checksum};
 use store::Store;
 
 use super::{
@@ -165,7 +165,7 @@ fn recall_path(context: &Context, partition: &PartitionId) -> PathBuf {
     context.recall_dir.join(format!("{}.rows", partition.dataset))
 }
 
-fn rules_of(table: &dyn Table, schema: &Schema) -> Hash {
+fn rules_of(table: &dyn Table, schema: &Schema) -> Checksum {
     recall::rules(&table.reading(), schema)
 }
 
@@ -249,7 +249,7 @@ pub(super) struct ReadFile {
     /// Fields that it has no column for.
     pub missing: Vec<usize>,
     /// Under which its rows were read.
-    rules: Hash,
+    rules: Checksum,
     /// All its rows as the next full file is to be compared with them.
     rows: Option<(RowKey, Sorted)>,
     /// Keys that have several rows.
@@ -259,7 +259,7 @@ pub(super) struct ReadFile {
 }
 
 impl ReadFile {
-    fn new(sorted: Sorted, rules: Hash, bytes_total: u64) -> Self {
+    fn new(sorted: Sorted, rules: Checksum, bytes_total: u64) -> Self {
         Self {
             sorted,
             unreadable: 0,
@@ -279,7 +279,7 @@ impl ReadFile {
     /// A file without rows.
     fn empty(context: &Context) -> Result<Self, ImportError> {
         let sorted = Sorter::new(&context.temporary, context.memory_bytes).finish()?;
-        Ok(Self::new(sorted, Hash::ZERO, 0))
+        Ok(Self::new(sorted, Checksum::ZERO, 0))
     }
 
     /// Whether what was recalled still is what the partition holds.

@@ -170,7 +170,7 @@ impl<'a> Comparer<'a> {
             Stored::Nothing => {
                 return Ok(Difference::Inserted(Change::Put { key, value: delivered }));
             }
-            Stored::Digest(digest) if entry_digest(&key, &delivered) == *digest => {
+            Stored::Digest(digest) if entry_digest(digest.suite(), &key, &delivered) == *digest => {
                 return Ok(Difference::Unchanged);
             }
             Stored::Digest(_) => {

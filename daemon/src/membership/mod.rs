@@ -26,6 +26,7 @@ use protocol::{
     federation::{CaKind, CaState, Registry, Role},
     id::{DatasetId, FederationId, NodeId, PartitionId},
     message::CloseCode,
+    suite::Suite,
     tree::Pages as _,
 };
 use store::{Store, StoreError};
@@ -148,6 +149,11 @@ impl Membership {
     /// The trust domain.
     pub fn federation(&self) -> &FederationId {
         &self.partition.federation
+    }
+
+    /// The federation's suite.
+    pub fn suite(&self) -> Suite {
+        self.anchor().suite()
     }
 
     /// The root of trust for `_federation`.

@@ -3,7 +3,7 @@
 use protocol::{
     change::Change,
     federation::{Entry, Introduction, KeyRecord, Member},
-    sign::SigningKey,
+    suite::Suite,
 };
 use store::{Options, OwnChanges};
 
@@ -20,9 +20,9 @@ struct Hub {
 impl Hub {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let options = Options { cache_mb: 16, disk_reserve_mb: Some(0) };
+        let options = Options { suite: Suite::One, cache_mb: 16, disk_reserve_mb: Some(0) };
         let store = Store::open(&dir.path().join("store"), &options).unwrap();
-        let key = SigningKey::from_seed(&[1; 32]);
+        let key = Suite::One.signing_key(&[1; 32]).unwrap();
         let anchor = Anchor {
             federation: FederationId::new("zhengzhou").unwrap(),
             hub: NodeId::new(HUB).unwrap(),
@@ -56,7 +56,7 @@ fn joins(number: u32) -> [Entry; 2] {
     let member = Member { name, role: Role::Member, removed: false, certificates_from: None };
     let mut seed = [7; 32];
     seed[..4].copy_from_slice(&number.to_be_bytes());
-    let key = SigningKey::from_seed(&seed).public();
+    let key = Suite::One.signing_key(&seed).unwrap().public();
     let key = KeyRecord::new(&key, Introduction::Enrolment, 0);
     [Entry::Member(node.clone(), member), Entry::Key(node, 1, key)]
 }

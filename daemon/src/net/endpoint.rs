@@ -19,6 +19,7 @@ use certs::{
 use protocol::{
     id::{FederationId, NodeId},
     message::CloseCode,
+    suite::Suite,
 };
 use quinn::{
     VarInt,
@@ -98,6 +99,7 @@ fn transport(receive_window: u32, keep_alive: Option<Duration>) -> Arc<quinn::Tr
 /// A listening socket.
 pub struct Listener {
     endpoint: quinn::Endpoint,
+    suite: Suite,
     federation: FederationId,
     handshakes: Arc<tokio::sync::Semaphore>,
     /// Those whose address is their own.
@@ -125,12 +127,13 @@ impl Listener {
     /// every start.
     pub fn bind(
         address: SocketAddr,
+        suite: Suite,
         replication: &Credentials,
         enrolment: &Credentials,
         reset_seed: &[u8],
         observer: Arc<dyn RefusalObserver>,
     ) -> Result<Self, NetError> {
-        let config = server_config(replication, enrolment, observer.clone())?;
+        let config = server_config(suite, replication, enrolment, observer.clone())?;
         let cannot_bind = |problem: std::io::Error| NetError::Socket {
             address: address.to_string(),
             problem: problem.to_string(),
@@ -145,6 +148,7 @@ impl Listener {
             .map_err(cannot_bind)?;
         Ok(Self {
             endpoint,
+            suite,
             federation: replication.identity.federation.clone(),
             handshakes: Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX)),
             by_address: Places::new(HANDSHAKES_MAX as u32, HANDSHAKES_OF_ONE_MAX),
@@ -158,7 +162,7 @@ impl Listener {
     /// Shows these to whoever connects from now on. Connections that live are
     /// not touched.
     pub fn show(&self, replication: &Credentials, enrolment: &Credentials) -> Result<(), NetError> {
-        let config = server_config(replication, enrolment, self.observer.clone())?;
+        let config = server_config(self.suite, replication, enrolment, self.observer.clone())?;
         self.endpoint.set_server_config(Some(config));
         Ok(())
     }
@@ -240,11 +244,12 @@ impl Listener {
 }
 
 fn server_config(
+    suite: Suite,
     replication: &Credentials,
     enrolment: &Credentials,
     observer: Arc<dyn RefusalObserver>,
 ) -> Result<quinn::ServerConfig, NetError> {
-    let tls = certs::tls::server_config(replication, Some(enrolment), observer)?;
+    let tls = certs::tls::server_config(suite, replication, Some(enrolment), observer)?;
     let crypto = QuicServerConfig::try_from(tls).map_err(no_initial_suite)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(transport(UNKNOWN_WINDOW, None));

@@ -14,11 +14,7 @@ use std::{
 };
 
 use encoding_rs::GB18030;
-use protocol::{
-    hash::{Hash, Purpose},
-    schema::Schema,
-    text::visible_within,
-};
+use protocol::{schema::Schema, suite::checksum::Checksum, text::visible_within};
 use rustix::{fs::OFlags, io::Errno};
 use serde::{Deserialize, Serialize};
 
@@ -109,8 +105,8 @@ impl DeliveredFile {
     }
 
     /// The hash of what is in it.
-    pub fn content(&self) -> io::Result<Hash> {
-        let mut hash = Purpose::Checksum.running();
+    pub fn content(&self) -> io::Result<Checksum> {
+        let mut hash = Checksum::running();
         let (mut bytes, mut buffer) = (self.bytes(), vec![0; HASH_CHUNK]);
         loop {
             match bytes.read(&mut buffer) {

@@ -16,6 +16,7 @@ use protocol::{
         entitle::Ends,
         link::{FOLLOWS_MAX, Link, LinkAction, Timing},
     },
+    suite::Suite,
 };
 use store::StoreError;
 use tokio::sync::{broadcast::error::RecvError, mpsc};
@@ -211,6 +212,7 @@ async fn run(
 ) -> Result<Never, ConnectionEnd> {
     let ends = Ends {
         federation: context.federation().clone(),
+        suite: context.membership.suite(),
         hub: context.membership.hub().clone(),
         me: context.me().clone(),
         peer: peer.clone(),
@@ -225,18 +227,18 @@ async fn run(
     // Heads that move from here on arrive as events.
     let mut events = context.store.subscribe();
     let local = announced_heads(context, &ends);
-    let ours = hello(local.clone());
+    let ours = hello(ends.suite, local.clone());
     let (mut sender, mut receiver, theirs) =
         tokio::time::timeout(FIRST_FRAME_MAX, exchange_hellos(connection, side, ours))
             .await
             .map_err(|_| NetError::NoAnswer)??;
+    let timing = Timing { heartbeat: context.heartbeat, follows_max: FOLLOWS_MAX };
+    let mut link = Link::new(ends.clone(), timing, local, theirs.clone(), context.now())?;
     // Before it counts as connected, because a first own change set asks that.
     for head in theirs.heads.iter().filter(|head| head.partition.origin == *context.me()) {
         note_claim(context, peer, head);
     }
     context.claims.word_is_here();
-    let timing = Timing { heartbeat: context.heartbeat, follows_max: FOLLOWS_MAX };
-    let mut link = Link::new(ends.clone(), timing, local, theirs.clone(), context.now())?;
     // Before anything is served: whoever has a stolen certificate could else
     // keep to itself that it is another daemon.
     let instance = match side {
@@ -482,8 +484,9 @@ async fn exchange_hellos(
     }
 }
 
-fn hello(heads: Vec<Announced>) -> Hello {
+fn hello(suite: Suite, heads: Vec<Announced>) -> Hello {
     Hello {
+        suite: suite.number(),
         versions: vec![PROTOCOL_VERSION],
         build: env!("CARGO_PKG_VERSION").to_owned(),
         now_ms: now_ms(),

@@ -85,7 +85,7 @@ impl Judge {
                 },
             };
             judge(schema, key, record).map_err(|problem| Unfit::Record {
-                key_hash: key_hash(key).to_string(),
+                key_hash: key_hash(self.registry.suite(), key).to_string(),
                 problem,
             })?;
         }

@@ -415,9 +415,10 @@ impl Streams {
                     self.show(sender, &mut snapshot, &keys, make).await?;
                 }
                 TreeRequest::Differences { level, salt, pages } => {
+                    let suite = self.ends.suite;
                     let make = |snapshot: &mut Snapshot, asked: &KnownPage| {
                         let body = page(snapshot, level, &asked.first_key)?;
-                        let told = difference::make(level, &body, &salt, &asked.known);
+                        let told = difference::make(suite, level, &body, &salt, &asked.known);
                         Ok(told.map_err(StoreError::from)?)
                     };
                     self.show(sender, &mut snapshot, &pages, make).await?;

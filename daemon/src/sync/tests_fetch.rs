@@ -15,13 +15,16 @@ use protocol::{
     message::{ROOT_BYTES_MAX, TreeReply, TreeRequest},
     session::fetch::{FetchAction, Piece, TreeFetch},
     sign::{PublicKey, SigningKey},
+    suite::Suite,
+    suite::checksum::Checksum,
     tree::Pages,
 };
 use store::{Counters, Options, OwnChanges, Snapshot};
 
 use super::*;
 
-static KEY: LazyLock<Arc<SigningKey>> = LazyLock::new(|| Arc::new(SigningKey::from_seed(&[7; 32])));
+static KEY: LazyLock<Arc<SigningKey>> =
+    LazyLock::new(|| Arc::new(Suite::One.signing_key(&[7; 32]).unwrap()));
 
 struct Everybody;
 
@@ -48,7 +51,7 @@ fn all_turns() -> Turns {
 }
 
 fn open(path: &std::path::Path) -> Store {
-    let options = Options { cache_mb: 16, disk_reserve_mb: Some(1) };
+    let options = Options { suite: Suite::One, cache_mb: 16, disk_reserve_mb: Some(1) };
     let store = Store::open(path, &options).unwrap();
     store.set_signer(KEY.clone());
     store
@@ -254,8 +257,14 @@ fn serve(snapshot: &mut Snapshot, request: &TreeRequest) -> Vec<TreeReply> {
         TreeRequest::Differences { level, salt, pages } => pages
             .iter()
             .map(|asked| {
-                difference::make(*level, &page(*level, &asked.first_key), salt, &asked.known)
-                    .unwrap()
+                difference::make(
+                    Suite::One,
+                    *level,
+                    &page(*level, &asked.first_key),
+                    salt,
+                    &asked.known,
+                )
+                .unwrap()
             })
             .collect(),
     };
@@ -332,7 +341,7 @@ fn differences_that_do_not_give_the_signed_root_are_refused() {
         protocol::page::Leaf::decode(&body).unwrap()
     };
     for wrong in [
-        Header { root: Hash([9; 32]), ..header.clone() },
+        Header { root: Suite::One.repeated(9), ..header.clone() },
         Header { records: header.records + 1, ..header.clone() },
         // Rightly signed, but a piece is missing.
         header,
@@ -347,7 +356,7 @@ fn differences_that_do_not_give_the_signed_root_are_refused() {
         for key in two.places(0).into_iter().skip(if last { 2 } else { 1 }) {
             let (_, body) =
                 two.replica.live_pages(&enterprise()).unwrap().seek(0, &key).unwrap().unwrap();
-            let page = protocol::page::Leaf::decode(&body).unwrap().describe();
+            let page = protocol::page::Leaf::decode(&body).unwrap().describe(Suite::One);
             assert!(comparison.take(Piece::Held { level: 0, page }).unwrap());
         }
         let refused = wait(comparison.finish());
@@ -605,6 +614,6 @@ fn measure_differences() {
 }
 
 /// Something that does not compress.
-fn noise(number: u64) -> Hash {
-    protocol::hash::Purpose::Checksum.hash(&[&number.to_be_bytes()])
+fn noise(number: u64) -> Checksum {
+    Checksum::of(&[&number.to_be_bytes()])
 }

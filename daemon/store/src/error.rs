@@ -58,6 +58,17 @@ pub enum StoreError {
         /// The newest one known.
         known: u32,
     },
+    /// Of a federation with another suite.
+    #[error(
+        "the database is of suite {found}, and this node's federation has suite {own}: it belongs to another \
+         federation. Restore both from one backup"
+    )]
+    Suite {
+        /// The suite found.
+        found: u8,
+        /// The federation's.
+        own: u8,
+    },
     /// Too little room on the disk.
     #[error(
         "磁盘空间不足：{path} 只剩 {free_mb} MiB，需要 {needed_mb} MiB；没有写入任何内容，请清理磁盘后重试 / \

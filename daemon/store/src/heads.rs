@@ -10,7 +10,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, path::Path, sync::Arc, time::Duration};
 
-use protocol::{hash::Purpose, id::PartitionId};
+use protocol::{id::PartitionId, suite::checksum::Checksum};
 
 use crate::{
     error::StoreError,
@@ -39,7 +39,7 @@ pub fn check(
         tracing::warn!(file = %file.display(), "the sidecar is unreadable and is written anew");
         return Ok(false);
     };
-    if Purpose::Checksum.hash(&[lines.as_bytes()]).to_string() != checksum {
+    if Checksum::of(&[lines.as_bytes()]).to_string() != checksum {
         tracing::warn!(file = %file.display(), "the sidecar's checksum is wrong; it is written anew");
         return Ok(false);
     }
@@ -132,7 +132,7 @@ fn write(shared: &Shared) -> std::io::Result<()> {
             );
         }
     }
-    let checksum = Purpose::Checksum.hash(&[text.as_bytes()]);
+    let checksum = Checksum::of(&[text.as_bytes()]);
     let _ = writeln!(text, "{checksum}");
     files::replace(&shared.path.join(FILE), text.as_bytes(), files::PRIVATE)
 }

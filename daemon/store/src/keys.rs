@@ -9,7 +9,7 @@
 //!
 //! | key | value |
 //! | --- | --- |
-//! | `f` | the format's version |
+//! | `f` | the format's version, and the number of the suite |
 //! | `n` full name | the partition's number |
 //! | `h` number | head |
 //! | `i` | the number of the last batch |

@@ -226,7 +226,7 @@ impl Store {
     /// done on the caller's thread: many changes are [`Store::commit_own_later`]'s
     /// business.
     pub async fn commit_own(&self, changes: OwnChanges) -> Result<Arc<Head>, StoreError> {
-        let prepared = Box::new(Prepared::new(changes)?);
+        let prepared = Box::new(Prepared::new(self.shared.disk.suite, changes)?);
         self.queue.submit(|reply| Job::Own { prepared, reply }).await?.answer().await
     }
 
@@ -234,7 +234,7 @@ impl Store {
     /// pending at once and are committed in order.
     pub fn commit_own_later(&self, changes: OwnChanges) -> Result<Pending<Arc<Head>>, StoreError> {
         self.ask_before_write(&changes.partition)?;
-        let prepared = Box::new(Prepared::new(changes)?);
+        let prepared = Box::new(Prepared::new(self.shared.disk.suite, changes)?);
         self.queue.submit_blocking(|reply| Job::Own { prepared, reply })
     }
 

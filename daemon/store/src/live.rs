@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use protocol::{
     page::Leaf,
+    suite::Suite,
     tree::{FoundPage, Pages},
 };
 
@@ -60,6 +61,10 @@ impl LivePages {
 
 impl Pages for LivePages {
     type Error = StoreError;
+
+    fn suite(&self) -> Suite {
+        self.shared.disk.suite
+    }
 
     fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
         self.read(|pages| pages.seek(level, key))

@@ -79,11 +79,11 @@ fn node(disk: &Disk, number: u32, node: Node) -> Result<Option<Hash>, StoreError
     let Some(bytes) = disk.get(&keys::history_node(number, node))? else {
         return Ok(None);
     };
-    let bytes = bytes.as_ref().try_into().map_err(|_| StoreError::Damaged {
+    let hash = Hash::from_bytes(disk.suite, &bytes);
+    hash.map(Some).ok_or_else(|| StoreError::Damaged {
         place: "a node of a history".into(),
-        problem: "it has not 32 bytes".into(),
-    })?;
-    Ok(Some(Hash(bytes)))
+        problem: "it has not the bytes of a hash".into(),
+    })
 }
 
 /// The hashes that lead from the header `seq` to its peak in the history of

@@ -8,6 +8,7 @@ use protocol::{
     change::{BODY_BYTES_MAX, CHANGES_MAX, Change, changes_hash, encode_changes},
     hash::Hash,
     record::{KEY_BYTES_MAX, RECORD_BYTES_MAX},
+    suite::Suite,
 };
 
 use crate::{error::StoreError, state::OwnChanges, tree::MadeAhead};
@@ -25,14 +26,15 @@ pub struct Prepared {
 
 impl Prepared {
     /// Refuses what no replica would take.
-    pub fn new(own: OwnChanges) -> Result<Self, StoreError> {
+    pub fn new(suite: Suite, own: OwnChanges) -> Result<Self, StoreError> {
         let body = encode_changes(&own.changes);
         check_limits(&own.changes, &body)
             .map_err(|problem| StoreError::Changes { partition: own.partition.clone(), problem })?;
-        let leaves = if own.keep_body { MadeAhead::default() } else { MadeAhead::of(&own.changes) };
+        let leaves =
+            if own.keep_body { MadeAhead::default() } else { MadeAhead::of(suite, &own.changes) };
         Ok(Self {
             body_bytes: body.len(),
-            changes_hash: changes_hash(&body),
+            changes_hash: changes_hash(suite, &body),
             kept_body: own.keep_body.then(|| protocol::codec::compress(&body)),
             leaves,
             own,

@@ -9,6 +9,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use protocol::{
     page::Leaf,
+    suite::Suite,
     tree::{FoundPage, Pages},
 };
 
@@ -179,6 +180,10 @@ fn nearer(
 
 impl Pages for Snapshot {
     type Error = StoreError;
+
+    fn suite(&self) -> Suite {
+        self.shared.disk.suite
+    }
 
     fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
         let found = match self.at_or_before(level, key)? {

@@ -12,11 +12,13 @@ use serde::{Deserialize, Serialize};
 use crate::{
     change::Change,
     encoding::Writer,
-    hash::{Hash, Purpose},
+    hash::Hash,
+    hex,
     id::{DatasetId, FEDERATION_DATASET, FederationId, NodeId},
     record::{Record, decode_key, encode_key},
     schema::{Field, RawSchema, Schema},
     sign::PublicKey,
+    suite::checksum::Checksum,
     value::Value,
 };
 
@@ -228,8 +230,8 @@ pub fn schema() -> Schema {
 }
 
 /// The id of a certificate in `_federation` and in reports: the hash of its DER.
-pub fn certificate_id(der: &[u8]) -> Hash {
-    Purpose::Checksum.hash(&[der])
+pub fn certificate_id(der: &[u8]) -> Checksum {
+    Checksum::of(&[der])
 }
 
 /// What the earlier and the new signing key of `node` both sign when one
@@ -436,7 +438,7 @@ impl KeyRecord {
     /// A key that counts from now on.
     pub fn new(key: &PublicKey, by: Introduction, at_ms: i64) -> Self {
         Self {
-            public: Hash(*key.as_bytes()).to_string(),
+            public: hex::encode(key.as_bytes()),
             by,
             countersignature: None,
             at_ms,
@@ -495,12 +497,12 @@ impl KeyRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sign::SigningKey;
+    use crate::suite::Suite;
 
     #[test]
     fn every_kind_of_record_reads_back_and_its_delete_has_its_key() {
         let node = NodeId::new("410122").unwrap();
-        let key = SigningKey::from_seed(&[3; 32]).public();
+        let key = Suite::One.signing_key(&[3; 32]).unwrap().public();
         let member = Member {
             name: "中牟县".into(),
             role: Role::Member,
@@ -572,7 +574,7 @@ mod tests {
     fn the_last_numbers_of_a_key_fit_whatever_their_number_or_are_refused() {
         let node = NodeId::new("410100").unwrap();
         let key = KeyRecord::new(
-            &SigningKey::from_seed(&[3; 32]).public(),
+            &Suite::One.signing_key(&[3; 32]).unwrap().public(),
             Introduction::Anchor,
             i64::MIN,
         );

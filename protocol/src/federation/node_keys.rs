@@ -15,14 +15,16 @@ use crate::{
     hash::Hash,
     hex,
     id::{FederationId, NodeId},
-    sign::{PublicKey, Signature, SignaturePurpose},
+    sign::{PublicKey, SignaturePurpose},
+    suite::Suite,
 };
 
 type Last = BTreeMap<String, u64>;
 
 /// Records of a node's keys, and the keys that come out.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct NodeKeys {
+    suite: Suite,
     records: BTreeMap<u32, KeyRecord>,
     /// By the key's number and the record's.
     last: BTreeMap<(u32, u32), Last>,
@@ -34,6 +36,18 @@ pub(super) struct NodeKeys {
 }
 
 impl NodeKeys {
+    /// No records yet; the keys are of this suite.
+    pub fn new(suite: Suite) -> Self {
+        Self {
+            suite,
+            records: BTreeMap::new(),
+            last: BTreeMap::new(),
+            known: Vec::new(),
+            problems: BTreeMap::new(),
+            vouched: BTreeMap::new(),
+        }
+    }
+
     /// Takes the record of a key, or takes it away.
     pub fn set(
         &mut self,
@@ -96,8 +110,8 @@ impl NodeKeys {
     ) -> Result<KnownKey, &'static str> {
         let record = self.records.get(&number).ok_or("it has no record")?;
         let record = self.whole(number, record)?;
-        let bytes: Option<Hash> = record.public.parse().ok();
-        let public = bytes.and_then(|bytes| PublicKey::from_bytes(&bytes.0).ok());
+        let bytes = hex::decode(&record.public);
+        let public = bytes.and_then(|bytes| self.suite.public_key(&bytes).ok());
         let public = public.ok_or("it is not a key")?;
         if self.known.iter().any(|known| known.public == public) {
             return Err("it stands twice");
@@ -164,11 +178,7 @@ fn vouches(
     public: &PublicKey,
     record: &KeyRecord,
 ) -> bool {
-    let signature: Option<Signature> = record
-        .countersignature
-        .as_deref()
-        .and_then(hex::decode)
-        .and_then(|bytes| bytes.try_into().ok());
+    let signature = record.countersignature.as_deref().and_then(hex::decode);
     let bytes = succession_bytes(federation, node, &earlier.id(), public);
     signature.is_some_and(|signature| {
         earlier.verify(SignaturePurpose::Succession, &bytes, &signature).is_ok()

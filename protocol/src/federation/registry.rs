@@ -26,6 +26,7 @@ use crate::{
     id::{DatasetId, FederationId, NodeId, PartitionId},
     schema::Schema,
     sign::PublicKey,
+    suite::{Suite, checksum::Checksum},
     text::visible_within,
 };
 
@@ -54,6 +55,13 @@ pub struct Anchored {
     pub base: Option<Position>,
     /// The keys that earlier anchors named: they count up to the base.
     pub earlier: Vec<PublicKey>,
+}
+
+impl Anchored {
+    /// The federation's suite.
+    pub fn suite(&self) -> Suite {
+        self.hub_key.suite()
+    }
 }
 
 /// A signing key of a node.
@@ -248,7 +256,8 @@ impl Registry {
         node: &NodeId,
         change: impl FnOnce(&mut NodeKeys, &FederationId, &NodeId),
     ) {
-        let keys = self.keys.entry(node.clone()).or_default();
+        let suite = self.anchored.suite();
+        let keys = self.keys.entry(node.clone()).or_insert_with(|| NodeKeys::new(suite));
         change(keys, &self.anchored.federation, node);
         if keys.is_empty() {
             self.keys.remove(node);
@@ -278,6 +287,11 @@ impl Registry {
         }
         let is_full = catalogue.bytes() + bytes > SCHEMA_BYTES_MAX;
         is_full.then(|| format!("all schemas together have at most {SCHEMA_BYTES_MAX} bytes"))
+    }
+
+    /// The federation's suite.
+    pub fn suite(&self) -> Suite {
+        self.anchored.suite()
     }
 
     /// The trust domain.
@@ -343,7 +357,7 @@ impl Registry {
     }
 
     /// The issuing CA whose certificate has this id.
-    pub fn issuing_ca(&self, id: &Hash) -> Option<(u32, &KnownCa)> {
+    pub fn issuing_ca(&self, id: &Checksum) -> Option<(u32, &KnownCa)> {
         self.cas(CaKind::Issuing).find(|(_, known)| certificate_id(&known.certificate) == *id)
     }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     federation::*,
     sign::{SignaturePurpose, SigningKey},
+    suite::Suite,
 };
 
 const HUB: &str = "410100";
@@ -14,7 +15,7 @@ fn node(name: &str) -> NodeId {
 }
 
 fn key(seed: u8) -> SigningKey {
-    SigningKey::from_seed(&[seed; 32])
+    Suite::One.signing_key(&[seed; 32]).unwrap()
 }
 
 fn partition(text: &str) -> PartitionId {
@@ -26,7 +27,7 @@ fn anchored(seed: u8, base: Option<u64>) -> Anchored {
         federation: FederationId::new("zhengzhou").unwrap(),
         hub: node(HUB),
         hub_key: key(seed).public(),
-        base: base.map(|seq| Position { seq, hash: Hash([1; 32]) }),
+        base: base.map(|seq| Position { seq, hash: Suite::One.repeated(1) }),
         earlier: base.map(|_| key(1).public()).into_iter().collect(),
     }
 }
@@ -53,7 +54,7 @@ fn follower(of: &str, by: u8, seed: u8) -> KeyRecord {
     let federation = FederationId::new("zhengzhou").unwrap();
     let bytes = succession_bytes(&federation, &node(of), &earlier.public().id(), &new);
     let signature = earlier.sign(SignaturePurpose::Succession, &bytes);
-    let text = crate::hex::encode(&signature);
+    let text = crate::hex::encode(signature.as_bytes());
     KeyRecord { countersignature: Some(text), ..record(seed, Introduction::Succession) }
 }
 
@@ -122,7 +123,7 @@ fn the_anchor_counts_before_its_record_and_ends_what_was_before_a_theft() {
     let mut after = Registry::new(anchored(7, Some(4)));
     assert_eq!(range(&after, "_federation/410100", 1), [1, 2, 3, 4], "the anchor names it");
     assert_eq!(range(&after, "list/410100", 1), [0u64; 0], "for that there is no record yet");
-    let base = |byte| Position { seq: 4, hash: Hash([byte; 32]) };
+    let base = |byte| Position { seq: 4, hash: Suite::One.repeated(byte) };
     assert!(after.allows(&partition("_federation/410100"), base(1)));
     assert!(!after.allows(&partition("_federation/410100"), base(2)), "another number 4");
     assert!(after.allows(&partition("list/410100"), base(2)));

@@ -1,13 +1,18 @@
 //! Who may have which partition. One function, asked on both sides of every
 //! stream.
 
-use crate::id::{Audience, FederationId, NodeId, PartitionId};
+use crate::{
+    id::{Audience, FederationId, NodeId, PartitionId},
+    suite::Suite,
+};
 
 /// The two ends of a connection and the federation that they meet in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ends {
     /// The trust domain.
     pub federation: FederationId,
+    /// Its suite.
+    pub suite: Suite,
     /// Its hub, which is one of the two.
     pub hub: NodeId,
     /// This node.
@@ -54,6 +59,7 @@ mod tests {
     fn each_follows_what_the_other_owns_and_a_member_its_own() {
         let node = |name: &str| NodeId::new(name).unwrap();
         let ends = Ends {
+            suite: Suite::One,
             federation: FederationId::new("zhengzhou").unwrap(),
             hub: node("hub"),
             me: node("hub"),

@@ -140,6 +140,10 @@ impl Link {
         hello: Hello,
         now: Duration,
     ) -> Result<Self, PeerMisbehaved> {
+        let (theirs, ours) = (hello.suite, ends.suite.number());
+        if theirs != ours {
+            return Err(PeerMisbehaved::Suite { theirs, ours });
+        }
         if !hello.versions.contains(&PROTOCOL_VERSION) {
             return Err(PeerMisbehaved::Version);
         }
@@ -437,8 +441,8 @@ mod tests {
     use super::*;
     use crate::{
         change::Position,
-        hash::Hash,
         id::{FederationId, NodeId},
+        suite::Suite,
     };
 
     const MAX: usize = 3;
@@ -448,8 +452,8 @@ mod tests {
     }
 
     fn head(number: usize, seq: u64) -> Announced {
-        let position = Position { seq, hash: Hash([seq as u8; 32]) };
-        Announced { partition: name(number), position, root: Hash([1; 32]), records: 1 }
+        let position = Position { seq, hash: Suite::One.repeated(seq as u8) };
+        Announced { partition: name(number), position, root: Suite::One.repeated(1), records: 1 }
     }
 
     /// A hub's link to a member that offers these heads, all of number 1.
@@ -457,11 +461,11 @@ mod tests {
         let node = |text: &str| NodeId::new(text).unwrap();
         let (me, peer) = (node("410100"), node("410122"));
         let federation = FederationId::new("city").unwrap();
-        let ends = Ends { federation, hub: me.clone(), me, peer };
+        let ends = Ends { federation, suite: Suite::One, hub: me.clone(), me, peer };
         let timing = Timing { heartbeat: Duration::from_secs(10), follows_max: MAX };
         let heads = (0..offered).map(|number| head(number, 1)).collect();
         let build = String::new();
-        let hello = Hello { versions: vec![PROTOCOL_VERSION], build, now_ms: 0, heads };
+        let hello = Hello { suite: 1, versions: vec![PROTOCOL_VERSION], build, now_ms: 0, heads };
         let local = (0..held).map(|number| head(number, 1)).collect();
         Link::new(ends, timing, local, hello, Duration::ZERO).unwrap()
     }

@@ -46,6 +46,14 @@ pub enum PeerMisbehaved {
     /// that it does not prove.
     #[error("the history that it shows, up to number {}, does not hold what is here", .0.seq)]
     OtherHistory(Position),
+    /// A federation of another suite, by their numbers.
+    #[error("its federation has suite {theirs}, and this one has suite {ours}")]
+    Suite {
+        /// The peer's.
+        theirs: u8,
+        /// This node's.
+        ours: u8,
+    },
     /// No protocol version in common.
     #[error("it knows none of our protocol versions")]
     Version,
@@ -61,12 +69,15 @@ impl PeerMisbehaved {
     /// What the peer is told.
     pub fn code(&self) -> CloseCode {
         match self {
+            PeerMisbehaved::Malformed(
+                DecodeError::UnknownSuite(_) | DecodeError::OtherSuite { .. },
+            ) => CloseCode::Version,
             PeerMisbehaved::Malformed(_) => CloseCode::Malformed,
             PeerMisbehaved::Unexpected(_) => CloseCode::Unexpected,
             PeerMisbehaved::NotEntitled(_) => CloseCode::NotEntitled,
             PeerMisbehaved::Forged(_) | PeerMisbehaved::WrongPage(_) => CloseCode::Forged,
             PeerMisbehaved::OtherHistory(_) => CloseCode::Fork,
-            PeerMisbehaved::Version => CloseCode::Version,
+            PeerMisbehaved::Suite { .. } | PeerMisbehaved::Version => CloseCode::Version,
         }
     }
 }

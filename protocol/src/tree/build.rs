@@ -4,6 +4,7 @@ use super::Summary;
 use crate::{
     cut::{Cutter, PAGE_ENTRIES_MAX, shared_bits},
     page::{LEVELS_MAX, Leaf, MadePage, PageRef, RawLeaf, make_inner},
+    suite::Suite,
 };
 
 /// A tree that a peer delivers, or that was found on the disk, breaks a rule.
@@ -24,8 +25,9 @@ pub enum ShapeError {
 /// the leaves end.
 ///
 /// It holds the references of little more than one page a level.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct TreeBuilder {
+    suite: Suite,
     /// The leaves that have arrived, to see whether they are cut where the rule
     /// says.
     leaves: Cutter<()>,
@@ -47,8 +49,9 @@ struct Level {
 
 impl TreeBuilder {
     /// A builder without leaves.
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(suite: Suite) -> Self {
+        let (leaves, levels) = (Cutter::default(), Vec::new());
+        Self { suite, leaves, last: None, levels, records: 0, bytes: 0 }
     }
 
     /// Takes the next leaf; inner pages that are complete go to `made`.
@@ -115,7 +118,7 @@ impl TreeBuilder {
     /// Makes the parents of a level's pages that are known.
     fn close(&mut self, number: u8, end: bool, made: &mut Vec<MadePage>) -> Result<(), ShapeError> {
         while let Some(children) = self.levels[usize::from(number)].open.next_page(end) {
-            let parent = make_inner(number + 1, &children);
+            let parent = make_inner(self.suite, number + 1, &children);
             let page = parent.page.clone();
             made.push(parent);
             self.add(number + 1, page, made)?;
@@ -131,7 +134,7 @@ impl TreeBuilder {
         self.check_leaves(true)?;
         for number in 0..LEVELS_MAX {
             let Some(level) = self.levels.get_mut(usize::from(number)) else {
-                return Ok(Summary::empty());
+                return Ok(Summary::empty(self.suite));
             };
             if level.pages > 1 {
                 self.close(number, true, made)?;
@@ -150,11 +153,12 @@ impl TreeBuilder {
 /// All pages of the tree over these entries, which are in key order, and what it
 /// amounts to.
 pub fn pages_of<'a>(
+    suite: Suite,
     entries: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
 ) -> Result<(Vec<MadePage>, Summary), ShapeError> {
-    let (mut builder, mut pages) = (TreeBuilder::new(), Vec::new());
+    let (mut builder, mut pages) = (TreeBuilder::new(suite), Vec::new());
     for raw in RawLeaf::cut(entries) {
-        let made = raw.make();
+        let made = raw.make(suite);
         let leaf = Leaf::decode(&made.body).map_err(|_| ShapeError::Order)?;
         builder.push(&leaf, made.page.clone(), &mut pages)?;
         pages.push(made);

@@ -92,6 +92,6 @@ impl Cursor {
         if first_key.is_some_and(|first_key| first_key != found) {
             return Err(missing().into());
         }
-        Ok(decode_inner(&body)?)
+        Ok(decode_inner(pages.suite(), &body)?)
     }
 }

@@ -7,8 +7,8 @@ use super::{
     recut::{Level, Now, Touched},
 };
 use crate::{
-    hash::Hash,
     page::{MadePage, PageRef, decode_inner, make_inner},
+    suite::Suite,
 };
 
 /// What becomes of a reference under a key: another one, or none.
@@ -16,6 +16,7 @@ pub(super) type Edit = (Vec<u8>, Option<PageRef>);
 
 /// Edits on their way into the inner pages of one level.
 pub(super) struct Inner {
+    suite: Suite,
     level: u8,
     edits: Peekable<IntoIter<Edit>>,
     pub made: Vec<MadePage>,
@@ -23,14 +24,14 @@ pub(super) struct Inner {
 
 impl Inner {
     /// Of edits in key order, for the pages of `level`.
-    pub fn new(level: u8, edits: Vec<Edit>) -> Self {
-        Self { level, edits: edits.into_iter().peekable(), made: Vec::new() }
+    pub fn new(suite: Suite, level: u8, edits: Vec<Edit>) -> Self {
+        Self { suite, level, edits: edits.into_iter().peekable(), made: Vec::new() }
     }
 
     /// What the cut has to know of a page whose hash comes later.
     fn placeholder(&self, first_key: &[u8], children: &[PageRef]) -> PageRef {
         let entries = children.len() as u16;
-        PageRef { first_key: first_key.to_vec(), hash: Hash::ZERO, records: 0, entries }
+        PageRef { first_key: first_key.to_vec(), hash: self.suite.none(), records: 0, entries }
     }
 }
 
@@ -54,7 +55,7 @@ impl<P: Pages> Level<P> for Inner {
             let all = self.edits.by_ref().filter_map(|(_, child)| child).collect();
             return Ok(Some(Touched { first_key: None, shrank: false, now: Now::Entries(all) }));
         };
-        let before = decode_inner(&body)?;
+        let before = decode_inner(self.suite, &body)?;
         let bound = pages.next_key(self.level, &first_key)?;
         let (count, mut same_keys) = (before.len(), true);
         let mut now = Vec::with_capacity(count + 8);
@@ -92,10 +93,10 @@ impl<P: Pages> Level<P> for Inner {
             return Ok(children);
         }
         let found = pages.seek(self.level, first_key)?.filter(|(found, _)| found == first_key);
-        Ok(decode_inner(&found.ok_or_else(missing)?.1)?)
+        Ok(decode_inner(self.suite, &found.ok_or_else(missing)?.1)?)
     }
 
     fn make(&mut self, _pages: &mut P, children: Vec<PageRef>) {
-        self.made.push(make_inner(self.level, &children));
+        self.made.push(make_inner(self.suite, self.level, &children));
     }
 }

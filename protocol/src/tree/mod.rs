@@ -35,11 +35,12 @@ use crate::{
     hash::{Hash, Purpose},
     page::{LEVELS_MAX, Leaf, MadePage, PageRef, RawLeaf, decode_inner, make_inner},
     patch::{self, Updated},
+    suite::Suite,
 };
 
 /// The root of a partition without records.
-pub fn empty_root() -> Hash {
-    Purpose::Page.hash(&[])
+pub fn empty_root(suite: Suite) -> Hash {
+    suite.hash(Purpose::Page, &[])
 }
 
 /// What a tree amounts to: enough to sign it, and to update it.
@@ -58,8 +59,8 @@ pub struct Summary {
 
 impl Summary {
     /// A tree without records.
-    pub fn empty() -> Self {
-        Self { root: empty_root(), records: 0, bytes: 0, pages: Vec::new() }
+    pub fn empty(suite: Suite) -> Self {
+        Self { root: empty_root(suite), records: 0, bytes: 0, pages: Vec::new() }
     }
 }
 
@@ -79,8 +80,8 @@ pub struct Kept {
 
 impl Kept {
     /// What becomes of the leaf by changes that belong to it.
-    pub fn update(&self, changes: &[Change]) -> Result<Updated, DecodeError> {
-        patch::update(&self.index, self.patch.as_deref(), changes)
+    pub fn update(&self, suite: Suite, changes: &[Change]) -> Result<Updated, DecodeError> {
+        patch::update(suite, &self.index, self.patch.as_deref(), changes)
     }
 }
 
@@ -88,6 +89,9 @@ impl Kept {
 pub trait Pages {
     /// Why a page could not be read.
     type Error: From<DecodeError> + From<Excess>;
+
+    /// The suite of the tree's hashes.
+    fn suite(&self) -> Suite;
 
     /// The last page of `level` whose first key is not above `key`, or else
     /// the first page of the level: the page where `key` is or would be.
@@ -112,12 +116,13 @@ pub trait Pages {
 
     /// Makes pages of leaves, in their order.
     fn make(&mut self, leaves: Vec<RawLeaf>) -> Vec<MadePage> {
-        leaves.iter().map(RawLeaf::make).collect()
+        leaves.iter().map(|leaf| leaf.make(self.suite())).collect()
     }
 
     /// What becomes of leaves, each by changes that belong to it, in their order.
     fn patch(&mut self, leaves: &[(Kept, &[Change])]) -> Vec<Result<Updated, DecodeError>> {
-        leaves.iter().map(|(kept, changes)| kept.update(changes)).collect()
+        let suite = self.suite();
+        leaves.iter().map(|(kept, changes)| kept.update(suite, changes)).collect()
     }
 }
 
@@ -173,7 +178,7 @@ pub fn update_within<P: Pages>(
         removed: Vec::new(),
         written: Vec::new(),
         patched: Vec::new(),
-        summary: Summary::empty(),
+        summary: Summary::empty(pages.suite()),
     };
     let mut leaves = change_leaves(pages, before, changes, work)?;
     let bytes = leaves.bytes;
@@ -245,9 +250,9 @@ fn only_page<P: Pages>(pages: &mut P, level: u8, removed: &[Vec<u8>]) -> Result<
     }
     if level == 0 {
         let (_, leaf) = pages.seek_leaf(&key)?.ok_or_else(missing)?;
-        return Ok(leaf.describe());
+        return Ok(leaf.describe(pages.suite()));
     }
-    Ok(make_inner(level, &decode_inner(&body)?).page)
+    Ok(make_inner(pages.suite(), level, &decode_inner(pages.suite(), &body)?).page)
 }
 
 /// Pages of one level before and after.
@@ -323,13 +328,13 @@ fn change_inner<P: Pages>(
     level: u8,
     edits: Vec<Edit>,
 ) -> Result<TouchedLevel, P::Error> {
-    let mut recut = Recut::new(Inner::new(level, edits), level, levels);
+    let mut recut = Recut::new(Inner::new(pages.suite(), level, edits), level, levels);
     recut.run(pages)?;
     let (mut consumed, mut made) = (recut.consumed, recut.level.made);
     // Their bytes are written again, too.
     for (page, children) in recut.kept {
         consumed.push(page.first_key);
-        made.push(make_inner(level, &children));
+        made.push(make_inner(pages.suite(), level, &children));
     }
     consumed.sort();
     made.sort_by(|a, b| a.page.first_key.cmp(&b.page.first_key));

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::suite::Suite;
 
 /// Pages in memory.
 #[derive(Default, Clone, PartialEq, Debug)]
@@ -13,6 +14,10 @@ struct Memory(BTreeMap<(u8, Vec<u8>), Vec<u8>>);
 
 impl Pages for Memory {
     type Error = NotUpdated;
+
+    fn suite(&self) -> Suite {
+        Suite::One
+    }
 
     fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, NotUpdated> {
         let in_level = |(found, _): &(&(u8, Vec<u8>), &Vec<u8>)| found.0 == level;
@@ -42,7 +47,7 @@ impl Memory {
 
     fn rebuilt(content: &BTreeMap<Vec<u8>, Vec<u8>>) -> (Self, Summary) {
         let entries = content.iter().map(|(key, value)| (&key[..], &value[..]));
-        let (made, summary) = pages_of(entries).unwrap();
+        let (made, summary) = pages_of(Suite::One, entries).unwrap();
         let place = |made: MadePage| ((made.level, made.page.first_key), made.body);
         (Self(made.into_iter().map(place).collect()), summary)
     }
@@ -61,6 +66,10 @@ struct Patching {
 
 impl Pages for Patching {
     type Error = NotUpdated;
+
+    fn suite(&self) -> Suite {
+        Suite::One
+    }
 
     fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, NotUpdated> {
         let Some((first_key, body)) = self.pages.seek(level, key)? else {
@@ -99,7 +108,7 @@ impl Patching {
         for made in update.written {
             if made.level == 0 {
                 // One leaf in five has no index, as if it had been lost.
-                match made.page.hash.0[0] % 5 {
+                match made.page.hash.as_bytes()[0] % 5 {
                     0 => self.beside.remove(&made.page.first_key),
                     _ => self.beside.insert(made.page.first_key.clone(), (made.index, None)),
                 };
@@ -148,7 +157,7 @@ fn check(batches: Vec<BTreeMap<u32, Option<u8>>>) -> usize {
 }
 
 fn check_changes(batches: impl Iterator<Item = Vec<Change>>) -> usize {
-    let (mut pages, mut summary) = (Memory::default(), Summary::empty());
+    let (mut pages, mut summary) = (Memory::default(), Summary::empty(Suite::One));
     let mut patching = Patching::default();
     let mut content = BTreeMap::new();
     for changes in batches {
@@ -265,7 +274,7 @@ fn keys_that_lie_too_deep_inside_each_other_are_refused() {
     });
     let mut changes: Vec<Change> = nested.collect();
     changes.sort_by(|a, b| a.key().cmp(b.key()));
-    let (mut pages, empty) = (Memory::default(), Summary::empty());
+    let (mut pages, empty) = (Memory::default(), Summary::empty(Suite::One));
     assert_eq!(update(&mut pages, &empty, &changes), Err(Excess::Levels.into()));
     let levels = update(&mut pages, &empty, &changes[..2000]).unwrap().summary.pages;
     assert_eq!(levels.len(), 13, "{levels:?}");
@@ -300,9 +309,9 @@ fn leaves_in_disorder_or_with_a_wrong_end_are_refused() {
         .map(|(_, body)| Leaf::decode(body).unwrap())
         .collect();
     let push = |order: &[usize]| {
-        let mut builder = TreeBuilder::new();
+        let mut builder = TreeBuilder::new(Suite::One);
         order.iter().try_for_each(|index| {
-            builder.push(&leaves[*index], leaves[*index].describe(), &mut Vec::new())
+            builder.push(&leaves[*index], leaves[*index].describe(Suite::One), &mut Vec::new())
         })
     };
     assert_eq!(push(&[0, 1]), Ok(()));
@@ -311,12 +320,12 @@ fn leaves_in_disorder_or_with_a_wrong_end_are_refused() {
     // says, which may show as late as at the end.
     let entries: Vec<_> = content.iter().map(|(key, value)| (&key[..], &value[..])).collect();
     let whole = |lengths: &[usize]| {
-        let mut builder = TreeBuilder::new();
+        let mut builder = TreeBuilder::new(Suite::One);
         let mut from = 0;
         for length in lengths {
             let raw = RawLeaf::of(entries[from..from + length].iter().copied());
-            let leaf = Leaf::decode(&raw.make().body).unwrap();
-            builder.push(&leaf, leaf.describe(), &mut Vec::new())?;
+            let leaf = Leaf::decode(&raw.make(Suite::One).body).unwrap();
+            builder.push(&leaf, leaf.describe(Suite::One), &mut Vec::new())?;
             from += length;
         }
         builder.finish(&mut Vec::new()).map(drop)
@@ -359,7 +368,7 @@ fn deleting_every_page_but_one_leaves_that_one_as_the_root() {
 fn refused(changes: &[Change], work: Work) -> Option<NotUpdated> {
     let content: BTreeMap<_, _> = (0..20_000).map(|n| (key(n), vec![1; 60])).collect();
     let (pages, summary) = Memory::rebuilt(&content);
-    let beside = |body: &Vec<u8>| Leaf::decode(body).unwrap().describe_with_index();
+    let beside = |body: &Vec<u8>| Leaf::decode(body).unwrap().describe_with_index(Suite::One);
     let leaves = pages.0.iter().filter(|((level, _), _)| *level == 0).map(|(_, body)| beside(body));
     let beside = leaves.map(|(page, index)| (page.first_key, (index, None))).collect();
     let mut patching = Patching { pages: pages.clone(), beside, patched: 0 };
@@ -400,4 +409,24 @@ fn changes_that_belong_to_too_many_bytes_of_pages_are_refused() {
     // What changes nothing is looked for all the same.
     let nothing = [Change::Delete { key: [&firsts[3][..], b"0"].concat() }];
     assert_eq!(refused(&nothing, work(1000, u64::MAX)), Some(Excess::Leaves.into()));
+}
+
+#[test]
+fn suites_give_trees_of_one_shape_and_other_hashes() {
+    let content: BTreeMap<_, _> = (0..3000).map(|n| (key(n), vec![1])).collect();
+    let entries = || content.iter().map(|(key, value)| (&key[..], &value[..]));
+    let shape = |suite| {
+        let (made, summary) = pages_of(suite, entries()).unwrap();
+        let places: Vec<_> = made.iter().map(|made| (made.level, &made.page.first_key)).collect();
+        let hashes: Vec<Hash> = made.iter().map(|made| made.page.hash).collect();
+        assert!(hashes.iter().all(|hash| hash.suite() == suite) && hashes.contains(&summary.root));
+        (format!("{places:?}"), summary.pages, summary.bytes, hashes)
+    };
+    let one = shape(Suite::One);
+    for suite in Suite::ALL.iter().filter(|suite| **suite != Suite::One) {
+        let other = shape(*suite);
+        assert_eq!((&other.0, &other.1, other.2), (&one.0, &one.1, one.2));
+        assert!(other.3.iter().zip(&one.3).all(|(a, b)| a != b));
+        assert_ne!(empty_root(*suite), empty_root(Suite::One));
+    }
 }

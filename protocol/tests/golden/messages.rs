@@ -3,7 +3,6 @@
 use protocol::{
     change::{ChangeSet, Position},
     frame,
-    hash::Hash,
     history::Proof,
     id::NodeId,
     message::{
@@ -11,6 +10,8 @@ use protocol::{
         KnownPage, NewKeyReply, NewKeyRequest, Open, RenewReply, RenewRequest, Report,
         RequestRefused, TreeReply, TreeRequest,
     },
+    suite::Suite,
+    suite::checksum::Checksum,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -29,6 +30,7 @@ where
 
 fn hello() -> Hello {
     Hello {
+        suite: 1,
         versions: vec![1, 300],
         build: "0.1.0".into(),
         now_ms: 1_700_000_000_000,
@@ -39,14 +41,14 @@ fn hello() -> Hello {
 fn announced() -> Announced {
     Announced {
         partition: partition("zhengzhou/enterprise/410122/*"),
-        position: Position { seq: 250, hash: Hash([0x44; 32]) },
-        root: Hash([0x55; 32]),
+        position: Position { seq: 250, hash: Suite::One.repeated(0x44) },
+        root: Suite::One.repeated(0x55),
         records: 70_000,
     }
 }
 
 fn position() -> Position {
-    Position { seq: 251, hash: Hash([0x66; 32]) }
+    Position { seq: 251, hash: Suite::One.repeated(0x66) }
 }
 
 pub fn add(vectors: &mut Vectors) {
@@ -56,12 +58,12 @@ pub fn add(vectors: &mut Vectors) {
     add_frame(vectors, "open.follow.from_start", follow(None));
     add_frame(vectors, "open.follow.from_251", follow(Some(position())));
     add_frame(vectors, "open.tree", Open::Tree { partition: county(), have: None });
-    let have = Some(Position { seq: 7, hash: Hash([0x55; 32]) });
+    let have = Some(Position { seq: 7, hash: Suite::One.repeated(0x55) });
     add_frame(vectors, "open.tree_behind", Open::Tree { partition: county(), have });
 
     add_frame(vectors, "open.renew", Open::Renew(RenewRequest { csr: vec![0x30, 0x00] }));
     let new_key = NewKeyRequest {
-        signing_key: *next_key().public().as_bytes(),
+        signing_key: next_key().public().as_bytes().to_vec(),
         possession: vec![0x88; 64],
         countersignature: vec![0x89; 64],
     };
@@ -86,14 +88,14 @@ pub fn add(vectors: &mut Vectors) {
 
     let report = Report {
         instance: [9; 8],
-        roots: vec![Hash([0x99; 32]), Hash([0xaa; 32])],
+        roots: vec![Checksum([0x99; 32]), Checksum([0xaa; 32])],
         signing_key: county_key().public().id(),
     };
     add_frame(vectors, "control.report", Control::Report(report));
     add_frame(vectors, "control.freshness", Control::Freshness(statement().encode()));
     add_frame(vectors, "control.anchor", Control::Anchor(vec![0x02, 0x03]));
 
-    let ack = FollowRequest::Ack { position: position(), root: Hash([0x77; 32]) };
+    let ack = FollowRequest::Ack { position: position(), root: Suite::One.repeated(0x77) };
     add_frame(vectors, "follow.ack", ack);
     let header = signed_header();
     let set = ChangeSet { header: header.clone(), body: vec![0xab; 300] };
@@ -106,7 +108,8 @@ pub fn add(vectors: &mut Vectors) {
     let known = KnownPage { first_key: b"key".to_vec(), known: vec![0xcd; 16] };
     let differences = TreeRequest::Differences { level: 2, salt: [0x5a; 16], pages: vec![known] };
     add_frame(vectors, "tree.differences", differences);
-    let proof = Proof { peaks: vec![Hash([0x11; 32])], path: vec![Hash([0x44; 32])] };
+    let proof =
+        Proof { peaks: vec![Suite::One.repeated(0x11)], path: vec![Suite::One.repeated(0x44)] };
     let head = TreeReply::Head { header: header.encode(), levels: 3, root: vec![4, 5], proof };
     add_frame(vectors, "tree.head", head);
     add_frame(vectors, "tree.fork", TreeReply::Fork { header: header.encode() });
@@ -118,7 +121,7 @@ pub fn add(vectors: &mut Vectors) {
         secret: [6; 32],
         node: NodeId::new("410122").unwrap(),
         csr: vec![0x30, 0x00],
-        signing_key: *county_key().public().as_bytes(),
+        signing_key: county_key().public().as_bytes().to_vec(),
         possession,
     };
     add_frame(vectors, "join.request", request);

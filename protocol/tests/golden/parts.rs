@@ -18,6 +18,8 @@ use protocol::{
     page::{Leaf, RawLeaf, decode_inner, inner_hash, make_inner},
     record::{Record, decode_key, encode_key, entry_digests, key_hash},
     sign::{PublicKey, SignaturePurpose, SigningKey},
+    suite::Suite,
+    suite::checksum::Checksum,
     value::{Date, Decimal, Value},
 };
 
@@ -32,17 +34,17 @@ pub fn unhex(text: &str) -> Vec<u8> {
 
 /// The key with the seed 01 01 … 01: the hub's.
 pub fn hub_key() -> SigningKey {
-    SigningKey::from_seed(&[1; 32])
+    Suite::One.signing_key(&[1; 32]).unwrap()
 }
 
 /// The key with the seed 02 02 … 02: the county's.
 pub fn county_key() -> SigningKey {
-    SigningKey::from_seed(&[2; 32])
+    Suite::One.signing_key(&[2; 32]).unwrap()
 }
 
 /// The key with the seed 03 03 … 03: the one that follows the county's.
 pub fn next_key() -> SigningKey {
-    SigningKey::from_seed(&[3; 32])
+    Suite::One.signing_key(&[3; 32]).unwrap()
 }
 
 /// What the county's key and the one that follows it both sign.
@@ -54,7 +56,7 @@ pub fn succession() -> Vec<u8> {
 
 /// The hub says that number 9 of `_federation` is the newest.
 pub fn statement() -> Statement {
-    let head = Position { seq: 9, hash: Hash([0x22; 32]) };
+    let head = Position { seq: 9, hash: Suite::One.repeated(0x22) };
     let partition = partition("zhengzhou/_federation/410100/*");
     Statement::sign(partition, head, 1_700_000_000_000, &hub_key())
 }
@@ -84,10 +86,11 @@ fn add_hashes(vectors: &mut Vectors) {
         ("name", Purpose::Name),
         ("key_id", Purpose::KeyId),
         ("token_secret", Purpose::TokenSecret),
-        ("checksum", Purpose::Checksum),
     ] {
-        vectors.bytes(&format!("hash.{name}"), purpose.hash(&[b"a", b"bc"]).as_bytes());
+        let hash = Suite::One.hash(purpose, &[b"a", b"bc"]);
+        vectors.bytes(&format!("hash.{name}"), hash.as_bytes());
     }
+    vectors.bytes("hash.checksum", Checksum::of(&[b"a", b"bc"]).as_bytes());
 }
 
 /// A value of every kind, and extremes.
@@ -120,18 +123,24 @@ fn add_values(vectors: &mut Vectors) {
     let key = encode_key(&all).unwrap();
     vectors.bytes("record.all", &record);
     vectors.bytes("key.all", &key);
-    vectors.bytes("key.all.hash", key_hash(&key).as_bytes());
-    vectors.bytes("entry.all.digest", entry_digests([(&key[..], &record[..])])[0].as_bytes());
+    vectors.bytes("key.all.hash", key_hash(Suite::One, &key).as_bytes());
+    vectors.bytes(
+        "entry.all.digest",
+        entry_digests(Suite::One, [(&key[..], &record[..])])[0].as_bytes(),
+    );
     // Longer than a chunk of BLAKE3.
     let long = [7; 3000];
-    vectors.bytes("entry.long.digest", entry_digests([(&b"a"[..], &long[..])])[0].as_bytes());
+    vectors.bytes(
+        "entry.long.digest",
+        entry_digests(Suite::One, [(&b"a"[..], &long[..])])[0].as_bytes(),
+    );
 }
 
 /// A leaf of three short entries, and an inner page of level 1 above two
 /// children that do not exist.
 fn add_pages(vectors: &mut Vectors) {
     let leaf_of = |entries: [(&str, &str); 3]| {
-        RawLeaf::of(entries.map(|(key, value)| (key.as_bytes(), value.as_bytes()))).make()
+        RawLeaf::of(entries.map(|(key, value)| (key.as_bytes(), value.as_bytes()))).make(Suite::One)
     };
     let leaf = leaf_of([("a", "1"), ("b", ""), ("bc", "three")]);
     let raw = protocol::codec::decompress(&leaf.body, 1024).unwrap();
@@ -140,8 +149,9 @@ fn add_pages(vectors: &mut Vectors) {
 
     let own = leaf_of([("a", "1"), ("b", "2"), ("bc", "three")]);
     let own = Own::Leaf(Leaf::decode(&own.body).unwrap());
-    let difference = difference::make(0, &leaf.body, &SALT, &own.known(&SALT)).unwrap();
-    vectors.bytes("difference.leaf.known", &own.known(&SALT));
+    let difference =
+        difference::make(Suite::One, 0, &leaf.body, &SALT, &own.known(Suite::One, &SALT)).unwrap();
+    vectors.bytes("difference.leaf.known", &own.known(Suite::One, &SALT));
     let raw = protocol::codec::decompress(&difference, 1024).unwrap();
     vectors.bytes("difference.leaf.raw", &raw);
 
@@ -150,12 +160,12 @@ fn add_pages(vectors: &mut Vectors) {
     second.records = 258;
     second.entries = 97;
     let children = [leaf.page, second];
-    let inner = make_inner(1, &children);
-    assert_eq!(decode_inner(&inner.body).as_deref(), Ok(&children[..]));
-    assert_eq!(inner.page.hash, inner_hash(1, &children));
+    let inner = make_inner(Suite::One, 1, &children);
+    assert_eq!(decode_inner(Suite::One, &inner.body).as_deref(), Ok(&children[..]));
+    assert_eq!(inner.page.hash, inner_hash(Suite::One, 1, &children));
     vectors.bytes("inner.body", &inner.body);
     vectors.bytes("inner.hash", inner.page.hash.as_bytes());
-    vectors.bytes("inner.hash_at_level_2", inner_hash(2, &children).as_bytes());
+    vectors.bytes("inner.hash_at_level_2", inner_hash(Suite::One, 2, &children).as_bytes());
 }
 
 pub fn changes() -> Vec<Change> {
@@ -172,14 +182,14 @@ pub fn signed_header() -> SignedHeader {
     let header = Header {
         partition: partition("zhengzhou/enterprise/410122/*"),
         seq: 2,
-        previous: Hash([0x11; 32]),
-        history: history_of(1, |_| Hash([0x11; 32])).root(),
-        federation_head: Some(Position { seq: 9, hash: Hash([0x22; 32]) }),
+        previous: Suite::One.repeated(0x11),
+        history: history_of(1, |_| Suite::One.repeated(0x11)).root(Suite::One),
+        federation_head: Some(Position { seq: 9, hash: Suite::One.repeated(0x22) }),
         origin_time_ms: 1_700_000_000_000,
         schema_version: 1,
         change_count: 3,
-        changes_hash: changes_hash(&body),
-        root: Hash([0x33; 32]),
+        changes_hash: changes_hash(Suite::One, &body),
+        root: Suite::One.repeated(0x33),
         records: 70_000,
         key_id: county_key().public().id(),
     };
@@ -200,17 +210,17 @@ pub fn history_of(count: u64, hash: impl Fn(u64) -> Hash) -> Peaks {
 /// number 3 to its peak in the one of 7.
 fn add_history(vectors: &mut Vectors) {
     for count in [0, 1, 2, 3, 7, 8] {
-        let history = history_of(count, |seq| Hash([seq as u8; 32]));
-        vectors.bytes(&format!("history.{count}"), history.root().as_bytes());
+        let history = history_of(count, |seq| Suite::One.repeated(seq as u8));
+        vectors.bytes(&format!("history.{count}"), history.root(Suite::One).as_bytes());
     }
-    let seven = history_of(7, |seq| Hash([seq as u8; 32]));
-    let peaks: Vec<u8> = seven.hashes().iter().flat_map(|hash| *hash.as_bytes()).collect();
+    let seven = history_of(7, |seq| Suite::One.repeated(seq as u8));
+    let peaks: Vec<u8> = seven.hashes().iter().flat_map(|hash| hash.as_bytes().to_vec()).collect();
     vectors.bytes("history.7.peaks", &peaks);
-    let two = history_of(2, |seq| Hash([seq as u8; 32])).root();
-    let proof = Proof { peaks: seven.hashes().to_vec(), path: vec![Hash([4; 32]), two] };
+    let two = history_of(2, |seq| Suite::One.repeated(seq as u8)).root(Suite::One);
+    let proof = Proof { peaks: seven.hashes().to_vec(), path: vec![Suite::One.repeated(4), two] };
     vectors.bytes("history.7.path_of_3", &[&[4; 32][..], two.as_bytes()].concat());
-    let third = Position { seq: 3, hash: Hash([3; 32]) };
-    assert_eq!(proof.check(7, &seven.root(), Some(third)), Ok(seven));
+    let third = Position { seq: 3, hash: Suite::One.repeated(3) };
+    assert_eq!(proof.check(7, &seven.root(Suite::One), Some(third)), Ok(seven));
 }
 
 /// The first header of `_federation`, signed by the hub.
@@ -218,14 +228,14 @@ fn first_federation_header() -> SignedHeader {
     let header = Header {
         partition: partition("zhengzhou/_federation/410100/*"),
         seq: 1,
-        previous: Hash::ZERO,
-        history: Peaks::new().root(),
+        previous: Suite::One.none(),
+        history: Peaks::new().root(Suite::One),
         federation_head: None,
         origin_time_ms: -1,
         schema_version: 1,
         change_count: 0,
-        changes_hash: changes_hash(b""),
-        root: protocol::tree::empty_root(),
+        changes_hash: changes_hash(Suite::One, b""),
+        root: protocol::tree::empty_root(Suite::One),
         records: 0,
         key_id: hub_key().public().id(),
     };
@@ -243,27 +253,29 @@ impl KeyRing for Both {
 
 fn add_change_set(vectors: &mut Vectors) {
     for (name, key) in [("hub", hub_key()), ("county", county_key())] {
-        vectors.bytes(&format!("signing.{name}.seed"), &*key.seed());
+        vectors.bytes(&format!("signing.{name}.seed"), &key.secret());
         vectors.bytes(&format!("signing.{name}.public"), key.public().as_bytes());
         vectors.bytes(&format!("signing.{name}.key_id"), key.public().id().as_bytes());
     }
     let proof = protocol::message::possession_bytes(&[5; 8], &NodeId::new("410122").unwrap());
     let proof = county_key().sign(SignaturePurpose::Possession, &proof);
-    vectors.bytes("signing.county.possession", &proof);
+    vectors.bytes("signing.county.possession", proof.as_bytes());
     let proof = succession();
     vectors.bytes("signing.succession.bytes", &proof);
     let countersignature = county_key().sign(SignaturePurpose::Succession, &proof);
-    vectors.bytes("signing.succession.countersignature", &countersignature);
+    vectors.bytes("signing.succession.countersignature", countersignature.as_bytes());
     vectors.bytes("freshness.statement", &statement().encode());
 
     let body = encode_changes(&changes());
     assert_eq!(decode_changes(&body), Ok(changes()));
     vectors.bytes("changes.body", &body);
-    vectors.bytes("changes.hash", changes_hash(&body).as_bytes());
+    vectors.bytes("changes.hash", changes_hash(Suite::One, &body).as_bytes());
     for (name, signed) in [("header", signed_header()), ("header.first", first_federation_header())]
     {
         let bytes = signed.encode();
-        let (signature, header) = bytes.split_at(64);
+        let (suite, signed_bytes) = bytes.split_at(1);
+        let (signature, header) = signed_bytes.split_at(64);
+        assert_eq!(suite, [1]);
         assert_eq!(SignedHeader::decode(&bytes).as_ref(), Ok(&signed));
         assert_eq!(signed.verify(&Both), Ok(()));
         vectors.bytes(&format!("{name}.bytes"), header);
@@ -292,7 +304,7 @@ fn add_federation(vectors: &mut Vectors) {
     };
     let countersignature = county_key().sign(SignaturePurpose::Succession, &succession());
     let second = KeyRecord {
-        countersignature: Some(countersignature.iter().map(|b| format!("{b:02x}")).collect()),
+        countersignature: Some(protocol::hex::encode(countersignature.as_bytes())),
         ..KeyRecord::new(&next_key().public(), Introduction::Succession, 1_700_000_000_001)
     };
     let ca = CaRecord {

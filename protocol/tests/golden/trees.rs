@@ -7,6 +7,7 @@
 use protocol::{
     change::Change,
     record::{Record, encode_key},
+    suite::Suite,
     tree::{FoundPage, NotUpdated, Pages, Summary, pages_of, update},
     value::Value,
 };
@@ -25,7 +26,7 @@ fn record(number: u64) -> (Vec<u8>, Vec<u8>) {
 fn tree_of(numbers: impl Iterator<Item = u64>) -> Summary {
     let records: Vec<_> = numbers.map(record).collect();
     let entries = records.iter().map(|(key, value)| (&key[..], &value[..]));
-    pages_of(entries).unwrap().1
+    pages_of(Suite::One, entries).unwrap().1
 }
 
 /// Numbers whose spellings branch at each power of ten, with 200 records below
@@ -62,7 +63,7 @@ fn built_by_changes(count: u64) -> Summary {
     };
     let delete = |number| Change::Delete { key: record(number).0 };
     let mut memory = Memory::default();
-    let mut summary = Summary::empty();
+    let mut summary = Summary::empty(Suite::One);
     for changes in
         [(0..count + 500).map(put).collect::<Vec<_>>(), (count..count + 500).map(delete).collect()]
     {
@@ -84,6 +85,10 @@ struct Memory(std::collections::BTreeMap<(u8, Vec<u8>), Vec<u8>>);
 
 impl Pages for Memory {
     type Error = NotUpdated;
+
+    fn suite(&self) -> Suite {
+        Suite::One
+    }
 
     fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, NotUpdated> {
         let of_level = || self.0.iter().filter(|((found, _), _)| *found == level);

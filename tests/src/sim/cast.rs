@@ -10,6 +10,7 @@ use protocol::{
     schema::Schema,
     session::entitle::Ends,
     sign::SigningKey,
+    suite::Suite,
 };
 
 use super::rng::Rng;
@@ -24,6 +25,8 @@ pub const DATASETS: [&str; 2] = ["enterprise", "penalty"];
 pub struct Cast {
     /// The one federation.
     pub federation: FederationId,
+    /// Its suite.
+    pub suite: Suite,
     /// The hub, then the members.
     pub nodes: Vec<NodeId>,
     keys: Vec<SigningKey>,
@@ -34,13 +37,16 @@ fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
 }
 
 impl Cast {
-    /// A hub and so many members.
-    pub fn new(members: usize) -> Self {
+    /// A hub and so many members of a federation with this suite.
+    pub fn new(members: usize, suite: Suite) -> Self {
+        let key = |n| suite.signing_key(&vec![n as u8 + 1; suite.secret_key_bytes()]);
+        let key = |n| key(n).expect("any bytes of this length are a key");
         let names = std::iter::once("hub".to_owned()).chain((1..=members).map(|n| format!("m{n}")));
         Self {
             federation: name("zhengzhou"),
+            suite,
             nodes: names.map(|text| name(&text)).collect(),
-            keys: (0..=members).map(|n| SigningKey::from_seed(&[n as u8 + 1; 32])).collect(),
+            keys: (0..=members).map(key).collect(),
         }
     }
 
@@ -75,6 +81,7 @@ impl Cast {
     pub fn ends(&self, me: usize, peer: usize) -> Ends {
         Ends {
             federation: self.federation.clone(),
+            suite: self.suite,
             hub: self.nodes[HUB].clone(),
             me: self.nodes[me].clone(),
             peer: self.nodes[peer].clone(),

@@ -97,7 +97,7 @@ impl PageTaking {
     pub fn new(store: &Store, partition: &PartitionId) -> Self {
         let fetch = match store.position(partition) {
             Some(have) => {
-                let salt = std::array::from_fn(|index| have.hash.0[index]);
+                let salt = std::array::from_fn(|index| have.hash.as_bytes()[index]);
                 TreeFetch::comparing(partition.clone(), have, salt)
             }
             None => TreeFetch::new(partition.clone(), None),
@@ -135,7 +135,7 @@ impl PageTaking {
                     self.leaves.extend(leaves);
                 }
                 (FetchAction::Piece(Piece::Leaf(leaf)), Some(partition)) => {
-                    let described = leaf.describe_with_index();
+                    let described = leaf.describe_with_index(store.suite());
                     let body = leaf.encode();
                     self.leaves.push(described.0.clone());
                     store.stage(&partition, &FetchedLeaf::Arrived { described, leaf, body });

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{
     change::{Position, SignedHeader},
-    hash::{Hash, Purpose},
+    hash::Hash,
     id::PartitionId,
+    suite::checksum::Checksum,
 };
 
 use super::store::{Partition, Records};
@@ -20,7 +21,7 @@ struct Signed {
     previous: Hash,
     seq: u64,
     root: Hash,
-    content: Hash,
+    content: Checksum,
 }
 
 /// The observer.
@@ -94,15 +95,15 @@ impl std::ops::AddAssign for Tally {
     }
 }
 
-fn content(records: &Records) -> Hash {
-    Purpose::Checksum.hash_with(|hasher| {
-        for (key, value) in records {
-            hasher.update(&(key.len() as u64).to_be_bytes());
-            hasher.update(key);
-            hasher.update(&(value.len() as u64).to_be_bytes());
-            hasher.update(value);
-        }
-    })
+fn content(records: &Records) -> Checksum {
+    let mut sum = Checksum::running();
+    for (key, value) in records {
+        sum.update(&(key.len() as u64).to_be_bytes());
+        sum.update(key);
+        sum.update(&(value.len() as u64).to_be_bytes());
+        sum.update(value);
+    }
+    sum.finish()
 }
 
 impl Oracle {
@@ -167,7 +168,7 @@ impl Oracle {
     pub fn claimed(&self, holder: usize, partition: &PartitionId, at: Position) {
         let durable = self
             .durable
-            .range((holder, partition.clone(), at.seq, Hash::ZERO)..)
+            .range((holder, partition.clone(), at.seq, at.hash.suite().none())..)
             .take_while(|(node, of, ..)| (*node, of) == (holder, partition))
             .any(|&(_, _, seq, hash)| self.descends(Position { seq, hash }, at));
         assert!(durable, "node {holder} never held {partition} {}", at.seq);

@@ -10,6 +10,7 @@ use protocol::{
     message::{TreeReply, TreeRequest},
     page::MadePage,
     session::PeerMisbehaved,
+    suite::Suite,
 };
 
 use super::{
@@ -55,7 +56,7 @@ pub struct Fetched {
 impl Pair {
     /// A pair that agrees on `_federation` and has nothing else.
     pub fn new() -> Self {
-        let cast = Rc::new(Cast::new(2));
+        let cast = Rc::new(Cast::new(2, Suite::One));
         let mut replica = Store::new(&cast);
         for node in 0..cast.nodes.len() {
             let entries = cast.member_entries(node);

@@ -181,7 +181,13 @@ pub fn serve(tree: &Tree, request: &TreeRequest) -> Result<Vec<TreeReply>, PeerM
         TreeRequest::Differences { level, salt, pages } => {
             let told = pages.iter().map(|asked| {
                 let page = page(*level, &asked.first_key)?;
-                Ok(difference::make(*level, &page.body, salt, &asked.known)?)
+                Ok(difference::make(
+                    tree.summary.root.suite(),
+                    *level,
+                    &page.body,
+                    salt,
+                    &asked.known,
+                )?)
             });
             told.collect::<Result<_, PeerMisbehaved>>()?
         }

@@ -83,6 +83,7 @@ impl Session {
         let concerns = |head: &Announced| self.ends.concerns_both(&head.partition);
         self.told = io.store.heads().filter(concerns).collect();
         Hello {
+            suite: self.ends.suite.number(),
             versions: vec![PROTOCOL_VERSION],
             build: "simulation".into(),
             now_ms: self.wall_clock(io),

@@ -20,6 +20,7 @@ use protocol::{
     page::{Leaf, PageRef, decode_inner},
     session::fetch::{FetchedLeaf, ShownHead},
     sign::SigningKey,
+    suite::Suite,
 };
 
 use super::{cast::Cast, tree::Tree};
@@ -59,7 +60,7 @@ struct Logged {
 pub type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// One partition.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Partition {
     /// The newest change set.
     pub head: Option<SignedHeader>,
@@ -79,6 +80,20 @@ pub struct Partition {
 }
 
 impl Partition {
+    /// A partition in which nothing was ever committed.
+    fn empty(suite: Suite) -> Self {
+        Self {
+            head: None,
+            records: Records::new(),
+            tree: Rc::new(Tree::empty(suite)),
+            before: Peaks::new(),
+            nodes: BTreeMap::new(),
+            quarantined: false,
+            log: BTreeMap::new(),
+            staged: BTreeMap::new(),
+        }
+    }
+
     /// Where the head stands.
     pub fn position(&self) -> Option<Position> {
         self.head.as_ref().map(SignedHeader::position)
@@ -174,10 +189,22 @@ impl Store {
     /// A new store with a copy of `_federation`, as a joining node gets it.
     pub fn only(&self, cast: &Cast, system: &PartitionId) -> Self {
         let mut copy = Self::new(cast);
-        let state = self.partition(system).cloned().unwrap_or_default();
+        let state =
+            self.partition(system).cloned().unwrap_or_else(|| Partition::empty(self.suite()));
         copy.partitions.insert(system.clone(), state);
         copy.load_registry(system);
         copy
+    }
+
+    /// The federation's suite.
+    pub fn suite(&self) -> Suite {
+        self.anchored.suite()
+    }
+
+    fn entry(&mut self, partition: &PartitionId) -> &mut Partition {
+        let suite = self.suite();
+        let entry = self.partitions.entry(partition.clone());
+        entry.or_insert_with(|| Partition::empty(suite))
     }
 
     /// A partition, if anything was ever committed or staged in it.
@@ -208,7 +235,7 @@ impl Store {
 
     /// Stops a partition for good.
     pub fn quarantine(&mut self, partition: &PartitionId) {
-        self.partitions.entry(partition.clone()).or_default().quarantined = true;
+        self.entry(partition).quarantined = true;
     }
 
     /// Notes what `peer` holds of one of this node's partitions, if it is of
@@ -237,17 +264,18 @@ impl Store {
         key: &SigningKey,
         now_ms: i64,
     ) -> ChangeSet {
-        let empty = Partition::default();
+        let suite = self.suite();
+        let empty = Partition::empty(suite);
         let before = self.partition(partition).unwrap_or(&empty);
         let mut records = before.records.clone();
         apply(&mut records, changes);
-        let summary = Tree::build(&records).summary;
+        let summary = Tree::build(suite, &records).summary;
         let body = encode_changes(changes);
         let header = Header {
             partition: partition.clone(),
             seq: before.seq() + 1,
-            previous: before.position().map_or(Hash::ZERO, |position| position.hash),
-            history: before.history().root(),
+            previous: before.position().map_or(suite.none(), |position| position.hash),
+            history: before.history().root(suite),
             federation_head: if partition.dataset.is_system() {
                 None
             } else {
@@ -256,7 +284,7 @@ impl Store {
             origin_time_ms: now_ms,
             schema_version: 1,
             change_count: changes.len() as u32,
-            changes_hash: changes_hash(&body),
+            changes_hash: changes_hash(suite, &body),
             root: summary.root,
             records: summary.records,
             key_id: key.public().id(),
@@ -269,15 +297,16 @@ impl Store {
     pub fn commit(&mut self, set: &VerifiedChangeSet) -> Result<Position, CommitError> {
         let header = set.header().header();
         self.check_federation(set.header())?;
-        let partition = self.partitions.entry(header.partition.clone()).or_default();
+        let suite = self.suite();
+        let partition = self.entry(&header.partition);
         if partition.quarantined || header.seq != partition.seq() + 1 {
             return Err(CommitError::NotNext);
         }
-        if header.previous != partition.position().map_or(Hash::ZERO, |head| head.hash) {
+        if header.previous != partition.position().map_or(suite.none(), |head| head.hash) {
             return Err(CommitError::OtherPast);
         }
         let history = partition.history();
-        if header.history != history.root() {
+        if header.history != history.root(suite) {
             return Err(CommitError::OtherPast);
         }
         let tree = partition.tree.updated(set.changes());
@@ -338,9 +367,9 @@ impl Store {
             Some(made) if level == 0 => {
                 Own::Leaf(Leaf::decode(&made.body).expect("a page of the model decodes"))
             }
-            Some(made) => {
-                Own::Inner(decode_inner(&made.body).expect("a page of the model decodes"))
-            }
+            Some(made) => Own::Inner(
+                decode_inner(self.suite(), &made.body).expect("a page of the model decodes"),
+            ),
         }
     }
 
@@ -367,7 +396,7 @@ impl Store {
     /// Keeps a fetched leaf until the bootstrap is finished.
     pub fn stage(&mut self, partition: &PartitionId, leaf: &FetchedLeaf) {
         if let FetchedLeaf::Arrived { described: (page, ..), body, .. } = leaf {
-            let staged = &mut self.partitions.entry(partition.clone()).or_default().staged;
+            let staged = &mut self.entry(partition).staged;
             staged.insert(page.first_key.clone(), (page.hash, body.clone()));
         }
     }
@@ -381,7 +410,8 @@ impl Store {
         let head = &shown.signed;
         let header = head.header();
         self.check_federation(head)?;
-        let partition = self.partitions.entry(header.partition.clone()).or_default();
+        let suite = self.suite();
+        let partition = self.entry(&header.partition);
         let moved = partition.position() != shown.have;
         if partition.quarantined || moved || header.seq <= partition.seq() {
             return Err(CommitError::NotNext);
@@ -394,7 +424,7 @@ impl Store {
             let leaf = Leaf::decode(body).expect("only leaves that decode are staged");
             records.extend(leaf.entries().map(|(key, value)| (key.to_vec(), value.to_vec())));
         }
-        let tree = Tree::build(&records);
+        let tree = Tree::build(suite, &records);
         if (tree.summary.root, tree.summary.records) != (header.root, header.records) {
             return Err(CommitError::Root);
         }
@@ -409,7 +439,7 @@ impl Store {
             records,
             tree: Rc::new(tree),
             log,
-            ..Partition::default()
+            ..Partition::empty(suite)
         };
         self.load_registry(&header.partition);
         Ok(head.position())

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use protocol::{
     change::Change,
     page::MadePage,
+    suite::Suite,
     tree::{FoundPage, NotUpdated, Pages, Summary, pages_of, update},
 };
 
@@ -18,17 +19,16 @@ pub struct Tree {
     pub summary: Summary,
 }
 
-impl Default for Tree {
-    fn default() -> Self {
-        Self { pages: BTreeMap::new(), summary: Summary::empty() }
-    }
-}
-
 impl Tree {
+    /// The tree without records.
+    pub fn empty(suite: Suite) -> Self {
+        Self { pages: BTreeMap::new(), summary: Summary::empty(suite) }
+    }
+
     /// The tree of `records`, made from nothing.
-    pub fn build(records: &Records) -> Self {
+    pub fn build(suite: Suite, records: &Records) -> Self {
         let entries = records.iter().map(|(key, value)| (&key[..], &value[..]));
-        let (made, summary) = pages_of(entries).expect("records are in order");
+        let (made, summary) = pages_of(suite, entries).expect("records are in order");
         Self { pages: made.into_iter().map(located).collect(), summary }
     }
 
@@ -67,6 +67,10 @@ fn located(made: MadePage) -> ((u8, Vec<u8>), MadePage) {
 
 impl Pages for &Tree {
     type Error = NotUpdated;
+
+    fn suite(&self) -> Suite {
+        self.summary.root.suite()
+    }
 
     fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, NotUpdated> {
         Ok(self.page(level, key).map(|made| (made.page.first_key.clone(), made.body.clone())))

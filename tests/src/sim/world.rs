@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, time::Duration};
 
-use protocol::{change::Change, id::PartitionId};
+use protocol::{change::Change, id::PartitionId, suite::Suite};
 
 use super::{
     cast::{Cast, DATASETS, HUB, random_changes, schema_entry},
@@ -34,11 +34,12 @@ pub struct World {
 }
 
 impl World {
-    /// A federation whose every step follows from `seed`.
+    /// A federation whose every step follows from `seed`, of each suite in turn.
     pub fn new(seed: u64) -> Self {
+        let suite = Suite::ALL[seed as usize % Suite::ALL.len()];
         let mut rng = Rng::new(seed);
         let plan = Plan::draw(&mut rng);
-        let cast = Rc::new(Cast::new(plan.members));
+        let cast = Rc::new(Cast::new(plan.members, suite));
         let mut net = Net::new(rng);
         for (index, (at, _)) in plan.entries.iter().enumerate() {
             net.plan(*at, index);

@@ -7,10 +7,13 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use harness::table::{ENTERPRISE_TITLES, csv_text, synthetic_row};
 use protocol::{
+    change::{Header, Position, SignedHeader},
     codec,
     difference::{self, Own},
-    page::{Leaf, MadePage, RawLeaf, make_inner},
+    id::PartitionId,
+    page::{Leaf, MadePage, PageRef, RawLeaf, make_inner},
     record::{Record, encode_key},
+    suite::Suite,
     value::{Date, Decimal, Value},
 };
 
@@ -87,6 +90,27 @@ pub fn generated() -> BTreeMap<&'static str, Files> {
     made.0
 }
 
+/// A header of the artificial suite, whose lengths are others.
+fn artificial_header() -> Vec<u8> {
+    let suite = Suite::Artificial;
+    let key = suite.signing_key(&vec![7; suite.secret_key_bytes()]).unwrap();
+    let header = Header {
+        partition: PartitionId::parse_full("zhengzhou/enterprise/410122/*").unwrap(),
+        seq: 2,
+        previous: suite.repeated(1),
+        history: suite.repeated(2),
+        federation_head: Some(Position { seq: 3, hash: suite.repeated(3) }),
+        origin_time_ms: 1_700_000_000_000,
+        schema_version: 1,
+        change_count: 1,
+        changes_hash: suite.repeated(4),
+        root: suite.repeated(5),
+        records: 1,
+        key_id: key.public().id(),
+    };
+    SignedHeader::sign(header, &key).encode()
+}
+
 /// Frames of the golden vectors by target, without their length.
 fn add_messages(made: &mut Made, golden: &BTreeMap<String, Vec<u8>>) {
     for (target, prefix) in [
@@ -116,8 +140,15 @@ fn add_messages(made: &mut Made, golden: &BTreeMap<String, Vec<u8>>) {
         made.add(target, "empty", []);
         made.add(target, "unknown-kind", [200]);
         // Where a number comes first, that is a number.
-        if target != "new_key_reply" {
-            made.add(target, "endless-list", [0, 253, 0x10, 0, 0, 0, 0, 0, 0, 0]);
+        let list = [253, 0x10, 0, 0, 0, 0, 0, 0, 0];
+        match target {
+            "new_key_reply" => {}
+            // Behind the suite.
+            "open" | "control" => {
+                made.add(target, "endless-list", [&[0, 1][..], &list].concat());
+                made.add(target, "unknown-suite", [0, 2, 1, 1, 0, 0, 0]);
+            }
+            _ => made.add(target, "endless-list", [&[0][..], &list].concat()),
         }
         made.add(target, "long-text", [1, 252, 0xff, 0xff, 0xff, 0xff, b'a', b'/']);
         let some = frames[0].1;
@@ -136,10 +167,13 @@ fn add_messages(made: &mut Made, golden: &BTreeMap<String, Vec<u8>>) {
     made.add("frame", "cut", &frames[..frames.len() - 1]);
     for name in ["header", "header.first"] {
         let bytes = |part: &str| golden[&format!("{name}.{part}")].clone();
-        let signed = [bytes("signature"), bytes("bytes")].concat();
+        let signed = [vec![1], bytes("signature"), bytes("bytes")].concat();
+        made.add("header", &format!("unknown-suite-{name}"), [&[2], &signed[1..]].concat());
+        made.add("header", &format!("other-suite-{name}"), [&[240], &signed[1..]].concat());
         made.add("header", &format!("cut-{name}"), &signed[..signed.len() - 1]);
         made.add("header", &format!("valid-{name}"), signed);
     }
+    made.add("header", "valid-artificial", artificial_header());
     made.add("header", "too-long", [1; 1025]);
     made.add("changes", "valid-three", golden["changes.body"].clone());
     made.add("changes", "valid-none", []);
@@ -152,7 +186,7 @@ fn add_messages(made: &mut Made, golden: &BTreeMap<String, Vec<u8>>) {
     let statement = golden["freshness.statement"].clone();
     made.add("freshness", "cut", &statement[..statement.len() - 1]);
     made.add("freshness", "too-long", [1; 513]);
-    made.add("freshness", "version-2", [&statement[..64], &[2], &statement[65..]].concat());
+    made.add("freshness", "version-2", [&statement[..65], &[2], &statement[66..]].concat());
     made.add("freshness", "valid-statement", statement);
     for (name, record) in golden.iter().filter(|(name, _)| name.starts_with("federation.")) {
         if let Some(name) = name.strip_suffix(".record") {
@@ -216,13 +250,20 @@ fn add_pages(made: &mut Made) {
     let mut second = leaf.page.clone();
     second.first_key = vec![0xff; 1024];
     second.records = 1 << 60;
-    made.add("inner", "valid-two", make_inner(1, &[leaf.page.clone(), second]).body);
+    made.add("inner", "valid-two", make_inner(Suite::One, 1, &[leaf.page.clone(), second]).body);
+    let suite = Suite::Artificial;
+    let of_40 = PageRef { hash: suite.repeated(7), ..leaf.page.clone() };
+    made.add("inner", "valid-artificial", make_inner(suite, 1, &[of_40]).body);
     made.add("inner", "no-children", [0, 0]);
     made.add("inner", "too-many-children", [1, 1]);
-    made.add("inner", "in-disorder", make_inner(1, &[leaf.page.clone(), leaf.page.clone()]).body);
+    made.add(
+        "inner",
+        "in-disorder",
+        make_inner(Suite::One, 1, &[leaf.page.clone(), leaf.page.clone()]).body,
+    );
     let mut empty = leaf.page;
     empty.records = 0;
-    made.add("inner", "a-child-without-records", make_inner(1, &[empty]).body);
+    made.add("inner", "a-child-without-records", make_inner(Suite::One, 1, &[empty]).body);
     let text = b"creditsync ".repeat(100);
     made.add("compressed", "valid-text", codec::compress(&text));
     made.add("compressed", "valid-nothing", codec::compress(&[]));
@@ -249,7 +290,7 @@ pub fn sixty() -> MadePage {
 fn leaf_of(entries: impl Iterator<Item = (u32, String)>) -> MadePage {
     let entries: Vec<_> = entries.map(|(key, value)| (key.to_be_bytes(), value)).collect();
     let entries = entries.iter().map(|(key, value)| (&key[..], value.as_bytes()));
-    RawLeaf::of(entries).make()
+    RawLeaf::of(entries).make(Suite::One)
 }
 
 /// With which entries are named.
@@ -260,7 +301,8 @@ fn add_differences(made: &mut Made, leaf: &MadePage) {
     let own = Own::Leaf(Leaf::decode(&leaf.body).unwrap());
     let other = leaf_of((10..90).map(|number| (number, format!("value {}", number % 40))));
     let raw = |level: u8, body: &[u8], own: &Own| {
-        let told = difference::make(level, body, &SALT, &own.known(&SALT)).unwrap();
+        let told = difference::make(Suite::One, level, body, &SALT, &own.known(Suite::One, &SALT))
+            .unwrap();
         codec::decompress(&told, 1 << 20).unwrap()
     };
     let told = raw(0, &other.body, &own);
@@ -268,7 +310,7 @@ fn add_differences(made: &mut Made, leaf: &MadePage) {
     made.add("difference", "valid-leaf", told);
     made.add("difference", "valid-all-known", raw(0, &leaf.body, &own));
     made.add("difference", "valid-all-spelled", raw(0, &leaf.body, &Own::Nothing));
-    let inner = make_inner(1, std::slice::from_ref(&leaf.page)).body;
+    let inner = make_inner(Suite::One, 1, std::slice::from_ref(&leaf.page)).body;
     made.add("difference", "valid-inner", raw(1, &inner, &Own::Nothing));
     made.add("difference", "no-entries", []);
     made.add("difference", "unknown-kind", [2, 0, 1, 7]);

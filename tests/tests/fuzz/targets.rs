@@ -33,6 +33,7 @@ use protocol::{
     page::{Leaf, RawLeaf, decode_inner, make_inner},
     record::{KEY_BYTES_MAX, RECORD_BYTES_MAX, Record, decode_key, encode_key},
     schema::{FIELDS_MAX, Schema},
+    suite::Suite,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -208,7 +209,8 @@ fn header(bytes: &[u8]) -> bool {
         return false;
     };
     assert_eq!(header.encode(), bytes);
-    assert_eq!((header.header().seq == 1), header.header().previous.0 == [0; 32]);
+    let first = header.header().previous == header.suite().none();
+    assert_eq!(header.header().seq == 1, first);
     true
 }
 
@@ -233,19 +235,24 @@ fn leaf(bytes: &[u8]) -> bool {
         assert!(key.len() <= KEY_BYTES_MAX && value.len() <= RECORD_BYTES_MAX);
         assert_eq!(leaf.get(key), Some(value));
     }
-    assert_eq!(RawLeaf::of(leaf.entries()).make().page, leaf.describe());
+    assert_eq!(RawLeaf::of(leaf.entries()).make(Suite::One).page, leaf.describe(Suite::One));
     true
 }
 
 fn inner(bytes: &[u8]) -> bool {
-    let Ok(children) = decode_inner(bytes) else {
+    let decoded: Vec<bool> = Suite::ALL.iter().map(|suite| inner_of(*suite, bytes)).collect();
+    decoded.contains(&true)
+}
+
+fn inner_of(suite: Suite, bytes: &[u8]) -> bool {
+    let Ok(children) = decode_inner(suite, bytes) else {
         return false;
     };
     assert!((1..=PAGE_ENTRIES_MAX).contains(&children.len()));
     assert!(children.is_sorted_by(|a, b| a.first_key < b.first_key));
     // Their sum may be more than any tree has: who believes it checks it.
     if children.iter().try_fold(0u64, |sum, child| sum.checked_add(child.records)).is_some() {
-        assert_eq!(make_inner(1, &children).body, bytes);
+        assert_eq!(make_inner(suite, 1, &children).body, bytes);
     }
     true
 }
@@ -258,7 +265,7 @@ fn difference(bytes: &[u8]) -> bool {
         let child = |n: u8| {
             let mut child = made.page.clone();
             child.first_key = vec![n];
-            child.hash.0[0] = n;
+            child.hash = Suite::One.repeated(n);
             child
         };
         let leaf = Leaf::decode(&made.body).unwrap();
@@ -269,14 +276,19 @@ fn difference(bytes: &[u8]) -> bool {
         assert!((1..=PAGE_ENTRIES_MAX).contains(&leaf.len()));
         assert!(leaf.entries().is_sorted_by(|a, b| a.0 < b.0));
         // Told again it is the same page.
-        let body = RawLeaf::of(leaf.entries()).make().body;
-        let again =
-            difference::make(0, &body, &crate::corpus::SALT, &own_leaf.known(&crate::corpus::SALT))
-                .unwrap();
+        let body = RawLeaf::of(leaf.entries()).make(Suite::One).body;
+        let again = difference::make(
+            Suite::One,
+            0,
+            &body,
+            &crate::corpus::SALT,
+            &own_leaf.known(Suite::One, &crate::corpus::SALT),
+        )
+        .unwrap();
         let again = difference::leaf(&again, own_leaf).unwrap();
-        assert_eq!(again.describe(), leaf.describe());
+        assert_eq!(again.describe(Suite::One), leaf.describe(Suite::One));
     }
-    let inner = difference::inner(bytes, own_inner);
+    let inner = difference::inner(Suite::One, bytes, own_inner);
     if let Ok(children) = &inner {
         assert!((1..=PAGE_ENTRIES_MAX).contains(&children.len()));
         assert!(children.is_sorted_by(|a, b| a.first_key < b.first_key));

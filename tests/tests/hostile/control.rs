@@ -6,6 +6,7 @@ use protocol::{
     history::SEQ_LIMIT,
     id::PartitionId,
     message::{CloseCode, Control, Hello, Open},
+    suite::Suite,
 };
 
 use crate::{
@@ -21,11 +22,18 @@ fn first_frames() -> Vec<(&'static str, Vec<u8>, CloseCode)> {
     let own = claim(partition(&format!("enterprise/{HOSTILE}")));
     let many = hello(vec![own; 10_001]);
     let versions = Hello { versions: vec![99, 2], ..hello(vec![]) };
+    let suite = Suite::Artificial;
+    let mut head = claim(partition(&format!("enterprise/{HOSTILE}")));
+    (head.position.hash, head.root) = (suite.repeated(1), suite.repeated(2));
+    let of_other_suite = Hello { suite: suite.number(), ..hello(vec![head]) };
     let follow = Open::Follow { partition: partition(&format!("_federation/{HUB}")), have: None };
     let mut left_over = open(hello(vec![]));
     left_over.push(0);
     vec![
         ("no common version", open(versions), CloseCode::Version),
+        ("another suite", open(Hello { suite: 240, ..hello(vec![]) }), CloseCode::Version),
+        // Hashes of it nobody can read here.
+        ("heads of another suite", open(of_other_suite), CloseCode::Version),
         (
             "another county's partition",
             open(claiming(partition(&format!("enterprise/{HONEST}")))),
@@ -55,7 +63,7 @@ fn first_frames() -> Vec<(&'static str, Vec<u8>, CloseCode)> {
         ("bytes behind the hello", left_over, CloseCode::Malformed),
         ("noise", (0..200u8).map(|n| n.wrapping_mul(151) ^ 0x5a).collect(), CloseCode::Malformed),
         // A list of 2^60 versions in ten bytes.
-        ("an endless list", vec![0, 253, 0x10, 0, 0, 0, 0, 0, 0, 0], CloseCode::Malformed),
+        ("an endless list", vec![0, 1, 253, 0x10, 0, 0, 0, 0, 0, 0, 0], CloseCode::Malformed),
     ]
 }
 

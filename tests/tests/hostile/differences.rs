@@ -5,8 +5,8 @@
 use protocol::{
     change::Header,
     codec, difference,
-    hash::Hash,
     message::{CloseCode, FollowReply, Open, TreeReply, TreeRequest, decode_header},
+    suite::Suite,
 };
 
 use crate::{
@@ -97,7 +97,7 @@ async fn tell(
             TreeRequest::Differences { level, salt, pages } => {
                 let told = pages.iter().map(|asked| {
                     let page = tree.page(level, &asked.first_key);
-                    difference::make(level, &page.body, &salt, &asked.known).unwrap()
+                    difference::make(Suite::One, level, &page.body, &salt, &asked.known).unwrap()
                 });
                 told.map(|told| alter(level, told)).collect()
             }
@@ -143,7 +143,7 @@ fn differences_are_taken_in_place_and_wrong_ones_not_at_all() {
     // Signed, but not the root of these pages.
     world.attack("another signed root", forged, 1, async |world| {
         let (_peer, _open, mut stream, origin) = comparing(world).await;
-        let head = second(&origin, &tree, |header| header.root = Hash([3; 32]));
+        let head = second(&origin, &tree, |header| header.root = Suite::One.repeated(3));
         stream.send(&head).await;
         tell(&mut stream, &tree, &|_, told| told).await.0
     });

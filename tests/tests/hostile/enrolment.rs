@@ -7,6 +7,7 @@ use protocol::{
     id::NodeId,
     message::{JoinRefused, JoinReply, JoinRequest, possession_bytes},
     sign::SignaturePurpose,
+    suite::Suite,
 };
 
 use crate::{
@@ -18,15 +19,15 @@ const INVITED: &str = "410182";
 
 /// A request that the token is good for.
 pub fn request(token: &Token) -> JoinRequest {
-    let (node_key, key) = (NodeKey::generate().unwrap(), keyfile::generate_signing_key());
+    let (node_key, key) = (NodeKey::generate().unwrap(), keyfile::generate_signing_key(Suite::One));
     let proof = possession_bytes(&token.id, &token.node);
     JoinRequest {
         token_id: token.id,
         secret: *token.secret,
         node: token.node.clone(),
         csr: node_key.csr(&token.identity()).unwrap(),
-        signing_key: *key.public().as_bytes(),
-        possession: key.sign(SignaturePurpose::Possession, &proof).to_vec(),
+        signing_key: key.public().as_bytes().to_vec(),
+        possession: key.sign(SignaturePurpose::Possession, &proof).as_bytes().to_vec(),
     }
 }
 
@@ -95,7 +96,7 @@ fn a_request_that_does_not_fit_its_token_changes_nothing() {
         ("another csr", alter(&|r| r.csr = other_csr.clone()), JoinRefused::Mismatch),
         ("no csr", alter(&|r| r.csr = vec![]), JoinRefused::Mismatch),
         ("noise for a csr", alter(&|r| r.csr = vec![0x30; 4000]), JoinRefused::Mismatch),
-        ("a weak key", alter(&|r| r.signing_key = [0; 32]), JoinRefused::Mismatch),
+        ("a weak key", alter(&|r| r.signing_key = vec![0; 32]), JoinRefused::Mismatch),
         ("a proof by another key", alter(&|r| r.possession[3] ^= 1), JoinRefused::Mismatch),
         (
             "a proof that is too short",

@@ -14,6 +14,7 @@ use protocol::{
     history::{self, Peaks, Proof, SEQ_LIMIT, nodes_of},
     message::{CloseCode, FollowReply, FollowRequest, Open, TreeReply, TreeRequest},
     record::Record,
+    suite::Suite,
     value::Value,
 };
 
@@ -121,7 +122,7 @@ async fn asked_behind_the_first<'a>(
 fn head_behind(origin: &Origin<'_>, first: Hash, seq: u64, tree: &Tree) -> TreeReply {
     let (mut peaks, mut nodes) = (Peaks::new(), BTreeMap::new());
     for number in 1..seq {
-        let hash = if number == 1 { first } else { Hash([number as u8; 32]) };
+        let hash = if number == 1 { first } else { Suite::One.repeated(number as u8) };
         nodes.insert(history::Node { height: 0, index: number - 1 }, hash);
         peaks.push_noting(hash, |node, hash| {
             nodes.insert(node, hash);
@@ -135,8 +136,8 @@ fn head_behind(origin: &Origin<'_>, first: Hash, seq: u64, tree: &Tree) -> TreeR
     let (header, _) = origin.first(&vec![]);
     let header = Header {
         seq,
-        previous: Hash([(seq - 1) as u8; 32]),
-        history: peaks.root(),
+        previous: Suite::One.repeated((seq - 1) as u8),
+        history: peaks.root(Suite::One),
         root: tree.summary.root,
         records: tree.summary.records,
         ..header
@@ -180,9 +181,10 @@ fn numbers_beyond_all_histories_are_refused() {
     let tree = Tree::of(&entries(9));
     let beyond = |origin: &Origin<'_>, seq: u64| {
         // Its peaks are invented, as many as the number has bits.
-        let peaks: Vec<Hash> = (0..(seq - 1).count_ones()).map(|n| Hash([n as u8; 32])).collect();
-        let history = Peaks::of(seq - 1, peaks.clone()).root();
-        let previous = Hash([1; 32]);
+        let peaks: Vec<Hash> =
+            (0..(seq - 1).count_ones()).map(|n| Suite::One.repeated(n as u8)).collect();
+        let history = Peaks::of(seq - 1, peaks.clone()).root(Suite::One);
+        let previous = Suite::One.repeated(1);
         let head = origin.tree_head(&tree, |header| {
             (header.seq, header.previous, header.history) = (seq, previous, history);
         });
@@ -213,11 +215,14 @@ fn numbers_beyond_all_histories_are_refused() {
         async |world| {
             let (_peer, _control, mut stream, origin, _) = followed(world, DATASET).await;
             let mut history = Peaks::new();
-            history.push(Hash([9; 32]));
+            history.push(Suite::One.repeated(9));
             let body = encode_changes(&[] as &[Change]);
             let (header, _) = origin.first(&vec![]);
-            let header =
-                Header { history: history.root(), changes_hash: changes_hash(&body), ..header };
+            let header = Header {
+                history: history.root(Suite::One),
+                changes_hash: changes_hash(Suite::One, &body),
+                ..header
+            };
             stream.send(&reply(header, &body, origin.key)).await;
             stream.end().await
         },
@@ -261,7 +266,7 @@ fn what_a_thief_has_numbered_is_dropped_and_the_county_goes_on() {
                 TreeRequest::Pages { level, .. } => tree.page(level, &[]).body.clone(),
                 TreeRequest::Differences { level, salt, pages } => {
                     let body = &tree.page(level, &[]).body;
-                    difference::make(level, body, &salt, &pages[0].known).unwrap()
+                    difference::make(Suite::One, level, body, &salt, &pages[0].known).unwrap()
                 }
             };
             stream.send(&TreeReply::Part { bytes: told, more: false }).await;

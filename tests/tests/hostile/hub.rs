@@ -17,8 +17,8 @@ use certs::{
 };
 use harness::federation::Federation;
 use protocol::{
-    hash::Hash,
     message::{JoinReply, JoinRequest},
+    suite::Suite,
 };
 use quinn::crypto::rustls::QuicServerConfig;
 
@@ -53,7 +53,8 @@ fn a_hub_of_another_root_or_history_is_refused() {
     // Nothing reached the other hub that it could have used.
     assert!(!theirs.hub.log().contains("joined"));
 
-    let other_history = Token { federation_head: Hash([4; 32]), ..token(&ours, ours.address()) };
+    let other_history =
+        Token { federation_head: Suite::One.repeated(4), ..token(&ours, ours.address()) };
     let complaint = join_fails(&fresh_dir(&ours), &other_history.to_text());
     assert!(complaint.contains("not the one that the token names"), "{complaint}");
 
@@ -75,7 +76,7 @@ impl FakeHub {
         let dirs = world.hub_dirs();
         let hub = identity(harness::federation::HUB);
         let credentials = Credentials::load(&dirs.certs, &dirs.keys, &hub).unwrap();
-        let tls = server_config(&credentials, None, Arc::new(())).unwrap();
+        let tls = server_config(Suite::One, &credentials, None, Arc::new(())).unwrap();
         let crypto = QuicServerConfig::try_from(tls).unwrap();
         let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -192,7 +193,7 @@ fn answers_that_no_honest_hub_gives_are_refused() {
 fn forged_federation(world: &World) -> JoinReply {
     use protocol::message::FollowReply;
     let partition = crate::world::partition(&format!("_federation/{}", harness::federation::HUB));
-    let federation_head = protocol::change::Position { seq: 1, hash: Hash([1; 32]) };
+    let federation_head = protocol::change::Position { seq: 1, hash: Suite::One.repeated(1) };
     let origin = crate::forge::Origin { partition, key: &world.key, federation_head };
     match origin.altered(|header| header.federation_head = None) {
         FollowReply::ChangeSet { header, body } => JoinReply::ChangeSet { header, body },

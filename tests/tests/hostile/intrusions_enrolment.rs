@@ -10,13 +10,14 @@ use harness::{
 };
 use protocol::{
     federation::succession_bytes,
-    hash::Hash,
     id::NodeId,
     message::{
         CloseCode, Control, JoinRefused, JoinReply, JoinRequest, NewKeyReply, NewKeyRequest, Open,
         RenewReply, RenewRequest, Report, RequestRefused, possession_bytes,
     },
     sign::{SignaturePurpose, SigningKey},
+    suite::Suite,
+    suite::checksum::Checksum,
 };
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SanType};
 
@@ -64,7 +65,7 @@ const TOKENS: &[(&str, fn(&Tokens) -> JoinRequest, JoinRefused)] = &[
     ),
     (
         "another member's signing key",
-        |tokens| altered(tokens, |r| r.signing_key = *signing_key(9).public().as_bytes()),
+        |tokens| altered(tokens, |r| r.signing_key = signing_key(9).public().as_bytes().to_vec()),
         MISMATCH,
     ),
     (
@@ -147,7 +148,7 @@ const KEYS: &[(&str, fn(&World) -> NewKeyRequest)] = &[
         }
     }),
     ("that is none", |world| NewKeyRequest {
-        signing_key: [0; 32],
+        signing_key: vec![0; 32],
         ..follows(world, &signing_key(1), &signing_key(1), &world.key)
     }),
 ];
@@ -158,7 +159,7 @@ const CONTROL: &[(&str, fn(&World) -> Control, CloseCode)] = &[
     ("an anchor", |_| Control::Anchor(vec![1; 200]), CloseCode::Unexpected),
     (
         "a report of 17 roots",
-        |world| Control::Report(Report { roots: vec![Hash::ZERO; 17], ..world.report() }),
+        |world| Control::Report(Report { roots: vec![Checksum::ZERO; 17], ..world.report() }),
         CloseCode::Malformed,
     ),
 ];
@@ -361,7 +362,7 @@ fn node(name: &str) -> NodeId {
 
 /// A signing key that nobody has registered.
 fn signing_key(seed: u8) -> SigningKey {
-    SigningKey::from_seed(&[seed; 32])
+    Suite::One.signing_key(&[seed; 32]).unwrap()
 }
 
 fn altered(tokens: &Tokens, alter: impl FnOnce(&mut JoinRequest)) -> JoinRequest {
@@ -372,8 +373,8 @@ fn altered(tokens: &Tokens, alter: impl FnOnce(&mut JoinRequest)) -> JoinRequest
 
 /// A new key signs `proof`.
 fn proven(request: &mut JoinRequest, proof: &[u8]) {
-    let key = keyfile::generate_signing_key();
-    request.signing_key = *key.public().as_bytes();
+    let key = keyfile::generate_signing_key(Suite::One);
+    request.signing_key = key.public().as_bytes().to_vec();
     request.possession = sign(&key, SignaturePurpose::Possession, proof);
 }
 
@@ -398,7 +399,7 @@ fn good_csr() -> Vec<u8> {
 }
 
 fn sign(key: &SigningKey, purpose: SignaturePurpose, bytes: &[u8]) -> Vec<u8> {
-    key.sign(purpose, bytes).to_vec()
+    key.sign(purpose, bytes).as_bytes().to_vec()
 }
 
 /// What a key signs that follows `earlier`.
@@ -418,7 +419,7 @@ fn signed(
     countersignature: &SigningKey,
 ) -> NewKeyRequest {
     NewKeyRequest {
-        signing_key: *new.public().as_bytes(),
+        signing_key: new.public().as_bytes().to_vec(),
         possession: sign(possession, SignaturePurpose::Possession, bytes),
         countersignature: sign(countersignature, SignaturePurpose::Succession, bytes),
     }

@@ -12,10 +12,10 @@ use protocol::{
     change::{Header, Position},
     federation::{CaKind, CaRecord, CaState, Entry, Introduction, KeyRecord, Revocation},
     freshness::Statement,
-    hash::Hash,
     id::NodeId,
     message::{Announced, CloseCode, Control, FollowReply},
     sign::SigningKey,
+    suite::Suite,
 };
 use rcgen::ExtendedKeyUsagePurpose;
 use time::Duration;
@@ -131,7 +131,7 @@ const STATEMENTS: &[Saying] = &[
     (
         "for another head",
         |scene| {
-            let other = Position { hash: Hash([9; 32]), ..scene.history.head };
+            let other = Position { hash: Suite::One.repeated(9), ..scene.history.head };
             scene.state(other, &scene.hub_key)
         },
         Heed::Alarm("another _federation"),
@@ -177,7 +177,7 @@ const CHANGE_SETS: &[Forged] = &[
     ),
     (
         "with another root",
-        |scene| scene.go_on(&scene.hub_key, |header| header.root = Hash([3; 32])),
+        |scene| scene.go_on(&scene.hub_key, |header| header.root = Suite::One.repeated(3)),
         CloseCode::RootMismatch,
     ),
     (
@@ -240,7 +240,7 @@ impl Scene {
         Self {
             history: world.block_on(History::of_hub(world)),
             hub_key: hub_key(world),
-            member_key: SigningKey::from_seed(&world.key.seed()),
+            member_key: Suite::One.signing_key(&world.key.secret()).unwrap(),
             anchor: Anchor::decode(&anchor).unwrap(),
         }
     }
@@ -281,7 +281,7 @@ impl Scene {
     /// As the hub announces that there is more.
     fn more(&self) -> Vec<Announced> {
         let head = self.history.head;
-        vec![History::announced(Position { seq: head.seq + 1, hash: Hash([1; 32]) })]
+        vec![History::announced(Position { seq: head.seq + 1, hash: Suite::One.repeated(1) })]
     }
 }
 
@@ -543,7 +543,7 @@ fn node(name: &str) -> NodeId {
 
 /// A signing key that nobody has registered.
 fn key(seed: u8) -> SigningKey {
-    SigningKey::from_seed(&[seed; 32])
+    Suite::One.signing_key(&[seed; 32]).unwrap()
 }
 
 /// The hub's leaf, altered.

@@ -6,13 +6,14 @@ use harness::node::{Node, wait_until};
 use protocol::{
     change::{Change, Header, Position, changes_hash, encode_changes},
     federation::succession_bytes,
-    hash::Hash,
     history::Peaks,
     message::{
         CloseCode, Control, FollowReply, FollowRequest, NewKeyReply, NewKeyRequest, Open, Report,
         decode_header,
     },
     sign::{SignaturePurpose, SigningKey},
+    suite::Suite,
+    suite::checksum::Checksum,
 };
 
 use crate::{
@@ -104,9 +105,9 @@ impl Next {
         let mut header = Header {
             seq: self.position.seq + 1,
             previous: self.position.hash,
-            history: self.history.root(),
+            history: self.history.root(Suite::One),
             change_count: 1,
-            changes_hash: changes_hash(&body),
+            changes_hash: changes_hash(Suite::One, &body),
             root: summary.root,
             records: summary.records,
             key_id: key.public().id(),
@@ -139,7 +140,7 @@ impl Next {
 fn a_key_whose_time_is_over_signs_nothing_more() {
     let mut world = World::new();
     let keys = Keys {
-        first: SigningKey::from_seed(&world.key.seed()),
+        first: Suite::One.signing_key(&world.key.secret()).unwrap(),
         second: key(1),
         honest: honest_key(&world),
         unknown: key(9),
@@ -222,9 +223,9 @@ async fn follow_key(world: &World, earlier: &SigningKey, new: &SigningKey) -> Ne
     let who = identity(HOSTILE);
     let bytes = succession_bytes(&who.federation, &who.node, &earlier.public().id(), &new.public());
     let request = NewKeyRequest {
-        signing_key: *new.public().as_bytes(),
-        possession: new.sign(SignaturePurpose::Possession, &bytes).to_vec(),
-        countersignature: earlier.sign(SignaturePurpose::Succession, &bytes).to_vec(),
+        signing_key: new.public().as_bytes().to_vec(),
+        possession: new.sign(SignaturePurpose::Possession, &bytes).as_bytes().to_vec(),
+        countersignature: earlier.sign(SignaturePurpose::Succession, &bytes).as_bytes().to_vec(),
     };
     let peer = world.connect().await;
     let (_control, _) = peer.say_hello(hello(vec![])).await;
@@ -234,7 +235,7 @@ async fn follow_key(world: &World, earlier: &SigningKey, new: &SigningKey) -> Ne
 }
 
 fn key(seed: u8) -> SigningKey {
-    SigningKey::from_seed(&[seed; 32])
+    Suite::One.signing_key(&[seed; 32]).unwrap()
 }
 
 #[test]
@@ -245,7 +246,7 @@ fn a_certificate_that_two_daemons_use_is_an_alarm() {
         world.block_on(async {
             let peer = world.connect().await;
             let (mut control, _) = peer.say_hello_as(instance, hello(vec![])).await;
-            let report = Report { instance, signing_key: Hash([3; 32]), ..world.report() };
+            let report = Report { instance, signing_key: Suite::One.repeated(3), ..world.report() };
             if again {
                 control.send(&Control::Report(report)).await;
             }
@@ -320,13 +321,13 @@ fn reports_without_end(world: &mut World) {
         let peer = world.connect().await;
         let (mut control, _) = peer.say_hello(hello(vec![])).await;
         for n in 0..=255 {
-            let roots = vec![Hash([n; 32])];
+            let roots = vec![Checksum([n; 32])];
             control.send(&Control::Report(Report { roots, ..world.report() })).await;
         }
         control.send(&Control::Hello(hello(vec![]))).await;
         assert_eq!(peer.closed().await, UNEXPECTED);
     });
     let last = written(world);
-    assert_ne!(last, serde_json::json!([Hash([255; 32])]), "{}", TWO_DAEMONS[4]);
+    assert_ne!(last, serde_json::json!([Checksum([255; 32])]), "{}", TWO_DAEMONS[4]);
     world.check_service();
 }

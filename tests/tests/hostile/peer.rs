@@ -14,8 +14,8 @@ use std::{
 use certs::{credentials::Credentials, identity::Identity, tls::TlsOptions};
 use protocol::{
     frame::{self, FrameDecoder},
-    hash::Hash,
     message::{CloseCode, Control, Hello, Open, Report},
+    suite::Suite,
 };
 use quinn::{
     ConnectionError, ReadError, RecvStream, SendStream, VarInt, crypto::rustls::QuicClientConfig,
@@ -106,9 +106,9 @@ impl Dial {
         let trust = &self.credentials;
         let mut tls = if self.anonymous {
             let root = certs::enrol::RootOfTrust::from_certificate(&trust.roots[0]).unwrap();
-            certs::tls::join_client_config(&root, TlsOptions::default()).unwrap().0
+            certs::tls::join_client_config(&root, TlsOptions::of(Suite::One)).unwrap().0
         } else {
-            certs::tls::client_config(trust, TlsOptions::default()).unwrap().0
+            certs::tls::client_config(trust, TlsOptions::of(Suite::One)).unwrap().0
         };
         if let Some(shown) = &self.shown {
             // Also a chain whose key one has not.
@@ -186,7 +186,7 @@ impl Peer {
     /// The same as a daemon of choice.
     pub async fn say_hello_as(&self, instance: [u8; 8], hello: Hello) -> (Stream, Hello) {
         let (mut control, theirs) = self.say_only_hello(hello).await;
-        let report = Report { instance, roots: vec![], signing_key: Hash::ZERO };
+        let report = Report { instance, roots: vec![], signing_key: Suite::One.none() };
         control.send(&Control::Report(report)).await;
         (control, theirs)
     }

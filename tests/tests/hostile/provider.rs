@@ -11,6 +11,7 @@ use protocol::{
     hash::Hash,
     message::{CloseCode, FollowReply, FollowRequest, Open},
     sign::SigningKey,
+    suite::Suite,
 };
 
 use crate::{
@@ -90,11 +91,11 @@ fn change_sets_that_their_origin_did_not_sign_are_refused() {
     attack(&mut world, "number 2 first", CloseCode::Unexpected, 1, |_, origin| {
         origin.altered(|header| {
             header.seq = 2;
-            (header.previous, header.history) = (Hash([1; 32]), Hash([1; 32]));
+            (header.previous, header.history) = (Suite::One.repeated(1), Suite::One.repeated(1));
         })
     });
     attack(&mut world, "a predecessor of the first", CloseCode::Malformed, 1, |_, origin| {
-        origin.altered(|header| header.previous = Hash([1; 32]))
+        origin.altered(|header| header.previous = Suite::One.repeated(1))
     });
     attack(&mut world, "no _federation head", CloseCode::Malformed, 1, |_, origin| {
         origin.altered(|header| header.federation_head = None)
@@ -102,7 +103,7 @@ fn change_sets_that_their_origin_did_not_sign_are_refused() {
     // It may be on its way, so this is no misbehaviour.
     attack(&mut world, "a _federation of the future", CloseCode::Unavailable, 0, |_, origin| {
         origin.altered(|header| {
-            header.federation_head = Some(Position { seq: 1000, hash: Hash([1; 32]) });
+            header.federation_head = Some(Position { seq: 1000, hash: Suite::One.repeated(1) });
         })
     });
     attack(&mut world, "a fork that nobody signed", forged, 1, |_, origin| {
@@ -150,7 +151,7 @@ fn change_sets_over_a_limit_or_with_a_wrong_root_are_refused() {
         });
     }
     attack(&mut world, "a wrong root", CloseCode::RootMismatch, 1, |_, origin| {
-        origin.altered(|header| header.root = Hash([5; 32]))
+        origin.altered(|header| header.root = Suite::One.repeated(5))
     });
     attack(&mut world, "a wrong number of records", CloseCode::RootMismatch, 1, |_, origin| {
         origin.altered(|header| header.records += 1)
@@ -197,8 +198,9 @@ fn two_signed_histories_quarantine_their_partition_and_nothing_else() {
             let position = accepted(&mut stream, &reply(first, &body, origin.key), root).await;
             if !by_claim {
                 let (mut second, _) = origin.first(&entries_of(dataset, 3));
-                (second.seq, second.previous, second.history) = (2, Hash([1; 32]), Hash([1; 32]));
-                (second.change_count, second.changes_hash) = (0, changes_hash(&[]));
+                (second.seq, second.previous, second.history) =
+                    (2, Suite::One.repeated(1), Suite::One.repeated(1));
+                (second.change_count, second.changes_hash) = (0, changes_hash(Suite::One, &[]));
                 stream.send(&reply(second, &[], origin.key)).await;
                 return stream.end().await;
             }

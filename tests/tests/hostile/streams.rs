@@ -6,13 +6,13 @@ use protocol::{
     change::{KeyRing, Position},
     codec,
     federation::Registry,
-    hash::Hash,
     history::SEQ_LIMIT,
     id::PartitionId,
     message::{
         ASKING_FRAME_BYTES_MAX, CloseCode, FollowReply, FollowRequest, Open, TreeReply,
         TreeRequest, decode_header,
     },
+    suite::Suite,
 };
 
 use crate::{
@@ -93,10 +93,10 @@ fn partitions_that_a_member_may_not_have_are_refused() {
 #[test]
 fn acknowledgements_and_positions_that_are_lies_gain_nothing() {
     let mut world = World::new();
-    let lie = Position { seq: 1, hash: Hash([9; 32]) };
+    let lie = Position { seq: 1, hash: Suite::One.repeated(9) };
     attack(&mut world, "an ack out of the blue", CloseCode::Unexpected, 1, async |_, stream| {
         stream.send(&follow(federation())).await;
-        let ack = FollowRequest::Ack { position: lie, root: Hash([9; 32]) };
+        let ack = FollowRequest::Ack { position: lie, root: Suite::One.repeated(9) };
         stream.send(&ack).await;
     });
     attack(&mut world, "an ack with another root", CloseCode::Unexpected, 1, async |_, stream| {
@@ -105,7 +105,7 @@ fn acknowledgements_and_positions_that_are_lies_gain_nothing() {
             panic!("a member may have _federation");
         };
         let position = decode_header(&header).unwrap().position();
-        stream.send(&FollowRequest::Ack { position, root: Hash([9; 32]) }).await;
+        stream.send(&FollowRequest::Ack { position, root: Suite::One.repeated(9) }).await;
     });
     let acked = |world: &World| {
         let federation = world.federation.hub.partition(&format!("_federation/{HUB}")).unwrap();
@@ -133,9 +133,9 @@ fn acknowledgements_and_positions_that_are_lies_gain_nothing() {
         let peer = world.connect().await;
         let (_control, _) = peer.say_hello(hello(vec![])).await;
         let mut stream = peer.open().await;
-        let have = Some(Position { seq: SEQ_LIMIT - 1, hash: Hash([9; 32]) });
+        let have = Some(Position { seq: SEQ_LIMIT - 1, hash: Suite::One.repeated(9) });
         stream.send(&Open::Follow { partition: federation(), have }).await;
-        stream.send(&FollowRequest::Ack { position: lie, root: Hash([9; 32]) }).await;
+        stream.send(&FollowRequest::Ack { position: lie, root: Suite::One.repeated(9) }).await;
         stream.end().await
     });
     world.finish();

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use protocol::{
     change::{Header, Position},
-    hash::Hash,
     message::{CloseCode, FollowReply, Open, PAGE_PART_BYTES_MAX, TreeReply, TreeRequest},
     page::{MadePage, RawLeaf, decode_inner, make_inner},
+    suite::Suite,
     tree::empty_root,
 };
 
@@ -78,9 +78,9 @@ fn inner(alter: impl Fn(&mut Vec<protocol::page::PageRef>)) -> impl Fn(&MadePage
         if made.level == 0 {
             return made.body.clone();
         }
-        let mut children = decode_inner(&made.body).unwrap();
+        let mut children = decode_inner(Suite::One, &made.body).unwrap();
         alter(&mut children);
-        make_inner(made.level, &children).body
+        make_inner(Suite::One, made.level, &children).body
     }
 }
 
@@ -93,7 +93,7 @@ fn other_leaf(made: &MadePage) -> Vec<u8> {
     let other = leaf.entries().enumerate();
     let other =
         other.map(|(index, (key, value))| (key, if index == 0 { b"another" } else { value }));
-    RawLeaf::of(other).make().body
+    RawLeaf::of(other).make(Suite::One).body
 }
 
 #[test]
@@ -113,14 +113,20 @@ fn a_tree_that_was_not_signed_is_refused() {
     attack(&mut world, "an altered count", forged, |_| {}, &counted);
     let fewer = inner(|children| drop(children.pop()));
     attack(&mut world, "a child that is missing", forged, |_| {}, &fewer);
-    attack(&mut world, "another signed root", forged, |h| h.root = Hash([3; 32]), &as_it_is);
+    attack(
+        &mut world,
+        "another signed root",
+        forged,
+        |h| h.root = Suite::One.repeated(3),
+        &as_it_is,
+    );
     attack(&mut world, "more records than there are", forged, |h| h.records += 1, &as_it_is);
     attack(&mut world, "no records, and a tree", forged, |h| h.records = 0, &as_it_is);
     let other = crate::world::partition(&format!("enterprise/{}", crate::world::HONEST));
     let not_entitled = CloseCode::NotEntitled;
     attack(&mut world, "another's head", not_entitled, |h| h.partition = other, &as_it_is);
     // Signed, but without a `_federation` that the hub knows.
-    let future = Position { seq: 1000, hash: Hash([3; 32]) };
+    let future = Position { seq: 1000, hash: Suite::One.repeated(3) };
     world.attack("a head from the future", End::Code(CloseCode::Unavailable), 0, async |world| {
         let (_peer, _open, mut stream, origin) = asked_for_pages(world, "enterprise").await;
         let tree = Tree::of(&entries(1000));
@@ -159,7 +165,7 @@ fn heights_and_parts_that_make_no_tree_are_refused() {
             stream.end().await
         });
     }
-    let empty = |h: &mut Header| (h.root, h.records) = (empty_root(), 1);
+    let empty = |h: &mut Header| (h.root, h.records) = (empty_root(Suite::One), 1);
     attack(&mut world, "an empty root with a record", CloseCode::Forged, empty, &as_it_is);
 
     let part = |bytes: Vec<u8>, more| TreeReply::Part { bytes, more };

@@ -12,6 +12,7 @@ use protocol::{
     message::{CloseCode, JoinRefused, JoinReply, JoinRequest, Open, TreeReply},
     schema::{RawSchema, Schema},
     sign::SigningKey,
+    suite::Suite,
 };
 
 use crate::{
@@ -40,13 +41,13 @@ fn only_what_a_member_has_signed_itself_stops_its_writes() {
     claimed.position.seq = 1000;
     let keys = certs::keyfile::KeyDir::new(victim.node.dir().join("keys"), None);
     let own_key: SigningKey = keys.load(certs::keyfile::SIGNING_KEY_FILE).unwrap();
-    let (other_key, tree) = (SigningKey::from_seed(&[5; 32]), Tree::of(&entries(3)));
+    let (other_key, tree) = (Suite::One.signing_key(&[5; 32]).unwrap(), Tree::of(&entries(3)));
     let head = |key: &SigningKey, seq: u64| {
         let origin = Origin { partition: own.clone(), key, federation_head: history.head };
         origin.tree_head(&tree, |header| {
             header.seq = seq;
-            header.previous = protocol::hash::Hash([7; 32]);
-            header.history = protocol::hash::Hash([8; 32]);
+            header.previous = Suite::One.repeated(7);
+            header.history = Suite::One.repeated(8);
         })
     };
 

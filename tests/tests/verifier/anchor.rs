@@ -73,6 +73,7 @@ impl Freshness {
     pub fn decode(bytes: &[u8]) -> Checked<Self> {
         ensure(bytes.len() <= layout::FRESHNESS_BYTES_MAX, "a statement over its limit")?;
         let mut reader = super::reader::Reader::new(bytes);
+        reader.suite()?;
         let signature = reader.raw()?;
         let signed = reader.take(reader.left())?.to_vec();
         Ok(Self { fields: layout::freshness(&signed)?, signature, signed })

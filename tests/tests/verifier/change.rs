@@ -25,6 +25,7 @@ impl SignedHeader {
     pub fn decode(bytes: &[u8]) -> Checked<Self> {
         ensure(bytes.len() <= layout::SIGNED_HEADER_BYTES_MAX, "a header over its limit")?;
         let mut reader = Reader::new(bytes);
+        reader.suite()?;
         let signature = reader.raw()?;
         let encoded = reader.take(reader.left())?;
         let header = layout::header(encoded)?;

@@ -1,7 +1,7 @@
 //! Frames and the encoding of messages: the first half of section 13 of
 //! `protocol/SPEC.md`. What the messages are is in [`super::messages`].
 
-use super::{Checked, Refused, ensure, hashes::Hash};
+use super::{Checked, Refused, ensure, hashes::Hash, layout};
 
 /// A frame with this body.
 pub fn frame(body: &[u8]) -> Vec<u8> {
@@ -45,6 +45,12 @@ impl<'a> Decoder<'a> {
         let mut array = [0; N];
         array.copy_from_slice(self.take(N)?);
         Ok(array)
+    }
+
+    /// A hash, with its suite.
+    pub fn hash(&mut self) -> Checked<Hash> {
+        ensure(self.u8()? == layout::SUITE, "another suite")?;
+        self.array()
     }
 
     pub fn bool(&mut self) -> Checked<bool> {
@@ -141,8 +147,12 @@ impl Encoder {
         self.varint(bytes.len() as u64).array(bytes)
     }
 
+    pub fn hash(self, hash: &Hash) -> Self {
+        self.array(&[layout::SUITE]).array(hash)
+    }
+
     pub fn position(self, (seq, hash): (u64, &Hash)) -> Self {
-        self.varint(seq).array(hash)
+        self.varint(seq).hash(hash)
     }
 
     pub fn option_position(self, position: Option<(u64, &Hash)>) -> Self {

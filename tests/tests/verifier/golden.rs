@@ -181,8 +181,11 @@ fn signing(vectors: &Vectors) {
     assert_eq!((read.fields.seq, read.fields.head), (9, [0x22; 32]));
     assert_eq!(read.fields.time_ms, 1_700_000_000_000);
     read.verify(&hub.verifying_key().to_bytes()).unwrap();
-    let signature = sign(&hub, layout::signature::FRESHNESS, &statement[64..]);
-    vectors.is("freshness.statement", [&signature[..], &statement[64..]].concat());
+    let signature = sign(&hub, layout::signature::FRESHNESS, &statement[layout::SIGNED_AT..]);
+    vectors.is(
+        "freshness.statement",
+        [&[layout::SUITE], &signature[..], &statement[layout::SIGNED_AT..]].concat(),
+    );
 }
 
 fn changes(vectors: &Vectors) {
@@ -197,7 +200,8 @@ fn changes(vectors: &Vectors) {
     for (name, key, seq) in [("header", signer(2), 2), ("header.first", signer(1), 1)] {
         let bytes = vectors.bytes(&format!("{name}.bytes"));
         let signature = vectors.array::<64>(&format!("{name}.signature"));
-        let signed = SignedHeader::decode(&[&signature[..], &bytes].concat()).unwrap();
+        let signed =
+            SignedHeader::decode(&[&[layout::SUITE], &signature[..], &bytes].concat()).unwrap();
         vectors.is(&format!("{name}.hash"), signed.hash);
         vectors
             .is(&format!("{name}.signature"), sign(&key, layout::signature::HEADER, &signed.hash));
@@ -268,7 +272,7 @@ fn no_bit_of_what_is_signed_can_be_flipped() {
     let hub = vectors.array("signing.hub.public");
     let (header, signature) =
         (vectors.bytes("header.bytes"), vectors.array::<64>("header.signature"));
-    let signed = [&signature[..], &header].concat();
+    let signed = [&[layout::SUITE], &signature[..], &header].concat();
     let refused = |bytes: &[u8]| SignedHeader::decode(bytes)?.verify(&county);
     assert_eq!(refused(&signed), Ok(()));
     for altered in flipped(&signed) {

@@ -56,7 +56,7 @@ fn announced() -> Announced {
 }
 
 fn hello(heads: Vec<Announced>) -> Hello {
-    Hello { versions: vec![1, 300], build: "0.1.0".into(), now_ms: NOW_MS, heads }
+    Hello { suite: 1, versions: vec![1, 300], build: "0.1.0".into(), now_ms: NOW_MS, heads }
 }
 
 fn opening(vectors: &Vectors) {
@@ -101,7 +101,7 @@ fn control(vectors: &Vectors) {
 }
 
 fn signed_header(vectors: &Vectors) -> Vec<u8> {
-    [vectors.bytes("header.signature"), vectors.bytes("header.bytes")].concat()
+    [vec![1], vectors.bytes("header.signature"), vectors.bytes("header.bytes")].concat()
 }
 
 fn following(vectors: &Vectors) {

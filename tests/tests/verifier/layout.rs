@@ -32,8 +32,11 @@ pub mod signature {
     pub const ANCHOR: &str = "creditsync/1 anchor";
 }
 
-/// Sections 1 and 3: BLAKE3 with 256 bits.
-pub const HASH_ALGORITHM: u8 = 1;
+/// Sections 1 and 3: BLAKE3 with 256 bits, Ed25519.
+pub const SUITE: u8 = 1;
+/// What stands before a signed header's own bytes, and a statement's: the suite and
+/// the signature.
+pub const SIGNED_AT: usize = 1 + 64;
 /// What hashed messages are filled to.
 pub const BLOCK_BYTES: usize = 64;
 /// Stands before the key whose id is made.
@@ -67,9 +70,11 @@ pub const FEDERATION_BODY_BYTES_MAX: usize = 61_440;
 pub const LAST_RECORDS_MAX: u64 = 127;
 
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
-pub const CONTROL_FRAME_BYTES_MAX: usize = 3_411_088;
+pub const CONTROL_FRAME_BYTES_MAX: usize = 3_751_088;
 pub const TREE_FRAME_BYTES_MAX: usize = 1_049_600;
-pub const SIGNATURE_BYTES: usize = 64;
+/// Of any suite, section 3.
+pub const SIGNATURE_BYTES_MAX: usize = 96;
+pub const PUBLIC_KEY_BYTES_MAX: usize = 64;
 pub const HEADS_MAX: usize = 10_000;
 pub const VERSIONS_MAX: usize = 16;
 pub const BUILD_BYTES_MAX: usize = 64;
@@ -82,7 +87,7 @@ pub const COMPARED_MAX: usize = 64;
 pub const NAME_BYTES: usize = 8;
 pub const PART_BYTES_MAX: usize = 1 << 20;
 pub const ROOT_PAGE_BYTES_MAX: usize = 16_384;
-pub const ANCHOR_BYTES_MAX: usize = 4096;
+pub const ANCHOR_BYTES_MAX: usize = 5120;
 pub const FRESHNESS_BYTES_MAX: usize = 512;
 pub const EARLIER_KEYS_MAX: usize = 64;
 pub const ANCHOR_SIGNATURE_BYTES_MAX: usize = 80;
@@ -154,7 +159,7 @@ pub fn encode_header(header: &Header) -> Vec<u8> {
         write_bytes(&mut out, name.as_bytes());
     }
     let hash = |out: &mut Vec<u8>, hash: &[u8; 32]| {
-        out.push(HASH_ALGORITHM);
+        out.push(SUITE);
         out.extend(hash);
     };
     out.extend(header.seq.to_be_bytes());
@@ -204,6 +209,7 @@ pub fn anchor_from(reader: &mut Reader<'_>) -> Checked<AnchorFields> {
     let all = reader.left();
     let version = reader.u8()?;
     ensure(version == 1 || version == 2, "an anchor of another version")?;
+    reader.suite()?;
     let (federation, hub) = (reader.name(is_label)?, reader.name(is_label)?);
     let (hub_key, epoch) = (reader.raw()?, reader.u32()?);
     let (mut base, mut earlier) = (None, Vec::new());
@@ -222,7 +228,7 @@ pub fn anchor_from(reader: &mut Reader<'_>) -> Checked<AnchorFields> {
 
 /// The bytes of an anchor that are signed.
 pub fn encode_anchor(anchor: &AnchorFields) -> Vec<u8> {
-    let mut out = vec![if anchor.base.is_some() { 2 } else { 1 }];
+    let mut out = vec![if anchor.base.is_some() { 2 } else { 1 }, SUITE];
     write_bytes(&mut out, anchor.federation.as_bytes());
     write_bytes(&mut out, anchor.hub.as_bytes());
     out.extend(anchor.hub_key);
@@ -254,9 +260,9 @@ pub fn freshness(signed: &[u8]) -> Checked<FreshnessFields> {
     let fields = FreshnessFields {
         partition: reader.text(FRESHNESS_BYTES_MAX)?.to_owned(),
         seq: reader.u64()?,
-        head: reader.raw()?,
+        head: reader.hash()?,
         time_ms: reader.i64()?,
-        key_id: reader.raw()?,
+        key_id: reader.hash()?,
     };
     ensure(is_partition(&fields.partition), "no full name of a partition")?;
     ensure(fields.seq >= 1, "a number that cannot be")?;
@@ -269,8 +275,10 @@ pub fn encode_freshness(fields: &FreshnessFields) -> Vec<u8> {
     let mut out = vec![1];
     write_bytes(&mut out, fields.partition.as_bytes());
     out.extend(fields.seq.to_be_bytes());
+    out.push(SUITE);
     out.extend(fields.head);
     out.extend(fields.time_ms.to_be_bytes());
+    out.push(SUITE);
     out.extend(fields.key_id);
     out
 }

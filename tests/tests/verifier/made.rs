@@ -72,7 +72,7 @@ pub fn signed(mut header: Header, key: &SigningKey) -> Vec<u8> {
     let bytes = layout::encode_header(&header);
     let hash = hashes::hash(layout::hash::HEADER, &bytes);
     let message = hashes::with_context(layout::signature::HEADER, &hash);
-    [&key.sign(&message).to_bytes()[..], &bytes].concat()
+    [&[layout::SUITE], &key.sign(&message).to_bytes()[..], &bytes].concat()
 }
 
 /// A compressed field.
@@ -152,7 +152,7 @@ impl Origin {
     ) -> (Vec<u8>, Vec<u8>) {
         let header = signed(self.header(changes, federation_head), key);
         change::apply(&mut self.state, changes);
-        self.hashes.push(hashes::hash(layout::hash::HEADER, &header[64..]));
+        self.hashes.push(hashes::hash(layout::hash::HEADER, &header[layout::SIGNED_AT..]));
         (header, compressed(&body(changes)))
     }
 }

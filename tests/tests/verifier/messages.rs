@@ -24,6 +24,7 @@ pub struct Announced {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
+    pub suite: u8,
     pub versions: Vec<u16>,
     pub build: String,
     pub now_ms: i64,
@@ -37,7 +38,7 @@ pub enum Open {
     Follow { partition: String, have: Option<Position> },
     Tree { partition: String, have: Option<Position> },
     Renew(Vec<u8>),
-    NewKey { public: [u8; 32], possession: Vec<u8>, countersignature: Vec<u8> },
+    NewKey { public: Vec<u8>, possession: Vec<u8>, countersignature: Vec<u8> },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub enum Control {
     Hello(Hello),
     Announce(Vec<Announced>),
     Heartbeat(i64),
-    Report { instance: [u8; 8], roots: Vec<Hash>, signing_key: Hash },
+    Report { instance: [u8; 8], roots: Vec<[u8; 32]>, signing_key: Hash },
     Freshness(Vec<u8>),
     Anchor(Vec<u8>),
 }
@@ -77,7 +78,7 @@ pub struct JoinRequest {
     pub secret: [u8; 32],
     pub node: String,
     pub request: Vec<u8>,
-    pub public: [u8; 32],
+    pub public: Vec<u8>,
     pub possession: Vec<u8>,
 }
 
@@ -104,9 +105,9 @@ pub fn open(body: &[u8]) -> Checked<Open> {
         2 => Open::Tree { partition: partition(&mut from)?, have: from.option(position)? },
         3 => Open::Renew(from.bytes(layout::REQUEST_BYTES_MAX)?),
         4 => Open::NewKey {
-            public: from.array()?,
-            possession: from.bytes(layout::SIGNATURE_BYTES)?,
-            countersignature: from.bytes(layout::SIGNATURE_BYTES)?,
+            public: from.bytes(layout::PUBLIC_KEY_BYTES_MAX)?,
+            possession: from.bytes(layout::SIGNATURE_BYTES_MAX)?,
+            countersignature: from.bytes(layout::SIGNATURE_BYTES_MAX)?,
         },
         _ => return Err(UNKNOWN),
     };
@@ -122,7 +123,7 @@ pub fn control(body: &[u8]) -> Checked<Control> {
         3 => Control::Report {
             instance: from.array()?,
             roots: from.list(layout::ROOTS_MAX, Decoder::array)?,
-            signing_key: from.array()?,
+            signing_key: from.hash()?,
         },
         4 => Control::Freshness(from.bytes(layout::FRESHNESS_BYTES_MAX)?),
         5 => Control::Anchor(from.bytes(layout::ANCHOR_BYTES_MAX)?),
@@ -135,7 +136,7 @@ pub fn control(body: &[u8]) -> Checked<Control> {
 pub fn ack(body: &[u8]) -> Checked<(Position, Hash)> {
     let mut from = Decoder::new(body);
     ensure(from.varint()? == 0, "an unknown message")?;
-    let message = (position(&mut from)?, from.array()?);
+    let message = (position(&mut from)?, from.hash()?);
     from.end(message)
 }
 
@@ -178,8 +179,8 @@ pub fn tree_reply(body: &[u8]) -> Checked<TreeReply> {
             levels: from.u8()?,
             root_page: from.bytes(layout::ROOT_PAGE_BYTES_MAX)?,
             proof: Proof {
-                peaks: from.list(layout::PROOF_HASHES_MAX, Decoder::array)?,
-                path: from.list(layout::PROOF_HASHES_MAX, Decoder::array)?,
+                peaks: from.list(layout::PROOF_HASHES_MAX, Decoder::hash)?,
+                path: from.list(layout::PROOF_HASHES_MAX, Decoder::hash)?,
             },
         },
         1 => {
@@ -221,7 +222,7 @@ pub fn join_request(body: &[u8]) -> Checked<JoinRequest> {
         secret: from.array()?,
         node: node(&mut from)?,
         request: from.bytes(ANY)?,
-        public: from.array()?,
+        public: from.bytes(ANY)?,
         possession: from.bytes(ANY)?,
     };
     from.end(message)
@@ -249,7 +250,10 @@ fn reason(from: &mut Decoder<'_>, known: u8) -> Checked<u8> {
 }
 
 fn hello(from: &mut Decoder<'_>) -> Checked<Hello> {
+    let suite = from.u8()?;
+    ensure(suite == layout::SUITE, "another suite")?;
     Ok(Hello {
+        suite,
         versions: from.list(layout::VERSIONS_MAX, Decoder::u16)?,
         build: from.text(layout::BUILD_BYTES_MAX)?,
         now_ms: from.i64()?,
@@ -261,7 +265,7 @@ fn announced(from: &mut Decoder<'_>) -> Checked<Announced> {
     Ok(Announced {
         partition: partition(from)?,
         position: position(from)?,
-        root: from.array()?,
+        root: from.hash()?,
         records: from.varint()?,
     })
 }
@@ -281,7 +285,7 @@ fn node(from: &mut Decoder<'_>) -> Checked<String> {
 fn position(from: &mut Decoder<'_>) -> Checked<Position> {
     let seq = from.varint()?;
     ensure(seq < layout::SEQ_LIMIT, "a number that cannot be")?;
-    Ok((seq, from.array()?))
+    Ok((seq, from.hash()?))
 }
 
 /// A signed header; whether it is one is said elsewhere.
@@ -300,7 +304,7 @@ pub fn encode_tree(partition: &str, have: Option<(u64, &Hash)>) -> Vec<u8> {
 }
 
 pub fn encode_ack(position: (u64, &Hash), root: &Hash) -> Vec<u8> {
-    Encoder::default().varint(0).position(position).array(root).body()
+    Encoder::default().varint(0).position(position).hash(root).body()
 }
 
 /// Asks for whole pages.
@@ -315,7 +319,7 @@ pub fn encode_join(request: &JoinRequest) -> Vec<u8> {
         .array(&request.secret)
         .bytes(request.node.as_bytes())
         .bytes(&request.request)
-        .array(&request.public)
+        .bytes(&request.public)
         .bytes(&request.possession)
         .body()
 }

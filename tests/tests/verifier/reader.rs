@@ -54,9 +54,14 @@ impl<'a> Reader<'a> {
         Ok(i64::from_be_bytes(self.raw()?))
     }
 
-    /// `hash`, with its algorithm.
+    /// The number of a suite, of which this verifier knows one.
+    pub fn suite(&mut self) -> Checked<()> {
+        ensure(self.u8()? == layout::SUITE, "another suite")
+    }
+
+    /// `hash`, with its suite.
     pub fn hash(&mut self) -> Checked<[u8; 32]> {
-        ensure(self.u8()? == layout::HASH_ALGORITHM, "an unknown hash algorithm")?;
+        self.suite()?;
         self.raw()
     }
 

@@ -122,7 +122,7 @@ impl Scene {
             secret: token.secret,
             node: NEWCOMER.to_owned(),
             request: NodeKey::generate().unwrap().csr(&identity(NEWCOMER)).unwrap(),
-            public: key.verifying_key().to_bytes(),
+            public: key.verifying_key().to_bytes().to_vec(),
             possession: key.sign(&possession).to_bytes().to_vec(),
         });
         let dial = Dial { anonymous: true, alpn: ALPN_JOIN, ..self.dial() };
@@ -194,12 +194,12 @@ impl NodeSigner {
     }
 
     pub fn key_id(&self) -> Hash {
-        hashes::key_id(self.0.public().as_bytes())
+        hashes::key_id(self.0.public().as_bytes().try_into().unwrap())
     }
 
     /// Signs a header's hash.
     pub fn sign(&self, hash: &Hash) -> [u8; 64] {
-        self.0.sign(SignaturePurpose::Header, hash)
+        self.0.sign(SignaturePurpose::Header, hash).as_bytes().try_into().unwrap()
     }
 }
 

@@ -88,7 +88,7 @@ impl Case {
 fn signed(header: &Header, sign: impl FnOnce(&Hash) -> [u8; 64]) -> Vec<u8> {
     let bytes = layout::encode_header(header);
     let signature = sign(&hashes::hash(layout::hash::HEADER, &bytes));
-    [&signature[..], &bytes].concat()
+    [&[layout::SUITE], &signature[..], &bytes].concat()
 }
 
 #[track_caller]
@@ -109,7 +109,7 @@ fn change_sets_that_are_not_the_origins_are_refused() {
         assert_ne!(stronger, *body);
         assert_eq!(case.offer(index, header, &stronger), Ok(()));
         let encoded = SignedHeader::decode(header).unwrap().header;
-        assert_eq!(layout::encode_header(&encoded), header[64..]);
+        assert_eq!(layout::encode_header(&encoded), header[layout::SIGNED_AT..]);
 
         for (other, (other_header, other_body)) in case.sets.iter().enumerate() {
             if other != index {

@@ -367,7 +367,7 @@ fn a_statement_of_what_is_newest_is_by_a_key_that_counts_behind_it() {
         alter(&mut fields);
         let signed = layout::encode_freshness(&fields);
         let message = hashes::with_context(layout::signature::FRESHNESS, &signed);
-        let statement = [&by.sign(&message).to_bytes()[..], &signed].concat();
+        let statement = [&[layout::SUITE], &by.sign(&message).to_bytes()[..], &signed].concat();
         case.federation.check_freshness(&Freshness::decode(&statement).unwrap())
     };
     assert_eq!(check(&key(1), &|_| {}), Ok(()));

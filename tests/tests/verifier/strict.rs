@@ -56,7 +56,10 @@ fn anchors_and_statements_outside_of_their_rules_are_refused() {
 
     let bytes = made::anchor(&plain);
     refused(Anchor::verified(&longer(&bytes, 1), &root), "bytes are left over");
-    refused(Anchor::verified(&longer(&bytes, 4096), &root), "an anchor over its limit");
+    refused(
+        Anchor::verified(&longer(&bytes, layout::ANCHOR_BYTES_MAX), &root),
+        "an anchor over its limit",
+    );
     let other = [&[3], &bytes[1..]].concat();
     refused(Anchor::verified(&other, &root), "an anchor of another version");
     let mut long = layout::encode_anchor(&plain);
@@ -68,11 +71,15 @@ fn anchors_and_statements_outside_of_their_rules_are_refused() {
     refused(RootKey::new(&longer(&[0x30], 90)), "a root key of another kind");
 
     let of_number = |version: u8, number: u64, more: usize| {
-        let mut bytes = vec![0; 64];
+        let mut bytes = vec![layout::SUITE];
+        bytes.extend([0; 64]);
         bytes.push(version);
         super::reader::write_bytes(&mut bytes, b"made-city/_federation/410100/*");
         bytes.extend(number.to_be_bytes());
-        longer(&bytes, 32 + 8 + 32 + more)
+        bytes.push(layout::SUITE);
+        bytes.extend([0; 32 + 8]);
+        bytes.push(layout::SUITE);
+        longer(&bytes, 32 + more)
     };
     let statement = |version: u8, more: usize| of_number(version, 7, more);
     refused(Freshness::decode(&of_number(1, 0, 0)), "a number that cannot be");
@@ -122,14 +129,14 @@ fn headers_outside_of_their_rules_are_refused() {
     refused(SignedHeader::decode(&longer(&whole, 1024)), "a header over its limit");
     let at = |at: usize, byte: u8| {
         let mut bytes = whole.clone();
-        bytes[64 + at] = byte;
+        bytes[layout::SIGNED_AT + at] = byte;
         SignedHeader::decode(&bytes)
     };
     refused(at(0, 2), "a header of another version");
     refused(at(5, 0xff), "text that is not UTF-8");
     // Behind the version, four names and the number.
     let previous = 1 + 4 * 4 + "made-cityenterprise410122*".len() + 8;
-    refused(at(previous, 2), "an unknown hash algorithm");
+    refused(at(previous, 2), "another suite");
     refused(at(previous + 2 * 33, 2), "an unknown tag before a head");
 }
 

@@ -18,7 +18,7 @@ fn messages_outside_of_their_rules_are_refused() {
     };
     assert!(follow(name, &[0]).is_ok());
     refused(follow(name, &[2]), "no bool");
-    let position = |number: &[u8]| [&[1], number, &[7; 32]].concat();
+    let position = |number: &[u8]| [&[1], number, &[1], &[7; 32]].concat();
     assert!(follow(name, &position(&[0xfb, 0, 251])).is_ok());
     refused(follow(name, &position(&[0xfb, 0, 250])), "a varint that is not the shortest");
     refused(follow(name, &position(&[0xfc, 0, 0, 1, 0])), "a varint that is not the shortest");
@@ -31,9 +31,10 @@ fn messages_outside_of_their_rules_are_refused() {
     }
     refused(messages::open(&[5]), "an unknown message");
     // A version that no `u16` is; then more of them than a hello may name.
-    let hello = [0, 1, 0xfc, 0, 1, 0, 0];
+    let hello = [0, 1, 1, 0xfc, 0, 1, 0, 0];
     refused(messages::control(&[&[0], &hello[1..]].concat()), "a number that does not fit");
-    refused(messages::control(&[&[0, 17], &[1; 40][..]].concat()), "too many items");
+    refused(messages::control(&[&[0, 1, 17], &[1; 40][..]].concat()), "too many items");
+    refused(messages::control(&[0, 2, 1, 1, 0, 0, 0]), "another suite");
     refused(messages::tree_reply(&[1, 0, 0]), "an empty part");
     refused(messages::tree_reply(&[1, 1, 9, 2]), "no bool");
     refused(messages::ack(&[1]), "an unknown message");
@@ -49,7 +50,7 @@ fn messages_outside_of_their_rules_are_refused() {
             secret: [2; 32],
             node: node.to_owned(),
             request: vec![],
-            public: [3; 32],
+            public: vec![3; 32],
             possession: vec![4; 63],
         }))
     };

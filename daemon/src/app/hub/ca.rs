@@ -24,10 +24,10 @@ use certs::{
 };
 use protocol::{
     federation::{CaKind, CaRecord, CaState, Entry, KnownCa, Registry, certificate_id},
-    hash::Hash,
     hex,
     id::NodeId,
     moment::rfc3339,
+    suite::checksum::Checksum,
 };
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value as Json, json};
@@ -335,7 +335,7 @@ impl Registrar {
     fn not_renewed(&self, registry: &Registry) -> Vec<NodeId> {
         let active = registry.active_ca(CaKind::Issuing);
         let active = active.map(|(_, known)| certificate_id(&known.certificate));
-        let is_old = |issuer: Option<Hash>| {
+        let is_old = |issuer: Option<Checksum>| {
             // A foreign PKI's certificates are not this hub's to renew.
             let ours = issuer.is_some_and(|id| registry.issuing_ca(&id).is_some());
             ours && issuer != active

@@ -23,13 +23,13 @@ use certs::{
 };
 use protocol::{
     federation::{CaKind, CaState, Entry, Introduction, Member, Registry, Revocation, Role},
-    hash::{Hash, Purpose},
     hex,
     id::NodeId,
     message::{
         CloseCode, JOIN_REQUEST_BYTES_MAX, JoinRefused, JoinReply, JoinRequest, possession_bytes,
     },
     sign::{PublicKey, SignaturePurpose},
+    suite::checksum::Checksum,
 };
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
@@ -119,9 +119,10 @@ struct Invite {
 /// Who has used an invitation: a node that proves that it has both keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Holder {
-    signing_key: Hash,
-    /// The hash of the certificate's public key.
-    certificate_key: Hash,
+    /// The public signing key, hexadecimal.
+    signing_key: String,
+    /// The checksum of the certificate's public key.
+    certificate_key: Checksum,
 }
 
 impl Registrar {
@@ -263,15 +264,16 @@ impl Registrar {
         let _one_at_a_time = self.invites.lock().unwrap_or_else(|error| error.into_inner());
         let mut invites = self.read_invites().map_err(failed)?;
         let id = hex::encode(&request.token_id);
-        let hash = secret_hash(&request.token_id, &request.secret);
+        let suite = self.membership.suite();
+        let hash = secret_hash(suite, &request.token_id, &request.secret).to_string();
         let invite = invites
             .iter_mut()
             // Hashes are compared, so timing tells nothing about the secret.
-            .find(|invite| invite.id == id && invite.secret_hash.parse::<Hash>() == Ok(hash))
+            .find(|invite| invite.id == id && invite.secret_hash == hash)
             .ok_or(JoinRefused::UnknownToken)?;
         if let Some(used) = invite.used_unix {
             let again = invite.holder.as_ref().is_some_and(|holder| {
-                holder.signing_key.0 == request.signing_key
+                holder.signing_key == hex::encode(&request.signing_key)
                     && invite.node == request.node
                     && used_by.is_none_or(|used_by| used_by == holder)
                     && now_unix().saturating_sub(used) < ANSWERED_AGAIN_S
@@ -371,12 +373,12 @@ impl Registrar {
         // Who has no token gets no further, and everything that the request can be
         // wrong in comes before the token is used up.
         self.redeem(request, None)?;
-        let key = PublicKey::from_bytes(&request.signing_key).map_err(|_| JoinRefused::Mismatch)?;
-        let proof = request.possession.as_slice().try_into().map_err(|_| JoinRefused::Mismatch)?;
+        let key = self.membership.suite().public_key(&request.signing_key);
+        let key = key.map_err(|_| JoinRefused::Mismatch)?;
         key.verify(
             SignaturePurpose::Possession,
             &possession_bytes(&request.token_id, &request.node),
-            proof,
+            &request.possession,
         )
         .map_err(|_| JoinRefused::Mismatch)?;
         let identity = Identity::new(&self.identity.federation, &request.node);
@@ -409,8 +411,8 @@ impl Registrar {
         let root = self.cas.root(invite.root).map_err(|error| failed(error.into()))?;
         let certificate_key =
             certs::identity::public_key_of(&chain[0]).map_err(|error| failed(error.into()))?;
-        let certificate_key = Purpose::Checksum.hash(&[&certificate_key]);
-        let holder = Holder { signing_key: Hash(request.signing_key), certificate_key };
+        let certificate_key = Checksum::of(&[&certificate_key]);
+        let holder = Holder { signing_key: hex::encode(&request.signing_key), certificate_key };
         let invite = self.redeem(request, Some(&holder))?;
         let accepted = JoinReply::Accepted {
             chain: chain.iter().map(|certificate| certificate.to_vec()).collect(),

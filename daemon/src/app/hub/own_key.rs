@@ -32,7 +32,8 @@ impl Registrar {
         let federation = self.membership.federation();
         let bytes = succession_bytes(federation, &me, &current.public.id(), &next.public());
         let present = self.own_keys.current();
-        let countersignature = hex::encode(&present.sign(SignaturePurpose::Succession, &bytes));
+        let countersignature =
+            hex::encode(present.sign(SignaturePurpose::Succession, &bytes).as_bytes());
         let system = self.membership.partition().clone();
         let (number, record) = (current.number, current.record.clone());
         let new = KeyRecord {

@@ -109,7 +109,7 @@ impl Registrar {
         request: &NewKeyRequest,
     ) -> anyhow::Result<Result<u64, RequestRefused>> {
         let refused = Ok(Err(RequestRefused::Mismatch));
-        let Ok(new) = PublicKey::from_bytes(&request.signing_key) else {
+        let Ok(new) = self.membership.suite().public_key(&request.signing_key) else {
             return refused;
         };
         let _changing = self.change();
@@ -126,8 +126,7 @@ impl Registrar {
         let federation = self.membership.federation();
         let bytes = succession_bytes(federation, node, &current.public.id(), &new);
         let signed = |key: &PublicKey, purpose, signature: &[u8]| {
-            let signature = signature.try_into().ok();
-            signature.is_some_and(|signature| key.verify(purpose, &bytes, signature).is_ok())
+            key.verify(purpose, &bytes, signature).is_ok()
         };
         if keys.len() >= KEYS_MAX
             || keys.iter().any(|known| known.public == new)

@@ -12,7 +12,9 @@ use std::{
 
 use anyhow::Context as _;
 use certs::{keyfile, verify::VerifiedPeer};
-use protocol::{federation::certificate_id, hash::Hash, id::NodeId, message::Report};
+use protocol::{
+    federation::certificate_id, id::NodeId, message::Report, suite::checksum::Checksum,
+};
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
@@ -37,9 +39,9 @@ pub struct SeenMember {
     /// When that ends, in seconds since 1970.
     pub not_after: i64,
     /// The id of the issuing CA's certificate that it showed.
-    pub issuer: Option<Hash>,
+    pub issuer: Option<Checksum>,
     /// The ids of the roots that it trusts.
-    pub roots: Vec<Hash>,
+    pub roots: Vec<Checksum>,
     /// When two daemons were last seen to take turns with its certificate.
     #[serde(default)]
     two_at: Option<i64>,
@@ -221,6 +223,7 @@ mod tests {
         verify::verified_peer,
     };
     use protocol::id::FederationId;
+    use protocol::suite::Suite;
     use time::{Duration, OffsetDateTime};
 
     use super::*;
@@ -245,16 +248,22 @@ mod tests {
         let seen = Seen::load(path.clone()).unwrap();
         let report = |root: u8| Report {
             instance: [1; 8],
-            roots: vec![Hash([root; 32])],
-            signing_key: Hash::ZERO,
+            roots: vec![Checksum([root; 32])],
+            signing_key: Suite::One.none(),
         };
         let of = |seen: &Seen| seen.get(&county.identity().node).map(|member| member.roots);
         let kept = || of(&Seen::load(path.clone()).unwrap());
         seen.report(&county, report(1), 1000, true);
-        assert_eq!((of(&seen), kept()), (Some(vec![Hash([1; 32])]), Some(vec![Hash([1; 32])])));
+        assert_eq!(
+            (of(&seen), kept()),
+            (Some(vec![Checksum([1; 32])]), Some(vec![Checksum([1; 32])]))
+        );
         // A rotation waits for this one, which is sent once.
         seen.report(&county, report(2), 1001, false);
-        assert_eq!((of(&seen), kept()), (Some(vec![Hash([2; 32])]), Some(vec![Hash([1; 32])])));
+        assert_eq!(
+            (of(&seen), kept()),
+            (Some(vec![Checksum([2; 32])]), Some(vec![Checksum([1; 32])]))
+        );
     }
 
     #[test]
@@ -263,7 +272,8 @@ mod tests {
         let county = county(dir.path());
         let seen = Seen::load(dir.path().join("members.json")).unwrap();
         let from = |instance: u8, now| {
-            let report = Report { instance: [instance; 8], roots: vec![], signing_key: Hash::ZERO };
+            let report =
+                Report { instance: [instance; 8], roots: vec![], signing_key: Suite::One.none() };
             seen.report(&county, report, now, true)
         };
         // A daemon that reports twice, and one that was restarted.

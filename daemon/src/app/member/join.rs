@@ -27,11 +27,11 @@ use config::{NodeConfig, Upstream};
 use protocol::{
     change::{ChangeSet, Position},
     frame::FRAME_BYTES_MAX,
-    hash::Hash,
     id::NodeId,
     message::{CloseCode, JoinRefused, JoinReply, JoinRequest, decode_header, possession_bytes},
     moment::rfc3339,
     sign::{SignaturePurpose, SigningKey},
+    suite::Suite,
 };
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value as Json, json};
@@ -77,7 +77,7 @@ pub async fn join(dir: &NodeDir, text: &str, passphrase: Passphrase) -> anyhow::
 
     let identity = token.identity();
     keys.create()?;
-    let (node_key, signing_key) = prepare_keys(&keys)?;
+    let (node_key, signing_key) = prepare_keys(&keys, token.anchor.suite())?;
     // What an attempt that was interrupted has left is as good as new ones.
     std::fs::write(joining_marker(dir), token_text(&token))
         .with_context(|| format!("write {}", joining_marker(dir).display()))?;
@@ -85,14 +85,15 @@ pub async fn join(dir: &NodeDir, text: &str, passphrase: Passphrase) -> anyhow::
         .with_context(|| format!("make {}", dir.certs().display()))?;
     keyfile::write_public(&dir.anchor(), &token.anchor.encode())?;
     let config = new_config(&token);
-    let store = open_store(dir, &config)?;
+    let store = open_store(dir, &config, token.anchor.suite())?;
     let membership = Membership::new(store.clone(), load_anchor(dir)?, identity.node.clone());
 
     let csr = node_key.csr(&identity)?;
     let mut patience = Patience::default();
     let (chain, roots) = loop {
         let attempt = async {
-            let mut answer = ask(&token, &csr, &signing_key, TlsOptions::default()).await?;
+            let mut answer =
+                ask(&token, &csr, &signing_key, TlsOptions::of(token.anchor.suite())).await?;
             let (chain, root) = answer.accepted(&token).await?;
             let roots = vec![root];
             // Checks that key, chain, root and identity fit together.
@@ -153,7 +154,8 @@ pub fn join_again(
              if it has replaced both while this node was away, join in a new --dir / 令牌与本节点信任的根证书不符，请联系市级中心"
         );
     }
-    let options = TlsOptions { post_quantum: node.config.tls.post_quantum };
+    let options =
+        TlsOptions { post_quantum: node.config.tls.post_quantum, suite: node.membership.suite() };
     // The task that renews must not use the waiting key meanwhile.
     let _one_at_a_time = runtime.block_on(node.keeper.asking.lock());
     let csr = node.keeper.request()?;
@@ -194,7 +196,7 @@ pub fn join_again(
     node.keeper.install(chain).context("the certificate that the hub sent")?;
     let registry = node.membership.current()?;
     let foreign = registry.keys(node.membership.me()).iter();
-    let foreign = foreign.filter(|known| !node.own_keys.knows(known.public.as_bytes())).count();
+    let foreign = foreign.filter(|known| !node.own_keys.knows(&known.public)).count();
     // The administrator who pasted a token has looked at the keys.
     accept_keys(&node.own_keys, &node.membership)?;
     stops_are_settled(&node.dir)?;
@@ -233,8 +235,8 @@ fn read_token(text: &str) -> anyhow::Result<Token> {
 fn accept_keys(own_keys: &OwnKeys, membership: &Membership) -> anyhow::Result<()> {
     let registry = membership.current()?;
     let keys = registry.keys(membership.me()).iter();
-    let keys = keys.map(|known| Hash(*known.public.as_bytes()));
-    own_keys.know(keys.chain([Hash(*own_keys.current().public().as_bytes())]))
+    let keys = keys.map(|known| known.public);
+    own_keys.know(keys.chain([own_keys.current().public()]))
 }
 
 /// How often and how long a hub that is busy, or whose answer was lost, is asked
@@ -323,8 +325,8 @@ async fn ask(
             secret: *token.secret,
             node: token.node.clone(),
             csr: csr.to_vec(),
-            signing_key: *signing_key.public().as_bytes(),
-            possession: signing_key.sign(SignaturePurpose::Possession, &proof).to_vec(),
+            signing_key: signing_key.public().as_bytes().to_vec(),
+            possession: signing_key.sign(SignaturePurpose::Possession, &proof).as_bytes().to_vec(),
         })
         .await?;
     sender.finish();
@@ -403,12 +405,12 @@ impl Answer {
 }
 
 /// The keys of an attempt that was interrupted, or new ones.
-fn prepare_keys(keys: &KeyDir) -> anyhow::Result<(NodeKey, SigningKey)> {
+fn prepare_keys(keys: &KeyDir, suite: Suite) -> anyhow::Result<(NodeKey, SigningKey)> {
     if let (Ok(node_key), Ok(signing_key)) = (keys.load(NODE_KEY_FILE), keys.load(SIGNING_KEY_FILE))
     {
         return Ok((node_key, signing_key));
     }
-    let (node_key, signing_key) = (NodeKey::generate()?, generate_signing_key());
+    let (node_key, signing_key) = (NodeKey::generate()?, generate_signing_key(suite));
     keys.save(NODE_KEY_FILE, &node_key)?;
     keys.save(SIGNING_KEY_FILE, &signing_key)?;
     Ok((node_key, signing_key))

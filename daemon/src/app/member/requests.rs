@@ -52,9 +52,9 @@ pub async fn new_signing_key(node: &Node) -> anyhow::Result<u64> {
     let federation = node.membership.federation();
     let bytes = succession_bytes(federation, me, &present.public().id(), &next.public());
     let request = NewKeyRequest {
-        signing_key: *next.public().as_bytes(),
-        possession: next.sign(SignaturePurpose::Possession, &bytes).to_vec(),
-        countersignature: present.sign(SignaturePurpose::Succession, &bytes).to_vec(),
+        signing_key: next.public().as_bytes().to_vec(),
+        possession: next.sign(SignaturePurpose::Possession, &bytes).as_bytes().to_vec(),
+        countersignature: present.sign(SignaturePurpose::Succession, &bytes).as_bytes().to_vec(),
     };
     match ask(node, &Open::NewKey(request)).await? {
         NewKeyReply::Registered { federation_seq } => Ok(federation_seq),

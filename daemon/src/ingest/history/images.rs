@@ -16,9 +16,14 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use protocol::{
     change::{BODY_BYTES_MAX, CHANGES_MAX, Change, changes_hash, decode_changes, encode_changes},
     codec::{compress, decompress},
-    record::{RECORD_BYTES_MAX, entry_digests},
+    hash::Hash,
+    record::{RECORD_BYTES_MAX, entry_digest, entry_digests},
+    suite::Suite,
 };
 
+/// What these files hold stays on this node and is compared with nothing of the
+/// federation, so its digests are of one suite whatever the federation's is.
+const SUITE: Suite = Suite::One;
 /// The ending of a file of images.
 pub(super) const ENDING: &str = "images";
 /// Bytes of records in a frame, uncompressed: half of what a list of changes may
@@ -49,23 +54,23 @@ pub(in crate::ingest) struct Image {
 
 /// The digest by which it is known whether a record is as a delivery left it.
 pub(in crate::ingest) fn digest(key: &[u8], value: &[u8]) -> [u8; DIGEST_BYTES] {
-    short(&protocol::record::entry_digest(key, value).0)
+    short(&entry_digest(SUITE, key, value))
 }
 
-fn short(hash: &[u8; 32]) -> [u8; DIGEST_BYTES] {
+fn short(hash: &Hash) -> [u8; DIGEST_BYTES] {
     let mut digest = [0; DIGEST_BYTES];
-    digest.copy_from_slice(&hash[..DIGEST_BYTES]);
+    digest.copy_from_slice(&hash.as_bytes()[..DIGEST_BYTES]);
     digest
 }
 
 /// The frames of some changes, and of what was stored under their keys before.
 pub(super) fn frames(changes: &[Change], befores: Vec<Option<Vec<u8>>>) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut digests = entry_digests(changes.iter().filter_map(Change::entry)).into_iter();
+    let mut digests = entry_digests(SUITE, changes.iter().filter_map(Change::entry)).into_iter();
     let (mut undo, mut afters, mut bytes) = (Vec::new(), Vec::new(), 0);
     for (change, before) in changes.iter().zip(befores) {
         let after = change.entry().and_then(|_| digests.next());
-        afters.extend_from_slice(&after.map_or([0; DIGEST_BYTES], |hash| short(&hash.0)));
+        afters.extend_from_slice(&after.map_or([0; DIGEST_BYTES], |hash| short(&hash)));
         let key = change.key().to_vec();
         let back = match before {
             Some(value) => Change::Put { key, value },
@@ -92,7 +97,7 @@ fn push_frame(out: &mut Vec<u8>, undo: &[Change], afters: &[u8]) {
     let mut framed = (undo.len() as u32).to_be_bytes().to_vec();
     framed.extend_from_slice(&compress(&raw));
     out.extend_from_slice(&(framed.len() as u32).to_be_bytes());
-    out.extend_from_slice(&changes_hash(&framed).0[..8]);
+    out.extend_from_slice(&changes_hash(SUITE, &framed).as_bytes()[..8]);
     out.extend_from_slice(&framed);
 }
 
@@ -149,7 +154,7 @@ fn read_frame(input: &mut dyn Read) -> io::Result<Option<Vec<u8>>> {
     }
     let mut framed = Vec::new();
     input.take(length as u64).read_to_end(&mut framed)?;
-    let whole = framed.len() == length && changes_hash(&framed).0[..8] == *hash;
+    let whole = framed.len() == length && changes_hash(SUITE, &framed).as_bytes()[..8] == *hash;
     Ok(whole.then_some(framed))
 }
 

@@ -31,7 +31,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use protocol::{change::Position, hash::Hash};
+use protocol::{change::Position, suite::checksum::Checksum};
 
 use self::side::{Origin, SideFile, SideFileWriter, Since, damaged};
 pub(super) use self::{
@@ -77,7 +77,7 @@ pub(super) struct Found(SideFile);
 
 impl Found {
     /// Under which its rows were read.
-    pub fn rules(&self) -> Hash {
+    pub fn rules(&self) -> Checksum {
         self.0.origin.rules
     }
 
@@ -385,7 +385,7 @@ impl Repeated {
 pub(super) fn note(
     path: &Path,
     head: Position,
-    rules: Hash,
+    rules: Checksum,
     rows: (RowKey, Sorted),
     count: u64,
     repeated: &Repeated,

@@ -3,10 +3,7 @@
 use std::{fmt, io};
 
 use highway::{HighwayHash as _, HighwayHasher, Key};
-use protocol::{
-    hash::{Hash, Purpose},
-    schema::Schema,
-};
+use protocol::{schema::Schema, suite::checksum::Checksum};
 
 /// Bytes of a [`RowKey`].
 pub const ROW_KEY_BYTES: usize = 32;
@@ -91,7 +88,7 @@ const RULES_VERSION: &str = "2";
 
 /// Everything but its bytes that decides what a row is: how it is read, and the
 /// rules under which it is checked.
-pub fn rules(reading: &[String], schema: &Schema) -> Hash {
+pub fn rules(reading: &[String], schema: &Schema) -> Checksum {
     let mut text = Vec::new();
     let version = schema.version().to_string();
     let fixed =
@@ -100,5 +97,5 @@ pub fn rules(reading: &[String], schema: &Schema) -> Hash {
         text.extend_from_slice(&(part.len() as u64).to_be_bytes());
         text.extend_from_slice(part.as_bytes());
     }
-    Purpose::Checksum.hash(&[&text])
+    Checksum::of(&[&text])
 }

@@ -3,18 +3,19 @@
 //! [`super`] decides what of it counts. It has two parts, each with a checksum:
 //!
 //! ```text
-//! "csrows/3", rules (32), seq (8), head (32), room (8), key of the hashes (32)
+//! "csrows/4", rules (32), seq (8), head (49), room (8), key of the hashes (32)
 //! a hash (16) for each row, in ascending order, and 0xff up to `room` of them
 //! checksum of all the above (32)
 //! for each row, in the same order: the length of its record's key (2), the key
 //! checksum of the head and the keys (32)
 //! ```
 //!
-//! so that looking rows up takes only the first one. Numbers are big-endian.
+//! so that looking rows up takes only the first one. Numbers are big-endian; a head
+//! is the number of its suite, its hash, and zeros up to the longest of all suites.
 //! Where little has changed since, that is written beside it, into a second file:
 //!
 //! ```text
-//! "cssince1", checksum of the rows' file's first part (32), seq (8), head (32)
+//! "cssince2", checksum of the rows' file's first part (32), seq (8), head (49)
 //! rows that are gone (4), rows that came (4)
 //! the place of each one that is gone (4), in ascending order
 //! for each one that came, by hash: its hash (16), length of its key (2), key
@@ -35,16 +36,22 @@ use std::{
 
 use protocol::{
     change::Position,
-    hash::{Hash, Purpose, Running},
+    hash::Hash,
     record::KEY_BYTES_MAX,
+    suite::{
+        HASH_BYTES_MAX, Suite,
+        checksum::{Checksum, Running},
+    },
 };
 
 use super::row::{HASH_BYTES, ROW_KEY_BYTES, RowHash, RowKey};
 
-const MAGIC: [u8; 8] = *b"csrows/3";
-const SINCE_MAGIC: [u8; 8] = *b"cssince1";
-const HEAD_BYTES: usize = 8 + 32 + 8 + 32 + 8 + ROW_KEY_BYTES;
-const SUM_BYTES: usize = 32;
+const MAGIC: [u8; 8] = *b"csrows/4";
+const SINCE_MAGIC: [u8; 8] = *b"cssince2";
+const HEAD_BYTES: usize = 8 + SUM_BYTES + 8 + HASH_FIELD_BYTES + 8 + ROW_KEY_BYTES;
+const SUM_BYTES: usize = Checksum::BYTES;
+/// A head's hash: its suite, and room for the hashes of any.
+const HASH_FIELD_BYTES: usize = 1 + HASH_BYTES_MAX;
 /// In place of hashes for which there was room and no row: no row has this one.
 const FILLER: [u8; HASH_BYTES] = [0xff; HASH_BYTES];
 /// Of the rows one in so many may be gone or have come before all are written
@@ -80,7 +87,7 @@ fn since_of(path: &Path) -> PathBuf {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
     /// Under which they were read.
-    pub rules: Hash,
+    pub rules: Checksum,
     /// To which they led.
     pub head: Position,
 }
@@ -101,7 +108,7 @@ pub struct SideFile {
     file: File,
     front: [u8; HEAD_BYTES],
     /// Of the first part, which is not compared yet.
-    sum: Hash,
+    sum: Checksum,
     pub origin: Origin,
     /// Hashes that there is room for.
     pub room: u64,
@@ -120,14 +127,14 @@ impl SideFile {
         if fields.take(MAGIC.len())? != MAGIC {
             return Err(damaged());
         }
-        let rules = Hash(fields.array()?);
+        let rules = Checksum(fields.array()?);
         let head = fields.position()?;
         let room = u64::from_be_bytes(fields.array()?);
         let key = RowKey::from_bytes(fields.array()?);
         let mut sum = [0; SUM_BYTES];
         file.read_exact_at(&mut sum, hashes_end(room).ok_or_else(damaged)?)?;
         let origin = Origin { rules, head };
-        let (path, sum, since) = (path.to_owned(), Hash(sum), Since::default());
+        let (path, sum, since) = (path.to_owned(), Checksum(sum), Since::default());
         let count = room;
         let mut side = Self { path, file, front, sum, origin, room, count, key, since };
         match side.read_since() {
@@ -156,12 +163,11 @@ impl SideFile {
         let end = bytes.len().checked_sub(SUM_BYTES).ok_or_else(damaged)?;
         let (body, sum) = bytes.split_at(end);
         let mut fields = Fields(body);
-        if fields.take(SINCE_MAGIC.len())? != SINCE_MAGIC
-            || Purpose::Checksum.hash(&[body]).as_bytes() != sum
+        if fields.take(SINCE_MAGIC.len())? != SINCE_MAGIC || Checksum::of(&[body]).as_bytes() != sum
         {
             return Err(damaged());
         }
-        if Hash(fields.array()?) != self.sum {
+        if Checksum(fields.array()?) != self.sum {
             return Ok(None);
         }
         let head = fields.position()?;
@@ -185,7 +191,7 @@ impl SideFile {
     /// Calls `visit` with each row's hash, in ascending order, and compares the
     /// checksum at the end.
     pub fn each_hash(&self, mut visit: impl FnMut(RowHash)) -> io::Result<()> {
-        let mut sum = Purpose::Checksum.running();
+        let mut sum = Checksum::running();
         sum.update(&self.front);
         let (mut at, mut left) = (HEAD_BYTES as u64, self.room);
         let mut buffer = vec![0; BUFFER_BYTES];
@@ -216,7 +222,7 @@ impl SideFile {
     /// Calls `visit` with each row's key, in the hashes' order, and compares the
     /// checksum at the end.
     pub fn each_key(&self, mut visit: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
-        let mut sum = Purpose::Checksum.running();
+        let mut sum = Checksum::running();
         sum.update(&self.front);
         let mut at = hashes_end(self.room).ok_or_else(damaged)? + SUM_BYTES as u64;
         let mut left = self.count;
@@ -254,7 +260,7 @@ impl SideFile {
         let mut found = [0; SUM_BYTES];
         self.file.read_exact_at(&mut found, at)?;
         let at_end = self.file.metadata()?.len() == at + SUM_BYTES as u64;
-        if at_end && sum.finish() == Hash(found) { Ok(()) } else { Err(damaged()) }
+        if at_end && sum.finish() == Checksum(found) { Ok(()) } else { Err(damaged()) }
     }
 
     /// Writes down what has changed since these rows were written, in place of
@@ -266,7 +272,7 @@ impl SideFile {
         let mut bytes = SINCE_MAGIC.to_vec();
         bytes.extend_from_slice(self.sum.as_bytes());
         bytes.extend_from_slice(&head.seq.to_be_bytes());
-        bytes.extend_from_slice(head.hash.as_bytes());
+        bytes.extend_from_slice(&hash_field(&head.hash));
         bytes.extend_from_slice(&(since.gone.len() as u32).to_be_bytes());
         bytes.extend_from_slice(&(since.came.len() as u32).to_be_bytes());
         for place in &since.gone {
@@ -277,7 +283,7 @@ impl SideFile {
             bytes.extend_from_slice(&(key.len() as u16).to_be_bytes());
             bytes.extend_from_slice(key);
         }
-        let sum = Purpose::Checksum.hash(&[&bytes]);
+        let sum = Checksum::of(&[&bytes]);
         bytes.extend_from_slice(sum.as_bytes());
         if bytes.len() as u64 > SINCE_BYTES_MAX {
             return Ok(false);
@@ -310,7 +316,7 @@ impl SideFileWriter {
             MAGIC.as_slice(),
             rules.as_bytes(),
             &head.seq.to_be_bytes(),
-            head.hash.as_bytes(),
+            &hash_field(&head.hash),
             &count.to_be_bytes(),
             key.as_bytes(),
         ]
@@ -322,7 +328,7 @@ impl SideFileWriter {
         let keys_at = hashes_end(count).and_then(|end| end.checked_add(SUM_BYTES as u64));
         keys.seek(SeekFrom::Start(keys_at.ok_or_else(damaged)?))?;
         let part = |file| {
-            let mut sum = Purpose::Checksum.running();
+            let mut sum = Checksum::running();
             sum.update(&front);
             BufWriter::with_capacity(BUFFER_BYTES, Summing { file, sum })
         };
@@ -408,8 +414,19 @@ impl<'a> Fields<'a> {
     }
 
     fn position(&mut self) -> io::Result<Position> {
-        Ok(Position { seq: u64::from_be_bytes(self.array()?), hash: Hash(self.array()?) })
+        let seq = u64::from_be_bytes(self.array()?);
+        let [number, bytes @ ..]: [u8; HASH_FIELD_BYTES] = self.array()?;
+        let suite = Suite::from_number(number).map_err(|_| damaged())?;
+        let hash = Hash::from_bytes(suite, &bytes[..suite.hash_bytes()]);
+        Ok(Position { seq, hash: hash.ok_or_else(damaged)? })
     }
+}
+
+fn hash_field(hash: &Hash) -> [u8; HASH_FIELD_BYTES] {
+    let mut field = [0; HASH_FIELD_BYTES];
+    field[0] = hash.suite().number();
+    field[1..][..hash.as_bytes().len()].copy_from_slice(hash.as_bytes());
+    field
 }
 
 pub fn damaged() -> io::Error {

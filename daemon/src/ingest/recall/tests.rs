@@ -4,11 +4,13 @@ use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _};
 
 use super::*;
 use crate::ingest::random::Random;
+use protocol::suite::Suite;
+use protocol::suite::checksum::Checksum;
 
-const RULES: Hash = Hash([3; 32]);
+const RULES: Checksum = Checksum([3; 32]);
 
 fn head(seq: u64) -> Position {
-    Position { seq, hash: Hash([seq as u8; 32]) }
+    Position { seq, hash: Suite::One.repeated(seq as u8) }
 }
 
 /// A side file that is written and read back.

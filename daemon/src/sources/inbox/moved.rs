@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use protocol::{hash::Hash, id::DatasetId};
+use protocol::{id::DatasetId, suite::checksum::Checksum};
 use rustix::{
     fs::{CWD, Mode, OFlags, openat, renameat},
     io::Errno,
@@ -173,7 +173,7 @@ pub(super) struct MovedFile {
     /// How often it was delivered again before.
     pub again: u32,
     look: Look,
-    content: Hash,
+    content: Checksum,
     until: Instant,
 }
 
@@ -188,7 +188,7 @@ impl Moved {
     pub fn push(
         &mut self,
         (path, home, again): (PathBuf, Home, u32),
-        (before, content): (Look, Hash),
+        (before, content): (Look, Checksum),
         was_open: bool,
         now: Instant,
         watch: Duration,
@@ -243,7 +243,7 @@ impl Moved {
 }
 
 /// The hash of what lies at a path.
-fn content_of(path: &Path) -> io::Result<Hash> {
+fn content_of(path: &Path) -> io::Result<Checksum> {
     let file =
         DeliveredFile::open(path, Links::Refuse, Reading::default()).map_err(io::Error::other)?;
     file.content()

@@ -25,7 +25,7 @@ use protocol::{
     page::Leaf,
     record::Record,
     schema::{Field, FieldType, RawSchema, Schema},
-    sign::SigningKey,
+    suite::Suite,
     tree::Pages as _,
 };
 use store::{Options, OwnChanges, Store};
@@ -104,9 +104,9 @@ impl World {
         for name in ["store", "spool", "rejects", "files"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
-        let options = Options { cache_mb: 16, disk_reserve_mb: Some(1) };
+        let options = Options { suite: Suite::One, cache_mb: 16, disk_reserve_mb: Some(1) };
         let store = Store::open(&dir.path().join("store"), &options).unwrap();
-        let key = Arc::new(SigningKey::from_seed(&[7; 32]));
+        let key = Arc::new(Suite::One.signing_key(&[7; 32]).unwrap());
         let hub = NodeId::new("410100").unwrap();
         let anchor = Anchor {
             federation: FederationId::new("zhengzhou").unwrap(),
@@ -228,7 +228,7 @@ impl World {
     }
 
     fn root(&self) -> Hash {
-        self.store.head(&self.partition()).map_or(Hash::ZERO, |head| head.root())
+        self.store.head(&self.partition()).map_or(Suite::One.none(), |head| head.root())
     }
 
     /// As an administrator does, who is asked.

@@ -19,10 +19,12 @@ use std::{
     },
 };
 
+use protocol::suite::Suite;
+
 use super::{
     journal::{self, Journal},
     keys,
-    opening::{FORMAT_VERSION, check_format, open_sled, replay, sync_sled},
+    opening::{check_format, format, open_sled, replay, sync_sled},
     packs::{self, PackId, Packs},
     table::{Bytes, Pair, Table},
     values::{Batch, Found, FoundPair, Read, chunks_of, up_to},
@@ -40,6 +42,8 @@ const RESERVE_MOST_MB: u64 = 1024;
 /// How to open a store.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// The federation's suite: of which all hashes are.
+    pub suite: Suite,
     /// Memory that sled may use for its cache, in MiB.
     pub cache_mb: u64,
     /// Free space in MiB below which writes are refused; `None` derives it from
@@ -49,6 +53,8 @@ pub struct Options {
 
 /// The open database.
 pub struct Disk {
+    /// The suite of what lies here.
+    pub suite: Suite,
     table: Table,
     // Closed after the table; its lock keeps other processes out.
     db: sled::Db,
@@ -83,13 +89,13 @@ impl Disk {
         let db = open_sled(&database, options.cache_mb * MIB)?;
         let data = File::open(database.join("db")).map_err(file_error)?;
         let table = Table::new(db.open_tree("creditsync")?);
-        check_format(&table)?;
+        check_format(&table, options.suite)?;
         let sync = || sync_sled(&db, &data);
         let last = replay(&table, &journal::read(path)?, sync)?;
         // Numbers of this opening are above all of an earlier one, and durable
         // before the first of them is given.
         let first = journal::next_opening(last)?;
-        let format = (keys::FORMAT.to_vec(), Some(FORMAT_VERSION.to_be_bytes().to_vec()));
+        let format = (keys::FORMAT.to_vec(), Some(format(options.suite)));
         table.pass_on(vec![format], first)?;
         sync()?;
         let (journal, packs) = (Journal::open(path, first)?, Packs::open(path)?);
@@ -98,6 +104,7 @@ impl Disk {
             File::open(directory).and_then(|open| open.sync_all()).map_err(file_error)?;
         }
         Ok(Self {
+            suite: options.suite,
             table,
             db,
             data,

@@ -40,7 +40,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use protocol::hash::Purpose;
+use protocol::suite::checksum::Checksum;
 
 use crate::error::StoreError;
 
@@ -223,7 +223,7 @@ fn record_at(content: &[u8], begin: usize) -> Option<(u64, &[u8])> {
         return None;
     }
     let body = rest.get(..bytes)?;
-    let sound = Purpose::Checksum.hash(&[number, length, body]).as_bytes() == checksum;
+    let sound = Checksum::of(&[number, length, body]).as_bytes() == checksum;
     sound.then_some((u64::from_be_bytes(*number), body))
 }
 
@@ -239,7 +239,7 @@ fn encode(number: u64, writes: &[Write], out: &mut Vec<u8>) {
     }
     let number = number.to_be_bytes();
     let length = ((out.len() - begin - HEADER_BYTES) as u32).to_be_bytes();
-    let checksum = Purpose::Checksum.hash(&[&number, &length, &out[begin + HEADER_BYTES..]]);
+    let checksum = Checksum::of(&[&number, &length, &out[begin + HEADER_BYTES..]]);
     let header = [&number[..], &length, checksum.as_bytes()].concat();
     out[begin..begin + HEADER_BYTES].copy_from_slice(&header);
 }

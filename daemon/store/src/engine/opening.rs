@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use protocol::suite::Suite;
+
 use super::{
     journal, keys,
     table::{SEGMENT_BYTES, Table},
@@ -18,9 +20,8 @@ use crate::error::StoreError;
 
 /// The newest format of the database that this program writes and knows.
 ///
-/// 4: the hashes of keys and the digests of entries, and so the ends of pages,
-/// follow another rule than before, and pages may lie in packs.
-pub const FORMAT_VERSION: u32 = 6;
+/// 7: hashes say their suite, and the database says its own.
+pub const FORMAT_VERSION: u32 = 7;
 /// How long a locked database is tried again.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -44,14 +45,22 @@ pub fn sync_sled(db: &sled::Db, data: &File) -> Result<(), StoreError> {
     data.sync_data().map_err(|error| StoreError::Database(error.to_string()))
 }
 
-/// Refuses a database of another format than this program's.
-pub fn check_format(table: &Table) -> Result<(), StoreError> {
+/// The value that says so.
+pub fn format(suite: Suite) -> Vec<u8> {
+    [&FORMAT_VERSION.to_be_bytes()[..], &[suite.number()]].concat()
+}
+
+/// Refuses a database of another format than this program's, or of another suite
+/// than the federation's.
+pub fn check_format(table: &Table, suite: Suite) -> Result<(), StoreError> {
     let Some(bytes) = table.view().get(keys::FORMAT)? else {
         return Ok(());
     };
-    match bytes.as_ref().try_into().map(u32::from_be_bytes).unwrap_or(u32::MAX) {
-        FORMAT_VERSION => Ok(()),
-        found => Err(StoreError::Format { found, known: FORMAT_VERSION }),
+    let (version, rest) = bytes.as_ref().split_first_chunk().unwrap_or((&[u8::MAX; 4], &[]));
+    match (u32::from_be_bytes(*version), rest) {
+        (FORMAT_VERSION, [found]) if *found == suite.number() => Ok(()),
+        (FORMAT_VERSION, [found]) => Err(StoreError::Suite { found: *found, own: suite.number() }),
+        (found, _) => Err(StoreError::Format { found, known: FORMAT_VERSION }),
     }
 }
 

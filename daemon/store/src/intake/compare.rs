@@ -91,7 +91,7 @@ impl Comparison {
                 return Err(missing());
             };
             let next = pages.next_key(1, &parent)?;
-            self.own.parent = (decode_inner(&body)?, next);
+            self.own.parent = (decode_inner(self.shared.disk.suite, &body)?, next);
         }
         let (children, next) = &self.own.parent;
         let index = place(children).ok_or_else(missing)?;

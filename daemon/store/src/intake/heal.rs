@@ -66,6 +66,7 @@ impl Healing {
     ) -> Result<Self, StoreError> {
         let state = shared.partition(&partition);
         let number = state.ok_or_else(|| StoreError::Overtaken(partition.clone()))?.number;
+        let builder = TreeBuilder::new(shared.disk.suite);
         let pending = HealedPages {
             partition: partition.clone(),
             head: head.position(),
@@ -78,7 +79,7 @@ impl Healing {
             partition,
             number,
             head,
-            builder: TreeBuilder::new(),
+            builder,
             inner: Vec::new(),
             stored: None,
             pending,
@@ -107,7 +108,9 @@ impl Healing {
     fn held(&self, page: &PageRef) -> Result<Option<Leaf>, StoreError> {
         let own = self.look(0, std::slice::from_ref(page))?.pop();
         Ok(match own {
-            Some(Own::Leaf(leaf)) if leaf.describe().hash == page.hash => Some(leaf),
+            Some(Own::Leaf(leaf)) if leaf.describe(page.hash.suite()).hash == page.hash => {
+                Some(leaf)
+            }
             _ => None,
         })
     }
@@ -119,7 +122,7 @@ impl Healing {
             FetchedLeaf::Arrived { described, leaf, body } => (described, leaf, Some(body)),
             FetchedLeaf::Held(page) => {
                 let leaf = self.held(&page)?.ok_or_else(overtaken)?;
-                (leaf.describe_with_index(), leaf, None)
+                (leaf.describe_with_index(page.hash.suite()), leaf, None)
             }
         };
         self.remove_stored_before(Some(&page.first_key))?;
@@ -176,7 +179,8 @@ impl Healing {
     /// Replaces the inner pages and says what was done, once it is durable.
     pub async fn finish(mut self) -> Result<Healed, StoreError> {
         self.remove_stored_before(None)?;
-        let builder = std::mem::take(&mut self.builder);
+        let none = TreeBuilder::new(self.shared.disk.suite);
+        let builder = std::mem::replace(&mut self.builder, none);
         let summary = builder
             .finish(&mut self.inner)
             .map_err(|problem| StoreError::Shape { partition: self.partition.clone(), problem })?;

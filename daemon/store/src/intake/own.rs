@@ -23,9 +23,9 @@ pub fn own_pages(
             0 => {
                 stored.seek_leaf(&page.first_key).map(|leaf| leaf.map(|(_, leaf)| Own::Leaf(leaf)))
             }
-            _ => stored
-                .seek(level, &page.first_key)
-                .map(|page| page.and_then(|(_, body)| decode_inner(&body).ok().map(Own::Inner))),
+            _ => stored.seek(level, &page.first_key).map(|page| {
+                page.and_then(|(_, body)| decode_inner(disk.suite, &body).ok().map(Own::Inner))
+            }),
         };
         match found {
             Err(StoreError::Damaged { .. }) => Ok(Own::Nothing),

@@ -43,12 +43,13 @@ pub struct Staging {
 
 impl Staging {
     pub(crate) fn new(shared: Arc<Shared>, queue: Queue, shown: ShownHead, stage: Stage) -> Self {
+        let builder = TreeBuilder::new(shared.disk.suite);
         Self {
             shared,
             queue,
             shown,
             stage,
-            builder: TreeBuilder::new(),
+            builder,
             inner: Vec::new(),
             pending: StagedLeaves::default(),
             writing: None,
@@ -87,7 +88,7 @@ impl Staging {
             let disk = &self.shared.disk;
             let pages = GenerationPages::new(disk, self.stage.number, generation);
             if let Some(leaf) = pages.leaf_at(&page.first_key)?
-                && leaf.describe().hash == page.hash
+                && leaf.describe(page.hash.suite()).hash == page.hash
             {
                 return Ok(Some((leaf, generation == self.stage.generation)));
             }
@@ -104,7 +105,7 @@ impl Staging {
                     .held(&page)?
                     .ok_or_else(|| StoreError::Overtaken(self.stage.partition.clone()))?;
                 let body = (!staged).then(|| leaf.encode());
-                (leaf.describe_with_index(), leaf, body)
+                (leaf.describe_with_index(page.hash.suite()), leaf, body)
             }
         };
         let (page, index) = described;
@@ -185,7 +186,8 @@ impl Staging {
         self.remove_stale(None).await?;
         self.write_pending().await?;
         self.written().await?;
-        let builder = std::mem::take(&mut self.builder);
+        let none = TreeBuilder::new(self.shared.disk.suite);
+        let builder = std::mem::replace(&mut self.builder, none);
         let summary = builder.finish(&mut self.inner).map_err(|problem| StoreError::Shape {
             partition: self.stage.partition.clone(),
             problem,

@@ -4,13 +4,12 @@ use std::sync::atomic::Ordering;
 
 use protocol::{
     change::Change,
-    hash::Hash,
     id::{NodeId, PartitionId},
 };
 
 use super::fixtures::{
-    Content, Random, apply, assert_holds, commit, delete, enterprise, federation, fresh, key,
-    keys_of, open, own, put, puts, try_commit, verified, wait,
+    Content, Random, SUITE, apply, assert_holds, commit, delete, enterprise, federation, fresh,
+    key, keys_of, open, own, put, puts, try_commit, verified, wait,
 };
 use crate::{
     Entries, OwnChanges, Store, StoreError,
@@ -24,7 +23,7 @@ fn any_history_ends_at_the_rebuilt_tree_and_survives_reopening() {
     let mut random = Random::new();
     let (directory, mut store) = fresh();
     let mut content = Content::new();
-    let mut previous = Hash::ZERO;
+    let mut previous = SUITE.none();
     for round in 1..=30u64 {
         let (keys, count) = (3000, random.below(900));
         // It grows, shrinks, and grows again.
@@ -60,7 +59,7 @@ fn any_history_ends_at_the_rebuilt_tree_and_survives_reopening() {
         content.keys().map(|k| Change::Delete { key: k.clone() }).collect(),
     );
     assert_holds(&store, &enterprise(), &Content::new());
-    assert_eq!(store.head(&enterprise()).unwrap().root(), protocol::tree::empty_root());
+    assert_eq!(store.head(&enterprise()).unwrap().root(), protocol::tree::empty_root(SUITE));
 }
 
 #[test]
@@ -309,7 +308,7 @@ fn a_leaf_by_digests_has_the_same_entries_as_the_whole_one() {
                     by_digest += 1;
                     assert!(digests.keys_from(&[]).eq(leaf.entries().map(|(key, _)| key)));
                     for (key, value) in leaf.entries() {
-                        let digest = protocol::record::entry_digest(key, value);
+                        let digest = protocol::record::entry_digest(SUITE, key, value);
                         assert_eq!(digests.get(key), Some(&digest));
                     }
                 }

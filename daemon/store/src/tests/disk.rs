@@ -9,8 +9,8 @@ use protocol::{change::Change, cut::PAGE_ENTRIES_MAX, page::RawLeaf};
 
 use super::{
     fixtures::{
-        Content, Random, apply, assert_holds, commit, enterprise, federation, fresh, key, keys_of,
-        open, open_with, options, put, puts, try_commit, wait,
+        Content, Random, SUITE, apply, assert_holds, commit, enterprise, federation, fresh, key,
+        keys_of, open, open_with, options, put, puts, try_commit, wait,
     },
     reference::Memory,
 };
@@ -126,7 +126,7 @@ fn a_damaged_page_is_noticed_when_it_is_read() {
     // A page that decodes, under the checksum of another one.
     let other = RawLeaf::of([(&first_key[..], &b"not what was written"[..])]);
     let mut bytes = store.shared.disk.get(&page).unwrap().unwrap()[..10].to_vec();
-    bytes.extend(other.make().body);
+    bytes.extend(other.make(SUITE).body);
     let mut batch = Batch::default();
     batch.put(page, bytes);
     store.shared.disk.apply(batch).unwrap();
@@ -189,7 +189,7 @@ fn fill(size_mb: u64, ballast_mb: usize, mut changes: impl FnMut(u64) -> Vec<Cha
     let ballast = mount.0.path().join("ballast");
     std::fs::write(&ballast, vec![1; ballast_mb << 20]).unwrap();
     // The reserve that a store derives by itself.
-    let options = Options { cache_mb: 16, disk_reserve_mb: None };
+    let options = Options { disk_reserve_mb: None, ..options() };
     let store = open_with(&path, &options);
     commit(&store, &federation(), vec![put(1, "hub")]);
     let mut content = Content::new();

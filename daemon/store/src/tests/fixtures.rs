@@ -18,6 +18,7 @@ use protocol::{
     page::{Leaf, PageRef},
     session::fetch::{FetchedLeaf, ShownHead},
     sign::{PublicKey, SigningKey},
+    suite::Suite,
     tree::Pages as _,
 };
 
@@ -26,12 +27,19 @@ use crate::{
     Head, Options, OwnChanges, Staging, Store, StoreError, engine::PackId, jobs::Job, keys,
 };
 
+/// The suite of these stores; `suites` has one of each.
+pub const SUITE: Suite = Suite::One;
+
 pub type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// One key signs for everybody here: whose signature counts is not the store's
 /// question.
-pub static KEY: LazyLock<Arc<SigningKey>> =
-    LazyLock::new(|| Arc::new(SigningKey::from_seed(&[7; 32])));
+pub static KEY: LazyLock<Arc<SigningKey>> = LazyLock::new(|| Arc::new(signing_key_of(SUITE, 7)));
+
+/// A signing key of a suite.
+pub fn signing_key_of(suite: Suite, byte: u8) -> SigningKey {
+    suite.signing_key(&vec![byte; suite.secret_key_bytes()]).unwrap()
+}
 
 pub struct Everybody;
 
@@ -50,7 +58,7 @@ pub fn enterprise() -> PartitionId {
 }
 
 pub fn options() -> Options {
-    Options { cache_mb: 16, disk_reserve_mb: Some(1) }
+    Options { suite: SUITE, cache_mb: 16, disk_reserve_mb: Some(1) }
 }
 
 pub fn open(path: &Path) -> Store {
@@ -167,7 +175,7 @@ pub fn verified(store: &Store, partition: &PartitionId, seq: u64) -> VerifiedCha
 pub fn signed(mut header: Header, changes: &[Change]) -> VerifiedChangeSet {
     let body = protocol::change::encode_changes(changes);
     header.change_count = changes.len() as u32;
-    header.changes_hash = changes_hash(&body);
+    header.changes_hash = changes_hash(SUITE, &body);
     let header = SignedHeader::sign(header, &KEY);
     let body = protocol::codec::compress(&body);
     protocol::change::ChangeSet { header, body }.verify(&Everybody).unwrap()
@@ -301,7 +309,7 @@ pub fn delivery(store: &Store) -> (ShownHead, Delivery) {
     let mut leaves = Vec::new();
     for first in firsts {
         let (_, body) = snapshot.seek(0, &first).unwrap().unwrap();
-        leaves.push((Leaf::decode(&body).unwrap().describe(), body));
+        leaves.push((Leaf::decode(&body).unwrap().describe(SUITE), body));
     }
     (snapshot.head().shown(), leaves)
 }
@@ -337,5 +345,5 @@ pub fn empty_replica(origin: &Store) -> (tempfile::TempDir, Store) {
 
 pub fn arrived(body: &[u8]) -> FetchedLeaf {
     let leaf = Leaf::decode(body).unwrap();
-    FetchedLeaf::Arrived { described: leaf.describe_with_index(), leaf, body: body.to_vec() }
+    FetchedLeaf::Arrived { described: leaf.describe_with_index(SUITE), leaf, body: body.to_vec() }
 }

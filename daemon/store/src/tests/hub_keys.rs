@@ -18,7 +18,7 @@ use protocol::{
 
 use super::{
     fixtures::{
-        KEY, SetOnDrop, assert_holds, begin, commit, delivery, enterprise, federation, feed,
+        KEY, SUITE, SetOnDrop, assert_holds, begin, commit, delivery, enterprise, federation, feed,
         follow, fresh, open, own, put, replica_of, signed, try_commit, try_replicate, verified,
         wait,
     },
@@ -198,7 +198,7 @@ fn change_sets_that_name_a_forgotten_federation_are_signed_anew() {
     let good = hub.head(&federation()).unwrap().position();
     // A thief's change set of `_federation`, which the hub never made.
     let head = store.head(&federation()).unwrap();
-    let history = head.history().root();
+    let history = head.history().root(SUITE);
     let bogus =
         Header { seq: 2, previous: head.signed.hash(), history, ..head.signed.header().clone() };
     try_replicate(&store, signed(bogus, &[])).unwrap();

@@ -122,7 +122,7 @@ fn a_record_has_these_bytes() {
         [&b"\x01\0\0\0\x09t\0\0\0\0\0\0\0\x01\0\0\0\x05value"[..], b"\0\0\0\0\x04gone"].concat();
     // The first batch of the first opening: 2^40 and 1.
     let head = b"\0\0\x01\0\0\0\0\x01\0\0\0\x20";
-    let checksum = protocol::hash::Purpose::Checksum.hash(&[head, &body]);
+    let checksum = protocol::suite::checksum::Checksum::of(&[head, &body]);
     let record = [head, &checksum.as_bytes()[..], &body].concat();
     assert_eq!(content[..record.len()], record);
     assert!(content[record.len()..].iter().all(|byte| *byte == 0));

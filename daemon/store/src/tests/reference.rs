@@ -7,7 +7,7 @@ use protocol::{
     tree::{Pages, Summary, pages_of},
 };
 
-use super::fixtures::Content;
+use super::fixtures::{Content, SUITE};
 use crate::StoreError;
 
 /// The pages of a tree in memory: level and first key, body.
@@ -18,7 +18,7 @@ impl Memory {
     /// The tree over `content`, built from nothing.
     pub fn built(content: &Content) -> (Self, Summary) {
         let entries = content.iter().map(|(key, value)| (&key[..], &value[..]));
-        let (made, summary) = pages_of(entries).unwrap();
+        let (made, summary) = pages_of(SUITE, entries).unwrap();
         let place = |made: MadePage| ((made.level, made.page.first_key), made.body);
         (Self(made.into_iter().map(place).collect()), summary)
     }

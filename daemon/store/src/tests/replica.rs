@@ -2,13 +2,12 @@
 
 use protocol::{
     change::{Header, Position, VerifiedChangeSet},
-    hash::Hash,
     id::PartitionId,
 };
 
 use super::fixtures::{
-    Content, apply, assert_holds, commit, delete, enterprise, federation, follow, fresh, key,
-    keys_of, open, put, puts, replica_of, signed, try_commit, try_replicate, verified, wait,
+    Content, SUITE, apply, assert_holds, commit, delete, enterprise, federation, follow, fresh,
+    key, keys_of, open, put, puts, replica_of, signed, try_commit, try_replicate, verified, wait,
 };
 use crate::{Store, StoreError};
 
@@ -71,13 +70,13 @@ fn what_does_not_follow_the_head_is_refused_and_leaves_no_trace() {
         let fork = try_replicate(&replica, set);
         assert!(matches!(&fork, Err(StoreError::Fork { ours: at, .. }) if *at == ours), "{fork:?}");
     };
-    fork(signed(Header { previous: Hash([9; 32]), ..fourth.clone() }, &changes));
+    fork(signed(Header { previous: SUITE.repeated(9), ..fourth.clone() }, &changes));
     third.origin_time_ms += 1;
     fork(signed(third.clone(), &changes));
     let second = origin.header_at(&enterprise(), 2).unwrap().unwrap().header().clone();
     fork(signed(Header { records: second.records + 1, ..second }, &changes));
     for wrong in [
-        Header { root: Hash([1; 32]), ..fourth.clone() },
+        Header { root: SUITE.repeated(1), ..fourth.clone() },
         Header { records: fourth.records + 1, ..fourth.clone() },
     ] {
         let refused = try_replicate(&replica, signed(wrong, &changes));
@@ -102,7 +101,7 @@ fn a_refused_first_change_set_leaves_no_half_registered_partition() {
     let replica = open(directory.path());
     follow(&origin, &replica, &federation());
     let first = origin.header_at(&enterprise(), 1).unwrap().unwrap().header().clone();
-    let wrong = signed(Header { root: Hash([1; 32]), ..first }, &puts(0..900, "a"));
+    let wrong = signed(Header { root: SUITE.repeated(1), ..first }, &puts(0..900, "a"));
     let refused = try_replicate(&replica, wrong);
     assert!(matches!(refused, Err(StoreError::RootMismatch { .. })), "{refused:?}");
     assert_eq!(replica.head(&enterprise()), None);
@@ -147,14 +146,14 @@ fn the_named_federation_head_must_be_known_and_not_older_than_before() {
     refused(fourth.clone(), 3, 2);
     try_replicate(&replica, verified(&origin, &federation(), 3)).unwrap();
     // Another history of _federation.
-    refused(naming(3, Hash([5; 32])), 3, 3);
+    refused(naming(3, SUITE.repeated(5)), 3, 3);
     refused(naming(2, hash(3)), 2, 3);
     try_replicate(&replica, fourth).unwrap();
     // Older than its predecessor's.
     let fifth = Header {
         seq: 5,
         previous: replica.head(&enterprise()).unwrap().signed.hash(),
-        history: replica.head(&enterprise()).unwrap().history().root(),
+        history: replica.head(&enterprise()).unwrap().history().root(SUITE),
         ..header.clone()
     };
     let older = Some(Position { seq: 2, hash: hash(2) });

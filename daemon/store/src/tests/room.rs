@@ -196,7 +196,7 @@ fn changes_that_touch_too_much_become_several_change_sets_and_no_replica_takes_t
     let as_one = Header {
         seq: before.seq() + 1,
         previous: before.signed.hash(),
-        history: before.history().root(),
+        history: before.history().root(SUITE),
         root: after.root(),
         records: after.summary.records,
         ..SignedHeader::header(&after.signed).clone()

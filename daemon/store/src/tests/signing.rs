@@ -19,8 +19,8 @@ use protocol::{
 };
 
 use super::fixtures::{
-    Content, KEY, Random, apply, assert_holds, commit, enterprise, federation, fresh, open,
-    options, own, put, puts, replica_of, try_commit, try_replicate, wait,
+    Content, KEY, Random, SUITE, apply, assert_holds, commit, enterprise, federation, fresh, open,
+    options, own, put, puts, replica_of, signing_key_of, try_commit, try_replicate, wait,
 };
 use crate::{Head, Store, StoreError, engine::Batch, jobs::Job, keys};
 
@@ -34,7 +34,7 @@ impl KeyRing for Only {
 }
 
 pub fn signing_key(seed: u8) -> Arc<SigningKey> {
-    Arc::new(SigningKey::from_seed(&[seed; 32]))
+    Arc::new(signing_key_of(SUITE, seed))
 }
 
 /// The id of the key that signed a number.
@@ -83,7 +83,7 @@ pub fn last(numbers: &[(PartitionId, u64)]) -> BTreeMap<PartitionId, u64> {
 /// number, each follows the one before, and the last one is the head.
 pub fn assert_signed(store: &Store, partition: &PartitionId, key: impl Fn(u64) -> Arc<SigningKey>) {
     let head = store.head(partition).unwrap();
-    let mut previous = Hash::ZERO;
+    let mut previous = SUITE.none();
     for seq in 1..=head.seq() {
         let sets = store.change_sets(partition, seq, 1, usize::MAX).unwrap().unwrap();
         let set = sets.into_iter().next().unwrap().verify(&Only(key(seq).public()));
@@ -119,7 +119,7 @@ pub fn two_partitions() -> (tempfile::TempDir, Store, Content) {
 fn described(store: &Store, partition: &PartitionId) -> Vec<Header> {
     let headers = (1..=store.head(partition).unwrap().seq()).map(|seq| {
         let header = store.header_at(partition, seq).unwrap().unwrap().header().clone();
-        Header { previous: Hash::ZERO, history: Hash::ZERO, key_id: Hash::ZERO, ..header }
+        Header { previous: SUITE.none(), history: SUITE.none(), key_id: SUITE.none(), ..header }
     });
     headers.collect()
 }

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use protocol::{
     change::Change,
     page::{MadePage, RawLeaf},
+    suite::Suite,
 };
 
 use crate::cores::on_all_cores;
@@ -22,9 +23,9 @@ pub struct MadeAhead(HashMap<Vec<u8>, (RawLeaf, MadePage)>);
 impl MadeAhead {
     /// The leaves of a tree with nothing but these changes. Only where the first
     /// one begins, and the last one ends, is a guess.
-    pub fn of(changes: &[Change]) -> Self {
+    pub fn of(suite: Suite, changes: &[Change]) -> Self {
         let leaves = RawLeaf::cut(changes.iter().filter_map(Change::entry));
-        let made = make_leaves(&leaves);
+        let made = make_leaves(suite, &leaves);
         let by_key = leaves.into_iter().zip(made);
         Self(by_key.map(|(leaf, made)| (leaf.first_key().to_vec(), (leaf, made))).collect())
     }
@@ -40,8 +41,8 @@ impl MadeAhead {
 }
 
 /// The pages of leaves, in their order.
-pub fn make_leaves(leaves: &[RawLeaf]) -> Vec<MadePage> {
-    on_all_cores(leaves.iter().collect(), RawLeaf::make)
+pub fn make_leaves(suite: Suite, leaves: &[RawLeaf]) -> Vec<MadePage> {
+    on_all_cores(leaves.iter().collect(), |leaf| leaf.make(suite))
 }
 
 #[cfg(test)]
@@ -62,13 +63,13 @@ mod tests {
 
     #[test]
     fn a_page_made_ahead_is_the_page_of_an_equal_leaf_only() {
-        let mut ahead = MadeAhead::of(&puts(1));
+        let mut ahead = MadeAhead::of(Suite::One, &puts(1));
         let (same, other) = (leaves(&puts(1)), leaves(&puts(2)));
         assert!(same.len() > 10);
         for (leaf, other) in same.iter().zip(&other) {
             assert_eq!(other.first_key(), leaf.first_key());
             assert_eq!(ahead.take(other), None);
-            assert_eq!(ahead.take(leaf), Some(leaf.make()));
+            assert_eq!(ahead.take(leaf), Some(leaf.make(Suite::One)));
             assert_eq!(ahead.take(leaf), None, "it is taken once");
         }
     }

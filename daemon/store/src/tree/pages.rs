@@ -9,6 +9,7 @@ use protocol::{
     encoding::DecodeError,
     page::{Leaf, MadePage, RawLeaf},
     patch::{Digests, Updated, decode_patch},
+    suite::Suite,
     tree::{FoundPage, Kept, Pages},
 };
 
@@ -85,7 +86,7 @@ impl<'a> GenerationPages<'a> {
                 let next = next(&first_key[indexes.len()..])?;
                 // Or else it is of an earlier leaf, and this one has none.
                 if next.as_deref().is_none_or(|next| key < next)
-                    && let Ok(digests) = Digests::decode(&index, patch.as_deref())
+                    && let Ok(digests) = Digests::decode(self.disk.suite, &index, patch.as_deref())
                 {
                     return Ok(Some(LeafSpan { entries: Entries::Digests(digests), next }));
                 }
@@ -117,6 +118,10 @@ impl<'a> GenerationPages<'a> {
 
 impl Pages for GenerationPages<'_> {
     type Error = StoreError;
+
+    fn suite(&self) -> Suite {
+        self.disk.suite
+    }
 
     fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
         if level == 0 {
@@ -159,12 +164,13 @@ impl Pages for GenerationPages<'_> {
         let pairs = leaves.into_iter().zip(&ready);
         let missing: Vec<_> =
             pairs.filter(|(_, ready)| ready.is_none()).map(|(leaf, _)| leaf).collect();
-        let mut made = make_leaves(&missing).into_iter();
+        let mut made = make_leaves(self.disk.suite, &missing).into_iter();
         ready.into_iter().filter_map(|ready| ready.or_else(|| made.next())).collect()
     }
 
     fn patch(&mut self, leaves: &[(Kept, &[Change])]) -> Vec<Result<Updated, DecodeError>> {
-        on_all_cores(leaves.iter().collect(), |(kept, changes)| kept.update(changes))
+        let suite = self.disk.suite;
+        on_all_cores(leaves.iter().collect(), |(kept, changes)| kept.update(suite, changes))
     }
 }
 

@@ -63,7 +63,8 @@ impl Writer {
                     if part.own.changes.len() > 1 =>
                 {
                     let (first, second) = part.own.halves();
-                    parts.extend([Prepared::new(second)?, Prepared::new(first)?]);
+                    let suite = self.shared.disk.suite;
+                    parts.extend([Prepared::new(suite, second)?, Prepared::new(suite, first)?]);
                 }
                 Ok(head) if parts.is_empty() => return Ok(head),
                 Ok(_) => {}
@@ -82,6 +83,7 @@ impl Writer {
         self.refuse_awaiting(&own.partition)?;
         let before = self.head(&own.partition);
         let federation_head = self.federation_head_for(&own.partition, before.as_deref())?;
+        let suite = self.shared.disk.suite;
         let history = before.as_ref().map_or_else(Peaks::new, |head| head.history());
         let state = self.partition(&own.partition);
         let leaves = std::mem::take(&mut prepared.leaves);
@@ -89,8 +91,8 @@ impl Writer {
         let header = Header {
             partition: own.partition.clone(),
             seq: before.as_ref().map_or(1, |head| head.seq() + 1),
-            previous: before.as_ref().map_or(Hash::ZERO, |head| head.signed.hash()),
-            history: history.root(),
+            previous: before.as_ref().map_or(suite.none(), |head| head.signed.hash()),
+            history: history.root(suite),
             federation_head,
             origin_time_ms: now_ms(),
             schema_version: own.schema_version,
@@ -158,9 +160,10 @@ impl Writer {
             });
         }
         let history = before.as_ref().map_or_else(Peaks::new, |head| head.history());
-        let previous = ours.map_or(Hash::ZERO, |ours| ours.hash);
-        if (header.previous, header.history) != (previous, history.root()) {
-            let ours = ours.unwrap_or(Position { seq: 0, hash: Hash::ZERO });
+        let suite = self.shared.disk.suite;
+        let previous = ours.map_or(suite.none(), |ours| ours.hash);
+        if (header.previous, header.history) != (previous, history.root(suite)) {
+            let ours = ours.unwrap_or(Position { seq: 0, hash: suite.none() });
             return Err(StoreError::Fork { partition: Box::new(partition.clone()), ours });
         }
         self.check_federation_head(partition, header.federation_head, before.as_deref())?;
@@ -248,7 +251,8 @@ impl Writer {
         changes: &[Change],
         ahead: MadeAhead,
     ) -> Result<Update, StoreError> {
-        let summary = before.map_or_else(Summary::empty, |head| head.summary.clone());
+        let summary = before
+            .map_or_else(|| Summary::empty(self.shared.disk.suite), |head| head.summary.clone());
         let generation = before.map_or(0, |head| head.generation);
         let mut pages = GenerationPages::new(&self.shared.disk, state.number, generation);
         pages.ahead = ahead;
@@ -345,8 +349,9 @@ pub(super) fn check_jump(shown: &ShownHead, head: Option<&Head>) -> Result<(), S
     if let Some(head) = head.map(Head::seq).filter(|head| *head >= offered) {
         return Err(StoreError::Gap { partition: partition(), head, offered });
     }
-    if (shown.before.count() + 1, shown.before.root()) != (offered, described.history) {
-        let ours = shown.have.unwrap_or(Position { seq: 0, hash: Hash::ZERO });
+    let suite = described.history.suite();
+    if (shown.before.count() + 1, shown.before.root(suite)) != (offered, described.history) {
+        let ours = shown.have.unwrap_or(Position { seq: 0, hash: suite.none() });
         return Err(StoreError::Fork { partition: Box::new(partition()), ours });
     }
     Ok(())

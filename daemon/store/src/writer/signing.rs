@@ -87,7 +87,7 @@ impl Writer {
             let problem = "a signing key is changed in this node's own _federation alone";
             return Err(StoreError::Changes { partition: own.partition, problem });
         }
-        let head = self.commit_own(Prepared::new(own)?)?;
+        let head = self.commit_own(Prepared::new(self.shared.disk.suite, own)?)?;
         self.flush()?;
         *lock(&self.shared.signer) = Some(next);
         Ok(head)
@@ -205,7 +205,7 @@ impl Writer {
         for seq in first..=head.seq() {
             let mut header = self.logged(&partition, &state, seq)?.header().clone();
             header.previous = previous.unwrap_or(header.previous);
-            header.history = history.root();
+            header.history = history.root(self.shared.disk.suite);
             if !self.names_held_federation(&header)? {
                 let held = self.federation_head(&partition);
                 header.federation_head = held.map(|(_, head)| head.position());

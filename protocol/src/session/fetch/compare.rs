@@ -14,9 +14,11 @@ use super::{FetchAction, Piece, check_children, check_leaf};
 use crate::{
     change::CHANGES_MAX,
     difference::{self, Own, Salt},
+    hash::Hash,
     message::{DIFFERENCES_MAX, KnownPage, TreeRequest},
-    page::{Leaf, PageRef, inner_hash},
+    page::{PageRef, inner_hash},
     session::PeerMisbehaved,
+    suite::Suite,
 };
 
 /// Pages whose answers may be awaited when more are asked for: keeps a slow
@@ -26,6 +28,7 @@ const AWAITED_MAX: usize = 2 * DIFFERENCES_MAX;
 /// One descent.
 #[derive(Debug)]
 pub(super) struct Compare {
+    suite: Suite,
     level: u8,
     /// The tree in key order: pages of this level, and held ones of any above.
     parts: Vec<Part>,
@@ -66,10 +69,11 @@ impl Compare {
     /// A descent from `root`, a page of the highest of `levels` levels, whose
     /// children may be known.
     pub fn new(root: PageRef, levels: u8, children: Option<Vec<PageRef>>, salt: Salt) -> Self {
-        let level = levels.saturating_sub(1);
+        let (suite, level) = (root.hash.suite(), levels.saturating_sub(1));
         let parts =
             if levels == 0 { vec![] } else { vec![Part { page: root, level, held: false }] };
         Self {
+            suite,
             level,
             parts,
             below: Vec::new(),
@@ -96,12 +100,13 @@ impl Compare {
         let mut pages = Vec::new();
         for (index, own) in std::mem::take(&mut self.looking).into_iter().zip(own) {
             let part = &mut self.parts[index];
-            if hash_of(&own, self.level) == Some(part.page.hash) {
+            if hash_of(self.suite, &own, self.level) == Some(part.page.hash) {
                 part.held = true;
             } else if let Some(children) = self.root.take() {
                 self.take_apart(index, children, &own);
             } else {
-                let (first_key, known) = (part.page.first_key.clone(), own.known(&self.salt));
+                let (first_key, known) =
+                    (part.page.first_key.clone(), own.known(self.suite, &self.salt));
                 pages.push(KnownPage { first_key, known });
                 self.awaited.push_back((index, own));
             }
@@ -126,14 +131,14 @@ impl Compare {
         self.settle_up_to(index, actions);
         let expected = &self.parts[index].page;
         if self.level > 0 {
-            let children = difference::inner(body, &own)?;
+            let children = difference::inner(self.suite, body, &own)?;
             check_children(self.level, &children, expected)?;
             let bytes = super::list_bytes(&children);
             self.take_apart(index, children, &own);
             return Ok(bytes);
         }
         let leaf = difference::leaf(body, &own)?;
-        check_leaf(&leaf.describe(), expected)?;
+        check_leaf(&leaf.describe(self.suite), expected)?;
         actions.push_back(FetchAction::Piece(Piece::Leaf(leaf)));
         self.settled = index + 1;
         Ok(0)
@@ -227,10 +232,10 @@ impl Compare {
 
 /// The hash of a page that the replica has; computed, never taken from its
 /// parent.
-pub(super) fn hash_of(own: &Own, level: u8) -> Option<crate::hash::Hash> {
+pub(super) fn hash_of(suite: Suite, own: &Own, level: u8) -> Option<Hash> {
     match own {
         Own::Nothing => None,
-        Own::Inner(children) => (level > 0).then(|| inner_hash(level, children)),
-        Own::Leaf(leaf) => (level == 0).then(|| Leaf::describe(leaf).hash),
+        Own::Inner(children) => (level > 0).then(|| inner_hash(suite, level, children)),
+        Own::Leaf(leaf) => (level == 0).then(|| leaf.describe(suite).hash),
     }
 }

@@ -75,7 +75,7 @@ impl ArrivedLeaf {
     pub fn check(self) -> Result<FetchedLeaf, PeerMisbehaved> {
         let Self { expected, body } = self;
         let leaf = Leaf::decode(&body)?;
-        let described = leaf.describe_with_index();
+        let described = leaf.describe_with_index(expected.hash.suite());
         check_leaf(&described.0, &expected)?;
         Ok(FetchedLeaf::Arrived { described, leaf, body })
     }
@@ -304,12 +304,13 @@ impl TreeFetch {
             return Err(PeerMisbehaved::NotEntitled(described.partition.to_string()));
         }
         head.verify(keys)?;
+        let suite = head.suite();
         let path = proof.path.clone();
         let before = self.check_history(&head, proof)?;
         let empty = described.records == 0;
         if levels > LEVELS_MAX
             || (levels == 0) != empty
-            || (empty && described.root != empty_root())
+            || (empty && described.root != empty_root(suite))
         {
             return Err(PeerMisbehaved::WrongPage("its height does not fit its head"));
         }
@@ -325,7 +326,7 @@ impl TreeFetch {
             [] => None,
             _ if levels < 2 => return Err(PeerMisbehaved::Unexpected("a root page")),
             body => {
-                let children = decode_inner(body)?;
+                let children = decode_inner(suite, body)?;
                 check_children(levels - 1, &children, &root)?;
                 Some(children)
             }
@@ -470,7 +471,7 @@ fn check_children(level: u8, children: &[PageRef], page: &PageRef) -> Result<(),
     let whole = page.entries == 0 || usize::from(page.entries) == children.len();
     let records = children.iter().try_fold(0u64, |sum, child| sum.checked_add(child.records));
     if !whole
-        || inner_hash(level, children) != page.hash
+        || inner_hash(page.hash.suite(), level, children) != page.hash
         || records != Some(page.records)
         || !in_place
     {

@@ -11,6 +11,8 @@ use crate::{
     history::{Node, nodes_of},
     page::{MadePage, make_inner},
     sign::{PublicKey, SigningKey},
+    suite::Suite,
+    suite::checksum::Checksum,
     tree::{Summary, pages_of},
 };
 
@@ -25,7 +27,7 @@ impl KeyRing for Everybody {
 }
 
 fn keys() -> Everybody {
-    Everybody(SigningKey::from_seed(&[7; 32]))
+    Everybody(Suite::One.signing_key(&[7; 32]).unwrap())
 }
 
 fn partition() -> PartitionId {
@@ -42,7 +44,7 @@ struct Tree {
 impl Tree {
     fn of(records: &Records) -> Self {
         let entries = records.iter().map(|(key, value)| (&key[..], &value[..]));
-        let (made, summary) = pages_of(entries).unwrap();
+        let (made, summary) = pages_of(Suite::One, entries).unwrap();
         let place = |made: MadePage| ((made.level, made.page.first_key), made.body);
         Self { pages: made.into_iter().map(place).collect(), summary }
     }
@@ -67,13 +69,13 @@ impl Tree {
         let header = Header {
             partition: partition(),
             seq,
-            previous: Hash([1; 32]),
-            history: history(seq - 1).0.root(),
-            federation_head: Some(Position { seq: 1, hash: Hash([4; 32]) }),
+            previous: Suite::One.repeated(1),
+            history: history(seq - 1).0.root(Suite::One),
+            federation_head: Some(Position { seq: 1, hash: Suite::One.repeated(4) }),
             origin_time_ms: 0,
             schema_version: 1,
             change_count: 1,
-            changes_hash: Hash([2; 32]),
+            changes_hash: Suite::One.repeated(2),
             root: self.summary.root,
             records: self.summary.records,
             key_id: key.public().id(),
@@ -99,8 +101,14 @@ impl Tree {
             TreeRequest::Differences { level, salt, pages } => pages
                 .iter()
                 .map(|asked| {
-                    difference::make(*level, page(*level, &asked.first_key), salt, &asked.known)
-                        .unwrap()
+                    difference::make(
+                        Suite::One,
+                        *level,
+                        page(*level, &asked.first_key),
+                        salt,
+                        &asked.known,
+                    )
+                    .unwrap()
                 })
                 .collect(),
         };
@@ -111,7 +119,7 @@ impl Tree {
         match self.seek(level, key) {
             None => Own::Nothing,
             Some((_, body)) if level == 0 => Leaf::decode(body).map_or(Own::Nothing, Own::Leaf),
-            Some((_, body)) => decode_inner(body).map_or(Own::Nothing, Own::Inner),
+            Some((_, body)) => decode_inner(Suite::One, body).map_or(Own::Nothing, Own::Inner),
         }
     }
 
@@ -223,7 +231,7 @@ fn act(
         }
         FetchAction::Resolve(leaves) => {
             let held = |page: &PageRef| {
-                let hash = compare::hash_of(&own.own(0, &page.first_key), 0);
+                let hash = compare::hash_of(Suite::One, &own.own(0, &page.first_key), 0);
                 hash == Some(page.hash)
             };
             fetch.handle_resolved(&leaves.iter().map(held).collect::<Vec<_>>())?;
@@ -244,7 +252,7 @@ fn act(
 }
 
 fn have() -> Position {
-    Position { seq: 3, hash: Hash([3; 32]) }
+    Position { seq: 3, hash: Suite::One.repeated(3) }
 }
 
 /// The history of so many headers, each of whose hashes is its number, and the
@@ -252,7 +260,7 @@ fn have() -> Position {
 fn history(count: u64) -> (Peaks, BTreeMap<Node, Hash>) {
     let (mut peaks, mut nodes) = (Peaks::new(), BTreeMap::new());
     for seq in 1..=count {
-        let hash = Hash([seq as u8; 32]);
+        let hash = Suite::One.repeated(seq as u8);
         nodes.insert(Node { height: 0, index: seq - 1 }, hash);
         peaks.push_noting(hash, |node, hash| {
             nodes.insert(node, hash);
@@ -282,7 +290,7 @@ fn compared(own: &Tree, theirs: &Tree) -> Cost {
 /// Records of about 150 bytes with 18-byte keys, as enterprises have.
 fn records(count: u64) -> Records {
     let value = |n: u64| {
-        let noise = Hash(crate::hash::Purpose::Checksum.hash(&[&n.to_be_bytes()]).0);
+        let noise = Checksum::of(&[&n.to_be_bytes()]);
         format!("郑州市某某商贸有限公司 {n} {noise} 存续")
     };
     (0..count).map(|n| (key(n), value(n).into_bytes())).collect()
@@ -397,9 +405,9 @@ fn a_provider_that_lies_is_caught_at_every_step() {
                 seen += 1;
                 match (reply, kind) {
                     (TreeReply::Head { root, .. }, 0) => {
-                        let mut children = decode_inner(root).unwrap();
+                        let mut children = decode_inner(Suite::One, root).unwrap();
                         children[0].records += 1;
-                        *root = make_inner(theirs.levels() - 1, &children).body;
+                        *root = make_inner(Suite::One, theirs.levels() - 1, &children).body;
                     }
                     (TreeReply::Head { root, .. }, 1) => {
                         if let TreeReply::Head { root: wrong, .. } = other.head(9, true) {
@@ -515,14 +523,14 @@ type Invented = BTreeMap<(u8, Vec<u8>), Vec<u8>>;
 fn invented() -> (Invented, PageRef) {
     let leaf = |number: u32| PageRef {
         first_key: number.to_be_bytes().to_vec(),
-        hash: Hash([3; 32]),
+        hash: Suite::One.repeated(3),
         records: 90,
         entries: 90,
     };
     let mut level: Vec<PageRef> = (0..1_000_000).map(leaf).collect();
     let mut pages = BTreeMap::new();
     for number in 1..=3 {
-        let made = level.chunks(100).map(|children| make_inner(number, children));
+        let made = level.chunks(100).map(|children| make_inner(Suite::One, number, children));
         let made: Vec<MadePage> = made.collect();
         level = made.iter().map(|made| made.page.clone()).collect();
         let place = |made: MadePage| ((number, made.page.first_key), made.body);

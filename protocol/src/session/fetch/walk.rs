@@ -202,7 +202,7 @@ impl Walk {
         let looking = parents.filter(|parent| matches!(parent.step, ParentStep::Looking));
         for parent in looking.take(count) {
             let own = own.next().unwrap_or(Own::Nothing);
-            let same = hash_of(&own, level) == Some(parent.page.hash);
+            let same = hash_of(parent.page.hash.suite(), &own, level) == Some(parent.page.hash);
             parent.step = match own {
                 Own::Inner(children) if same => ParentStep::Known(children),
                 // Only the root's first key is not known.
@@ -237,7 +237,7 @@ impl Walk {
         };
         let asked = |parent: &&mut Parent| matches!(parent.step, ParentStep::Asked);
         let parent = self.inner[index].iter_mut().find(asked).ok_or(unasked)?;
-        let children = decode_inner(&body)?;
+        let children = decode_inner(parent.page.hash.suite(), &body)?;
         check_children(level, &children, &parent.page)?;
         parent.step = ParentStep::Known(children);
         self.advance(actions)

@@ -13,7 +13,7 @@ use std::{
     time::Instant,
 };
 
-use protocol::hash::Hash;
+use protocol::suite::checksum::Checksum;
 use store::StoreError;
 
 use super::{Candidate, Now, Watcher};
@@ -256,7 +256,7 @@ impl Watcher {
     fn note_moved(
         &mut self,
         moved: (PathBuf, Home, u32),
-        read: (Look, Hash),
+        read: (Look, Checksum),
         was_open: bool,
         now: Instant,
     ) {

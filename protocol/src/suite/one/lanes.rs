@@ -3,10 +3,10 @@
 //! The blocks of one message wait for each other, so a short message takes some
 //! 90 ns for each of its blocks, whatever the processor's registers could hold.
 //! Messages of equally many blocks do not wait for each other and lie side by
-//! side in SIMD lanes. Used through [`Purpose::hash_each`]; messages that are
+//! side in SIMD lanes. Used through [`Suite::hash_each`]; messages that are
 //! longer than BLAKE3's chunk of 1024 bytes fill the lanes by themselves.
 //!
-//! Invariant: what comes out is what [`Purpose::hash_padded`] gives for each
+//! Invariant: what comes out is what [`Suite::hash_padded`] gives for each
 //! message alone; a property test compares all lengths.
 //!
 //! `blake3::platform` is hidden from blake3's documentation and promises
@@ -22,7 +22,11 @@ use blake3::{
     platform::Platform,
 };
 
-use super::{Hash, PURPOSES, Purpose};
+use super::context;
+use crate::suite::{
+    Suite,
+    hash::{Hash, PURPOSES, Purpose},
+};
 
 /// Messages that are hashed together: the widest registers hold so many words.
 const LANES: usize = 16;
@@ -40,11 +44,16 @@ type ContextKey = [u32; 8];
 
 static CONTEXT_KEYS: LazyLock<[ContextKey; PURPOSES]> = LazyLock::new(|| {
     Purpose::ALL.map(|purpose| {
-        let key = hash_derive_key_context(purpose.context());
+        let key = hash_derive_key_context(context(purpose));
         let (words, _) = key.as_chunks();
         array::from_fn(|index| u32::from_le_bytes(words[index]))
     })
 });
+
+// At most 136 KiB a thread, and none for lengths that it has not met.
+thread_local! {
+    static GROUPS: Cell<Option<Box<Groups>>> = const { Cell::new(None) };
+}
 
 /// Messages that are being hashed.
 pub struct Batch {
@@ -67,27 +76,25 @@ struct Group {
     count: usize,
 }
 
-/// The hashes of what `fill` pushes, in that order.
-pub(super) fn hash_each(purpose: Purpose, fill: impl FnOnce(&mut Batch)) -> Vec<Hash> {
-    hash_each_on(Platform::detect(), purpose, fill)
-}
-
-fn hash_each_on(platform: Platform, purpose: Purpose, fill: impl FnOnce(&mut Batch)) -> Vec<Hash> {
-    // At most 136 KiB a thread, and none for lengths that it has not met.
-    thread_local! {
-        static GROUPS: Cell<Option<Box<Groups>>> = const { Cell::new(None) };
-    }
-    let groups = GROUPS.take().unwrap_or_default();
-    let mut batch = Batch { purpose, platform, groups, hashes: Vec::new() };
-    fill(&mut batch);
-    for blocks in 1..=BLOCKS_MAX {
-        batch.hash_group(blocks);
-    }
-    GROUPS.set(Some(batch.groups));
-    batch.hashes
-}
-
 impl Batch {
+    /// No messages yet.
+    pub fn new(purpose: Purpose) -> Self {
+        Self::on(Platform::detect(), purpose)
+    }
+
+    fn on(platform: Platform, purpose: Purpose) -> Self {
+        Self { purpose, platform, groups: GROUPS.take().unwrap_or_default(), hashes: Vec::new() }
+    }
+
+    /// The hashes of the messages, in their order.
+    pub fn finish(mut self) -> Vec<Hash> {
+        for blocks in 1..=BLOCKS_MAX {
+            self.hash_group(blocks);
+        }
+        GROUPS.set(Some(self.groups));
+        self.hashes
+    }
+
     /// Makes room for so many messages.
     pub fn reserve(&mut self, messages: usize) {
         self.hashes.reserve(messages);
@@ -98,7 +105,7 @@ impl Batch {
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
         let blocks = bytes.div_ceil(BLOCK_LEN);
         if blocks == 0 || blocks > BLOCKS_MAX {
-            self.hashes.push(self.purpose.hash_padded(parts));
+            self.hashes.push(Suite::One.hash_padded(self.purpose, parts));
             return;
         }
         let group = &mut self.groups[blocks - 1];
@@ -113,7 +120,7 @@ impl Batch {
         room.fill(0);
         group.places[group.count] = self.hashes.len();
         group.count += 1;
-        self.hashes.push(Hash::ZERO);
+        self.hashes.push(Suite::One.none());
         if group.count == LANES {
             self.hash_group(blocks);
         }
@@ -129,8 +136,8 @@ impl Batch {
         let lanes = lanes_for(count, self.platform.simd_degree());
         let mut out = [0; LANES * OUT_LEN];
         BY_BLOCKS[blocks - 1](self.platform, key, &group.bytes, lanes, &mut out);
-        for (place, hash) in group.places[..count].iter().zip(out.as_chunks().0) {
-            self.hashes[*place] = Hash(*hash);
+        for (place, hash) in group.places[..count].iter().zip(out.as_chunks::<OUT_LEN>().0) {
+            self.hashes[*place] = Hash::of_length(Suite::One, hash);
         }
     }
 }
@@ -196,7 +203,7 @@ mod tests {
     fn expected(purpose: Purpose, message: &[u8]) -> Hash {
         let mut padded = message.to_vec();
         padded.resize(message.len().next_multiple_of(64), 0);
-        Hash(blake3::derive_key(purpose.context(), &padded))
+        Hash::of_length(Suite::One, &blake3::derive_key(context(purpose), &padded))
     }
 
     /// Bytes that differ from place to place and from message to message.
@@ -215,12 +222,13 @@ mod tests {
         for bytes in (0..=3000).rev() {
             for count in [1, 2, 7] {
                 let messages: Vec<_> = (0..count).map(|n| message(bytes, n << 32)).collect();
-                let hashes = Purpose::Entry
-                    .hash_each(|batch| messages.iter().for_each(|one| batch.push(&[one])));
+                let hashes = Suite::One.hash_each(Purpose::Entry, |batch| {
+                    messages.iter().for_each(|one| batch.push(&[one]));
+                });
                 let wanted: Vec<_> =
                     messages.iter().map(|one| expected(Purpose::Entry, one)).collect();
                 assert_eq!(hashes, wanted, "{count} of {bytes} bytes");
-                assert_eq!(Purpose::Entry.hash_padded(&[&messages[0]]), wanted[0]);
+                assert_eq!(Suite::One.hash_padded(Purpose::Entry, &[&messages[0]]), wanted[0]);
             }
         }
     }
@@ -238,7 +246,7 @@ mod tests {
             let messages: Vec<_> =
                 lengths.iter().zip(0..).map(|(bytes, n)| message(*bytes, seed ^ (n << 32))).collect();
             for purpose in [Purpose::Key, Purpose::Entry] {
-                let hashes = purpose.hash_each(|batch| {
+                let hashes = Suite::One.hash_each(purpose, |batch| {
                     for message in &messages {
                         let (left, right) = message.split_at((message.len() as f64 * cut) as usize);
                         batch.push(&[left, &[], right]);
@@ -260,10 +268,9 @@ mod tests {
         let wanted: Vec<_> = messages.iter().map(|one| expected(Purpose::Entry, one)).collect();
         for platform in platforms {
             for count in 0..=messages.len() {
-                let hashes = hash_each_on(platform, Purpose::Entry, |batch| {
-                    messages[..count].iter().for_each(|one| batch.push(&[one]));
-                });
-                assert_eq!(hashes, wanted[..count], "{platform:?}");
+                let mut batch = Batch::on(platform, Purpose::Entry);
+                messages[..count].iter().for_each(|one| batch.push(&[one]));
+                assert_eq!(batch.finish(), wanted[..count], "{platform:?}");
             }
         }
     }
@@ -271,9 +278,9 @@ mod tests {
     #[test]
     fn a_batch_inside_of_a_batch_has_buffers_of_its_own() {
         let mut inner = Vec::new();
-        let outer = Purpose::Key.hash_each(|batch| {
+        let outer = Suite::One.hash_each(Purpose::Key, |batch| {
             batch.push(&[b"a"]);
-            inner = Purpose::Entry.hash_each(|batch| batch.push(&[b"b"]));
+            inner = Suite::One.hash_each(Purpose::Entry, |batch| batch.push(&[b"b"]));
             batch.push(&[b"c"]);
         });
         assert_eq!(outer, [b"a", b"c"].map(|one| expected(Purpose::Key, one)));
