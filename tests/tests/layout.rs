@@ -147,7 +147,7 @@ fn imports_inside_the_daemon_go_one_way() {
 const FLOORS: [&[&str]; 9] = [
     &["cores", "error"],
     &["engine"],
-    &["keys"],
+    &["keys", "quota"],
     &["log", "tree"],
     &["state"],
     &["prepare"],

@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{dir::NodeDir, hub, inbox, lock::Occupant, node::Node, renewal};
+use super::{dir::NodeDir, hub, inbox, lock::Occupant, node::Node, renewal, room};
 use crate::{
     admin,
     limit::{Budget, LINES, Limiter},
@@ -60,6 +60,9 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
         .with_context(|| format!("make the local socket {}", socket.display()))?;
     let mut tasks = JoinSet::new();
 
+    // Before anything can move it.
+    let events = node.store.subscribe();
+    tasks.spawn(heed_federation(node.clone(), events, shutdown.clone()));
     if let Some(address) = node.config.listen {
         let observer = Arc::new(Observer(node.clone()));
         let shown = node.keeper.shown();
@@ -79,12 +82,7 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
         tasks.spawn(accept(node.clone(), listener.clone()));
         tasks.spawn(show_renewed(node.clone(), listener, shutdown.clone()));
     }
-    let events = node.store.subscribe();
-    tasks.spawn(super::room::keep_shared_out(node.clone(), events, shutdown.clone()));
     if let Some(upstream) = &node.config.upstream {
-        // Before anything can move it.
-        let events = node.store.subscribe();
-        tasks.spawn(heed_federation(node.clone(), events, shutdown.clone()));
         node.sync.claims.expect_word();
         let credentials = replication_credentials(&node, &mut tasks, &shutdown);
         tasks.spawn(sync::keep_connected(
@@ -216,7 +214,8 @@ fn replication_credentials(
     receiver
 }
 
-/// Lets the trustee look whenever `_federation` has moved.
+/// Looks at `_federation` whenever it has moved: who shares the disk, and at a member
+/// what the hub says about trust.
 async fn heed_federation(
     node: Arc<Node>,
     mut events: broadcast::Receiver<PartitionId>,
@@ -236,12 +235,14 @@ async fn heed_federation(
         }
         let judging = node.clone();
         let looked = tokio::task::spawn_blocking(move || {
+            let quota_mb = judging.config.store.origin_quota_mb;
+            room::share_out(&judging.store, &judging.membership, quota_mb)?;
             judging.trustee.as_ref().map_or(Ok(()), |trustee| trustee.look())
         });
         if let Ok(Err(error)) = looked.await {
             tracing::error!(
                 error = format!("{error:#}"),
-                "what the hub says about trust could not be taken over"
+                "what _federation says now could not be taken over"
             );
         }
     }
