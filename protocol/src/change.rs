@@ -143,7 +143,8 @@ fn bounded_seq<'de, D: serde::Deserializer<'de>>(input: D) -> Result<u64, D::Err
     Ok(seq)
 }
 
-fn check_seq(seq: u64) -> Result<(), DecodeError> {
+/// Refuses a number that no history reaches.
+pub fn check_seq(seq: u64) -> Result<(), DecodeError> {
     if seq < SEQ_LIMIT { Ok(()) } else { Err(DecodeError::Invalid("a number beyond all limits")) }
 }
 

@@ -6,7 +6,7 @@
 //! by whoever asks: this module reads no clock. `SPEC.md`, section "Freshness".
 
 use crate::{
-    change::{KeyRing, Position},
+    change::{KeyRing, Position, check_seq},
     encoding::{DecodeError, Reader, Writer},
     hash::Hash,
     id::{NAME_BYTES_MAX, NodeId, PartitionId},
@@ -82,6 +82,7 @@ impl Statement {
         if !statement.partition.dataset.is_system() || statement.head.seq == 0 {
             return Err(DecodeError::Invalid("a statement is about _federation, from number 1"));
         }
+        check_seq(statement.head.seq)?;
         Ok(statement)
     }
 
@@ -117,7 +118,7 @@ pub fn is_stale(at_ms: Option<i64>, now_ms: i64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{change::KeyProblem, sign::PublicKey};
+    use crate::{change::KeyProblem, history::SEQ_LIMIT, sign::PublicKey};
 
     struct From9(PublicKey);
 
@@ -147,6 +148,10 @@ mod tests {
                 altered[index] ^= 1;
                 let refused = Statement::decode(&altered).map_or(true, |s| !s.verify(&hub, &ring));
                 assert!(refused, "byte {index} may be altered");
+            }
+            for seq in [0, SEQ_LIMIT] {
+                let beyond = Statement::sign(partition.clone(), Position { seq, ..head }, 0, &key);
+                assert!(Statement::decode(&beyond.encode()).is_err(), "{seq}");
             }
             let older = Position { seq: 7, ..head };
             assert!(!Statement::sign(partition.clone(), older, 0, &key).verify(&hub, &ring));

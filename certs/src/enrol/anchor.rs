@@ -12,7 +12,7 @@ use std::fmt;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use protocol::{
-    change::Position,
+    change::{Position, check_seq},
     encoding::{DecodeError, Reader, Writer},
     federation::Anchored,
     id::{FederationId, NAME_BYTES_MAX, NodeId},
@@ -267,6 +267,7 @@ impl Anchor {
             if base.seq == 0 {
                 return Err(DecodeError::Invalid("an anchor goes on from number 0"));
             }
+            check_seq(base.seq)?;
         }
         let signature = reader.bytes("signature", SIGNATURE_BYTES_MAX)?.to_vec();
         Ok(Self { federation, hub, hub_key, epoch, base, earlier, signature })
@@ -281,6 +282,8 @@ pub(super) fn read_node(reader: &mut Reader<'_>) -> Result<NodeId, DecodeError> 
 #[cfg(test)]
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use protocol::history::SEQ_LIMIT;
 
     use super::*;
     use crate::authority::tests::TestAuthority;
@@ -410,7 +413,7 @@ pub(crate) mod tests {
     #[test]
     fn an_anchor_with_a_base_that_cannot_be_is_neither_read_nor_signed() {
         let authority = TestAuthority::now("zhengzhou");
-        for (epoch, seq) in [(0, 1), (1, 1), (2, 0)] {
+        for (epoch, seq) in [(0, 1), (1, 1), (2, 0), (2, SEQ_LIMIT)] {
             let base = Some(Position { seq, hash: Suite::One.repeated(7) });
             let earlier = vec![Suite::One.signing_key(&[6; 32]).unwrap().public()];
             let bad = Anchor { epoch, base, earlier, ..anchor_of(&authority) };

@@ -5,7 +5,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 
 use super::{
     Checked, Refused, ensure, hashes,
-    layout::{self, AnchorFields, FreshnessFields},
+    layout::{self, AnchorFields, FreshnessFields, SEQ_LIMIT},
 };
 
 /// The contents of a root's SubjectPublicKeyInfo, as a token holds them.
@@ -51,7 +51,7 @@ impl Anchor {
         }
         if let Some((seq, _)) = fields.base {
             ensure(fields.epoch >= 2, "a base in a first epoch")?;
-            ensure(seq >= 1, "a number that cannot be")?;
+            ensure((1..SEQ_LIMIT).contains(&seq), "a number that cannot be")?;
         }
         Ok(fields)
     }

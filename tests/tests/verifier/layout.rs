@@ -265,7 +265,7 @@ pub fn freshness(signed: &[u8]) -> Checked<FreshnessFields> {
         key_id: reader.hash()?,
     };
     ensure(is_partition(&fields.partition), "no full name of a partition")?;
-    ensure(fields.seq >= 1, "a number that cannot be")?;
+    ensure((1..SEQ_LIMIT).contains(&fields.seq), "a number that cannot be")?;
     reader.end()?;
     Ok(fields)
 }
