@@ -188,7 +188,10 @@ pub fn leaf_index(bytes: &[u8]) -> bool {
     true
 }
 
-fn parts(bytes: &[u8]) -> Option<(&[u8], Option<&[u8]>, Vec<Change>)> {
+/// An index, a patch if there is one, and changes.
+type Parts<'a> = (&'a [u8], Option<&'a [u8]>, Vec<Change>);
+
+fn parts(bytes: &[u8]) -> Option<Parts<'_>> {
     let (lengths, rest) = bytes.split_at_checked(4)?;
     let length = |at: usize| usize::from(u16::from_be_bytes([lengths[at], lengths[at + 1]]));
     let (index, rest) = rest.split_at_checked(length(0))?;
