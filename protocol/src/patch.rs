@@ -94,7 +94,7 @@ impl Index {
             let start = index.keys.len();
             index.keys.extend_from_within(previous.start..previous.start + shared);
             index.keys.extend_from_slice(input.raw(suffix)?);
-            if start > 0 && index.keys[start..] <= index.keys[previous] {
+            if !index.ends.is_empty() && index.keys[start..] <= index.keys[previous] {
                 return Err(DecodeError::Invalid("an index's keys are not in ascending order"));
             }
             previous = start..index.keys.len();

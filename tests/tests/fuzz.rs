@@ -14,6 +14,8 @@
 // Everything here is a test, also what lies in functions of its own.
 #![allow(clippy::unwrap_used)]
 
+#[path = "fuzz/beside.rs"]
+mod beside;
 #[path = "fuzz/corpus.rs"]
 mod corpus;
 #[path = "fuzz/foreign.rs"]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use harness::sim::{
-    self, Tally,
+    self, Met, Tally,
     cast::HUB,
     pair::{Fetched, ORIGIN, Pair},
     store::CommitError,
@@ -35,24 +35,8 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn every_federation_becomes_equal_whatever_happens_to_it() {
-    if let Some(seed) = number("SIM_SEED") {
-        println!("{:#?}", sim::run(seed));
-        return;
-    }
-    let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let mut total = Tally::default();
-    std::thread::scope(|scope| {
-        let run = |first| {
-            let mut total = Tally::default();
-            (first..seeds).step_by(threads as usize).for_each(|seed| total += sim::run(seed));
-            total
-        };
-        let workers: Vec<_> = (0..threads).map(|first| scope.spawn(move || run(first))).collect();
-        for worker in workers {
-            total += worker.join().expect("a run failed; its seed is printed above");
-        }
-    });
+    let seeds = run_all(sim::run, |tally| total += tally);
     println!("{seeds} runs: {total:#?}");
     if seeds >= SEEDS {
         assert!(!total.lacks_something(), "the runs never met something: {total:#?}");
@@ -60,8 +44,45 @@ fn every_federation_becomes_equal_whatever_happens_to_it() {
 }
 
 #[test]
+fn a_hostile_node_stops_and_changes_nothing_of_honest_ones() {
+    let (mut total, mut met) = (Tally::default(), Met::default());
+    let seeds = run_all(sim::run_hostile, |(tally, of_run)| {
+        total += tally;
+        met += of_run;
+    });
+    println!("{seeds} runs: {total:#?}; told and refused: {met:#?}");
+    if seeds >= SEEDS {
+        assert_eq!(met.lacking(), [], "never told, or never refused");
+        assert!(total.forks > 0 && total.proven > 0, "{total:#?}");
+    }
+}
+
+/// Runs the seed of `SIM_SEED`, or as many as `SIM_SEEDS` says, on all cores. Answers
+/// how many.
+fn run_all<T: Send>(run: impl Fn(u64) -> T + Sync, mut take: impl FnMut(T)) -> u64 {
+    if let Some(seed) = number("SIM_SEED") {
+        take(run(seed));
+        return 1;
+    }
+    let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    std::thread::scope(|scope| {
+        let run = &run;
+        let run_some = move |first| (first..seeds).step_by(threads as usize).map(run).collect();
+        let workers: Vec<_> =
+            (0..threads).map(|first| scope.spawn(move || -> Vec<T> { run_some(first) })).collect();
+        for worker in workers {
+            let of_worker = worker.join().expect("a run failed; its seed is printed above");
+            of_worker.into_iter().for_each(&mut take);
+        }
+    });
+    seeds
+}
+
+#[test]
 fn a_run_follows_from_its_seed() {
     assert_eq!(sim::run(7), sim::run(7));
+    assert_eq!(sim::run_hostile(7), sim::run_hostile(7));
 }
 
 #[test]
@@ -250,6 +271,10 @@ fn a_replica_takes_over_no_page_that_its_head_does_not_bind() {
     let none = Vec::new;
     let lower =
         TreeReply::Head { header: header.clone(), levels: 0, root: none(), proof: proof.clone() };
+    let mut other_peaks = proof.clone();
+    other_peaks.peaks.reverse();
+    let unproven =
+        TreeReply::Head { header: header.clone(), levels, root: none(), proof: other_peaks };
     let unsigned = without_signature(&header);
     let unsigned = TreeReply::Head { header: unsigned, levels, root: none(), proof };
     let foreign = {
@@ -259,7 +284,8 @@ fn a_replica_takes_over_no_page_that_its_head_does_not_bind() {
         other.tree_head()
     };
     let long = TreeReply::Part { bytes: vec![0; PAGE_PART_BYTES_MAX + 1], more: true };
-    let mut up_to_date = pair.clone();
+    let (mut behind, mut up_to_date) = (pair.clone(), pair.clone());
+    behind.replicate(4);
     up_to_date.replicate(12);
     for (name, at, replies, code) in [
         ("a leaf for the root", &pair, vec![head(), leaf], CloseCode::Malformed),
@@ -267,8 +293,11 @@ fn a_replica_takes_over_no_page_that_its_head_does_not_bind() {
         ("the root again", &pair, vec![head(), root.clone(), root.clone()], CloseCode::Forged),
         ("another height", &pair, vec![lower], CloseCode::Forged),
         ("no signature", &pair, vec![unsigned], CloseCode::Forged),
+        // Only a replica that holds something can be in another history.
+        ("another past", &pair, vec![unproven.clone()], CloseCode::Forged),
+        ("another past than is here", &behind, vec![unproven], CloseCode::Fork),
         ("a foreign tree", &pair, vec![foreign], CloseCode::NotEntitled),
-        ("too long a part", &pair, vec![head(), long], CloseCode::Forged),
+        ("too long a part", &pair, vec![head(), long], CloseCode::Malformed),
         ("a page before the head", &pair, vec![root.clone()], CloseCode::Unexpected),
         ("a second head", &pair, vec![head(), head()], CloseCode::Unexpected),
         ("an old tree", &up_to_date, vec![head()], CloseCode::Unexpected),

@@ -1,11 +1,13 @@
 //! The streams of a node that wants something: following a partition, and
 //! taking pages. The same steps as the daemon's driver, with the model as store.
 
+use std::{collections::VecDeque, time::Duration};
+
 use protocol::{
     change::{Position, VerifiedChangeSet},
     codec,
     id::PartitionId,
-    message::{CloseCode, FollowReply, TreeReply, TreeRequest},
+    message::{CloseCode, FollowReply, Open, TreeReply, TreeRequest, decode_header},
     page::PageRef,
     session::{
         PeerMisbehaved,
@@ -45,6 +47,22 @@ impl Io<'_> {
         self.net.send(self.conn, self.me, stream, Wire::Bytes(message));
     }
 
+    /// The other end of the connection.
+    pub fn peer(&self) -> usize {
+        self.net.peer(self.conn, self.me)
+    }
+
+    /// The peer broke the protocol on a stream. Between honest nodes that cannot be.
+    pub fn refuse(&mut self, stream: StreamId, problem: &PeerMisbehaved) {
+        let peer = self.peer();
+        assert!(
+            self.net.has_hostile(self.me, peer),
+            "node {peer} is honest, but node {} says: {problem}",
+            self.me
+        );
+        self.net.note_refused(self.conn, stream, self.me);
+    }
+
     /// Asks the store for something; it answers a little later.
     pub fn ask_store(&mut self, stream: StreamId) {
         let at = self.net.now + self.net.rng.millis(0, 30);
@@ -52,21 +70,32 @@ impl Io<'_> {
     }
 
     fn note_moved(&mut self, partition: &PartitionId) {
-        let state = self.store.partition(partition).expect("a partition that moved exists");
-        self.oracle.moved(self.me, state);
+        self.oracle.moved(self.me, self.store, partition);
         self.moved.push(partition.clone());
     }
 }
 
+/// Whoever owes a page or an acknowledgement gets on with it within this.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// And whoever owes a proof.
+const PROOF_PATIENCE: Duration = Duration::from_secs(10);
+/// References to pages that a fetch may hold: a tree of all levels takes some
+/// thousand, however large it is said to be.
+const REFERENCES_MAX: usize = 8_000;
+
 /// Where a stream stands after a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     /// It waits for a message, the store or the clock.
     Waiting,
     /// Changes are not kept: take pages on another stream.
     TakePages,
+    /// The peer's claim is proven: follow the partition on another stream.
+    Follow,
     /// It is over; the peer is told the code.
     Ended(FollowEnd, CloseCode),
+    /// The peer broke the protocol.
+    Misbehaved(PeerMisbehaved),
 }
 
 /// Taking pages, apart from where requests go and replies come from.
@@ -107,10 +136,15 @@ impl PageTaking {
 
     /// The provider said something.
     pub fn handle_message(&mut self, bytes: &[u8], store: &Store) -> Result<(), PeerMisbehaved> {
-        let reply: TreeReply = codec::decode(bytes)?;
-        self.fetch.handle_message(reply, &*store.registry)?;
+        self.fetch.handle_message(TreeReply::decode(bytes)?, &*store.registry)?;
         self.fetch.check_arrived();
+        self.count();
         Ok(())
+    }
+
+    fn count(&self) {
+        let held = self.fetch.references();
+        assert!(held <= REFERENCES_MAX, "a fetch holds {held} references to pages");
     }
 
     /// Goes on until something is to be sent or awaited.
@@ -168,6 +202,7 @@ impl PageTaking {
                 }
                 (action, None) => panic!("{action:?} came before the tree began"),
             }
+            self.count();
         }
         PageStep::Waiting
     }
@@ -175,7 +210,12 @@ impl PageTaking {
 
 #[derive(Debug)]
 enum Phase {
-    Changes { follower: Follower, committing: Option<Box<VerifiedChangeSet>> },
+    /// The peer says that it holds more of this node's own history.
+    Proof,
+    Changes {
+        follower: Follower,
+        committing: Option<Box<VerifiedChangeSet>>,
+    },
     Pages(Box<PageTaking>),
 }
 
@@ -188,24 +228,54 @@ pub struct Following {
     own_until: Option<u64>,
     /// Where this stream has brought the replica.
     have: Option<Position>,
+    /// What the provider said and nobody has read, while the store commits.
+    inbox: VecDeque<Vec<u8>>,
     /// The provider says no more; what it said may still wait for the store.
     finished: bool,
+    /// When the provider has to have said something.
+    pub until: Option<Duration>,
     phase: Phase,
 }
 
 impl Following {
-    /// Opens a follow stream.
+    /// Opens a follow stream; of an own partition one that asks for a proof first.
     pub fn open(
         io: &mut Io<'_>,
         partition: PartitionId,
         own_until: Option<u64>,
     ) -> (StreamId, Self) {
-        let have = io.store.position(&partition);
-        let follower = Follower::new(partition.clone(), have);
+        let mut following = Self {
+            partition,
+            own_until,
+            have: None,
+            inbox: VecDeque::new(),
+            finished: false,
+            until: None,
+            phase: Phase::Proof,
+        };
+        let stream = match own_until {
+            Some(_) => following.ask_for_proof(io),
+            None => following.follow(io),
+        };
+        (stream, following)
+    }
+
+    fn ask_for_proof(&mut self, io: &mut Io<'_>) -> StreamId {
+        let stream = io.net.stream(io.me);
+        let open = Open::Tree { partition: self.partition.clone(), have: None };
+        io.send(stream, codec::encode(&open));
+        self.until = Some(io.net.now + PROOF_PATIENCE);
+        stream
+    }
+
+    /// Opens a follow stream in place of one that has proven a claim.
+    pub fn follow(&mut self, io: &mut Io<'_>) -> StreamId {
+        self.have = io.store.position(&self.partition);
+        let follower = Follower::new(self.partition.clone(), self.have);
         let stream = io.net.stream(io.me);
         io.send(stream, codec::encode(&follower.open()));
-        let phase = Phase::Changes { follower, committing: None };
-        (stream, Self { partition, own_until, have, finished: false, phase })
+        self.begin(None, Phase::Changes { follower, committing: None });
+        stream
     }
 
     /// Opens a tree stream in place of the follow stream.
@@ -213,33 +283,32 @@ impl Following {
         let pages = PageTaking::new(io.store, &self.partition);
         let stream = io.net.stream(io.me);
         io.send(stream, codec::encode(&pages.fetch.open()));
-        self.finished = false;
-        self.phase = Phase::Pages(Box::new(pages));
+        self.begin(Some(io.net.now + PATIENCE), Phase::Pages(Box::new(pages)));
         stream
     }
 
-    /// The provider said something.
-    pub fn handle_message(&mut self, bytes: &[u8], store: &Store) -> Result<(), PeerMisbehaved> {
-        match &mut self.phase {
-            Phase::Changes { follower, .. } => {
-                let reply: FollowReply = codec::decode(bytes)?;
-                follower.handle_message(reply, &*store.registry)
-            }
-            Phase::Pages(pages) => pages.handle_message(bytes, store),
-        }
+    fn begin(&mut self, until: Option<Duration>, phase: Phase) {
+        self.inbox.clear();
+        self.finished = false;
+        (self.until, self.phase) = (until, phase);
     }
 
-    /// The provider's head, which its origin signed, does not continue this
-    /// replica's.
-    pub fn other_history(&mut self, io: &mut Io<'_>, head: Position) -> CloseCode {
-        io.oracle.other_history(&self.partition, head);
-        io.store.quarantine(&self.partition);
-        CloseCode::Fork
+    /// The provider said something.
+    pub fn handle_message(&mut self, bytes: Vec<u8>, now: Duration) {
+        self.until = self.until.map(|_| now + PATIENCE);
+        self.inbox.push_back(bytes);
     }
 
     /// The provider finished the stream.
     pub fn handle_finished(&mut self) {
         self.finished = true;
+    }
+
+    /// The provider has said nothing for too long.
+    pub fn handle_silence(&mut self, io: &mut Io<'_>) {
+        if let Phase::Proof = self.phase {
+            io.store.claims.unproven(&self.partition);
+        }
     }
 
     /// The store committed, or did not.
@@ -258,6 +327,8 @@ impl Following {
                 io.note_moved(&self.partition);
                 Progress::Waiting
             }
+            // The origin has signed both.
+            Err(CommitError::OtherPast) => self.other_history(io, set.header().position()),
             Err(error) => {
                 io.oracle.tally.retried += 1;
                 Progress::Ended(FollowEnd::Retry, error.code())
@@ -265,9 +336,90 @@ impl Following {
         }
     }
 
+    /// A head that its origin signed does not continue this replica's.
+    fn other_history(&self, io: &mut Io<'_>, head: Position) -> Progress {
+        io.oracle.other_history(io.me, io.store, &self.partition, head);
+        self.quarantine(io)
+    }
+
+    fn quarantine(&self, io: &mut Io<'_>) -> Progress {
+        io.store.quarantine(&self.partition);
+        Progress::Ended(FollowEnd::Quarantined, CloseCode::Fork)
+    }
+
     /// Goes on as far as it gets.
     pub fn step(&mut self, io: &mut Io<'_>, stream: StreamId) -> Progress {
+        loop {
+            let progress = self.act(io, stream);
+            if progress != Progress::Waiting {
+                return progress;
+            }
+            if self.is_busy() {
+                return Progress::Waiting;
+            }
+            let Some(bytes) = self.inbox.pop_front() else { break };
+            match self.read(&bytes, io) {
+                Ok(Progress::Waiting) => {}
+                Ok(progress) => return progress,
+                // A fork that shows itself when pages are taken.
+                Err(PeerMisbehaved::OtherHistory(head)) => return self.other_history(io, head),
+                Err(problem) => {
+                    if let Phase::Proof = self.phase {
+                        io.store.claims.unproven(&self.partition);
+                    }
+                    return Progress::Misbehaved(problem);
+                }
+            }
+        }
+        if self.finished {
+            return Progress::Ended(FollowEnd::Retry, CloseCode::Normal);
+        }
+        Progress::Waiting
+    }
+
+    fn is_busy(&self) -> bool {
+        matches!(&self.phase, Phase::Changes { committing: Some(_), .. })
+    }
+
+    fn read(&mut self, bytes: &[u8], io: &mut Io<'_>) -> Result<Progress, PeerMisbehaved> {
         match &mut self.phase {
+            Phase::Proof => return self.judge_proof(bytes, io),
+            Phase::Changes { follower, .. } => {
+                let reply: FollowReply = codec::decode(bytes)?;
+                follower.handle_message(reply, &*io.store.registry)?;
+            }
+            Phase::Pages(pages) => pages.handle_message(bytes, io.store)?,
+        }
+        Ok(Progress::Waiting)
+    }
+
+    /// The head of this node's own partition that the peer shows. Whether its history
+    /// holds what is here is seen when it is followed.
+    fn judge_proof(&mut self, bytes: &[u8], io: &mut Io<'_>) -> Result<Progress, PeerMisbehaved> {
+        let TreeReply::Head { header, .. } = TreeReply::decode(bytes)? else {
+            return Err(PeerMisbehaved::Unexpected("something else than a head"));
+        };
+        let header = decode_header(&header)?;
+        if header.header().partition != self.partition {
+            return Err(PeerMisbehaved::NotEntitled(header.header().partition.to_string()));
+        }
+        header.verify(&*io.store.registry)?;
+        let theirs = header.header().seq;
+        let ours = io.store.position(&self.partition).map_or(0, |ours| ours.seq);
+        if theirs <= ours {
+            io.store.claims.unproven(&self.partition);
+            return Ok(Progress::Ended(FollowEnd::Retry, CloseCode::Normal));
+        }
+        io.oracle.proven(io.me, &header);
+        io.store.claims.proven(&self.partition, theirs);
+        self.own_until = Some(theirs);
+        Ok(Progress::Follow)
+    }
+
+    /// Does what the machine wants, until it waits for a message or the store.
+    fn act(&mut self, io: &mut Io<'_>, stream: StreamId) -> Progress {
+        match &mut self.phase {
+            Phase::Proof => {}
             Phase::Changes { follower, committing } => {
                 while committing.is_none() {
                     match follower.poll_action() {
@@ -279,30 +431,10 @@ impl Following {
                             *committing = Some(set);
                             io.ask_store(stream);
                         }
-                        // Another connection moved the replica meanwhile: there
-                        // may be nothing left to take.
-                        Some(FollowerAction::TakePages)
-                            if self.have != io.store.position(&self.partition) =>
-                        {
-                            return Progress::Ended(FollowEnd::Retry, CloseCode::Normal);
-                        }
-                        // Pages do not show what came before them. A restored
-                        // origin has written nothing since, so they contain what
-                        // it has; any other may have forked its own history.
-                        Some(FollowerAction::TakePages)
-                            if self.own_until.is_some()
-                                && self.have.is_some()
-                                && !io.store.restored =>
-                        {
-                            io.oracle.doubted(&self.partition);
-                            io.store.quarantine(&self.partition);
-                            return Progress::Ended(FollowEnd::Quarantined, CloseCode::Fork);
-                        }
-                        Some(FollowerAction::TakePages) => return Progress::TakePages,
+                        Some(FollowerAction::TakePages) => return self.told_to_take_pages(io),
                         Some(FollowerAction::Fork(theirs)) => {
-                            io.oracle.forked(io.store.position(&self.partition), &theirs);
-                            io.store.quarantine(&self.partition);
-                            return Progress::Ended(FollowEnd::Quarantined, CloseCode::Fork);
+                            io.oracle.forked(io.me, io.store, &theirs);
+                            return self.quarantine(io);
                         }
                     }
                 }
@@ -311,9 +443,7 @@ impl Following {
                 match pages.step(io.store) {
                     PageStep::Waiting => break,
                     PageStep::Send(request) => io.send(stream, codec::encode(&request)),
-                    PageStep::Misbehaved(problem) => {
-                        return Progress::Ended(FollowEnd::Retry, problem.code());
-                    }
+                    PageStep::Misbehaved(problem) => return Progress::Misbehaved(problem),
                     PageStep::Finished(Err(error)) => {
                         io.oracle.tally.retried += 1;
                         return Progress::Ended(FollowEnd::Retry, error.code());
@@ -328,14 +458,34 @@ impl Following {
             },
         }
         let have = io.store.position(&self.partition).map_or(0, |position| position.seq);
-        let busy = matches!(&self.phase, Phase::Changes { committing: Some(_), .. });
-        if self.own_until.is_some_and(|until| have >= until) && !busy {
+        if self.own_until.is_some_and(|until| have >= until) && !self.is_busy() {
             io.oracle.tally.taken_back += 1;
             return Progress::Ended(FollowEnd::Done, CloseCode::Normal);
         }
-        if self.finished && !busy {
+        Progress::Waiting
+    }
+
+    fn told_to_take_pages(&mut self, io: &mut Io<'_>) -> Progress {
+        // Another connection moved the replica meanwhile: there may be nothing left
+        // to take.
+        if self.have != io.store.position(&self.partition) {
             return Progress::Ended(FollowEnd::Retry, CloseCode::Normal);
         }
-        Progress::Waiting
+        if self.own_until.is_none() || self.have.is_none() {
+            return Progress::TakePages;
+        }
+        // Pages do not show what came before them, and whoever shows them may say
+        // that of any history: nothing is settled for good.
+        if io.net.has_hostile(io.me, io.peer()) {
+            io.oracle.tally.doubts += 1;
+            return Progress::Ended(FollowEnd::Retry, CloseCode::Fork);
+        }
+        // A restored origin has written nothing since, so they contain what it has;
+        // any other may have forked its own history.
+        if io.store.restored {
+            return Progress::TakePages;
+        }
+        io.oracle.doubted(io.me, &self.partition);
+        self.quarantine(io)
     }
 }

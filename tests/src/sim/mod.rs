@@ -7,12 +7,25 @@
 //! checks every step. [`session`], [`follow`] and [`provide`] do what the
 //! daemon's driver does.
 //!
+//! In [`run_hostile`] one node lies: a member, or in a third of the runs the hub. It
+//! is an honest one whose messages are altered on their way out ([`hostile`]), into
+//! bytes that do not decode or into lies that do ([`lies`], [`giant`]); its own key
+//! is all that it has. The others refuse what the protocol forbids as the daemon
+//! does. Between two honest nodes a refusal is a failure of the run.
+//!
 //! Nothing here waits, reads a clock or starts a thread: a seed fails on every
-//! machine or on none. What the machines are *not* tested with here is hostile
-//! peers; those scenarios are in `tests/simulation.rs`, one by one.
+//! machine or on none. What needs a certain message at a certain moment is in
+//! `tests/simulation.rs`, scenario by scenario.
+
+/// The suite of runs in which a node lies: what it makes up has its lengths.
+pub const HOSTILE_SUITE: protocol::suite::Suite = protocol::suite::Suite::One;
 
 pub mod cast;
+pub mod claims;
 pub mod follow;
+pub mod giant;
+pub mod hostile;
+pub mod lies;
 pub mod net;
 pub mod node;
 pub mod oracle;
@@ -25,23 +38,30 @@ pub mod store;
 pub mod tree;
 pub mod world;
 
+pub use hostile::Met;
 pub use oracle::Tally;
 
 /// Lets the federation of `seed` run, and panics if anything goes wrong.
 pub fn run(seed: u64) -> Tally {
-    let _guard = PrintSeed(seed);
+    let _guard = PrintSeed(seed, "every_federation");
     world::World::new(seed).run()
 }
 
+/// The same with one node that lies.
+pub fn run_hostile(seed: u64) -> (Tally, Met) {
+    let _guard = PrintSeed(seed, "a_hostile_node");
+    world::World::hostile(seed).run_hostile()
+}
+
 /// Says how to see a failure again.
-struct PrintSeed(u64);
+struct PrintSeed(u64, &'static str);
 
 impl Drop for PrintSeed {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!(
-                "rerun with SIM_SEED={} cargo test -p creditsync-tests --test simulation",
-                self.0
+                "rerun with SIM_SEED={} cargo test -p creditsync-tests --test simulation {}",
+                self.0, self.1
             );
         }
     }

@@ -12,7 +12,11 @@ use std::{
 
 use protocol::message::CloseCode;
 
-use super::{cast::HUB, rng::Rng};
+use super::{
+    cast::HUB,
+    hostile::{Hostile, Lie, Sent},
+    rng::Rng,
+};
 
 /// A connection's number; never used twice.
 pub type ConnId = u64;
@@ -76,7 +80,7 @@ struct Conn {
 
 #[derive(Debug, Default)]
 struct Channel {
-    queue: VecDeque<Wire>,
+    queue: VecDeque<(Wire, Option<Lie>)>,
     last_arrival: Duration,
 }
 
@@ -87,6 +91,8 @@ pub struct Net {
     pub now: Duration,
     /// All randomness.
     pub rng: Rng,
+    /// Who lies, if anybody does.
+    pub hostile: Option<Hostile>,
     queue: BTreeMap<(Duration, u64), Queued>,
     numbers: u64,
     conns: BTreeMap<ConnId, Conn>,
@@ -101,6 +107,7 @@ impl Net {
         Self {
             now: Duration::ZERO,
             rng,
+            hostile: None,
             queue: BTreeMap::new(),
             numbers: 0,
             conns: BTreeMap::new(),
@@ -146,12 +153,41 @@ impl Net {
         StreamId { opener, number: self.number() }
     }
 
+    /// Whether one of the two is hostile.
+    pub fn has_hostile(&self, one: usize, other: usize) -> bool {
+        self.hostile.as_ref().is_some_and(|hostile| [one, other].contains(&hostile.node))
+    }
+
+    /// `node` refuses what came on a stream.
+    pub fn note_refused(&mut self, conn: ConnId, stream: StreamId, node: usize) {
+        if let Some(hostile) = self.hostile.as_mut().filter(|hostile| hostile.node != node) {
+            hostile.refused(conn, stream);
+        }
+    }
+
     /// Sends on a stream.
     pub fn send(&mut self, conn: ConnId, from: usize, stream: StreamId, wire: Wire) {
         let to = self.peer(conn, from);
-        let arrival = self.now + self.latency();
+        match &mut self.hostile {
+            Some(hostile) if hostile.node == from => {
+                for sent in hostile.pass(conn, to, stream, wire) {
+                    self.transmit(conn, from, sent);
+                }
+            }
+            Some(hostile) if hostile.node == to => {
+                hostile.overhear(conn, stream, &wire);
+                self.transmit(conn, from, Sent::honest(stream, wire));
+            }
+            _ => self.transmit(conn, from, Sent::honest(stream, wire)),
+        }
+    }
+
+    fn transmit(&mut self, conn: ConnId, from: usize, sent: Sent) {
+        let Sent { stream, wire, delay, lie } = sent;
+        let to = self.peer(conn, from);
+        let arrival = self.now + self.latency() + delay;
         let channel = self.channels.entry((conn, stream, to)).or_default();
-        channel.queue.push_back(wire);
+        channel.queue.push_back((wire, lie));
         channel.last_arrival = channel.last_arrival.max(arrival);
         let at = channel.last_arrival;
         self.push(at, Queued::Arrival { conn, stream, to });
@@ -177,6 +213,9 @@ impl Net {
             if known.open == [false; 2] {
                 self.conns.remove(&conn);
                 self.channels.retain(|(of, ..), _| *of != conn);
+                if let Some(hostile) = &mut self.hostile {
+                    hostile.forget(conn);
+                }
             }
         }
     }
@@ -220,6 +259,11 @@ impl Net {
         self.conns.values().filter(its).count()
     }
 
+    /// Connections with a member that the hub still knows.
+    pub fn open_at_hub(&self, member: usize) -> usize {
+        self.conns.values().filter(|conn| conn.open[1] && conn.member == member).count()
+    }
+
     /// The time goes on to what happens next, up to `until`.
     pub fn next(&mut self, until: Duration) -> Option<Next> {
         loop {
@@ -260,6 +304,24 @@ impl Net {
             self.push(opens, Queued::Arrival { conn, stream, to });
             return None;
         }
-        self.channels.get_mut(&(conn, stream, to))?.queue.pop_front()
+        let (wire, lie) = self.channels.get_mut(&(conn, stream, to))?.queue.pop_front()?;
+        let Some(hostile) = &mut self.hostile else {
+            return Some(wire);
+        };
+        let node = hostile.node;
+        if let Some(lie) = lie {
+            hostile.arrived(conn, stream, lie);
+        }
+        let answers = match to == node {
+            true => hostile.answer(conn, stream, &wire),
+            false => None,
+        };
+        let Some(answers) = answers else {
+            return Some(wire);
+        };
+        for answer in answers {
+            self.transmit(conn, node, answer);
+        }
+        None
     }
 }

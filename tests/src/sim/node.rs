@@ -11,6 +11,7 @@ use protocol::{
 
 use super::{
     cast::{Cast, HUB},
+    claims::Claims,
     follow::Io,
     net::{ConnId, Event, Net, StreamId},
     oracle::Oracle,
@@ -88,7 +89,8 @@ impl Node {
 
     /// Begins a life with nothing but the store.
     pub fn start(&mut self, shared: &mut Shared) {
-        let (store, clock_ms) = (self.store.clone(), self.clock_ms);
+        let (mut store, clock_ms) = (self.store.clone(), self.clock_ms);
+        store.claims = Claims::default();
         *self = Self { up: true, clock_ms, boot: self.boot + 1, ..Self::new(self.me, store) };
         self.dial_at = (self.me != HUB).then_some(shared.net.now);
         self.settle(shared);
@@ -236,8 +238,8 @@ impl Node {
             }
         }
         self.look_around(shared);
-        let links = self.links().map(Link::poll_timeout);
-        let wanted = links.chain(self.dial_at).chain(self.dialed.values().copied()).min();
+        let sessions = self.sessions.values().filter_map(Session::poll_timeout);
+        let wanted = sessions.chain(self.dial_at).chain(self.dialed.values().copied()).min();
         if let Some(at) = wanted
             && self.wake_at.is_none_or(|known| at < known)
         {
@@ -254,6 +256,13 @@ impl Node {
     /// How many connections have exchanged their hellos.
     pub fn link_count(&self) -> usize {
         self.links().count()
+    }
+
+    /// How many of those are with that peer.
+    pub fn link_count_with(&self, net: &Net, peer: usize) -> usize {
+        let with = |conn: &ConnId| net.peer(*conn, self.me) == peer;
+        let linked = self.sessions.iter().filter(|(_, session)| session.link().is_some());
+        linked.filter(|(conn, _)| with(conn)).count()
     }
 
     /// After a restore, looks whether the hub has answered and nothing of this
@@ -274,11 +283,18 @@ impl Node {
 
     /// Whether the node writes to its own `partition` now: not before it has its
     /// history back, and not while it is in doubt.
-    pub fn may_write(&self, partition: &PartitionId) -> bool {
+    pub fn may_write(&self, partition: &PartitionId, now: Duration) -> bool {
+        let have = self.store.position(partition).map_or(0, |at| at.seq);
         self.up
             && !self.store.restored
             && self.store.partition(partition).is_none_or(|state| !state.quarantined)
-            && !self.sessions.values().any(|session| session.takes_back(partition))
+            && self.store.claims.allow(partition, have, now)
+            && (partition.dataset.is_system() || self.has_key())
+    }
+
+    /// Whether `_federation` says that this node's signatures count for anything.
+    pub fn has_key(&self) -> bool {
+        !self.store.registry.keys(&self.store.name).is_empty()
     }
 
     /// Signs and commits `changes` to a partition of its own.
@@ -288,8 +304,8 @@ impl Node {
         let keys = Rc::clone(&self.store.registry);
         let set = set.verify(&*keys).expect("what a node signs verifies");
         self.store.commit(&set).expect("an origin's own change set fits");
-        let state = self.store.partition(partition).expect("it was just written");
-        shared.oracle.signed(self.me, state);
+        self.store.claims.written(partition);
+        shared.oracle.signed(self.me, &self.store, partition);
         self.moved.push(partition.clone());
     }
 

@@ -9,11 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::{
     change::{Position, SignedHeader},
     hash::Hash,
-    id::PartitionId,
+    id::{NodeId, PartitionId},
     suite::checksum::Checksum,
 };
 
-use super::store::{Partition, Records};
+use super::{
+    store::{Partition, Records, Store},
+    tree::Tree,
+};
 
 /// One change set as its origin signed it.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +39,11 @@ pub struct Oracle {
     durable: BTreeSet<(usize, PartitionId, u64, Hash)>,
     /// Partitions whose origin may have signed two histories that live on.
     careless: BTreeSet<PartitionId>,
+    /// Partitions that a node lets nothing move, until it returns from a backup.
+    quarantined: BTreeSet<(usize, PartitionId)>,
+    /// Who lies: nothing is known of what it holds, and of what it owns only what its
+    /// signature says.
+    hostile: Option<(usize, NodeId)>,
     /// What happened, to see that a run exercises something.
     pub tally: Tally,
 }
@@ -61,6 +69,8 @@ pub struct Tally {
     pub forks: u64,
     /// Origins that could not tell whether they forked their history.
     pub doubts: u64,
+    /// Claims about an origin's own history that were proven.
+    pub proven: u64,
     /// Connections closed because a newer one took over.
     pub replaced: u64,
     /// Connections closed because nothing was heard.
@@ -90,6 +100,7 @@ impl std::ops::AddAssign for Tally {
         self.taken_back += other.taken_back;
         self.forks += other.forks;
         self.doubts += other.doubts;
+        self.proven += other.proven;
         self.replaced += other.replaced;
         self.silent += other.silent;
     }
@@ -107,8 +118,22 @@ fn content(records: &Records) -> Checksum {
 }
 
 impl Oracle {
+    /// An observer of a run in which that node lies.
+    pub fn of_hostile(node: usize, name: NodeId) -> Self {
+        Self { hostile: Some((node, name)), ..Self::default() }
+    }
+
+    fn is_hostile(&self, node: usize) -> bool {
+        self.hostile.as_ref().is_some_and(|(of, _)| *of == node)
+    }
+
+    fn is_of_hostile(&self, partition: &PartitionId) -> bool {
+        self.hostile.as_ref().is_some_and(|(_, name)| *name == partition.origin)
+    }
+
     /// An origin signed and committed a change set.
-    pub fn signed(&mut self, node: usize, state: &Partition) {
+    pub fn signed(&mut self, node: usize, store: &Store, partition: &PartitionId) {
+        let state = store.partition(partition).expect("a partition that was written exists");
         let head = state.head.as_ref().expect("a partition that was written has a head");
         let header = head.header();
         self.tally.signed += 1;
@@ -120,17 +145,28 @@ impl Oracle {
         };
         self.signed.insert(head.hash(), signed);
         self.numbers.entry((header.partition.clone(), header.seq)).or_default().insert(head.hash());
-        self.moved(node, state);
+        self.moved(node, store, partition);
     }
 
-    /// A partition of `node` moved to what `state` holds.
-    pub fn moved(&mut self, node: usize, state: &Partition) {
+    /// A partition of `node` moved to what its store holds now.
+    pub fn moved(&mut self, node: usize, store: &Store, partition: &PartitionId) {
+        if self.is_hostile(node) {
+            return;
+        }
+        let state = store.partition(partition).expect("a partition that moved exists");
         let head = state.head.as_ref().expect("a partition that moved has a head");
         let (partition, at) = (head.header().partition.clone(), head.position());
-        let signed = self.signed.get(&at.hash).expect("only what the origin signed is committed");
-        assert_eq!(signed.seq, at.seq, "{partition}: a number that was not signed");
-        assert_eq!(signed.root, state.tree.summary.root, "{partition}: another root");
-        assert_eq!(signed.content, content(&state.records), "{partition}: other records");
+        let is_stopped = self.quarantined.contains(&(node, partition.clone()));
+        assert!(!is_stopped, "{partition} moved at node {node}, where it is quarantined");
+        if self.is_of_hostile(&partition) {
+            check_signed(store, &partition, state);
+        } else {
+            let signed = self.signed.get(&at.hash);
+            let signed = signed.expect("only what the origin signed is committed");
+            assert_eq!(signed.seq, at.seq, "{partition}: a number that was not signed");
+            assert_eq!(signed.root, state.tree.summary.root, "{partition}: another root");
+            assert_eq!(signed.content, content(&state.records), "{partition}: other records");
+        }
         if let Some(known) = head.header().federation_head {
             let mut own = self.heads.iter().filter(|((of, _), _)| *of == node);
             let federation = own.find(|((_, of), _)| of.dataset.is_system());
@@ -141,8 +177,12 @@ impl Oracle {
         }
         if let Some(before) = self.heads.insert((node, partition.clone()), at) {
             assert!(before.seq < at.seq, "{partition} at node {node} went back to {}", at.seq);
+            let continues = match self.is_of_hostile(&partition) {
+                true => is_shown_to_continue(state, before),
+                false => self.descends(at, before),
+            };
             assert!(
-                self.descends(at, before),
+                continues,
                 "node {node} overwrote {partition} {} with another history",
                 before.seq
             );
@@ -193,17 +233,47 @@ impl Oracle {
         heads: impl Iterator<Item = (PartitionId, Position)>,
     ) {
         self.heads.retain(|(of, _), _| *of != node);
+        self.quarantined.retain(|(of, _)| *of != node);
         self.heads.extend(heads.map(|(partition, at)| ((node, partition), at)));
         if careless {
             self.careless.extend(own.iter().cloned());
         }
     }
 
-    /// A node quarantines a partition because it saw `theirs` beside `ours`.
-    pub fn forked(&mut self, ours: Option<Position>, theirs: &SignedHeader) {
+    /// A node saw a header of its own that it lacks; it is about to write no more.
+    pub fn proven(&mut self, node: usize, header: &SignedHeader) {
+        if self.is_hostile(node) {
+            return;
+        }
+        self.tally.proven += 1;
+        let partition = &header.header().partition;
+        assert!(
+            self.signed.contains_key(&header.hash()),
+            "{partition}: node {node} signed no such"
+        );
+    }
+
+    /// Whether the origin of `partition` has signed more than `have`.
+    pub fn has_signed_more(&self, partition: &PartitionId, have: u64) -> bool {
+        self.numbers.range((partition.clone(), have + 1)..=(partition.clone(), u64::MAX)).count()
+            > 0
+    }
+
+    /// A node quarantines a partition because it saw `theirs` beside what it has.
+    pub fn forked(&mut self, node: usize, store: &Store, theirs: &SignedHeader) {
+        if self.is_hostile(node) {
+            return;
+        }
         let partition = &theirs.header().partition;
         self.tally.forks += 1;
+        self.quarantined.insert((node, partition.clone()));
+        let ours = store.position(partition);
         let ours = ours.expect("a fork is seen at a position that the replica has");
+        if self.is_of_hostile(partition) {
+            assert!(ours.seq == theirs.position().seq && ours != theirs.position());
+            assert_eq!(theirs.verify(&*store.registry), Ok(()), "{partition}: an unsigned fork");
+            return;
+        }
         let numbers = &self.numbers[&(partition.clone(), ours.seq)];
         assert!(
             ours.hash != theirs.hash()
@@ -219,21 +289,67 @@ impl Oracle {
 
     /// A node quarantines a partition because a head that its origin signed is not
     /// shown to continue what it has.
-    pub fn other_history(&mut self, partition: &PartitionId, head: Position) {
+    pub fn other_history(
+        &mut self,
+        node: usize,
+        store: &Store,
+        partition: &PartitionId,
+        head: Position,
+    ) {
+        if self.is_hostile(node) {
+            return;
+        }
         self.tally.forks += 1;
+        self.quarantined.insert((node, partition.clone()));
+        if self.is_of_hostile(partition) {
+            return;
+        }
         assert!(self.signed.contains_key(&head.hash), "{partition}: a head that was not signed");
         assert!(self.careless.contains(partition), "{partition}: nothing gave reason to doubt");
+        let ours = store.position(partition);
+        let ours = ours.unwrap_or_else(|| panic!("{partition}: nothing is here to differ from"));
+        assert!(
+            !self.descends(head, ours),
+            "{partition}: number {} continues {} and was taken for another history",
+            head.seq,
+            ours.seq
+        );
     }
 
     /// An origin quarantines its own partition because it cannot tell whether
     /// the hub's history contains what it has.
-    pub fn doubted(&mut self, partition: &PartitionId) {
+    pub fn doubted(&mut self, node: usize, partition: &PartitionId) {
+        if self.is_hostile(node) {
+            return;
+        }
         self.tally.doubts += 1;
+        self.quarantined.insert((node, partition.clone()));
         assert!(self.careless.contains(partition), "{partition}: nothing gave reason to doubt");
     }
 
     /// Whether a partition's origin may have signed two histories that live on.
     pub fn may_be_forked(&self, partition: &PartitionId) -> bool {
-        self.careless.contains(partition)
+        self.careless.contains(partition) || self.is_of_hostile(partition)
     }
+}
+
+/// What is held of a hostile origin is signed, and has the root that comes out of it.
+fn check_signed(store: &Store, partition: &PartitionId, state: &Partition) {
+    let head = state.head.as_ref().expect("a partition that moved has a head");
+    assert_eq!(head.verify(&*store.registry), Ok(()), "{partition}: a head that nobody signed");
+    let computed = Tree::build(store.suite(), &state.records).summary;
+    assert_eq!(state.tree.summary, computed, "{partition}: other pages than of these records");
+    let signed = (head.header().root, head.header().records);
+    assert_eq!((computed.root, computed.records), signed, "{partition}: not what was signed");
+}
+
+/// Whether a replica can show of its head that it continues what it held before.
+fn is_shown_to_continue(state: &Partition, before: Position) -> bool {
+    let (Some(head), Some(proof)) = (&state.head, state.proof(Some(before.seq))) else {
+        return false;
+    };
+    let header = head.header();
+    let is_next = header.seq == before.seq + 1;
+    (!is_next || header.previous == before.hash)
+        && proof.check(header.seq - 1, &header.history, Some(before)).is_ok()
 }

@@ -57,12 +57,12 @@ impl Pair {
     /// A pair that agrees on `_federation` and has nothing else.
     pub fn new() -> Self {
         let cast = Rc::new(Cast::new(2, Suite::One));
-        let mut replica = Store::new(&cast);
+        let mut replica = Store::new(&cast, HUB);
         for node in 0..cast.nodes.len() {
             let entries = cast.member_entries(node);
             write(&mut replica, &cast, HUB, &cast.system(), &entries);
         }
-        let origin = replica.only(&cast, &cast.system());
+        let origin = replica.only(&cast, ORIGIN, &cast.system());
         let partition = cast.partition(ORIGIN, DATASETS[0]);
         Self { cast, partition, origin, replica, rng: Rng::new(1) }
     }

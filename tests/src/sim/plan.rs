@@ -45,6 +45,9 @@ pub enum Entry {
     Enrol(usize),
     /// The hub registers a schema.
     Schema,
+    /// A hostile node goes on as the one that it was at its last backup, and signs
+    /// something else there; the one that it was takes its place the next time.
+    Face(usize),
 }
 
 /// The plan of one run.
@@ -62,6 +65,26 @@ impl Plan {
     /// Draws a plan.
     pub fn draw(rng: &mut Rng) -> Self {
         let members = 1 + rng.index(3);
+        Self::of(rng, members)
+    }
+
+    /// Draws a plan for a federation in which `hostile` lies; a hostile member is not
+    /// alone. In some of them it shows two faces.
+    pub fn draw_hostile(rng: &mut Rng, hostile: usize) -> Self {
+        let members = hostile.max(1) + rng.index(2) + usize::from(hostile == 1);
+        let mut plan = Self::of(rng, members);
+        if rng.chance(25) {
+            let early = Duration::from_secs(rng.below(60));
+            plan.entries.push((early, Entry::Backup(hostile)));
+            for _ in 0..1 + rng.below(4) {
+                plan.add(rng, Entry::Face(hostile));
+            }
+            plan.entries.sort_by_key(|(at, _)| *at);
+        }
+        plan
+    }
+
+    fn of(rng: &mut Rng, members: usize) -> Self {
         let enrolled = 1 + rng.index(members);
         // Some runs are calm, some stormy, and few have a node that forgets.
         let storm = rng.below(40);

@@ -82,6 +82,24 @@ impl Providing {
         Ok((Providing::Pages { tree: Rc::clone(&state.tree) }, first))
     }
 
+    /// Whether it is the changes of `partition`.
+    pub fn changes_of(&self, partition: &PartitionId) -> bool {
+        matches!(self, Providing::Changes { partition: own, .. } if own == partition)
+    }
+
+    /// Whether it is a tree.
+    pub fn is_pages(&self) -> bool {
+        matches!(self, Providing::Pages { .. })
+    }
+
+    /// Whether the peer owes a message.
+    pub fn is_owed(&self) -> bool {
+        match self {
+            Providing::Changes { provider, .. } => provider.awaits_ack(),
+            Providing::Pages { .. } => true,
+        }
+    }
+
     /// The peer said something. Answers what the protocol forbids.
     pub fn handle_message(
         &mut self,
@@ -146,8 +164,12 @@ impl Providing {
                     }
                 }
                 ProviderAction::Acked(at) => {
-                    let peer = io.net.peer(io.conn, io.me);
-                    io.oracle.acked(peer, partition, at);
+                    let peer = io.peer();
+                    if io.net.has_hostile(io.me, peer) {
+                        io.oracle.tally.acked += 1;
+                    } else {
+                        io.oracle.acked(peer, partition, at);
+                    }
                     io.store.note_peer(peer, partition, at);
                     while unacked.front().is_some_and(|seq| *seq <= at.seq) {
                         unacked.pop_front();
@@ -171,7 +193,10 @@ pub fn tree_head(head: &SignedHeader, tree: &Tree, proof: Proof) -> TreeReply {
 /// Answers a request for pages.
 pub fn serve(tree: &Tree, request: &TreeRequest) -> Result<Vec<TreeReply>, PeerMisbehaved> {
     let page = |level: u8, key: &[u8]| {
-        tree.page(level, key).ok_or(PeerMisbehaved::Unexpected("a level that is not"))
+        let found = tree.page(level, key);
+        let found = found.filter(|made| key.is_empty() || made.page.first_key == key);
+        let what = "a request for a page that is not in the tree";
+        found.ok_or(PeerMisbehaved::Unexpected(what))
     };
     let bodies: Vec<Vec<u8>> = match request {
         TreeRequest::Pages { level, keys } => {
@@ -195,7 +220,7 @@ pub fn serve(tree: &Tree, request: &TreeRequest) -> Result<Vec<TreeReply>, PeerM
     let mut replies = Vec::new();
     for body in bodies {
         let parts = body.chunks(PAGE_PART_BYTES_MAX);
-        let last = parts.len() - 1;
+        let last = parts.len().saturating_sub(1);
         replies.extend(
             parts
                 .enumerate()

@@ -17,10 +17,16 @@ use protocol::{
 };
 
 use super::{
-    follow::{Following, Io, Progress},
+    cast::{DATASETS, HUB},
+    follow::{Following, Io, PATIENCE, Progress},
     net::{StreamId, Wire},
     provide::Providing,
 };
+
+/// Streams by which a peer may follow the same partition, and trees that it may read
+/// at once, as in the daemon.
+const FOLLOWS_MAX: usize = 3;
+const TREES_MAX: usize = 4;
 
 /// A third of the silence that closes a connection.
 const TIMING: Timing = Timing {
@@ -49,6 +55,8 @@ pub struct Session {
     link: Option<Link>,
     follows: BTreeMap<StreamId, Following>,
     provides: BTreeMap<StreamId, Providing>,
+    /// When the peer has to have acknowledged or asked for something.
+    owed: BTreeMap<StreamId, Duration>,
     /// Streams of the peer that were opened, also those that ended.
     seen: BTreeSet<StreamId>,
 }
@@ -65,6 +73,7 @@ impl Session {
             link: None,
             follows: BTreeMap::new(),
             provides: BTreeMap::new(),
+            owed: BTreeMap::new(),
             seen: BTreeSet::new(),
         }
     }
@@ -72,11 +81,6 @@ impl Session {
     /// The link, once both hellos were exchanged.
     pub fn link(&self) -> Option<&Link> {
         self.link.as_ref()
-    }
-
-    /// Whether this node takes its own history of `partition` back.
-    pub fn takes_back(&self, partition: &PartitionId) -> bool {
-        self.link.as_ref().is_some_and(|link| link.takes_back(partition))
     }
 
     fn hello(&mut self, io: &Io<'_>) -> Hello {
@@ -113,8 +117,11 @@ impl Session {
 
     fn begin_link(&mut self, io: &mut Io<'_>, hello: Hello) -> Outcome {
         let told = std::mem::take(&mut self.told);
+        for head in &hello.heads {
+            note_claim(io, head);
+        }
         match Link::new(self.ends.clone(), TIMING, told.clone(), hello, io.net.now) {
-            Err(error) => close(&error),
+            Err(error) => self.close(io, &error),
             Ok(mut link) => {
                 for head in io.store.heads().filter(|head| !told.contains(head)) {
                     link.handle_local_head(head, io.net.now);
@@ -144,29 +151,61 @@ impl Session {
             && stream.opener != io.me
             && self.seen.insert(stream)
         {
-            match Open::decode(&bytes).expect("honest peers send what decodes") {
-                Open::Control(hello) => return Err((stream, hello)),
-                open => self.provide(io, stream, open),
+            match (Open::decode(&bytes), self.control) {
+                (Ok(Open::Control(hello)), None) => return Err((stream, hello)),
+                (opened, None) => {
+                    let problem = opened.err().map_or_else(
+                        || PeerMisbehaved::Unexpected("something else than a hello"),
+                        PeerMisbehaved::from,
+                    );
+                    io.refuse(stream, &problem);
+                    return Ok(Outcome::Close(problem.code()));
+                }
+                (Ok(open), Some(_)) => {
+                    if let Err(problem) = self.provide(io, stream, open) {
+                        self.refuse(io, stream, &problem);
+                    }
+                }
+                (Err(problem), Some(_)) => self.refuse(io, stream, &problem.into()),
             }
         }
         Ok(self.step(io))
+    }
+
+    /// Ends a stream on which the peer broke the protocol.
+    fn refuse(&mut self, io: &mut Io<'_>, stream: StreamId, problem: &PeerMisbehaved) {
+        io.refuse(stream, problem);
+        self.reset(io, stream, problem.code());
+    }
+
+    fn reset(&mut self, io: &mut Io<'_>, stream: StreamId, code: CloseCode) {
+        io.net.send(io.conn, io.me, stream, Wire::Reset(code));
+        self.provides.remove(&stream);
+        self.owed.remove(&stream);
+    }
+
+    /// Ends the connection, because the peer broke the protocol on its first stream.
+    fn close(&self, io: &mut Io<'_>, problem: &PeerMisbehaved) -> Outcome {
+        if let Some(control) = self.control {
+            io.refuse(control, problem);
+        }
+        Outcome::Close(problem.code())
     }
 
     fn handle_control(&mut self, io: &mut Io<'_>, wire: Wire) -> Outcome {
         let Wire::Bytes(bytes) = wire else {
             return Outcome::Close(CloseCode::Normal);
         };
-        let control = Control::decode(&bytes).expect("honest peers send what decodes");
-        match (&mut self.link, control) {
-            (None, Control::Hello(hello)) => return self.begin_link(io, hello),
-            (None, other) => panic!("{other:?} arrived before the hello"),
-            (Some(link), message) => {
-                if let Err(error) = link.handle_message(message, io.net.now) {
-                    return close(&error);
-                }
-            }
+        let handled = match (Control::decode(&bytes), &mut self.link) {
+            (Err(problem), _) => Err(problem.into()),
+            (Ok(Control::Hello(hello)), None) => return self.begin_link(io, hello),
+            (Ok(_), None) => Err(PeerMisbehaved::Unexpected("something else than a hello")),
+            (Ok(message), Some(link)) => link.handle_message(message, io.net.now),
+        };
+        match handled {
+            Ok(()) => self.step(io),
+            Err(problem) => self.close(io, &problem),
         }
-        self.step(io)
     }
 
     fn handle_reply(&mut self, io: &mut Io<'_>, stream: StreamId, wire: Wire) {
@@ -174,18 +213,7 @@ impl Session {
             return;
         };
         match wire {
-            Wire::Bytes(bytes) => {
-                match following.handle_message(&bytes, io.store) {
-                    Ok(()) => {}
-                    // A fork that shows itself when pages are taken.
-                    Err(PeerMisbehaved::OtherHistory(head)) => {
-                        let code = following.other_history(io, head);
-                        io.net.send(io.conn, io.me, stream, Wire::Reset(code));
-                        self.end_follow(io, stream, FollowEnd::Quarantined);
-                    }
-                    Err(error) => panic!("{} at node {}: {error}", following.partition, io.me),
-                }
-            }
+            Wire::Bytes(bytes) => following.handle_message(bytes, io.net.now),
             Wire::Finished => following.handle_finished(),
             Wire::Reset(_) => self.end_follow(io, stream, FollowEnd::Retry),
         }
@@ -194,34 +222,63 @@ impl Session {
     fn handle_request(&mut self, io: &mut Io<'_>, stream: StreamId, wire: Wire) {
         match wire {
             Wire::Bytes(bytes) => {
+                self.owed.remove(&stream);
                 let providing = self.provides.get_mut(&stream).expect("the caller looked it up");
-                if let Err(error) = providing.handle_message(&bytes, io, stream) {
-                    panic!("a stream provided by node {}: {error}", io.me);
+                if let Err(problem) = providing.handle_message(&bytes, io, stream) {
+                    self.refuse(io, stream, &problem);
                 }
             }
-            Wire::Finished | Wire::Reset(_) => drop(self.provides.remove(&stream)),
+            Wire::Finished | Wire::Reset(_) => {
+                self.provides.remove(&stream);
+                self.owed.remove(&stream);
+            }
         }
     }
 
-    fn provide(&mut self, io: &mut Io<'_>, stream: StreamId, open: Open) {
-        let (Open::Follow { partition, .. } | Open::Tree { partition, .. }) = &open else {
-            return;
-        };
-        assert!(self.ends.may_follow(&self.ends.peer, partition), "honest peers know their rights");
+    fn provide(
+        &mut self,
+        io: &mut Io<'_>,
+        stream: StreamId,
+        open: Open,
+    ) -> Result<(), PeerMisbehaved> {
         let answered = match open {
-            Open::Follow { partition, have } => Providing::changes(io.store, partition, have),
+            Open::Follow { partition, have } => {
+                if !self.ends.may_follow(&self.ends.peer, &partition) {
+                    return Err(PeerMisbehaved::NotEntitled(partition.to_string()));
+                }
+                let same = self.provides.values().filter(|other| other.changes_of(&partition));
+                if same.count() >= FOLLOWS_MAX {
+                    let what = "one more stream for the same partition";
+                    return Err(PeerMisbehaved::Unexpected(what));
+                }
+                Providing::changes(io.store, partition, have)
+            }
             Open::Tree { partition, have } => {
+                // The hub may heal what it owns by a member's copy of it.
+                if !self.ends.concerns_both(&partition) {
+                    return Err(PeerMisbehaved::NotEntitled(partition.to_string()));
+                }
+                let trees = self.provides.values().filter(|other| other.is_pages());
+                if trees.count() >= TREES_MAX {
+                    return Err(PeerMisbehaved::Unexpected("one more tree stream"));
+                }
                 Providing::pages(io.store, &partition, have).map(|(pages, head)| {
                     io.send(stream, codec::encode(&head));
                     pages
                 })
             }
-            _ => return,
+            Open::Control(_) => {
+                return Err(PeerMisbehaved::Unexpected("a second control stream"));
+            }
+            Open::Renew(_) | Open::NewKey(_) => {
+                return Err(PeerMisbehaved::Unexpected("a request that only a hub serves"));
+            }
         };
         match answered {
             Ok(providing) => drop(self.provides.insert(stream, providing)),
-            Err(code) => io.net.send(io.conn, io.me, stream, Wire::Reset(code)),
+            Err(code) => self.reset(io, stream, code),
         }
+        Ok(())
     }
 
     /// The store did what a stream asked for.
@@ -230,15 +287,12 @@ impl Session {
             providing.handle_stored(io.store);
         } else if let Some(following) = self.follows.get_mut(&stream) {
             match following.handle_stored(io) {
-                Progress::Ended(end, code) => {
-                    io.net.send(io.conn, io.me, stream, Wire::Reset(code));
-                    self.end_follow(io, stream, end);
-                }
-                _ => {
+                Progress::Waiting => {
                     if let Some(link) = &mut self.link {
                         link.handle_follow_progress(&following.partition);
                     }
                 }
+                progress => self.conclude(io, stream, progress),
             }
         }
         self.step(io)
@@ -264,16 +318,42 @@ impl Session {
                 io.send(control, codec::encode(&Control::Heartbeat { now_ms }));
             }
         }
+        self.end_silent(io);
         self.step(io)
+    }
+
+    /// Gives up streams whose other side owes something and does not get on with it.
+    fn end_silent(&mut self, io: &mut Io<'_>) {
+        let now = io.net.now;
+        let follows = self.follows.iter();
+        let silent = follows.filter(|(_, following)| following.until.is_some_and(|at| at <= now));
+        for stream in silent.map(|(stream, _)| *stream).collect::<Vec<_>>() {
+            if let Some(following) = self.follows.get_mut(&stream) {
+                following.handle_silence(io);
+            }
+            io.net.note_refused(io.conn, stream, io.me);
+            self.conclude(io, stream, Progress::Ended(FollowEnd::Retry, CloseCode::Silent));
+        }
+        let silent = self.owed.iter().filter(|(_, until)| **until <= now);
+        for stream in silent.map(|(stream, _)| *stream).collect::<Vec<_>>() {
+            io.net.note_refused(io.conn, stream, io.me);
+            self.reset(io, stream, CloseCode::Silent);
+        }
+    }
+
+    /// When [`Session::handle_timeout`] wants to be called next.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let follows = self.follows.values().filter_map(|following| following.until);
+        let owed = self.owed.values().copied();
+        follows.chain(owed).chain(self.link.as_ref().map(Link::poll_timeout)).min()
     }
 
     /// Drops snapshots that are open for the peer, as an overloaded provider
     /// does.
     pub fn expire_snapshots(&mut self, io: &mut Io<'_>) {
-        let pages = |providing: &Providing| matches!(providing, Providing::Pages { .. });
-        for stream in self.provides.extract_if(.., |_, providing| pages(providing)).map(|(s, _)| s)
-        {
-            io.net.send(io.conn, io.me, stream, Wire::Reset(CloseCode::Unavailable));
+        let pages = self.provides.iter().filter(|(_, providing)| providing.is_pages());
+        for stream in pages.map(|(stream, _)| *stream).collect::<Vec<_>>() {
+            self.reset(io, stream, CloseCode::Unavailable);
         }
     }
 
@@ -284,6 +364,13 @@ impl Session {
             self.step_follow(io, stream);
         }
         self.provides.retain(|stream, providing| !providing.step(io, *stream));
+        let until = io.net.now + PATIENCE;
+        for (stream, providing) in &self.provides {
+            if providing.is_owed() {
+                self.owed.entry(*stream).or_insert(until);
+            }
+        }
+        self.owed.retain(|stream, _| self.provides.contains_key(stream));
         let Some(control) = self.control else {
             return Outcome::Lives;
         };
@@ -300,8 +387,13 @@ impl Session {
                     }
                 }
                 LinkAction::PeerHolds(head) => {
-                    let peer = io.net.peer(io.conn, io.me);
-                    io.oracle.claimed(peer, &head.partition, head.position);
+                    let peer = io.peer();
+                    let is_more = note_claim(io, &head);
+                    if !io.net.has_hostile(io.me, peer) {
+                        io.oracle.claimed(peer, &head.partition, head.position);
+                    } else if is_more || !io.store.holds(&head.partition, head.position) {
+                        io.net.note_refused(io.conn, control, io.me);
+                    }
                     io.store.note_peer(peer, &head.partition, head.position);
                 }
                 // The simulation is about data: nobody rotates anything.
@@ -323,6 +415,14 @@ impl Session {
         if state.is_some_and(|state| state.quarantined) {
             return self.report(io, &partition, FollowEnd::Quarantined);
         }
+        // A name that nobody has published takes no room here.
+        let dataset = partition.dataset.as_str();
+        if !partition.dataset.is_system() && !DATASETS.contains(&dataset) {
+            if let Some(control) = self.control {
+                io.net.note_refused(io.conn, control, io.me);
+            }
+            return self.report(io, &partition, FollowEnd::Retry);
+        }
         let (stream, following) = Following::open(io, partition, until);
         self.follows.insert(stream, following);
         self.step_follow(io, stream);
@@ -332,21 +432,42 @@ impl Session {
         let Some(following) = self.follows.get_mut(&stream) else {
             return;
         };
-        match following.step(io, stream) {
+        let progress = following.step(io, stream);
+        self.conclude(io, stream, progress);
+    }
+
+    fn conclude(&mut self, io: &mut Io<'_>, stream: StreamId, progress: Progress) {
+        match progress {
             Progress::Waiting => {}
-            Progress::TakePages => {
+            Progress::TakePages => self.go_on(io, stream, Following::take_pages),
+            Progress::Follow => self.go_on(io, stream, Following::follow),
+            Progress::Misbehaved(problem) => {
+                self.refuse(io, stream, &problem);
+                self.end_follow(io, stream, FollowEnd::Retry);
+            }
+            Progress::Ended(end, CloseCode::Normal) => {
                 io.net.send(io.conn, io.me, stream, Wire::Finished);
-                let pages = following.take_pages(io);
-                let following = self.follows.remove(&stream).expect("it was just looked up");
-                self.follows.insert(pages, following);
+                self.end_follow(io, stream, end);
             }
             Progress::Ended(end, code) => {
-                let last =
-                    if code == CloseCode::Normal { Wire::Finished } else { Wire::Reset(code) };
-                io.net.send(io.conn, io.me, stream, last);
+                io.net.note_refused(io.conn, stream, io.me);
+                io.net.send(io.conn, io.me, stream, Wire::Reset(code));
                 self.end_follow(io, stream, end);
             }
         }
+    }
+
+    /// Goes on with a followed partition on another stream.
+    fn go_on(
+        &mut self,
+        io: &mut Io<'_>,
+        stream: StreamId,
+        open: impl FnOnce(&mut Following, &mut Io<'_>) -> StreamId,
+    ) {
+        io.net.send(io.conn, io.me, stream, Wire::Finished);
+        let mut following = self.follows.remove(&stream).expect("the caller looked it up");
+        let next = open(&mut following, io);
+        self.follows.insert(next, following);
     }
 
     fn end_follow(&mut self, io: &mut Io<'_>, stream: StreamId, end: FollowEnd) {
@@ -363,6 +484,16 @@ impl Session {
     }
 }
 
-fn close(error: &PeerMisbehaved) -> Outcome {
-    panic!("an honest peer was taken for another: {error}");
+/// Whether the peer says that it holds more of an own partition than this node. A
+/// member asks for a proof; the hub follows nobody's copy of its own data.
+fn note_claim(io: &mut Io<'_>, head: &Announced) -> bool {
+    let own = head.partition.origin == io.store.name;
+    let ours = io.store.position(&head.partition).map_or(0, |ours| ours.seq);
+    let is_more = own && head.position.seq > ours;
+    if is_more && io.me != HUB && DATASETS.contains(&head.partition.dataset.as_str()) {
+        io.store.claims.note(&head.partition, io.net.now);
+    } else if own {
+        io.store.claims.clear(&head.partition);
+    }
+    is_more
 }

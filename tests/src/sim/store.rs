@@ -15,7 +15,7 @@ use protocol::{
     federation::{Anchored, Registry},
     hash::Hash,
     history::{self, Node, Peaks, Proof, nodes_of},
-    id::PartitionId,
+    id::{NodeId, PartitionId},
     message::{Announced, CloseCode},
     page::{Leaf, PageRef, decode_inner},
     session::fetch::{FetchedLeaf, ShownHead},
@@ -23,7 +23,7 @@ use protocol::{
     suite::Suite,
 };
 
-use super::{cast::Cast, tree::Tree};
+use super::{cast::Cast, claims::Claims, tree::Tree};
 
 /// Why a partition did not move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub enum CommitError {
     FederationBehind,
     /// The tree is not the one that was signed.
     Root,
+    /// The changes touch more of the tree than one change set may.
+    Excess,
 }
 
 impl CommitError {
@@ -43,8 +45,8 @@ impl CommitError {
     pub fn code(self) -> CloseCode {
         match self {
             CommitError::NotNext | CommitError::FederationBehind => CloseCode::Unavailable,
-            CommitError::OtherPast => CloseCode::Forged,
-            CommitError::Root => CloseCode::RootMismatch,
+            CommitError::OtherPast => CloseCode::Fork,
+            CommitError::Root | CommitError::Excess => CloseCode::RootMismatch,
         }
     }
 }
@@ -161,6 +163,8 @@ impl Partition {
 /// Everything that survives a crash.
 #[derive(Debug, Clone)]
 pub struct Store {
+    /// Whose it is.
+    pub name: NodeId,
     anchored: Anchored,
     system: PartitionId,
     partitions: BTreeMap<PartitionId, Partition>,
@@ -171,24 +175,28 @@ pub struct Store {
     /// An old backup of this node: nothing of its own is written before a peer
     /// has said what it holds.
     pub restored: bool,
+    /// What peers say of this node's own history; it begins anew with each life.
+    pub claims: Claims,
 }
 
 impl Store {
-    /// A store that knows the anchor alone.
-    pub fn new(cast: &Cast) -> Self {
+    /// A store of `node` that knows the anchor alone.
+    pub fn new(cast: &Cast, node: usize) -> Self {
         Self {
+            name: cast.nodes[node].clone(),
             registry: Rc::new(Registry::new(cast.anchored())),
             anchored: cast.anchored(),
             system: cast.system(),
             partitions: BTreeMap::new(),
             known: BTreeMap::new(),
             restored: false,
+            claims: Claims::default(),
         }
     }
 
-    /// A new store with a copy of `_federation`, as a joining node gets it.
-    pub fn only(&self, cast: &Cast, system: &PartitionId) -> Self {
-        let mut copy = Self::new(cast);
+    /// A new store of `node` with a copy of `_federation`, as a joining node gets it.
+    pub fn only(&self, cast: &Cast, node: usize, system: &PartitionId) -> Self {
+        let mut copy = Self::new(cast, node);
         let state =
             self.partition(system).cloned().unwrap_or_else(|| Partition::empty(self.suite()));
         copy.partitions.insert(system.clone(), state);
@@ -238,11 +246,16 @@ impl Store {
         self.entry(partition).quarantined = true;
     }
 
+    /// Whether `at` is in the history of a partition, as far as the log goes back.
+    pub fn holds(&self, partition: &PartitionId, at: Position) -> bool {
+        let known = self.partition(partition).and_then(|mine| mine.header(at.seq));
+        known.is_some_and(|header| header.hash() == at.hash)
+    }
+
     /// Notes what `peer` holds of one of this node's partitions, if it is of
     /// this history.
     pub fn note_peer(&mut self, peer: usize, partition: &PartitionId, at: Position) {
-        let ours = self.partition(partition).and_then(|mine| mine.header(at.seq));
-        if ours.is_some_and(|header| header.hash() == at.hash) {
+        if self.holds(partition, at) {
             let known = self.known.entry((peer, partition.clone())).or_insert(at);
             if known.seq < at.seq {
                 *known = at;
@@ -309,7 +322,7 @@ impl Store {
         if header.history != history.root(suite) {
             return Err(CommitError::OtherPast);
         }
-        let tree = partition.tree.updated(set.changes());
+        let tree = partition.tree.updated(set.changes()).map_err(|_| CommitError::Excess)?;
         if (tree.summary.root, tree.summary.records) != (header.root, header.records) {
             return Err(CommitError::Root);
         }
@@ -330,9 +343,20 @@ impl Store {
     }
 
     fn check_federation(&self, head: &SignedHeader) -> Result<(), CommitError> {
+        let Some(named) = head.header().federation_head else {
+            return Ok(());
+        };
         let mine = self.position(&self.system).map_or(0, |position| position.seq);
-        let theirs = head.header().federation_head.map_or(0, |position| position.seq);
-        if theirs > mine { Err(CommitError::FederationBehind) } else { Ok(()) }
+        let before = self.partition(&head.header().partition).and_then(|own| own.head.as_ref());
+        let earlier = before.and_then(|before| before.header().federation_head);
+        let known = self.partition(&self.system).and_then(|own| own.header(named.seq));
+        if named.seq > mine
+            || earlier.is_some_and(|earlier| earlier.seq > named.seq)
+            || known.is_some_and(|known| known.hash() != named.hash)
+        {
+            return Err(CommitError::FederationBehind);
+        }
+        Ok(())
     }
 
     fn load_registry(&mut self, moved: &PartitionId) {
@@ -341,7 +365,8 @@ impl Store {
         }
         let mut registry = Registry::new(self.anchored.clone());
         for (key, value) in &self.partitions[moved].records {
-            registry.insert(key, value).expect("the hub writes well-formed entries");
+            // What is wrong counts for nothing.
+            let _ = registry.insert(key, value);
         }
         self.registry = Rc::new(registry);
     }

@@ -33,15 +33,15 @@ impl Tree {
     }
 
     /// The tree after `changes`, by way of an update.
-    pub fn updated(&self, changes: &[Change]) -> Self {
+    pub fn updated(&self, changes: &[Change]) -> Result<Self, NotUpdated> {
         let before = self.summary.clone();
-        let update = update(&mut &*self, &before, changes).expect("pages of the model decode");
+        let update = update(&mut &*self, &before, changes)?;
         let mut pages = self.pages.clone();
         for removed in update.removed {
             pages.remove(&removed);
         }
         pages.extend(update.written.into_iter().map(located));
-        Self { pages, summary: update.summary }
+        Ok(Self { pages, summary: update.summary })
     }
 
     /// Levels from the leaves to the root.

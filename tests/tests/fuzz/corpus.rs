@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use harness::table::{ENTERPRISE_TITLES, csv_text, synthetic_row};
 use protocol::{
-    change::{Header, Position, SignedHeader},
+    change::{Change, Header, Position, SignedHeader},
     codec,
     difference::{self, Own},
     id::PartitionId,
@@ -17,7 +17,7 @@ use protocol::{
     value::{Date, Decimal, Value},
 };
 
-use super::foreign;
+use super::{beside, foreign};
 
 /// Files by name.
 pub type Files = Vec<(String, Vec<u8>)>;
@@ -80,6 +80,8 @@ pub fn generated() -> BTreeMap<&'static str, Files> {
     add_messages(&mut made, &golden());
     add_records(&mut made);
     add_pages(&mut made);
+    add_proofs(&mut made);
+    add_indexes(&mut made);
     add_tokens(&mut made);
     add_csv(&mut made);
     add_json(&mut made);
@@ -280,6 +282,76 @@ fn add_pages(made: &mut Made) {
         "wide-window",
         [0, 0x20, 0, 0, 0x28, 0xb5, 0x2f, 0xfd, 0, 17 << 3, 3, 0, 16, 7],
     );
+}
+
+fn add_proofs(made: &mut Made) {
+    for (name, seq, count) in [
+        ("valid-first-of-one", Some(1), 1),
+        ("valid-third-of-thirteen", Some(3), 13),
+        ("valid-last-of-64", Some(64), 64),
+        ("valid-no-other", None, 21),
+        ("valid-nothing", None, 0),
+        ("not-in-it", Some(9), 8),
+    ] {
+        made.add("proof", name, beside::shown(seq, count));
+    }
+    let whole = beside::shown(Some(3), 13);
+    made.add("proof_altered", "valid-thirteen", [0, 12, 0, 2]);
+    made.add("proof_altered", "valid-itself", [0, 255, 0, 99, 4, 5, 6, 7]);
+    made.add("proof_altered", "one-doubled", [0, 255, 0, 99, 5, 6, 6, 5]);
+    made.add("proof_altered", "another-header", [0, 12, 0, 2, 0, 200]);
+    made.add("proof_altered", "another-peak", [0, 12, 0, 2, 1, 200]);
+    made.add("proof_altered", "cut", [0, 12, 0]);
+    made.add("proof", "cut", &whole[..whole.len() - 1]);
+    let mut altered = whole.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    made.add("proof", "another-hash", altered);
+    // 2^62 headers, and a number of the same size.
+    let far = [253, 0x40, 0, 0, 0, 0, 0, 0, 0];
+    made.add("proof", "too-many-headers", [&far[..], &whole[1..]].concat());
+    made.add("proof", "endless-list", [&whole[..whole.len() - 100], &far].concat());
+}
+
+fn add_indexes(made: &mut Made) {
+    let number = |n: u16| n.to_be_bytes().to_vec();
+    let put = |n: u16, value: &str| Change::Put { key: number(n), value: value.into() };
+    let index = beside::index_of((0..60).map(|n| number(2 * n)));
+    let patch =
+        protocol::change::encode_changes(&[put(4, "other"), Change::Delete { key: number(6) }]);
+    let all = beside::kept(&index, &patch, &[put(4, "value"), put(7, "new")]);
+    made.add("leaf_index", "cut", &all[..all.len() - 1]);
+    made.add("leaf_index", "valid-patched", all);
+    made.add("leaf_index", "valid-nothing-changes", beside::kept(&index, &patch, &[]));
+    made.add("leaf_index", "valid-first-change", beside::kept(&index, &[], &[put(5, "new")]));
+    made.add(
+        "leaf_index",
+        "valid-taken-back",
+        beside::kept(&index, &patch, &[put(4, "value"), put(6, "value")]),
+    );
+    made.add("leaf_index", "valid-behind-the-end", beside::kept(&index, &[], &[put(500, "new")]));
+    let wide = |n: u16| [&[7; 500][..], &number(n)].concat();
+    made.add(
+        "leaf_index",
+        "valid-long-keys",
+        beside::kept(&beside::index_of((0..160).map(wide)), &[], &[]),
+    );
+    let from_nothing = beside::index_of([vec![], vec![0], vec![0, 0]]);
+    made.add("leaf_index", "valid-empty-key", beside::kept(&from_nothing, &[], &[]));
+    made.add("leaf_index", "empty", []);
+    made.add("leaf_index", "no-entries", beside::kept(&[0, 0], &[], &[]));
+    let entry = |shared: u8, key: &[u8]| {
+        let suffix = key.len() as u8;
+        [&[0, shared, 0, suffix][..], key, &[0, 0, 0, 5], &[9; 32]].concat()
+    };
+    let two = |second: Vec<u8>| [&[0, 2][..], &entry(0, b"a"), &second].concat();
+    for (name, index) in [
+        ("twice-the-same-key", two(entry(1, b""))),
+        ("shares-more-than-there-is", two(entry(2, b"b"))),
+        ("twice-the-empty-key", [&[0, 2][..], &entry(0, b""), &entry(0, b"")].concat()),
+        ("too-long-a-record", two([&entry(0, b"b")[..5], &[0xff; 36]].concat())),
+    ] {
+        made.add("leaf_index", name, beside::kept(&index, &[], &[]));
+    }
 }
 
 /// A leaf of sixty entries.

@@ -37,7 +37,7 @@ use protocol::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::foreign;
+use super::{beside, foreign};
 
 /// A decoder under test.
 pub struct Target {
@@ -91,6 +91,9 @@ pub const TARGETS: &[Target] = &[
     // Mutated before it is compressed, or zstd would refuse nearly everything.
     target("leaf_raw", |b| leaf(&codec::compress(b)), 2 * MB, 64),
     target("inner", inner, 64 * KB, 32),
+    target("proof", beside::proof, LISTS, 300),
+    target("proof_altered", beside::proof_altered, 256 * KB, 8),
+    target("leaf_index", beside::leaf_index, MB, 128),
     target("difference", |b| difference(&codec::compress(b)), 2 * MB, 64),
     target("record", record, 64 * KB, 32),
     target("key", key, 8 * KB, 128),

@@ -91,6 +91,11 @@ impl Compare {
         self.awaited.len()
     }
 
+    /// References that are held in memory.
+    pub fn references(&self) -> usize {
+        self.parts.len() + self.below.len() + self.root.as_ref().map_or(0, Vec::len)
+    }
+
     /// What the replica has at the places that it was asked about.
     pub fn handle_own(
         &mut self,

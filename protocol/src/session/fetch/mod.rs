@@ -278,7 +278,10 @@ impl TreeFetch {
         }
         let other = |_: ProofError| PeerMisbehaved::OtherHistory(head.position());
         let Some(have) = self.have else {
-            return proof.check(seq - 1, &head.header().history, None).map_err(other);
+            // Nothing is here that its history could lack: the proof is wrong, and says
+            // nothing of who has signed the head.
+            let wrong = |_| PeerMisbehaved::WrongPage("the hashes before its head are others");
+            return proof.check(seq - 1, &head.header().history, None).map_err(wrong);
         };
         if have.seq == seq && have.hash != head.hash() {
             return Err(PeerMisbehaved::OtherHistory(head.position()));
@@ -446,6 +449,16 @@ impl TreeFetch {
         match &mut self.state {
             State::Walk(walk) => walk.handle_resolved(held, &mut self.actions),
             _ => Ok(()),
+        }
+    }
+
+    /// References to pages that are held in memory: bounded, whatever the provider
+    /// shows.
+    pub fn references(&self) -> usize {
+        match &self.state {
+            State::AwaitHead | State::Finished => 0,
+            State::Compare(compare) => compare.references(),
+            State::Walk(walk) => walk.references(),
         }
     }
 

@@ -336,7 +336,6 @@ impl Walk {
     }
 
     /// References that are held in memory.
-    #[cfg(test)]
     pub fn references(&self) -> usize {
         let children = |parent: &Parent| match &parent.step {
             ParentStep::Known(children) => 1 + children.len(),
