@@ -79,9 +79,11 @@ impl Io<'_> {
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// And whoever owes a proof.
 const PROOF_PATIENCE: Duration = Duration::from_secs(10);
-/// References to pages that a fetch may hold: a tree of all levels takes some
-/// thousand, however large it is said to be.
+/// References to pages that a fetch of all leaves may hold: a tree of all levels takes
+/// some thousand, however large it is said to be.
 const REFERENCES_MAX: usize = 8_000;
+/// And one that compares: 16 MiB of them, without keys.
+const COMPARED_MAX: usize = 16 * 1024 * 1024 / size_of::<PageRef>();
 
 /// Where a stream stands after a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +106,7 @@ pub struct PageTaking {
     fetch: TreeFetch,
     head: Option<Box<ShownHead>>,
     leaves: Vec<PageRef>,
+    compares: bool,
     /// Leaves that were not asked for.
     pub held: u64,
 }
@@ -131,7 +134,7 @@ impl PageTaking {
             }
             None => TreeFetch::new(partition.clone(), None),
         };
-        Self { fetch, head: None, leaves: Vec::new(), held: 0 }
+        Self { fetch, head: None, leaves: Vec::new(), compares: false, held: 0 }
     }
 
     /// The provider said something.
@@ -144,7 +147,8 @@ impl PageTaking {
 
     fn count(&self) {
         let held = self.fetch.references();
-        assert!(held <= REFERENCES_MAX, "a fetch holds {held} references to pages");
+        let limit = if self.compares { COMPARED_MAX } else { REFERENCES_MAX };
+        assert!(held <= limit, "a fetch holds {held} references to pages");
     }
 
     /// Goes on until something is to be sent or awaited.
@@ -153,7 +157,12 @@ impl PageTaking {
             let partition = self.head.as_ref().map(|head| head.signed.header().partition.clone());
             match (action, partition) {
                 (FetchAction::Send(request), _) => return PageStep::Send(request),
-                (FetchAction::Begin(head) | FetchAction::Compare(head), _) => {
+                (FetchAction::Compare(head), _) => {
+                    self.compares = true;
+                    self.head = Some(head);
+                }
+                (FetchAction::Begin(head), _) => {
+                    self.compares = false;
                     self.head = Some(head);
                     self.leaves.clear();
                 }

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, rc::Rc, time::Duration};
 use protocol::{
     change::Position,
     codec,
-    message::{CloseCode, FollowReply, Open},
+    message::{CloseCode, FollowReply, Open, TreeReply},
 };
 
 use super::{
@@ -59,8 +59,10 @@ pub enum Lie {
     Body,
     /// A second history, shown where the first one is known; or none.
     Fork,
-    /// A head far ahead, up to the last number that there is.
+    /// A head with a past that is made up, up to the last number that there is.
     Number,
+    /// A head that was shown before.
+    Older,
     /// A head ahead, with a true proof: all of it is made up, and allowed.
     Jump,
     /// A tree of another height.
@@ -83,7 +85,7 @@ pub enum Lie {
     Have,
 }
 
-const KINDS: [Lie; 27] = [
+const KINDS: [Lie; 28] = [
     Lie::Byte,
     Lie::Cut,
     Lie::Repeated,
@@ -101,6 +103,7 @@ const KINDS: [Lie; 27] = [
     Lie::Body,
     Lie::Fork,
     Lie::Number,
+    Lie::Older,
     Lie::Jump,
     Lie::Height,
     Lie::Giant,
@@ -122,8 +125,8 @@ impl Lie {
 
     /// Whether it is told where pages are taken.
     fn is_of_trees(self) -> bool {
-        use Lie::{Entries, Giant, Height, Jump, Number, Proof};
-        matches!(self, Number | Jump | Height | Giant | Proof | Entries)
+        use Lie::{Entries, Giant, Height, Jump, Number, Older, Proof};
+        matches!(self, Number | Older | Jump | Height | Giant | Proof | Entries)
     }
 }
 
@@ -217,6 +220,8 @@ pub struct Hostile {
     percent: u64,
     streams: BTreeMap<(ConnId, StreamId), Stream>,
     remembered: Vec<Vec<u8>>,
+    /// Heads of trees that were shown.
+    shown: Vec<Vec<u8>>,
 }
 
 impl Hostile {
@@ -232,6 +237,7 @@ impl Hostile {
             percent: 3 + rng.below(40),
             streams: BTreeMap::new(),
             remembered: Vec::new(),
+            shown: Vec::new(),
             rng,
         }
     }
@@ -287,6 +293,11 @@ impl Hostile {
             let place = self.rng.index(REMEMBERED_MAX);
             self.remembered[place] = bytes.clone();
         }
+        let is_shown =
+            self.stream(conn, stream).usage == Usage::Tree && self.shown.len() < REMEMBERED_MAX;
+        if is_shown && matches!(TreeReply::decode(bytes), Ok(TreeReply::Head { .. })) {
+            self.shown.push(bytes.clone());
+        }
         let sent = sent.get_or_insert_with(|| vec![Sent::honest(stream, wire)]);
         sent.extend(held.map(|held| Sent::lie(stream, held, Lie::Swapped)));
         std::mem::take(sent)
@@ -334,6 +345,8 @@ impl Hostile {
                 return Some(vec![Sent { delay, ..late }]);
             }
             Lie::Never => vec![],
+            Lie::Older if self.shown.is_empty() || usage != Usage::Tree || asks => return None,
+            Lie::Older => vec![wire(self.shown[self.rng.index(self.shown.len())].clone())],
             Lie::Unacked if usage == Usage::Follow && asks && !opening => vec![],
             Lie::Unacked => return None,
             Lie::Reset => vec![Wire::Reset(CloseCode::Unavailable)],

@@ -13,8 +13,8 @@ use protocol::{
     history::{Node, Peaks, Proof, SEQ_LIMIT, nodes_of, peaks_of},
     id::{Audience, PartitionId},
     message::{
-        Announced, Control, FollowReply, FollowRequest, Hello, Open, PROTOCOL_VERSION, TreeReply,
-        TreeRequest,
+        Announced, Control, FollowReply, FollowRequest, Hello, Open, PROTOCOL_VERSION,
+        ROOT_BYTES_MAX, TreeReply, TreeRequest,
     },
     page::{LEVELS_MAX, Leaf, RawLeaf, decode_inner, make_inner},
 };
@@ -220,7 +220,11 @@ impl Liar {
             Lie::Proof => alter_proof(rng, &mut proof),
             Lie::Number => {
                 let mut described = self.own(&header)?;
-                described.seq = far(rng).max(2);
+                described.seq = match rng.chance(50) {
+                    true => described.seq + rng.below(4),
+                    false => far(rng),
+                };
+                described.seq = described.seq.max(2);
                 let peaks = peaks_of(described.seq - 1).map(|_| hash(rng)).collect();
                 let nodes = at.have.and_then(|have| nodes_of(have.seq, described.seq - 1));
                 let path = nodes.unwrap_or_default().iter().map(|_| hash(rng)).collect();
@@ -237,12 +241,13 @@ impl Liar {
                 (header, proof) = (self.sign(described).encode(), shown);
             }
             Lie::Giant => {
-                let made = Giant::new();
+                let made = if rng.chance(50) { Giant::tall() } else { Giant::wide() };
                 let (top, height) = made.root();
                 let mut described = self.own(&header)?;
                 (described.root, described.records) = (top.page.hash, top.page.records);
                 levels = height;
-                root = if rng.chance(50) { top.body.clone() } else { Vec::new() };
+                let fits = top.body.len() <= ROOT_BYTES_MAX && rng.chance(50);
+                root = if fits { top.body.clone() } else { Vec::new() };
                 header = self.sign(described).encode();
                 giant = Some(made);
             }
