@@ -21,6 +21,8 @@ const MIB: u64 = 1024 * 1024;
 /// Partitions that are shown although nothing of them is here: a peer may name more
 /// than anybody reads.
 const MISSING_MAX: usize = 100;
+/// Partitions in trouble that alarms name one by one.
+const ALARMS_MAX: usize = 20;
 
 /// The node, its peers and its partitions.
 pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
@@ -28,6 +30,8 @@ pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
         (node.trustee.as_ref().and_then(|trustee| trustee.fresh_at_ms()), node.alarms.texts());
     node.sync.peers.visit(|_, peer| alarms.extend(peer.alarm.clone()));
     alarms.extend(without_room(node));
+    alarms.extend(in_trouble(node));
+    alarms.extend(disk_nearly_full(node)?);
     alarms.extend(node.sync.claims.alarms());
     let troubles = node.sync.peers.troubles();
     let peers = peers(node)?;
@@ -112,6 +116,41 @@ fn without_room(node: &Node) -> Vec<String> {
         alarms.extend(peer.no_room.iter().map(text));
     });
     alarms
+}
+
+/// Partitions that are not followed until somebody does something about it.
+fn in_trouble(node: &Node) -> Vec<String> {
+    let mut alarms = Vec::new();
+    node.sync.peers.visit(|_, peer| {
+        let troubles = peer.troubles.iter().filter(|(name, _)| peer.alarming.contains(name));
+        alarms.extend(troubles.take(ALARMS_MAX).map(|(name, why)| format!("{name}: {why}")));
+    });
+    // Of one that was quarantined earlier nobody speaks any more.
+    for partition in node.heads(None).into_keys() {
+        if let Some(reason) = node.store.quarantine_reason(&partition) {
+            let text = format!(
+                "{partition} is quarantined, and nothing of it is taken: {reason}. Find out which history is right, \
+                 then: creditsync partition refetch {partition} / {partition} 已隔离，不再接收：请查明哪一方的历史正确，\
+                 再执行 creditsync partition refetch {partition}"
+            );
+            alarms.retain(|alarm| !alarm.starts_with(&format!("{partition}: ")));
+            alarms.push(text);
+        }
+    }
+    alarms.truncate(ALARMS_MAX);
+    alarms
+}
+
+/// Whether the store will soon refuse to write.
+fn disk_nearly_full(node: &Node) -> anyhow::Result<Option<String>> {
+    let (capacity, left) = (node.store.capacity()?, node.store.room_left()?);
+    Ok((left < capacity / 20).then(|| {
+        let (left_mb, path) = (left / MIB, node.store.path().display());
+        format!(
+            "the disk of {path} is nearly full: {left_mb} MiB are left before nothing is written any more. Make room / \
+             {path} 所在磁盘即将写满：再写入 {left_mb} MiB 后将停止写入，请清理磁盘"
+        )
+    }))
 }
 
 /// Peers whose data has nearly all the room that it may have here.

@@ -93,6 +93,7 @@ impl Follow {
     fn no_trouble(&self) {
         self.context.peers.update_through(&self.peer, &self.connection, |state| {
             state.troubles.remove(&self.partition);
+            state.alarming.remove(&self.partition);
         });
     }
 
@@ -107,6 +108,10 @@ impl Follow {
         self.context.peers.update_through(peer, &self.connection, |state| {
             state.fetching.remove(partition);
             state.troubles.insert(partition.clone(), trouble.to_string());
+            match trouble.needs_a_person() {
+                true => state.alarming.insert(partition.clone()),
+                false => state.alarming.remove(partition),
+            };
         });
         match &trouble {
             // The origin has not heard yet that its key was retired; it signs anew.
@@ -320,7 +325,17 @@ impl Follow {
                                 _ => self.turns.run(|| judge.changes(all)).await?,
                             }
                         }
-                        store.commit_replica(*set).await?;
+                        let committed = store.commit_replica(*set).await;
+                        if committed.as_ref().is_err_and(StoreError::is_lack_of_room)
+                            && self.peer_is_ahead_of(position.seq)
+                        {
+                            // What came later may have made it small enough, and what it
+                            // has become can be taken without what it was.
+                            sender.finish();
+                            self.take_pages().await?;
+                            return Ok(FollowEnd::Again);
+                        }
+                        committed?;
                         follower.handle_committed(position, root);
                         // What was wrong before is not any more.
                         self.no_trouble();
@@ -362,6 +377,15 @@ impl Follow {
                 false => self.turns.run(take).await?,
             }
         }
+    }
+
+    /// Whether the peer has told of more than this change set.
+    fn peer_is_ahead_of(&self, seq: u64) -> bool {
+        let theirs = self
+            .context
+            .peers
+            .with(&self.peer, |peer| peer.heads.get(&self.partition).map(|head| head.position.seq));
+        theirs.unwrap_or(0).max(self.offered) > seq
     }
 
     /// Our own signed history is only replaced by pages where there is none: the

@@ -34,6 +34,8 @@ pub struct PeerState {
     pub heads: BTreeMap<PartitionId, Announced>,
     /// Partitions that cannot be followed now, and why.
     pub troubles: BTreeMap<PartitionId, String>,
+    /// Those of them that a person has to look into.
+    pub alarming: std::collections::BTreeSet<PartitionId>,
     /// Partitions of this node's that it has no room for.
     pub no_room: std::collections::BTreeSet<PartitionId>,
     /// Partitions that are being taken page by page.
@@ -179,6 +181,7 @@ impl Peers {
             let heads = hello.heads.iter().take(HEADS_MAX);
             state.heads = heads.map(|head| (head.partition.clone(), head.clone())).collect();
             state.troubles.clear();
+            state.alarming.clear();
             state.no_room.clear();
             state.fetching.clear();
             inner.connections.insert(node.clone(), connection.clone())

@@ -386,7 +386,7 @@ impl Streams {
             opened.wait(now)
         };
         tokio::time::sleep(wait).await;
-        let snapshot = self.context.store.snapshot(&partition).await?;
+        let snapshot = self.context.store.snapshot_for_peer(&partition).await?;
         let mut snapshot = snapshot.ok_or_else(|| Trouble::UnknownPartition(partition.clone()))?;
         let head = snapshot.head();
         let proof = match self.turns.run(|| self.prove(&partition, head, have)).await? {

@@ -45,6 +45,15 @@ impl From<NetError> for Trouble {
 }
 
 impl Trouble {
+    /// Whether it stays until somebody does something about it.
+    pub fn needs_a_person(&self) -> bool {
+        match self.code() {
+            CloseCode::NoRoom | CloseCode::RootMismatch | CloseCode::Fork => true,
+            CloseCode::Forged => matches!(self, Trouble::Unfit(_)),
+            _ => false,
+        }
+    }
+
     /// What the provider is told of its stream.
     fn code(&self) -> CloseCode {
         match self {
@@ -59,11 +68,7 @@ impl Trouble {
                 CloseCode::RootMismatch
             }
             Trouble::Unfit(Unfit::Record { .. }) => CloseCode::Forged,
-            Trouble::Store(
-                StoreError::OverQuota { .. }
-                | StoreError::OverShare { .. }
-                | StoreError::DiskFull { .. },
-            ) => CloseCode::NoRoom,
+            Trouble::Store(error) if error.is_lack_of_room() => CloseCode::NoRoom,
             // Nobody takes it, so its origin has made what it must not make.
             Trouble::Store(StoreError::Excess(_)) => CloseCode::RootMismatch,
             Trouble::Store(_) | Trouble::UnknownDataset(_) | Trouble::Unfit(_) => {

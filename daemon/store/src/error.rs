@@ -254,6 +254,18 @@ pub enum StoreError {
     Closed,
 }
 
+impl StoreError {
+    /// Whether there is no room for what was to be written.
+    pub fn is_lack_of_room(&self) -> bool {
+        matches!(
+            self,
+            StoreError::OverQuota { .. }
+                | StoreError::OverShare { .. }
+                | StoreError::DiskFull { .. }
+        )
+    }
+}
+
 impl From<DecodeError> for StoreError {
     fn from(error: DecodeError) -> Self {
         StoreError::Damaged { place: "a page".into(), problem: error.to_string() }

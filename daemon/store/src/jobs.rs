@@ -48,7 +48,7 @@ pub enum Job {
     /// Take no more change sets of a partition.
     Quarantine { partition: PartitionId, reason: String, reply: Reply<()> },
     /// Keep a partition readable as it is now.
-    OpenSnapshot { partition: PartitionId, reply: Reply<Option<Opened>> },
+    OpenSnapshot { partition: PartitionId, for_peer: bool, reply: Reply<Option<Opened>> },
     /// Begin or continue a generation next to the current one, for so many records.
     BeginStaging { partition: PartitionId, records: u64, reply: Reply<Stage> },
     /// Write leaves of a staged generation; durable a few batches later.
@@ -139,6 +139,8 @@ pub struct StagedLeaf {
     pub first_key: Vec<u8>,
     pub body: Vec<u8>,
     pub index: Vec<u8>,
+    /// What it counts for ([`crate::quota`]).
+    pub counts: u64,
 }
 
 impl StagedLeaves {

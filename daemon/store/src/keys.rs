@@ -13,7 +13,7 @@
 //! | `n` full name | the partition's number |
 //! | `h` number | head |
 //! | `i` | the number of the last batch |
-//! | `g` number | generation that is being staged |
+//! | `g` number | generation that is being staged, and what it counts for |
 //! | `x` number | why it is quarantined |
 //! | `a` number, node | what the node acknowledged |
 //! | `l` number, seq | signed header |

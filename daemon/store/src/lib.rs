@@ -200,6 +200,11 @@ impl Store {
         Ok(Room { used, share: Some(share), quota: Some(quota) })
     }
 
+    /// Bytes of the disk, without those that are never written.
+    pub fn capacity(&self) -> Result<u64, StoreError> {
+        Ok(self.shared.disk.capacity(0)?.0)
+    }
+
     /// Bytes beside the database that would leave it the room that it needs.
     pub fn room_left(&self) -> Result<u64, StoreError> {
         Ok(self.shared.disk.capacity(0)?.1)
@@ -420,21 +425,26 @@ impl Store {
         Some(LivePages::new(self.shared.clone(), state))
     }
 
-    /// The pages of a partition as they are now, whatever is committed later.
-    pub async fn snapshot(&self, partition: &PartitionId) -> Result<Option<Snapshot>, StoreError> {
+    /// The pages of a partition as they are now, whatever is committed later, to be
+    /// shown to a peer: together they do not take what this node needs itself.
+    pub async fn snapshot_for_peer(
+        &self,
+        partition: &PartitionId,
+    ) -> Result<Option<Snapshot>, StoreError> {
         let partition = partition.clone();
-        let job = |reply| Job::OpenSnapshot { partition, reply };
+        let job = |reply| Job::OpenSnapshot { partition, for_peer: true, reply };
         let opened = self.queue.submit(job).await?.answer().await?;
         Ok(opened.map(|opened| Snapshot::new(self.shared.clone(), opened)))
     }
 
-    /// As [`Store::snapshot`], from a thread that may block.
+    /// The pages of a partition as they are now, whatever is committed later. From a
+    /// thread that may block.
     pub fn snapshot_blocking(
         &self,
         partition: &PartitionId,
     ) -> Result<Option<Snapshot>, StoreError> {
         let partition = partition.clone();
-        let job = |reply| Job::OpenSnapshot { partition, reply };
+        let job = |reply| Job::OpenSnapshot { partition, for_peer: false, reply };
         let opened = self.queue.submit_blocking(job)?.wait()?;
         Ok(opened.map(|opened| Snapshot::new(self.shared.clone(), opened)))
     }

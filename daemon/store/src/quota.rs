@@ -8,14 +8,18 @@
 //!
 //! What counts is what every node would count alike: the bytes of records, which
 //! compress to a third, and a price for each record, page and header, which pays for
-//! indexes and for the database's own needs. So the disk as it is stays below what is
-//! counted, whatever the records. Not here: how full the disk is
-//! (`engine::disk`), which everything asks on top of this.
+//! indexes, for keys that stand in several places and for the database's own needs.
+//! That is more than the disk has of usual records, and about as much as it has of
+//! those that were made to cost most. Where it is less all the same, and the disk is
+//! too full for what was promised, every share shrinks by as much: who has the most is
+//! stopped first. Not here: how full the disk is (`engine::disk`), which everything
+//! asks on top of this.
 
 use std::collections::{BTreeSet, HashMap};
 
 use protocol::{
     id::{NodeId, PartitionId},
+    record::KEY_BYTES_MAX,
     tree::Summary,
 };
 use serde::{Deserialize, Serialize};
@@ -23,12 +27,18 @@ use serde::{Deserialize, Serialize};
 /// What a record counts for beside its bytes: its digest, its key and its length in
 /// the leaf's index.
 const RECORD_BYTES: u64 = 64;
-/// What a page counts for: its keys in the database, and its reference above it.
-const PAGE_BYTES: u64 = 256;
-/// What a change set counts for whose header is kept, with its nodes in the history,
-const HEADER_BYTES: u64 = 512;
+/// What a page counts for: its entries in the database,
+const PAGE_BYTES: u64 = 2048;
+/// and its first key, which stands in so many places: in front of the leaf, of its
+/// index and of its patch, in the index, and above it on each level where it is the
+/// first again. How long it is is not known, but not longer than a record in its leaf
+/// is on average.
+const FIRST_KEYS: u64 = 8;
+/// What a change set counts for whose header is kept: that, its nodes in the history,
+/// and what the database writes anew with each.
+pub const HEADER_BYTES: u64 = 2048;
 /// and one of which only those nodes are.
-const HASH_BYTES: u64 = 128;
+const HASH_BYTES: u64 = 256;
 
 const MIB: u64 = 1024 * 1024;
 /// A quota, where none is set, is at most this part of the disk,
@@ -75,7 +85,8 @@ impl Origins {
 pub enum Over {
     /// More than its quota, of so many bytes.
     Quota(u64),
-    /// More than its share, of so many bytes, while what is left is in others' shares.
+    /// More than what is left of its share, so many bytes, while the rest of the disk is
+    /// in others' shares.
     Share(u64),
 }
 
@@ -97,6 +108,7 @@ pub fn counted(summary: &Summary, log: LogKept) -> u64 {
     summary.bytes
         + summary.records * RECORD_BYTES
         + pages * PAGE_BYTES
+        + first_keys(summary.bytes, summary.records, pages)
         + body_bytes
         + headers * HEADER_BYTES
         + hashes * HASH_BYTES
@@ -104,7 +116,14 @@ pub fn counted(summary: &Summary, log: LogKept) -> u64 {
 
 /// What a leaf counts for that is not part of a state yet.
 pub fn counted_leaf(records: u64, bytes: u64) -> u64 {
-    bytes + records * RECORD_BYTES + PAGE_BYTES
+    bytes + records * RECORD_BYTES + PAGE_BYTES + first_keys(bytes, records, 1)
+}
+
+/// What the first keys of so many pages over these records count for.
+fn first_keys(bytes: u64, records: u64, pages: u64) -> u64 {
+    let each = bytes / records.max(1);
+    // The longest key, twice: records are longer, and no first key is.
+    each.min(2 * KEY_BYTES_MAX as u64).saturating_mul(pages).saturating_mul(FIRST_KEYS)
 }
 
 /// What all partitions of each origin count for.
@@ -140,9 +159,13 @@ impl Usage {
             return Err(Over::Quota(quota));
         }
         let others = origins.others.iter().filter(|other| *other != origin);
-        let unused = |other: &NodeId| share.saturating_sub(self.of(other));
-        if used + beside > share && free < others.map(unused).sum() {
-            return Err(Over::Share(share));
+        let promised: u64 = others.map(|other| share.saturating_sub(self.of(other))).sum();
+        if free < promised {
+            let left = u128::from(share) * u128::from(free) / u128::from(promised);
+            let share = u64::try_from(left).unwrap_or(share);
+            if used + beside > share {
+                return Err(Over::Share(share));
+            }
         }
         Ok(())
     }
@@ -183,17 +206,21 @@ mod tests {
         // and 150 for the third.
         let allows = |origin, used, free| usage.allows(&origins, names[origin], used, 0, 900, free);
         assert_eq!(allows(1, 260, 210), Ok(()));
-        assert_eq!(allows(1, 260, 209), Err(Over::Share(150)));
+        assert_eq!(allows(1, 260, 209), Err(Over::Share(149)));
         assert_eq!(allows(1, 450, 210), Ok(()));
         assert_eq!(allows(1, 451, 900), Err(Over::Quota(450)));
-        // Up to its share whoever comes is let in: nobody could take it.
-        assert_eq!(allows(2, 150, 0), Ok(()));
-        assert_eq!(allows(2, 151, 0), Err(Over::Share(150)));
         assert_eq!(allows(0, 151, 150), Ok(()), "the second has used its own");
+        // Somebody takes more than is counted: all shares shrink, and who has the most
+        // is stopped first.
+        assert_eq!(allows(1, 250, 105), Err(Over::Share(75)));
+        assert_eq!(allows(0, 90, 75), Err(Over::Share(75)));
+        assert_eq!(allows(2, 50, 30), Ok(()));
+        assert_eq!(allows(2, 75, 30), Ok(()));
+        assert_eq!(allows(2, 76, 30), Err(Over::Share(75)));
         // What is there only for a while counts against shares alone.
-        let both = |beside| usage.allows(&origins, names[1], 450, beside, 900, 209);
-        assert_eq!(both(500), Err(Over::Share(150)));
-        assert_eq!(usage.allows(&origins, names[1], 100, 51, 900, 209), Err(Over::Share(150)));
-        assert_eq!(usage.allows(&origins, names[1], 450, 500, 900, 210), Ok(()));
+        let both = |used, beside, free| usage.allows(&origins, names[1], used, beside, 900, free);
+        assert_eq!(both(450, 500, 209), Err(Over::Share(149)));
+        assert_eq!(both(100, 50, 209), Err(Over::Share(149)));
+        assert_eq!(both(450, 500, 210), Ok(()));
     }
 }

@@ -75,6 +75,44 @@ fn a_county_over_its_quota_is_told_and_the_others_go_on() {
 }
 
 #[test]
+fn a_county_that_delivers_less_is_taken_again() {
+    let mut federation = Federation::new(&["410122"]);
+    federation.hub.stop();
+    federation.hub.configure("origin_quota_mb", "1");
+    federation.hub.start();
+    federation.wait_connected();
+    let files = federation.dir().to_owned();
+    let county = &federation.counties[0];
+    let first = Table::synthetic(1, 0..1000, "一");
+    county.import("enterprise", &first.write(&files, "first.csv"));
+    federation.wait_converged();
+    county.import("enterprise", &Table::synthetic(1, 0..8000, "二").write(&files, "more.csv"));
+    wait_until("the hub says why it is behind", || {
+        let copy = federation.hub.partition("enterprise/410122").unwrap();
+        copy["reason"].as_str().is_some_and(|reason| reason.contains("is its quota"))
+    });
+    wait_until("the hub raises an alarm", || {
+        alarms(&federation.hub.status()).contains("enterprise/410122: ")
+    });
+    // What nobody needs is deleted: the change set in between is never taken.
+    let less = Table::synthetic(1, 0..800, "三");
+    let held = county.import_full("enterprise", &less.write(&files, "less.csv"));
+    let id = held["held"]["id"].as_str().expect("that many deletions wait for a person");
+    county.cli(&["delivery", "approve", id]).expect_code(0);
+    wait_for("what is left is taken", RECOVER_MAX, || {
+        let copy = federation.hub.partition("enterprise/410122").unwrap();
+        copy["state"] == "in_sync" && copy["records"] == 800
+    });
+    assert_eq!(federation.hub.export("enterprise/410122"), less.to_export());
+    wait_until("the alarms are over", || {
+        [&federation.hub, &federation.counties[0]]
+            .iter()
+            .all(|node| !alarms(&node.status()).contains("quota"))
+    });
+    federation.finish();
+}
+
+#[test]
 fn a_first_delivery_that_is_over_the_quota_is_shown_although_nothing_of_it_is_there() {
     let mut federation = Federation::new(&["410122"]);
     federation.hub.stop();

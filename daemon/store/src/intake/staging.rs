@@ -112,14 +112,15 @@ impl Staging {
         let first_key = page.first_key.clone();
         self.remove_stale(Some(&first_key)).await?;
         self.last = Some(first_key.clone());
-        self.pending.counts += counted_leaf(page.records, leaf.bytes());
+        let counts = counted_leaf(page.records, leaf.bytes());
+        self.pending.counts += counts;
         self.builder.push(&leaf, page, &mut self.inner).map_err(|problem| StoreError::Shape {
             partition: self.stage.partition.clone(),
             problem,
         })?;
         if let Some(body) = body {
             self.pending.bytes += body.len() + index.len();
-            self.pending.written.push(StagedLeaf { first_key, body, index });
+            self.pending.written.push(StagedLeaf { first_key, body, index, counts });
         }
         if self.pending.fill_a_batch() {
             self.write_pending().await?;

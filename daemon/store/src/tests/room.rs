@@ -5,10 +5,12 @@ use std::sync::Arc;
 use protocol::{
     change::{Change, Header, SignedHeader},
     id::{NodeId, PartitionId},
+    page::{Leaf, RawLeaf},
+    suite::Suite,
 };
 
 use super::fixtures::*;
-use crate::{Head, Origins, Store, StoreError};
+use crate::{Ack, Head, Origins, Store, StoreError, state::now_ms};
 
 fn node(name: &str) -> NodeId {
     NodeId::new(name).unwrap()
@@ -84,6 +86,9 @@ fn what_makes_it_less_is_taken_from_who_is_over_the_quota() {
     let (_two, county) = replica_of(&hub);
     for number in 0..12 {
         deliver(&county, &hub, &of("410122"), ten(10 * number)).unwrap();
+        // The county keeps what the hub has not taken yet.
+        let ack = Ack { seq: 1, at_ms: now_ms() };
+        county.shared.partition(&of("410122")).unwrap().note_ack(&node("410100"), ack);
     }
     let others = [node("410122")].into();
     hub.set_origins(Origins { own: node("410100"), others, quota_mb: Some(1) });
@@ -133,6 +138,56 @@ fn pages_of_which_the_first_ones_are_over_the_quota_are_refused_there() {
     let head = wait(staging.finish()).unwrap();
     assert_eq!(head.summary, origin.head(&enterprise()).unwrap().summary);
     assert_tidy(&replica);
+}
+
+#[test]
+fn what_earlier_attempts_have_left_counts_as_well() {
+    let (_one, origin) = fresh();
+    for number in 0..8 {
+        commit(&origin, &enterprise(), ten(10 * number));
+    }
+    let (directory, replica) = empty_replica(&origin);
+    let limit = |store: &Store| {
+        let others = [node("410122")].into();
+        store.set_origins(Origins { own: node("410100"), others, quota_mb: Some(2) });
+    };
+    limit(&replica);
+    // A tree whose end never comes, and then another one with lower keys, again and
+    // again: nothing of those before is stale, as far as anybody can tell.
+    let (shown, leaves) = delivery(&origin);
+    let attempt = |store: &Store, round: u64| {
+        let mut staging = begin(store, &shown);
+        let lower = |(_, body): &(_, Vec<u8>)| {
+            let leaf = Leaf::decode(body).unwrap();
+            let key = |key: &[u8]| [&(1000 - round).to_be_bytes()[..], key].concat();
+            let entries: Vec<(Vec<u8>, Vec<u8>)> =
+                leaf.entries().map(|(k, value)| (key(k), value.to_vec())).collect();
+            RawLeaf::of(entries.iter().map(|(key, value)| (&key[..], &value[..])))
+                .make(Suite::One)
+                .body
+        };
+        // Each batch is written when the next one comes.
+        let bodies: Vec<Vec<u8>> = leaves.iter().map(lower).collect();
+        let staged = bodies.iter().try_for_each(|body| wait(staging.stage(arrived(body))));
+        staged.err().or_else(|| wait(staging.finish()).err())
+    };
+    let mut most = 0;
+    for round in 0..12 {
+        attempt(&replica, round);
+        tidy(&replica);
+        let bytes: usize = keys_of(&replica, b"p").len();
+        most = most.max(bytes);
+    }
+    let of_one = keys_of(&origin, b"p").len();
+    assert!(most <= 4 * of_one, "{most} entries, and a tree has {of_one}");
+    drop(replica);
+    let replica = open(directory.path());
+    limit(&replica);
+    for round in 12..24 {
+        attempt(&replica, round);
+        tidy(&replica);
+        assert!(keys_of(&replica, b"p").len() <= 4 * of_one, "after a restart");
+    }
 }
 
 /// The pages of `_federation`, the first partition of every store here.

@@ -102,7 +102,7 @@ struct Writer {
 struct Staged {
     partition: PartitionId,
     ticket: u64,
-    /// What has arrived of it counts for.
+    /// What was written into its generation counts for, by earlier attempts as well.
     counts: u64,
 }
 
@@ -123,12 +123,12 @@ impl Writer {
             suspended: HashSet::new(),
             chores: Vec::new(),
         };
-        for state in partitions.values() {
+        for (partition, state) in &partitions {
             let head = state.head();
             if let Some(head) = &head {
                 writer.drop_generations(state.number, 0..head.generation);
             }
-            if let Err(error) = writer.drop_given_up(state.number, head.as_deref()) {
+            if let Err(error) = writer.find_staged(partition, state.number, head.as_deref()) {
                 tracing::warn!(%error, "what is not needed any more could not be removed");
             }
         }
@@ -196,9 +196,9 @@ impl Writer {
                 let result = self.well().and_then(|()| self.quarantine(&partition, reason));
                 self.answer_after_flush(reply, result);
             }
-            Job::OpenSnapshot { partition, reply } => {
+            Job::OpenSnapshot { partition, for_peer, reply } => {
                 // A snapshot shows what is durable and published.
-                let result = self.flush().and_then(|()| self.open_snapshot(&partition));
+                let result = self.flush().and_then(|()| self.open_snapshot(&partition, for_peer));
                 let _ = reply.send(result);
             }
             Job::BeginStaging { partition, records, reply } => {

@@ -20,7 +20,7 @@ use crate::{
     engine::Batch,
     error::StoreError,
     keys, log,
-    quota::LogKept,
+    quota::{HEADER_BYTES, LogKept},
     state::{PartitionState, lock, now_ms},
 };
 
@@ -33,8 +33,10 @@ const BODY_PART: u64 = 8;
 const AWAITED_TIMES: u64 = 4;
 /// Who has acknowledged nothing new for so long is not waited for: 30 days.
 const FOLLOWER_AWAITED_MS: i64 = 30 * 24 * 3600 * 1000;
-/// Headers of another origin's that are kept: months of a busy office, and 20 MB.
+/// Headers of another origin's that are kept: months of a busy office,
 const HEADERS_MAX: u64 = if cfg!(test) { 100 } else { 65_536 };
+/// and at most this part of its quota.
+const HEADER_PART: u64 = 8;
 /// Pieces that go with one commit, which adds one: what is above the bounds shrinks.
 const PIECES_MAX: usize = 4;
 
@@ -51,22 +53,22 @@ impl Writer {
         if partition.dataset.is_system() {
             return Ok(kept);
         }
-        let body_bytes = self.body_bytes_kept(partition)?;
+        let room = self.room_for(partition)?;
+        let body_bytes = BODY_BYTES_MIN.min(room / BODY_PART);
         self.prune_bodies(batch, state, body_bytes, &mut kept)?;
         if self.is_foreign(partition) {
-            self.prune_headers(batch, state.number, &mut kept)?;
+            let headers = HEADERS_MAX.min(room / HEADER_PART / HEADER_BYTES);
+            self.prune_headers(batch, state.number, headers, &mut kept)?;
         }
         Ok(kept)
     }
 
-    fn body_bytes_kept(&self, partition: &PartitionId) -> Result<u64, StoreError> {
+    /// The room that the partition's origin may have.
+    fn room_for(&self, partition: &PartitionId) -> Result<u64, StoreError> {
         let origins = lock(&self.shared.origins).clone();
         let (capacity, _) = self.shared.disk.capacity(0)?;
-        let room = match origins.filter(|origins| origins.is_foreign(partition)) {
-            Some(origins) => origins.quota(capacity),
-            None => capacity,
-        };
-        Ok(BODY_BYTES_MIN.min(room / BODY_PART))
+        let foreign = origins.filter(|origins| origins.is_foreign(partition));
+        Ok(foreign.map_or(capacity, |origins| origins.quota(capacity)))
     }
 
     /// Drops bodies above `most` bytes.
@@ -108,16 +110,17 @@ impl Writer {
         &self,
         batch: &mut Batch,
         number: u32,
+        most: u64,
         kept: &mut LogKept,
     ) -> Result<(), StoreError> {
         let (disk, prefix) = (&self.shared.disk, keys::log_headers(number));
-        let mut next = if kept.headers > HEADERS_MAX { disk.first_key(&prefix)? } else { None };
+        let mut next = if kept.headers > most { disk.first_key(&prefix)? } else { None };
         for _ in 0..PIECES_MAX {
             let Some((key, seq)) = next.and_then(|key| keys::seq_of(&key).map(|seq| (key, seq)))
             else {
                 return Ok(());
             };
-            if kept.headers <= HEADERS_MAX {
+            if kept.headers <= most {
                 return Ok(());
             }
             if let Some(header) = log::header(disk, number, seq)? {

@@ -24,6 +24,11 @@ use crate::{
 /// On average.
 const RECORDS_PER_LEAF: u64 = 64;
 
+/// Notes which generation is being staged, and what was written into it counts for.
+fn note_staging(batch: &mut Batch, number: u32, generation: u32, counts: u64) {
+    batch.put(keys::staging(number), protocol::codec::encode(&(generation, counts)));
+}
+
 impl Writer {
     pub(super) fn begin_staging(
         &mut self,
@@ -38,18 +43,16 @@ impl Writer {
         let staged = self.staged_generation(state.number)?;
         // Never the one in which a first change set would put its pages.
         let next = current.map_or(1, |current| current + 1);
-        let generation = match staged {
-            Some(generation) if generation >= next => generation,
-            _ => next,
-        };
-        batch.put(keys::staging(state.number), generation.to_be_bytes().to_vec());
+        let (generation, counts) =
+            staged.filter(|(staged, _)| *staged >= next).unwrap_or((next, 0));
+        note_staging(&mut batch, state.number, generation, counts);
         self.apply_to(partition, &state, batch)?;
         let (number, ticket) = (state.number, self.next_ticket);
         let leaves = keys::page(number, generation, 0, &[]);
         let was_empty = self.shared.disk.first_key(&leaves)?.is_none();
         self.next_ticket += 1;
         let partition = partition.clone();
-        let staged = Staged { partition: partition.clone(), ticket, counts: 0 };
+        let staged = Staged { partition: partition.clone(), ticket, counts };
         self.stagings.insert(number, staged);
         Ok(Stage { partition, ticket, number, generation, was_empty, current, records })
     }
@@ -69,7 +72,11 @@ impl Writer {
         leaves: StagedLeaves,
     ) -> Result<(), StoreError> {
         self.refuse_overtaken(stage)?;
-        if let Err(refused) = self.refuse_staging_over_quota(stage, leaves.counts, leaves.bytes) {
+        // What earlier attempts have left is there as well.
+        let before = self.stagings.get(&stage.number).map_or(0, |staged| staged.counts);
+        let counts = before + leaves.written.iter().map(|leaf| leaf.counts).sum::<u64>();
+        let most = counts.max(leaves.counts);
+        if let Err(refused) = self.refuse_staging_over_quota(stage, most, leaves.bytes) {
             self.drop_staged(stage)?;
             return Err(refused);
         }
@@ -87,13 +94,14 @@ impl Writer {
             pages.put_index(key(keys::INDEX, &leaf.first_key), Some(&leaf.index))?;
         }
         let pack = PackId { number: stage.number, generation: stage.generation };
-        let batch = pages.finish(pack, stage.records / RECORDS_PER_LEAF + 1)?;
+        let mut batch = pages.finish(pack, stage.records / RECORDS_PER_LEAF + 1)?;
+        note_staging(&mut batch, stage.number, stage.generation, counts);
         self.shared.disk.check_room(batch.bytes())?;
         let pages = leaves.written.len() as u64;
         self.apply(batch)?;
         self.staged += 1;
         if let Some(staged) = self.stagings.get_mut(&stage.number) {
-            staged.counts = leaves.counts;
+            staged.counts = counts;
         }
         self.shared.pages_written.fetch_add(pages, Ordering::Relaxed);
         Ok(())
@@ -105,28 +113,40 @@ impl Writer {
         self.stagings.remove(&stage.number);
         let mut batch = Batch::default();
         let next = stage.generation + 1;
-        batch.put(keys::staging(stage.number), next.to_be_bytes().to_vec());
+        note_staging(&mut batch, stage.number, next, 0);
         self.apply(batch)?;
         self.drop_generations(stage.number, stage.generation..next);
         Ok(())
     }
 
-    /// What was given up before the store was opened.
-    pub(super) fn drop_given_up(
+    /// What an interrupted staging has left counts; what was given up goes.
+    pub(super) fn find_staged(
         &mut self,
+        partition: &PartitionId,
         number: u32,
         head: Option<&Head>,
     ) -> Result<(), StoreError> {
         let first = head.map_or(1, |head| head.generation + 1);
-        if let Some(staged) = self.staged_generation(number)? {
-            self.drop_generations(number, first..staged);
+        if let Some((generation, counts)) = self.staged_generation(number)? {
+            self.drop_generations(number, first..generation);
+            // No ticket is 0.
+            let staged = Staged { partition: partition.clone(), ticket: 0, counts };
+            self.stagings.insert(number, staged);
         }
         Ok(())
     }
 
-    fn staged_generation(&self, number: u32) -> Result<Option<u32>, StoreError> {
-        let staged = self.shared.disk.get(&keys::staging(number))?;
-        Ok(staged.and_then(|bytes| Some(u32::from_be_bytes(bytes.as_ref().try_into().ok()?))))
+    /// The generation that is being staged, and what was ever written into it counts
+    /// for.
+    fn staged_generation(&self, number: u32) -> Result<Option<(u32, u64)>, StoreError> {
+        let Some(bytes) = self.shared.disk.get(&keys::staging(number))? else {
+            return Ok(None);
+        };
+        let staged = protocol::codec::decode(&bytes);
+        staged.map(Some).map_err(|error| StoreError::Damaged {
+            place: "a staging".into(),
+            problem: error.to_string(),
+        })
     }
 
     pub(super) fn finish_staging(

@@ -17,6 +17,8 @@ use crate::{error::StoreError, jobs::Opened, keys, state::lock, tree::OpenSnapsh
 const CHORE_DELETES: usize = 500;
 /// Snapshots that may be open: each makes the writer save pages.
 const SNAPSHOTS_MAX: usize = 64;
+/// While so many are, peers get none: those that are left are for commands.
+const SNAPSHOTS_FOR_PEERS: usize = 48;
 
 impl Writer {
     pub(super) fn open_snapshots(&self, number: u32, generation: u32) -> Vec<Arc<OpenSnapshot>> {
@@ -31,6 +33,7 @@ impl Writer {
     pub(super) fn open_snapshot(
         &mut self,
         partition: &PartitionId,
+        for_peer: bool,
     ) -> Result<Option<Opened>, StoreError> {
         let Some(state) = self.shared.partition(partition) else {
             return Ok(None);
@@ -40,7 +43,7 @@ impl Writer {
         };
         self.close_snapshots();
         let count = lock(&self.shared.snapshots).len();
-        if count >= SNAPSHOTS_MAX {
+        if count >= if for_peer { SNAPSHOTS_FOR_PEERS } else { SNAPSHOTS_MAX } {
             return Err(StoreError::SnapshotsOpen(count));
         }
         let open = Arc::new(OpenSnapshot::new(self.next_snapshot, state.number, head.generation));
