@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use harness::{
     federation::Federation,
-    node::{wait_for, wait_until},
+    node::{path_text, wait_for, wait_until},
     table::Table,
 };
 use serde_json::Value as Json;
@@ -96,9 +96,11 @@ fn a_county_that_delivers_less_is_taken_again() {
     });
     // What nobody needs is deleted: the change set in between is never taken.
     let less = Table::synthetic(1, 0..800, "三");
-    let held = county.import_full("enterprise", &less.write(&files, "less.csv"));
+    let file = less.write(&files, "less.csv");
+    let import = ["import", "enterprise", path_text(&file), "--full", "--json"];
+    let held = county.cli(&import).expect_code(3).json();
     let id = held["held"]["id"].as_str().expect("that many deletions wait for a person");
-    county.cli(&["delivery", "approve", id]).expect_code(0);
+    county.cli(&["delivery", "approve", id, "--yes"]).expect_code(0);
     wait_for("what is left is taken", RECOVER_MAX, || {
         let copy = federation.hub.partition("enterprise/410122").unwrap();
         copy["state"] == "in_sync" && copy["records"] == 800
