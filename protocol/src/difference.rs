@@ -47,6 +47,15 @@ pub enum Own {
 }
 
 impl Own {
+    /// Memory that it takes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Own::Nothing => 0,
+            Own::Inner(children) => list_bytes(children),
+            Own::Leaf(leaf) => leaf.memory(),
+        }
+    }
+
     /// What names its entries to a provider.
     pub fn known(&self, suite: Suite, salt: &Salt) -> Vec<u8> {
         let names = match self {
@@ -56,6 +65,11 @@ impl Own {
         };
         names.concat()
     }
+}
+
+/// Memory that a list of pages takes.
+pub(crate) fn list_bytes(pages: &[PageRef]) -> usize {
+    pages.iter().map(|page| page.first_key.len() + size_of::<PageRef>()).sum()
 }
 
 /// The short names of entries with these digests.

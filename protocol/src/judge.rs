@@ -12,6 +12,7 @@
 use crate::{
     encoding::{DecodeError, Reader},
     schema::{Field, FieldType, Schema},
+    text,
     value::{self, Date, Decimal},
 };
 
@@ -32,7 +33,7 @@ pub enum RecordProblem {
     /// A value is of another kind than its field.
     #[error("its field {0} holds a value of another kind")]
     Kind(String),
-    /// A required field holds nothing.
+    /// A required field holds nothing, or nothing that anybody sees.
     #[error("its field {0} is required and empty")]
     Missing(String),
     /// A text holds what no importer lets through.
@@ -124,6 +125,11 @@ fn judge_field(
         (FieldType::Text | FieldType::Code, Seen::Text([])) => {
             return Err(DecodeError::Invalid("an empty text has to be null").into());
         }
+        (FieldType::Text | FieldType::Code, Seen::Text(text))
+            if field.required && is_blank(text) =>
+        {
+            return Err(RecordProblem::Missing(name()));
+        }
         (FieldType::Text | FieldType::Code, Seen::Text(text)) => return shown(field, text),
         (FieldType::Uscc, Seen::Text(text)) => {
             let is_code = matches!(text.len(), 15 | 18)
@@ -139,6 +145,15 @@ fn judge_field(
         _ => false,
     };
     if is_kind { Ok(()) } else { Err(RecordProblem::Kind(name())) }
+}
+
+/// Whether a text holds nothing but white space and format characters. What is not
+/// UTF-8 is refused elsewhere.
+fn is_blank(text: &[u8]) -> bool {
+    // Nearly all begin with a digit, an ASCII letter, or a character of U+4000 to
+    // U+9FFF.
+    let is_seen = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, 0xe4..=0xe9);
+    !text.first().is_some_and(is_seen) && std::str::from_utf8(text).is_ok_and(text::is_blank)
 }
 
 /// Whether no byte is a control character, or may begin one of U+0080 to U+009F.
@@ -261,6 +276,26 @@ mod tests {
     }
 
     #[test]
+    fn a_required_text_holds_more_than_what_nobody_sees() {
+        let with = |index: usize, value: &str| {
+            let mut values = good();
+            values[index] = text(value);
+            judged(values)
+        };
+        for blank in [" ", "   ", "\u{3000}", "\u{a0}", "\u{200b}", "\u{feff} \u{ad}", "\u{e0041}"]
+        {
+            assert_eq!(with(2, blank), Err(RecordProblem::Missing("code".into())), "{blank:?}");
+            // The other is not required.
+            assert_eq!(with(0, blank), Ok(()), "{blank:?}");
+            for seen in ["1", "a", "郑", "㐀", "é", "-", "\u{2800}", "\u{20000}"] {
+                for value in [format!("{blank}{seen}"), format!("{seen}{blank}")] {
+                    assert_eq!(with(2, &value), Ok(()), "{value:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn another_number_of_fields_and_bytes_that_are_no_record_are_refused() {
         let record = Record { schema_version: 1, values: good() };
         let (key, bytes) = (record.key(&schema()).unwrap(), record.encode().unwrap());
@@ -283,7 +318,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_record_is_good_under_its_own_key_alone(
-            t in "[^\\p{Cc}]{1,9}", n: i64, code in "[^\\p{Cc}]{1,9}", place in 0usize..30, byte: u8,
+            t in "[^\\p{Cc}]{1,9}", n: i64, code in "[^\\p{Cc}]{0,9}A", place in 0usize..30, byte: u8,
         ) {
             let mut values = good();
             (values[0], values[1], values[2]) = (text(&t), Value::Integer(n), text(&code));

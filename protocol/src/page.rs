@@ -129,6 +129,11 @@ impl Leaf {
         self.raw.len() as u64
     }
 
+    /// Memory that it takes.
+    pub(crate) fn memory(&self) -> usize {
+        self.raw.len() + self.spans.len() * size_of::<Span>()
+    }
+
     /// Key and value at `index`.
     pub fn entry(&self, index: usize) -> (&[u8], &[u8]) {
         let span = self.spans[index];

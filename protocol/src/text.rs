@@ -81,6 +81,12 @@ pub fn is_format(character: char) -> bool {
     FORMAT.iter().any(|(first, last)| (*first..=*last).contains(&character))
 }
 
+/// Whether the text holds nothing but white space and format characters, which fill
+/// no required field.
+pub fn is_blank(text: &str) -> bool {
+    text.chars().all(|character| character.is_whitespace() || is_format(character))
+}
+
 /// The text without its format characters.
 pub fn without_format(text: &str) -> Cow<'_, str> {
     if text.is_ascii() || !text.chars().any(is_format) {

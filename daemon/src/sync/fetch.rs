@@ -136,8 +136,13 @@ impl Sink {
                 *self = Sink::Comparison(turns.run(|| store.begin_comparison(*shown)).await?);
             }
             FetchAction::Begin(shown) => *self = Sink::begin(store, *shown, purpose).await?,
-            FetchAction::Look { level, pages } => {
-                fetch.handle_own(turns.run(|| self.look(level, &pages)).await?)?;
+            FetchAction::Look { level, pages, bytes_max } => {
+                // What is found is hashed.
+                let look = || {
+                    let own = self.look(level, &pages, bytes_max)?;
+                    Ok::<_, Trouble>(fetch.handle_own(own)?)
+                };
+                turns.run(look).await?;
             }
             FetchAction::Piece(piece) => {
                 if let Sink::Comparison(comparison) = self {
@@ -215,13 +220,13 @@ impl Sink {
         Ok(Sink::Staging(store.begin_staging(shown).await?))
     }
 
-    fn look(&self, level: u8, pages: &[PageRef]) -> Result<Vec<Own>, StoreError> {
+    fn look(&self, level: u8, pages: &[PageRef], bytes_max: usize) -> Result<Vec<Own>, StoreError> {
         match self {
             // The machine always begins before it looks.
             Sink::None => Err(StoreError::Closed),
-            Sink::Comparison(comparison) => comparison.look(level, pages),
-            Sink::Staging(staging) => staging.look(level, pages),
-            Sink::Healing(healing, _) => healing.look(level, pages),
+            Sink::Comparison(comparison) => comparison.look(level, pages, bytes_max),
+            Sink::Staging(staging) => staging.look(level, pages, bytes_max),
+            Sink::Healing(healing, _) => healing.look(level, pages, bytes_max),
         }
     }
 

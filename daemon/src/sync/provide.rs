@@ -287,6 +287,10 @@ impl Streams {
         let mut events = store.subscribe();
         let head = store.head(&partition);
         let head = head.ok_or_else(|| Trouble::UnknownPartition(partition.clone()))?;
+        if have == Some(head.position()) {
+            // It has taken it by pages.
+            self.note_room(&partition, true);
+        }
         let mine = match have {
             Some(have) => self.turns.run(|| store.header_at(&partition, have.seq)).await?,
             None => None,

@@ -166,7 +166,7 @@ impl PageTaking {
                     self.head = Some(head);
                     self.leaves.clear();
                 }
-                (FetchAction::Look { level, pages }, Some(partition)) => {
+                (FetchAction::Look { level, pages, .. }, Some(partition)) => {
                     let own = pages.iter().map(|page| store.own(&partition, level, page));
                     if let Err(problem) = self.fetch.handle_own(own.collect()) {
                         return PageStep::Misbehaved(problem);

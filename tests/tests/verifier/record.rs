@@ -80,6 +80,38 @@ pub fn is_canonical_decimal(text: &str) -> bool {
     well && counted <= layout::DECIMAL_DIGITS_MAX && text != "-0"
 }
 
+/// Characters of the general category Cf in Unicode 16, first and last of each range.
+const FORMAT: [(u32, u32); 21] = [
+    (0xad, 0xad),
+    (0x600, 0x605),
+    (0x61c, 0x61c),
+    (0x6dd, 0x6dd),
+    (0x70f, 0x70f),
+    (0x890, 0x891),
+    (0x8e2, 0x8e2),
+    (0x180e, 0x180e),
+    (0x200b, 0x200f),
+    (0x202a, 0x202e),
+    (0x2060, 0x2064),
+    (0x2066, 0x206f),
+    (0xfeff, 0xfeff),
+    (0xfff9, 0xfffb),
+    (0x110bd, 0x110bd),
+    (0x110cd, 0x110cd),
+    (0x13430, 0x1343f),
+    (0x1bca0, 0x1bca3),
+    (0x1d173, 0x1d17a),
+    (0xe0001, 0xe0001),
+    (0xe0020, 0xe007f),
+];
+
+/// Whether a text has nothing but white space and Cf.
+pub fn is_blank(text: &str) -> bool {
+    let is_format =
+        |c: char| FORMAT.iter().any(|(first, last)| (*first..=*last).contains(&u32::from(c)));
+    text.chars().all(|c| c.is_whitespace() || is_format(c))
+}
+
 /// A key's values. The key fields have no schema here: each says what it is.
 pub fn decode_key(key: &[u8]) -> Checked<Vec<Value>> {
     ensure(key.len() <= layout::KEY_BYTES_MAX, "a key over its limit")?;

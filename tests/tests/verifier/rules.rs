@@ -312,6 +312,11 @@ fn a_record_that_no_importer_makes_is_refused() {
     assert_eq!(take(row("a")), Ok(()));
     assert_eq!(take(put("a", 1, &[text("a"), Value::Null])), Ok(()));
     assert_eq!(take(put("a\n", 1, &[text("a\n"), Value::Null])), Ok(()));
+    assert_eq!(take(put(" \u{200b}a", 1, &[text(" \u{200b}a"), Value::Null])), Ok(()));
+    for blank in [" ", "\u{3000}\n", "\u{200b}", "\u{e0041} \u{ad}"] {
+        let refused = take(put(blank, 1, &[text(blank), Value::Null]));
+        assert_eq!(refused, Err(Refused("a required field that shows nothing")), "{blank:?}");
+    }
     for (change, why) in [
         (put("a", 2, &[text("a"), Value::Null]), "a schema that is not there yet"),
         (put("b", 1, &[text("a"), Value::Null]), "another record's key"),

@@ -10,7 +10,7 @@ use super::{
     record::{self, Value},
 };
 
-/// A field's type, and whether it must not be null.
+/// A field's type, and whether it must hold something.
 struct Field {
     kind: String,
     required: bool,
@@ -50,6 +50,8 @@ impl Schema {
             };
             ensure(fits, "a field of another kind")?;
             if let Value::Text(text) = value {
+                let filled = !field.required || !record::is_blank(text);
+                ensure(filled, "a required field that shows nothing")?;
                 let may = |c: char| !c.is_control() || matches!(c, '\t' | '\r' | '\n');
                 ensure(text.chars().all(may), "a control character")?;
             }

@@ -10,7 +10,6 @@ use std::{collections::HashSet, sync::Arc};
 
 use protocol::{
     schema::{DateOrder, FieldType, NullTexts, Schema, Years},
-    text::is_format,
     uscc::{self, Quality},
     value::{Date, TEXT_BYTES_MAX, Value},
 };
@@ -240,7 +239,7 @@ fn set_text(value: &mut Value, text: &str) {
 fn is_blank(value: &Value) -> bool {
     match value {
         Value::Null => true,
-        Value::Text(text) => text.chars().all(|c| c.is_whitespace() || is_format(c)),
+        Value::Text(text) => protocol::text::is_blank(text),
         _ => false,
     }
 }

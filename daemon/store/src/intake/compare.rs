@@ -98,9 +98,16 @@ impl Comparison {
         Ok(children.get(index + 1).map(|child| child.first_key.clone()).or_else(|| next.clone()))
     }
 
-    /// What this replica has where these pages are or would be.
-    pub fn look(&self, level: u8, pages: &[PageRef]) -> Result<Vec<Own>, StoreError> {
-        own_pages(&self.shared.disk, self.number, self.before.generation, level, pages)
+    /// What this replica has where these pages are or would be, up to the page with
+    /// which it comes to `bytes_max` bytes.
+    pub fn look(
+        &self,
+        level: u8,
+        pages: &[PageRef],
+        bytes_max: usize,
+    ) -> Result<Vec<Own>, StoreError> {
+        let generation = self.before.generation;
+        own_pages(&self.shared.disk, self.number, generation, level, pages, bytes_max)
     }
 
     /// Takes the next piece; answers whether all differences so far fit into one

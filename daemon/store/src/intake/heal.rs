@@ -95,9 +95,16 @@ impl Healing {
         GenerationPages::new(&self.shared.disk, self.number, generation)
     }
 
-    /// What is stored where these pages are or would be.
-    pub fn look(&self, level: u8, pages: &[PageRef]) -> Result<Vec<Own>, StoreError> {
-        own_pages(&self.shared.disk, self.number, self.head.generation, level, pages)
+    /// What is stored where these pages are or would be, up to the page with which it
+    /// comes to `bytes_max` bytes.
+    pub fn look(
+        &self,
+        level: u8,
+        pages: &[PageRef],
+        bytes_max: usize,
+    ) -> Result<Vec<Own>, StoreError> {
+        let generation = self.head.generation;
+        own_pages(&self.shared.disk, self.number, generation, level, pages, bytes_max)
     }
 
     /// Which of these leaves are here and well.
@@ -106,7 +113,7 @@ impl Healing {
     }
 
     fn held(&self, page: &PageRef) -> Result<Option<Leaf>, StoreError> {
-        let own = self.look(0, std::slice::from_ref(page))?.pop();
+        let own = self.look(0, std::slice::from_ref(page), usize::MAX)?.pop();
         Ok(match own {
             Some(Own::Leaf(leaf)) if leaf.describe(page.hash.suite()).hash == page.hash => {
                 Some(leaf)

@@ -57,10 +57,17 @@ impl Staging {
         }
     }
 
-    /// What the current state has where these pages are or would be.
-    pub fn look(&self, level: u8, pages: &[PageRef]) -> Result<Vec<Own>, StoreError> {
+    /// What the current state has where these pages are or would be, up to the page
+    /// with which it comes to `bytes_max` bytes.
+    pub fn look(
+        &self,
+        level: u8,
+        pages: &[PageRef],
+        bytes_max: usize,
+    ) -> Result<Vec<Own>, StoreError> {
+        let (disk, number) = (&self.shared.disk, self.stage.number);
         match self.stage.current {
-            Some(current) => own_pages(&self.shared.disk, self.stage.number, current, level, pages),
+            Some(current) => own_pages(disk, number, current, level, pages, bytes_max),
             None => Ok(pages.iter().map(|_| Own::Nothing).collect()),
         }
     }

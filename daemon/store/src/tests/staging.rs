@@ -1,6 +1,6 @@
 //! Staging: a tree of a peer becomes this replica's state, or leaves no trace.
 
-use protocol::change::Change;
+use protocol::{change::Change, difference::Own};
 
 use super::{
     fixtures::{
@@ -97,6 +97,29 @@ fn a_replica_that_is_far_behind_keeps_the_pages_that_still_fit() {
     Memory::built(&old).0.assert_same(&mut snapshot);
     drop(snapshot);
     assert_same_and_follows(&origin, &replica, &mut content);
+}
+
+#[test]
+fn what_is_looked_at_is_bounded_by_its_bytes() {
+    let (_a, origin) = fresh();
+    commit(&origin, &enterprise(), puts(0..2000, &"x".repeat(2000)));
+    let (_b, replica) = replica_of(&origin);
+    commit(&origin, &enterprise(), puts(2000..2001, "x"));
+    let (header, leaves) = delivery(&origin);
+    let staging = begin(&replica, &header);
+    let pages: Vec<_> = leaves.into_iter().map(|(page, _)| page).collect();
+    let look = |bytes_max| -> Vec<usize> {
+        staging.look(0, &pages, bytes_max).unwrap().iter().map(Own::bytes).collect()
+    };
+    let all = look(usize::MAX);
+    assert!(all.len() == pages.len() && all.len() > 10);
+    for bytes_max in [0, all[0], all[0] + 1, 1_000_000, all.iter().sum()] {
+        let some = look(bytes_max);
+        assert_eq!(some, all[..some.len()]);
+        let (_last, before) = some.split_last().unwrap();
+        assert!(before.iter().sum::<usize>() < bytes_max || before.is_empty(), "{bytes_max}");
+        assert!(some.iter().sum::<usize>() >= bytes_max, "{bytes_max}");
+    }
 }
 
 fn assert_holds_without_tidying(store: &Store, content: &Content) {

@@ -6,7 +6,8 @@
 //! subtrees that the replica holds and leaves that it does not.
 //!
 //! It holds the references of the pages that differ and of their siblings, and
-//! the replica's own pages for the answers that are awaited.
+//! the replica's own pages for the answers that are awaited; these are bounded by
+//! their bytes, since a provider may keep silent for as long as it likes.
 
 use std::collections::VecDeque;
 
@@ -22,8 +23,12 @@ use crate::{
 };
 
 /// Pages whose answers may be awaited when more are asked for: keeps a slow
-/// link busy, and bounds the replica's own pages in memory.
+/// link busy.
 const AWAITED_MAX: usize = 2 * DIFFERENCES_MAX;
+/// Bytes of the replica's own pages for them from which on no more are looked up:
+/// twice what so many usual leaves, of 30 KB, have. One page may lie across it, and
+/// a leaf may have 10 MB.
+const OWN_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// One descent.
 #[derive(Debug)]
@@ -42,6 +47,8 @@ pub(super) struct Compare {
     looking: Vec<usize>,
     /// Those that the provider was asked for, with what the replica has there.
     awaited: VecDeque<(usize, Own)>,
+    /// Bytes of the replica's pages among these.
+    own_bytes: usize,
     /// The root's children, if they came with the head.
     root: Option<Vec<PageRef>>,
     salt: Salt,
@@ -81,6 +88,7 @@ impl Compare {
             looked: 0,
             looking: Vec::new(),
             awaited: VecDeque::new(),
+            own_bytes: 0,
             root: children,
             salt,
         }
@@ -96,14 +104,27 @@ impl Compare {
         self.parts.len() + self.below.len() + self.root.as_ref().map_or(0, Vec::len)
     }
 
-    /// What the replica has at the places that it was asked about.
+    /// Bytes of the replica's pages that it holds.
+    #[cfg(test)]
+    pub fn held_bytes(&self) -> usize {
+        let held = self.awaited.iter().map(|(_, own)| own.bytes()).sum();
+        assert_eq!(self.own_bytes, held);
+        held
+    }
+
+    /// What the replica has at the places that it was asked about, or at the first
+    /// of them: the rest is asked for again.
     pub fn handle_own(
         &mut self,
         own: Vec<Own>,
         actions: &mut VecDeque<FetchAction>,
     ) -> Result<(), PeerMisbehaved> {
         let mut pages = Vec::new();
-        for (index, own) in std::mem::take(&mut self.looking).into_iter().zip(own) {
+        let looking = std::mem::take(&mut self.looking);
+        if let Some(first) = looking.get(own.len()) {
+            self.looked = *first;
+        }
+        for (index, own) in looking.into_iter().zip(own) {
             let part = &mut self.parts[index];
             if hash_of(self.suite, &own, self.level) == Some(part.page.hash) {
                 part.held = true;
@@ -113,6 +134,7 @@ impl Compare {
                 let (first_key, known) =
                     (part.page.first_key.clone(), own.known(self.suite, &self.salt));
                 pages.push(KnownPage { first_key, known });
+                self.own_bytes += own.bytes();
                 self.awaited.push_back((index, own));
             }
         }
@@ -133,12 +155,13 @@ impl Compare {
         let Some((index, own)) = self.awaited.pop_front() else {
             return Err(PeerMisbehaved::Unexpected("a page that nobody asked for"));
         };
+        self.own_bytes -= own.bytes();
         self.settle_up_to(index, actions);
         let expected = &self.parts[index].page;
         if self.level > 0 {
             let children = difference::inner(self.suite, body, &own)?;
             check_children(self.level, &children, expected)?;
-            let bytes = super::list_bytes(&children);
+            let bytes = difference::list_bytes(&children);
             self.take_apart(index, children, &own);
             return Ok(bytes);
         }
@@ -195,7 +218,7 @@ impl Compare {
                 .count();
             self.settle_up_to(self.settled + held, actions);
             if self.looked < self.parts.len() {
-                if self.awaited.len() > AWAITED_MAX {
+                if self.awaited.len() > AWAITED_MAX || self.own_bytes >= OWN_BYTES_MAX {
                     return Progress::Waiting;
                 }
                 self.look(actions);
@@ -230,7 +253,8 @@ impl Compare {
         }
         if !self.looking.is_empty() {
             let pages = self.looking.iter().map(|&index| self.parts[index].page.clone()).collect();
-            actions.push_back(FetchAction::Look { level: self.level, pages });
+            let (level, bytes_max) = (self.level, OWN_BYTES_MAX - self.own_bytes);
+            actions.push_back(FetchAction::Look { level, pages, bytes_max });
         }
     }
 }

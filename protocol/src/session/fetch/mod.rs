@@ -128,6 +128,9 @@ pub enum FetchAction {
         level: u8,
         /// The pages, in key order.
         pages: Vec<PageRef>,
+        /// Memory ([`Own::bytes`]) from which on the rest is left out of the answer,
+        /// which has at least one page. Left out pages are asked for again.
+        bytes_max: usize,
     },
     /// The next part of the tree. If it all does not fit into one batch,
     /// [`TreeFetch::take_whole`].
@@ -491,11 +494,6 @@ fn check_children(level: u8, children: &[PageRef], page: &PageRef) -> Result<(),
         return Err(PeerMisbehaved::WrongPage("an inner page is not the one its parent holds"));
     }
     Ok(())
-}
-
-/// Memory that a list of pages takes.
-fn list_bytes(pages: &[PageRef]) -> usize {
-    pages.iter().map(|page| page.first_key.len() + size_of::<PageRef>()).sum()
 }
 
 #[cfg(test)]

@@ -144,6 +144,9 @@ struct Cost {
     round_trips: usize,
     /// Own pages that were read.
     looked: usize,
+    /// The most bytes of them in one answer, and in the machine.
+    read_at_once: usize,
+    held: usize,
     /// Pages asked for, by level.
     asked: BTreeMap<u8, usize>,
     records: Records,
@@ -217,10 +220,13 @@ fn act(
             cost.whole = true;
             cost.records.clear();
         }
-        FetchAction::Look { level, pages } => {
-            cost.looked += pages.len();
-            let own = pages.iter().map(|page| own.own(level, &page.first_key)).collect();
+        FetchAction::Look { level, pages, bytes_max } => {
+            let own = looked(own, level, &pages, bytes_max);
+            cost.looked += own.len();
+            let read = own.iter().map(Own::bytes).sum();
+            cost.read_at_once = cost.read_at_once.max(read);
             fetch.handle_own(own)?;
+            cost.held = cost.held.max(held(fetch));
         }
         FetchAction::Piece(Piece::Held { level, page }) => {
             cost.records.extend(own.below(level, &page.first_key));
@@ -249,6 +255,28 @@ fn act(
         FetchAction::Apply | FetchAction::Finish => cost.finished = true,
     }
     Ok(())
+}
+
+/// What a store answers to a look.
+fn looked(own: &Tree, level: u8, pages: &[PageRef], bytes_max: usize) -> Vec<Own> {
+    let (mut answer, mut bytes) = (Vec::new(), 0);
+    for page in pages {
+        let own = own.own(level, &page.first_key);
+        bytes += own.bytes();
+        answer.push(own);
+        if bytes >= bytes_max {
+            break;
+        }
+    }
+    answer
+}
+
+/// Bytes of own pages that a comparison holds.
+fn held(fetch: &TreeFetch) -> usize {
+    match &fetch.state {
+        State::Compare(compare) => compare.held_bytes(),
+        _ => 0,
+    }
 }
 
 fn have() -> Position {
@@ -329,6 +357,61 @@ fn what_few_differences_cost_follows_from_the_differences() {
         assert_eq!(cost.looked, asked + 1, "own pages beside the root and those that differ");
         assert!(cost.arrived <= count, "{} leaves for {count} differences", cost.arrived);
     }
+}
+
+/// Records of 60 KB each, which compress to nothing.
+fn large_records(count: u64) -> Records {
+    (0..count).map(|n| (key(n), vec![n as u8; 60_000])).collect()
+}
+
+#[test]
+fn leaves_of_10_mb_are_held_few_at_a_time() {
+    // A page lies across the bound.
+    const HELD_MAX: usize = 8 * 1024 * 1024 + LEAF_BYTES_MAX;
+    let own = large_records(1_500);
+    let mut theirs = own.clone();
+    // Every leaf differs; the change set stays small.
+    for value in theirs.values_mut().step_by(20) {
+        *value = b"small".to_vec();
+    }
+    let (own, theirs) = (Tree::of(&own), Tree::of(&theirs));
+    let largest = own
+        .pages
+        .range((0, vec![])..(1, vec![]))
+        .map(|(_, body)| Leaf::decode(body).unwrap().bytes());
+    assert!(largest.max().unwrap() > 5_000_000);
+    // While the provider says nothing.
+    let mut fetch = comparing();
+    let (mut cost, mut replies) = (Cost::default(), vec![theirs.head(9, true)]);
+    while !cost.asked.contains_key(&0) {
+        let mut requests = Vec::new();
+        for reply in std::mem::take(&mut replies) {
+            fetch.handle_message(reply, &keys()).unwrap();
+            while let Some(action) = fetch.poll_action() {
+                act(&mut fetch, action, &own, &mut cost, &mut requests).unwrap();
+            }
+        }
+        replies = requests.iter().flat_map(|request| theirs.serve(request)).collect();
+    }
+    assert!(held(&fetch) > 0 && cost.asked[&0] < 20, "{:?}", cost.asked);
+    assert!(cost.held <= HELD_MAX, "{} bytes are held", cost.held);
+    // And when it answers.
+    let cost = compared(&own, &theirs);
+    assert!(!cost.whole && cost.arrived > 10);
+    assert!(cost.held <= HELD_MAX, "{} bytes are held", cost.held);
+    assert!(cost.read_at_once <= HELD_MAX, "{} bytes are read", cost.read_at_once);
+}
+
+#[test]
+fn usual_leaves_are_asked_for_as_many_as_may_be_awaited() {
+    let own = records(60_000);
+    let theirs = altered(&own, 5_000);
+    let (own, theirs) = (Tree::of(&own), Tree::of(&theirs));
+    let cost = compared(&own, &theirs);
+    assert!(!cost.whole && cost.asked[&0] > 400);
+    assert_eq!(cost.looked, cost.asked.values().sum::<usize>() + 1, "none is read twice");
+    // Hundreds at once, as the bound on their number says.
+    assert!(cost.held > 1_500_000, "{} bytes", cost.held);
 }
 
 #[test]
@@ -514,6 +597,33 @@ fn a_repair_asks_for_exactly_the_pages_that_are_damaged() {
             assert!(cost.records == records);
         }
     }
+}
+
+#[test]
+fn long_leaves_that_claim_to_be_short_are_checked_few_at_a_time() {
+    let (own, theirs) = (Tree::of(&Records::new()), Tree::of(&records(5_000)));
+    let mut fetch = TreeFetch::new(partition(), None);
+    let TreeReply::Head { header, levels, root, .. } = theirs.head(9, true) else { unreachable!() };
+    let proof = Proof { path: vec![], ..proof(8) };
+    let (mut replies, mut cost) =
+        (vec![TreeReply::Head { header, levels, root, proof }], Cost::default());
+    while !cost.asked.contains_key(&0) {
+        let mut requests = Vec::new();
+        for reply in std::mem::take(&mut replies) {
+            fetch.handle_message(reply, &keys()).unwrap();
+            while let Some(action) = fetch.poll_action() {
+                act(&mut fetch, action, &own, &mut cost, &mut requests).unwrap();
+            }
+        }
+        replies = requests.iter().flat_map(|request| theirs.serve(request)).collect();
+    }
+    let long = TreeReply::Part { bytes: vec![0; PAGE_PART_BYTES_MAX], more: false };
+    for _ in 0..4 {
+        assert!(fetch.poll_action().is_none());
+        fetch.handle_message(long.clone(), &keys()).unwrap();
+    }
+    let checked = fetch.poll_action();
+    assert!(matches!(checked, Some(FetchAction::Check(leaves)) if leaves.len() == 4));
 }
 
 /// Bodies by level and first key.

@@ -29,7 +29,7 @@ const BELOW_ENOUGH: usize = 64;
 /// Leaves that are checked together if they are there, enough to share out among
 /// threads.
 const LEAVES_TOGETHER: usize = 32;
-/// Bytes, uncompressed, that end such a group earlier: one leaf may have 10 MiB.
+/// Bytes, uncompressed, that end such a group earlier: one leaf may have 10 MB.
 const LEAF_BYTES_TOGETHER: usize = 4 * 1024 * 1024;
 
 /// The way through one tree.
@@ -182,7 +182,8 @@ impl Walk {
         if !pages.is_empty() {
             let level = index as u8 + 1;
             self.looks.push_back((level, pages.len()));
-            actions.push_back(FetchAction::Look { level, pages });
+            // So few inner pages, each with its limit, take 3 MB at most.
+            actions.push_back(FetchAction::Look { level, pages, bytes_max: usize::MAX });
         }
     }
 
@@ -251,7 +252,8 @@ impl Walk {
         let asked = self.leaves.iter_mut().find(|leaf| leaf.step == LeafStep::Asked);
         let leaf = asked.ok_or(PeerMisbehaved::Unexpected("a page that nobody asked for"))?;
         leaf.step = LeafStep::Arrived;
-        self.unchecked_bytes += claimed_bytes(&body);
+        // One that says that it is short may be long.
+        self.unchecked_bytes += claimed_bytes(&body).max(body.len());
         self.unchecked.push(ArrivedLeaf { expected: leaf.page.clone(), body });
         if self.unchecked.len() >= LEAVES_TOGETHER || self.unchecked_bytes >= LEAF_BYTES_TOGETHER {
             self.check_arrived(actions);
