@@ -120,14 +120,14 @@ proptest! {
 
 #[test]
 fn the_empty_key_stands_in_an_index_once() {
-    let made = leaf_of(&[(vec![], vec![7]), (vec![0], vec![7])].into());
-    assert!(update(&made.index, None, &[]).is_ok());
+    let made = leaf_of(Suite::One, &[(vec![], vec![7]), (vec![0], vec![7])].into());
+    assert!(update(Suite::One, &made.index, None, &[]).is_ok());
     let mut entry = vec![0; 8];
     entry.extend_from_slice(&made.index[10..42]);
     let twice = [&[0, 2][..], &entry, &entry].concat();
-    assert!(update(&twice[..], None, &[]).is_err());
+    assert!(update(Suite::One, &twice[..], None, &[]).is_err());
     let once = [&[0, 1][..], &entry].concat();
-    assert!(update(&once[..], None, &[]).is_ok());
+    assert!(update(Suite::One, &once[..], None, &[]).is_ok());
 }
 
 fn outcome(index: &[u8], patch: Option<&[u8]>, changes: &[Change]) -> Outcome {
