@@ -62,6 +62,9 @@ pub struct Trustee {
     /// Which daemon this is, in reports.
     instance: [u8; 8],
     fresh: Mutex<Fresh>,
+    /// Held while the note of doubt is written or settled: who looks in between would
+    /// settle it by the anchor before.
+    doubt: Mutex<()>,
     /// The last look did not come to its end.
     unseen: AtomicBool,
 }
@@ -103,7 +106,20 @@ impl Trustee {
         let highest = store.head(membership.partition()).map_or(0, |head| head.seq());
         let fresh = Mutex::new(Fresh { at_ms, written_ms: at_ms, ahead: None, highest });
         let unseen = AtomicBool::new(false);
-        Ok(Self { dir, store, membership, own_keys, keeper, alarms, tell, instance, fresh, unseen })
+        let doubt = Mutex::default();
+        Ok(Self {
+            dir,
+            store,
+            membership,
+            own_keys,
+            keeper,
+            alarms,
+            tell,
+            instance,
+            fresh,
+            doubt,
+            unseen,
+        })
     }
 
     /// Judges what `_federation` says now: at the start, and whenever it has
@@ -361,6 +377,7 @@ impl Trustee {
     /// looked at; [`Trustee::look`] does so at the next start.
     pub fn use_anchor(&self, anchor: Anchor) -> anyhow::Result<()> {
         let base = anchor.base.context("an anchor of a higher epoch names a base")?;
+        let one_at_a_time = self.doubt();
         keyfile::write_public(&doubt_path(&self.dir), anchor.epoch.to_string().as_bytes())?;
         keyfile::write_public(&self.dir.anchor(), &anchor.encode())?;
         fault::point("anchor.taken");
@@ -370,7 +387,8 @@ impl Trustee {
             "the root CA has named a new signing key of the hub: the one before may have been stolen"
         );
         self.membership.set_anchor(anchor);
-        self.settle_doubt()?;
+        self.settle_doubt_alone()?;
+        drop(one_at_a_time);
         self.history_begins_anew();
         Ok(())
     }
@@ -387,6 +405,16 @@ impl Trustee {
     /// signed. It is fetched again from its beginning. Once an anchor, because
     /// what is fetched then is less than the base for a while. Blocks.
     fn settle_doubt(&self) -> anyhow::Result<()> {
+        let _one_at_a_time = self.doubt();
+        self.settle_doubt_alone()
+    }
+
+    fn doubt(&self) -> std::sync::MutexGuard<'_, ()> {
+        // It guards files, which may be looked at again after anything.
+        self.doubt.lock().unwrap_or_else(|error| error.into_inner())
+    }
+
+    fn settle_doubt_alone(&self) -> anyhow::Result<()> {
         let note = doubt_path(&self.dir);
         if !note.exists() {
             return Ok(());
@@ -408,7 +436,7 @@ impl Trustee {
                 self.store.forget_blocking(partition)?;
             }
         }
-        std::fs::remove_file(&note).with_context(|| format!("remove {}", note.display()))
+        remove(&note)
     }
 
     /// After the theft of the hub's key, drops those of the hub's partitions that

@@ -64,7 +64,8 @@ fn change_sets_that_their_origin_did_not_sign_are_refused() {
     attack(&mut world, "an altered signature", forged, 1, |_, origin| {
         let mut set = origin.altered(|_| {});
         if let FollowReply::ChangeSet { header, .. } = &mut set {
-            header[0] ^= 1;
+            // Behind the suite's number.
+            header[1] ^= 1;
         }
         set
     });
