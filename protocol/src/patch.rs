@@ -68,6 +68,8 @@ struct Index {
     ends: Vec<usize>,
     /// Bytes of each record.
     values: Vec<u32>,
+    /// Bytes of all entries as a leaf has them.
+    entries_bytes: u64,
     digests: Vec<Hash>,
 }
 
@@ -82,6 +84,7 @@ impl Index {
             keys: Vec::with_capacity(bytes.len()),
             ends: Vec::with_capacity(count),
             values: Vec::with_capacity(count),
+            entries_bytes: 0,
             digests: Vec::with_capacity(count),
         };
         let mut previous = 0..0;
@@ -104,6 +107,7 @@ impl Index {
                 return Err(DecodeError::TooLong { what: "a record", limit: RECORD_BYTES_MAX });
             }
             index.values.push(value_bytes);
+            index.entries_bytes += entry_bytes(shared + suffix, value_bytes as usize);
             index.digests.push(input.raw_hash(suite)?);
         }
         input.finish()?;
@@ -122,9 +126,8 @@ impl Index {
     }
 
     /// Entries after these changes, and the bytes of the leaf that they make.
-    fn size_after(&self, changes: &[Change]) -> (usize, u64) {
-        let own: u64 = (0..self.len()).map(|at| self.entry_bytes(at)).sum();
-        changes.iter().fold((self.len(), COUNT_BYTES + own), |(count, bytes), change| {
+    fn size_after<'c>(&self, changes: impl Iterator<Item = &'c Change>) -> (usize, u64) {
+        changes.fold((self.len(), COUNT_BYTES + self.entries_bytes), |(count, bytes), change| {
             let old = self.find(change.key()).ok();
             let gone = old.map_or(0, |at| self.entry_bytes(at));
             let new = change.entry().map_or(0, |(key, value)| entry_bytes(key.len(), value.len()));
@@ -250,7 +253,7 @@ pub fn update(
 ) -> Result<Updated, DecodeError> {
     let index = Index::decode(suite, index)?;
     let before = patch.map(decode_patch).transpose()?.unwrap_or_default();
-    let (count_before, bytes_before) = index.size_after(&before);
+    let (count_before, bytes_before) = index.size_after(before.iter());
     let outcome = outcome(suite, &index, &before, count_before, changes);
     Ok(Updated { bytes_before, outcome })
 }
@@ -279,24 +282,22 @@ fn outcome(
     let mut kept: Vec<&Change> = Vec::with_capacity(before.len() + changes.len());
     let mut digests =
         entry_digests(suite, merged(before, changes).filter_map(Change::entry)).into_iter();
-    let (mut count, mut bytes) = (0usize, COUNT_BYTES);
+    let mut count = 0usize;
     let mut at = 0;
     for change in merged(before, changes) {
         while at < index.len() && index.key(at) < change.key() {
             hasher.entry(&index.digests[at]);
             count += 1;
-            bytes += index.entry_bytes(at);
             at += 1;
         }
         let in_place = at < index.len() && index.key(at) == change.key();
         let old = in_place.then(|| index.digests[at]);
         at += usize::from(in_place);
         match change {
-            Change::Put { key, value } => {
+            Change::Put { .. } => {
                 let digest = digests.next().expect("there is one for each entry that is put");
                 hasher.entry(&digest);
                 count += 1;
-                bytes += entry_bytes(key.len(), value.len());
                 if old != Some(digest) {
                     kept.push(change);
                 }
@@ -308,7 +309,6 @@ fn outcome(
     for at in at..index.len() {
         hasher.entry(&index.digests[at]);
         count += 1;
-        bytes += index.entry_bytes(at);
     }
 
     let patch_bytes: usize = kept.iter().map(|change| change.encoded_bytes()).sum();
@@ -318,6 +318,7 @@ fn outcome(
     if kept.iter().copied().eq(before) {
         return Outcome::Unchanged;
     }
+    let (_, bytes) = index.size_after(merged(before, changes));
     let page = leaf_ref(first, hasher.finish(), count);
     let patch = (!kept.is_empty()).then(|| encode_changes(kept));
     Outcome::Patched { page, bytes, patch, shrank: count < count_before }
