@@ -326,7 +326,7 @@ impl Follow {
                             }
                         }
                         let committed = store.commit_replica(*set).await;
-                        if committed.as_ref().is_err_and(StoreError::is_lack_of_room)
+                        if committed.as_ref().is_err_and(StoreError::is_over_quota)
                             && self.peer_is_ahead_of(position.seq)
                         {
                             // What came later may have made it small enough, and what it

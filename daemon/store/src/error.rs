@@ -100,9 +100,9 @@ pub enum StoreError {
     },
     /// What is left of the disk is kept for other origins.
     #[error(
-        "磁盘剩余空间已为其他节点预留：{origin} 已占 {used_mb} MiB，保证额度 {share_mb} MiB；未写入，请扩充磁盘 / \
+        "磁盘剩余空间已为其他节点预留：{origin} 需占 {used_mb} MiB，目前可保证 {share_mb} MiB；未写入，请扩充磁盘 / \
          what is left of the disk is kept for other origins: the data of {origin} would count for \
-         {used_mb} MiB here, {share_mb} MiB are its own share, and nobody has more to give. Nothing of it \
+         {used_mb} MiB here, {share_mb} MiB are left for it now, and nobody has more to give. Nothing of it \
          was written, and others go on. Make room on the disk of this node"
     )]
     OverShare {
@@ -110,7 +110,7 @@ pub enum StoreError {
         origin: NodeId,
         /// What its data would count for.
         used_mb: u64,
-        /// The room that nobody else can take from it.
+        /// What is left of the room that nobody else can take from it.
         share_mb: u64,
     },
     /// A change set that touches more of the tree than anybody accepts.
@@ -255,14 +255,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether an origin may not have so much room: of a smaller state it may be taken.
+    pub fn is_over_quota(&self) -> bool {
+        matches!(self, StoreError::OverQuota { .. } | StoreError::OverShare { .. })
+    }
+
     /// Whether there is no room for what was to be written.
     pub fn is_lack_of_room(&self) -> bool {
-        matches!(
-            self,
-            StoreError::OverQuota { .. }
-                | StoreError::OverShare { .. }
-                | StoreError::DiskFull { .. }
-        )
+        self.is_over_quota() || matches!(self, StoreError::DiskFull { .. })
     }
 }
 

@@ -17,13 +17,23 @@ fn alarms(status: &Json) -> String {
     status["alarms"].to_string()
 }
 
+/// A hub that gives each county so many MiB, and counties that are connected.
+fn with_quota(counties: &[&str], mb: &str) -> Federation {
+    let mut federation = Federation::new(counties);
+    set_quota(&mut federation, mb);
+    federation.wait_connected();
+    federation
+}
+
+fn set_quota(federation: &mut Federation, mb: &str) {
+    federation.hub.stop();
+    federation.hub.configure("origin_quota_mb", mb);
+    federation.hub.start();
+}
+
 #[test]
 fn a_county_over_its_quota_is_told_and_the_others_go_on() {
-    let mut federation = Federation::new(&["410122", "410181"]);
-    federation.hub.stop();
-    federation.hub.configure("origin_quota_mb", "1");
-    federation.hub.start();
-    federation.wait_connected();
+    let mut federation = with_quota(&["410122", "410181"], "1");
     let files = federation.dir().to_owned();
     let (greedy, honest) = (&federation.counties[0], &federation.counties[1]);
     let first = Table::synthetic(1, 0..1000, "一");
@@ -61,9 +71,7 @@ fn a_county_over_its_quota_is_told_and_the_others_go_on() {
     });
     assert_eq!(federation.hub.export("enterprise/410181"), theirs.to_export());
 
-    federation.hub.stop();
-    federation.hub.configure("origin_quota_mb", "100");
-    federation.hub.start();
+    set_quota(&mut federation, "100");
     wait_for("the rest is taken", RECOVER_MAX, || {
         let copy = federation.hub.partition("enterprise/410122");
         copy.is_some_and(|copy| copy["state"] == "in_sync" && copy["records"] == 8000)
@@ -76,11 +84,7 @@ fn a_county_over_its_quota_is_told_and_the_others_go_on() {
 
 #[test]
 fn a_county_that_delivers_less_is_taken_again() {
-    let mut federation = Federation::new(&["410122"]);
-    federation.hub.stop();
-    federation.hub.configure("origin_quota_mb", "1");
-    federation.hub.start();
-    federation.wait_connected();
+    let federation = with_quota(&["410122"], "1");
     let files = federation.dir().to_owned();
     let county = &federation.counties[0];
     let first = Table::synthetic(1, 0..1000, "一");
@@ -116,11 +120,7 @@ fn a_county_that_delivers_less_is_taken_again() {
 
 #[test]
 fn a_first_delivery_that_is_over_the_quota_is_shown_although_nothing_of_it_is_there() {
-    let mut federation = Federation::new(&["410122"]);
-    federation.hub.stop();
-    federation.hub.configure("origin_quota_mb", "1");
-    federation.hub.start();
-    federation.wait_connected();
+    let mut federation = with_quota(&["410122"], "1");
     let files = federation.dir().to_owned();
     let delivery = Table::synthetic(1, 0..8000, "一");
     federation.counties[0].import("enterprise", &delivery.write(&files, "first.csv"));
@@ -134,19 +134,13 @@ fn a_first_delivery_that_is_over_the_quota_is_shown_although_nothing_of_it_is_th
     let shown = federation.hub.cli(&["status"]);
     assert!(shown.stdout.contains("enterprise/410122"), "{}", shown.stdout);
     federation.hub.verify_deep();
-    federation.hub.stop();
-    federation.hub.configure("origin_quota_mb", "100");
-    federation.hub.start();
+    set_quota(&mut federation, "100");
     federation.finish();
 }
 
 #[test]
 fn who_has_nearly_used_up_its_quota_is_named_before_it_has() {
-    let mut federation = Federation::new(&["410122"]);
-    federation.hub.stop();
-    federation.hub.configure("origin_quota_mb", "2");
-    federation.hub.start();
-    federation.wait_connected();
+    let federation = with_quota(&["410122"], "2");
     let files = federation.dir().to_owned();
     assert!(!alarms(&federation.hub.status()).contains("origin_quota_mb"));
     let mut rows = 0;

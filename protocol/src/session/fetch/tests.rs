@@ -382,17 +382,7 @@ fn leaves_of_10_mb_are_held_few_at_a_time() {
     assert!(largest.max().unwrap() > 5_000_000);
     // While the provider says nothing.
     let mut fetch = comparing();
-    let (mut cost, mut replies) = (Cost::default(), vec![theirs.head(9, true)]);
-    while !cost.asked.contains_key(&0) {
-        let mut requests = Vec::new();
-        for reply in std::mem::take(&mut replies) {
-            fetch.handle_message(reply, &keys()).unwrap();
-            while let Some(action) = fetch.poll_action() {
-                act(&mut fetch, action, &own, &mut cost, &mut requests).unwrap();
-            }
-        }
-        replies = requests.iter().flat_map(|request| theirs.serve(request)).collect();
-    }
+    let cost = go_on_until_leaves_are_asked_for(&mut fetch, &own, &theirs, theirs.head(9, true));
     assert!(held(&fetch) > 0 && cost.asked[&0] < 20, "{:?}", cost.asked);
     assert!(cost.held <= HELD_MAX, "{} bytes are held", cost.held);
     // And when it answers.
@@ -599,24 +589,37 @@ fn a_repair_asks_for_exactly_the_pages_that_are_damaged() {
     }
 }
 
-#[test]
-fn long_leaves_that_claim_to_be_short_are_checked_few_at_a_time() {
-    let (own, theirs) = (Tree::of(&Records::new()), Tree::of(&records(5_000)));
-    let mut fetch = TreeFetch::new(partition(), None);
-    let TreeReply::Head { header, levels, root, .. } = theirs.head(9, true) else { unreachable!() };
-    let proof = Proof { path: vec![], ..proof(8) };
-    let (mut replies, mut cost) =
-        (vec![TreeReply::Head { header, levels, root, proof }], Cost::default());
+/// Lets a fetch go on from the provider's head until it has asked for leaves, of which
+/// none has come; answers what it cost.
+fn go_on_until_leaves_are_asked_for(
+    fetch: &mut TreeFetch,
+    own: &Tree,
+    theirs: &Tree,
+    head: TreeReply,
+) -> Cost {
+    let (mut cost, mut replies) = (Cost::default(), vec![head]);
     while !cost.asked.contains_key(&0) {
         let mut requests = Vec::new();
         for reply in std::mem::take(&mut replies) {
             fetch.handle_message(reply, &keys()).unwrap();
             while let Some(action) = fetch.poll_action() {
-                act(&mut fetch, action, &own, &mut cost, &mut requests).unwrap();
+                act(fetch, action, own, &mut cost, &mut requests).unwrap();
             }
         }
         replies = requests.iter().flat_map(|request| theirs.serve(request)).collect();
     }
+    cost
+}
+
+#[test]
+fn long_leaves_that_claim_to_be_short_are_checked_few_at_a_time() {
+    let (own, theirs) = (Tree::of(&Records::new()), Tree::of(&records(5_000)));
+    let mut fetch = TreeFetch::new(partition(), None);
+    let mut head = theirs.head(9, true);
+    if let TreeReply::Head { proof: shown, .. } = &mut head {
+        *shown = Proof { path: vec![], ..proof(8) };
+    }
+    go_on_until_leaves_are_asked_for(&mut fetch, &own, &theirs, head);
     let long = TreeReply::Part { bytes: vec![0; PAGE_PART_BYTES_MAX], more: false };
     for _ in 0..4 {
         assert!(fetch.poll_action().is_none());
