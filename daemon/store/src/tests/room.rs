@@ -53,12 +53,12 @@ fn who_is_over_the_quota_is_told_and_the_others_go_on() {
     let (_two, greedy) = replica_of(&hub);
     let (_three, honest) = replica_of(&hub);
     let mut taken = 0;
-    let refused = loop {
-        match deliver(&greedy, &hub, &of("410122"), ten(10 * taken)) {
-            Ok(_) => taken += 1,
-            Err(refused) => break refused,
-        }
-    };
+    let refused = (0..20).find_map(|round| {
+        let delivered = deliver(&greedy, &hub, &of("410122"), ten(10 * round));
+        taken += u64::from(delivered.is_ok());
+        delivered.err()
+    });
+    let refused = refused.expect("2 MB are more than its quota");
     assert!((7..=10).contains(&taken), "{taken} of 100 KB each");
     let text = refused.to_string();
     assert!(matches!(refused, StoreError::OverQuota { .. }), "{refused:?}");
