@@ -378,6 +378,16 @@ impl Node {
         self.json(&["status"])
     }
 
+    /// The alarms of its status; not the one about the disk, which says something of the
+    /// machine that the tests run on.
+    #[track_caller]
+    pub fn alarms(&self) -> Vec<String> {
+        let status = self.status();
+        let alarms = status["alarms"].as_array().expect("the status lists alarms");
+        let alarms = alarms.iter().map(|alarm| alarm.as_str().expect("a text").to_owned());
+        alarms.filter(|alarm| !alarm.starts_with("the disk of ")).collect()
+    }
+
     /// One peer of the status.
     #[track_caller]
     pub fn peer(&self, name: &str) -> Json {

@@ -23,6 +23,10 @@ const MIB: u64 = 1024 * 1024;
 const MISSING_MAX: usize = 100;
 /// Partitions in trouble that alarms name one by one.
 const ALARMS_MAX: usize = 20;
+/// The room left from which on a disk is said to be nearly full: a twentieth of it,
+const DISK_LOW_PART: u64 = 20;
+/// and at most so many bytes: of a large disk a twentieth lasts for years.
+const DISK_LOW_MOST: u64 = 4 * 1024 * MIB;
 
 /// The node, its peers and its partitions.
 pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
@@ -144,7 +148,7 @@ fn in_trouble(node: &Node) -> Vec<String> {
 /// Whether the store will soon refuse to write.
 fn disk_nearly_full(node: &Node) -> anyhow::Result<Option<String>> {
     let (capacity, left) = (node.store.capacity()?, node.store.room_left()?);
-    Ok((left < capacity / 20).then(|| {
+    Ok((left < (capacity / DISK_LOW_PART).min(DISK_LOW_MOST)).then(|| {
         let (left_mb, path) = (left / MIB, node.store.path().display());
         format!(
             "the disk of {path} is nearly full: {left_mb} MiB are left before nothing is written any more. Make room / \

@@ -126,6 +126,10 @@ fn a_county_whose_disk_is_full_goes_on_reading_and_sending() {
     let file = change.write(&files, "one.csv");
     let import = ["import", "enterprise", path_text(&file)];
     county.cli(&import).expect_failure(&["the disk is nearly full"]);
+    let told = county.status()["alarms"].to_string();
+    for part in ["the disk of ", "is nearly full", "请清理磁盘"] {
+        assert!(told.contains(part), "{told}");
+    }
     assert_eq!(county.export("enterprise/410122"), table.to_export());
     assert_eq!(county.json(&["get", "enterprise", &one[1]])[0]["origin"], "410122");
     county.verify_deep();
@@ -136,6 +140,7 @@ fn a_county_whose_disk_is_full_goes_on_reading_and_sending() {
     county.verify_deep();
     county.cli(&import).expect_failure(&["the disk is nearly full"]);
     disk.make_room();
+    assert_eq!(county.status()["alarms"], serde_json::json!([]));
     county.import("enterprise", &file);
     table.put(one);
     federation.wait_converged();

@@ -13,7 +13,6 @@ use harness::{
     table::Table,
 };
 use rustix::process::Signal;
-use serde_json::Value as Json;
 
 const COUNTY: &str = "410122";
 
@@ -117,8 +116,8 @@ fn wait_shown(node: &Node, kind: &str) {
         let own = &status["certificates"][0];
         let well = own["key"].as_str().is_some_and(|key| key.starts_with(kind))
             && own["issuer"].as_str().is_some_and(|issuer| issuer.contains("Agency"))
-            && status["alarms"] == Json::Array(vec![]);
-        if well { Ok(()) } else { Err(format!("{own:#} {:#}", status["alarms"])) }
+            && node.alarms().is_empty();
+        if well { Ok(()) } else { Err(format!("{own:#} {:?}", node.alarms())) }
     });
 }
 

@@ -5,16 +5,15 @@ use std::time::Duration;
 
 use harness::{
     federation::Federation,
-    node::{path_text, wait_for, wait_until},
+    node::{Node, path_text, wait_for, wait_until},
     table::Table,
 };
-use serde_json::Value as Json;
 
 /// A follower that could not commit tries again within a minute.
 const RECOVER_MAX: Duration = Duration::from_secs(150);
 
-fn alarms(status: &Json) -> String {
-    status["alarms"].to_string()
+fn alarms(node: &Node) -> String {
+    node.alarms().join("\n")
 }
 
 /// A hub that gives each county so many MiB, and counties that are connected.
@@ -54,7 +53,7 @@ fn a_county_over_its_quota_is_told_and_the_others_go_on() {
         let own = greedy.partition("enterprise/410122").unwrap();
         own["reason"].as_str().is_some_and(|reason| reason.contains("has no room for it"))
     });
-    let told = alarms(&greedy.status());
+    let told = alarms(greedy);
     for part in ["410100", "enterprise/410122", "no room", "没有空间"] {
         assert!(told.contains(part), "{told}");
     }
@@ -77,7 +76,7 @@ fn a_county_over_its_quota_is_told_and_the_others_go_on() {
         copy.is_some_and(|copy| copy["state"] == "in_sync" && copy["records"] == 8000)
     });
     federation.wait_converged();
-    wait_until("the alarm is over", || !alarms(&federation.counties[0].status()).contains("room"));
+    wait_until("the alarm is over", || !alarms(&federation.counties[0]).contains("room"));
     assert_eq!(federation.hub.export("enterprise/410122"), more.to_export());
     federation.finish();
 }
@@ -96,7 +95,7 @@ fn a_county_that_delivers_less_is_taken_again() {
         copy["reason"].as_str().is_some_and(|reason| reason.contains("is its quota"))
     });
     wait_until("the hub raises an alarm", || {
-        alarms(&federation.hub.status()).contains("enterprise/410122: ")
+        alarms(&federation.hub).contains("enterprise/410122: ")
     });
     // What nobody needs is deleted: the change set in between is never taken.
     let less = Table::synthetic(1, 0..800, "三");
@@ -113,7 +112,7 @@ fn a_county_that_delivers_less_is_taken_again() {
     wait_until("the alarms are over", || {
         [&federation.hub, &federation.counties[0]]
             .iter()
-            .all(|node| !alarms(&node.status()).contains("quota"))
+            .all(|node| !alarms(node).contains("quota"))
     });
     federation.finish();
 }
@@ -142,7 +141,7 @@ fn a_first_delivery_that_is_over_the_quota_is_shown_although_nothing_of_it_is_th
 fn who_has_nearly_used_up_its_quota_is_named_before_it_has() {
     let federation = with_quota(&["410122"], "2");
     let files = federation.dir().to_owned();
-    assert!(!alarms(&federation.hub.status()).contains("origin_quota_mb"));
+    assert!(!alarms(&federation.hub).contains("origin_quota_mb"));
     let mut rows = 0;
     wait_for("the quota is nearly used up", RECOVER_MAX, || {
         rows += 500;
@@ -152,7 +151,7 @@ fn who_has_nearly_used_up_its_quota_is_named_before_it_has() {
         let room = &federation.hub.peer("410122")["room"];
         room["used_bytes"].as_u64().unwrap() > 1_900_000
     });
-    let told = alarms(&federation.hub.status());
+    let told = alarms(&federation.hub);
     for part in ["410122", "origin_quota_mb", "配额"] {
         assert!(told.contains(part), "{told}");
     }
