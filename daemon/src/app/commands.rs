@@ -161,8 +161,7 @@ impl Node {
         let file = file.context("the import brings no open file")?;
         let dataset = DatasetId::new(dataset)?;
         let name = Path::new(path).file_name().map_or(path.into(), OsStr::to_string_lossy);
-        let source =
-            DeliveredFile::new(name.into_owned(), file, reading)?.unpacked_in(self.importer.room());
+        let source = DeliveredFile::new(name.into_owned(), file, reading)?.read_for(&self.importer);
         let request = ImportRequest {
             rejects: rejects_path(&self.dir.rejects(), &dataset),
             dataset,

@@ -221,7 +221,12 @@ pub(super) fn run(dir: &NodeDir, _: RunArguments) -> anyhow::Result<Done> {
         let mut out = std::io::stdout();
         let _ = writeln!(out, "ready").and_then(|()| out.flush());
     };
-    runtime()?.block_on(app::daemon::run(dir, ready))?;
+    let runtime = runtime()?;
+    let ended = runtime.block_on(app::daemon::run(dir, ready));
+    // What a thread still reads or computes is of no use to anybody, and what was
+    // acknowledged is durable.
+    runtime.shutdown_background();
+    ended?;
     Ok(Done::Well)
 }
 

@@ -76,6 +76,11 @@ impl Importer {
         &self.context.temporary
     }
 
+    /// When everything is to end.
+    pub fn stop(&self) -> &CancellationToken {
+        &self.context.stop
+    }
+
     /// An importer that sorts in `memory_bytes`, spills to `spool_dir`, and recalls
     /// full files from what it keeps in `recall_dir`.
     pub fn new(
@@ -129,6 +134,18 @@ impl Importer {
     /// a full file is in, before the next import of the partition can begin to
     /// change anything.
     pub(super) fn import_unless_held(
+        &self,
+        request: &ImportRequest,
+        deliveries: Option<&Deliveries>,
+        progress: &dyn Fn(Progress),
+        full_applied: &dyn Fn(&str),
+    ) -> Result<Outcome, ImportError> {
+        let outcome = self.import_turn(request, deliveries, progress, full_applied);
+        // Whatever could not be read because of that, the file is not to blame.
+        outcome.map_err(|error| self.context.check_stop().err().unwrap_or(error))
+    }
+
+    fn import_turn(
         &self,
         request: &ImportRequest,
         deliveries: Option<&Deliveries>,

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::COLUMNS_MAX;
+use super::{COLUMNS_MAX, FILE_BYTES_MAX};
 use crate::ingest::source::SourceError;
 
 /// Why a file as a whole cannot be read.
@@ -68,6 +68,18 @@ pub enum FileError {
         /// Encodings that it decodes in, with what it would read as.
         candidates: String,
     },
+    /// Larger than any delivery.
+    #[error(
+        "{path} 有 {} GiB，超过单个文件的上限 {} GiB：请检查文件是否完整，或拆成几个文件后重新交付 / \
+         {path} has {} GiB, and a file may have {} GiB: check whether it is what it should be, or deliver it in parts",
+        bytes >> 30, FILE_BYTES_MAX >> 30, bytes >> 30, FILE_BYTES_MAX >> 30
+    )]
+    TooLarge {
+        /// The path as given.
+        path: String,
+        /// How large it is.
+        bytes: u64,
+    },
     /// More columns than any dataset has.
     #[error(
         "{path} 有 {columns} 列，最多允许 {COLUMNS_MAX} 列 / \
@@ -103,9 +115,9 @@ impl From<FileError> for SourceError {
             | FileError::Io { .. } => SourceError::Access(Box::new(error)),
             FileError::NoHeader { .. } => SourceError::Empty(Box::new(error)),
             FileError::NoLabels { .. } => SourceError::NoHeader(Box::new(error)),
-            FileError::Encoding { .. } | FileError::TooManyColumns { .. } => {
-                SourceError::Content(Box::new(error))
-            }
+            FileError::Encoding { .. }
+            | FileError::TooLarge { .. }
+            | FileError::TooManyColumns { .. } => SourceError::Content(Box::new(error)),
         }
     }
 }

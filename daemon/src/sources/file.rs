@@ -17,8 +17,10 @@ use encoding_rs::GB18030;
 use protocol::{schema::Schema, suite::checksum::Checksum, text::visible_within};
 use rustix::{fs::OFlags, io::Errno};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use super::{
+    FILE_BYTES_MAX,
     csv::{self, Encoding},
     error::{FileError, Told},
     foreign, json,
@@ -26,6 +28,7 @@ use super::{
     packed, sheet,
 };
 use crate::ingest::{
+    Importer,
     source::{Recallable, Source, SourceError, Table},
     temporary::TemporaryFiles,
     validate::without_ids,
@@ -62,6 +65,8 @@ pub struct DeliveredFile {
     reading: Reading,
     /// Where an archive is unpacked.
     room: TemporaryFiles,
+    /// When reading ends before the file does.
+    stop: CancellationToken,
     /// It came out of an archive.
     unpacked: bool,
 }
@@ -83,15 +88,19 @@ impl DeliveredFile {
         if !data.is_file() {
             return Err(FileError::NotAFile { path: name });
         }
+        if data.len() > FILE_BYTES_MAX {
+            return Err(FileError::TooLarge { path: name, bytes: data.len() });
+        }
         let (file, state) = (Arc::new(file), FileState::from(&data));
         let room = TemporaryFiles::new(&std::env::temp_dir());
-        Ok(Self { name, file, state, reading, room, unpacked: false })
+        let stop = CancellationToken::new();
+        Ok(Self { name, file, state, reading, room, stop, unpacked: false })
     }
 
-    /// The same file, which is unpacked in `room` if it is an archive: to files
-    /// without a name.
-    pub fn unpacked_in(self, room: &TemporaryFiles) -> Self {
-        Self { room: room.clone(), ..self }
+    /// The same file as an importer reads it: an archive is unpacked where it has room
+    /// for it, to files without a name, and reading ends when it is to stop.
+    pub fn read_for(self, importer: &Importer) -> Self {
+        Self { room: importer.room().clone(), stop: importer.stop().clone(), ..self }
     }
 
     /// The same file under the name that it was delivered by.
@@ -119,7 +128,7 @@ impl DeliveredFile {
     }
 
     fn bytes(&self) -> FileBytes {
-        FileBytes { file: self.file.clone(), at: 0 }
+        FileBytes { file: self.file.clone(), at: 0, stop: self.stop.clone() }
     }
 
     fn kind(&self) -> Result<Kind, SourceError> {
@@ -178,7 +187,7 @@ impl Source for DeliveredFile {
             kind @ (Kind::Gzip | Kind::Zip) => {
                 let open_inner = |name, file| {
                     let inner = Self::new(name, file, self.reading.clone())?;
-                    Self { unpacked: true, ..inner }.open(schema)
+                    Self { unpacked: true, stop: self.stop.clone(), ..inner }.open(schema)
                 };
                 let (file, gzip) = (self.another_file()?, kind == Kind::Gzip);
                 let program = foreign::program();
@@ -285,10 +294,14 @@ pub fn shown(name: &str) -> String {
 struct FileBytes {
     file: Arc<File>,
     at: u64,
+    stop: CancellationToken,
 }
 
 impl Read for FileBytes {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.stop.is_cancelled() {
+            return Err(io::Error::other("the daemon is shutting down"));
+        }
         let count = self.file.read_at(into, self.at)?;
         self.at += count as u64;
         Ok(count)

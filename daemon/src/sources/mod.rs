@@ -26,6 +26,10 @@ mod tests;
 
 pub use file::{DeliveredFile, Links, Reading};
 
+/// Largest file, in bytes, that is read at all. That is some hundred times what a county
+/// has; a file that is nothing but a hole has as many bytes as somebody wants, and
+/// reading it keeps other deliveries waiting.
+pub const FILE_BYTES_MAX: u64 = 64 << 30;
 /// Most columns with labels: eight times the most fields of a schema, so that the
 /// message about unknown columns is still worth reading.
 pub const COLUMNS_MAX: usize = 1024;

@@ -130,7 +130,7 @@ impl Node {
             .context("read how the delivery was to be read; is it of another version?")?;
         let source = DeliveredFile::open(&self.deliveries.data_path(held), Links::Refuse, reading)?
             .named(held.file.clone())
-            .unpacked_in(self.importer.room());
+            .read_for(&self.importer);
         Ok(ImportRequest {
             rejects: rejects_path(&self.dir.rejects(), &held.dataset),
             dataset: held.dataset.clone(),

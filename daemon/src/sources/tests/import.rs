@@ -301,6 +301,23 @@ fn a_stop_leaves_whole_change_sets_and_the_next_delivery_does_the_rest() {
 }
 
 #[test]
+fn a_stop_while_a_file_is_read_is_no_fault_of_the_file() {
+    let world = World::new();
+    let path = world.file(&"x".repeat(100_000));
+    let file = DeliveredFile::open(&path, Links::Refuse, Reading::default()).unwrap();
+    let file = file.read_for(&world.importer);
+    let mut request = world.request(&path, true);
+    request.source = Arc::new(file.clone());
+    let wrong = world.importer.import(&request, &|_| {});
+    assert!(matches!(wrong, Err(ImportError::Source(_))), "{wrong:?}");
+    assert!(file.content().is_ok());
+    world.stop.cancel();
+    let stopped = world.importer.import(&request, &|_| {});
+    assert!(matches!(stopped, Err(ImportError::Stopped)), "{stopped:?}");
+    assert!(file.content().is_err());
+}
+
+#[test]
 fn a_stop_during_many_deletions_is_heard() {
     let world = World::new();
     world.import(&rows(0..30_000, "a"), true);

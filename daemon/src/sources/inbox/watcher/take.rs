@@ -180,7 +180,7 @@ impl Watcher {
         });
         let opened = opened.and_then(|opened| DeliveredFile::new(name.clone(), opened, reading));
         let source = match opened {
-            Ok(source) => source.unpacked_in(self.inbox.importer.room()),
+            Ok(source) => source.read_for(&self.inbox.importer),
             Err(error) => return (None, Err(ImportError::Source(error.into()))),
         };
         let request = ImportRequest {

@@ -3,6 +3,7 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use super::*;
+use crate::sources::FILE_BYTES_MAX;
 
 fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
@@ -44,6 +45,22 @@ fn each_outcome_has_its_folder_and_reports_for_people_and_programs() {
         crate::ingest::report::Outcome::Attention
     );
     assert!(folders.path("failed/none.csv.rejects.csv").exists());
+}
+
+#[test]
+fn a_file_that_is_larger_than_any_delivery_is_not_read() {
+    let mut folders = Folders::new();
+    folders.put("hole.csv", &rows(0..2, "a"), 30);
+    let hole = File::options().write(true).open(folders.path("hole.csv")).unwrap();
+    hole.set_len(FILE_BYTES_MAX + 1).unwrap();
+    folders.touch("hole.csv", 30);
+    folders.put("good.csv", &rows(2..4, "a"), 20);
+    folders.pass_after(0);
+    let text = folders.text("failed/hole.csv");
+    for part in ["64 GiB", "上限", "in parts"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!(folders.world.content(), content_of(2..4, "a"));
 }
 
 #[test]
