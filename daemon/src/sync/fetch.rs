@@ -21,13 +21,16 @@ use super::{
     Context,
     judge::{Judge, Unfit},
     trouble::{Trouble, tell_trouble},
-    turns::Turns,
+    turns::{SMALL_BYTES, Turns},
 };
 use crate::net::{Connection, NetError};
 
 /// Largest frame of a provider's: a part of a page; a head with a root page is
 /// shorter.
 const PART_FRAME_BYTES_MAX: usize = PAGE_PART_BYTES_MAX + 1024;
+
+/// Own leaves that are unpacked and hashed in one turn: 17 MB each at the most.
+const RESOLVED_AT_ONCE: usize = 8;
 
 /// What a fetch has come to.
 pub(super) struct Fetched {
@@ -110,7 +113,11 @@ impl Drive<'_> {
                     return Err(NetError::Closed(Some(CloseCode::Unavailable)).into());
                 };
                 let reply = TreeReply::decode(&frame).map_err(PeerMisbehaved::from)?;
-                fetch.handle_message(reply, &*context.membership.current()?)?;
+                let registry = context.membership.current()?;
+                match fetch.unpacks(&reply) <= SMALL_BYTES {
+                    true => fetch.handle_message(reply, &*registry)?,
+                    false => turns.run(|| fetch.handle_message(reply, &*registry)).await?,
+                }
                 progress();
             }
         }
@@ -168,7 +175,11 @@ impl Sink {
                 }
             }
             FetchAction::Resolve(leaves) => {
-                fetch.handle_resolved(&turns.run(|| self.resolve(&leaves)).await?)?;
+                let mut held = Vec::with_capacity(leaves.len());
+                for some in leaves.chunks(RESOLVED_AT_ONCE) {
+                    held.extend(turns.run(|| self.resolve(some)).await?);
+                }
+                fetch.handle_resolved(&held)?;
             }
             FetchAction::Check(leaves) => {
                 // Few at a time: if all partitions unpacked leaves at once, 50 would

@@ -25,7 +25,7 @@ use super::{
     fetch::{Drive, How, Purpose},
     judge::{Judge, Unfit},
     trouble::{Trouble, tell_trouble},
-    turns::Turns,
+    turns::{SMALL_BYTES, Turns},
 };
 use crate::net::{Connection, FrameReceiver, FrameSender, NetError};
 
@@ -48,9 +48,6 @@ pub(super) struct Follow {
 
 /// A change set of no more than these is judged where it arrives: 10 µs.
 const FEW_CHANGES: usize = 64;
-/// A change set that says it has no more than this is unpacked and verified where
-/// it arrives: a row's takes 50 µs.
-const SMALL_BYTES: usize = 64 * 1024;
 /// How often a fetch that waits for its turn says that it does.
 const STILL_WAITING: Duration = Duration::from_secs(5);
 

@@ -8,6 +8,7 @@ use std::{
 use certs::verify::VerifiedPeer;
 use protocol::{
     change::{Position, SignedHeader},
+    codec::claimed_bytes,
     difference,
     frame::ACK_FRAME_BYTES_MAX,
     history::Proof,
@@ -41,6 +42,9 @@ const TREES_AT_ONCE: u64 = 100;
 const TREES_PER_S: u64 = 20;
 /// Pages that are made at once, before they are sent.
 const SHOWN_BYTES: usize = 256 * 1024;
+/// Bytes of pages that are unpacked for that: 5 ms. Some pages are but little of what
+/// they say, and of equal ones little is sent.
+const UNPACKED_BYTES: usize = 4 * 1024 * 1024;
 /// Streams by which one peer may follow the same partition: the old one may not
 /// have ended when the next begins. Each may have a window of change sets on its
 /// way.
@@ -415,7 +419,9 @@ impl Streams {
         while let Some(frame) = receiver.receive_owed().await? {
             match TreeRequest::decode(&frame).map_err(PeerMisbehaved::from)? {
                 TreeRequest::Pages { level, keys } => {
-                    let make = |snapshot: &mut Snapshot, key: &Vec<u8>| page(snapshot, level, key);
+                    let make = |snapshot: &mut Snapshot, key: &Vec<u8>| {
+                        Ok((page(snapshot, level, key)?, 0))
+                    };
                     self.show(sender, &mut snapshot, &keys, make).await?;
                 }
                 TreeRequest::Differences { level, salt, pages } => {
@@ -423,7 +429,7 @@ impl Streams {
                     let make = |snapshot: &mut Snapshot, asked: &KnownPage| {
                         let body = page(snapshot, level, &asked.first_key)?;
                         let told = difference::make(suite, level, &body, &salt, &asked.known);
-                        Ok(told.map_err(StoreError::from)?)
+                        Ok((told.map_err(StoreError::from)?, claimed_bytes(&body)))
                     };
                     self.show(sender, &mut snapshot, &pages, make).await?;
                 }
@@ -434,25 +440,27 @@ impl Streams {
 }
 
 impl Streams {
-    /// Sends what `make` gives for each of these, in their order. It reads and
-    /// hashes: some at a time, so that no more than [`SHOWN_BYTES`] and one page are
-    /// held.
+    /// Sends what `make` gives for each of these, in their order, with the bytes that it
+    /// unpacked for that. It reads and hashes: some at a time, so that no more than
+    /// [`SHOWN_BYTES`] and one page are held, and others have their turn.
     async fn show<T>(
         &self,
         sender: &mut FrameSender,
         snapshot: &mut Snapshot,
         asked: &[T],
-        make: impl Fn(&mut Snapshot, &T) -> Result<Vec<u8>, Trouble>,
+        make: impl Fn(&mut Snapshot, &T) -> Result<(Vec<u8>, usize), Trouble>,
     ) -> Result<(), Trouble> {
         let mut asked = asked.iter();
         loop {
             let made = self.turns.run(|| {
-                let (mut made, mut bytes) = (Vec::new(), 0);
+                let (mut made, mut bytes, mut unpacked) = (Vec::new(), 0, 0);
                 while bytes < SHOWN_BYTES
+                    && unpacked < UNPACKED_BYTES
                     && let Some(one) = asked.next()
                 {
-                    let page = make(snapshot, one)?;
+                    let (page, more) = make(snapshot, one)?;
                     bytes += page.len();
+                    unpacked += more;
                     made.push(page);
                 }
                 Ok::<_, Trouble>(made)

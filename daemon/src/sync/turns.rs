@@ -14,6 +14,9 @@ use tokio::sync::Semaphore;
 /// Pieces of work of one peer that are done at once: two, so that one may wait for
 /// the disk.
 const OF_ONE_MAX: usize = 2;
+/// What says that it has no more bytes than these is unpacked and hashed where it
+/// arrives: a row's change set takes 50 µs.
+pub(super) const SMALL_BYTES: usize = 64 * 1024;
 /// Trees that are taken from one peer at once: it shows four, and one of those may
 /// have ended here and not there.
 const FETCHES_MAX: usize = 3;

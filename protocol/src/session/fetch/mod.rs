@@ -31,6 +31,7 @@ use self::{
 use super::PeerMisbehaved;
 use crate::{
     change::{KeyRing, Position, SignedHeader},
+    codec::claimed_bytes,
     difference::{Own, Salt},
     hash::Hash,
     history::{Peaks, Proof, ProofError},
@@ -237,6 +238,8 @@ impl TreeFetch {
     }
 
     /// The provider said something.
+    ///
+    /// It unpacks and hashes what [`TreeFetch::unpacks`] says.
     pub fn handle_message(
         &mut self,
         message: TreeReply,
@@ -253,6 +256,18 @@ impl TreeFetch {
                 self.handle_part(&bytes, more)
             }
             _ => Err(PeerMisbehaved::Unexpected("a part of a tree")),
+        }
+    }
+
+    /// Bytes that [`TreeFetch::handle_message`] will unpack of this message and those
+    /// before it, as they say themselves: none but of differences.
+    pub fn unpacks(&self, message: &TreeReply) -> usize {
+        match (message, &self.state) {
+            (TreeReply::Part { bytes, more: false }, State::Compare(_)) => {
+                let first = if self.part.is_empty() { bytes } else { &self.part };
+                claimed_bytes(first).max(self.part.len() + bytes.len())
+            }
+            _ => 0,
         }
     }
 
