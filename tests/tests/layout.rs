@@ -157,6 +157,21 @@ const FLOORS: [&[&str]; 9] = [
 ];
 
 #[test]
+fn the_floors_of_the_store_are_the_ones_that_are_told() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let (_, table) = text.split_once("| floor | is |\n| --- | --- |\n").unwrap();
+    let rows = table.lines().map_while(|row| row.strip_prefix('|')?.split_once('|'));
+    let names = |floor: &str| -> Vec<String> {
+        let names = floor.split(',');
+        names.map(|name| name.trim().trim_matches(['`', '/']).to_owned()).collect()
+    };
+    let told: Vec<Vec<String>> = rows.map(|(floor, _)| names(floor)).collect();
+    let (above, floors) = told.split_last().unwrap();
+    assert_eq!(above, &["lib", "signing"]);
+    assert_eq!(floors, FLOORS);
+}
+
+#[test]
 fn imports_inside_the_store_go_down() {
     let floor = |name: &str| FLOORS.iter().position(|floor| floor.contains(&name));
     for (module, imports) in Crate::read("daemon/store/src").imports() {

@@ -15,7 +15,9 @@ use protocol::{
         fetch::{ArrivedLeaf, FetchAction, FetchedLeaf, Piece, ShownHead, TreeFetch},
     },
 };
-use store::{Comparison, Head, Healed, Healing, Staging, Store, StoreError, cores::on_all_cores};
+use store::{
+    Comparison, Head, Healed, Healing, ReadyLeaf, Staging, Store, StoreError, cores::on_all_cores,
+};
 
 use super::{
     Context,
@@ -153,10 +155,13 @@ impl Sink {
             }
             FetchAction::Piece(piece) => {
                 if let Sink::Comparison(comparison) = self {
-                    if let (Piece::Leaf(leaf), Some(judge)) = (&piece, judge) {
-                        judge.leaf(leaf)?;
-                    }
-                    match turns.run(|| comparison.take(piece)).await {
+                    let take = || {
+                        if let (Piece::Leaf(leaf), Some(judge)) = (&piece, judge) {
+                            judge.leaf(leaf)?;
+                        }
+                        Ok::<_, Unfit>(comparison.take(piece))
+                    };
+                    match turns.run(take).await? {
                         Ok(true) => {}
                         Ok(false) => fetch.take_whole()?,
                         Err(error) => heal_instead(fetch, error)?,
@@ -164,11 +169,14 @@ impl Sink {
                 }
             }
             FetchAction::Apply => {
-                if let Sink::Comparison(comparison) = std::mem::replace(self, Sink::None) {
-                    match comparison.finish().await {
-                        Ok(Some(head)) => {
-                            return Ok(Some(Fetched { head, how: How::Applied }));
-                        }
+                if let Sink::Comparison(mut comparison) = std::mem::replace(self, Sink::None) {
+                    let applied = match turns.run(|| comparison.take_end()).await {
+                        Ok(true) => comparison.apply().await.map(Some),
+                        Ok(false) => Ok(None),
+                        Err(error) => Err(error),
+                    };
+                    match applied {
+                        Ok(Some(head)) => return Ok(Some(Fetched { head, how: How::Applied })),
                         Ok(None) => fetch.take_whole()?,
                         Err(error) => heal_instead(fetch, error)?,
                     }
@@ -197,7 +205,13 @@ impl Sink {
                 judged.into_iter().collect::<Result<(), Unfit>>()?;
                 fetch.handle_checked(checked)?;
             }
-            FetchAction::Stage(leaf) => self.stage(leaf).await?,
+            FetchAction::Stage(leaf) => {
+                let ready = match &leaf {
+                    FetchedLeaf::Arrived { .. } => self.ready(leaf)?,
+                    FetchedLeaf::Held(_) => turns.run(|| self.ready(leaf)).await?,
+                };
+                self.stage(ready).await?;
+            }
             FetchAction::Finish => {
                 let fetched = match std::mem::replace(self, Sink::None) {
                     Sink::Staging(staging) => {
@@ -249,10 +263,18 @@ impl Sink {
         }
     }
 
-    async fn stage(&mut self, leaf: FetchedLeaf) -> Result<(), StoreError> {
+    fn ready(&self, leaf: FetchedLeaf) -> Result<ReadyLeaf, StoreError> {
         match self {
-            Sink::Staging(staging) => staging.stage(leaf).await,
-            Sink::Healing(healing, _) => healing.stage(leaf).await,
+            Sink::Staging(staging) => staging.ready(leaf),
+            Sink::Healing(healing, _) => healing.ready(leaf),
+            _ => Err(StoreError::Closed),
+        }
+    }
+
+    async fn stage(&mut self, ready: ReadyLeaf) -> Result<(), StoreError> {
+        match self {
+            Sink::Staging(staging) => staging.stage(ready).await,
+            Sink::Healing(healing, _) => healing.stage(ready).await,
             _ => Err(StoreError::Closed),
         }
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use protocol::{
-    change::{CHANGES_MAX, Change, Header, KeyProblem, KeyRing, SignedHeader},
+    change::{BODY_BYTES_MAX, CHANGES_MAX, Change, Header, KeyProblem, KeyRing, SignedHeader},
     codec, difference,
     hash::Hash,
     id::PartitionId,
@@ -359,7 +359,8 @@ fn differences_that_do_not_give_the_signed_root_are_refused() {
             let page = protocol::page::Leaf::decode(&body).unwrap().describe(Suite::One);
             assert!(comparison.take(Piece::Held { level: 0, page }).unwrap());
         }
-        let refused = wait(comparison.finish());
+        assert!(comparison.take_end().unwrap());
+        let refused = wait(comparison.apply());
         assert!(matches!(refused, Err(StoreError::RootMismatch { .. })), "{refused:?}");
         assert!((two.replica.head(&enterprise()), pages_of(&two.replica)) == before);
         assert_eq!(work_of(&two.replica.counters()), work_of(&counters));
@@ -391,8 +392,24 @@ fn a_state_with_another_past_is_refused_before_a_page_is_asked_for() {
     let header = Header { seq: 2, previous: head.signed.hash(), ..head.signed.header().clone() };
     let signed = SignedHeader::sign(header, &KEY);
     let shown = ShownHead { signed, before: head.history(), have: Some(have), path: Vec::new() };
-    let refused = wait(two.replica.begin_comparison(shown).unwrap().finish());
+    let mut comparison = two.replica.begin_comparison(shown).unwrap();
+    assert!(comparison.take_end().unwrap());
+    let refused = wait(comparison.apply());
     assert!(matches!(refused, Err(StoreError::Fork { .. })), "{refused:?}");
+}
+
+#[test]
+fn differences_that_are_a_little_more_than_one_batch_are_taken_whole() {
+    let two = Two::with(9_000);
+    let put = |n| Change::Put { key: key(n), value: vec![b'x'; 912] };
+    let changes: Vec<Change> = (0..9_000).map(put).collect();
+    let bytes: usize = changes.iter().map(Change::encoded_bytes).sum();
+    assert!((BODY_BYTES_MAX + 1..BODY_BYTES_MAX + changes.len()).contains(&bytes), "{bytes}");
+    for some in changes.chunks(3_000) {
+        commit(&two.origin, &enterprise(), some.to_vec());
+    }
+    assert!(matches!(two.compare().unwrap().0, How::Rebuilt));
+    two.assert_same();
 }
 
 #[test]
@@ -546,16 +563,22 @@ fn a_repair_against_another_head_comes_to_a_newer_one_or_leaves_an_own_partition
 
 #[test]
 fn a_page_that_is_not_in_the_tree_is_removed() {
-    let two = Two::with(5_000);
-    let places = two.places(0);
-    // The page of another place under a key of its own.
-    let (_, body) =
-        two.replica.live_pages(&enterprise()).unwrap().seek(0, &places[2]).unwrap().unwrap();
-    let stray = [&places[2][..], b"~"].concat();
-    two.replica.plant(&enterprise(), 0, &stray, &body);
-    let How::Healed(healed) = two.repair(Purpose::RepairReplica).unwrap().0 else { panic!() };
-    assert_eq!((healed.removed, healed.leaves, healed.inner), (1, 0, 0));
-    two.assert_same();
+    let two = Two::with(40_000);
+    let levels = two.origin.head(&enterprise()).unwrap().summary.pages.len() as u8;
+    assert!(levels >= 3, "{levels}");
+    for level in 0..levels {
+        for place in two.places(level).iter().rev().take(3) {
+            // The page of another place under a key of its own.
+            let mut pages = two.replica.live_pages(&enterprise()).unwrap();
+            let (_, body) = pages.seek(level, place).unwrap().unwrap();
+            let stray = [&place[..], b"~"].concat();
+            two.replica.plant(&enterprise(), level, &stray, &body);
+        }
+        let How::Healed(healed) = two.repair(Purpose::RepairReplica).unwrap().0 else { panic!() };
+        let planted = two.places(level).len().min(3) as u64;
+        assert_eq!((healed.removed, healed.leaves, healed.inner), (planted, 0, 0), "{level}");
+        two.assert_same();
+    }
 }
 
 /// Any number of differences and of damaged leaves. It also says what they cost;

@@ -28,7 +28,7 @@ use crate::{
 
 /// Leaves that are written or deleted in one batch, about 2 MB.
 pub const LEAVES_PER_BATCH: usize = 256;
-/// Bytes that end a batch earlier: one leaf may have 16 MiB.
+/// Bytes that end a batch earlier: one leaf may have 10 MB.
 pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// Where an answer goes.
@@ -51,9 +51,13 @@ pub enum Job {
     OpenSnapshot { partition: PartitionId, for_peer: bool, reply: Reply<Option<Opened>> },
     /// Begin or continue a generation next to the current one, for so many records.
     BeginStaging { partition: PartitionId, records: u64, reply: Reply<Stage> },
-    /// Write leaves of a staged generation; durable a few batches later.
+    /// Delete some inner pages of an interrupted staging; answers whether there may be
+    /// more.
+    ClearStaged { stage: Stage, reply: Reply<bool> },
+    /// Write pages of a staged generation; durable a few batches later.
     StageLeaves { stage: Stage, leaves: StagedLeaves, reply: Reply<()> },
-    /// Make the staged generation the current one.
+    /// Make the staged generation the current one; `inner` is the last page of each
+    /// level.
     FinishStaging {
         stage: Stage,
         shown: Box<ShownHead>,
@@ -125,9 +129,11 @@ pub struct Stage {
 #[derive(Debug, Default)]
 pub struct StagedLeaves {
     pub written: Vec<StagedLeaf>,
+    /// Pages above leaves up to these.
+    pub inner: Vec<MadePage>,
     /// First keys of leaves.
     pub removed: Vec<Vec<u8>>,
-    /// Of what is written.
+    /// Of the leaves.
     pub bytes: usize,
     /// What all leaves up to the last one of these count for ([`crate::quota`]).
     pub counts: u64,
@@ -146,7 +152,9 @@ pub struct StagedLeaf {
 impl StagedLeaves {
     /// Whether they are enough for one batch.
     pub fn fill_a_batch(&self) -> bool {
-        self.written.len() + self.removed.len() >= LEAVES_PER_BATCH || self.bytes >= BATCH_BYTES
+        let inner: usize = self.inner.iter().map(|made| made.body.len()).sum();
+        self.written.len() + self.removed.len() >= LEAVES_PER_BATCH
+            || self.bytes + inner >= BATCH_BYTES
     }
 }
 

@@ -7,20 +7,8 @@
 //! this crate knows sled, and this crate knows nothing of files that counties
 //! deliver, of the network or of people.
 //!
-//! From the lowest floor upwards; each imports only what stands above it in this
-//! list, and a test refuses anything else:
-//!
-//! - [`error`], [`cores`]: what can go wrong; work on all cores;
-//! - [`engine`]: bytes in, bytes out, the one place of sled;
-//! - [`keys`], [`log`]: what lies under which key; headers and bodies;
-//! - [`tree`]: a state tree over the engine;
-//! - [`quota`], [`state`]: how room is shared out; what is known in memory;
-//! - [`prepare`], [`jobs`], [`queue`]: what the writer is asked for, and how;
-//! - [`live`], [`snapshot`]: pages as they are, and as they were;
-//! - [`heads`]: the sidecar `HEADS`, by which a truncated database is noticed;
-//! - [`writer`]: commits, stagings, chores;
-//! - [`intake`]: what a peer's tree turns into;
-//! - this file and [`signing`]: [`Store`], as everybody else uses it.
+//! Its floors are listed in ARCHITECTURE.md; each imports only from those below it,
+//! and a test refuses anything else.
 
 pub mod cores;
 mod engine;
@@ -64,6 +52,7 @@ pub use self::{
     engine::Options,
     error::StoreError,
     intake::{
+        ReadyLeaf,
         compare::Comparison,
         heal::{Healed, Healing},
         staging::Staging,
@@ -72,7 +61,7 @@ pub use self::{
     queue::Pending,
     quota::Origins,
     snapshot::Snapshot,
-    state::{Ack, Counters, Head, OwnChanges},
+    state::{Ack, Counters, Head, OwnChanges, now_ms},
     tree::{Entries, LeafSpan},
 };
 
@@ -266,6 +255,13 @@ impl Store {
     /// Commits a change set of another origin: it must follow the head, and its
     /// root must be what this replica computes. One that the log already holds
     /// is answered like a fresh one.
+    ///
+    /// # Errors
+    /// [`StoreError::Gap`] and [`StoreError::Fork`] if it does not follow,
+    /// [`StoreError::RootMismatch`] and [`StoreError::Excess`] if no node takes it,
+    /// `Quarantined`, `KeySuspended` and `Federation` if it cannot be judged or taken
+    /// now, `OverQuota`, `OverShare` and `DiskFull` if there is no room. Then nothing of
+    /// it is here.
     pub async fn commit_replica(&self, set: VerifiedChangeSet) -> Result<Arc<Head>, StoreError> {
         self.queue.submit(|reply| Job::Replica { set: Box::new(set), reply }).await?.answer().await
     }
@@ -455,6 +451,8 @@ impl Store {
         let (partition, records) = (header.partition.clone(), header.records);
         let job = |reply| Job::BeginStaging { partition, records, reply };
         let stage = self.queue.submit(job).await?.answer().await?;
+        let clear = |reply| Job::ClearStaged { stage: stage.clone(), reply };
+        while !stage.was_empty && self.queue.submit(clear).await?.answer().await? {}
         Ok(Staging::new(self.shared.clone(), self.queue.clone(), shown, stage))
     }
 

@@ -24,9 +24,6 @@ use crate::{
     tree::GenerationPages,
 };
 
-/// Bytes of a change beside its key and value.
-const CHANGE_BYTES: usize = 8;
-
 /// A key and its value.
 type Entry<'a> = (&'a [u8], &'a [u8]);
 
@@ -154,10 +151,7 @@ impl Comparison {
     }
 
     fn note(&mut self, change: Change) {
-        self.bytes += CHANGE_BYTES + change.key().len();
-        if let Change::Put { value, .. } = &change {
-            self.bytes += value.len();
-        }
+        self.bytes += change.encoded_bytes();
         self.changes.push(change);
     }
 
@@ -205,13 +199,12 @@ impl Comparison {
         Ok(())
     }
 
-    /// Ends the comparison: the differences are the partition's, durable when
-    /// this answers. `None` if they are more than one batch holds.
+    /// Takes the end of the tree, behind which there is nothing; answers whether all
+    /// differences fit into one batch.
     ///
     /// # Errors
-    /// If the root does not come out as signed, or a page that is needed is
-    /// damaged; then nothing has changed.
-    pub async fn finish(mut self) -> Result<Option<Arc<Head>>, StoreError> {
+    /// [`StoreError::Damaged`] if an own page that is needed is.
+    pub fn take_end(&mut self) -> Result<bool, StoreError> {
         while self.fit()
             && let Some((key, _)) = self.peek()?
         {
@@ -219,16 +212,25 @@ impl Comparison {
             self.step();
             self.note(change);
         }
-        if !self.fit() {
-            return Ok(None);
-        }
+        Ok(self.fit())
+    }
+
+    /// Makes the differences the partition's; durable when this answers. Only for a
+    /// comparison whose end was taken, and fitted.
+    ///
+    /// # Errors
+    /// [`StoreError::RootMismatch`] if the root does not come out as signed,
+    /// [`StoreError::Overtaken`] if the partition has another head by now,
+    /// [`StoreError::Excess`] if it is too much work at once, `OverQuota` and `OverShare`
+    /// if its origin may not have so much here. Then nothing has changed.
+    pub async fn apply(self) -> Result<Arc<Head>, StoreError> {
         let differences = Differences {
             before: self.before.position(),
             shown: self.shown,
             changes: self.changes,
         };
         let job = |reply| Job::Differ { differences: Box::new(differences), reply };
-        self.queue.submit(job).await?.answer().await.map(Some)
+        self.queue.submit(job).await?.answer().await
     }
 }
 

@@ -14,12 +14,12 @@ use std::sync::Arc;
 use protocol::{
     difference::Own,
     id::PartitionId,
-    page::{Leaf, MadePage, PageRef},
+    page::{LEVELS_MAX, Leaf, MadePage, PageRef},
     session::fetch::FetchedLeaf,
     tree::{Pages as _, TreeBuilder},
 };
 
-use super::own::own_pages;
+use super::{ReadyLeaf, own::own_pages};
 use crate::{
     error::StoreError,
     jobs::{BATCH_BYTES, HealedPage, HealedPages, Job, LEAVES_PER_BATCH},
@@ -49,9 +49,8 @@ pub struct Healing {
     number: u32,
     head: Arc<Head>,
     builder: TreeBuilder,
-    inner: Vec<MadePage>,
-    /// The first key of the next stored leaf, which is in the tree or not.
-    stored: Option<Vec<u8>>,
+    /// Of each level, the first key of the next stored page, which is in the tree or not.
+    stored: Vec<Option<Vec<u8>>>,
     pending: HealedPages,
     pending_bytes: usize,
     healed: Healed,
@@ -80,13 +79,14 @@ impl Healing {
             number,
             head,
             builder,
-            inner: Vec::new(),
-            stored: None,
+            stored: Vec::new(),
             pending,
             pending_bytes: 0,
             healed: Healed::default(),
         };
-        healing.stored = healing.pages().first_key(0)?;
+        let stored: Result<_, _> =
+            (0..LEVELS_MAX).map(|level| healing.pages().first_key(level)).collect();
+        healing.stored = stored?;
         Ok(healing)
     }
 
@@ -109,40 +109,77 @@ impl Healing {
 
     /// Which of these leaves are here and well.
     pub fn resolve(&self, leaves: &[PageRef]) -> Result<Vec<bool>, StoreError> {
-        leaves.iter().map(|page| Ok(self.held(page)?.is_some())).collect()
+        let held = |page: &PageRef| {
+            let leaf = self.leaf(page)?;
+            Ok(leaf.is_some_and(|leaf| leaf.describe(page.hash.suite()).hash == page.hash))
+        };
+        leaves.iter().map(held).collect()
     }
 
-    fn held(&self, page: &PageRef) -> Result<Option<Leaf>, StoreError> {
-        let own = self.look(0, std::slice::from_ref(page), usize::MAX)?.pop();
-        Ok(match own {
-            Some(Own::Leaf(leaf)) if leaf.describe(page.hash.suite()).hash == page.hash => {
-                Some(leaf)
-            }
+    /// The stored leaf where this one is or would be.
+    fn leaf(&self, page: &PageRef) -> Result<Option<Leaf>, StoreError> {
+        Ok(match self.look(0, std::slice::from_ref(page), usize::MAX)?.pop() {
+            Some(Own::Leaf(leaf)) => Some(leaf),
             _ => None,
         })
     }
 
-    /// Takes the next leaf in key order.
-    pub async fn stage(&mut self, fetched: FetchedLeaf) -> Result<(), StoreError> {
-        let overtaken = || StoreError::Overtaken(self.partition.clone());
-        let ((page, index), leaf, body) = match fetched {
-            FetchedLeaf::Arrived { described, leaf, body } => (described, leaf, Some(body)),
-            FetchedLeaf::Held(page) => {
-                let leaf = self.held(&page)?.ok_or_else(overtaken)?;
-                (leaf.describe_with_index(page.hash.suite()), leaf, None)
+    /// Makes a leaf ready to be taken; one that is here is read and hashed.
+    ///
+    /// # Errors
+    /// [`StoreError::Overtaken`] if a leaf that was here is no more.
+    pub fn ready(&self, fetched: FetchedLeaf) -> Result<ReadyLeaf, StoreError> {
+        let page = match fetched {
+            FetchedLeaf::Arrived { described: (page, index), leaf, body } => {
+                return Ok(ReadyLeaf { page, index, leaf, body: Some(body) });
             }
+            FetchedLeaf::Held(page) => page,
         };
-        self.remove_stored_before(Some(&page.first_key))?;
+        let found = self.leaf(&page)?.map(|leaf| {
+            let (described, index) = leaf.describe_with_index(page.hash.suite());
+            ReadyLeaf { page: described, index, leaf, body: None }
+        });
+        found
+            .filter(|found| found.page.hash == page.hash)
+            .ok_or_else(|| StoreError::Overtaken(self.partition.clone()))
+    }
+
+    /// Takes the next leaf in key order.
+    ///
+    /// # Errors
+    /// [`StoreError::Shape`] if it cannot come next in a tree, [`StoreError::Overtaken`]
+    /// if the partition has another head by now.
+    pub async fn stage(&mut self, ready: ReadyLeaf) -> Result<(), StoreError> {
+        let ReadyLeaf { page, index, leaf, body } = ready;
+        self.remove_stored_before(0, Some(&page.first_key)).await?;
         if let Some(body) = body {
             self.healed.leaves += 1;
             self.healed.records += page.records;
             let first_key = page.first_key.clone();
             self.write(HealedPage { level: 0, first_key, body, index });
         }
+        let mut inner = Vec::new();
         self.builder
-            .push(&leaf, page, &mut self.inner)
+            .push(&leaf, page, &mut inner)
             .map_err(|problem| StoreError::Shape { partition: self.partition.clone(), problem })?;
-        self.submit_if(self.pending.written.len() >= LEAVES_PER_BATCH).await
+        self.heal_inner(inner).await
+    }
+
+    /// Replaces inner pages that are not as they were built just now.
+    async fn heal_inner(&mut self, inner: Vec<MadePage>) -> Result<(), StoreError> {
+        for MadePage { level, page, body, index, .. } in inner {
+            let first_key = page.first_key;
+            self.remove_stored_before(level, Some(&first_key)).await?;
+            let stored = match self.pages().seek(level, &first_key) {
+                Err(StoreError::Damaged { .. }) => None,
+                stored => stored?,
+            };
+            if stored.is_none_or(|(key, stored)| key != first_key || stored != body) {
+                self.healed.inner += 1;
+                self.write(HealedPage { level, first_key, body, index });
+            }
+        }
+        self.submit_if(false).await
     }
 
     fn write(&mut self, page: HealedPage) {
@@ -150,27 +187,35 @@ impl Healing {
         self.pending.written.push(page);
     }
 
-    /// Notes stored leaves before `key`, or up to the end, for deletion, and
+    /// Notes stored pages of a level before `key`, or up to the end, for deletion, and
     /// passes the one with that key.
-    fn remove_stored_before(&mut self, key: Option<&[u8]>) -> Result<(), StoreError> {
-        while let Some(stored) = self.stored.take() {
+    async fn remove_stored_before(
+        &mut self,
+        level: u8,
+        key: Option<&[u8]>,
+    ) -> Result<(), StoreError> {
+        let at = usize::from(level);
+        while let Some(stored) = self.stored[at].take() {
             if key.is_some_and(|key| stored.as_slice() > key) {
-                self.stored = Some(stored);
+                self.stored[at] = Some(stored);
                 break;
             }
-            self.stored = self.pages().next_key(0, &stored)?;
+            self.stored[at] = self.pages().next_key(level, &stored)?;
             if key == Some(&stored) {
                 break;
             }
             self.healed.removed += 1;
-            self.pending.removed.push((0, stored));
+            self.pending.removed.push((level, stored));
+            self.submit_if(false).await?;
         }
         Ok(())
     }
 
-    async fn submit_if(&mut self, full: bool) -> Result<(), StoreError> {
+    /// Hands the writer what is noted, if it fills a batch or is the last.
+    async fn submit_if(&mut self, last: bool) -> Result<(), StoreError> {
         let pages = self.pending.written.len() + self.pending.removed.len();
-        if pages == 0 || !(full || self.pending_bytes >= BATCH_BYTES) {
+        let is_full = pages >= LEAVES_PER_BATCH || self.pending_bytes >= BATCH_BYTES;
+        if pages == 0 || !(last || is_full) {
             return Ok(());
         }
         let healed = HealedPages {
@@ -183,48 +228,32 @@ impl Healing {
         self.queue.submit(|reply| Job::Heal { healed, reply }).await?.answer().await
     }
 
-    /// Replaces the inner pages and says what was done, once it is durable.
+    /// Says what was done, once it is durable.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if what the head says of the tree beside its root is
+    /// wrong, which pages do not heal.
     pub async fn finish(mut self) -> Result<Healed, StoreError> {
-        self.remove_stored_before(None)?;
         let none = TreeBuilder::new(self.shared.disk.suite);
         let builder = std::mem::replace(&mut self.builder, none);
+        let mut last = Vec::new();
         let summary = builder
-            .finish(&mut self.inner)
+            .finish(&mut last)
             .map_err(|problem| StoreError::Shape { partition: self.partition.clone(), problem })?;
-        if summary != self.head.summary {
-            // The head's root has led here, so only the counts of pages can differ.
-            let (place, problem) = ("a head".into(), "its counts of pages are wrong".into());
-            return Err(StoreError::Damaged { place, problem });
-        }
-        let mut made = std::mem::take(&mut self.inner);
-        made.sort_by(|a, b| (a.level, &a.page.first_key).cmp(&(b.level, &b.page.first_key)));
-        for level in 1..protocol::page::LEVELS_MAX {
-            let mut stored = self.pages().first_key(level)?;
-            while let Some(first) = stored {
-                stored = self.pages().next_key(level, &first)?;
-                let known =
-                    made.binary_search_by(|m| (m.level, &m.page.first_key).cmp(&(level, &first)));
-                if known.is_err() {
-                    self.healed.removed += 1;
-                    self.pending.removed.push((level, first));
-                }
-            }
-        }
-        for made in made {
-            let stored = match self.pages().seek(made.level, &made.page.first_key) {
-                Err(StoreError::Damaged { .. }) => None,
-                stored => stored?,
-            };
-            if stored
-                .is_none_or(|stored| stored != (made.page.first_key.clone(), made.body.clone()))
-            {
-                self.healed.inner += 1;
-                let MadePage { level, page, body, index, .. } = made;
-                self.write(HealedPage { level, first_key: page.first_key, body, index });
-                self.submit_if(self.pending.written.len() >= LEAVES_PER_BATCH).await?;
-            }
+        self.heal_inner(last).await?;
+        for level in 0..LEVELS_MAX {
+            self.remove_stored_before(level, None).await?;
         }
         self.submit_if(true).await?;
+        if summary != self.head.summary {
+            // The root has led here, and no root says how many pages and bytes there are.
+            let place = format!("the head of {}", self.partition);
+            let problem = format!(
+                "it counts {:?} pages of each level and {} bytes of records, and there are {:?} and {}",
+                self.head.summary.pages, self.head.summary.bytes, summary.pages, summary.bytes
+            );
+            return Err(StoreError::Damaged { place, problem });
+        }
         Ok(self.healed)
     }
 }

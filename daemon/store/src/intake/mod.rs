@@ -12,3 +12,14 @@ pub mod compare;
 pub mod heal;
 pub mod own;
 pub mod staging;
+
+use protocol::page::{Leaf, PageRef};
+
+/// A leaf that is ready to be staged: what has to be read of it was read.
+pub struct ReadyLeaf {
+    page: PageRef,
+    index: Vec<u8>,
+    leaf: Leaf,
+    /// What is to be written; none where it is already.
+    body: Option<Vec<u8>>,
+}

@@ -1,24 +1,23 @@
 //! A peer's tree on its way into the store.
 //!
-//! Leaves are written into a generation of pages that nobody reads yet. What
-//! was written before an interruption is found again by its hash and not
-//! fetched twice. The head moves to the new generation only when the tree above
-//! the leaves, built here, has the signed root.
+//! Leaves, and the inner pages that are built above them, are written into a
+//! generation of pages that nobody reads yet. Leaves that were written before an
+//! interruption are found again by their hash and not fetched twice. The head moves to
+//! the new generation only when the tree that was built here has the signed root.
 
 use std::sync::Arc;
 
 use protocol::{
     difference::Own,
-    page::{Leaf, MadePage, PageRef},
+    page::{Leaf, PageRef},
     session::fetch::{FetchedLeaf, ShownHead},
     tree::{Pages as _, TreeBuilder},
 };
 
-use super::own::own_pages;
+use super::{ReadyLeaf, own::own_pages};
 use crate::{
     error::StoreError,
     jobs::{Job, Stage, StagedLeaf, StagedLeaves},
-    keys,
     queue::{Pending, Queue},
     quota::counted_leaf,
     state::{Head, Shared},
@@ -33,7 +32,6 @@ pub struct Staging {
     shown: ShownHead,
     stage: Stage,
     builder: TreeBuilder,
-    inner: Vec<MadePage>,
     pending: StagedLeaves,
     /// What the writer was given last: it writes while the next leaves arrive.
     writing: Option<Pending<()>>,
@@ -50,7 +48,6 @@ impl Staging {
             shown,
             stage,
             builder,
-            inner: Vec::new(),
             pending: StagedLeaves::default(),
             writing: None,
             last: None,
@@ -75,7 +72,10 @@ impl Staging {
     /// Which of these leaves are here already, from an interrupted staging or
     /// in the current state.
     pub fn resolve(&self, leaves: &[PageRef]) -> Result<Vec<bool>, StoreError> {
-        let held = leaves.iter().map(|page| match self.held(page) {
+        let is_it = |page: &PageRef, leaf: &Leaf| {
+            (leaf.describe(page.hash.suite()).hash == page.hash).then_some(())
+        };
+        let held = leaves.iter().map(|page| match self.held(page, |leaf| is_it(page, leaf)) {
             Ok(held) => Ok(held.is_some()),
             // It is fetched again, which heals it.
             Err(error @ StoreError::Damaged { .. }) => {
@@ -87,44 +87,66 @@ impl Staging {
         held.collect()
     }
 
-    /// A leaf that is here with the right hash; `true` if it lies in the staged
-    /// generation.
-    fn held(&self, page: &PageRef) -> Result<Option<(Leaf, bool)>, StoreError> {
+    /// A leaf that is here, with what `is_it` says of it if it has the right hash;
+    /// `true` if it lies in the staged generation.
+    fn held<T>(
+        &self,
+        page: &PageRef,
+        is_it: impl Fn(&Leaf) -> Option<T>,
+    ) -> Result<Option<(T, Leaf, bool)>, StoreError> {
         let staged = (!self.stage.was_empty).then_some(self.stage.generation);
         for generation in [staged, self.stage.current].into_iter().flatten() {
             let disk = &self.shared.disk;
             let pages = GenerationPages::new(disk, self.stage.number, generation);
             if let Some(leaf) = pages.leaf_at(&page.first_key)?
-                && leaf.describe(page.hash.suite()).hash == page.hash
+                && let Some(found) = is_it(&leaf)
             {
-                return Ok(Some((leaf, generation == self.stage.generation)));
+                return Ok(Some((found, leaf, generation == self.stage.generation)));
             }
         }
         Ok(None)
     }
 
-    /// Takes the next leaf in key order.
-    pub async fn stage(&mut self, fetched: FetchedLeaf) -> Result<(), StoreError> {
-        let (described, leaf, body) = match fetched {
-            FetchedLeaf::Arrived { described, leaf, body } => (described, leaf, Some(body)),
+    /// Makes a leaf ready to be staged; one that is here is read, hashed and packed.
+    ///
+    /// # Errors
+    /// [`StoreError::Overtaken`] if a leaf that was here is no more.
+    pub fn ready(&self, fetched: FetchedLeaf) -> Result<ReadyLeaf, StoreError> {
+        Ok(match fetched {
+            FetchedLeaf::Arrived { described: (page, index), leaf, body } => {
+                ReadyLeaf { page, index, leaf, body: Some(body) }
+            }
             FetchedLeaf::Held(page) => {
-                let (leaf, staged) = self
-                    .held(&page)?
+                let is_it = |leaf: &Leaf| {
+                    let described = leaf.describe_with_index(page.hash.suite());
+                    (described.0.hash == page.hash).then_some(described)
+                };
+                let ((page, index), leaf, staged) = self
+                    .held(&page, is_it)?
                     .ok_or_else(|| StoreError::Overtaken(self.stage.partition.clone()))?;
                 let body = (!staged).then(|| leaf.encode());
-                (leaf.describe_with_index(page.hash.suite()), leaf, body)
+                ReadyLeaf { page, index, leaf, body }
             }
-        };
-        let (page, index) = described;
+        })
+    }
+
+    /// Takes the next leaf in key order.
+    ///
+    /// # Errors
+    /// [`StoreError::Shape`] if it cannot come next in a tree, [`StoreError::Overtaken`]
+    /// if another staging of the partition has begun, `OverQuota` and `OverShare` if its
+    /// origin may not have so much here.
+    pub async fn stage(&mut self, ready: ReadyLeaf) -> Result<(), StoreError> {
+        let ReadyLeaf { page, index, leaf, body } = ready;
         let first_key = page.first_key.clone();
         self.remove_stale(Some(&first_key)).await?;
         self.last = Some(first_key.clone());
         let counts = counted_leaf(page.records, leaf.bytes());
         self.pending.counts += counts;
-        self.builder.push(&leaf, page, &mut self.inner).map_err(|problem| StoreError::Shape {
-            partition: self.stage.partition.clone(),
-            problem,
-        })?;
+        let partition = &self.stage.partition;
+        self.builder
+            .push(&leaf, page, &mut self.pending.inner)
+            .map_err(|problem| StoreError::Shape { partition: partition.clone(), problem })?;
         if let Some(body) = body {
             self.pending.bytes += body.len() + index.len();
             self.pending.written.push(StagedLeaf { first_key, body, index, counts });
@@ -142,14 +164,14 @@ impl Staging {
             return Ok(());
         }
         let mut next = match &self.last {
-            Some(last) => self.staged_behind(last)?,
-            None => self.first_staged()?,
+            Some(last) => self.staged().next_key(0, last)?,
+            None => self.staged().first_key(0)?,
         };
         while let Some(stale) = next {
             if key.is_some_and(|key| stale.as_slice() >= key) {
                 break;
             }
-            next = self.staged_behind(&stale)?;
+            next = self.staged().next_key(0, &stale)?;
             self.pending.removed.push(stale);
             if self.pending.fill_a_batch() {
                 self.write_pending().await?;
@@ -158,15 +180,9 @@ impl Staging {
         Ok(())
     }
 
-    fn first_staged(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        let prefix = keys::page(self.stage.number, self.stage.generation, 0, &[]);
-        let first = self.shared.disk.first_key(&prefix)?;
-        Ok(first.map(|key| key[prefix.len()..].to_vec()))
-    }
-
-    fn staged_behind(&self, first_key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let (disk, generation) = (&self.shared.disk, self.stage.generation);
-        GenerationPages::new(disk, self.stage.number, generation).next_key(0, first_key)
+    /// What is staged.
+    fn staged(&self) -> GenerationPages<'_> {
+        GenerationPages::new(&self.shared.disk, self.stage.number, self.stage.generation)
     }
 
     /// Hands the writer what is pending, after what it was given before is
@@ -196,11 +212,12 @@ impl Staging {
         self.written().await?;
         let none = TreeBuilder::new(self.shared.disk.suite);
         let builder = std::mem::replace(&mut self.builder, none);
-        let summary = builder.finish(&mut self.inner).map_err(|problem| StoreError::Shape {
+        // The last page of each level.
+        let mut inner = Vec::new();
+        let summary = builder.finish(&mut inner).map_err(|problem| StoreError::Shape {
             partition: self.stage.partition.clone(),
             problem,
         })?;
-        let inner = std::mem::take(&mut self.inner);
         let (stage, shown) = (self.stage.clone(), Box::new(self.shown.clone()));
         let job = |reply| Job::FinishStaging { stage, shown, summary, inner, reply };
         self.queue.submit(job).await?.answer().await

@@ -320,6 +320,12 @@ pub fn begin(replica: &Store, shown: &ShownHead) -> Staging {
     wait(replica.begin_staging(ShownHead { have, ..shown.clone() })).unwrap()
 }
 
+/// Stages one leaf.
+pub fn stage(staging: &mut Staging, leaf: FetchedLeaf) -> Result<(), StoreError> {
+    let ready = staging.ready(leaf)?;
+    wait(staging.stage(ready))
+}
+
 /// Stages leaves as the session does: asks which are held, sends the others.
 /// Answers how many were held.
 pub fn feed(staging: &mut Staging, leaves: &[(PageRef, Vec<u8>)]) -> usize {
@@ -330,7 +336,7 @@ pub fn feed(staging: &mut Staging, leaves: &[(PageRef, Vec<u8>)]) -> usize {
         for ((page, body), held) in leaves.iter().zip(held) {
             count += usize::from(held);
             let fetched = if held { FetchedLeaf::Held(page.clone()) } else { arrived(body) };
-            wait(staging.stage(fetched)).unwrap();
+            stage(staging, fetched).unwrap();
         }
     }
     count

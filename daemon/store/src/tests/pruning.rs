@@ -1,7 +1,7 @@
 //! What the log forgets, and that nothing which depends on it is lost.
 
 use super::fixtures::*;
-use crate::{Ack, Origins, Store, keys, quota::LogKept, state::now_ms};
+use crate::{Ack, Origins, Store, engine::Batch, keys, quota::LogKept, state::now_ms};
 
 /// As the writer has them in tests.
 const BODY_BYTES_MIN: u64 = 256 * 1024;
@@ -89,6 +89,28 @@ fn bodies_that_nobody_takes_go_at_last() {
     }
     assert!(log_of(&store).2.body_bytes > 3 * BODY_BYTES_MIN);
     assert_counted(&store);
+}
+
+#[test]
+fn a_damaged_header_does_not_hold_up_what_follows() {
+    let (_one, origin) = fresh();
+    for number in 0..HEADERS_MAX as u64 {
+        commit(&origin, &enterprise(), vec![put(1, number.to_string())]);
+    }
+    let (_two, hub) = empty_replica(&origin);
+    as_hub(&hub);
+    follow(&origin, &hub, &enterprise());
+    let number = hub.shared.partition(&enterprise()).unwrap().number;
+    let mut batch = Batch::default();
+    batch.put(keys::log_header(number, 1), b"garbled".to_vec());
+    hub.shared.disk.apply(batch).unwrap();
+    for number in 0..2 {
+        commit(&origin, &enterprise(), vec![put(2, number.to_string())]);
+        follow(&origin, &hub, &enterprise());
+    }
+    let (headers, _, kept) = log_of(&hub);
+    assert_eq!(headers, (3..=102).collect::<Vec<_>>());
+    assert_eq!((kept.headers, kept.hashes), (HEADERS_MAX as u64, 1));
 }
 
 #[test]

@@ -120,7 +120,7 @@ fn pages_of_which_the_first_ones_are_over_the_quota_are_refused_there() {
     let mut sent = 0;
     let refused = leaves.iter().find_map(|(_, body)| {
         sent += body.len();
-        wait(staging.stage(arrived(body))).err()
+        stage(&mut staging, arrived(body)).err()
     });
     let refused = refused.or_else(|| wait(staging.finish()).err());
     assert!(matches!(refused, Some(StoreError::OverQuota { .. })), "{refused:?}");
@@ -168,7 +168,7 @@ fn what_earlier_attempts_have_left_counts_as_well() {
         };
         // Each batch is written when the next one comes.
         let bodies: Vec<Vec<u8>> = leaves.iter().map(lower).collect();
-        let staged = bodies.iter().try_for_each(|body| wait(staging.stage(arrived(body))));
+        let staged = bodies.iter().try_for_each(|body| stage(&mut staging, arrived(body)));
         // Its end would take away what lies behind it.
         drop(staging);
         staged.err()

@@ -1,12 +1,12 @@
 //! Staging: a tree of a peer becomes this replica's state, or leaves no trace.
 
-use protocol::{change::Change, difference::Own};
+use protocol::{change::Change, difference::Own, page::LEVELS_MAX};
 
 use super::{
     fixtures::{
         Content, Delivery, Random, apply, arrived, assert_holds, assert_tidy, begin, commit,
         crashed, delete, delivery, empty_replica, enterprise, federation, feed, follow, fresh, key,
-        keys_of, open, put, puts, replica_of, tidy, wait,
+        keys_of, open, put, puts, replica_of, stage, tidy, wait,
     },
     reference::Memory,
 };
@@ -145,6 +145,39 @@ fn a_crash_loses_no_more_than_the_newest_leaves() {
 }
 
 #[test]
+fn inner_pages_that_an_interrupted_staging_has_left_are_in_no_other_tree() {
+    let (_a, origin) = fresh();
+    let mut content = Content::new();
+    let commit_all = |content: &mut Content, changes: Vec<Change>| {
+        for changes in changes.chunks(10_000) {
+            apply(content, changes);
+            commit(&origin, &enterprise(), changes.to_vec());
+        }
+    };
+    commit_all(&mut content, puts(0..150_000, "x"));
+    let (_b, replica) = empty_replica(&origin);
+    let (header, leaves) = delivery(&origin);
+    let mut staging = begin(&replica, &header);
+    feed(&mut staging, &leaves[..leaves.len() - 1]);
+    // The last batch may be on its way.
+    tidy(&replica);
+    drop(staging);
+    let inner = |store: &Store, generation: u32| {
+        let levels = (1..LEVELS_MAX).map(|level| keys::page(1, generation, level, &[]));
+        levels.map(|level| keys_of(store, &level).len()).sum::<usize>()
+    };
+    let written = inner(&replica, 1);
+    assert!(written > 4, "{written} of {} leaves", leaves.len());
+    commit_all(&mut content, (100..149_900).map(delete).collect());
+    let (header, leaves) = delivery(&origin);
+    let mut staging = begin(&replica, &header);
+    assert_eq!(inner(&replica, 1), 0);
+    assert!(feed(&mut staging, &leaves) > 0);
+    wait(staging.finish()).unwrap();
+    assert_same_and_follows(&origin, &replica, &mut content);
+}
+
+#[test]
 fn an_interrupted_staging_is_taken_up_again_against_a_newer_head() {
     let (_a, origin) = fresh();
     let mut content = Content::new();
@@ -208,8 +241,8 @@ fn a_tree_with_another_root_than_the_signed_one_is_refused() {
     let refused = wait(staging.finish());
     assert!(matches!(refused, Err(StoreError::RootMismatch { .. })), "{refused:?}");
     let mut staging = begin(&replica, &header);
-    wait(staging.stage(arrived(&leaves[1].1))).unwrap();
-    let refused = wait(staging.stage(arrived(&leaves[0].1)));
+    stage(&mut staging, arrived(&leaves[1].1)).unwrap();
+    let refused = stage(&mut staging, arrived(&leaves[0].1));
     assert!(matches!(refused, Err(StoreError::Shape { .. })), "{refused:?}");
     drop(staging);
     assert_eq!(replica.head(&enterprise()), None);
@@ -234,10 +267,10 @@ fn only_the_newest_staging_of_a_partition_writes() {
     feed(&mut overtaken, &old_leaves[..old_leaves.len() / 2]);
     let mut staging = begin(&replica, &header);
     feed(&mut staging, &leaves[..leaves.len() / 3]);
-    let stage = |staging: &mut Staging, leaves: &Delivery| {
-        leaves.iter().try_for_each(|(_, body)| wait(staging.stage(arrived(body))))
+    let stage_all = |staging: &mut Staging, leaves: &Delivery| {
+        leaves.iter().try_for_each(|(_, body)| stage(staging, arrived(body)))
     };
-    let refused = stage(&mut overtaken, &old_leaves[old_leaves.len() / 2..].to_vec());
+    let refused = stage_all(&mut overtaken, &old_leaves[old_leaves.len() / 2..].to_vec());
     let refused = refused.and_then(|()| wait(overtaken.finish()).map(drop));
     assert!(matches!(refused, Err(StoreError::Overtaken(_))), "{refused:?}");
     feed(&mut staging, &leaves[leaves.len() / 3..]);

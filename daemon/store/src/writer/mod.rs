@@ -205,6 +205,10 @@ impl Writer {
                 let result = self.well().and_then(|()| self.begin_staging(&partition, records));
                 let _ = reply.send(result);
             }
+            Job::ClearStaged { stage, reply } => {
+                let result = self.well().and_then(|()| self.clear_staged(&stage));
+                let _ = reply.send(result);
+            }
             Job::StageLeaves { stage, leaves, reply } => {
                 let result = self.well().and_then(|()| self.stage_leaves(&stage, leaves));
                 let _ = reply.send(result);

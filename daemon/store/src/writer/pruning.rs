@@ -123,12 +123,20 @@ impl Writer {
             if kept.headers <= most {
                 return Ok(());
             }
-            if let Some(header) = log::header(disk, number, seq)? {
-                let node = Node { height: 0, index: seq - 1 };
-                batch.put(keys::history_node(number, node), header.hash().as_bytes().to_vec());
+            match log::header(disk, number, seq) {
+                Ok(Some(header)) => {
+                    let node = Node { height: 0, index: seq - 1 };
+                    batch.put(keys::history_node(number, node), header.hash().as_bytes().to_vec());
+                    kept.hashes += 1;
+                }
+                Ok(None) => {}
+                // Nobody can heal it, and commits do not wait for it.
+                Err(error @ StoreError::Damaged { .. }) => {
+                    tracing::warn!(seq, %error, "a header of the log goes without its hash");
+                }
+                Err(error) => return Err(error),
             }
             kept.headers -= 1;
-            kept.hashes += 1;
             next = disk.key_behind(&prefix, &key)?;
             batch.remove(key);
         }

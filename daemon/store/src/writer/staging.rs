@@ -6,7 +6,12 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use protocol::{id::PartitionId, page::MadePage, session::fetch::ShownHead, tree::Summary};
+use protocol::{
+    id::PartitionId,
+    page::{LEVELS_MAX, MadePage},
+    session::fetch::ShownHead,
+    tree::Summary,
+};
 
 use super::{
     Staged, Writer,
@@ -23,10 +28,20 @@ use crate::{
 
 /// On average.
 const RECORDS_PER_LEAF: u64 = 64;
+/// Inner pages of an interrupted staging that are deleted at once: a few milliseconds.
+const CLEARED_AT_ONCE: usize = 256;
 
 /// Notes which generation is being staged, and what was written into it counts for.
 fn note_staging(batch: &mut Batch, number: u32, generation: u32, counts: u64) {
     batch.put(keys::staging(number), protocol::codec::encode(&(generation, counts)));
+}
+
+/// Inner pages, of which none is there yet.
+fn put_inner(batch: &mut Batch, stage: &Stage, inner: &[MadePage]) {
+    for made in inner {
+        let key = keys::page(stage.number, stage.generation, made.level, &made.page.first_key);
+        batch.put_chunked(&key, &made.body, 0);
+    }
 }
 
 impl Writer {
@@ -66,6 +81,20 @@ impl Writer {
         Err(StoreError::Overtaken(stage.partition.clone()))
     }
 
+    /// Deletes some of the inner pages that an interrupted staging has left, which may
+    /// not be those of the tree that is staged now; answers whether there may be more.
+    /// Leaves stay, and are found by their hash.
+    pub(super) fn clear_staged(&mut self, stage: &Stage) -> Result<bool, StoreError> {
+        self.refuse_overtaken(stage)?;
+        for level in 1..LEVELS_MAX {
+            let pages = keys::page(stage.number, stage.generation, level, &[]);
+            if self.shared.disk.delete_some(&pages, true, CLEARED_AT_ONCE)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     pub(super) fn stage_leaves(
         &mut self,
         stage: &Stage,
@@ -95,9 +124,10 @@ impl Writer {
         }
         let pack = PackId { number: stage.number, generation: stage.generation };
         let mut batch = pages.finish(pack, stage.records / RECORDS_PER_LEAF + 1)?;
+        put_inner(&mut batch, stage, &leaves.inner);
         note_staging(&mut batch, stage.number, stage.generation, counts);
         self.shared.disk.check_room(batch.bytes())?;
-        let pages = leaves.written.len() as u64;
+        let pages = (leaves.written.len() + leaves.inner.len()) as u64;
         self.apply(batch)?;
         self.staged += 1;
         if let Some(staged) = self.stagings.get_mut(&stage.number) {
@@ -166,10 +196,7 @@ impl Writer {
         self.check_federation_head(&stage.partition, described.federation_head, before.as_deref())?;
         self.check_root(&signed, &summary)?;
         let mut batch = Batch::default();
-        for made in &inner {
-            let key = keys::page(stage.number, stage.generation, made.level, &made.page.first_key);
-            batch.put_chunked(&key, &made.body, self.shared.disk.chunks(&key)?);
-        }
+        put_inner(&mut batch, &stage, &inner);
         batch.remove(keys::staging(stage.number));
         let state = self.partition(&stage.partition);
         let (next, generation) =
