@@ -44,9 +44,16 @@ pub enum RecordProblem {
     Key,
 }
 
-/// The schema version that a record names; `None` if it is too short to name one.
-pub fn schema_version(record: &[u8]) -> Option<u32> {
-    record.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
+/// The schema version that a record names.
+///
+/// # Errors
+/// If it names none: it is too short, or the number is 0, which no version has.
+pub fn schema_version(record: &[u8]) -> Result<u32, DecodeError> {
+    match record.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)) {
+        Some(0) => Err(DecodeError::Invalid("a record has no version")),
+        Some(version) => Ok(version),
+        None => Err(DecodeError::Truncated),
+    }
 }
 
 /// The content of a value in a record's bytes.

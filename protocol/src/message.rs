@@ -20,14 +20,16 @@ use crate::{
 
 /// The version of this protocol; also in the ALPN name.
 pub const PROTOCOL_VERSION: u16 = 1;
+/// Most versions of the protocol in one hello: a build speaks the newest ones.
+const VERSIONS_MAX: usize = 16;
 /// Most heads in one hello or announcement.
 pub const HEADS_MAX: usize = 10_000;
 /// Most pages in one request.
 pub const PAGES_MAX: usize = 256;
 /// Most pages in one request for differences: with all entries named, they fill
-/// three quarters of a frame.
+/// half of a frame.
 pub const DIFFERENCES_MAX: usize = 64;
-/// Largest root page that travels with a head: 256 children with keys of 20
+/// Largest root page that travels with a head: 160 children with keys of 50
 /// bytes.
 pub const ROOT_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a page in one part: a page may be larger than a frame.
@@ -242,8 +244,9 @@ fn decode_with_hello<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, 
 
 impl Hello {
     fn check(&self) -> Result<(), DecodeError> {
-        if self.build.len() > BUILD_BYTES_MAX || self.versions.len() > 16 {
-            return Err(DecodeError::TooLong { what: "a hello", limit: BUILD_BYTES_MAX });
+        check_bytes(self.build.as_bytes(), "a hello's build", BUILD_BYTES_MAX)?;
+        if self.versions.len() > VERSIONS_MAX {
+            return Err(DecodeError::TooLong { what: "a hello's versions", limit: VERSIONS_MAX });
         }
         check_heads(&self.heads)
     }
@@ -337,6 +340,13 @@ pub struct KnownPage {
 }
 
 impl TreeRequest {
+    /// The level of what is asked for; the provider's tree may not be that high.
+    pub fn level(&self) -> u8 {
+        match self {
+            Self::Pages { level, .. } | Self::Differences { level, .. } => *level,
+        }
+    }
+
     /// Decodes and checks the limits that the shape does not express.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let request = crate::codec::decode(bytes)?;

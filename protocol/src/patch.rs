@@ -118,6 +118,7 @@ impl Index {
         self.keys.extend_from_slice(key);
         self.ends.push(self.keys.len());
         self.values.push(value_bytes);
+        self.entries_bytes += entry_bytes(key.len(), value_bytes as usize);
         self.digests.push(digest);
     }
 

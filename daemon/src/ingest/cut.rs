@@ -122,8 +122,9 @@ impl<'a, 'h> Cutter<'a, 'h> {
 
     fn wait_for_one(&mut self) -> Result<(), StoreError> {
         if let Some(pending) = self.pending.pop_front() {
-            self.seq = pending.wait()?.seq();
-            self.change_sets += 1;
+            let before = std::mem::replace(&mut self.seq, pending.wait()?.seq());
+            // One that touched too much of the tree has become several.
+            self.change_sets += self.seq - before;
         }
         Ok(())
     }

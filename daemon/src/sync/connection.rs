@@ -1,10 +1,6 @@
 //! One connection: hello, the control stream, and a task a stream.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use certs::verify::VerifiedPeer;
 use protocol::{
@@ -18,7 +14,7 @@ use protocol::{
     },
     suite::Suite,
 };
-use store::StoreError;
+use store::{StoreError, now_ms};
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -492,12 +488,6 @@ fn hello(suite: Suite, heads: Vec<Announced>) -> Hello {
         now_ms: now_ms(),
         heads,
     }
-}
-
-/// The wall clock in milliseconds since 1970, for people on the other side.
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    i64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Heads that concern both ends. A partition whose first load is under way is

@@ -73,7 +73,11 @@ impl Judge {
         // Read once each; there are few.
         let mut older: BTreeMap<u32, Schema> = BTreeMap::new();
         for (key, record) in entries {
-            let version = schema_version(record).unwrap_or(0);
+            let unfit = |problem| Unfit::Record {
+                key_hash: key_hash(self.registry.suite(), key).to_string(),
+                problem,
+            };
+            let version = schema_version(record).map_err(|error| unfit(error.into()))?;
             let schema = match newest.filter(|newest| newest.version() == version) {
                 Some(newest) => newest,
                 None => match older.entry(version) {
@@ -84,10 +88,7 @@ impl Judge {
                     }
                 },
             };
-            judge(schema, key, record).map_err(|problem| Unfit::Record {
-                key_hash: key_hash(self.registry.suite(), key).to_string(),
-                problem,
-            })?;
+            judge(schema, key, record).map_err(unfit)?;
         }
         Ok(())
     }

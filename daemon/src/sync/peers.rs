@@ -59,7 +59,7 @@ impl PeerState {
 
 /// Whether clocks that differ by so much are worth a word.
 pub(super) fn is_far(ahead_ms: i64) -> bool {
-    ahead_ms.abs() >= CLOCK_DIFFERENCE_MS
+    ahead_ms.unsigned_abs() >= CLOCK_DIFFERENCE_MS
 }
 
 /// Peers that are remembered: whoever holds a certificate of ours may appear
@@ -67,7 +67,7 @@ pub(super) fn is_far(ahead_ms: i64) -> bool {
 const PEERS_MAX: usize = 10_000;
 /// Clocks that are further apart than this are worth a word: certificates are
 /// dated back by five minutes.
-const CLOCK_DIFFERENCE_MS: i64 = 5 * 60 * 1000;
+const CLOCK_DIFFERENCE_MS: u64 = 5 * 60 * 1000;
 
 /// All peers of this node.
 #[derive(Default)]

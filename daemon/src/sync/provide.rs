@@ -24,7 +24,7 @@ use protocol::{
     },
     tree::Pages as _,
 };
-use store::{Head, Snapshot, StoreError};
+use store::{Head, Snapshot, StoreError, now_ms};
 use tokio::sync::{Semaphore, broadcast::error::RecvError};
 
 use super::{
@@ -40,6 +40,9 @@ const TREES_MAX: usize = 4;
 /// quickly made, but not for nothing. More than anybody needs who reads them.
 const TREES_AT_ONCE: u64 = 100;
 const TREES_PER_S: u64 = 20;
+/// What was committed so lately is read where it is asked for: it still lies in
+/// memory, and whoever follows waits for it.
+const IN_MEMORY_MS: i64 = 1000;
 /// Pages that are made at once, before they are sent.
 const SHOWN_BYTES: usize = 256 * 1024;
 /// Bytes of pages that are unpacked for that: 5 ms. Some pages are but little of what
@@ -305,10 +308,11 @@ impl Streams {
                 match action {
                     ProviderAction::Read { from, count_max } => {
                         let read = || store.change_sets(&partition, from, count_max, WINDOW_BYTES);
-                        // What was just committed is in memory.
-                        let is_newest =
-                            store.head(&partition).is_some_and(|head| head.seq() == from);
-                        let sets = if is_newest { read() } else { self.turns.run(read).await };
+                        let head = store.head(&partition).filter(|head| head.seq() == from);
+                        let in_memory = head.is_some_and(|head| {
+                            now_ms().saturating_sub(head.updated_ms) < IN_MEMORY_MS
+                        });
+                        let sets = if in_memory { read() } else { self.turns.run(read).await };
                         provider.handle_read(sets?);
                     }
                     ProviderAction::Send(reply) => sender.send(&reply).await?,
@@ -417,10 +421,20 @@ impl Streams {
         sender.send(&TreeReply::Head { header, levels, root, proof }).await?;
         tracing::debug!(%partition, peer = %self.ends.peer, address = %self.connection.address(), "showing the tree");
         while let Some(frame) = receiver.receive_owed().await? {
-            match TreeRequest::decode(&frame).map_err(PeerMisbehaved::from)? {
+            let request = TreeRequest::decode(&frame).map_err(PeerMisbehaved::from)?;
+            // Above the tree lie a store's own tables.
+            if request.level() >= levels {
+                return Err(
+                    PeerMisbehaved::Unexpected("a request for a level above the tree").into()
+                );
+            }
+            match request {
                 TreeRequest::Pages { level, keys } => {
                     let make = |snapshot: &mut Snapshot, key: &Vec<u8>| {
-                        Ok((page(snapshot, level, key)?, 0))
+                        let body = page(snapshot, level, key)?;
+                        // A leaf that has a patch is unpacked and packed again.
+                        let unpacked = if level == 0 { claimed_bytes(&body) } else { 0 };
+                        Ok((body, unpacked))
                     };
                     self.show(sender, &mut snapshot, &keys, make).await?;
                 }

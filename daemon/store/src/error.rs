@@ -239,9 +239,9 @@ pub enum StoreError {
         /// The limit or rule.
         problem: &'static str,
     },
-    /// The staged tree was overtaken: a newer staging of the partition has
-    /// begun, or a commit replaced a page that was to be kept. Begin again.
-    #[error("{0}: the staging was overtaken")]
+    /// What was to be written is of a state that the partition has no more: another
+    /// fetch has begun, a commit came in between, or the partition was dropped.
+    #[error("{0}: another change came first; it is compared anew")]
     Overtaken(PartitionId),
     /// More snapshots are open than the writer can serve.
     #[error("{0} snapshots are open already")]

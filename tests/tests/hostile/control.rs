@@ -98,6 +98,25 @@ fn a_first_frame_that_is_no_honest_hello_costs_the_connection() {
 }
 
 #[test]
+fn a_clock_that_says_anything_is_only_wrong() {
+    let mut world = World::new();
+    for now_ms in [i64::MIN, i64::MIN + 1, i64::MAX] {
+        world.attack("a clock", End::Code(CloseCode::Normal), 0, async |world| {
+            let peer = world.connect().await;
+            let (mut control, _) = peer.say_hello(Hello { now_ms, ..hello(vec![]) }).await;
+            let ahead_s = world.federation.hub.peer(HOSTILE)["clock_ahead_s"].as_i64().unwrap();
+            assert_eq!(ahead_s.signum(), now_ms.signum());
+            let told = world.federation.hub.log();
+            let said = told.contains("the peer's clock is ");
+            assert!(said, "{told}");
+            control.finish();
+            peer.closed().await
+        });
+    }
+    world.finish();
+}
+
+#[test]
 fn a_later_frame_that_has_no_place_costs_the_connection() {
     let mut world = World::new();
     let stranger = claim(partition(&format!("enterprise/{HONEST}")));

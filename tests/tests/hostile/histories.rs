@@ -62,10 +62,11 @@ fn records_that_no_importer_makes_are_not_stored() {
         ("an empty key", vec![(Vec::new(), entries(1)[0].1.clone())]),
         ("noise", vec![(vec![0xff; 1024], vec![0xff; 65_536])]),
         ("an empty record", vec![(b"key".to_vec(), Vec::new())]),
+        ("no version", altered(0, |record| record.schema_version = 0)),
     ];
     for (what, unfit) in unfit {
         // Noise names a version that may come one day.
-        let waits = what == "noise" || what == "an empty record";
+        let waits = what == "noise";
         let (code, counted) =
             if waits { (CloseCode::Unavailable, 0) } else { (CloseCode::Forged, 1) };
         world.attack(what, End::Code(code), counted, async |world| {

@@ -155,6 +155,9 @@ fn wrong_requests_for_pages_are_refused() {
     for (what, request, code) in [
         ("an absent key", pages(0, vec![b"absent".to_vec()]), CloseCode::Unexpected),
         ("an absent level", pages(200, vec![vec![]]), CloseCode::Unexpected),
+        ("the level above the root", pages(1, vec![vec![]]), CloseCode::Unexpected),
+        ("where a store has patches", pages(128, vec![vec![]]), CloseCode::Unexpected),
+        ("where a store has indexes", pages(129, vec![vec![]]), CloseCode::Unexpected),
         ("257 keys", pages(0, vec![vec![]; 257]), CloseCode::Malformed),
         ("a key of 1025 bytes", pages(0, vec![vec![1; 1025]]), CloseCode::Malformed),
         ("noise", vec![3; 10], CloseCode::Malformed),
