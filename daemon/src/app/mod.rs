@@ -18,6 +18,7 @@
 //!   answers.
 
 mod alarms;
+mod attention;
 mod catalogue;
 mod certificates;
 mod changes;

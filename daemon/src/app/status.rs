@@ -14,32 +14,18 @@ use protocol::{
 use serde_json::{Value as Json, json};
 use store::{Head, Room};
 
-use super::{certificates, node::Node};
+use super::{attention, certificates, node::Node};
 use crate::sync::peers::PeerState;
 
-const MIB: u64 = 1024 * 1024;
 /// Partitions that are shown although nothing of them is here: a peer may name more
 /// than anybody reads.
 const MISSING_MAX: usize = 100;
-/// Partitions in trouble that alarms name one by one.
-const ALARMS_MAX: usize = 20;
-/// The room left from which on a disk is said to be nearly full: a twentieth of it,
-const DISK_LOW_PART: u64 = 20;
-/// and at most so many bytes: of a large disk a twentieth lasts for years.
-const DISK_LOW_MOST: u64 = 4 * 1024 * MIB;
-
 /// The node, its peers and its partitions.
 pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
-    let (fresh, mut alarms) =
-        (node.trustee.as_ref().and_then(|trustee| trustee.fresh_at_ms()), node.alarms.texts());
-    node.sync.peers.visit(|_, peer| alarms.extend(peer.alarm.clone()));
-    alarms.extend(without_room(node));
-    alarms.extend(in_trouble(node));
-    alarms.extend(disk_nearly_full(node)?);
-    alarms.extend(node.sync.claims.alarms());
-    let troubles = node.sync.peers.troubles();
-    let peers = peers(node)?;
-    alarms.extend(nearly_full(node, &peers));
+    let fresh = node.trustee.as_ref().and_then(|trustee| trustee.fresh_at_ms());
+    let names = peer_names(node)?;
+    let (troubles, alarms) = (node.sync.peers.troubles(), attention::alarms(node, &names)?);
+    let peers = peers(node, &names)?;
     let held: BTreeSet<_> =
         node.deliveries.list().unwrap_or_default().into_iter().map(|held| held.dataset).collect();
     let mut partitions = Vec::new();
@@ -72,14 +58,18 @@ pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
 
 /// The nodes that this one talks to: all members at the hub, the hub at a
 /// member.
-fn peers(node: &Node) -> anyhow::Result<Vec<Json>> {
+fn peer_names(node: &Node) -> anyhow::Result<Vec<NodeId>> {
+    if !node.is_hub() {
+        return Ok(vec![node.membership.hub().clone()]);
+    }
     let registry = node.membership.current()?;
-    let names: Vec<NodeId> = if node.is_hub() {
-        let members = registry.members().iter().filter(|(_, member)| !member.removed);
-        members.map(|(name, _)| name.clone()).filter(|name| name != node.membership.me()).collect()
-    } else {
-        vec![node.membership.hub().clone()]
-    };
+    let members = registry.members().iter().filter(|(_, member)| !member.removed);
+    let names = members.map(|(name, _)| name.clone());
+    Ok(names.filter(|name| name != node.membership.me()).collect())
+}
+
+fn peers(node: &Node, names: &[NodeId]) -> anyhow::Result<Vec<Json>> {
+    let registry = node.membership.current()?;
     let peer =
         |name: &NodeId, state: &PeerState, line: Option<(Duration, (u64, u64))>, room: Room| {
             json!({
@@ -110,73 +100,6 @@ fn peers(node: &Node) -> anyhow::Result<Vec<Json>> {
         Ok(peers.with(name, |state| peer(name, state, line, room)))
     };
     names.iter().map(one).collect()
-}
-
-/// Partitions of this node's that a peer has no room for.
-fn without_room(node: &Node) -> Vec<String> {
-    let mut alarms = Vec::new();
-    node.sync.peers.visit(|name, peer| {
-        let text = |partition| format!("{name}: {partition}: {}", CloseCode::NoRoom);
-        alarms.extend(peer.no_room.iter().map(text));
-    });
-    alarms
-}
-
-/// Partitions that are not followed until somebody does something about it.
-fn in_trouble(node: &Node) -> Vec<String> {
-    let mut alarms = Vec::new();
-    node.sync.peers.visit(|_, peer| {
-        let troubles = peer.troubles.iter().filter(|(name, _)| peer.alarming.contains(name));
-        alarms.extend(troubles.take(ALARMS_MAX).map(|(name, why)| format!("{name}: {why}")));
-    });
-    // Of one that was quarantined earlier nobody speaks any more.
-    for partition in node.heads(None).into_keys() {
-        if let Some(reason) = node.store.quarantine_reason(&partition) {
-            let text = format!(
-                "{partition} is quarantined, and nothing of it is taken: {reason}. Find out which history is right, \
-                 then: creditsync partition refetch {partition} / {partition} 已隔离，不再接收：请查明哪一方的历史正确，\
-                 再执行 creditsync partition refetch {partition}"
-            );
-            alarms.retain(|alarm| !alarm.starts_with(&format!("{partition}: ")));
-            alarms.push(text);
-        }
-    }
-    alarms.truncate(ALARMS_MAX);
-    alarms
-}
-
-/// Whether the store will soon refuse to write.
-fn disk_nearly_full(node: &Node) -> anyhow::Result<Option<String>> {
-    let (capacity, left) = (node.store.capacity()?, node.store.room_left()?);
-    Ok((left < (capacity / DISK_LOW_PART).min(DISK_LOW_MOST)).then(|| {
-        let (left_mb, path) = (left / MIB, node.store.path().display());
-        format!(
-            "the disk of {path} is nearly full: {left_mb} MiB are left before nothing is written any more. Make room / \
-             {path} 所在磁盘即将写满：再写入 {left_mb} MiB 后将停止写入，请清理磁盘"
-        )
-    }))
-}
-
-/// Peers whose data has nearly all the room that it may have here.
-fn nearly_full(node: &Node, peers: &[Json]) -> Vec<String> {
-    let mut alarms = Vec::new();
-    for peer in peers {
-        let (used, quota) =
-            (peer["room"]["used_bytes"].as_u64(), peer["room"]["quota_bytes"].as_u64());
-        if let (Some(used), Some(quota)) = (used, quota)
-            && used / 9 > quota / 10
-        {
-            let name = peer["node"].as_str().unwrap_or_default();
-            let (used_mb, quota_mb) = (used / MIB, quota / MIB);
-            alarms.push(format!(
-                "the data of {name} counts for {used_mb} MiB here, and {quota_mb} MiB is its quota: beyond it nothing \
-                 of {name} is taken. Raise origin_quota_mb in {}, or have it delete what it does not need / \
-                 {name} 的数据已占 {used_mb} MiB，配额为 {quota_mb} MiB，超出后不再接收：请调高 origin_quota_mb，或请对方清理数据",
-                node.dir.config().display()
-            ));
-        }
-    }
-    alarms
 }
 
 /// Why a peer is not connected, or what is wrong although it is.

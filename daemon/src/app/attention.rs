@@ -1,0 +1,138 @@
+//! What needs somebody's attention as things are now: partitions that cannot be
+//! taken or sent, a disk that fills up.
+//!
+//! Used by `status`, which shows it with the alarms that are raised and cleared
+//! (`alarms`). Invariant: however many partitions are in trouble, and whoever sees to
+//! that, each kind of trouble and each peer's is heard of.
+
+use std::collections::BTreeMap;
+
+use protocol::{
+    id::{NodeId, PartitionId},
+    message::CloseCode,
+};
+use store::Room;
+
+use super::node::Node;
+
+const MIB: u64 = 1024 * 1024;
+/// Partitions of one kind of trouble that are named one by one.
+const NAMED_MAX: usize = 20;
+/// And those of one peer's: it may announce as many as it likes.
+const OF_ONE_PEER_MAX: usize = 5;
+/// The room left from which on a disk is said to be nearly full is a twentieth of the
+/// disk,
+const DISK_LOW_PART: u64 = 20;
+/// but no more than these bytes, since a twentieth of a large disk lasts for years.
+const DISK_LOW_MOST: u64 = 4 * 1024 * MIB;
+/// The part of its quota, in percent, from which on a peer is said to need more soon.
+const QUOTA_LOW_PERCENT: u64 = 90;
+
+/// Everything that is wrong now, what stops most of it first.
+pub(super) fn alarms(node: &Node, peers: &[NodeId]) -> anyhow::Result<Vec<String>> {
+    let mut alarms = node.alarms.texts();
+    node.sync.peers.visit(|_, peer| alarms.extend(peer.alarm.clone()));
+    alarms.extend(disk_nearly_full(node)?);
+    let quarantined = quarantined(node);
+    let (mut untaken, mut unsent) = (Vec::new(), Vec::new());
+    node.sync.peers.visit(|name, peer| {
+        let troubles = peer.troubles.iter().filter(|(partition, _)| {
+            // Of one that is quarantined somebody speaks already.
+            peer.alarming.contains(partition) && !quarantined.contains_key(partition)
+        });
+        untaken.push(troubles.map(|(name, why)| format!("{name}: {why}")).collect());
+        let text = |partition| format!("{name}: {partition}: {}", CloseCode::NoRoom);
+        unsent.push(peer.no_room.iter().map(text).collect());
+    });
+    alarms.extend(some_of(vec![quarantined.into_values().collect()], NAMED_MAX));
+    alarms.extend(some_of(untaken, OF_ONE_PEER_MAX));
+    alarms.extend(some_of(unsent, OF_ONE_PEER_MAX));
+    alarms.extend(node.sync.claims.alarms());
+    for name in peers {
+        alarms.extend(nearly_full(node, name, node.store.room_of(name)?));
+    }
+    Ok(alarms)
+}
+
+/// Some of each peer's, [`NAMED_MAX`] in all, and how many more there are.
+fn some_of(peers: Vec<Vec<String>>, of_one_max: usize) -> Vec<String> {
+    let all: usize = peers.iter().map(Vec::len).sum();
+    let mut some = Vec::new();
+    // The first of each, then the second ones: nobody's are pushed out by another's.
+    for nth in 0..of_one_max {
+        some.extend(peers.iter().filter_map(|of_one| of_one.get(nth).cloned()));
+    }
+    some.truncate(NAMED_MAX);
+    let more = all - some.len();
+    if more > 0 {
+        some.push(format!(
+            "{more} more partitions are in trouble like that: 'creditsync status' has all of them / \
+             另有 {more} 个分区有同样的问题，'creditsync status' 列出全部"
+        ));
+    }
+    some
+}
+
+/// Partitions that are quarantined, and what to do.
+fn quarantined(node: &Node) -> BTreeMap<PartitionId, String> {
+    let text = |partition: &PartitionId, reason: String| {
+        format!(
+            "{partition} is quarantined, and nothing of it is taken: {reason}. Find out which history is right, \
+             then: creditsync partition refetch {partition} / {partition} 已隔离，不再接收：请查明哪一方的历史正确，\
+             再执行 creditsync partition refetch {partition}"
+        )
+    };
+    let partitions = node.heads(None).into_keys();
+    let quarantined = partitions.filter_map(|partition| {
+        let reason = node.store.quarantine_reason(&partition)?;
+        let text = text(&partition, reason);
+        Some((partition, text))
+    });
+    quarantined.collect()
+}
+
+/// Whether the store will soon refuse to write.
+fn disk_nearly_full(node: &Node) -> anyhow::Result<Option<String>> {
+    let (capacity, left) = (node.store.capacity()?, node.store.room_left()?);
+    Ok((left < (capacity / DISK_LOW_PART).min(DISK_LOW_MOST)).then(|| {
+        let (left_mb, path) = (left / MIB, node.store.path().display());
+        format!(
+            "the disk of {path} is nearly full: {left_mb} MiB are left before nothing is written any more. Make room / \
+             {path} 所在磁盘即将写满：再写入 {left_mb} MiB 后将停止写入，请清理磁盘"
+        )
+    }))
+}
+
+/// Whether a peer's data has nearly all the room that it may have here.
+fn nearly_full(node: &Node, name: &NodeId, room: Room) -> Option<String> {
+    let quota = room.quota.filter(|quota| room.used > quota / 100 * QUOTA_LOW_PERCENT)?;
+    let (used_mb, quota_mb) = (room.used / MIB, quota / MIB);
+    Some(format!(
+        "the data of {name} counts for {used_mb} MiB here, and {quota_mb} MiB is its quota: beyond it nothing \
+         of {name} is taken. Raise origin_quota_mb in {}, or have it delete what it does not need / \
+         {name} 的数据已占 {used_mb} MiB，配额为 {quota_mb} MiB，超出后不再接收：请调高 origin_quota_mb，或请对方清理数据",
+        node.dir.config().display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobodys_troubles_push_out_anothers() {
+        let of = |name: &str, count: usize| -> Vec<String> {
+            (0..count).map(|number| format!("{name} {number}")).collect()
+        };
+        assert_eq!(some_of(vec![], 5), [""; 0]);
+        assert_eq!(some_of(vec![of("a", 2), vec![], of("b", 1)], 5), ["a 0", "b 0", "a 1"]);
+        let some = some_of(vec![of("a", 10_000), of("b", 1), of("c", 7)], 5);
+        assert_eq!(some.len(), 12);
+        assert!(some.contains(&"b 0".to_owned()) && some.contains(&"c 4".to_owned()));
+        assert!(some[11].starts_with("9997 more partitions"), "{}", some[11]);
+        let many = some_of((0..30).map(|number| of(&number.to_string(), 1)).collect(), 5);
+        assert_eq!((many.len(), many[20].starts_with("10 more")), (21, true));
+        let alone = some_of(vec![of("a", 30)], NAMED_MAX);
+        assert_eq!((alone.len(), alone[20].starts_with("10 more")), (21, true));
+    }
+}
