@@ -6,7 +6,7 @@ use certs::verify::VerifiedPeer;
 use protocol::{
     frame::CONTROL_FRAME_BYTES_MAX,
     id::{NodeId, PartitionId},
-    message::{Announced, CloseCode, Control, Hello, Open, PROTOCOL_VERSION, Report},
+    message::{Announced, CloseCode, Control, HEADS_MAX, Hello, Open, PROTOCOL_VERSION, Report},
     session::{
         PeerMisbehaved,
         entitle::Ends,
@@ -41,6 +41,9 @@ const SAID_BYTES_PER_S: u64 = 256 * 1024;
 const SAID_BYTES_LEAST: usize = 128;
 /// And one about trust: a signature is looked at, and something may be written.
 const ABOUT_TRUST_BYTES_LEAST: usize = 16 * 1024;
+/// And what a head of a dataset that nobody has published counts beside its bytes: it
+/// is looked at, noted and tried again. Ten thousand of them are made good in 14 s.
+const UNKNOWN_DATASET_BYTES: usize = 256;
 /// Streams that a peer may open at once, and in each second: all that it may have,
 /// twice. A stream costs its opener nothing if it is reset at once.
 const STREAMS_AT_ONCE: u64 = 2048;
@@ -213,23 +216,115 @@ async fn run(
         me: context.me().clone(),
         peer: peer.clone(),
     };
+    // Heads that move from here on arrive as events.
+    let mut events = context.store.subscribe();
+    let greeted = greet(context, connection, &ends, side).await?;
+    connected();
+    let Greeted { link, mut sender, mut receiver, instance } = greeted;
+    // Before it is told: what changes meanwhile is told again.
+    let mut tell = context.tell.subscribe();
+    tell_about_trust(context, &mut sender, true).await?;
+    let mut statements = tokio::time::interval(STATEMENT_EVERY);
+
+    let turns = Arc::new(Turns::new(context.work.clone()));
+    let streams = provide::Streams::new(context.clone(), connection.clone(), ends, turns.clone());
+    let streams = Arc::new(streams);
+    let mut opened = Allowance::new(STREAMS_AT_ONCE, STREAMS_PER_S, context.now());
+    let (reports, mut follow_reports) = mpsc::channel::<FollowReport>(ENDS_WAITING_MAX);
+    let mut talk = Talk {
+        context,
+        connection,
+        peer,
+        tasks,
+        link,
+        sender,
+        instance,
+        turns,
+        reports,
+        follows: BTreeMap::new(),
+        said: Allowance::new(SAID_BYTES_AT_ONCE, SAID_BYTES_PER_S, context.now()),
+    };
+    loop {
+        while let Some(action) = talk.link.poll_action() {
+            talk.act(action).await?;
+        }
+        let now = context.now();
+        let (hush, full) = (talk.said.wait(now), opened.wait(now));
+        let waits = [hush, full].into_iter().filter(|wait| !wait.is_zero());
+        let sleep = waits.fold(talk.link.poll_timeout().saturating_sub(now), Duration::min);
+        tokio::select! {
+            // Whoever says too much is not heard for a while, and loses nothing.
+            frame = receiver.receive(), if hush.is_zero() => {
+                talk.hear(&frame?.ok_or(NetError::Closed(None))?)?;
+            }
+            _ = statements.tick(), if context.office.is_some() => {
+                tell_about_trust(context, &mut talk.sender, false).await?;
+            }
+            Ok(()) = tell.changed() => tell_about_trust(context, &mut talk.sender, true).await?,
+            event = events.recv() => match event {
+                Ok(partition) => {
+                    announce(context, &mut talk.link, &partition);
+                    if partition == *context.membership.partition() {
+                        statements.reset_immediately();
+                    }
+                }
+                Err(RecvError::Lagged(_)) => {
+                    for partition in context.store.heads().into_keys() {
+                        announce(context, &mut talk.link, &partition);
+                    }
+                }
+                Err(RecvError::Closed) => return Err(StoreError::Closed.into()),
+            },
+            stream = connection.accept_stream(), if full.is_zero() => {
+                let (sender, receiver) = stream?;
+                opened.spend(1, context.now());
+                let serving = streams.clone().serve(sender, receiver);
+                tokio::spawn(tasks.clone().run_until_cancelled_owned(serving));
+            }
+            Some(report) = follow_reports.recv() => talk.take(report),
+            () = tokio::time::sleep(sleep) => {
+                talk.link.handle_timeout(context.now());
+                if talk.link.heartbeat_due(context.now()) {
+                    talk.sender.send(&Control::Heartbeat { now_ms: now_ms() }).await?;
+                }
+            }
+        }
+    }
+}
+
+/// A connection whose hellos were exchanged, and at whose hub end the member has
+/// reported.
+struct Greeted {
+    link: Link,
+    sender: FrameSender,
+    receiver: FrameReceiver,
+    /// Of the daemon that has reported, at a hub.
+    instance: Option<[u8; 8]>,
+}
+
+/// Exchanges hellos, and shows the peer as connected.
+async fn greet(
+    context: &Arc<Context>,
+    connection: &Connection,
+    ends: &Ends,
+    side: Side,
+) -> Result<Greeted, ConnectionEnd> {
+    let peer = &ends.peer;
     // Whoever was dialled chose to be.
-    let greeting = match side {
+    let _greeting = match side {
         Side::Accepted => {
             Some(context.greeting.take_for(peer.clone()).ok_or(ConnectionEnd::TooMany)?)
         }
         Side::Dialled => None,
     };
-    // Heads that move from here on arrive as events.
-    let mut events = context.store.subscribe();
-    let local = announced_heads(context, &ends);
+    let local = announced_heads(context, ends);
     let ours = hello(ends.suite, local.clone());
-    let (mut sender, mut receiver, theirs) =
+    let (sender, mut receiver, theirs) =
         tokio::time::timeout(FIRST_FRAME_MAX, exchange_hellos(connection, side, ours))
             .await
             .map_err(|_| NetError::NoAnswer)??;
     let timing = Timing { heartbeat: context.heartbeat, follows_max: FOLLOWS_MAX };
-    let mut link = Link::new(ends.clone(), timing, local, theirs.clone(), context.now())?;
+    let link = Link::new(ends.clone(), timing, local, theirs.clone(), context.now())?;
     // Before it counts as connected, because a first own change set asks that.
     for head in theirs.heads.iter().filter(|head| head.partition.origin == *context.me()) {
         note_claim(context, peer, head);
@@ -248,7 +343,6 @@ async fn run(
         }
         Side::Dialled => None,
     };
-    drop(greeting);
     connection.open_window();
     let clock_ahead_ms = theirs.now_ms.saturating_sub(now_ms());
     let differed = context.peers.connected(peer, connection, &theirs, clock_ahead_ms);
@@ -260,125 +354,102 @@ async fn run(
         let context = context.clone();
         blocking(move || context.trustee.as_ref().map(|judge| judge.welcomed())).await?;
     }
-    connected();
-    // Before it is told: what changes meanwhile is told again.
-    let mut tell = context.tell.subscribe();
-    tell_about_trust(context, &mut sender, true).await?;
-    let mut statements = tokio::time::interval(STATEMENT_EVERY);
+    Ok(Greeted { link, sender, receiver, instance })
+}
 
-    let turns = Arc::new(Turns::new(context.work.clone()));
-    let streams =
-        provide::Streams::new(context.clone(), connection.clone(), ends.clone(), turns.clone());
-    let streams = Arc::new(streams);
-    let mut follows = BTreeMap::<PartitionId, CancellationToken>::new();
-    let mut said = Allowance::new(SAID_BYTES_AT_ONCE, SAID_BYTES_PER_S, context.now());
-    let mut opened = Allowance::new(STREAMS_AT_ONCE, STREAMS_PER_S, context.now());
-    let (end_sender, mut follow_ends) = mpsc::channel::<FollowReport>(ENDS_WAITING_MAX);
-    loop {
-        while let Some(action) = link.poll_action() {
-            match action {
-                LinkAction::Send(message) => sender.send(&message).await?,
-                LinkAction::Follow(partition) => {
-                    let offered = link.peer_head(&partition).map_or(0, |head| head.position.seq);
-                    let followed = partition.clone();
-                    let follow = follow::Follow {
-                        context: context.clone(),
-                        connection: connection.clone(),
-                        peer: peer.clone(),
-                        partition,
-                        offered,
-                        progress: end_sender.clone(),
-                        turns: turns.clone(),
-                        released: follows.entry(followed).or_default().clone(),
-                    };
-                    tokio::spawn(tasks.clone().run_until_cancelled_owned(follow.run()));
-                }
-                LinkAction::Release(partition) => {
-                    if let Some(follow) = follows.get(&partition) {
-                        follow.cancel();
-                    }
-                }
-                LinkAction::PeerHolds(head) => peer_holds(context, &turns, peer, head).await,
-                LinkAction::Reported(report) => {
-                    if instance != Some(report.instance) {
-                        return Err(PeerMisbehaved::Unexpected("another daemon's report").into());
-                    }
-                    let (context, connection) = (context.clone(), connection.clone());
-                    blocking(move || reported(&context, &connection, report)).await?;
-                }
-                LinkAction::Stated(bytes) => {
-                    let context = context.clone();
-                    let judge = move || context.trustee.as_ref().map(|judge| judge.stated(&bytes));
-                    blocking(judge).await?;
-                }
-                LinkAction::Anchored(bytes) => {
-                    let context = context.clone();
-                    let judge = move || context.trustee.as_ref().map(|t| t.anchored(&bytes));
-                    if blocking(judge).await? == Some(true) {
-                        return Err(ConnectionEnd::Anew);
-                    }
-                }
-                LinkAction::Silent => return Err(ConnectionEnd::Silent),
+/// What is said on the control stream, and what is done about it.
+struct Talk<'a> {
+    context: &'a Arc<Context>,
+    connection: &'a Connection,
+    peer: &'a NodeId,
+    /// Ends all that belongs to the connection.
+    tasks: &'a CancellationToken,
+    link: Link,
+    sender: FrameSender,
+    instance: Option<[u8; 8]>,
+    turns: Arc<Turns>,
+    /// Where follow tasks say how they are.
+    reports: mpsc::Sender<FollowReport>,
+    /// Ends each of them alone.
+    follows: BTreeMap<PartitionId, CancellationToken>,
+    /// How much the peer may still say.
+    said: Allowance,
+}
+
+impl Talk<'_> {
+    fn hear(&mut self, frame: &[u8]) -> Result<(), ConnectionEnd> {
+        let message = Control::decode(frame).map_err(PeerMisbehaved::from)?;
+        let least = match &message {
+            Control::Report(_) | Control::Freshness(_) | Control::Anchor(_) => {
+                ABOUT_TRUST_BYTES_LEAST
             }
+            _ => SAID_BYTES_LEAST,
+        };
+        let mut counts = frame.len().max(least);
+        self.context.peers.heard(self.peer);
+        if let Control::Announce(heads) = &message {
+            counts += UNKNOWN_DATASET_BYTES * note_heads(self.context, self.peer, heads);
         }
-        let now = context.now();
-        let (hush, full) = (said.wait(now), opened.wait(now));
-        let waits = [hush, full].into_iter().filter(|wait| !wait.is_zero());
-        let sleep = waits.fold(link.poll_timeout().saturating_sub(now), Duration::min);
-        tokio::select! {
-            // Whoever says too much is not heard for a while, and loses nothing.
-            frame = receiver.receive(), if hush.is_zero() => {
-                let frame = frame?.ok_or(NetError::Closed(None))?;
-                let message = Control::decode(&frame).map_err(PeerMisbehaved::from)?;
-                let least = match &message {
-                    Control::Report(_) | Control::Freshness(_) | Control::Anchor(_) => {
-                        ABOUT_TRUST_BYTES_LEAST
-                    }
-                    _ => SAID_BYTES_LEAST,
-                };
-                said.spend(frame.len().max(least) as u64, context.now());
-                context.peers.heard(peer);
-                if let Control::Announce(heads) = &message {
-                    note_heads(context, peer, heads);
+        self.said.spend(counts as u64, self.context.now());
+        Ok(self.link.handle_message(message, self.context.now())?)
+    }
+
+    async fn act(&mut self, action: LinkAction) -> Result<(), ConnectionEnd> {
+        let context = self.context.clone();
+        match action {
+            LinkAction::Send(message) => self.sender.send(&message).await?,
+            LinkAction::Follow(partition) => self.follow(partition),
+            LinkAction::Release(partition) => {
+                if let Some(follow) = self.follows.get(&partition) {
+                    follow.cancel();
                 }
-                link.handle_message(message, context.now())?;
             }
-            _ = statements.tick(), if context.office.is_some() => {
-                tell_about_trust(context, &mut sender, false).await?;
+            LinkAction::PeerHolds(head) => {
+                peer_holds(&context, &self.turns, self.peer, head).await;
             }
-            Ok(()) = tell.changed() => tell_about_trust(context, &mut sender, true).await?,
-            event = events.recv() => match event {
-                Ok(partition) => {
-                    announce(context, &mut link, &partition);
-                    if partition == *context.membership.partition() {
-                        statements.reset_immediately();
-                    }
+            LinkAction::Reported(report) => {
+                if self.instance != Some(report.instance) {
+                    return Err(PeerMisbehaved::Unexpected("another daemon's report").into());
                 }
-                Err(RecvError::Lagged(_)) => {
-                    for partition in context.store.heads().into_keys() {
-                        announce(context, &mut link, &partition);
-                    }
-                }
-                Err(RecvError::Closed) => return Err(StoreError::Closed.into()),
-            },
-            stream = connection.accept_stream(), if full.is_zero() => {
-                let (sender, receiver) = stream?;
-                opened.spend(1, context.now());
-                let serving = streams.clone().serve(sender, receiver);
-                tokio::spawn(tasks.clone().run_until_cancelled_owned(serving));
+                let connection = self.connection.clone();
+                blocking(move || reported(&context, &connection, report)).await?;
             }
-            Some(report) = follow_ends.recv() => match report {
-                FollowReport::Progress(partition) => link.handle_follow_progress(&partition),
-                FollowReport::Ended(partition, end) => {
-                    follows.remove(&partition);
-                    link.handle_follow_end(&partition, end, random(), context.now());
+            LinkAction::Stated(bytes) => {
+                let judge = move || context.trustee.as_ref().map(|judge| judge.stated(&bytes));
+                blocking(judge).await?;
+            }
+            LinkAction::Anchored(bytes) => {
+                let judge = move || context.trustee.as_ref().map(|judge| judge.anchored(&bytes));
+                if blocking(judge).await? == Some(true) {
+                    return Err(ConnectionEnd::Anew);
                 }
-            },
-            () = tokio::time::sleep(sleep) => {
-                link.handle_timeout(context.now());
-                if link.heartbeat_due(context.now()) {
-                    sender.send(&Control::Heartbeat { now_ms: now_ms() }).await?;
-                }
+            }
+            LinkAction::Silent => return Err(ConnectionEnd::Silent),
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, partition: PartitionId) {
+        let offered = self.link.peer_head(&partition).map_or(0, |head| head.position.seq);
+        let follow = follow::Follow {
+            context: self.context.clone(),
+            connection: self.connection.clone(),
+            peer: self.peer.clone(),
+            offered,
+            progress: self.reports.clone(),
+            turns: self.turns.clone(),
+            released: self.follows.entry(partition.clone()).or_default().clone(),
+            partition,
+        };
+        tokio::spawn(self.tasks.clone().run_until_cancelled_owned(follow.run()));
+    }
+
+    fn take(&mut self, report: FollowReport) {
+        match report {
+            FollowReport::Progress(partition) => self.link.handle_follow_progress(&partition),
+            FollowReport::Ended(partition, end) => {
+                self.follows.remove(&partition);
+                self.link.handle_follow_end(&partition, end, random(), self.context.now());
             }
         }
     }
@@ -512,15 +583,19 @@ fn announce(context: &Context, link: &mut Link, partition: &PartitionId) {
     }
 }
 
-/// Shows the peer's claims in the status.
-fn note_heads(context: &Context, peer: &NodeId, heads: &[Announced]) {
+/// Shows the peer's claims in the status; answers how many of them are of datasets that
+/// nobody has published.
+fn note_heads(context: &Context, peer: &NodeId, heads: &[Announced]) -> usize {
     context.peers.update(peer, |state| {
         for head in heads {
-            if state.heads.len() < protocol::message::HEADS_MAX {
+            if state.heads.len() < HEADS_MAX || state.heads.contains_key(&head.partition) {
                 state.heads.insert(head.partition.clone(), head.clone());
             }
         }
     });
+    context.membership.current().map_or(0, |registry| {
+        heads.iter().filter(|head| registry.schema(&head.partition.dataset).is_none()).count()
+    })
 }
 
 /// Whether the peer claims to hold more of an own partition than this node; a claim

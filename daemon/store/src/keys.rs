@@ -18,7 +18,7 @@
 //! | `a` number, node | what the node acknowledged |
 //! | `l` number, seq | signed header |
 //! | `b` number, seq | compressed body (chunked) |
-//! | `m` number, height, index | a node of the history above the headers |
+//! | `m` number, height, index | a node of the history; of height 0, the hash of a header that is gone |
 //! | `j` number | where the history was jumped over: the number, and what was before it |
 //! | `p` number, generation, level, first key | page (chunked) |
 //! | `p` number, generation, 128, first key | a leaf's patch (chunked) |

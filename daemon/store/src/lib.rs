@@ -216,9 +216,14 @@ impl Store {
 
     /// Commits changes, sorted by key, to a partition that this node owns: the
     /// next change set is made, signed with the key that is the signer at that
-    /// moment, and durable when this answers. What needs nothing of the store is
-    /// done on the caller's thread: many changes are [`Store::commit_own_later`]'s
-    /// business.
+    /// moment, and durable when this answers; or several, if they touch more of the
+    /// tree than one may. What needs nothing of the store is done on the caller's
+    /// thread: many changes are [`Store::commit_own_later`]'s business.
+    ///
+    /// # Errors
+    /// [`StoreError::Changes`] if no peer would take them, `Quarantined`, `NoSigner`
+    /// and `AwaitsOwnHistory` if nothing may be written to the partition, `DiskFull`
+    /// if there is no room. Of several change sets, the first ones may be there then.
     pub async fn commit_own(&self, changes: OwnChanges) -> Result<Arc<Head>, StoreError> {
         let prepared = Box::new(Prepared::new(self.shared.disk.suite, changes)?);
         self.queue.submit(|reply| Job::Own { prepared, reply }).await?.answer().await

@@ -27,9 +27,9 @@ use serde::{Deserialize, Serialize};
 /// What a record counts for beside its bytes: its digest, its key and its length in
 /// the leaf's index.
 const RECORD_BYTES: u64 = 64;
-/// What a page counts for: its entries in the database,
+/// What a page counts for: its entries in the database.
 const PAGE_BYTES: u64 = 2048;
-/// and its first key, which stands in so many places: in front of the leaf, of its
+/// In how many places the first key of a page stands: in front of the leaf, of its
 /// index and of its patch, in the index, and above it on each level where it is the
 /// first again. How long it is is not known, but not longer than a record in its leaf
 /// is on average.
@@ -37,13 +37,13 @@ const FIRST_KEYS: u64 = 8;
 /// What a change set counts for whose header is kept: that, its nodes in the history,
 /// and what the database writes anew with each.
 pub const HEADER_BYTES: u64 = 2048;
-/// and one of which only those nodes are.
+/// What a change set counts for of which only its nodes in the history are kept.
 const HASH_BYTES: u64 = 256;
 
 const MIB: u64 = 1024 * 1024;
-/// A quota, where none is set, is at most this part of the disk,
+/// At most this part of the disk is a quota, where none is set.
 const QUOTA_PART: u64 = 2;
-/// and so many times what an even division would give.
+/// At most so many times what an even division would give is a quota, where none is set.
 const QUOTA_DIVISIONS: u64 = 4;
 
 /// Whose data is here, and how much each may have.

@@ -358,8 +358,8 @@ impl Shared {
     }
 }
 
-/// Locks a mutex whose data stays whole even if a holder panicked: all that is
-/// done under these locks is a plain assignment or insertion.
+/// Locks a mutex whose data stays whole even if a holder panicked: what is changed under
+/// these locks is changed by one assignment or insertion.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }

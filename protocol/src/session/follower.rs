@@ -33,7 +33,7 @@ pub enum FollowerAction {
 pub struct Follower {
     partition: PartitionId,
     have: Option<Position>,
-    /// Numbers that were handed out to be committed.
+    /// The number that has to come next.
     next: u64,
     committing: usize,
     actions: VecDeque<FollowerAction>,

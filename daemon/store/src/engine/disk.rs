@@ -144,7 +144,9 @@ impl Disk {
     }
 
     /// Applies a batch atomically; it is durable after [`Disk::make_durable`].
-    /// Behind an error nobody knows what of it took place.
+    ///
+    /// # Errors
+    /// After one, the batch may have been applied wholly, partly or not at all.
     pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         #[cfg(any(test, feature = "testing"))]
         fail_if(&self.broken.apply)?;

@@ -139,7 +139,7 @@ impl Journal {
     }
 
     /// Writes the records that are kept, and syncs them; answers how many bytes
-    /// that were. Behind an error only a checkpoint helps.
+    /// that were. After an error only a checkpoint helps.
     pub fn write(&mut self) -> Result<usize, StoreError> {
         let bytes = self.pending.len().next_multiple_of(BLOCK_BYTES);
         self.pending.resize(bytes, 0);

@@ -45,7 +45,7 @@ pub fn sync_sled(db: &sled::Db, data: &File) -> Result<(), StoreError> {
     data.sync_data().map_err(|error| StoreError::Database(error.to_string()))
 }
 
-/// The value that says so.
+/// The value under [`keys::FORMAT`]: the version of the format, and the suite.
 pub fn format(suite: Suite) -> Vec<u8> {
     [&FORMAT_VERSION.to_be_bytes()[..], &[suite.number()]].concat()
 }

@@ -4,7 +4,7 @@ use super::fixtures::*;
 use crate::{Ack, Origins, Store, engine::Batch, keys, quota::LogKept, state::now_ms};
 
 /// As the writer has them in tests.
-const BODY_BYTES_MIN: u64 = 256 * 1024;
+const BODY_BYTES_KEPT: u64 = 256 * 1024;
 const HEADERS_MAX: usize = 100;
 
 fn node(name: &str) -> protocol::id::NodeId {
@@ -70,7 +70,7 @@ fn bodies_go_when_all_who_were_heard_of_lately_have_them() {
     (41..=60).for_each(&mut write);
     let (_, bodies, newest) = log_of(&store);
     assert_eq!(bodies, (55..=60).collect::<Vec<_>>());
-    assert!(newest.body_bytes <= BODY_BYTES_MIN && newest.body_bytes < kept.body_bytes);
+    assert!(newest.body_bytes <= BODY_BYTES_KEPT && newest.body_bytes < kept.body_bytes);
     assert_counted(&store);
     assert_eq!(store.change_sets(&enterprise(), 54, 9, usize::MAX).unwrap(), None);
     assert_eq!(store.change_sets(&enterprise(), 55, 9, usize::MAX).unwrap().unwrap().len(), 6);
@@ -85,9 +85,9 @@ fn bodies_that_nobody_takes_go_at_last() {
             acknowledged(&store, "410100", 1, now_ms());
         }
         commit(&store, &enterprise(), vec![put(1, noise(number, 40_000))]);
-        assert!(log_of(&store).2.body_bytes <= 4 * BODY_BYTES_MIN);
+        assert!(log_of(&store).2.body_bytes <= 4 * BODY_BYTES_KEPT);
     }
-    assert!(log_of(&store).2.body_bytes > 3 * BODY_BYTES_MIN);
+    assert!(log_of(&store).2.body_bytes > 3 * BODY_BYTES_KEPT);
     assert_counted(&store);
 }
 

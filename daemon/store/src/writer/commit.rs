@@ -49,7 +49,7 @@ impl Writer {
     }
 
     /// Commits own changes. If they touch more of the tree than one change set may,
-    /// they become several, each of which is a commit of its own; behind an error the
+    /// they become several, each of which is a commit of its own; after an error the
     /// first ones of them may be there.
     pub(super) fn commit_own(&mut self, prepared: Prepared) -> Result<Arc<Head>, StoreError> {
         let mut parts = vec![prepared];

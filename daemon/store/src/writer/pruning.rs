@@ -24,18 +24,19 @@ use crate::{
     state::{PartitionState, lock, now_ms},
 };
 
-/// Bodies that are kept in any case: eight change sets of the largest kind;
-const BODY_BYTES_MIN: u64 = if cfg!(test) { 256 * 1024 } else { 64 * 1024 * 1024 };
-/// at most this part of the disk, and of an origin's quota,
+/// Bytes of bodies that are kept, acknowledged or not: eight change sets of the largest
+/// kind. Fewer where room is short ([`BODY_PART`]).
+const BODY_BYTES_KEPT: u64 = if cfg!(test) { 256 * 1024 } else { 64 * 1024 * 1024 };
+/// At most this part of the disk, or of an origin's quota, is kept of bodies.
 const BODY_PART: u64 = 8;
-/// and so many times that while followers wait: one that is farther behind is quicker
-/// by pages.
+/// While followers wait, so many times what is kept otherwise: one that is farther
+/// behind is quicker by pages.
 const AWAITED_TIMES: u64 = 4;
 /// Who has acknowledged nothing new for so long is not waited for: 30 days.
 const FOLLOWER_AWAITED_MS: i64 = 30 * 24 * 3600 * 1000;
-/// Headers of another origin's that are kept: months of a busy office,
+/// Headers of another origin's that are kept: months of a busy office.
 const HEADERS_MAX: u64 = if cfg!(test) { 100 } else { 65_536 };
-/// and at most this part of its quota.
+/// At most this part of an origin's quota is kept of its headers.
 const HEADER_PART: u64 = 8;
 /// Pieces that go with one commit, which adds one: what is above the bounds shrinks.
 const PIECES_MAX: usize = 4;
@@ -54,7 +55,7 @@ impl Writer {
             return Ok(kept);
         }
         let room = self.room_for(partition)?;
-        let body_bytes = BODY_BYTES_MIN.min(room / BODY_PART);
+        let body_bytes = BODY_BYTES_KEPT.min(room / BODY_PART);
         self.prune_bodies(batch, state, body_bytes, &mut kept)?;
         if self.is_foreign(partition) {
             let headers = HEADERS_MAX.min(room / HEADER_PART / HEADER_BYTES);

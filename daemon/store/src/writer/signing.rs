@@ -55,7 +55,7 @@ impl Writer {
         for (partition, head) in self.heads_of(origin) {
             if !partition.dataset.is_system() {
                 let last = last.get(&partition).copied().unwrap_or(0);
-                all.extend(self.not_as_it_should_be(partition, head, last, &next)?);
+                all.extend(self.headers_to_sign(partition, head, last, &next)?);
             }
         }
         let count = all.iter().map(ToSign::count).sum::<u64>();
@@ -131,7 +131,7 @@ impl Writer {
     /// What follows `last`, from the first header that another key than `next`
     /// signed, or that names a `_federation` head which is not the one held
     /// here; nothing if there is no such header.
-    fn not_as_it_should_be(
+    fn headers_to_sign(
         &self,
         partition: PartitionId,
         head: Arc<Head>,

@@ -20,6 +20,10 @@ const SNAPSHOTS_MAX: usize = 64;
 /// While so many are, peers get none: those that are left are for commands.
 const SNAPSHOTS_FOR_PEERS: usize = 48;
 
+/// Generations of which something may still be there: the current one, and those whose
+/// deletion a few restarts have cut short.
+const GENERATIONS_LEFT_MAX: u32 = 8;
+
 impl Writer {
     pub(super) fn open_snapshots(&self, number: u32, generation: u32) -> Vec<Arc<OpenSnapshot>> {
         let snapshots = lock(&self.shared.snapshots);
@@ -55,7 +59,7 @@ impl Writer {
     /// Deletes these generations of a partition's pages, of which only the last ones
     /// may have something: one comes with each bootstrap, and those before are gone.
     pub(super) fn drop_generations(&mut self, number: u32, generations: Range<u32>) {
-        let first = generations.start.max(generations.end.saturating_sub(8));
+        let first = generations.start.max(generations.end.saturating_sub(GENERATIONS_LEFT_MAX));
         let old = (first..generations.end).map(|old| keys::generation(number, old));
         self.chores.extend(old);
     }
