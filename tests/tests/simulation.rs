@@ -505,8 +505,8 @@ fn a_failing_partition_waits_longer_each_time_and_holds_up_no_other() {
 
     let mut now = SECOND;
     let mut waits = Vec::new();
-    let mut fail = |link: &mut Link| {
-        link.handle_follow_end(&failing.partition, FollowEnd::Retry, u32::MAX, now);
+    let mut fail = |link: &mut Link, end: FollowEnd| {
+        link.handle_follow_end(&failing.partition, end, u32::MAX, now);
         let failed = now;
         let mut wakes = 0;
         while actions(link).is_empty() {
@@ -520,12 +520,20 @@ fn a_failing_partition_waits_longer_each_time_and_holds_up_no_other() {
         now - failed
     };
     for _ in 0..12 {
-        waits.push(fail(&mut link));
+        waits.push(fail(&mut link, FollowEnd::Retry));
     }
     assert!(waits.is_sorted() && waits[1] > waits[0], "{waits:?}");
     assert_eq!(waits.last(), Some(&(60 * SECOND)));
     link.handle_follow_progress(&failing.partition);
-    assert_eq!(fail(&mut link), waits[0]);
+    assert_eq!(fail(&mut link, FollowEnd::Retry), waits[0]);
+    // That much of it arrives is no success where it is refused in the end.
+    for wait in &waits {
+        link.handle_follow_progress(&failing.partition);
+        assert_eq!(fail(&mut link, FollowEnd::Refused), *wait);
+    }
+    link.handle_follow_end(&failing.partition, FollowEnd::Again, u32::MAX, SECOND);
+    assert_eq!(actions(&mut link), [follow(&failing)]);
+    assert_eq!(fail(&mut link, FollowEnd::Refused), waits[0], "until it is taken");
     link.handle_follow_end(&other.partition, FollowEnd::Retry, u32::MAX, Duration::ZERO);
     assert!(link.poll_timeout() <= waits[0], "the other one begins with the first wait");
 }

@@ -184,7 +184,10 @@ impl Follow {
             }
             Trouble::Net(error) => tracing::debug!(%partition, %peer, %error, "the stream ended"),
         }
-        FollowEnd::Retry
+        match trouble.is_refusal() {
+            true => FollowEnd::Refused,
+            false => FollowEnd::Retry,
+        }
     }
 
     /// Whether `_federation` as it is held here does not count by the hub's newest
@@ -322,6 +325,12 @@ impl Follow {
                                 _ => self.turns.run(|| judge.changes(all)).await?,
                             }
                         }
+                        // Others' change sets go in between this peer's large ones, of
+                        // however many partitions.
+                        let _alone = match set.changes().len() {
+                            0..=FEW_CHANGES => None,
+                            _ => Some(self.turns.large_commits.acquire().await),
+                        };
                         let committed = store.commit_replica(*set).await;
                         if committed.as_ref().is_err_and(StoreError::is_over_quota)
                             && self.peer_is_ahead_of(position.seq)

@@ -54,6 +54,14 @@ impl Trouble {
         }
     }
 
+    /// Whether what the peer has was refused, and not lost on its way.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Trouble::Misbehaved(problem) => !problem.may_be_innocent(),
+            _ => self.needs_a_person(),
+        }
+    }
+
     /// What the provider is told of its stream.
     fn code(&self) -> CloseCode {
         match self {

@@ -33,12 +33,16 @@ pub(super) struct Turns {
     of_all: Arc<Semaphore>,
     /// Held while a tree is taken from the peer.
     pub fetches: Semaphore,
+    /// Held while a change set of many changes waits for the writer and is committed:
+    /// one may take most of a second.
+    pub large_commits: Semaphore,
 }
 
 impl Turns {
     pub fn new(of_all: Arc<Semaphore>) -> Self {
         let of_one = Semaphore::new(OF_ONE_MAX);
-        Self { of_one, of_all, fetches: Semaphore::new(FETCHES_MAX) }
+        let (fetches, large_commits) = (Semaphore::new(FETCHES_MAX), Semaphore::new(1));
+        Self { of_one, of_all, fetches, large_commits }
     }
 
     /// Does work that takes its time, when it is its turn. It must not wait for

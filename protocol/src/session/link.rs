@@ -76,6 +76,10 @@ pub enum FollowEnd {
     Again,
     /// Something failed: follow again after a wait.
     Retry,
+    /// What the peer has was refused, and will be, until the peer has something else or
+    /// this node more room. That much of it has arrived before is no success: the wait
+    /// grows all the same.
+    Refused,
     /// A person has to decide first.
     Quarantined,
     /// Our own history is taken back: nothing is left to follow.
@@ -105,6 +109,8 @@ enum Follow {
 struct Followed {
     state: Follow,
     backoff: Backoff,
+    /// Between attempts at what was refused.
+    refusals: Backoff,
 }
 
 /// The state of one connection's control stream.
@@ -236,7 +242,8 @@ impl Link {
                     return;
                 }
                 let backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
-                let followed = Followed { state: Follow::Queued, backoff };
+                let refusals = backoff.clone();
+                let followed = Followed { state: Follow::Queued, backoff, refusals };
                 self.followed.insert(partition.clone(), followed);
                 self.queue(partition.clone());
             }
@@ -352,14 +359,21 @@ impl Link {
         };
         let stalled = followed.state == Follow::Releasing { stalled: true };
         match end {
-            FollowEnd::Again => self.queue(partition.clone()),
+            FollowEnd::Again => {
+                followed.refusals.succeeded();
+                self.queue(partition.clone());
+            }
             FollowEnd::Released if !stalled => {
                 // There may be more by now.
                 self.set(partition, Follow::Idle);
                 self.consider(partition);
             }
-            FollowEnd::Retry | FollowEnd::Released => {
-                let until = now + followed.backoff.failed(random);
+            FollowEnd::Retry | FollowEnd::Refused | FollowEnd::Released => {
+                let until = now
+                    + match end {
+                        FollowEnd::Refused => followed.refusals.failed(random),
+                        _ => followed.backoff.failed(random),
+                    };
                 followed.state = Follow::Waiting { until };
                 self.waiting.insert((until, partition.clone()));
             }

@@ -3,8 +3,9 @@
 use std::{iter::Peekable, vec::IntoIter};
 
 use super::{
-    Pages, missing,
+    Excess, Pages, missing,
     recut::{Level, Now, Touched},
+    work::Turnover,
 };
 use crate::{
     page::{MadePage, PageRef, decode_inner, make_inner},
@@ -20,12 +21,25 @@ pub(super) struct Inner {
     level: u8,
     edits: Peekable<IntoIter<Edit>>,
     pub made: Vec<MadePage>,
+    /// Of this level's children, too.
+    pub turnover: Turnover,
 }
 
 impl Inner {
-    /// Of edits in key order, for the pages of `level`.
-    pub fn new(suite: Suite, level: u8, edits: Vec<Edit>) -> Self {
-        Self { suite, level, edits: edits.into_iter().peekable(), made: Vec::new() }
+    /// Of edits in key order, for the pages of `level`, with what the levels below make
+    /// and end of what they refer to.
+    pub fn new(suite: Suite, level: u8, edits: Vec<Edit>, turnover: Turnover) -> Self {
+        Self { suite, level, edits: edits.into_iter().peekable(), made: Vec::new(), turnover }
+    }
+
+    /// Counts what an edit makes, and what it ends.
+    fn count(&mut self, edit: Option<&PageRef>, old: Option<&PageRef>) -> Result<(), Excess> {
+        if let (Some(now), Some(old)) = (edit, old)
+            && now.hash == old.hash
+        {
+            return Ok(());
+        }
+        self.turnover.count(edit.is_some().into(), old.is_some().into())
     }
 
     /// What the cut has to know of a page whose hash comes later.
@@ -52,7 +66,8 @@ impl<P: Pages> Level<P> for Inner {
         };
         let Some((first_key, body)) = pages.seek(self.level, key)? else {
             // The tree grows by a level.
-            let all = self.edits.by_ref().filter_map(|(_, child)| child).collect();
+            let all: Vec<PageRef> = self.edits.by_ref().filter_map(|(_, child)| child).collect();
+            self.turnover.count(all.len() as u64, 0)?;
             return Ok(Some(Touched { first_key: None, shrank: false, now: Now::Entries(all) }));
         };
         let before = decode_inner(self.suite, &body)?;
@@ -62,6 +77,7 @@ impl<P: Pages> Level<P> for Inner {
         for child in before {
             let mut replaced = false;
             while let Some((key, edit)) = self.edits.next_if(|(key, _)| *key <= child.first_key) {
+                self.count(edit.as_ref(), (key == child.first_key).then_some(&child))?;
                 replaced |= key == child.first_key;
                 same_keys &= key == child.first_key && edit.is_some();
                 now.extend(edit);
@@ -72,6 +88,7 @@ impl<P: Pages> Level<P> for Inner {
         }
         let is_mine = |(key, _): &Edit| bound.as_ref().is_none_or(|bound| key < bound);
         while let Some((_, edit)) = self.edits.next_if(is_mine) {
+            self.count(edit.as_ref(), None)?;
             same_keys = false;
             now.extend(edit);
         }

@@ -28,6 +28,7 @@ use self::{
     inner::{Edit, Inner},
     leaves::Leaves,
     recut::Recut,
+    work::Turnover,
 };
 use crate::{
     change::Change,
@@ -184,6 +185,7 @@ pub fn update_within<P: Pages>(
     let bytes = leaves.bytes;
     update.patched = std::mem::take(&mut leaves.patches);
     let mut touched = leaves.level;
+    let mut turnover = work.turnover();
     let mut level = 0;
     loop {
         let had = before.pages.get(usize::from(level)).copied().unwrap_or(0);
@@ -196,6 +198,7 @@ pub fn update_within<P: Pages>(
         }
         if count <= 1 {
             // This level's page, if any, is the root: what was above is gone.
+            turnover.count(0, before.pages.iter().skip(level.into()).sum())?;
             for above in level + 1..before.pages.len() as u8 {
                 remove_level(pages, above, &mut update)?;
             }
@@ -223,7 +226,7 @@ pub fn update_within<P: Pages>(
         let edits = std::mem::take(&mut touched.edits);
         finish_level(&mut update, level, removed, touched.made);
         level += 1;
-        touched = change_inner(pages, before.pages.len(), level, edits)?;
+        touched = change_inner(pages, before.pages.len(), level, edits, &mut turnover)?;
     }
 }
 
@@ -327,9 +330,12 @@ fn change_inner<P: Pages>(
     levels: usize,
     level: u8,
     edits: Vec<Edit>,
+    turnover: &mut Turnover,
 ) -> Result<TouchedLevel, P::Error> {
-    let mut recut = Recut::new(Inner::new(pages.suite(), level, edits), level, levels);
+    let inner = Inner::new(pages.suite(), level, edits, *turnover);
+    let mut recut = Recut::new(inner, level, levels);
     recut.run(pages)?;
+    *turnover = recut.level.turnover;
     let (mut consumed, mut made) = (recut.consumed, recut.level.made);
     // Their bytes are written again, too.
     for (page, children) in recut.kept {

@@ -274,10 +274,21 @@ fn keys_that_lie_too_deep_inside_each_other_are_refused() {
     });
     let mut changes: Vec<Change> = nested.collect();
     changes.sort_by(|a, b| a.key().cmp(b.key()));
-    let (mut pages, empty) = (Memory::default(), Summary::empty(Suite::One));
-    assert_eq!(update(&mut pages, &empty, &changes), Err(Excess::Levels.into()));
-    let levels = update(&mut pages, &empty, &changes[..2000]).unwrap().summary.pages;
-    assert_eq!(levels.len(), 13, "{levels:?}");
+    let (mut pages, mut summary) = (Memory::default(), Summary::empty(Suite::One));
+    summary = pages.apply(&summary, &changes[..2000]);
+    assert_eq!(summary.pages.len(), 13, "{:?}", summary.pages);
+    let mut refused = None;
+    for some in changes[2000..].chunks(200) {
+        match update(&mut pages, &summary, some) {
+            Ok(_) => summary = pages.apply(&summary, some),
+            Err(error) => {
+                refused = Some(error);
+                break;
+            }
+        }
+    }
+    assert_eq!(refused, Some(Excess::Levels.into()));
+    assert_eq!(summary.pages.len(), usize::from(LEVELS_MAX));
 }
 
 #[test]
@@ -380,7 +391,7 @@ fn refused(changes: &[Change], work: Work) -> Option<NotUpdated> {
 
 #[test]
 fn changes_that_belong_to_too_many_bytes_of_pages_are_refused() {
-    let work = |leaf_bytes_max, inner_bytes_max| Work { leaf_bytes_max, inner_bytes_max };
+    let work = |leaf_bytes_max, inner_bytes_max| Work { leaf_bytes_max, inner_bytes_max, ..WORK };
     let content: BTreeMap<_, _> = (0..20_000).map(|n| (key(n), vec![1; 60])).collect();
     let (pages, summary) = Memory::rebuilt(&content);
     let of_level = |level: u8| pages.0.iter().filter(move |((at, _), _)| *at == level);
@@ -409,6 +420,76 @@ fn changes_that_belong_to_too_many_bytes_of_pages_are_refused() {
     // What changes nothing is looked for all the same.
     let nothing = [Change::Delete { key: [&firsts[3][..], b"0"].concat() }];
     assert_eq!(refused(&nothing, work(1000, u64::MAX)), Some(Excess::Leaves.into()));
+}
+
+/// What SPEC.md says of pages made and ended, from two whole trees.
+fn turnover(before: &Memory, after: &Memory, levels: usize) -> u64 {
+    let below = |(level, _): &&(u8, Vec<u8>)| usize::from(*level) + 1 < levels;
+    let differs = |one: &Memory, other: &Memory| -> u64 {
+        let pages = one.0.keys().filter(below);
+        pages.filter(|place| other.0.get(*place) != one.0.get(*place)).count() as u64
+    };
+    let above = before.0.keys().filter(|place| !below(place)).count() as u64;
+    differs(after, before).max(differs(before, after) + above)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn pages_made_and_ended_are_counted_as_they_are(
+        first in prop::collection::btree_map(chosen_keys(), any::<u8>(), 0..1500),
+        batch in prop::collection::btree_map(
+            chosen_keys(), prop::option::weighted(0.4, 0..3u8), 0..900,
+        ),
+    ) {
+        let mut content: BTreeMap<_, _> = first.into_iter().map(|(k, v)| (k, vec![v % 3])).collect();
+        let (mut pages, summary) = Memory::rebuilt(&content);
+        let changes = changes_of(batch);
+        for change in &changes {
+            match change.entry() {
+                Some((key, value)) => content.insert(key.to_vec(), value.to_vec()),
+                None => content.remove(change.key()),
+            };
+        }
+        let (after, summary_after) = Memory::rebuilt(&content);
+        if after == pages {
+            return Ok(());
+        }
+        let pages_max = turnover(&pages, &after, summary_after.pages.len());
+        let within = |pages: &mut Memory, pages_max| {
+            update_within(pages, &summary, &changes, Work { pages_max, ..WORK }).map(|u| u.summary)
+        };
+        prop_assert_eq!(within(&mut pages, pages_max), Ok(summary_after));
+        if pages_max > 0 {
+            let less = within(&mut pages, pages_max - 1);
+            prop_assert_eq!(less.err(), Some(Excess::Pages.into()));
+        }
+    }
+}
+
+#[test]
+fn keys_inside_each_other_make_and_end_a_bounded_number_of_pages() {
+    let nested = |number: u8| {
+        (0..2200).map(move |bit| {
+            let mut key = vec![0; 277];
+            (key[0], key[1 + bit / 8]) = (number, 0x80 >> (bit % 8));
+            key
+        })
+    };
+    let mut keys: Vec<Vec<u8>> = (0..4).flat_map(nested).collect();
+    keys.sort();
+    let put = |key: &Vec<u8>| Change::Put { key: key.clone(), value: vec![1] };
+    let (mut pages, mut summary) = (Memory::default(), Summary::empty(Suite::One));
+    let all: Vec<Change> = keys.iter().map(put).collect();
+    assert_eq!(update(&mut pages, &summary, &all), Err(Excess::Pages.into()));
+    // In parts it is taken, and how many there are is what the origin finds out.
+    for some in all.chunks(1000) {
+        summary = pages.apply(&summary, some);
+    }
+    assert!(summary.pages.iter().sum::<u64>() > 50_000, "{:?}", summary.pages);
+    let gone: Vec<Change> =
+        keys.iter().map(|key| Change::Delete { key: key.clone() }).skip(1).collect();
+    assert_eq!(update(&mut pages, &summary, &gone), Err(Excess::Pages.into()));
 }
 
 #[test]

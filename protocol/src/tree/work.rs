@@ -21,15 +21,22 @@ pub struct Work {
     pub leaf_bytes_max: u64,
     /// Bytes of the inner pages above those leaves.
     pub inner_bytes_max: u64,
+    /// Pages that it makes, and pages that it ends.
+    pub pages_max: u64,
 }
 
 /// The bound that everybody keeps. Ten thousand scattered changes of records of 500
 /// bytes touch 400 MB of leaves and 1 MB above them; of leaves, 512 MiB are unpacked,
 /// hashed and packed again in a few seconds. Inner pages are read one by one before
 /// anything else, so fewer of them: 128 MiB are those above 700 scattered leaves if all
-/// keys have 1024 bytes.
-pub const WORK: Work =
-    Work { leaf_bytes_max: 512 * 1024 * 1024, inner_bytes_max: 128 * 1024 * 1024 };
+/// keys have 1024 bytes. Those ten thousand changes make 11 000 pages and end as many;
+/// of keys that lie inside each other, which put each record on a page of its own on each
+/// of 15 levels, they would make 70 000, and everybody else would wait for seconds.
+pub const WORK: Work = Work {
+    leaf_bytes_max: 512 * 1024 * 1024,
+    inner_bytes_max: 128 * 1024 * 1024,
+    pages_max: 16_384,
+};
 
 /// A change set that nobody takes, whoever has signed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +47,9 @@ pub enum Excess {
     /// The pages above them have too many bytes.
     #[error("its changes belong to inner pages of more than 128 MiB")]
     Inner,
+    /// It makes too many pages, or ends too many.
+    #[error("it makes or ends more than 16384 pages")]
+    Pages,
     /// The tree would be too high.
     #[error("its keys lie too deep inside each other")]
     Levels,
@@ -56,7 +66,32 @@ pub enum NotUpdated {
     Excess(#[from] Excess),
 }
 
+/// Pages that a change set makes and ends, as far as they are counted.
+///
+/// Two pages of a level with one hash have the same content, so a page that is written
+/// as it was does not count: which ones are depends on what lies beside leaves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turnover {
+    made: u64,
+    ended: u64,
+    max: u64,
+}
+
+impl Turnover {
+    /// So many pages more.
+    pub fn count(&mut self, made: u64, ended: u64) -> Result<(), Excess> {
+        self.made += made;
+        self.ended += ended;
+        if self.made.max(self.ended) > self.max { Err(Excess::Pages) } else { Ok(()) }
+    }
+}
+
 impl Work {
+    /// Nothing is made and ended yet.
+    pub(super) fn turnover(self) -> Turnover {
+        Turnover { made: 0, ended: 0, max: self.pages_max }
+    }
+
     /// Refuses changes that belong to too many bytes of inner pages, in a tree of so
     /// many levels.
     pub(super) fn check_inner<P: Pages>(

@@ -59,7 +59,7 @@ impl Writer {
                 return Err(StoreError::Closed);
             };
             match self.commit_own_part(&mut part) {
-                Err(StoreError::Excess(Excess::Leaves | Excess::Inner))
+                Err(StoreError::Excess(Excess::Leaves | Excess::Inner | Excess::Pages))
                     if part.own.changes.len() > 1 =>
                 {
                     let (first, second) = part.own.halves();
