@@ -11,6 +11,7 @@
 //! - [`repair`]: damaged pages taken back from a peer;
 //! - [`trouble`]: why one of these ended early;
 //! - [`provide`]: a partition that we have and the peer wants;
+//! - [`shown`]: how many trees are shown, and to whom;
 //! - [`turns`]: what one peer may ask for at once;
 //! - [`dial`]: a member keeps its connection to the hub;
 //! - [`office`]: what is asked of the rest of the node about trust.
@@ -25,6 +26,7 @@ mod office;
 pub mod peers;
 mod provide;
 mod repair;
+mod shown;
 mod trouble;
 mod turns;
 
@@ -42,7 +44,6 @@ use store::Store;
 
 use tokio::sync::Semaphore;
 
-use self::peers::Peers;
 pub use self::{
     claims::Claims,
     connection::{ConnectionEnd, Side, serve},
@@ -50,6 +51,7 @@ pub use self::{
     office::{Office, Trustee},
     repair::{Repaired, repair},
 };
+use self::{peers::Peers, shown::Shown};
 use crate::{
     limit::{Budget, Limiter},
     membership::Membership,
@@ -120,6 +122,8 @@ pub struct Context {
     greeting: Arc<Places<NodeId>>,
     /// Lines that peers bring about.
     lines: Limiter<(NodeId, Line)>,
+    /// Trees that are shown to peers.
+    shown: Shown,
     /// Turns at work that takes its time.
     work: Arc<Semaphore>,
     started: Instant,
@@ -146,6 +150,7 @@ impl Context {
             patience: PROGRESS_MAX,
             greeting: Places::new(GREETING_MAX, GREETING_OF_ONE_MAX),
             lines: Limiter::new(PEER_LINES, PEER_LINE_KINDS_MAX),
+            shown: Shown::default(),
             work: turns::of_all(),
             started: Instant::now(),
         }

@@ -29,6 +29,7 @@ use tokio::sync::{Semaphore, broadcast::error::RecvError};
 
 use super::{
     Context, FIRST_FRAME_MAX, Line, Office, blame,
+    shown::SHOWN_MAX,
     turns::{Allowance, Turns},
 };
 use crate::net::{Connection, FrameReceiver, FrameSender, NetError};
@@ -398,6 +399,21 @@ impl Streams {
             opened.wait(now)
         };
         tokio::time::sleep(wait).await;
+        let place = self.context.shown.enter(&self.ends.peer, self.context.now());
+        let place = place.ok_or(StoreError::SnapshotsOpen(SHOWN_MAX))?;
+        tokio::select! {
+            shown = self.show_whole_tree(partition, have, sender, receiver) => shown,
+            () = place.makes_room.cancelled() => Err(StoreError::SnapshotsOpen(SHOWN_MAX).into()),
+        }
+    }
+
+    async fn show_whole_tree(
+        &self,
+        partition: PartitionId,
+        have: Option<Position>,
+        sender: &mut FrameSender,
+        receiver: &mut FrameReceiver,
+    ) -> Result<(), Trouble> {
         let snapshot = self.context.store.snapshot_for_peer(&partition).await?;
         let mut snapshot = snapshot.ok_or_else(|| Trouble::UnknownPartition(partition.clone()))?;
         let head = snapshot.head();

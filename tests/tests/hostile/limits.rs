@@ -341,3 +341,55 @@ fn streams_that_are_reset_at_once_are_not_taken_without_end() {
     world.check_service();
     world.finish();
 }
+
+#[test]
+fn trees_that_others_hold_keep_nobody_from_being_shown_one() {
+    let mut world = World::new();
+    // Each as many as it may have; together all there are.
+    let names: Vec<String> = (0..10).map(|number| format!("4102{number:02}")).collect();
+    for name in &names {
+        world.join(name);
+    }
+    let tree = async |peer: &Peer| {
+        let mut tree = peer.open().await;
+        tree.send(&Open::Tree { partition: federation(), have: None }).await;
+        let head: Result<TreeReply, End> = tree.receive().await;
+        (tree, matches!(head, Ok(TreeReply::Head { .. })))
+    };
+    let mut members = world.block_on(async {
+        let mut members = Vec::new();
+        for name in &names {
+            let peer = world.dial_as(name).connect().await.unwrap();
+            let (control, _) = peer.say_hello(hello(vec![])).await;
+            let mut trees = Vec::new();
+            for _ in 0..4 {
+                let (tree, is_shown) = tree(&peer).await;
+                assert!(is_shown, "{name}: {}", trees.len());
+                trees.push(tree);
+            }
+            members.push((peer, control, trees));
+        }
+        members
+    });
+    let (_peer, _control, _tree) = world.block_on(async {
+        let peer = world.connect().await;
+        let (control, _) = peer.say_hello(hello(vec![])).await;
+        let (tree, is_shown) = tree(&peer).await;
+        assert!(is_shown, "others hold all of them");
+        (peer, control, tree)
+    });
+    world.block_on(async {
+        // It took the place of the oldest; who has lost one is not shown another.
+        let (peer, _, trees) = &mut members[0];
+        assert_eq!(trees[0].end().await, End::Code(CloseCode::Unavailable));
+        let (mut refused, is_shown) = tree(peer).await;
+        assert!(!is_shown);
+        assert_eq!(refused.end().await, End::Code(CloseCode::Unavailable));
+        let (_, _, trees) = &mut members[1];
+        trees[0].send(&TreeRequest::Pages { level: 0, keys: vec![vec![]] }).await;
+        assert!(matches!(trees[0].receive().await, Ok(TreeReply::Part { .. })));
+    });
+    drop(members);
+    world.check_service();
+    world.finish();
+}
