@@ -1,13 +1,16 @@
 //! Snapshots: a partition as it was, whatever is committed meanwhile.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use protocol::change::Change;
 
 use super::{
     fixtures::{
         Content, Random, SetOnDrop, apply, assert_holds, assert_tidy, commit, delete, enterprise,
-        federation, fresh, key, keys_of, open, puts, tidy,
+        federation, fresh, key, keys_of, open, puts, tidy, wait,
     },
     reference::Memory,
 };
@@ -195,4 +198,33 @@ fn snapshots_are_limited_in_number() {
     assert!(matches!(refused, StoreError::SnapshotsOpen(count) if count == open.len()));
     open.pop();
     store.snapshot_blocking(&federation()).unwrap().unwrap();
+}
+
+#[test]
+fn what_is_saved_for_a_peers_snapshot_is_bounded() {
+    let (_directory, store) = fresh();
+    let mut random = Random::new();
+    // Bytes that do not compress: 2 MB in all.
+    let mut noise = |numbers: Range<u64>| -> Vec<Change> {
+        let mut value = || (0..200).map(|_| random.next() as u8).collect();
+        numbers.map(|number| Change::Put { key: key(number), value: value() }).collect()
+    };
+    let mut content = Content::new();
+    let mut put = |changes: Vec<Change>| {
+        apply(&mut content, &changes);
+        commit(&store, &enterprise(), changes);
+        content.clone()
+    };
+    let first = put(noise(0..10_000));
+    let mut all = store.snapshot_blocking(&enterprise()).unwrap().unwrap();
+    let mut shown = wait(store.snapshot_for_peer(&enterprise())).unwrap().unwrap();
+    // More than may be saved for a peer.
+    let second = put(noise(0..10_000));
+    assert!(matches!(read(&mut shown), Err(StoreError::SnapshotExpired)));
+    assert!(read(&mut all).unwrap() == first, "a command's goes on");
+    let mut shown = wait(store.snapshot_for_peer(&enterprise())).unwrap().unwrap();
+    put(noise(0..50));
+    assert!(read(&mut shown).unwrap() == second, "a few pages may be saved");
+    drop((all, shown));
+    assert_tidy(&store);
 }

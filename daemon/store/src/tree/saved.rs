@@ -8,7 +8,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -40,18 +40,34 @@ pub struct OpenSnapshot {
     /// When it was last read, in milliseconds since it was opened.
     pub used_ms: AtomicI64,
     pub closed: AtomicBool,
+    /// Bytes of the pages that are saved for it, and how many these may be.
+    saved_bytes: AtomicU64,
+    saved_bytes_max: u64,
 }
 
 impl OpenSnapshot {
-    pub fn new(id: u64, number: u32, generation: u32) -> Self {
+    /// Of a partition's generation; it is closed when more than so many bytes would
+    /// have to be saved for it.
+    pub fn new(id: u64, number: u32, generation: u32, saved_bytes_max: u64) -> Self {
         Self {
             id,
             number,
             generation,
+            saved_bytes: AtomicU64::new(0),
+            saved_bytes_max,
             opened: Instant::now(),
             used_ms: AtomicI64::new(0),
             closed: AtomicBool::new(false),
         }
+    }
+
+    /// Whether so many bytes more may be saved for it; if not, it is closed.
+    fn may_save(&self, bytes: usize) -> bool {
+        let saved = self.saved_bytes.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        if saved > self.saved_bytes_max {
+            self.closed.store(true, Ordering::Release);
+        }
+        saved <= self.saved_bytes_max
     }
 
     pub fn age_ms(&self) -> i64 {
@@ -65,14 +81,14 @@ impl OpenSnapshot {
 }
 
 /// Adds the page under `key`, as it is, to what each of these snapshots keeps,
-/// unless it has it already.
+/// unless it has it already. One that would keep too much is closed.
 pub fn save_page(
     disk: &Disk,
     batch: &mut Batch,
     snapshots: &[Arc<OpenSnapshot>],
     key: &[u8],
 ) -> Result<(), StoreError> {
-    for open in snapshots {
+    for open in snapshots.iter().filter(|open| !open.closed.load(Ordering::Acquire)) {
         let saved = keys::saved_page(open.id, key);
         if disk.get(&saved)?.is_some() {
             continue;
@@ -81,7 +97,9 @@ pub fn save_page(
             Some(body) => [&[PAGE_SAVED], &body[..]].concat(),
             None => vec![PAGE_WAS_NOT],
         };
-        batch.put_chunked(&saved, &value, 0);
+        if open.may_save(value.len()) {
+            batch.put_chunked(&saved, &value, 0);
+        }
     }
     Ok(())
 }

@@ -19,6 +19,15 @@ const CHORE_DELETES: usize = 500;
 const SNAPSHOTS_MAX: usize = 64;
 /// While so many are, peers get none: those that are left are for commands.
 const SNAPSHOTS_FOR_PEERS: usize = 48;
+/// At most this part of the disk is taken by the pages that are saved for one peer's
+/// snapshot, so that all of them leave more than half of it. They count for nobody: a
+/// member may have trees shown of what it writes anew meanwhile.
+const SAVED_PART: u64 = 128;
+/// Bytes of saved pages that a peer's snapshot may have on the smallest disk: a few
+/// change sets' worth. A fetch that loses its snapshot goes on with the newest state.
+const SAVED_BYTES_MIN: u64 = if cfg!(test) { 256 * 1024 } else { 16 * 1024 * 1024 };
+/// And on the largest: a million records that are written anew at once, twice.
+const SAVED_BYTES_MAX: u64 = if cfg!(test) { 1024 * 1024 } else { 256 * 1024 * 1024 };
 
 /// Generations of which something may still be there: the current one, and those whose
 /// deletion a few restarts have cut short.
@@ -50,10 +59,19 @@ impl Writer {
         if count >= if for_peer { SNAPSHOTS_FOR_PEERS } else { SNAPSHOTS_MAX } {
             return Err(StoreError::SnapshotsOpen(count));
         }
-        let open = Arc::new(OpenSnapshot::new(self.next_snapshot, state.number, head.generation));
+        let saved_bytes_max = if for_peer { self.saved_for_peer()? } else { u64::MAX };
+        let (id, generation) = (self.next_snapshot, head.generation);
+        let open = OpenSnapshot::new(id, state.number, generation, saved_bytes_max);
+        let open = Arc::new(open);
         self.next_snapshot += 1;
         lock(&self.shared.snapshots).push(open.clone());
         Ok(Some(Opened { open, head, jobs: self.sender.clone() }))
+    }
+
+    /// Bytes of pages that may be saved for one peer's snapshot.
+    fn saved_for_peer(&self) -> Result<u64, StoreError> {
+        let (capacity, _) = self.shared.disk.capacity(0)?;
+        Ok((capacity / SAVED_PART).clamp(SAVED_BYTES_MIN, SAVED_BYTES_MAX))
     }
 
     /// Deletes these generations of a partition's pages, of which only the last ones
