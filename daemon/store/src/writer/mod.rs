@@ -51,6 +51,9 @@ const JOBS_PER_FLUSH_MAX: usize = 8;
 const STAGED_PER_FLUSH: u32 = 4;
 /// Flushes after which a chore is due although jobs are waiting.
 const FLUSHES_PER_CHORE: u32 = 16;
+/// Chores that may wait for an idle moment: with more, what is to be deleted grows faster
+/// than it goes, so one is done with each flush.
+const CHORES_WAITING_MAX: usize = 8;
 
 /// Starts the writer; it ends when all senders of jobs are gone.
 pub fn spawn(
@@ -140,7 +143,7 @@ impl Writer {
         let mut flushes = 0u32;
         loop {
             flushes = flushes.wrapping_add(1);
-            if flushes.is_multiple_of(FLUSHES_PER_CHORE) {
+            if flushes.is_multiple_of(FLUSHES_PER_CHORE) || self.chores.len() > CHORES_WAITING_MAX {
                 self.chore();
             }
             let job = match jobs.try_recv() {
