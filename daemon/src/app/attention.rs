@@ -106,7 +106,7 @@ fn disk_nearly_full(node: &Node) -> anyhow::Result<Option<String>> {
 /// Whether a peer's data has nearly all the room that it may have here.
 fn nearly_full(node: &Node, name: &NodeId, room: Room) -> Option<String> {
     let quota = room.quota.filter(|quota| room.used > quota / 100 * QUOTA_LOW_PERCENT)?;
-    let (used_mb, quota_mb) = (room.used / MIB, quota / MIB);
+    let (used_mb, quota_mb) = (room.used.div_ceil(MIB), quota / MIB);
     Some(format!(
         "the data of {name} counts for {used_mb} MiB here, and {quota_mb} MiB is its quota: beyond it nothing \
          of {name} is taken. Raise origin_quota_mb in {}, or have it delete what it does not need / \

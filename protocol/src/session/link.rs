@@ -125,6 +125,11 @@ pub struct Link {
     followed: BTreeMap<PartitionId, Followed>,
     /// Those that have a stream.
     running: BTreeSet<PartitionId>,
+    /// How many of them are [`Follow::Releasing`].
+    leaving: usize,
+    /// Before this time none of the others can make room, unless one of them catches up:
+    /// they are not looked through at each event.
+    room_from: Duration,
     /// Those of [`Follow::Queued`] that are behind, and those that are not, as far
     /// as is known, in the order in which they were told of.
     behind: VecDeque<PartitionId>,
@@ -162,6 +167,8 @@ impl Link {
             local_heads: local.into_iter().map(|head| (head.partition.clone(), head)).collect(),
             followed: BTreeMap::new(),
             running: BTreeSet::new(),
+            leaving: 0,
+            room_from: Duration::ZERO,
             behind: VecDeque::new(),
             level: VecDeque::new(),
             waiting: BTreeSet::new(),
@@ -220,6 +227,7 @@ impl Link {
             }
             let partition = head.partition.clone();
             self.peer_heads.insert(partition.clone(), head);
+            self.may_have_caught_up(&partition);
             self.consider(&partition);
         }
         self.give_places();
@@ -249,6 +257,13 @@ impl Link {
             }
             Some(Follow::Idle) if !self.has_caught_up(partition) => self.queue(partition.clone()),
             Some(_) => {}
+        }
+    }
+
+    /// A head of the partition has moved.
+    fn may_have_caught_up(&mut self, partition: &PartitionId) {
+        if self.running.contains(partition) {
+            self.room_from = Duration::ZERO;
         }
     }
 
@@ -282,7 +297,12 @@ impl Link {
     /// behind.
     fn give_places(&mut self) {
         while self.running.len() < self.timing.follows_max {
-            let Some(next) = self.behind.pop_front().or_else(|| self.level.pop_front()) else {
+            let next = self.behind.pop_front();
+            if next.is_none() {
+                // Whoever has caught up makes room when it is needed.
+                self.room_from = Duration::ZERO;
+            }
+            let Some(next) = next.or_else(|| self.level.pop_front()) else {
                 return;
             };
             self.set(&next, Follow::Running { since: self.clock });
@@ -296,25 +316,33 @@ impl Link {
     }
 
     fn make_room(&mut self) {
-        let state =
-            |partition: &PartitionId| self.followed.get(partition).map(|followed| followed.state);
-        let leaving =
-            |partition: &&PartitionId| matches!(state(partition), Some(Follow::Releasing { .. }));
-        let wanted = self.behind.len().saturating_sub(self.running.iter().filter(leaving).count());
-        if wanted == 0 {
+        let wanted = self.behind.len().saturating_sub(self.leaving);
+        if wanted == 0 || self.clock < self.room_from {
             return;
         }
-        let leave = self.running.iter().filter_map(|partition| match state(partition) {
-            Some(Follow::Running { .. }) if self.has_caught_up(partition) => {
-                Some((partition.clone(), false))
+        let mut leave = Vec::new();
+        let mut room_from = self.clock + FOLLOW_TURN_MAX;
+        for partition in &self.running {
+            let state = self.followed.get(partition).map(|followed| followed.state);
+            let Some(Follow::Running { since }) = state else {
+                continue;
+            };
+            let caught_up = self.has_caught_up(partition);
+            if caught_up || since + FOLLOW_TURN_MAX <= self.clock {
+                leave.push((partition.clone(), !caught_up));
+            } else {
+                room_from = room_from.min(since + FOLLOW_TURN_MAX);
             }
-            Some(Follow::Running { since }) if since + FOLLOW_TURN_MAX <= self.clock => {
-                Some((partition.clone(), true))
+            if leave.len() == wanted {
+                // There may be more of them.
+                room_from = Duration::ZERO;
+                break;
             }
-            _ => None,
-        });
-        for (partition, stalled) in leave.take(wanted).collect::<Vec<_>>() {
+        }
+        self.room_from = room_from;
+        for (partition, stalled) in leave {
             self.set(&partition, Follow::Releasing { stalled });
+            self.leaving += 1;
             self.actions.push_back(LinkAction::Release(partition));
         }
     }
@@ -326,6 +354,7 @@ impl Link {
         }
         self.clock = now;
         self.local_heads.insert(head.partition.clone(), head.clone());
+        self.may_have_caught_up(&head.partition);
         self.last_sent = now;
         self.actions.push_back(LinkAction::Send(Control::Announce(vec![head])));
         if !self.behind.is_empty() {
@@ -358,6 +387,9 @@ impl Link {
             return;
         };
         let stalled = followed.state == Follow::Releasing { stalled: true };
+        if matches!(followed.state, Follow::Releasing { .. }) {
+            self.leaving -= 1;
+        }
         match end {
             FollowEnd::Again => {
                 followed.refusals.succeeded();

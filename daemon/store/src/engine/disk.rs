@@ -130,6 +130,12 @@ impl Disk {
         Ok(())
     }
 
+    /// Whether there is room for tidying: what is deleted is written, too, before its room
+    /// is free again. It may have half of the reserve, and the rest stays for the end.
+    pub fn has_room_to_tidy(&self) -> Result<bool, StoreError> {
+        Ok(bytes_of(&self.path)?.1 / MIB >= self.reserve_mb / 2)
+    }
+
     /// Bytes of the file system, and those of it that will be free after a write of
     /// about `bytes`; both without the reserve.
     pub fn capacity(&self, bytes: usize) -> Result<(u64, u64), StoreError> {

@@ -9,8 +9,9 @@ use protocol::{change::Change, cut::PAGE_ENTRIES_MAX, page::RawLeaf};
 
 use super::{
     fixtures::{
-        Content, Random, SUITE, apply, assert_holds, commit, enterprise, federation, fresh, key,
-        keys_of, open, open_with, options, put, puts, try_commit, wait,
+        Content, Random, SUITE, apply, assert_holds, begin, commit, delivery, empty_replica,
+        enterprise, federation, feed, fresh, key, keys_of, open, open_with, options, put, puts,
+        tidy, try_commit, wait,
     },
     reference::Memory,
 };
@@ -153,6 +154,32 @@ fn a_reserve_beyond_the_free_space_refuses_writes_but_not_reads() {
     assert_holds(&store, &enterprise(), &content);
     // What a person decides is small, and taken.
     wait(store.quarantine(&enterprise(), "full".into())).unwrap();
+}
+
+#[test]
+fn without_room_nothing_is_tidied_and_nothing_fails() {
+    let (_one, origin) = fresh();
+    commit(&origin, &enterprise(), puts(0..500, "x"));
+    let (directory, replica) = empty_replica(&origin);
+    let (header, leaves) = delivery(&origin);
+    let mut staging = begin(&replica, &header);
+    feed(&mut staging, &leaves);
+    wait(staging.finish()).unwrap();
+    // What an earlier generation has left, and a start takes away.
+    let old = keys::page(1, 0, 0, b"old");
+    let mut batch = Batch::default();
+    batch.put_chunked(&old, b"page", 0);
+    replica.shared.disk.apply(batch).unwrap();
+    drop(replica);
+    let is_there = |store: &Store| store.shared.disk.chunks(&old).unwrap() > 0;
+    let reserve = Options { disk_reserve_mb: Some(u64::MAX / 4), ..options() };
+    let store = open_with(directory.path(), &reserve);
+    tidy(&store);
+    assert!(is_there(&store) && !store.has_failed());
+    drop(store);
+    let store = open(directory.path());
+    tidy(&store);
+    assert!(!is_there(&store));
 }
 
 /// A small file system of its own.

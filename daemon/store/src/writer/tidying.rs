@@ -88,6 +88,11 @@ impl Writer {
             return false;
         }
         self.close_snapshots();
+        // Without room nothing is deleted, and nothing fails; after a start, or with the
+        // next job, it is looked at again.
+        if self.chores.is_empty() || !self.shared.disk.has_room_to_tidy().unwrap_or(false) {
+            return false;
+        }
         let due = self.chores.iter().position(|prefix| !self.is_read_by_a_snapshot(prefix));
         let Some(index) = due else {
             return false;
