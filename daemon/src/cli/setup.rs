@@ -4,6 +4,7 @@ use std::{
     io::{BufRead as _, IsTerminal as _, Read as _, Write as _},
     net::SocketAddr,
     path::PathBuf,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -198,6 +199,10 @@ fn join_again(dir: &NodeDir, token: String) -> anyhow::Result<Done> {
     Ok(Done::Well)
 }
 
+/// How long threads may take to end, after tasks had theirs; whoever stops a service
+/// waits for both.
+const THREADS_END_MAX: Duration = Duration::from_secs(10);
+
 #[derive(clap::Args)]
 #[command(
     after_help = "Prints 'ready' once it listens. Stop it with Ctrl-C or SIGTERM.\nExample: creditsync --dir /srv/hub run"
@@ -223,9 +228,9 @@ pub(super) fn run(dir: &NodeDir, _: RunArguments) -> anyhow::Result<Done> {
     };
     let runtime = runtime()?;
     let ended = runtime.block_on(app::daemon::run(dir, ready));
-    // What a thread still reads or computes is of no use to anybody, and what was
-    // acknowledged is durable.
-    runtime.shutdown_background();
+    // The store is closed when nobody has it any more. What a thread goes on reading or
+    // computing is of no use to anybody, and what was acknowledged is durable.
+    runtime.shutdown_timeout(THREADS_END_MAX);
     ended?;
     Ok(Done::Well)
 }
