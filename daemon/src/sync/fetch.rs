@@ -31,8 +31,8 @@ use crate::net::{Connection, NetError};
 /// shorter.
 const PART_FRAME_BYTES_MAX: usize = PAGE_PART_BYTES_MAX + 1024;
 
-/// Own leaves that are unpacked and hashed in one turn: 17 MB each at the most.
-const RESOLVED_AT_ONCE: usize = 8;
+/// Bytes of own leaves that are unpacked and hashed in one turn: 10 ms.
+const RESOLVED_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What a fetch has come to.
 pub(super) struct Fetched {
@@ -184,8 +184,8 @@ impl Sink {
             }
             FetchAction::Resolve(leaves) => {
                 let mut held = Vec::with_capacity(leaves.len());
-                for some in leaves.chunks(RESOLVED_AT_ONCE) {
-                    held.extend(turns.run(|| self.resolve(some)).await?);
+                while held.len() < leaves.len() {
+                    held.extend(turns.run(|| self.resolve(&leaves[held.len()..])).await?);
                 }
                 fetch.handle_resolved(&held)?;
             }
@@ -257,8 +257,8 @@ impl Sink {
 
     fn resolve(&self, leaves: &[PageRef]) -> Result<Vec<bool>, StoreError> {
         match self {
-            Sink::Staging(staging) => staging.resolve(leaves),
-            Sink::Healing(healing, _) => healing.resolve(leaves),
+            Sink::Staging(staging) => staging.resolve(leaves, RESOLVED_BYTES),
+            Sink::Healing(healing, _) => healing.resolve(leaves, RESOLVED_BYTES),
             _ => Err(StoreError::Closed),
         }
     }

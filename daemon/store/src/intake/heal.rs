@@ -107,13 +107,20 @@ impl Healing {
         own_pages(&self.shared.disk, self.number, generation, level, pages, bytes_max)
     }
 
-    /// Which of these leaves are here and well.
-    pub fn resolve(&self, leaves: &[PageRef]) -> Result<Vec<bool>, StoreError> {
-        let held = |page: &PageRef| {
+    /// Which of these leaves are here and well; up to the leaf with which as many as
+    /// `bytes_max` bytes were looked at.
+    pub fn resolve(&self, leaves: &[PageRef], bytes_max: u64) -> Result<Vec<bool>, StoreError> {
+        let (mut resolved, mut bytes) = (Vec::new(), 0);
+        for page in leaves {
             let leaf = self.leaf(page)?;
-            Ok(leaf.is_some_and(|leaf| leaf.describe(page.hash.suite()).hash == page.hash))
-        };
-        leaves.iter().map(held).collect()
+            bytes += leaf.as_ref().map_or(0, Leaf::bytes);
+            let is_it = |leaf: Leaf| leaf.describe(page.hash.suite()).hash == page.hash;
+            resolved.push(leaf.is_some_and(is_it));
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        Ok(resolved)
     }
 
     /// The stored leaf where this one is or would be.

@@ -70,21 +70,29 @@ impl Staging {
     }
 
     /// Which of these leaves are here already, from an interrupted staging or
-    /// in the current state.
-    pub fn resolve(&self, leaves: &[PageRef]) -> Result<Vec<bool>, StoreError> {
-        let is_it = |page: &PageRef, leaf: &Leaf| {
-            (leaf.describe(page.hash.suite()).hash == page.hash).then_some(())
-        };
-        let held = leaves.iter().map(|page| match self.held(page, |leaf| is_it(page, leaf)) {
-            Ok(held) => Ok(held.is_some()),
-            // It is fetched again, which heals it.
-            Err(error @ StoreError::Damaged { .. }) => {
-                tracing::warn!(partition = %self.stage.partition, %error, "a page is fetched again");
-                Ok(false)
+    /// in the current state; up to the leaf with which as many as `bytes_max` bytes
+    /// were looked at.
+    pub fn resolve(&self, leaves: &[PageRef], bytes_max: u64) -> Result<Vec<bool>, StoreError> {
+        let (mut resolved, mut bytes) = (Vec::new(), 0);
+        for page in leaves {
+            let is_it = |leaf: &Leaf| {
+                bytes += leaf.bytes();
+                (leaf.describe(page.hash.suite()).hash == page.hash).then_some(())
+            };
+            resolved.push(match self.held(page, is_it) {
+                Ok(held) => held.is_some(),
+                // It is fetched again, which heals it.
+                Err(error @ StoreError::Damaged { .. }) => {
+                    tracing::warn!(partition = %self.stage.partition, %error, "a page is fetched again");
+                    false
+                }
+                Err(error) => return Err(error),
+            });
+            if bytes >= bytes_max {
+                break;
             }
-            Err(error) => Err(error),
-        });
-        held.collect()
+        }
+        Ok(resolved)
     }
 
     /// A leaf that is here, with what `is_it` says of it if it has the right hash;
@@ -92,7 +100,7 @@ impl Staging {
     fn held<T>(
         &self,
         page: &PageRef,
-        is_it: impl Fn(&Leaf) -> Option<T>,
+        mut is_it: impl FnMut(&Leaf) -> Option<T>,
     ) -> Result<Option<(T, Leaf, bool)>, StoreError> {
         let staged = (!self.stage.was_empty).then_some(self.stage.generation);
         for generation in [staged, self.stage.current].into_iter().flatten() {

@@ -332,7 +332,7 @@ pub fn feed(staging: &mut Staging, leaves: &[(PageRef, Vec<u8>)]) -> usize {
     let mut count = 0;
     for leaves in leaves.chunks(32) {
         let pages: Vec<PageRef> = leaves.iter().map(|(page, _)| page.clone()).collect();
-        let held = staging.resolve(&pages).unwrap();
+        let held = staging.resolve(&pages, u64::MAX).unwrap();
         for ((page, body), held) in leaves.iter().zip(held) {
             count += usize::from(held);
             let fetched = if held { FetchedLeaf::Held(page.clone()) } else { arrived(body) };
