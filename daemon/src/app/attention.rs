@@ -18,12 +18,13 @@ use super::node::Node;
 const MIB: u64 = 1024 * 1024;
 /// Partitions of one kind of trouble that are named one by one.
 const NAMED_MAX: usize = 20;
-/// And those of one peer's: it may announce as many as it likes.
+/// Partitions of one peer's that are named one by one: it may announce as many as it
+/// likes.
 const OF_ONE_PEER_MAX: usize = 5;
-/// The room left from which on a disk is said to be nearly full is a twentieth of the
-/// disk,
+/// The part of a disk that is left when it is said to be nearly full.
 const DISK_LOW_PART: u64 = 20;
-/// but no more than these bytes, since a twentieth of a large disk lasts for years.
+/// Bytes that are left of a large disk when it is said to be nearly full: its twentieth
+/// would last for years.
 const DISK_LOW_MOST: u64 = 4 * 1024 * MIB;
 /// The part of its quota, in percent, from which on a peer is said to need more soon.
 const QUOTA_LOW_PERCENT: u64 = 90;

@@ -20,6 +20,7 @@ use crate::sync::peers::PeerState;
 /// Partitions that are shown although nothing of them is here: a peer may name more
 /// than anybody reads.
 const MISSING_MAX: usize = 100;
+
 /// The node, its peers and its partitions.
 pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
     let fresh = node.trustee.as_ref().and_then(|trustee| trustee.fresh_at_ms());
@@ -68,6 +69,7 @@ fn peer_names(node: &Node) -> anyhow::Result<Vec<NodeId>> {
     Ok(names.filter(|name| name != node.membership.me()).collect())
 }
 
+/// What is known of each of them.
 fn peers(node: &Node, names: &[NodeId]) -> anyhow::Result<Vec<Json>> {
     let registry = node.membership.current()?;
     let peer =

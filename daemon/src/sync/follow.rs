@@ -327,11 +327,13 @@ impl Follow {
                         }
                         // Others' change sets go in between this peer's large ones, of
                         // however many partitions.
-                        let _alone = match set.changes().len() {
+                        let alone = match set.changes().len() {
                             0..=FEW_CHANGES => None,
                             _ => Some(self.turns.large_commits.acquire().await),
                         };
                         let committed = store.commit_replica(*set).await;
+                        // Pages may be taken next, which takes its time.
+                        drop(alone);
                         if committed.as_ref().is_err_and(StoreError::is_over_quota)
                             && self.peer_is_ahead_of(position.seq)
                         {
