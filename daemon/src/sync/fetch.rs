@@ -220,7 +220,7 @@ impl Sink {
                     Sink::Healing(healing, head) => {
                         Fetched { head, how: How::Healed(healing.finish().await?) }
                     }
-                    _ => return Err(StoreError::Closed.into()),
+                    _ => return Err(Trouble::OutOfStep("the end")),
                 };
                 return Ok(Some(fetched));
             }
@@ -245,38 +245,38 @@ impl Sink {
         Ok(Sink::Staging(store.begin_staging(shown).await?))
     }
 
-    fn look(&self, level: u8, pages: &[PageRef], bytes_max: usize) -> Result<Vec<Own>, StoreError> {
-        match self {
-            // The machine always begins before it looks.
-            Sink::None => Err(StoreError::Closed),
-            Sink::Comparison(comparison) => comparison.look(level, pages, bytes_max),
-            Sink::Staging(staging) => staging.look(level, pages, bytes_max),
-            Sink::Healing(healing, _) => healing.look(level, pages, bytes_max),
-        }
+    fn look(&self, level: u8, pages: &[PageRef], bytes_max: usize) -> Result<Vec<Own>, Trouble> {
+        Ok(match self {
+            Sink::None => return Err(Trouble::OutOfStep("own pages")),
+            Sink::Comparison(comparison) => comparison.look(level, pages, bytes_max)?,
+            Sink::Staging(staging) => staging.look(level, pages, bytes_max)?,
+            Sink::Healing(healing, _) => healing.look(level, pages, bytes_max)?,
+        })
     }
 
-    fn resolve(&self, leaves: &[PageRef]) -> Result<Vec<bool>, StoreError> {
-        match self {
-            Sink::Staging(staging) => staging.resolve(leaves, RESOLVED_BYTES),
-            Sink::Healing(healing, _) => healing.resolve(leaves, RESOLVED_BYTES),
-            _ => Err(StoreError::Closed),
-        }
+    fn resolve(&self, leaves: &[PageRef]) -> Result<Vec<bool>, Trouble> {
+        Ok(match self {
+            Sink::Staging(staging) => staging.resolve(leaves, RESOLVED_BYTES)?,
+            Sink::Healing(healing, _) => healing.resolve(leaves, RESOLVED_BYTES)?,
+            Sink::None | Sink::Comparison(_) => return Err(Trouble::OutOfStep("own leaves")),
+        })
     }
 
-    fn ready(&self, leaf: FetchedLeaf) -> Result<ReadyLeaf, StoreError> {
-        match self {
-            Sink::Staging(staging) => staging.ready(leaf),
-            Sink::Healing(healing, _) => healing.ready(leaf),
-            _ => Err(StoreError::Closed),
-        }
+    fn ready(&self, leaf: FetchedLeaf) -> Result<ReadyLeaf, Trouble> {
+        Ok(match self {
+            Sink::Staging(staging) => staging.ready(leaf)?,
+            Sink::Healing(healing, _) => healing.ready(leaf)?,
+            Sink::None | Sink::Comparison(_) => return Err(Trouble::OutOfStep("a leaf to keep")),
+        })
     }
 
-    async fn stage(&mut self, ready: ReadyLeaf) -> Result<(), StoreError> {
+    async fn stage(&mut self, ready: ReadyLeaf) -> Result<(), Trouble> {
         match self {
-            Sink::Staging(staging) => staging.stage(ready).await,
-            Sink::Healing(healing, _) => healing.stage(ready).await,
-            _ => Err(StoreError::Closed),
+            Sink::Staging(staging) => staging.stage(ready).await?,
+            Sink::Healing(healing, _) => healing.stage(ready).await?,
+            Sink::None | Sink::Comparison(_) => return Err(Trouble::OutOfStep("a leaf to keep")),
         }
+        Ok(())
     }
 }
 

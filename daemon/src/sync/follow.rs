@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Context, FIRST_FRAME_MAX, Line,
     fetch::{Drive, How, Purpose},
-    judge::{Judge, Unfit},
-    trouble::{Trouble, tell_trouble},
+    judge::Judge,
+    trouble::{Meaning, Trouble, tell_trouble},
     turns::{SMALL_BYTES, Turns},
 };
 use crate::net::{Connection, FrameReceiver, FrameSender, NetError};
@@ -95,12 +95,6 @@ impl Follow {
     }
 
     async fn handle_trouble(&self, trouble: Trouble) -> FollowEnd {
-        let trouble = match trouble {
-            Trouble::Misbehaved(PeerMisbehaved::OtherHistory(head)) => {
-                Trouble::OtherHistory(head.seq)
-            }
-            other => other,
-        };
         let (partition, peer) = (&self.partition, &self.peer);
         self.context.peers.update_through(peer, &self.connection, |state| {
             state.fetching.remove(partition);
@@ -110,40 +104,12 @@ impl Follow {
                 false => state.alarming.remove(partition),
             };
         });
-        match &trouble {
-            // The origin has not heard yet that its key was retired; it signs anew.
-            Trouble::Misbehaved(problem) if problem.may_be_innocent() => {
-                tracing::debug!(%partition, %peer, %problem, "waiting for the origin to sign anew");
-            }
-            Trouble::Misbehaved(problem) => {
-                self.context.peers.update(peer, |state| state.misbehaved += 1);
-                if let Some(unsaid) = self.context.may_say(peer, Line::Misbehaviour) {
-                    tracing::warn!(%partition, %peer, %problem, unsaid, "the peer sent something wrong; nothing of it was kept");
-                }
-            }
-            // Said where it was found out.
-            Trouble::Unproven(_) => {}
-            // No signature shows it, so nothing is settled for good.
-            Trouble::InDoubt(_) => {
-                if let Some(unsaid) = self.context.may_say(peer, Line::Claim) {
-                    tracing::error!(%partition, %peer, reason = %trouble, unsaid, "nothing is written to the partition until this is cleared up");
-                }
-            }
-            Trouble::UnknownDataset(_) | Trouble::Elsewhere { .. } => {
-                if let Some(unsaid) = self.context.may_say(peer, Line::NotFollowed) {
-                    tracing::warn!(%partition, %peer, reason = %trouble, unsaid, "not followed");
-                }
-            }
-            Trouble::Fork(_)
-            | Trouble::OtherHistory(_)
-            | Trouble::Store(StoreError::Fork { .. })
-                if self.is_dropped() =>
-            {
+        let say = |line| self.context.may_say(peer, line);
+        match trouble.meaning() {
+            Meaning::TwoHistories if self.is_dropped() => {
                 tracing::debug!(%partition, %peer, "what is held here does not count any more");
             }
-            Trouble::Fork(_)
-            | Trouble::OtherHistory(_)
-            | Trouble::Store(StoreError::Fork { .. }) => {
+            Meaning::TwoHistories => {
                 tracing::error!(%partition, %peer, reason = %trouble, "the partition is quarantined: it has two signed histories, and nothing is overwritten");
                 if let Err(error) =
                     self.context.store.quarantine(partition, trouble.to_string()).await
@@ -152,37 +118,27 @@ impl Follow {
                 }
                 return FollowEnd::Quarantined;
             }
-            Trouble::Store(StoreError::Quarantined { .. }) => return FollowEnd::Quarantined,
-            Trouble::Store(
-                StoreError::RootMismatch { .. } | StoreError::Shape { .. } | StoreError::Excess(_),
-            ) => {
+            Meaning::Quarantined => return FollowEnd::Quarantined,
+            Meaning::Wrong(what) => {
                 self.context.peers.update(peer, |state| state.misbehaved += 1);
-                if let Some(unsaid) = self.context.may_say(peer, Line::Misbehaviour) {
-                    tracing::error!(%partition, %peer, reason = %trouble, unsaid, "the change set was refused");
+                if let Some(unsaid) = say(Line::Misbehaviour) {
+                    tracing::error!(%partition, %peer, reason = %trouble, unsaid, "{what}");
                 }
             }
-            Trouble::Unfit(Unfit::Record { .. }) => {
-                self.context.peers.update(peer, |state| state.misbehaved += 1);
-                if let Some(unsaid) = self.context.may_say(peer, Line::Misbehaviour) {
-                    tracing::error!(%partition, %peer, reason = %trouble, unsaid, "nothing of it is stored, and nothing behind it, until its origin takes it back");
+            Meaning::InDoubt => {
+                if let Some(unsaid) = say(Line::Claim) {
+                    tracing::error!(%partition, %peer, reason = %trouble, unsaid, "nothing is written to the partition until this is cleared up");
                 }
             }
-            Trouble::Unfit(Unfit::UnknownVersion(_)) => {
-                tracing::debug!(%partition, %peer, reason = %trouble, "waiting for _federation");
-            }
-            Trouble::Store(StoreError::Federation { .. }) => {
-                // _federation is on its way.
-                tracing::debug!(%partition, %peer, reason = %trouble, "waiting for _federation");
-            }
-            Trouble::Store(StoreError::KeySuspended { .. }) => {
-                tracing::debug!(%partition, %peer, reason = %trouble, "waiting for the origin to sign anew");
-            }
-            Trouble::Store(error) => {
-                if let Some(unsaid) = self.context.may_say(peer, Line::NotFollowed) {
-                    tracing::warn!(%partition, %peer, %error, unsaid, "could not be committed; tried again later");
+            Meaning::NotNow(what) => {
+                if let Some(unsaid) = say(Line::NotFollowed) {
+                    tracing::warn!(%partition, %peer, reason = %trouble, unsaid, "{what}");
                 }
             }
-            Trouble::Net(error) => tracing::debug!(%partition, %peer, %error, "the stream ended"),
+            Meaning::Passing(what) => {
+                tracing::debug!(%partition, %peer, reason = %trouble, "{what}");
+            }
+            Meaning::Told => {}
         }
         match trouble.is_refusal() {
             true => FollowEnd::Refused,
@@ -325,15 +281,13 @@ impl Follow {
                                 _ => self.turns.run(|| judge.changes(all)).await?,
                             }
                         }
-                        // Others' change sets go in between this peer's large ones, of
-                        // however many partitions.
-                        let alone = match set.changes().len() {
+                        let turn = match set.changes().len() {
                             0..=FEW_CHANGES => None,
-                            _ => Some(self.turns.large_commits.acquire().await),
+                            _ => Some(self.turns.large_commit().await),
                         };
                         let committed = store.commit_replica(*set).await;
                         // Pages may be taken next, which takes its time.
-                        drop(alone);
+                        drop(turn);
                         if committed.as_ref().is_err_and(StoreError::is_over_quota)
                             && self.peer_is_ahead_of(position.seq)
                         {

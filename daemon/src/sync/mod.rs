@@ -42,8 +42,6 @@ use protocol::{
 };
 use store::Store;
 
-use tokio::sync::Semaphore;
-
 pub use self::{
     claims::Claims,
     connection::{ConnectionEnd, Side, serve},
@@ -125,7 +123,7 @@ pub struct Context {
     /// Trees that are shown to peers.
     shown: Shown,
     /// Turns at work that takes its time.
-    work: Arc<Semaphore>,
+    work: Arc<turns::Work>,
     started: Instant,
 }
 
@@ -151,7 +149,7 @@ impl Context {
             greeting: Places::new(GREETING_MAX, GREETING_OF_ONE_MAX),
             lines: Limiter::new(PEER_LINES, PEER_LINE_KINDS_MAX),
             shown: Shown::default(),
-            work: turns::of_all(),
+            work: turns::Work::new(),
             started: Instant::now(),
         }
     }

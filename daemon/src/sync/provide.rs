@@ -52,7 +52,7 @@ const UNPACKED_BYTES: usize = 4 * 1024 * 1024;
 /// Streams by which one peer may follow the same partition: the old one may not
 /// have ended when the next begins. Each may have a window of change sets on its
 /// way.
-const FOLLOWS_MAX: u32 = 3;
+const FOLLOWERS_MAX: u32 = 3;
 
 /// Answers the streams of one connection.
 pub(super) struct Streams {
@@ -91,7 +91,7 @@ impl Drop for Counted<'_> {
 
 /// Why a stream was given up.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+enum NotServed {
     #[error(transparent)]
     Net(NetError),
     #[error(transparent)]
@@ -111,20 +111,20 @@ enum Proved {
     Other(Box<SignedHeader>),
 }
 
-impl From<NetError> for Trouble {
+impl From<NetError> for NotServed {
     fn from(error: NetError) -> Self {
         blame(error).map_or_else(Self::Misbehaved, Self::Net)
     }
 }
 
-impl Trouble {
+impl NotServed {
     fn code(&self) -> CloseCode {
         match self {
-            Trouble::Net(error) if error.is_silence() => CloseCode::Silent,
-            Trouble::Net(_) => CloseCode::Normal,
-            Trouble::Misbehaved(problem) => problem.code(),
-            Trouble::Store(_) | Trouble::Unproved(_) => CloseCode::Unavailable,
-            Trouble::UnknownPartition(_) => CloseCode::UnknownPartition,
+            NotServed::Net(error) if error.is_silence() => CloseCode::Silent,
+            NotServed::Net(_) => CloseCode::Normal,
+            NotServed::Misbehaved(problem) => problem.code(),
+            NotServed::Store(_) | NotServed::Unproved(_) => CloseCode::Unavailable,
+            NotServed::UnknownPartition(_) => CloseCode::UnknownPartition,
         }
     }
 }
@@ -158,13 +158,13 @@ impl Streams {
                 sender.reset(trouble.code());
                 receiver.stop(trouble.code());
                 match trouble {
-                    Trouble::Misbehaved(problem) => {
+                    NotServed::Misbehaved(problem) => {
                         self.context.peers.update(peer, |state| state.misbehaved += 1);
                         if let Some(unsaid) = self.context.may_say(peer, Line::Misbehaviour) {
                             tracing::warn!(%peer, %problem, unsaid, "the peer broke the protocol; its stream is closed");
                         }
                     }
-                    Trouble::Store(error) => {
+                    NotServed::Store(error) => {
                         if let Some(unsaid) = self.context.may_say(peer, Line::OurFailure) {
                             tracing::warn!(%peer, %error, unsaid, "a partition could not be read");
                         }
@@ -179,7 +179,7 @@ impl Streams {
         &self,
         sender: &mut FrameSender,
         receiver: &mut FrameReceiver,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), NotServed> {
         let first = tokio::time::timeout(FIRST_FRAME_MAX, receiver.receive())
             .await
             .map_err(|_| NetError::NoAnswer)??;
@@ -226,9 +226,9 @@ impl Streams {
     fn heed_no_room(
         &self,
         partition: &PartitionId,
-        outcome: Result<(), Trouble>,
-    ) -> Result<(), Trouble> {
-        if let Err(Trouble::Net(NetError::Closed(Some(CloseCode::NoRoom)))) = &outcome {
+        outcome: Result<(), NotServed>,
+    ) -> Result<(), NotServed> {
+        if let Err(NotServed::Net(NetError::Closed(Some(CloseCode::NoRoom)))) = &outcome {
             self.note_room(partition, false);
         }
         outcome
@@ -261,7 +261,7 @@ impl Streams {
     async fn ask_office<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&dyn Office, &VerifiedPeer) -> Result<T, RequestRefused> + Send + 'static,
-    ) -> Result<Result<T, RequestRefused>, Trouble> {
+    ) -> Result<Result<T, RequestRefused>, NotServed> {
         let (Some(office), Some(peer)) = (self.context.office.clone(), self.connection.peer())
         else {
             return Err(PeerMisbehaved::Unexpected("a request that only a hub serves").into());
@@ -275,7 +275,7 @@ impl Streams {
         Ok(answer.unwrap_or(Err(RequestRefused::Failed)))
     }
 
-    fn check_entitled(&self, partition: &PartitionId) -> Result<(), Trouble> {
+    fn check_entitled(&self, partition: &PartitionId) -> Result<(), NotServed> {
         if self.ends.may_follow(&self.ends.peer, partition) {
             Ok(())
         } else {
@@ -289,12 +289,12 @@ impl Streams {
         have: Option<Position>,
         sender: &mut FrameSender,
         receiver: &mut FrameReceiver,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), NotServed> {
         let _counted = self.count_follow(&partition)?;
         let store = &self.context.store;
         let mut events = store.subscribe();
         let head = store.head(&partition);
-        let head = head.ok_or_else(|| Trouble::UnknownPartition(partition.clone()))?;
+        let head = head.ok_or_else(|| NotServed::UnknownPartition(partition.clone()))?;
         if have == Some(head.position()) {
             // It has taken it by pages.
             self.note_room(&partition, true);
@@ -354,7 +354,7 @@ impl Streams {
     fn count_follow(&self, partition: &PartitionId) -> Result<Counted<'_>, PeerMisbehaved> {
         let mut following = self.following.lock().unwrap_or_else(|error| error.into_inner());
         let count = following.entry(partition.clone()).or_default();
-        if *count >= FOLLOWS_MAX {
+        if *count >= FOLLOWERS_MAX {
             return Err(PeerMisbehaved::Unexpected("one more stream for the same partition"));
         }
         *count += 1;
@@ -367,7 +367,7 @@ impl Streams {
         partition: &PartitionId,
         head: &Head,
         have: Option<Position>,
-    ) -> Result<Proved, Trouble> {
+    ) -> Result<Proved, NotServed> {
         let store = &self.context.store;
         let have = have.filter(|have| have.seq <= head.seq());
         if let Some(have) = have
@@ -379,7 +379,7 @@ impl Streams {
         let earlier = have.map(|have| have.seq).filter(|seq| *seq < head.seq());
         let proof = store.history_proof(partition, head, earlier)?;
         // The headers between were jumped over here.
-        proof.map(Proved::InHistory).ok_or_else(|| Trouble::Unproved(partition.clone()))
+        proof.map(Proved::InHistory).ok_or_else(|| NotServed::Unproved(partition.clone()))
     }
 
     async fn show_tree(
@@ -388,7 +388,7 @@ impl Streams {
         have: Option<Position>,
         sender: &mut FrameSender,
         receiver: &mut FrameReceiver,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), NotServed> {
         let Ok(_permit) = self.trees.try_acquire() else {
             return Err(PeerMisbehaved::Unexpected("one more tree stream").into());
         };
@@ -413,9 +413,10 @@ impl Streams {
         have: Option<Position>,
         sender: &mut FrameSender,
         receiver: &mut FrameReceiver,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), NotServed> {
         let snapshot = self.context.store.snapshot_for_peer(&partition).await?;
-        let mut snapshot = snapshot.ok_or_else(|| Trouble::UnknownPartition(partition.clone()))?;
+        let mut snapshot =
+            snapshot.ok_or_else(|| NotServed::UnknownPartition(partition.clone()))?;
         let head = snapshot.head();
         let proof = match self.turns.run(|| self.prove(&partition, head, have)).await? {
             Proved::InHistory(proof) => proof,
@@ -478,8 +479,8 @@ impl Streams {
         sender: &mut FrameSender,
         snapshot: &mut Snapshot,
         asked: &[T],
-        make: impl Fn(&mut Snapshot, &T) -> Result<(Vec<u8>, usize), Trouble>,
-    ) -> Result<(), Trouble> {
+        make: impl Fn(&mut Snapshot, &T) -> Result<(Vec<u8>, usize), NotServed>,
+    ) -> Result<(), NotServed> {
         let mut asked = asked.iter();
         loop {
             let made = self.turns.run(|| {
@@ -493,7 +494,7 @@ impl Streams {
                     unpacked += more;
                     made.push(page);
                 }
-                Ok::<_, Trouble>(made)
+                Ok::<_, NotServed>(made)
             });
             let made = made.await?;
             if made.is_empty() {
@@ -508,7 +509,7 @@ impl Streams {
 
 /// The page of the tree that begins with `key`; the first one of its level if
 /// that is empty.
-fn page(snapshot: &mut Snapshot, level: u8, key: &[u8]) -> Result<Vec<u8>, Trouble> {
+fn page(snapshot: &mut Snapshot, level: u8, key: &[u8]) -> Result<Vec<u8>, NotServed> {
     match snapshot.seek(level, key)?.filter(|(first, _)| key.is_empty() || *first == key) {
         Some((_, body)) => Ok(body),
         None => {

@@ -47,7 +47,7 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn all_turns() -> Turns {
-    Turns::new(crate::sync::turns::of_all())
+    Turns::new(crate::sync::turns::Work::new())
 }
 
 fn open(path: &std::path::Path) -> Store {

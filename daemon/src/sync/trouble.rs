@@ -1,5 +1,5 @@
-//! Why a stream that takes changes or pages ended early, and what its provider is
-//! told of that.
+//! Why a stream that takes changes or pages ended early, what that means, and what
+//! its provider is told of it.
 
 use protocol::{id::DatasetId, message::CloseCode, session::PeerMisbehaved};
 use store::StoreError;
@@ -13,7 +13,7 @@ pub(super) enum Trouble {
     #[error(transparent)]
     Net(NetError),
     #[error(transparent)]
-    Misbehaved(#[from] PeerMisbehaved),
+    Misbehaved(PeerMisbehaved),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the provider shows another signed history at number {0}")]
@@ -36,15 +36,85 @@ pub(super) enum Trouble {
     Unfit(#[from] Unfit),
     #[error("the catalogue has no dataset '{0}'")]
     UnknownDataset(DatasetId),
+    #[error(
+        "a fetch asked for {0}, which is not its turn now: this is a fault of the program, please report it"
+    )]
+    OutOfStep(&'static str),
+}
+
+/// What a trouble says of the peer or of the partition: what is done, and told, about it.
+pub(super) enum Meaning {
+    /// Two histories are signed.
+    TwoHistories,
+    /// Somebody has found that before.
+    Quarantined,
+    /// What arrived is what nobody may make, and nothing of it was kept.
+    Wrong(&'static str),
+    /// Which history holds cannot be told, and no signature shows it: nothing is settled
+    /// for good.
+    InDoubt,
+    /// It cannot be taken here as things are.
+    NotNow(&'static str),
+    /// Something else is on its way, or the line was lost.
+    Passing(&'static str),
+    /// It was told where it was found out.
+    Told,
+}
+
+impl From<PeerMisbehaved> for Trouble {
+    fn from(problem: PeerMisbehaved) -> Self {
+        match problem {
+            PeerMisbehaved::OtherHistory(head) => Self::OtherHistory(head.seq),
+            problem => Self::Misbehaved(problem),
+        }
+    }
 }
 
 impl From<NetError> for Trouble {
     fn from(error: NetError) -> Self {
-        blame(error).map_or_else(Self::Misbehaved, Self::Net)
+        blame(error).map_or_else(Self::from, Self::Net)
     }
 }
 
 impl Trouble {
+    pub fn meaning(&self) -> Meaning {
+        match self {
+            Trouble::Fork(_)
+            | Trouble::OtherHistory(_)
+            | Trouble::Store(StoreError::Fork { .. }) => Meaning::TwoHistories,
+            Trouble::Store(StoreError::Quarantined { .. }) => Meaning::Quarantined,
+            // It has not heard yet that its key was retired.
+            Trouble::Misbehaved(problem) if problem.may_be_innocent() => {
+                Meaning::Passing("waiting for the origin to sign anew")
+            }
+            Trouble::Store(StoreError::KeySuspended { .. }) => {
+                Meaning::Passing("waiting for the origin to sign anew")
+            }
+            Trouble::Store(StoreError::Federation { .. })
+            | Trouble::Unfit(Unfit::UnknownVersion(_)) => {
+                Meaning::Passing("waiting for _federation")
+            }
+            Trouble::Net(_) => Meaning::Passing("the stream ended"),
+            Trouble::Misbehaved(_) => {
+                Meaning::Wrong("the peer sent something wrong; nothing of it was kept")
+            }
+            Trouble::Store(
+                StoreError::RootMismatch { .. } | StoreError::Shape { .. } | StoreError::Excess(_),
+            ) => Meaning::Wrong("the change set was refused"),
+            Trouble::Unfit(Unfit::Record { .. }) => Meaning::Wrong(
+                "nothing of it is stored, and nothing behind it, until its origin takes it back",
+            ),
+            Trouble::InDoubt(_) => Meaning::InDoubt,
+            Trouble::UnknownDataset(_) | Trouble::Elsewhere { .. } => {
+                Meaning::NotNow("not followed")
+            }
+            Trouble::Store(_) | Trouble::OutOfStep(_) => {
+                Meaning::NotNow("could not be committed; tried again later")
+            }
+            Trouble::Unproven(_) => Meaning::Told,
+        }
+    }
+
     /// Whether it stays until somebody does something about it.
     pub fn needs_a_person(&self) -> bool {
         match self.code() {
@@ -79,9 +149,10 @@ impl Trouble {
             Trouble::Store(error) if error.is_lack_of_room() => CloseCode::NoRoom,
             // Nobody takes it, so its origin has made what it must not make.
             Trouble::Store(StoreError::Excess(_)) => CloseCode::RootMismatch,
-            Trouble::Store(_) | Trouble::UnknownDataset(_) | Trouble::Unfit(_) => {
-                CloseCode::Unavailable
-            }
+            Trouble::Store(_)
+            | Trouble::UnknownDataset(_)
+            | Trouble::Unfit(_)
+            | Trouble::OutOfStep(_) => CloseCode::Unavailable,
         }
     }
 }

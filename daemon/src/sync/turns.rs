@@ -9,7 +9,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Pieces of work of one peer that are done at once: two, so that one may wait for
 /// the disk.
@@ -20,26 +20,46 @@ pub(super) const SMALL_BYTES: usize = 64 * 1024;
 /// Trees that are taken from one peer at once: it shows four, and one of those may
 /// have ended here and not there.
 const FETCHES_MAX: usize = 3;
+/// Change sets of many changes that the writer is given at once, of all peers: one that
+/// it is busy with, which may take most of a second, and the next one. What is small
+/// waits for no more of them, however many peers send them.
+const LARGE_COMMITS_MAX: usize = 2;
 
-/// Work of all peers that is done at once: one a core, as each keeps one busy.
-pub(super) fn of_all() -> Arc<Semaphore> {
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    Arc::new(Semaphore::new(cores.max(2)))
+/// What all peers' turns are taken from, in the order in which they ask.
+pub(super) struct Work {
+    /// One a core, as each piece of work keeps one busy.
+    cores: Semaphore,
+    large_commits: Semaphore,
+}
+
+impl Work {
+    pub fn new() -> Arc<Self> {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Self::of(cores.max(2))
+    }
+
+    fn of(cores: usize) -> Arc<Self> {
+        let (cores, large_commits) = (Semaphore::new(cores), Semaphore::new(LARGE_COMMITS_MAX));
+        Arc::new(Self { cores, large_commits })
+    }
 }
 
 /// The turns of one peer.
 pub(super) struct Turns {
     of_one: Semaphore,
-    of_all: Arc<Semaphore>,
+    of_all: Arc<Work>,
     /// Held while a tree is taken from the peer.
     pub fetches: Semaphore,
-    /// Held while a change set of many changes waits for the writer and is committed:
-    /// one may take most of a second.
-    pub large_commits: Semaphore,
+    large_commits: Semaphore,
 }
 
+/// Held while a change set of many changes waits for the writer and is committed.
+pub(super) struct LargeCommit<'a>(
+    #[expect(dead_code, reason = "given back at the end")] [Option<SemaphorePermit<'a>>; 2],
+);
+
 impl Turns {
-    pub fn new(of_all: Arc<Semaphore>) -> Self {
+    pub fn new(of_all: Arc<Work>) -> Self {
         let of_one = Semaphore::new(OF_ONE_MAX);
         let (fetches, large_commits) = (Semaphore::new(FETCHES_MAX), Semaphore::new(1));
         Self { of_one, of_all, fetches, large_commits }
@@ -50,8 +70,17 @@ impl Turns {
     pub async fn run<T>(&self, work: impl FnOnce() -> T) -> T {
         // The semaphores are never closed.
         let _of_one = self.of_one.acquire().await;
-        let _of_all = self.of_all.acquire().await;
+        let _of_all = self.of_all.cores.acquire().await;
         tokio::task::block_in_place(work)
+    }
+
+    /// Waits until a change set of many changes may be given to the writer: one of a
+    /// peer at a time, of however many partitions, so that those of all take turns.
+    pub async fn large_commit(&self) -> LargeCommit<'_> {
+        // The semaphores are never closed.
+        let of_one = self.large_commits.acquire().await.ok();
+        let of_all = self.of_all.large_commits.acquire().await.ok();
+        LargeCommit([of_one, of_all])
     }
 }
 
@@ -120,7 +149,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn one_peer_does_not_take_all_turns() {
         use std::sync::atomic::{AtomicUsize, Ordering};
-        let of_all = Arc::new(Semaphore::new(3));
+        let of_all = Work::of(3);
         let greedy = Arc::new(Turns::new(of_all.clone()));
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (hold, held) = std::sync::mpsc::channel::<()>();
@@ -151,5 +180,29 @@ mod tests {
             task.await.unwrap();
         }
         assert_eq!(most.load(Ordering::SeqCst), OF_ONE_MAX);
+    }
+    #[test]
+    fn the_writer_gets_few_large_change_sets_at_once_and_each_peer_has_its_turn() {
+        use std::{future::Future, pin::pin, task};
+        let of_all = Work::of(2);
+        let [greedy, second, third] = [(); 3].map(|()| Turns::new(of_all.clone()));
+        let mut context = task::Context::from_waker(task::Waker::noop());
+        let mut first = pin!(greedy.large_commit());
+        let mut again = pin!(greedy.large_commit());
+        let mut another = pin!(second.large_commit());
+        let mut last = pin!(third.large_commit());
+        let task::Poll::Ready(first) = first.as_mut().poll(&mut context) else {
+            panic!("nobody else has a turn");
+        };
+        assert!(again.as_mut().poll(&mut context).is_pending(), "one of a peer");
+        let task::Poll::Ready(another) = another.as_mut().poll(&mut context) else {
+            panic!("the second peer waits for the first one's second");
+        };
+        assert!(last.as_mut().poll(&mut context).is_pending(), "two of all");
+        drop(first);
+        assert!(again.as_mut().poll(&mut context).is_pending(), "whoever asked first is first");
+        assert!(last.as_mut().poll(&mut context).is_ready());
+        drop(another);
+        assert!(again.as_mut().poll(&mut context).is_ready());
     }
 }

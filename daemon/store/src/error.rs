@@ -85,10 +85,12 @@ pub enum StoreError {
     },
     /// An origin's data would take more room here than it may.
     #[error(
-        "{origin} 的数据在本节点已占 {used_mb} MiB，上限为 {quota_mb} MiB：未写入，其他节点不受影响 / \
+        "{origin} 的数据在本节点已占 {used_mb} MiB，上限为 {quota_mb} MiB：未写入，其他节点不受影响；\
+         若是历史而非记录占用，用 creditsync partition refetch 只取现状 / \
          the data of {origin} would count for {used_mb} MiB here, and {quota_mb} MiB is its quota: nothing \
-         of it was written, and others go on. Have {origin} delete what it does not need, or raise \
-         origin_quota_mb in the section [store] of this node's configuration"
+         of it was written, and others go on. Have {origin} delete what it does not need; or raise \
+         origin_quota_mb in the section [store] of this node's configuration; or, where it is the history \
+         of very many change sets, take the present state alone with creditsync partition refetch"
     )]
     OverQuota {
         /// The origin.

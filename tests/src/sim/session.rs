@@ -25,7 +25,7 @@ use super::{
 
 /// Streams by which a peer may follow the same partition, and trees that it may read
 /// at once, as in the daemon.
-const FOLLOWS_MAX: usize = 3;
+const FOLLOWERS_MAX: usize = 3;
 const TREES_MAX: usize = 4;
 
 /// A third of the silence that closes a connection.
@@ -247,7 +247,7 @@ impl Session {
                     return Err(PeerMisbehaved::NotEntitled(partition.to_string()));
                 }
                 let same = self.provides.values().filter(|other| other.changes_of(&partition));
-                if same.count() >= FOLLOWS_MAX {
+                if same.count() >= FOLLOWERS_MAX {
                     let what = "one more stream for the same partition";
                     return Err(PeerMisbehaved::Unexpected(what));
                 }

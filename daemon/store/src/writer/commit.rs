@@ -51,25 +51,17 @@ impl Writer {
     /// Commits own changes. If they touch more of the tree than one change set may,
     /// they become several, each of which is a commit of its own; after an error the
     /// first ones of them may be there.
-    pub(super) fn commit_own(&mut self, prepared: Prepared) -> Result<Arc<Head>, StoreError> {
-        let mut parts = vec![prepared];
-        loop {
-            let Some(mut part) = parts.pop() else {
-                // There is always one, and the last one was committed or refused.
-                return Err(StoreError::Closed);
-            };
-            match self.commit_own_part(&mut part) {
-                Err(StoreError::Excess(Excess::Leaves | Excess::Inner | Excess::Pages))
-                    if part.own.changes.len() > 1 =>
-                {
-                    let (first, second) = part.own.halves();
-                    let suite = self.shared.disk.suite;
-                    parts.extend([Prepared::new(suite, second)?, Prepared::new(suite, first)?]);
-                }
-                Ok(head) if parts.is_empty() => return Ok(head),
-                Ok(_) => {}
-                Err(error) => return Err(error),
+    pub(super) fn commit_own(&mut self, mut prepared: Prepared) -> Result<Arc<Head>, StoreError> {
+        match self.commit_own_part(&mut prepared) {
+            Err(StoreError::Excess(Excess::Leaves | Excess::Inner | Excess::Pages))
+                if prepared.own.changes.len() > 1 =>
+            {
+                let (first, second) = prepared.own.halves();
+                let suite = self.shared.disk.suite;
+                self.commit_own(Prepared::new(suite, first)?)?;
+                self.commit_own(Prepared::new(suite, second)?)
             }
+            committed => committed,
         }
     }
 

@@ -31,6 +31,7 @@ mod tidying;
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
 };
 
 use protocol::{hash::Hash, id::PartitionId};
@@ -46,6 +47,9 @@ use crate::{
 
 /// Jobs that share one flush. More would make the first wait for the last.
 const JOBS_PER_FLUSH_MAX: usize = 8;
+/// And no job begins in a flush that others have been waiting for so long: one may take
+/// most of a second, and was not known to.
+const FLUSH_SHARED_MAX: Duration = Duration::from_millis(20);
 /// Batches of staged leaves that share one flush: what a crash makes a replica
 /// fetch again, some 10 MB.
 const STAGED_PER_FLUSH: u32 = 4;
@@ -159,9 +163,11 @@ impl Writer {
                     }
                 }
             };
+            let began = Instant::now();
             self.handle(job);
             let mut shared_flush = 1;
             while shared_flush < JOBS_PER_FLUSH_MAX
+                && began.elapsed() < FLUSH_SHARED_MAX
                 && let Ok(job) = jobs.try_recv()
             {
                 self.handle(job);
