@@ -8,6 +8,7 @@ mod endpoint;
 mod errors;
 mod places;
 mod stream;
+pub mod window;
 
 pub use self::{
     endpoint::{Accepted, Connection, Dialer, Listener},

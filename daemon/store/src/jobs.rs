@@ -20,6 +20,7 @@ use protocol::{
 use tokio::sync::{mpsc::WeakSender, oneshot};
 
 use crate::{
+    engine::packs,
     error::StoreError,
     prepare::Prepared,
     state::{Ack, Head, OwnChanges},
@@ -30,6 +31,18 @@ use crate::{
 pub const LEAVES_PER_BATCH: usize = 256;
 /// Bytes that end a batch earlier: one leaf may have 10 MB.
 pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes that the batches of all stagings hold, those that are filled and those that wait
+/// for the writer: when a hundred members begin anew at once, each waits for the others.
+const STAGINGS_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes that a batch may have at least, however many stagings there are: what is shorter
+/// is not worth appending to a pack.
+const STAGED_BYTES_MIN: usize = 2 * packs::APPEND_BYTES_MIN;
+
+/// Bytes that end a batch of leaves, where so many stagings are under way.
+pub fn staged_bytes_max(stagings: usize) -> usize {
+    // One is filled while the writer has another.
+    (STAGINGS_BYTES / (2 * stagings.max(1))).clamp(STAGED_BYTES_MIN, BATCH_BYTES)
+}
 
 /// Where an answer goes.
 pub type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -150,11 +163,15 @@ pub struct StagedLeaf {
 }
 
 impl StagedLeaves {
-    /// Whether they are enough for one batch.
-    pub fn fill_a_batch(&self) -> bool {
-        let inner: usize = self.inner.iter().map(|made| made.body.len()).sum();
+    /// Whether they are enough for one batch of at most so many bytes.
+    pub fn fill_a_batch(&self, bytes_max: usize) -> bool {
         self.written.len() + self.removed.len() >= LEAVES_PER_BATCH
-            || self.bytes + inner >= BATCH_BYTES
+            || self.bytes_with_inner() >= bytes_max
+    }
+
+    /// Of all pages.
+    pub fn bytes_with_inner(&self) -> usize {
+        self.bytes + self.inner.iter().map(|made| made.body.len()).sum::<usize>()
     }
 }
 
@@ -185,4 +202,18 @@ pub struct HealedPage {
     pub first_key: Vec<u8>,
     pub body: Vec<u8>,
     pub index: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stagings_share_memory_until_a_batch_would_be_too_short_for_a_pack() {
+        for (stagings, kib) in [(0, 4096), (1, 4096), (8, 4096), (16, 2048), (50, 655), (100, 512)]
+        {
+            assert_eq!(staged_bytes_max(stagings) / 1024, kib, "{stagings}");
+        }
+        assert_eq!(staged_bytes_max(100_000), STAGED_BYTES_MIN);
+    }
 }

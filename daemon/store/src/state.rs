@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -270,6 +270,8 @@ pub struct Shared {
     pub signer: Mutex<Option<Arc<SigningKey>>>,
     /// Why nothing is written to own partitions but `_federation`.
     pub own_writes_stopped: Mutex<Option<String>>,
+    /// Stagings that are under way, to share memory out among them.
+    pub stagings: AtomicUsize,
     pub failed: AtomicBool,
     pub commits: AtomicU64,
     pub pages_written: AtomicU64,
@@ -313,6 +315,7 @@ impl Shared {
             ask_before_writing: Mutex::default(),
             signer: Mutex::default(),
             own_writes_stopped: Mutex::default(),
+            stagings: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             commits: AtomicU64::new(0),
             pages_written: AtomicU64::new(0),

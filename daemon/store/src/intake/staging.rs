@@ -5,7 +5,7 @@
 //! interruption are found again by their hash and not fetched twice. The head moves to
 //! the new generation only when the tree that was built here has the signed root.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use protocol::{
     difference::Own,
@@ -17,7 +17,7 @@ use protocol::{
 use super::{ReadyLeaf, own::own_pages};
 use crate::{
     error::StoreError,
-    jobs::{Job, Stage, StagedLeaf, StagedLeaves},
+    jobs::{Job, Stage, StagedLeaf, StagedLeaves, staged_bytes_max},
     queue::{Pending, Queue},
     quota::counted_leaf,
     state::{Head, Shared},
@@ -37,11 +37,34 @@ pub struct Staging {
     writing: Option<Pending<()>>,
     /// The first key of the leaf that was staged last.
     last: Option<Vec<u8>>,
+    under_way: UnderWay,
+}
+
+/// Counts a staging while it is under way.
+struct UnderWay(Arc<Shared>);
+
+impl UnderWay {
+    fn new(shared: Arc<Shared>) -> Self {
+        shared.stagings.fetch_add(1, Ordering::Relaxed);
+        Self(shared)
+    }
+
+    /// How much may be pending before it is written.
+    fn bytes_max(&self) -> usize {
+        staged_bytes_max(self.0.stagings.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.stagings.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Staging {
     pub(crate) fn new(shared: Arc<Shared>, queue: Queue, shown: ShownHead, stage: Stage) -> Self {
         let builder = TreeBuilder::new(shared.disk.suite);
+        let under_way = UnderWay::new(shared.clone());
         Self {
             shared,
             queue,
@@ -51,6 +74,7 @@ impl Staging {
             pending: StagedLeaves::default(),
             writing: None,
             last: None,
+            under_way,
         }
     }
 
@@ -159,7 +183,7 @@ impl Staging {
             self.pending.bytes += body.len() + index.len();
             self.pending.written.push(StagedLeaf { first_key, body, index, counts });
         }
-        if self.pending.fill_a_batch() {
+        if self.pending.fill_a_batch(self.under_way.bytes_max()) {
             self.write_pending().await?;
         }
         Ok(())
@@ -181,7 +205,7 @@ impl Staging {
             }
             next = self.staged().next_key(0, &stale)?;
             self.pending.removed.push(stale);
-            if self.pending.fill_a_batch() {
+            if self.pending.fill_a_batch(self.under_way.bytes_max()) {
                 self.write_pending().await?;
             }
         }

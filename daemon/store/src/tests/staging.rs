@@ -1,5 +1,7 @@
 //! Staging: a tree of a peer becomes this replica's state, or leaves no trace.
 
+use std::sync::atomic::Ordering;
+
 use protocol::{change::Change, difference::Own, page::LEVELS_MAX};
 
 use super::{
@@ -97,6 +99,27 @@ fn a_replica_that_is_far_behind_keeps_the_pages_that_still_fit() {
     Memory::built(&old).0.assert_same(&mut snapshot);
     drop(snapshot);
     assert_same_and_follows(&origin, &replica, &mut content);
+}
+
+#[test]
+fn where_many_trees_arrive_at_once_each_is_written_in_shorter_batches() {
+    let (_a, origin) = fresh();
+    let mut random = Random::new();
+    // 1.6 MB that do not become less, in fewer leaves than fill a batch.
+    let mut noise = || (0..100).flat_map(|_| random.next().to_be_bytes()).collect::<Vec<u8>>();
+    commit(&origin, &enterprise(), (0..2000).map(|number| put(number, noise())).collect());
+    let (header, leaves) = delivery(&origin);
+    let written = |others: usize| {
+        let (_b, replica) = empty_replica(&origin);
+        replica.shared.stagings.fetch_add(others, Ordering::Relaxed);
+        let mut staging = begin(&replica, &header);
+        let before = replica.counters().pages_written;
+        feed(&mut staging, &leaves);
+        tidy(&replica);
+        replica.counters().pages_written - before
+    };
+    assert_eq!(written(0), 0, "the end of the tree fits into the same batch");
+    assert!(written(99) > 0);
 }
 
 #[test]

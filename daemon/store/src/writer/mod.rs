@@ -40,7 +40,7 @@ use tokio::sync::mpsc::{Receiver, WeakSender, error::TryRecvError};
 use crate::{
     engine::Batch,
     error::StoreError,
-    jobs::{Job, Reply},
+    jobs::{BATCH_BYTES, Job, LEAVES_PER_BATCH, Reply},
     keys,
     state::{Head, PartitionState, Shared},
 };
@@ -50,9 +50,10 @@ const JOBS_PER_FLUSH_MAX: usize = 8;
 /// And no job begins in a flush that others have been waiting for so long: one may take
 /// most of a second, and was not known to.
 const FLUSH_SHARED_MAX: Duration = Duration::from_millis(20);
-/// Batches of staged leaves that share one flush: what a crash makes a replica
-/// fetch again, some 10 MB.
-const STAGED_PER_FLUSH: u32 = 4;
+/// Leaves that are staged in one flush, and their bytes: what a crash makes replicas fetch
+/// again, some 10 MB.
+const STAGED_PER_FLUSH: usize = 4 * LEAVES_PER_BATCH;
+const STAGED_BYTES_PER_FLUSH: usize = 4 * BATCH_BYTES;
 /// Flushes after which a chore is due although jobs are waiting.
 const FLUSHES_PER_CHORE: u32 = 16;
 /// Chores that may wait for an idle moment: with more, what is to be deleted grows faster
@@ -97,12 +98,19 @@ struct Writer {
     /// Each partition's newest staging, by the partition's number.
     stagings: HashMap<u32, Staged>,
     next_ticket: u64,
-    /// Batches of staged leaves since the last flush.
-    staged: u32,
+    /// What was staged since the last flush.
+    staged: StagedCount,
     /// Keys of which nothing more is taken.
     suspended: HashSet<Hash>,
     /// Prefixes whose values are to be deleted.
     chores: Vec<Vec<u8>>,
+}
+
+/// Leaves, written and deleted ones, and bytes of pages.
+#[derive(Default, Clone, Copy)]
+struct StagedCount {
+    leaves: usize,
+    bytes: usize,
 }
 
 /// A staging under way.
@@ -126,7 +134,7 @@ impl Writer {
             next_snapshot: 1,
             stagings: HashMap::new(),
             next_ticket: 1,
-            staged: 0,
+            staged: StagedCount::default(),
             suspended: HashSet::new(),
             chores: Vec::new(),
         };
@@ -302,11 +310,12 @@ impl Writer {
     /// Makes durable what was applied, publishes the heads, answers. An error is
     /// what all who waited were told.
     fn flush(&mut self) -> Result<(), StoreError> {
-        let staged_enough = self.staged >= STAGED_PER_FLUSH;
+        let StagedCount { leaves, bytes } = self.staged;
+        let staged_enough = leaves >= STAGED_PER_FLUSH || bytes >= STAGED_BYTES_PER_FLUSH;
         if self.waiting.is_empty() && self.unpublished.is_empty() && !staged_enough {
             return self.well();
         }
-        self.staged = 0;
+        self.staged = StagedCount::default();
         let durable = self
             .well()
             .and_then(|()| self.shared.disk.make_durable().inspect_err(|error| self.fail(error)));

@@ -129,7 +129,8 @@ impl Writer {
         self.shared.disk.check_room(batch.bytes())?;
         let pages = (leaves.written.len() + leaves.inner.len()) as u64;
         self.apply(batch)?;
-        self.staged += 1;
+        self.staged.leaves += leaves.written.len() + leaves.removed.len();
+        self.staged.bytes += leaves.bytes_with_inner();
         if let Some(staged) = self.stagings.get_mut(&stage.number) {
             staged.counts = counts;
         }
