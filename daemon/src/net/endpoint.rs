@@ -32,7 +32,6 @@ use super::{
     FrameReceiver, FrameSender, NetError, PROGRESS_MAX, Places,
     errors::{explained, net_error, other_problem},
     network_of,
-    window::{CONNECTION_WINDOW, STREAM_WINDOW, UNKNOWN_WINDOW},
 };
 use crate::limit::{Budget, Limiter};
 
@@ -46,6 +45,13 @@ const KEEP_ALIVE: Duration = Duration::from_secs(8);
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Streams that a peer may have open: one a partition, and some to spare.
 const STREAMS_MAX: u32 = 1024;
+/// Bytes that one stream may have on their way: 300 ms at 100 Mbit/s.
+const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+/// The same for all streams of a connection whose hello has arrived.
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// The same for somebody who dialled us and has not said hello: room for a
+/// hello with all its heads to come in pieces, or for a request to join.
+const UNKNOWN_WINDOW: u32 = 256 * 1024;
 /// Handshakes that run at once. More are refused until one ends, so a flood
 /// costs bounded memory.
 const HANDSHAKES_MAX: usize = 256;
@@ -496,11 +502,9 @@ impl Connection {
         Ok((FrameSender::new(send, self.patience), receiver))
     }
 
-    /// Lets so many bytes be on their way in each direction. Where that is less than
-    /// before, what was granted is used up first.
-    pub fn set_window(&self, bytes: u32) {
-        self.quic.set_receive_window(bytes.into());
-        self.quic.set_send_window(bytes.into());
+    /// Lets the peer have as much on its way as a known one may.
+    pub fn open_window(&self) {
+        self.quic.set_receive_window(CONNECTION_WINDOW.into());
     }
 
     /// Closes the connection with a code that the peer sees.

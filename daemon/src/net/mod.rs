@@ -8,7 +8,6 @@ mod endpoint;
 mod errors;
 mod places;
 mod stream;
-pub mod window;
 
 pub use self::{
     endpoint::{Accepted, Connection, Dialer, Listener},

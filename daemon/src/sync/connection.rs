@@ -343,6 +343,7 @@ async fn greet(
         }
         Side::Dialled => None,
     };
+    connection.open_window();
     let clock_ahead_ms = theirs.now_ms.saturating_sub(now_ms());
     let differed = context.peers.connected(peer, connection, &theirs, clock_ahead_ms);
     if let Some(unsaid) = context.may_say(peer, Line::Connection) {

@@ -11,7 +11,7 @@ use protocol::{
     message::{Announced, CloseCode, HEADS_MAX, Hello},
 };
 
-use crate::net::{Connection, window};
+use crate::net::Connection;
 
 /// A peer as the status shows it.
 #[derive(Debug, Clone, Default)]
@@ -78,35 +78,7 @@ pub struct Peers {
 #[derive(Default)]
 struct Inner {
     states: BTreeMap<NodeId, PeerState>,
-    connections: BTreeMap<NodeId, Connected>,
-}
-
-struct Connected {
-    connection: Connection,
-    /// What it may have on its way.
-    window: u32,
-}
-
-impl Connected {
-    fn is(&self, connection: &Connection) -> bool {
-        self.connection.id() == connection.id()
-    }
-}
-
-impl Inner {
-    /// Notes a connection, and shares the windows out: whoever has more than its share now
-    /// gets less. Nobody gets more again before its next connection, since whoever comes
-    /// and goes could else make others' windows grow. Answers the one that was replaced.
-    fn connect(&mut self, node: &NodeId, connection: &Connection) -> Option<Connection> {
-        let new = Connected { connection: connection.clone(), window: u32::MAX };
-        let older = self.connections.insert(node.clone(), new);
-        let share = window::share(self.connections.len());
-        for known in self.connections.values_mut().filter(|known| known.window > share) {
-            known.connection.set_window(share);
-            known.window = share;
-        }
-        older.map(|older| older.connection)
-    }
+    connections: BTreeMap<NodeId, Connection>,
 }
 
 impl Peers {
@@ -170,7 +142,8 @@ impl Peers {
         change: impl FnOnce(&mut PeerState),
     ) {
         let mut inner = self.lock();
-        let is_current = inner.connections.get(node).is_some_and(|known| known.is(connection));
+        let is_current =
+            inner.connections.get(node).is_some_and(|known| known.id() == connection.id());
         if is_current && let Some(state) = inner.states.get_mut(node) {
             change(state);
         }
@@ -211,7 +184,7 @@ impl Peers {
             state.alarming.clear();
             state.no_room.clear();
             state.fetching.clear();
-            inner.connect(node, connection)
+            inner.connections.insert(node.clone(), connection.clone())
         };
         if let Some(older) = older
             && older.id() != connection.id()
@@ -241,13 +214,13 @@ impl Peers {
 
     /// The live connection to a peer.
     pub fn connection(&self, node: &NodeId) -> Option<Connection> {
-        self.lock().connections.get(node).map(|known| known.connection.clone())
+        self.lock().connections.get(node).cloned()
     }
 
     /// A connection is gone. One that was replaced changes nothing.
     pub(super) fn disconnected(&self, node: &NodeId, connection: &Connection, reason: String) {
         let mut inner = self.lock();
-        if !inner.connections.get(node).is_some_and(|known| known.is(connection)) {
+        if inner.connections.get(node).is_none_or(|known| known.id() != connection.id()) {
             return;
         }
         inner.connections.remove(node);
