@@ -154,8 +154,9 @@ impl<P: Pages, L: Level<P>> Recut<P, L> {
     /// Cuts the level again around a touched page.
     ///
     /// A page to the left changes only if the smallest group around it fits into
-    /// a page now, so it lies within a page's entries of one that shrank; there
-    /// the region begins. It ends at an old page that is still one, behind all
+    /// a page now, so it lies within a page's entries of one that shrank. That may be
+    /// the touched page or one behind it that the region comes to, so the region always
+    /// begins there. It ends at an old page that is still one, behind all
     /// that is touched: a group that begins at it or behind it holds what it held.
     fn region(
         &mut self,
@@ -174,9 +175,7 @@ impl<P: Pages, L: Level<P>> Recut<P, L> {
         let mut at_end = true;
         if let Some(first_key) = touched.first_key.clone() {
             self.cursor.place(pages, &first_key)?;
-            if touched.shrank {
-                self.go_back(pages)?;
-            }
+            self.go_back(pages)?;
             region.before = self.shared_before(pages)?;
             at_end = self.cursor.page().is_none();
             while let Some(page) = self.cursor.page().filter(|page| page.first_key != first_key) {
