@@ -78,10 +78,13 @@ pub fn compress(raw: &[u8]) -> Vec<u8> {
     })
 }
 
+/// Bytes in front that say how many there are unpacked.
+pub const CLAIM_BYTES: usize = 4;
+
 /// How many bytes these say that they decompress to: [`decompress`] makes no more
 /// of them.
 pub fn claimed_bytes(packed: &[u8]) -> usize {
-    packed.first_chunk::<4>().map_or(0, |length| u32::from_be_bytes(*length) as usize)
+    packed.first_chunk::<CLAIM_BYTES>().map_or(0, |length| u32::from_be_bytes(*length) as usize)
 }
 
 /// Decompresses what [`compress`] made, to at most `limit` bytes, and no more

@@ -135,6 +135,12 @@ impl FrameDecoder {
         self.start != self.buffer.len()
     }
 
+    /// How long the frame is that has begun, once its beginning says so.
+    pub fn awaited(&self) -> usize {
+        let length = self.buffer[self.start..].first_chunk::<4>();
+        length.map_or(0, |length| u32::from_be_bytes(*length) as usize)
+    }
+
     /// Bytes that are held.
     pub fn held_bytes(&self) -> usize {
         self.buffer.capacity()

@@ -142,7 +142,13 @@ impl Importer {
     ) -> Result<Outcome, ImportError> {
         let outcome = self.import_turn(request, deliveries, progress, full_applied);
         // Whatever could not be read because of that, the file is not to blame.
-        outcome.map_err(|error| self.context.check_stop().err().unwrap_or(error))
+        outcome.map_err(|error| match self.context.check_stop() {
+            Ok(()) => error,
+            Err(stopped) => {
+                tracing::debug!(%error, "an import ended, because the node is shutting down");
+                stopped
+            }
+        })
     }
 
     fn import_turn(

@@ -12,7 +12,7 @@ mod stream;
 pub use self::{
     endpoint::{Accepted, Connection, Dialer, Listener},
     places::{Places, network_of},
-    stream::{FrameReceiver, FrameSender, PROGRESS_MAX},
+    stream::{FrameReceiver, FrameSender, PROGRESS_MAX, room_for_frames},
 };
 
 use certs::explain::CertificateProblem;

@@ -3,7 +3,7 @@
 //! Whoever owes something, the rest of a frame or room for one, and does not get
 //! on with it is given up ([`NetError::Stalled`]).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use protocol::{
     frame,
@@ -12,7 +12,10 @@ use protocol::{
 };
 use quinn::{ReadError, VarInt, WriteError};
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use super::{NetError, errors::net_error};
 
@@ -25,6 +28,12 @@ pub const PROGRESS_MAX: Duration = Duration::from_secs(30);
 /// So many bytes are progress, or the end of a frame: 4 kbit/s, which a hundred
 /// streams on the slowest line still have, and a byte now and then has not.
 const PROGRESS_BYTES: usize = 16 * 1024;
+
+/// Frames that are longer are counted where streams share room; one of each of a thousand
+/// streams is less than a peer may have on its way.
+const LONG_FRAME_BYTES: usize = 16 * 1024;
+/// In which room is counted.
+const ROOM_UNIT_BYTES: usize = 1024;
 
 /// How long a peer may go on owing something.
 #[derive(Debug)]
@@ -116,6 +125,14 @@ pub struct FrameReceiver {
     stream: quinn::RecvStream,
     decoder: FrameDecoder,
     patience: Patience,
+    /// Room for long frames, and what this one has taken of it.
+    room: Option<Arc<Semaphore>>,
+    taken: Option<OwnedSemaphorePermit>,
+}
+
+/// Room for so many bytes of long frames, on however many streams.
+pub fn room_for_frames(bytes: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(bytes / ROOM_UNIT_BYTES))
 }
 
 impl FrameReceiver {
@@ -132,7 +149,13 @@ impl FrameReceiver {
     fn new(stream: quinn::RecvStream, patience: Duration, bytes_max: usize) -> Self {
         let mut decoder = FrameDecoder::new();
         decoder.limit(bytes_max);
-        Self { stream, decoder, patience: Patience::new(patience) }
+        Self { stream, decoder, patience: Patience::new(patience), room: None, taken: None }
+    }
+
+    /// Long frames take their room from this, until the next one is asked for; it has room
+    /// for the longest. One for which there is none is not read meanwhile.
+    pub fn share_room(&mut self, room: Arc<Semaphore>) {
+        self.room = Some(room);
     }
 
     /// Frames above `bytes` are refused from now on.
@@ -154,11 +177,15 @@ impl FrameReceiver {
 
     /// One or the other.
     pub async fn receive_if(&mut self, owed: bool) -> Result<Option<Vec<u8>>, NetError> {
+        if !self.decoder.is_inside() {
+            self.taken = None;
+        }
         loop {
             if let Some(body) = self.decoder.pop()? {
                 self.patience.settled();
                 return Ok(Some(body));
             }
+            self.take_room().await;
             let read = self.stream.read_chunk(READ_BYTES, true);
             let read = if owed || self.decoder.is_inside() {
                 let read = tokio::time::timeout_at(self.patience.until(), read).await;
@@ -182,6 +209,19 @@ impl FrameReceiver {
                 Err(ReadError::ConnectionLost(error)) => return Err(net_error(error)),
                 Err(other) => return Err(NetError::Transport(other.to_string())),
             }
+        }
+    }
+
+    /// Waits until there is room for a long frame that has begun.
+    async fn take_room(&mut self) {
+        let awaited = self.decoder.awaited();
+        let Some(room) = self.room.as_ref().filter(|_| awaited > LONG_FRAME_BYTES) else {
+            return;
+        };
+        if self.taken.is_none() {
+            let units = awaited.div_ceil(ROOM_UNIT_BYTES) as u32;
+            // The semaphore is never closed.
+            self.taken = room.clone().acquire_many_owned(units).await.ok();
         }
     }
 

@@ -3,6 +3,11 @@
 use std::io;
 
 use super::{COLUMNS_MAX, FILE_BYTES_MAX};
+
+/// Rounded up: what is too large by a byte is not as large as it may be.
+fn gib(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 30)
+}
 use crate::ingest::source::SourceError;
 
 /// Why a file as a whole cannot be read.
@@ -72,7 +77,7 @@ pub enum FileError {
     #[error(
         "{path} 有 {} GiB，超过单个文件的上限 {} GiB：请检查文件是否完整，或拆成几个文件后重新交付 / \
          {path} has {} GiB, and a file may have {} GiB: check whether it is what it should be, or deliver it in parts",
-        bytes >> 30, FILE_BYTES_MAX >> 30, bytes >> 30, FILE_BYTES_MAX >> 30
+        gib(*bytes), gib(FILE_BYTES_MAX), gib(*bytes), gib(FILE_BYTES_MAX)
     )]
     TooLarge {
         /// The path as given.

@@ -169,13 +169,8 @@ impl Sink {
                 }
             }
             FetchAction::Apply => {
-                if let Sink::Comparison(mut comparison) = std::mem::replace(self, Sink::None) {
-                    let applied = match turns.run(|| comparison.take_end()).await {
-                        Ok(true) => comparison.apply().await.map(Some),
-                        Ok(false) => Ok(None),
-                        Err(error) => Err(error),
-                    };
-                    match applied {
+                if let Sink::Comparison(comparison) = std::mem::replace(self, Sink::None) {
+                    match applied(comparison, turns).await {
                         Ok(Some(head)) => return Ok(Some(Fetched { head, how: How::Applied })),
                         Ok(None) => fetch.take_whole()?,
                         Err(error) => heal_instead(fetch, error)?,
@@ -278,6 +273,19 @@ impl Sink {
         }
         Ok(())
     }
+}
+
+/// The head that the differences have led to; none if they are too many for one batch.
+async fn applied(
+    mut comparison: Comparison,
+    turns: &Turns,
+) -> Result<Option<Arc<Head>>, StoreError> {
+    if !turns.run(|| comparison.take_end()).await? {
+        return Ok(None);
+    }
+    while turns.run(|| comparison.count_inner_pages()).await? {}
+    let _turn = turns.large_commit().await;
+    comparison.apply().await.map(Some)
 }
 
 /// Differences that do not lead to the signed root mean that pages here are

@@ -1,14 +1,14 @@
 //! Following a partition: change sets as they come, or the pages of a tree when
 //! too much is missing.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use protocol::{
-    change::Position,
+    change::{Change, Position},
     codec::claimed_bytes,
     frame::FRAME_BYTES_MAX,
     id::{NodeId, PartitionId},
-    message::{FollowReply, Open, TreeReply, decode_header},
+    message::{CloseCode, FollowReply, Open, TreeReply, decode_header},
     session::{
         PeerMisbehaved,
         fetch::TreeFetch,
@@ -16,7 +16,7 @@ use protocol::{
         link::FollowEnd,
     },
 };
-use store::StoreError;
+use store::{Head, StoreError};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +48,10 @@ pub(super) struct Follow {
 
 /// A change set of no more than these is judged where it arrives: 10 µs.
 const FEW_CHANGES: usize = 64;
-/// How often a fetch that waits for its turn says that it does.
+/// Bytes of the leaves to which changes belong that cost the writer little: 10 ms. So much
+/// is what a few changes touch where records are usual ones.
+const LITTLE_WORK_BYTES: u64 = 4 * 1024 * 1024;
+/// How often whoever waits for a turn says that it does.
 const STILL_WAITING: Duration = Duration::from_secs(5);
 
 /// What a follow task tells its connection.
@@ -267,7 +270,10 @@ impl Follow {
     ) -> Result<FollowEnd, Trouble> {
         let store = &self.context.store;
         receiver.limit(FRAME_BYTES_MAX);
+        receiver.share_room(self.turns.frames.clone());
         sender.send(&follower.open()).await?;
+        // Of what has arrived and is not committed.
+        let mut held = None;
         loop {
             while let Some(action) = follower.poll_action() {
                 match action {
@@ -281,9 +287,9 @@ impl Follow {
                                 _ => self.turns.run(|| judge.changes(all)).await?,
                             }
                         }
-                        let turn = match set.changes().len() {
-                            0..=FEW_CHANGES => None,
-                            _ => Some(self.turns.large_commit().await),
+                        let turn = match self.is_much_work(set.changes())? {
+                            true => Some(self.while_it_lasts(self.turns.large_commit()).await),
+                            false => None,
                         };
                         let committed = store.commit_replica(*set).await;
                         // Pages may be taken next, which takes its time.
@@ -294,6 +300,9 @@ impl Follow {
                             // What came later may have made it small enough, and what it
                             // has become can be taken without what it was.
                             sender.finish();
+                            // What it has sent ahead must not keep the pages' way.
+                            receiver.stop(CloseCode::Normal);
+                            drop(held);
                             self.take_pages().await?;
                             return Ok(FollowEnd::Again);
                         }
@@ -323,6 +332,7 @@ impl Follow {
                 sender.drained().await;
                 return Ok(FollowEnd::Done);
             }
+            drop(held.take());
             let Some(frame) = receiver.receive().await? else {
                 return Ok(FollowEnd::Retry);
             };
@@ -332,11 +342,41 @@ impl Follow {
                 FollowReply::ChangeSet { body, .. } => claimed_bytes(body).max(body.len()),
                 _ => 0,
             };
+            if unpacked > SMALL_BYTES {
+                held = self.while_it_lasts(self.turns.unpacked(unpacked)).await;
+            }
             let registry = self.context.membership.current()?;
             let take = || follower.handle_message(reply, &*registry);
             match unpacked <= SMALL_BYTES {
                 true => take()?,
                 false => self.turns.run(take).await?,
+            }
+        }
+    }
+
+    /// Whether the writer takes so long for these changes that others have turns before the
+    /// peer's next ones.
+    fn is_much_work(&self, changes: &[Change]) -> Result<bool, StoreError> {
+        let store = &self.context.store;
+        let has_little = |head: Arc<Head>| head.summary.bytes <= LITTLE_WORK_BYTES;
+        if changes.len() > FEW_CHANGES || store.head(&self.partition).is_none_or(has_little) {
+            return Ok(changes.len() > FEW_CHANGES);
+        }
+        let pages = store.live_pages(&self.partition);
+        let touched = pages.map(|pages| pages.touched_bytes(changes, LITTLE_WORK_BYTES));
+        Ok(touched.transpose()?.is_some_and(|bytes| bytes > LITTLE_WORK_BYTES))
+    }
+
+    /// Waits for a turn, and says now and then that it does.
+    async fn while_it_lasts<T>(&self, turn: impl Future<Output = T>) -> T {
+        let mut turn = std::pin::pin!(turn);
+        loop {
+            match tokio::time::timeout(STILL_WAITING, &mut turn).await {
+                Ok(turn) => return turn,
+                Err(_) => {
+                    let progress = FollowReport::Progress(self.partition.clone());
+                    let _ = self.progress.try_send(progress);
+                }
             }
         }
     }
@@ -395,13 +435,7 @@ impl Follow {
         let progress = || {
             let _ = self.progress.try_send(FollowReport::Progress(partition.clone()));
         };
-        let _turn = loop {
-            match tokio::time::timeout(STILL_WAITING, self.turns.fetches.acquire()).await {
-                // The semaphore is never closed.
-                Ok(turn) => break turn,
-                Err(_) => progress(),
-            }
-        };
+        let _turn = self.while_it_lasts(self.turns.fetches.acquire()).await;
         let drive = Drive {
             context: &self.context,
             connection: &self.connection,

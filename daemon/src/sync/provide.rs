@@ -29,7 +29,6 @@ use tokio::sync::{Semaphore, broadcast::error::RecvError};
 
 use super::{
     Context, FIRST_FRAME_MAX, Line, Office, blame,
-    shown::SHOWN_MAX,
     turns::{Allowance, Turns},
 };
 use crate::net::{Connection, FrameReceiver, FrameSender, NetError};
@@ -100,6 +99,8 @@ enum NotServed {
     Store(#[from] StoreError),
     #[error("partition {0} is unknown here")]
     UnknownPartition(PartitionId),
+    #[error("others, to whom fewer trees are shown, have the places")]
+    MadeRoom,
     #[error("what lies between the follower's head and that of {0} was jumped over here")]
     Unproved(PartitionId),
 }
@@ -123,7 +124,9 @@ impl NotServed {
             NotServed::Net(error) if error.is_silence() => CloseCode::Silent,
             NotServed::Net(_) => CloseCode::Normal,
             NotServed::Misbehaved(problem) => problem.code(),
-            NotServed::Store(_) | NotServed::Unproved(_) => CloseCode::Unavailable,
+            NotServed::Store(_) | NotServed::Unproved(_) | NotServed::MadeRoom => {
+                CloseCode::Unavailable
+            }
             NotServed::UnknownPartition(_) => CloseCode::UnknownPartition,
         }
     }
@@ -311,7 +314,8 @@ impl Streams {
                         let read = || store.change_sets(&partition, from, count_max, WINDOW_BYTES);
                         let head = store.head(&partition).filter(|head| head.seq() == from);
                         let in_memory = head.is_some_and(|head| {
-                            now_ms().saturating_sub(head.updated_ms) < IN_MEMORY_MS
+                            // A clock may have been set back.
+                            (0..IN_MEMORY_MS).contains(&now_ms().saturating_sub(head.updated_ms))
                         });
                         let sets = if in_memory { read() } else { self.turns.run(read).await };
                         provider.handle_read(sets?);
@@ -400,10 +404,10 @@ impl Streams {
         };
         tokio::time::sleep(wait).await;
         let place = self.context.shown.enter(&self.ends.peer, self.context.now());
-        let place = place.ok_or(StoreError::SnapshotsOpen(SHOWN_MAX))?;
+        let place = place.ok_or(NotServed::MadeRoom)?;
         tokio::select! {
             shown = self.show_whole_tree(partition, have, sender, receiver) => shown,
-            () = place.makes_room.cancelled() => Err(StoreError::SnapshotsOpen(SHOWN_MAX).into()),
+            () = place.makes_room.cancelled() => Err(NotServed::MadeRoom),
         }
     }
 

@@ -37,7 +37,8 @@ pub(super) enum Trouble {
     #[error("the catalogue has no dataset '{0}'")]
     UnknownDataset(DatasetId),
     #[error(
-        "a fetch asked for {0}, which is not its turn now: this is a fault of the program, please report it"
+        "a fetch asked for {0} out of turn: this is a fault of the program, please report it / \
+         程序内部错误，请反馈给开发者"
     )]
     OutOfStep(&'static str),
 }

@@ -9,7 +9,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use protocol::{change::BODY_BYTES_MAX, frame::FRAME_BYTES_MAX};
 use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::net::room_for_frames;
 
 /// Pieces of work of one peer that are done at once: two, so that one may wait for
 /// the disk.
@@ -24,6 +27,11 @@ const FETCHES_MAX: usize = 3;
 /// it is busy with, which may take most of a second, and the next one. What is small
 /// waits for no more of them, however many peers send them.
 const LARGE_COMMITS_MAX: usize = 2;
+
+/// Bytes of one peer's change sets that are held at once, as they arrive and unpacked: two
+/// and four of the longest. Whatever it sends on other streams waits, there and here.
+const FRAMES_OF_ONE: usize = 2 * FRAME_BYTES_MAX;
+const UNPACKED_OF_ONE: usize = 4 * BODY_BYTES_MAX;
 
 /// What all peers' turns are taken from, in the order in which they ask.
 pub(super) struct Work {
@@ -51,6 +59,9 @@ pub(super) struct Turns {
     /// Held while a tree is taken from the peer.
     pub fetches: Semaphore,
     large_commits: Semaphore,
+    /// For its long frames.
+    pub frames: Arc<Semaphore>,
+    unpacked: Semaphore,
 }
 
 /// Held while a change set of many changes waits for the writer and is committed.
@@ -62,7 +73,16 @@ impl Turns {
     pub fn new(of_all: Arc<Work>) -> Self {
         let of_one = Semaphore::new(OF_ONE_MAX);
         let (fetches, large_commits) = (Semaphore::new(FETCHES_MAX), Semaphore::new(1));
-        Self { of_one, of_all, fetches, large_commits }
+        let frames = room_for_frames(FRAMES_OF_ONE);
+        let unpacked = Semaphore::new(UNPACKED_OF_ONE);
+        Self { of_one, of_all, fetches, large_commits, frames, unpacked }
+    }
+
+    /// Waits until so many bytes of the peer's may be unpacked and held.
+    pub async fn unpacked(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+        let bytes = bytes.min(UNPACKED_OF_ONE);
+        // The semaphore is never closed.
+        self.unpacked.acquire_many(bytes as u32).await.ok()
     }
 
     /// Does work that takes its time, when it is its turn. It must not wait for

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use protocol::{
+    change::Change,
     page::Leaf,
     suite::Suite,
     tree::{FoundPage, Pages},
@@ -36,6 +37,13 @@ impl LivePages {
     /// some.
     pub fn leaf_span(&self, key: &[u8], by_digest: bool) -> Result<Option<LeafSpan>, StoreError> {
         self.read(|pages| pages.leaf_span(key, by_digest))
+    }
+
+    /// Bytes of the leaves to which `changes`, sorted by key, belong; counted until they
+    /// are more than `most`.
+    pub fn touched_bytes(&self, changes: &[Change], most: u64) -> Result<u64, StoreError> {
+        let touched = self.read(|pages| pages.touched_bytes(changes, most).map(Some))?;
+        Ok(touched.unwrap_or(0))
     }
 
     /// Reads from the generation that is current both before and after: an old

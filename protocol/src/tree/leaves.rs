@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
-    Excess, Kept, Pages, missing,
+    Excess, Kept, Pages, Work, missing,
     recut::{Level, Now, Touched},
 };
 use crate::{
@@ -54,9 +54,9 @@ pub(super) struct Leaves<'a> {
     pub made: Vec<MadePage>,
     /// Bytes of the leaves that were taken apart.
     pub bytes_gone: u64,
-    /// Bytes of the leaves to which changes belong, and how many these may be.
+    /// Bytes of the leaves to which changes belong.
     work: u64,
-    work_max: u64,
+    bounds: Work,
 }
 
 /// A leaf, its changes, and what becomes of it.
@@ -67,9 +67,8 @@ struct Due<'a> {
 }
 
 impl<'a> Leaves<'a> {
-    /// Of `changes`, sorted by key without repetition, which may belong to leaves of
-    /// at most `work_max` bytes.
-    pub fn new(changes: &'a [Change], work_max: u64) -> Self {
+    /// Of `changes`, sorted by key without repetition, within these bounds.
+    pub fn new(changes: &'a [Change], bounds: Work) -> Self {
         Self {
             changes,
             due: VecDeque::new(),
@@ -78,7 +77,7 @@ impl<'a> Leaves<'a> {
             made: Vec::new(),
             bytes_gone: 0,
             work: 0,
-            work_max,
+            bounds,
         }
     }
 
@@ -87,7 +86,16 @@ impl<'a> Leaves<'a> {
     /// does not count.
     fn count_work(&mut self, bytes: u64) -> Result<(), Excess> {
         self.work += bytes;
-        if self.work > self.work_max { Err(Excess::Leaves) } else { Ok(()) }
+        if self.work > self.bounds.leaf_bytes_max { Err(Excess::Leaves) } else { Ok(()) }
+    }
+
+    /// Counts a leaf that is taken apart.
+    fn count_gone(&mut self, bytes: u64) -> Result<(), Excess> {
+        self.bytes_gone += bytes;
+        match self.bytes_gone > self.bounds.rewritten_bytes_max {
+            true => Err(Excess::Leaves),
+            false => Ok(()),
+        }
     }
 
     /// The changes of the next `leaf`, up to the first key of the one behind.
@@ -182,7 +190,7 @@ impl<'a, P: Pages> Level<P> for Leaves<'a> {
                     return Ok(Some(Self::merged(None, None, all)));
                 };
                 self.count_work(leaf.bytes())?;
-                self.bytes_gone += leaf.bytes();
+                self.count_gone(leaf.bytes())?;
                 let mine = Self::changes_of(&mut self.changes, pages, &first_key)?;
                 return Ok(Some(Self::merged(Some(first_key), Some(leaf), mine)));
             };
@@ -198,7 +206,7 @@ impl<'a, P: Pages> Level<P> for Leaves<'a> {
                 }
                 Outcome::Rewrite => {
                     let leaf = Self::leaf_at(pages, &kept.first_key)?;
-                    self.bytes_gone += leaf.bytes();
+                    self.count_gone(leaf.bytes())?;
                     return Ok(Some(Self::merged(Some(kept.first_key), Some(leaf), changes)));
                 }
             }
@@ -213,7 +221,7 @@ impl<'a, P: Pages> Level<P> for Leaves<'a> {
         kept: Option<Patched<'a>>,
     ) -> Result<Vec<Record<'a>>, P::Error> {
         let leaf = Self::leaf_at(pages, first_key)?;
-        self.bytes_gone += leaf.bytes();
+        self.count_gone(leaf.bytes())?;
         let changes = kept.map_or(&[][..], |kept| kept.changes);
         match Self::merged(None, Some(leaf), changes).now {
             Now::Entries(entries) => Ok(entries),

@@ -213,6 +213,7 @@ pub fn update_within<P: Pages>(
                 update.summary.bytes = bytes;
             }
             finish_level(&mut update, level, removed, touched.made);
+            work.check_shape(&update.summary)?;
             return Ok(update);
         }
         if touched.edits.is_empty() {
@@ -306,7 +307,7 @@ fn change_leaves<P: Pages>(
     changes: &[Change],
     work: Work,
 ) -> Result<ChangedLeaves, P::Error> {
-    let leaves = Leaves::new(changes, work.leaf_bytes_max);
+    let leaves = Leaves::new(changes, work);
     let mut recut = Recut::new(leaves, 0, before.pages.len());
     recut.run(pages)?;
     recut.level.finish(pages);

@@ -35,7 +35,7 @@ impl Pages for Memory {
 
 impl Memory {
     fn apply(&mut self, summary: &Summary, changes: &[Change]) -> Summary {
-        let update = update(self, summary, changes).unwrap();
+        let update = update_within(self, summary, changes, ANY_SHAPE).unwrap();
         for (level, key) in update.removed {
             assert!(self.0.remove(&(level, key)).is_some(), "removed what was not there");
         }
@@ -98,7 +98,7 @@ impl Pages for Patching {
 
 impl Patching {
     fn apply(&mut self, summary: &Summary, changes: &[Change]) -> Summary {
-        let update = update(self, summary, changes).unwrap();
+        let update = update_within(self, summary, changes, ANY_SHAPE).unwrap();
         for (level, key) in update.removed {
             if level == 0 {
                 self.beside.remove(&key);
@@ -205,6 +205,9 @@ fn a_tree_grows_to_three_levels_and_shrinks_to_nothing() {
     check(vec![all, half, most, rest, again]);
 }
 
+/// The bound, but for pages above leaves: to see trees that nobody may make any more.
+const ANY_SHAPE: Work = Work { inner_pages_spare: u64::MAX, ..WORK };
+
 /// Keys that somebody chose to make the tree deep: of few different bytes, some
 /// with others in front of them.
 fn chosen_keys() -> impl Strategy<Value = Vec<u8>> {
@@ -279,7 +282,7 @@ fn keys_that_lie_too_deep_inside_each_other_are_refused() {
     assert_eq!(summary.pages.len(), 13, "{:?}", summary.pages);
     let mut refused = None;
     for some in changes[2000..].chunks(200) {
-        match update(&mut pages, &summary, some) {
+        match update_within(&mut pages, &summary, some, ANY_SHAPE) {
             Ok(_) => summary = pages.apply(&summary, some),
             Err(error) => {
                 refused = Some(error);
@@ -289,6 +292,20 @@ fn keys_that_lie_too_deep_inside_each_other_are_refused() {
     }
     assert_eq!(refused, Some(Excess::Levels.into()));
     assert_eq!(summary.pages.len(), usize::from(LEVELS_MAX));
+}
+
+#[test]
+fn a_page_that_grows_before_one_that_shrinks_may_be_joined_with_one_before_it() {
+    let deep = |last: u8| [&[0; 10][..], &[last]].concat();
+    let change = |key: &[u8], value: Option<u8>| match value {
+        Some(value) => Change::Put { key: key.to_vec(), value: vec![value] },
+        None => Change::Delete { key: key.to_vec() },
+    };
+    let mut first: Vec<Change> = (0..160).map(|n| change(&deep(n), Some(1))).collect();
+    first.splice(0..0, [change(&[0], Some(1)), change(&[0, 0], Some(1))]);
+    let mut then = vec![change(&[0, 0, 0, 0], Some(2))];
+    then.extend((0..3).map(|n| change(&deep(n), None)));
+    check_changes([first, then].into_iter());
 }
 
 #[test]
@@ -469,6 +486,9 @@ proptest! {
 
 #[test]
 fn keys_inside_each_other_make_and_end_a_bounded_number_of_pages() {
+    let refused = |pages: &mut Memory, summary: &Summary, changes: &[Change]| {
+        update_within(pages, summary, changes, ANY_SHAPE).err()
+    };
     let nested = |number: u8| {
         (0..2200).map(move |bit| {
             let mut key = vec![0; 277];
@@ -481,7 +501,7 @@ fn keys_inside_each_other_make_and_end_a_bounded_number_of_pages() {
     let put = |key: &Vec<u8>| Change::Put { key: key.clone(), value: vec![1] };
     let (mut pages, mut summary) = (Memory::default(), Summary::empty(Suite::One));
     let all: Vec<Change> = keys.iter().map(put).collect();
-    assert_eq!(update(&mut pages, &summary, &all), Err(Excess::Pages.into()));
+    assert_eq!(refused(&mut pages, &summary, &all), Some(Excess::Pages.into()));
     // In parts it is taken, and how many there are is what the origin finds out.
     for some in all.chunks(1000) {
         summary = pages.apply(&summary, some);
@@ -489,7 +509,40 @@ fn keys_inside_each_other_make_and_end_a_bounded_number_of_pages() {
     assert!(summary.pages.iter().sum::<u64>() > 50_000, "{:?}", summary.pages);
     let gone: Vec<Change> =
         keys.iter().map(|key| Change::Delete { key: key.clone() }).skip(1).collect();
-    assert_eq!(update(&mut pages, &summary, &gone), Err(Excess::Pages.into()));
+    assert_eq!(refused(&mut pages, &summary, &gone), Some(Excess::Pages.into()));
+}
+
+#[test]
+fn a_tree_has_few_pages_above_its_leaves() {
+    let mut keys: Vec<Vec<u8>> = (0..2000)
+        .map(|bit| {
+            let mut key = vec![0; 250];
+            key[bit / 8] = 0x80 >> (bit % 8);
+            key
+        })
+        .collect();
+    keys.sort();
+    let put = |key: &Vec<u8>| Change::Put { key: key.clone(), value: vec![1] };
+    let changes: Vec<Change> = keys.iter().map(put).collect();
+    // 3000 records beside them allow for 11 pages more, and have few.
+    for beside in [0, 3000] {
+        let content: BTreeMap<_, _> =
+            (0..beside).map(|n| ([&[0xff][..], &key(n)].concat(), vec![1])).collect();
+        let (mut pages, mut summary) = Memory::rebuilt(&content);
+        let inner = |summary: &Summary| summary.pages.iter().skip(1).sum::<u64>();
+        let refused = changes.chunks(4).find_map(|some| {
+            let refused = update(&mut pages, &summary, some).err();
+            let after = pages.apply(&summary, some);
+            let most = 1024 + after.records / 256;
+            assert_eq!(refused.is_some(), inner(&after) > most, "{after:?}");
+            if refused.is_none() {
+                summary = after;
+            }
+            refused
+        });
+        assert_eq!(refused, Some(Excess::Levels.into()), "{summary:?}");
+        assert!(inner(&summary) > 1000 && summary.records > 700, "{summary:?}");
+    }
 }
 
 #[test]

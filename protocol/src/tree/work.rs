@@ -10,7 +10,7 @@
 //! Not here: how many changes, and how many bytes of them, a change set has
 //! ([`crate::change`]).
 
-use super::Pages;
+use super::{Pages, Summary};
 use crate::{change::Change, encoding::DecodeError, page::INNER_BYTES_MAX};
 
 /// A bound on what a change set touches.
@@ -19,30 +19,46 @@ pub struct Work {
     /// Bytes of the leaves, uncompressed and as they were before, to which its
     /// changes belong.
     pub leaf_bytes_max: u64,
+    /// Bytes of leaves that are taken apart instead of being changed in place. Which ones
+    /// are depends on the store: only for what need not be judged alike everywhere.
+    pub rewritten_bytes_max: u64,
     /// Bytes of the inner pages above those leaves.
     pub inner_bytes_max: u64,
     /// Pages that it makes, and pages that it ends.
     pub pages_max: u64,
+    /// Pages that the tree may have above its leaves, beside one for each
+    /// [`RECORDS_PER_INNER_PAGE`].
+    pub inner_pages_spare: u64,
 }
 
-/// The bound that everybody keeps. Ten thousand scattered changes of records of 500
-/// bytes touch 400 MB of leaves and 1 MB above them; of leaves, 512 MiB are unpacked,
-/// hashed and packed again in a few seconds. Inner pages are read one by one before
-/// anything else, so fewer of them: 128 MiB are those above 700 scattered leaves if all
-/// keys have 1024 bytes. Those ten thousand changes make 11 000 pages and end as many;
-/// of keys that lie inside each other, which put each record on a page of its own on each
-/// of 15 levels, they would make 70 000, and everybody else would wait for seconds.
+/// Records for each of which a tree may have a page above its leaves. Codes as they are
+/// issued have one for 5000, groups of 20 records one for 800.
+const RECORDS_PER_INNER_PAGE: u64 = 256;
+
+/// The bound that everybody keeps. Ten thousand changes in one stretch of a register touch
+/// some 40 MB of leaves and 1 MB above them; where they are scattered over a million
+/// records, their origin makes several sets of them. Of leaves, 64 MiB are unpacked, hashed
+/// and packed again in half a second, and are some ten times in memory meanwhile; one change
+/// belongs to one leaf of at most 10 MB. Inner pages are read one by one before anything else: 128 MiB are
+/// those above 700 scattered leaves if all keys have 1024 bytes. Ten thousand scattered
+/// changes make 11 000 pages and end as many.
+///
+/// Keys that lie inside each other put each record on a page of its own on each of 15
+/// levels, and whoever looks for a page's neighbours reads all of these. So a tree has few
+/// pages above its leaves; 1024 are those above 800 such records.
 pub const WORK: Work = Work {
-    leaf_bytes_max: 512 * 1024 * 1024,
+    leaf_bytes_max: 64 * 1024 * 1024,
+    rewritten_bytes_max: u64::MAX,
     inner_bytes_max: 128 * 1024 * 1024,
     pages_max: 16_384,
+    inner_pages_spare: 1024,
 };
 
 /// A change set that nobody takes, whoever has signed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Excess {
     /// Its leaves have too many bytes.
-    #[error("its changes belong to leaves of more than 512 MiB")]
+    #[error("its changes belong to leaves of too many bytes")]
     Leaves,
     /// The pages above them have too many bytes.
     #[error("its changes belong to inner pages of more than 128 MiB")]
@@ -50,8 +66,11 @@ pub enum Excess {
     /// It makes too many pages, or ends too many.
     #[error("it makes or ends more than 16384 pages")]
     Pages,
-    /// The tree would be too high.
-    #[error("its keys lie too deep inside each other")]
+    /// The tree would be too high, or have too many pages above its leaves.
+    #[error(
+        "its keys lie too deep inside each other, as no register's numbers do; look at the columns of the \
+         key / 主键彼此层层嵌套，不像正常编号，请检查主键所在列"
+    )]
     Levels,
 }
 
@@ -90,6 +109,13 @@ impl Work {
     /// Nothing is made and ended yet.
     pub(super) fn turnover(self) -> Turnover {
         Turnover { made: 0, ended: 0, max: self.pages_max }
+    }
+
+    /// Refuses a tree that has too many pages above its leaves.
+    pub fn check_shape(self, tree: &Summary) -> Result<(), Excess> {
+        let inner: u64 = tree.pages.iter().skip(1).sum();
+        let most = (tree.records / RECORDS_PER_INNER_PAGE).saturating_add(self.inner_pages_spare);
+        if inner > most { Err(Excess::Levels) } else { Ok(()) }
     }
 
     /// Refuses changes that belong to too many bytes of inner pages, in a tree of so

@@ -37,7 +37,19 @@ pub struct Comparison {
     changes: Vec<Change>,
     bytes: usize,
     own: OwnRecords,
+    inner: InnerCount,
 }
+
+/// How far the replica's inner pages were counted.
+struct InnerCount {
+    level: u8,
+    found: u64,
+    /// The last one of the level that was counted.
+    last: Option<Vec<u8>>,
+}
+
+/// Inner pages that are counted at once: 10 ms.
+const COUNTED_AT_ONCE: usize = 4096;
 
 /// The replica's records from some leaf on, one leaf in memory. Leaves are found
 /// by their parents, so one that is missing is noticed.
@@ -63,8 +75,9 @@ impl Comparison {
         let before = state.head().ok_or_else(overtaken)?;
         let number = state.number;
         let own = OwnRecords::default();
+        let (changes, inner) = (Vec::new(), InnerCount { level: 1, found: 0, last: None });
         let mut comparison =
-            Self { shared, queue, shown, before, number, changes: Vec::new(), bytes: 0, own };
+            Self { shared, queue, shown, before, number, changes, bytes: 0, own, inner };
         let lowest = if comparison.has_inner_pages() { 1 } else { 0 };
         comparison.own.next = comparison.pages().first_key(lowest)?;
         Ok(comparison)
@@ -215,8 +228,48 @@ impl Comparison {
         Ok(self.fit())
     }
 
+    /// Counts some of the replica's inner pages, and answers whether there are more. That
+    /// there are as many as its head says is what an update counts on.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if one is missing, [`StoreError::Overtaken`] if the
+    /// partition has another head by now.
+    pub fn count_inner_pages(&mut self) -> Result<bool, StoreError> {
+        for _ in 0..COUNTED_AT_ONCE {
+            let level = self.inner.level;
+            let Some(expected) = self.before.summary.pages.get(usize::from(level)).copied() else {
+                return Ok(false);
+            };
+            let next = match &self.inner.last {
+                Some(last) => self.pages().next_key(level, last)?,
+                None => self.pages().first_key(level)?,
+            };
+            if next.is_some() {
+                self.inner.found += 1;
+                self.inner.last = next;
+            } else if self.inner.found == expected {
+                self.inner = InnerCount { level: level + 1, found: 0, last: None };
+            } else {
+                self.refuse_overtaken()?;
+                let (place, problem) = ("the inner pages".into(), "one is missing".into());
+                return Err(StoreError::Damaged { place, problem });
+            }
+        }
+        Ok(true)
+    }
+
+    /// Commits that came in between have changed the pages that are read.
+    fn refuse_overtaken(&self) -> Result<(), StoreError> {
+        let partition = &self.shown.signed.header().partition;
+        let now = self.shared.partition(partition).and_then(|state| state.head());
+        match now.is_some_and(|now| now.position() == self.before.position()) {
+            true => Ok(()),
+            false => Err(StoreError::Overtaken(partition.clone())),
+        }
+    }
+
     /// Makes the differences the partition's; durable when this answers. Only for a
-    /// comparison whose end was taken, and fitted.
+    /// comparison whose end was taken, and fitted, and whose inner pages were counted.
     ///
     /// # Errors
     /// [`StoreError::RootMismatch`] if the root does not come out as signed,

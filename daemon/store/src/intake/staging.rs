@@ -11,7 +11,7 @@ use protocol::{
     difference::Own,
     page::{Leaf, PageRef},
     session::fetch::{FetchedLeaf, ShownHead},
-    tree::{Pages as _, TreeBuilder},
+    tree::{Pages as _, TreeBuilder, WORK},
 };
 
 use super::{ReadyLeaf, own::own_pages};
@@ -250,6 +250,7 @@ impl Staging {
             partition: self.stage.partition.clone(),
             problem,
         })?;
+        WORK.check_shape(&summary)?;
         let (stage, shown) = (self.stage.clone(), Box::new(self.shown.clone()));
         let job = |reply| Job::FinishStaging { stage, shown, summary, inner, reply };
         self.queue.submit(job).await?.answer().await

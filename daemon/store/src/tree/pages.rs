@@ -7,7 +7,7 @@
 use protocol::{
     change::Change,
     encoding::DecodeError,
-    page::{Leaf, MadePage, RawLeaf},
+    page::{LEAF_BYTES_MAX, Leaf, MadePage, RawLeaf},
     patch::{Digests, Updated, decode_patch},
     suite::Suite,
     tree::{FoundPage, Kept, Pages},
@@ -106,6 +106,25 @@ impl<'a> GenerationPages<'a> {
         let (prefix, patches) = (self.level_prefix(0), self.level_prefix(keys::PATCH));
         let found = self.disk.get_with(&prefix, first_key, &patches)?;
         found.map(|(_, body, patch)| whole(&body, patch.as_deref())).transpose()
+    }
+
+    /// Bytes of the leaves to which `changes` belong, from what lies beside these; where
+    /// there is nothing, as many as a leaf may have.
+    pub fn touched_bytes(&mut self, changes: &[Change], most: u64) -> Result<u64, StoreError> {
+        let (mut rest, mut bytes) = (changes, 0);
+        while let Some(first) = rest.first()
+            && bytes <= most
+        {
+            bytes += match self.kept(first.key())? {
+                Some(kept) => kept.update(self.disk.suite, &[])?.bytes_before,
+                None => LEAF_BYTES_MAX as u64,
+            };
+            let bound = self.next_key(0, first.key())?;
+            let is_below =
+                |change: &Change| bound.as_ref().is_none_or(|b| change.key() < b.as_slice());
+            rest = &rest[rest.partition_point(is_below)..];
+        }
+        Ok(bytes)
     }
 
     /// The first key of a level's first page.

@@ -12,7 +12,7 @@ use protocol::{
     history::Peaks,
     id::PartitionId,
     session::fetch::ShownHead,
-    tree::{self, Excess, Summary, Update},
+    tree::{self, Excess, Pages as _, Summary, Update, WORK, Work},
 };
 
 use super::Writer;
@@ -22,7 +22,7 @@ use crate::{
     keys, log,
     prepare::Prepared,
     quota::LogKept,
-    state::{Head, PartitionState, lock, now_ms},
+    state::{Head, OwnChanges, PartitionState, lock, now_ms},
     tree::{GenerationPages, MadeAhead, PageBatch},
 };
 
@@ -52,7 +52,11 @@ impl Writer {
     /// they become several, each of which is a commit of its own; after an error the
     /// first ones of them may be there.
     pub(super) fn commit_own(&mut self, mut prepared: Prepared) -> Result<Arc<Head>, StoreError> {
-        match self.commit_own_part(&mut prepared) {
+        let committed = match self.is_too_scattered(&prepared.own)? {
+            true => Err(Excess::Leaves.into()),
+            false => self.commit_own_part(&mut prepared),
+        };
+        match committed {
             Err(StoreError::Excess(Excess::Leaves | Excess::Inner | Excess::Pages))
                 if prepared.own.changes.len() > 1 =>
             {
@@ -63,6 +67,33 @@ impl Writer {
             }
             committed => committed,
         }
+    }
+
+    /// Whether changes belong to so many leaves that it is not worth trying to commit them
+    /// as one: a tenth of the bound may be leaves that are smaller than others.
+    fn is_too_scattered(&self, own: &OwnChanges) -> Result<bool, StoreError> {
+        let Some(head) = self.head(&own.partition) else {
+            return Ok(false);
+        };
+        let leaves = head.summary.pages.first().copied().unwrap_or(0).max(1);
+        let each = head.summary.bytes / leaves;
+        let most = (WORK.leaf_bytes_max + WORK.leaf_bytes_max / 10) / each.max(1);
+        if own.changes.len() as u64 <= most || leaves <= most {
+            return Ok(false);
+        }
+        let number = self.shared.partition(&own.partition).map_or(0, |state| state.number);
+        let mut pages = GenerationPages::new(&self.shared.disk, number, head.generation);
+        let (mut rest, mut touched) = (&own.changes[..], 0);
+        while let Some(first) = rest.first()
+            && touched <= most
+        {
+            touched += 1;
+            let bound = pages.next_key(0, first.key())?;
+            let is_below =
+                |change: &Change| bound.as_ref().is_none_or(|b| change.key() < b.as_slice());
+            rest = &rest[rest.partition_point(is_below)..];
+        }
+        Ok(touched > most)
     }
 
     fn commit_own_part(&mut self, prepared: &mut Prepared) -> Result<Arc<Head>, StoreError> {
@@ -79,7 +110,7 @@ impl Writer {
         let history = before.as_ref().map_or_else(Peaks::new, |head| head.history());
         let state = self.partition(&own.partition);
         let leaves = std::mem::take(&mut prepared.leaves);
-        let update = self.update_tree(&state, before.as_deref(), &own.changes, leaves)?;
+        let update = self.update_tree(&state, before.as_deref(), &own.changes, leaves, WORK)?;
         let header = Header {
             partition: own.partition.clone(),
             seq: before.as_ref().map_or(1, |head| head.seq() + 1),
@@ -160,8 +191,8 @@ impl Writer {
         }
         self.check_federation_head(partition, header.federation_head, before.as_deref())?;
         let state = self.partition(partition);
-        let update =
-            self.update_tree(&state, before.as_deref(), set.changes(), MadeAhead::default())?;
+        let (before_set, ahead) = (before.as_deref(), MadeAhead::default());
+        let update = self.update_tree(&state, before_set, set.changes(), ahead, WORK)?;
         self.check_root(set.header(), &update.summary)?;
         let next =
             Next { signed: set.header().clone(), history, path: &[], body: Some(set.body()) };
@@ -242,13 +273,14 @@ impl Writer {
         before: Option<&Head>,
         changes: &[Change],
         ahead: MadeAhead,
+        work: Work,
     ) -> Result<Update, StoreError> {
         let summary = before
             .map_or_else(|| Summary::empty(self.shared.disk.suite), |head| head.summary.clone());
         let generation = before.map_or(0, |head| head.generation);
         let mut pages = GenerationPages::new(&self.shared.disk, state.number, generation);
         pages.ahead = ahead;
-        tree::update(&mut pages, &summary, changes)
+        tree::update_within(&mut pages, &summary, changes, work)
     }
 
     /// Writes pages, log and head in one batch.

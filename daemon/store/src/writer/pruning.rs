@@ -59,7 +59,7 @@ impl Writer {
         self.prune_bodies(batch, state, body_bytes, &mut kept)?;
         if self.is_foreign(partition) {
             let headers = HEADERS_MAX.min(room / HEADER_PART / HEADER_BYTES);
-            self.prune_headers(batch, state.number, headers, &mut kept)?;
+            self.prune_headers(batch, partition, state.number, headers, &mut kept)?;
         }
         Ok(kept)
     }
@@ -110,6 +110,7 @@ impl Writer {
     fn prune_headers(
         &self,
         batch: &mut Batch,
+        partition: &PartitionId,
         number: u32,
         most: u64,
         kept: &mut LogKept,
@@ -133,7 +134,11 @@ impl Writer {
                 Ok(None) => {}
                 // Nobody can heal it, and commits do not wait for it.
                 Err(error @ StoreError::Damaged { .. }) => {
-                    tracing::warn!(seq, %error, "a header of the log goes without its hash");
+                    tracing::warn!(
+                        %partition, seq, %error,
+                        "a damaged old header goes without its hash, so nothing is proved of it any more; \
+                         'creditsync partition refetch' takes the partition anew / 旧记录头损坏，已清理"
+                    );
                 }
                 Err(error) => return Err(error),
             }

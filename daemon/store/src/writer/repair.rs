@@ -5,7 +5,11 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use protocol::{change::encode_changes, page::LEAF_BYTES_MAX, tree::Pages as _};
+use protocol::{
+    change::encode_changes,
+    page::LEAF_BYTES_MAX,
+    tree::{WORK, Work},
+};
 
 use super::{
     Writer,
@@ -18,8 +22,13 @@ use crate::{
     keys,
     prepare::check_limits,
     state::Head,
-    tree::{GenerationPages, MadeAhead},
+    tree::MadeAhead,
 };
+
+/// What differences may touch. They stand for several change sets, so that is more than one
+/// of these may; but not more is written anew, which is what takes memory.
+const DIFFERENCES: Work =
+    Work { leaf_bytes_max: 512 * 1024 * 1024, rewritten_bytes_max: WORK.leaf_bytes_max, ..WORK };
 
 /// Chunks that a page may have: what a garbled one claims may be far more.
 const CHUNKS_MAX: u16 = (LEAF_BYTES_MAX / CHUNK_BYTES_MAX + 2) as u16;
@@ -43,31 +52,12 @@ impl Writer {
         self.refuse_suspended(described)?;
         self.check_federation_head(partition, described.federation_head, Some(&head))?;
         let state = self.partition(partition);
-        self.check_inner_pages(state.number, &head)?;
-        let update = self.update_tree(&state, Some(&head), changes, MadeAhead::default())?;
+        let ahead = MadeAhead::default();
+        let update = self.update_tree(&state, Some(&head), changes, ahead, DIFFERENCES)?;
         self.check_root(&shown.signed, &update.summary)?;
         let (signed, history) = (shown.signed.clone(), shown.before.clone());
         let next = Next { signed, history, path: &shown.path, body: None };
         self.commit(&state, Some(&head), next, update)
-    }
-
-    /// Whether there are as many inner pages as the head says: an update counts
-    /// on them.
-    fn check_inner_pages(&self, number: u32, head: &Head) -> Result<(), StoreError> {
-        for (level, expected) in (1u8..).zip(head.summary.pages.iter().skip(1)) {
-            let generation = head.generation;
-            let mut pages = GenerationPages::new(&self.shared.disk, number, generation);
-            let (mut next, mut found) = (pages.first_key(level)?, 0);
-            while let Some(key) = next {
-                found += 1;
-                next = pages.next_key(level, &key)?;
-            }
-            if found != *expected {
-                let (place, problem) = ("the inner pages".into(), "one is missing".into());
-                return Err(StoreError::Damaged { place, problem });
-            }
-        }
-        Ok(())
     }
 
     /// Writes pages of the current state. Open snapshots need nothing saved: a

@@ -88,7 +88,11 @@ impl Writer {
         self.refuse_overtaken(stage)?;
         for level in 1..LEVELS_MAX {
             let pages = keys::page(stage.number, stage.generation, level, &[]);
-            if self.shared.disk.delete_some(&pages, true, CLEARED_AT_ONCE)? {
+            let disk = &self.shared.disk;
+            let deleted = disk.delete_some(&pages, true, CLEARED_AT_ONCE);
+            // Or else the next commit would have to flush sled.
+            let deleted = deleted.and_then(|more| disk.make_durable().map(|()| more));
+            if deleted.inspect_err(|error| self.fail(error))? {
                 return Ok(true);
             }
         }

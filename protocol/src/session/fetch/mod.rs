@@ -31,7 +31,7 @@ use self::{
 use super::PeerMisbehaved;
 use crate::{
     change::{KeyRing, Position, SignedHeader},
-    codec::claimed_bytes,
+    codec::{CLAIM_BYTES, claimed_bytes},
     difference::{Own, Salt},
     hash::Hash,
     history::{Peaks, Proof, ProofError},
@@ -264,8 +264,10 @@ impl TreeFetch {
     pub fn unpacks(&self, message: &TreeReply) -> usize {
         match (message, &self.state) {
             (TreeReply::Part { bytes, more: false }, State::Compare(_)) => {
-                let first = if self.part.is_empty() { bytes } else { &self.part };
-                claimed_bytes(first).max(self.part.len() + bytes.len())
+                // The claim may lie in two parts.
+                let first = self.part.iter().chain(bytes).take(CLAIM_BYTES).copied();
+                let claimed = claimed_bytes(&first.collect::<Vec<u8>>());
+                claimed.max(self.part.len() + bytes.len())
             }
             _ => 0,
         }
