@@ -27,8 +27,12 @@ impl Tree {
 
     /// The tree of `records`, made from nothing.
     pub fn build(suite: Suite, records: &Records) -> Self {
-        let entries = records.iter().map(|(key, value)| (&key[..], &value[..]));
-        let (made, summary) = pages_of(suite, entries).expect("records are in order");
+        Self::of(suite, records.iter().map(|(key, value)| (&key[..], &value[..])))
+    }
+
+    /// The tree of entries in the order of their keys, which nobody needs to hold.
+    pub fn of<'a>(suite: Suite, entries: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Self {
+        let (made, summary) = pages_of(suite, entries).expect("entries are in order");
         Self { pages: made.into_iter().map(located).collect(), summary }
     }
 

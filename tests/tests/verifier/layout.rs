@@ -58,6 +58,11 @@ pub const LEAF_BYTES_MAX: usize = 10_650_562;
 pub const LEVELS_MAX: usize = 16;
 pub const CHANGES_MAX: usize = 10_000;
 pub const BODY_BYTES_MAX: usize = 8 << 20;
+/// Of the leaves, and of the pages above them, that a change set may touch.
+pub const TOUCHED_LEAF_BYTES_MAX: u64 = 512 << 20;
+pub const TOUCHED_INNER_BYTES_MAX: u64 = 128 << 20;
+/// Pages that a change set may make, and as many that it may end.
+pub const TURNED_OVER_MAX: u64 = 16_384;
 pub const SIGNED_HEADER_BYTES_MAX: usize = 1024;
 pub const PROOF_HASHES_MAX: usize = 62;
 /// Above this length a frame's window is limited, to 8 MiB.

@@ -157,6 +157,13 @@ impl Origin {
     }
 }
 
+/// Keys in order, each of which leaves the way of those before it one bit deeper, so
+/// that a tree has most of them on pages of their own, on each level.
+pub fn nested_keys(count: usize) -> Vec<Vec<u8>> {
+    let key = |depth: usize| [vec![0; depth / 8], vec![0x80 >> (depth % 8)]].concat();
+    (0..count).rev().map(key).collect()
+}
+
 /// A record of `_federation`.
 pub fn record(kind: &str, id: &str, part: Option<&str>, body: &str) -> Change {
     let text = |text: &str| Value::Text(text.to_owned());

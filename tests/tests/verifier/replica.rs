@@ -14,7 +14,8 @@ use super::{
     layout::{self, Header},
     pages::{self, Entry},
     record,
-    tree::{self, State},
+    tree::{self, State, Tree},
+    work,
 };
 
 /// What a replica asks those who know `_federation`.
@@ -33,12 +34,15 @@ pub struct Replica {
     partition: String,
     headers: Vec<(Header, Hash)>,
     state: State,
+    /// The tree over the state: what the next change set touches is counted in it.
+    tree: Tree,
 }
 
 impl Replica {
     /// Nothing yet of the partition with this full name.
     pub fn new(partition: &str) -> Self {
-        Self { partition: partition.to_owned(), headers: Vec::new(), state: State::new() }
+        let tree = tree::of(&State::new()).expect("no entry has a level too many");
+        Self { partition: partition.to_owned(), headers: vec![], state: State::new(), tree }
     }
 
     pub fn seq(&self) -> u64 {
@@ -84,13 +88,15 @@ impl Replica {
 
         let mut state = self.state.clone();
         change::apply(&mut state, &changes);
-        check_state(header, &state)?;
+        let tree = tree::of(&state)?;
+        work::of(&self.tree, &work::entry_bytes(&self.state), &tree, &changes).check()?;
+        check_tree(header, &tree)?;
         for change in &changes {
             if let Change::Put { key, record } = change {
                 keys.fits(&header.dataset, key, record)?;
             }
         }
-        self.state = state;
+        (self.state, self.tree) = (state, tree);
         self.headers.push((signed.header, signed.hash));
         Ok(())
     }
@@ -139,12 +145,11 @@ pub fn check_leaves(
     leaves: impl IntoIterator<Item = Vec<Entry>>,
 ) -> Checked<State> {
     let state = pages::state(leaves)?;
-    check_state(header, &state)?;
+    check_tree(header, &tree::of(&state)?)?;
     Ok(state)
 }
 
-fn check_state(header: &Header, state: &State) -> Checked<()> {
-    let tree = tree::of(state)?;
+fn check_tree(header: &Header, tree: &Tree) -> Checked<()> {
     ensure(tree.records == header.records, "another number of records")?;
     ensure(tree.root == header.root, "another root")
 }

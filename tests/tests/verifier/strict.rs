@@ -296,15 +296,10 @@ fn records_and_keys_outside_of_their_rules_are_refused() {
 
 #[test]
 fn a_tree_has_at_most_16_levels() {
-    // Each bit of a long row of zeros turns off: groups that hold one key more each,
-    // so a level is shorter by 159 only.
-    let keys: Vec<Vec<u8>> = (0..400usize)
-        .flat_map(|zeros| (0..8).map(move |bit| [vec![0; zeros], vec![1 << bit]].concat()))
-        .collect();
+    // Groups that hold one key more each, so a level is shorter by 159 only.
     let tree = |count: usize| {
-        let mut keys: Vec<&[u8]> = keys[..count].iter().map(Vec::as_slice).collect();
-        keys.sort_unstable();
-        let entries: Vec<(&[u8], Hash)> = keys.into_iter().map(|key| (key, [7; 32])).collect();
+        let keys = made::nested_keys(count);
+        let entries: Vec<(&[u8], Hash)> = keys.iter().map(|key| (&key[..], [7; 32])).collect();
         tree::of_entries(&entries).map(|tree| tree.levels.len())
     };
     let most = 160 + 15 * 159;

@@ -12,10 +12,12 @@
 //!
 //! [`golden`] holds it against the vectors, [`live`] and [`refused`] against what
 //! a federation of real processes said ([`recorded`]), [`beside`] against the
-//! program's decoders on altered bytes. Of these `live`, `recorded` and `beside`
-//! name crates of the workspace, and nothing else does (`tests/tests/layout.rs`
-//! looks). What no such federation says comes from keys of the tests' own
-//! ([`made`]): [`rules`] and [`strict`].
+//! program's decoders on altered bytes, [`beside_records`] against its judge of
+//! records, [`beside_work`] against what it takes at the bounds of a change set. Of
+//! these `live`, `recorded` and those whose names begin with `beside` name crates of
+//! the workspace, and nothing else does (`tests/tests/layout.rs` looks). What no such
+//! federation says comes from keys of the tests' own ([`made`]): [`rules`],
+//! [`bounds`] and [`strict`].
 
 pub mod anchor;
 pub mod certificate;
@@ -33,8 +35,12 @@ pub mod replica;
 pub mod schema;
 pub mod token;
 pub mod tree;
+pub mod work;
 
 mod beside;
+mod beside_records;
+mod beside_work;
+mod bounds;
 mod golden;
 mod golden_frames;
 mod golden_spec;
