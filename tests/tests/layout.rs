@@ -211,6 +211,7 @@ fn the_verifier_shares_nothing_with_what_it_verifies() {
     // These start processes, make certificates, or ask both about the same bytes.
     let scene = [
         "beside.rs",
+        "beside_federation.rs",
         "beside_records.rs",
         "beside_roots.rs",
         "beside_work.rs",

@@ -13,7 +13,7 @@
 //! [`golden`] holds it against the vectors, [`live`] and [`refused`] against what
 //! a federation of real processes said ([`recorded`]), [`beside`] against the
 //! program's decoders on altered bytes, [`beside_records`] against its judge of
-//! records, [`beside_work`] against what it takes at the bounds of a change set, and
+//! records, [`beside_federation`] against its registry, [`beside_work`] against what it takes at the bounds of a change set, and
 //! [`beside_roots`] against its updates. Of these `live`, `recorded` and those whose names begin with `beside` name crates of
 //! the workspace, and nothing else does (`tests/tests/layout.rs` looks). What no such
 //! federation says comes from keys of the tests' own ([`made`]): [`rules`],
@@ -22,6 +22,7 @@
 pub mod anchor;
 pub mod certificate;
 pub mod change;
+pub mod entries;
 pub mod federation;
 pub mod frames;
 pub mod hashes;
@@ -38,6 +39,7 @@ pub mod tree;
 pub mod work;
 
 mod beside;
+mod beside_federation;
 mod beside_records;
 mod beside_roots;
 mod beside_work;
