@@ -47,6 +47,7 @@ fn exactly(work: &Work) -> program::Work {
         leaf_bytes_max: work.leaf_bytes,
         inner_bytes_max: work.inner_bytes,
         pages_max: work.made.max(work.ended),
+        ..WORK
     }
 }
 
