@@ -243,7 +243,10 @@ pub enum StoreError {
     },
     /// What was to be written is of a state that the partition has no more: another
     /// fetch has begun, a commit came in between, or the partition was dropped.
-    #[error("{0}: another change came first; it is compared anew")]
+    #[error(
+        "{0}: 期间已有其他更新，稍后自动重试；手动命令请重新执行 / another change came first, so nothing of this one was \
+         written. A node tries it again by itself; give a command again"
+    )]
     Overtaken(PartitionId),
     /// More snapshots are open than the writer can serve.
     #[error("{0} snapshots are open already")]
