@@ -56,10 +56,13 @@ pub const FIELDS_MAX: usize = 128;
 pub const PAGE_ENTRIES_MAX: usize = 160;
 pub const LEAF_BYTES_MAX: usize = 10_650_562;
 pub const LEVELS_MAX: usize = 16;
+/// Pages above a tree's leaves: so many, and one more for each full so many records.
+pub const INNER_PAGES_MAX: u64 = 1024;
+pub const RECORDS_FOR_AN_INNER_PAGE: u64 = 256;
 pub const CHANGES_MAX: usize = 10_000;
 pub const BODY_BYTES_MAX: usize = 8 << 20;
 /// Of the leaves, and of the pages above them, that a change set may touch.
-pub const TOUCHED_LEAF_BYTES_MAX: u64 = 512 << 20;
+pub const TOUCHED_LEAF_BYTES_MAX: u64 = 64 << 20;
 pub const TOUCHED_INNER_BYTES_MAX: u64 = 128 << 20;
 /// Pages that a change set may make, and as many that it may end.
 pub const TURNED_OVER_MAX: u64 = 16_384;

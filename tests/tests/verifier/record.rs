@@ -23,6 +23,7 @@ pub fn decode(bytes: &[u8]) -> Checked<(u32, Vec<Value>)> {
     ensure(bytes.len() <= layout::RECORD_BYTES_MAX, "a record over its limit")?;
     let mut reader = Reader::new(bytes);
     let version = reader.u32()?;
+    ensure(version > 0, "a schema version that is none")?;
     let count = usize::from(reader.u16()?);
     ensure(count <= layout::FIELDS_MAX, "a record with too many fields")?;
     let values = (0..count).map(|_| value(&mut reader)).collect::<Checked<_>>()?;

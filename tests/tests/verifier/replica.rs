@@ -150,6 +150,7 @@ pub fn check_leaves(
 }
 
 fn check_tree(header: &Header, tree: &Tree) -> Checked<()> {
+    tree.check_shape()?;
     ensure(tree.records == header.records, "another number of records")?;
     ensure(tree.root == header.root, "another root")
 }

@@ -311,7 +311,6 @@ fn a_record_that_no_importer_makes_is_refused() {
     let text = |text: &str| Value::Text(text.to_owned());
     assert_eq!(take(row("a")), Ok(()));
     assert_eq!(take(put("a", 1, &[text("a"), Value::Null])), Ok(()));
-    assert_eq!(take(put("a\n", 1, &[text("a\n"), Value::Null])), Ok(()));
     assert_eq!(take(put(" \u{200b}a", 1, &[text(" \u{200b}a"), Value::Null])), Ok(()));
     for blank in [" ", "\u{3000}\n", "\u{200b}", "\u{e0041} \u{ad}"] {
         let refused = take(put(blank, 1, &[text(blank), Value::Null]));
@@ -324,6 +323,8 @@ fn a_record_that_no_importer_makes_is_refused() {
         (put("a", 1, &[text("a"), Value::Null, Value::Null]), "another number of fields"),
         (put("a", 1, &[text("a"), text("1.5")]), "a field of another kind"),
         (put("a", 1, &[Value::Null, Value::Null]), "a field of another kind"),
+        (put("a\n", 1, &[text("a\n"), Value::Null]), "a control character"),
+        (put("a", 0, &[text("a"), Value::Null]), "a schema version that is none"),
         (put("a\u{1b}", 1, &[text("a\u{1b}"), Value::Null]), "a control character"),
         (put("a\u{9b}", 1, &[text("a\u{9b}"), Value::Null]), "a control character"),
         (Change::Put { key: b"a".to_vec(), record: vec![] }, "cut short"),

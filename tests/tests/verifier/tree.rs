@@ -33,9 +33,22 @@ impl Tree {
     pub fn pages(&self) -> Vec<usize> {
         self.levels.iter().map(Vec::len).collect()
     }
+
+    /// How many pages are above the leaves.
+    pub fn inner_pages(&self) -> u64 {
+        self.pages().iter().skip(1).sum::<usize>() as u64
+    }
+
+    /// Whether everybody takes a tree of this shape.
+    pub fn check_shape(&self) -> Checked<()> {
+        ensure(self.levels.len() <= layout::LEVELS_MAX, "a tree with too many levels")?;
+        let more = self.records / layout::RECORDS_FOR_AN_INNER_PAGE;
+        let within = self.inner_pages() <= layout::INNER_PAGES_MAX + more;
+        ensure(within, "too many pages above the leaves")
+    }
 }
 
-/// The tree over all entries.
+/// The tree over all entries, whose shape is not yet one that everybody takes.
 pub fn of(state: &State) -> Checked<Tree> {
     let entries: Vec<(&[u8], Hash)> = state
         .iter()

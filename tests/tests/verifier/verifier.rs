@@ -13,8 +13,8 @@
 //! [`golden`] holds it against the vectors, [`live`] and [`refused`] against what
 //! a federation of real processes said ([`recorded`]), [`beside`] against the
 //! program's decoders on altered bytes, [`beside_records`] against its judge of
-//! records, [`beside_work`] against what it takes at the bounds of a change set. Of
-//! these `live`, `recorded` and those whose names begin with `beside` name crates of
+//! records, [`beside_work`] against what it takes at the bounds of a change set, and
+//! [`beside_roots`] against its updates. Of these `live`, `recorded` and those whose names begin with `beside` name crates of
 //! the workspace, and nothing else does (`tests/tests/layout.rs` looks). What no such
 //! federation says comes from keys of the tests' own ([`made`]): [`rules`],
 //! [`bounds`] and [`strict`].
@@ -39,6 +39,7 @@ pub mod work;
 
 mod beside;
 mod beside_records;
+mod beside_roots;
 mod beside_work;
 mod bounds;
 mod golden;

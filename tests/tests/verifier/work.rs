@@ -68,7 +68,8 @@ pub fn of(before: &Tree, entries: &[u64], after: &Tree, changes: &[Change]) -> W
         }
         touched = above;
     }
-    let (made, ended) = turned_over(before, after);
+    let nothing = changes.is_empty();
+    let (made, ended) = if nothing { (0, 0) } else { turned_over(before, after) };
     Work { leaf_bytes, inner_bytes, made, ended }
 }
 
