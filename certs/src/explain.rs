@@ -122,7 +122,7 @@ fn explain_alert(alert: AlertDescription, parties: &Parties<'_>) -> Option<Certi
         AlertDescription::CertificateRequired => (
             ProblemKind::OursMissing,
             "the other side asks for a certificate and we showed none; join first: creditsync \
-             join TOKEN"
+             join -"
                 .to_owned(),
         ),
         AlertDescription::BadCertificate | AlertDescription::CertificateUnknown => (

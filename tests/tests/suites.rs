@@ -11,7 +11,7 @@ use std::path::Path;
 
 use harness::{
     federation::{Federation, HUB, Making},
-    node::{Node, creditsync},
+    node::{Node, creditsync, wait_until},
     table::Table,
 };
 use protocol::suite::Suite;
@@ -92,7 +92,8 @@ fn a_federation_of_another_suite_lives_like_any_other() {
     for node in [&federation.counties[0], &federation.hub] {
         let before = node.signing_key();
         node.json(&["cert", "renew", "--signing-key"]);
-        assert_ne!(node.signing_key(), before);
+        // A county's signs once its _federation has it.
+        wait_until("another key signs", || node.signing_key() != before);
     }
     let again = Table::synthetic(1, 200..260, "三");
     federation.counties[0].import("enterprise", &again.write(&dir, "again.csv"));
@@ -114,6 +115,18 @@ fn a_federation_of_another_suite_lives_like_any_other() {
     assert_equal(&federation, &federation.counties[0], &expected);
     assert_equal(&federation, &federation.counties[1], &others);
     assert_lengths(&federation, Suite::Artificial);
+
+    // What may be the only copy of a county that is away is not dropped by mistake.
+    let partition = federation.counties[1].own("enterprise");
+    federation.counties[1].stop();
+    wait_until("the county is away", || federation.hub.peer(second)["connected"] == false);
+    let refetch = ["partition", "refetch", &partition];
+    federation.hub.cli(&refetch).expect_failure(&["未连接", "not connected", "--yes"]);
+    assert!(federation.hub.partition(&partition).is_some());
+    federation.hub.cli(&[&refetch[..], &["--yes"]].concat()).expect_code(0);
+    federation.counties[1].start();
+    federation.wait_converged();
+    assert_equal(&federation, &federation.counties[1], &others);
     federation.finish();
 }
 

@@ -84,6 +84,8 @@ pub enum Request {
         partition: String,
         /// The last number that its origin itself has signed.
         good: Option<u64>,
+        /// Also where the origin is not connected.
+        yes: bool,
     },
     /// `dataset list`
     DatasetList,

@@ -3,7 +3,8 @@
 //!
 //! Used by `status`, which shows it with the alarms that are raised and cleared
 //! (`alarms`). Invariant: however many partitions are in trouble, and whoever sees to
-//! that, each kind of trouble and each peer's is heard of.
+//! that, each kind of trouble is heard of, and no peer's is pushed out by how many another
+//! one has; of more peers than are named, how many partitions of theirs there are.
 
 use std::collections::BTreeMap;
 
@@ -67,8 +68,8 @@ fn some_of(peers: Vec<Vec<String>>, of_one_max: usize) -> Vec<String> {
     let more = all - some.len();
     if more > 0 {
         some.push(format!(
-            "{more} more partitions are in trouble like that: 'creditsync status' has all of them / \
-             另有 {more} 个分区有同样的问题，'creditsync status' 列出全部"
+            "{more} more partitions are in trouble like that; those that stay will be named when some of these \
+             are well / 另有 {more} 个分区有同样的问题，上述问题解决后将继续列出"
         ));
     }
     some

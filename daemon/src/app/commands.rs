@@ -94,8 +94,8 @@ impl Node {
             Request::Get { dataset, key } => self.get(&dataset, &key),
             Request::Verify { partition, deep } => verify::verify(self, partition.as_deref(), deep),
             Request::Repair { partition } => Ok((repair::repair(self, &partition)?, false)),
-            Request::PartitionRefetch { partition, good } => {
-                self.partition_refetch(&partition, good)
+            Request::PartitionRefetch { partition, good, yes } => {
+                self.partition_refetch(&partition, good, yes)
             }
             Request::DatasetList => self.dataset_list(),
             Request::DatasetShow { dataset } => self.dataset_show(&dataset),

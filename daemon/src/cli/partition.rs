@@ -29,12 +29,16 @@ enum Action {
         /// / 仅限市中心：密钥被盗并吊销后，该节点自己签署的最后序号
         #[arg(long, value_name = "NUMBER")]
         good: Option<u64>,
+        /// Drop it although its origin is not connected: the copy may be the only one
+        /// / 所属节点未连接时也丢弃（副本可能是仅存的一份）
+        #[arg(long)]
+        yes: bool,
     },
 }
 
 pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
-    let Arguments { action: Action::Refetch { partition, good }, json } = arguments;
-    let (answer, attention) = ask(dir, &Request::PartitionRefetch { partition, good })?;
+    let Arguments { action: Action::Refetch { partition, good, yes }, json } = arguments;
+    let (answer, attention) = ask(dir, &Request::PartitionRefetch { partition, good, yes })?;
     if json {
         print_json(&answer)?;
         return Ok(Done::from_attention(attention));

@@ -41,7 +41,7 @@ const SAID_BYTES_PER_S: u64 = 256 * 1024;
 const SAID_BYTES_LEAST: usize = 128;
 /// And one about trust: a signature is looked at, and something may be written.
 const ABOUT_TRUST_BYTES_LEAST: usize = 16 * 1024;
-/// And what a head of a dataset that nobody has published counts beside its bytes: it
+/// What a head of a dataset that nobody has published counts beside its bytes: it
 /// is looked at, noted and tried again. Ten thousand of them are made good in 14 s.
 const UNKNOWN_DATASET_BYTES: usize = 256;
 /// Streams that a peer may open at once, and in each second: all that it may have,

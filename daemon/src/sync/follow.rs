@@ -122,6 +122,12 @@ impl Follow {
                 return FollowEnd::Quarantined;
             }
             Meaning::Quarantined => return FollowEnd::Quarantined,
+            Meaning::Misbehaved => {
+                self.context.peers.update(peer, |state| state.misbehaved += 1);
+                if let Some(unsaid) = say(Line::Misbehaviour) {
+                    tracing::warn!(%partition, %peer, problem = %trouble, unsaid, "the peer sent something wrong; nothing of it was kept");
+                }
+            }
             Meaning::Wrong(what) => {
                 self.context.peers.update(peer, |state| state.misbehaved += 1);
                 if let Some(unsaid) = say(Line::Misbehaviour) {

@@ -2,8 +2,8 @@
 //!
 //! Each holds a snapshot, for which the writer saves pages. Used by `provide`.
 //! Invariant: whoever has none gets one, though others hold all there are: who has the
-//! most makes room, or, where everybody has one, who has had it for long. What the
-//! other one has taken of the tree it finds again. Not here: how many one peer may
+//! most makes room, or, where nobody has two more, who has had it for long. What the
+//! other one has staged of the tree it finds again; a comparison begins anew. Not here: how many one peer may
 //! have, and how fast it begins new ones (`provide`).
 
 use std::{
@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 /// Trees that are shown at once: fewer than the snapshots that the store opens for
 /// peers, because one that makes room is still open while the next one begins.
 pub(super) const SHOWN_MAX: usize = 40;
-/// How long one may be shown before somebody who has none takes its place, where nobody
-/// has two: a million records take some seconds on a county's line.
+/// How long one may be shown before somebody who has fewer takes its place, where nobody
+/// has two more: a million records take some seconds on a county's line.
 const UNDISTURBED: Duration = Duration::from_secs(60);
 
 /// The trees that are shown.

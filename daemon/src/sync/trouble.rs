@@ -49,7 +49,10 @@ pub(super) enum Meaning {
     TwoHistories,
     /// Somebody has found that before.
     Quarantined,
-    /// What arrived is what nobody may make, and nothing of it was kept.
+    /// The peer sent what nobody may send, and nothing of it was kept. It may know a newer
+    /// key already.
+    Misbehaved,
+    /// What arrived is signed, and is what nobody may make; nothing of it was kept.
     Wrong(&'static str),
     /// Which history holds cannot be told, and no signature shows it: nothing is settled
     /// for good.
@@ -96,9 +99,7 @@ impl Trouble {
                 Meaning::Passing("waiting for _federation")
             }
             Trouble::Net(_) => Meaning::Passing("the stream ended"),
-            Trouble::Misbehaved(_) => {
-                Meaning::Wrong("the peer sent something wrong; nothing of it was kept")
-            }
+            Trouble::Misbehaved(_) => Meaning::Misbehaved,
             Trouble::Store(
                 StoreError::RootMismatch { .. } | StoreError::Shape { .. } | StoreError::Excess(_),
             ) => Meaning::Wrong("the change set was refused"),

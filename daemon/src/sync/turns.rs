@@ -3,7 +3,9 @@
 //!
 //! What reads much of the store, or unpacks and hashes much, is done beside the
 //! runtime's threads, few at once, and of one peer fewer than of all
-//! ([`Turns::run`]); what is small and in memory is done where it is asked for.
+//! ([`Turns::run`]); what is small and in memory is done where it is asked for. The
+//! writer gets few large change sets at once ([`Turns::large_commit`]), and of one peer
+//! few bytes are held meanwhile ([`Turns::unpacked`]).
 //! [`Allowance`] says how fast a peer may speak; who uses it does not listen for
 //! a while, so nothing honest is lost. Not here: limits of log lines.
 

@@ -116,8 +116,13 @@ pub enum StoreError {
         share_mb: u64,
     },
     /// A change set that touches more of the tree than anybody accepts.
-    #[error("the change set is refused by every node: {0}")]
-    Excess(#[from] Excess),
+    #[error(
+        "各节点都会拒绝这些变更：{chinese}。文件中此前的变更可能已写入，可用 creditsync delivery list --all 查看 / \
+         every node refuses these changes: {0}{remedy}. What came before them in the file may be in: creditsync \
+         delivery list --all",
+        chinese = excess_in_chinese(.0), remedy = excess_remedy(.0)
+    )]
+    Excess(Excess),
     /// A change set that does not follow the replica's head.
     #[error("{partition}: number {offered} does not follow the head, which is number {head}")]
     Gap {
@@ -243,7 +248,10 @@ pub enum StoreError {
     },
     /// What was to be written is of a state that the partition has no more: another
     /// fetch has begun, a commit came in between, or the partition was dropped.
-    #[error("{0}: another change came first; it is compared anew")]
+    #[error(
+        "{0}: 期间已有其他更新，稍后自动重试；手动命令请重新执行 / another change came first, so nothing of this one was \
+         written. A node tries it again by itself; give a command again"
+    )]
     Overtaken(PartitionId),
     /// More snapshots are open than the writer can serve.
     #[error("{0} snapshots are open already")]
@@ -254,6 +262,27 @@ pub enum StoreError {
     /// The store is shutting down.
     #[error("the store is closed")]
     Closed,
+}
+
+impl From<Excess> for StoreError {
+    fn from(excess: Excess) -> Self {
+        Self::Excess(excess)
+    }
+}
+
+fn excess_in_chinese(excess: &Excess) -> &'static str {
+    match excess {
+        Excess::Leaves | Excess::Inner => "单条变更涉及的数据页过大",
+        Excess::Pages => "单条变更涉及的数据页过多",
+        Excess::Levels => "主键彼此层层嵌套，不像正常编号，请检查主键所在列",
+    }
+}
+
+fn excess_remedy(excess: &Excess) -> &'static str {
+    match excess {
+        Excess::Levels => "; look at the columns of the key",
+        Excess::Leaves | Excess::Inner | Excess::Pages => "",
+    }
 }
 
 impl StoreError {

@@ -33,7 +33,7 @@ pub const LEAVES_PER_BATCH: usize = 256;
 pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes that the batches of all stagings hold, those that are filled and those that wait
 /// for the writer: when a hundred members begin anew at once, each waits for the others.
-const STAGINGS_BYTES: usize = 64 * 1024 * 1024;
+const STAGINGS_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes that a batch may have at least, however many stagings there are: what is shorter
 /// is not worth appending to a pack.
 const STAGED_BYTES_MIN: usize = 2 * packs::APPEND_BYTES_MIN;
@@ -210,8 +210,7 @@ mod tests {
 
     #[test]
     fn stagings_share_memory_until_a_batch_would_be_too_short_for_a_pack() {
-        for (stagings, kib) in [(0, 4096), (1, 4096), (8, 4096), (16, 2048), (50, 655), (100, 512)]
-        {
+        for (stagings, kib) in [(0, 4096), (1, 4096), (4, 4096), (8, 2048), (13, 1260), (50, 512)] {
             assert_eq!(staged_bytes_max(stagings) / 1024, kib, "{stagings}");
         }
         assert_eq!(staged_bytes_max(100_000), STAGED_BYTES_MIN);

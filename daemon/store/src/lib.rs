@@ -7,8 +7,8 @@
 //! this crate knows sled, and this crate knows nothing of files that counties
 //! deliver, of the network or of people.
 //!
-//! Its floors are listed in ARCHITECTURE.md; each imports only from those below it,
-//! and a test refuses anything else.
+//! Its floors are listed in ARCHITECTURE.md; each imports only from those above it
+//! in that list, and a test refuses anything else.
 
 pub mod cores;
 mod engine;
@@ -221,9 +221,10 @@ impl Store {
     /// thread: many changes are [`Store::commit_own_later`]'s business.
     ///
     /// # Errors
-    /// [`StoreError::Changes`] if no peer would take them, `Quarantined`, `NoSigner`
-    /// and `AwaitsOwnHistory` if nothing may be written to the partition, `DiskFull`
-    /// if there is no room. Of several change sets, the first ones may be there then.
+    /// [`StoreError::Changes`] and [`StoreError::Excess`] if no peer would take them,
+    /// `Quarantined`, `NoSigner`, `OwnWritesStopped` and `AwaitsOwnHistory` if nothing may
+    /// be written to the partition, `Federation` if the newest `_federation` is not here,
+    /// `DiskFull` if there is no room. Of several change sets, the first ones may be there then.
     pub async fn commit_own(&self, changes: OwnChanges) -> Result<Arc<Head>, StoreError> {
         let prepared = Box::new(Prepared::new(self.shared.disk.suite, changes)?);
         self.queue.submit(|reply| Job::Own { prepared, reply }).await?.answer().await

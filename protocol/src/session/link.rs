@@ -298,7 +298,7 @@ impl Link {
     fn give_places(&mut self) {
         while self.running.len() < self.timing.follows_max {
             let next = self.behind.pop_front();
-            if next.is_none() {
+            if next.as_ref().is_none_or(|next| self.has_caught_up(next)) {
                 // Whoever has caught up makes room when it is needed.
                 self.room_from = Duration::ZERO;
             }

@@ -67,10 +67,7 @@ pub enum Excess {
     #[error("it makes or ends more than 16384 pages")]
     Pages,
     /// The tree would be too high, or have too many pages above its leaves.
-    #[error(
-        "its keys lie too deep inside each other, as no register's numbers do; look at the columns of the \
-         key / 主键彼此层层嵌套，不像正常编号，请检查主键所在列"
-    )]
+    #[error("its keys lie too deep inside each other, as no register's numbers do")]
     Levels,
 }
 

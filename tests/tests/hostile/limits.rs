@@ -9,7 +9,7 @@ use harness::{
 };
 use protocol::{
     codec,
-    frame::{CONTROL_FRAME_BYTES_MAX, OPENING_FRAME_BYTES_MAX},
+    frame::{CONTROL_FRAME_BYTES_MAX, FRAME_BYTES_MAX, OPENING_FRAME_BYTES_MAX},
     message::{
         CloseCode, Control, FollowReply, FollowRequest, Open, TreeReply, TreeRequest, decode_header,
     },
@@ -114,6 +114,41 @@ fn few_connections_of_one_member_wait_for_its_hello() {
     // Before their streams are: one that ends inside a frame is a fault.
     waiting.iter().for_each(|(peer, _)| peer.connection.close(0u32.into(), b""));
     assert_eq!(world.misbehaved(), 0);
+    world.finish();
+}
+
+#[test]
+fn unfinished_frames_of_one_member_are_held_two_at_a_time() {
+    let mut world = World::new();
+    let datasets = ["enterprise", "admin-licence", "admin-penalty", "serious-violators"];
+    let (peer, control, mut sending) = world.block_on(async {
+        let (peer, control, follows) = followed(&world, &datasets).await;
+        let mut sending = tokio::task::JoinSet::new();
+        for (_, mut follow) in follows {
+            sending.spawn(async move {
+                follow.send_raw(&(FRAME_BYTES_MAX as u32).to_be_bytes()).await;
+                // More than may be on its way without being read.
+                follow.send_raw(&vec![0; FRAME_BYTES_MAX - 1]).await;
+                follow
+            });
+        }
+        (peer, control, sending)
+    });
+    let mut begin = world.block_on(async {
+        let one = sending.join_next().await.unwrap().unwrap();
+        (one, sending.join_next().await.unwrap().unwrap())
+    });
+    world.check_service();
+    assert!(sending.try_join_next().is_none(), "a third one is read");
+    // Each that ends makes room for another one.
+    world.block_on(async {
+        begin.0.send_raw(&[0]).await;
+        assert_eq!(begin.0.end().await, End::Code(CloseCode::Malformed));
+        sending.join_next().await.unwrap().unwrap();
+    });
+    peer.connection.close(0u32.into(), b"");
+    drop(control);
+    assert_eq!(world.misbehaved(), 1);
     world.finish();
 }
 

@@ -15,7 +15,7 @@ use protocol::{
 };
 
 use crate::{
-    forge::{Origin, entries, entries_of, federation_head, reply},
+    forge::{Origin, entries, entries_of, federation_head, nested, reply},
     peer::{End, Peer, Stream},
     world::{HONEST, HOSTILE, World, claim, hello, partition},
 };
@@ -222,5 +222,28 @@ fn two_signed_histories_quarantine_their_partition_and_nothing_else() {
         world.check_service();
     }
     assert!(world.federation.hub.log().contains("two signed histories"));
+    world.finish();
+}
+
+#[test]
+fn keys_that_lie_deep_inside_each_other_are_taken_from_nobody() {
+    let mut world = World::new();
+    let code = CloseCode::RootMismatch;
+    // More of a tree than 1024 pages above its leaves.
+    let reply_of = |origin: &Origin<'_>, letters| {
+        let (header, body) = origin.first(&nested(letters));
+        reply(header, &body, origin.key)
+    };
+    world.attack("a comb", End::Code(code), 1, async |world| {
+        let (_peer, _control, mut stream, origin, _) = followed(world, "admin-penalty").await;
+        stream.send(&reply_of(&origin, 900)).await;
+        stream.end().await
+    });
+    // What is just not too deep is taken.
+    world.block_on(async {
+        let (_peer, _control, mut stream, origin, _) = followed(&world, "admin-penalty").await;
+        stream.send(&reply_of(&origin, 800)).await;
+        assert!(matches!(stream.receive().await, Ok(FollowRequest::Ack { .. })));
+    });
     world.finish();
 }

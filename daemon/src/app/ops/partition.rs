@@ -17,6 +17,7 @@ impl Node {
         &self,
         text: &str,
         good: Option<u64>,
+        yes: bool,
     ) -> anyhow::Result<Answer> {
         let partition = self.parse_partition(text)?;
         if partition.origin == *self.membership.me() {
@@ -31,6 +32,15 @@ impl Node {
         // when the replica was dropped already.
         if !here && good.is_none() {
             return Err(no_partition(&partition));
+        }
+        let origin = &partition.origin;
+        let is_there = self.sync.peers.connection(origin).is_some();
+        if dropped.is_some() && good.is_none() && !yes && !is_there {
+            bail!(
+                "{origin} 未连接，本节点的副本可能是仅存的一份，因此未丢弃；请待其连接后再执行，或加 --yes 强制丢弃 / \
+                 {origin} is not connected, and the copy here may be the only one, so nothing was dropped: give the \
+                 command again when it is connected (creditsync status), or with --yes to drop it all the same"
+            );
         }
         if let Some(good) = good {
             let registrar = self.registrar().context("--good is for the hub alone")?;

@@ -243,6 +243,13 @@ fn changes_that_touch_too_much_become_several_change_sets_and_no_replica_takes_t
     let (_two, replica) = replica_of(&origin);
 
     let first = |leaf: u64| [&leaf.to_be_bytes()[..], &0u64.to_be_bytes()].concat();
+    // Two changes of one leaf, and one of another.
+    let few = [first(3), [&first(3)[..], b"x"].concat(), first(5)];
+    let few: Vec<Change> = few.into_iter().map(|key| Change::Delete { key }).collect();
+    let pages = origin.live_pages(&enterprise()).unwrap();
+    let each = before.summary.bytes / LEAVES;
+    assert_eq!(pages.touched_bytes(&few, u64::MAX).unwrap(), 2 * each);
+    assert_eq!(pages.touched_bytes(&few, each - 1).unwrap(), each, "no more is counted");
     let changes: Vec<Change> =
         (0..LEAVES).map(|leaf| Change::Delete { key: first(leaf) }).collect();
     let after = commit(&origin, &enterprise(), changes.clone());

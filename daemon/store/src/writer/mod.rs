@@ -47,8 +47,8 @@ use crate::{
 
 /// Jobs that share one flush. More would make the first wait for the last.
 const JOBS_PER_FLUSH_MAX: usize = 8;
-/// And no job begins in a flush that others have been waiting for so long: one may take
-/// most of a second, and was not known to.
+/// Jobs wait for no flush that is older than this: a job may take most of a second, and
+/// those whose work is done wait for it.
 const FLUSH_SHARED_MAX: Duration = Duration::from_millis(20);
 /// Leaves that are staged in one flush, and their bytes: what a crash makes replicas fetch
 /// again, some 10 MB.

@@ -26,7 +26,7 @@ const SAVED_PART: u64 = 128;
 /// Bytes of saved pages that a peer's snapshot may have on the smallest disk: a few
 /// change sets' worth. A fetch that loses its snapshot goes on with the newest state.
 const SAVED_BYTES_MIN: u64 = if cfg!(test) { 256 * 1024 } else { 16 * 1024 * 1024 };
-/// And on the largest: a million records that are written anew at once, twice.
+/// Bytes of saved pages that a peer's snapshot may have on the largest disk: a million records that are written anew at once, twice.
 const SAVED_BYTES_MAX: u64 = if cfg!(test) { 1024 * 1024 } else { 256 * 1024 * 1024 };
 
 /// Generations of which something may still be there: the current one, and those whose

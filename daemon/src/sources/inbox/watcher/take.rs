@@ -64,7 +64,7 @@ fn fault_of(error: &ImportError) -> Fault {
         | ImportError::OtherDataset { .. }
         | ImportError::SecondHeader { .. }
         | ImportError::Spool(SpoolError::TooLong { .. })
-        | ImportError::Store(StoreError::Changes { .. }) => Fault::Content,
+        | ImportError::Store(StoreError::Changes { .. } | StoreError::Excess(_)) => Fault::Content,
         ImportError::Stopped | ImportError::Store(StoreError::Closed) => Fault::Stop,
         ImportError::UnknownDataset { .. }
         | ImportError::Spool(_)
