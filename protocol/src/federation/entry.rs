@@ -5,9 +5,12 @@
 //! values give. Whether a record may say what it says is for the registry to
 //! judge; here is only what it says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor, value::StringDeserializer},
+};
 
 use crate::{
     change::Change,
@@ -50,6 +53,7 @@ pub struct Member {
     /// The display name; any text.
     pub name: String,
     /// Its part.
+    #[serde(deserialize_with = "word")]
     pub role: Role,
     /// A removed member may not connect; its history still verifies.
     #[serde(default)]
@@ -80,6 +84,7 @@ pub struct KeyRecord {
     /// The Ed25519 public key, 64 hexadecimal digits.
     pub public: String,
     /// How it came.
+    #[serde(deserialize_with = "word")]
     pub by: Introduction,
     /// For [`Introduction::Succession`]: the earlier key's signature over
     /// [`succession_bytes`], 128 hexadecimal digits.
@@ -155,6 +160,7 @@ pub struct CaRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<u32>,
     /// Where it is in its life.
+    #[serde(deserialize_with = "word")]
     pub state: CaState,
 }
 
@@ -164,7 +170,6 @@ pub struct Revocation {
     /// When, in milliseconds since 1970.
     pub at_ms: i64,
     /// Why, for people; may be empty.
-    #[serde(default)]
     pub reason: String,
 }
 
@@ -394,7 +399,11 @@ impl Slot {
                 let kind = CaKind::parse(id).ok_or_else(|| wrong(&"no kind of CA"))?;
                 Slot::Ca(kind, number(part)?)
             }
-            "revocation" => Slot::Revocation(node()?, (!part.is_empty()).then(|| part.to_owned())),
+            "revocation" if part.is_empty() => Slot::Revocation(node()?, None),
+            "revocation" if hex::decode(part).is_none_or(|serial| hex::encode(&serial) != part) => {
+                return Err(wrong(&"no serial number in lower-case hexadecimal"));
+            }
+            "revocation" => Slot::Revocation(node()?, Some(part.to_owned())),
             "schema" => {
                 let dataset = DatasetId::new(id).map_err(|error| wrong(&error))?;
                 Slot::Schema(dataset, number(part)?)
@@ -430,8 +439,77 @@ fn read_number(text: &str) -> Option<u32> {
     (number > 0 && number_text(number) == text).then_some(number)
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(body: &str) -> Result<T, serde_json::Error> {
+/// Reads a body in which no member comes twice, at whatever depth.
+fn read_json<T: DeserializeOwned>(body: &str) -> Result<T, serde_json::Error> {
+    serde_json::from_str::<Distinct>(body)?;
     serde_json::from_str(body)
+}
+
+/// JSON of any form, of which nothing is kept.
+struct Distinct;
+
+impl<'de> Deserialize<'de> for Distinct {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(DistinctVisitor)
+    }
+}
+
+struct DistinctVisitor;
+
+impl<'de> Visitor<'de> for DistinctVisitor {
+    type Value = Distinct;
+
+    fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Distinct, A::Error> {
+        let mut seen = BTreeSet::new();
+        while let Some(name) = map.next_key::<String>()? {
+            map.next_value::<Distinct>()?;
+            if !seen.insert(name) {
+                return Err(A::Error::custom("a member comes twice"));
+            }
+        }
+        Ok(Distinct)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Distinct, A::Error> {
+        while list.next_element::<Distinct>()?.is_some() {}
+        Ok(Distinct)
+    }
+
+    fn visit_unit<E>(self) -> Result<Distinct, E> {
+        Ok(Distinct)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Distinct, E> {
+        Ok(Distinct)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Distinct, E> {
+        Ok(Distinct)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Distinct, E> {
+        Ok(Distinct)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Distinct, E> {
+        Ok(Distinct)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Distinct, E> {
+        Ok(Distinct)
+    }
+}
+
+/// A word of a few, which serde would also take as a map with that word.
+fn word<'de, D: serde::Deserializer<'de>, T: DeserializeOwned>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    T::deserialize(StringDeserializer::<D::Error>::new(word))
 }
 
 impl KeyRecord {

@@ -147,7 +147,6 @@ fn both_refuse_the_same_records_of_the_federation() {
 }
 
 #[test]
-#[ignore = "the program takes what section 11 calls malformed"]
 fn both_refuse_these_records_of_the_federation() {
     let mut taken = Vec::new();
     for (kind, part, body) in [
