@@ -51,7 +51,7 @@ fn object(rng: &mut Rng, members: &[(&str, &[&str], &[&str])]) -> String {
         }
     }
     if rng.chance(10) {
-        parts.push("\"another\": {\"a\": 1, \"a\": [2.5]}".to_owned());
+        parts.push("\"another\": {\"a\": 1, \"b\": [2.5]}".to_owned());
     }
     let text = format!("{{{}}}", parts.join(", "));
     match rng.below(200) {
