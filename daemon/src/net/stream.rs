@@ -128,6 +128,8 @@ pub struct FrameReceiver {
     /// Room for long frames, and what this one has taken of it.
     room: Option<Arc<Semaphore>>,
     taken: Option<OwnedSemaphorePermit>,
+    /// Whether the frame that has taken it was given away.
+    given: bool,
 }
 
 /// Room for so many bytes of long frames, on however many streams.
@@ -149,7 +151,14 @@ impl FrameReceiver {
     fn new(stream: quinn::RecvStream, patience: Duration, bytes_max: usize) -> Self {
         let mut decoder = FrameDecoder::new();
         decoder.limit(bytes_max);
-        Self { stream, decoder, patience: Patience::new(patience), room: None, taken: None }
+        Self {
+            stream,
+            decoder,
+            patience: Patience::new(patience),
+            room: None,
+            taken: None,
+            given: false,
+        }
     }
 
     /// Long frames take their room from this, until the next one is asked for; it has room
@@ -177,11 +186,13 @@ impl FrameReceiver {
 
     /// One or the other.
     pub async fn receive_if(&mut self, owed: bool) -> Result<Option<Vec<u8>>, NetError> {
-        if !self.decoder.is_inside() {
+        // The next frame may have begun already, and takes room of its own.
+        if std::mem::take(&mut self.given) {
             self.taken = None;
         }
         loop {
             if let Some(body) = self.decoder.pop()? {
+                self.given = true;
                 self.patience.settled();
                 return Ok(Some(body));
             }

@@ -3,12 +3,12 @@
 use std::io;
 
 use super::{COLUMNS_MAX, FILE_BYTES_MAX};
+use crate::ingest::source::SourceError;
 
 /// Rounded up: what is too large by a byte is not as large as it may be.
 fn gib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 30)
 }
-use crate::ingest::source::SourceError;
 
 /// Why a file as a whole cannot be read.
 #[derive(Debug, thiserror::Error)]

@@ -109,7 +109,7 @@ fn explain(end: &ConnectionEnd, dialling: &Dialling) -> (String, String) {
         let reason = format!(
             "this node's certificate ended on {}, and by this machine's clock it is {} now. If the clock is \
              right, ask the hub for a new token (there: creditsync invite {node}) and use it here: creditsync \
-             join - (it asks for the token). Nothing is lost meanwhile / 本节点证书已过期，请向市级中心索取新令牌后执行 creditsync join -",
+             join - (with the token as its input). Nothing is lost meanwhile / 本节点证书已过期，请向市级中心索取新令牌后执行 creditsync join -",
             certs::date(not_after),
             certs::date(now),
         );
@@ -119,7 +119,7 @@ fn explain(end: &ConnectionEnd, dialling: &Dialling) -> (String, String) {
         ConnectionEnd::Net(NetError::Tls(problem)) if is_about_roots(problem.kind) => {
             let reason = format!(
                 "{end}. If the municipal centre changed its root while this node was away, ask it for a new \
-                 token (there: creditsync invite {}) and use it here: creditsync join - (it asks for the token). Nothing is lost meanwhile \
+                 token (there: creditsync invite {}) and use it here: creditsync join - (with the token as its input). Nothing is lost meanwhile \
                  / 若市级中心在本节点离线期间更换了根证书，请索取新令牌后执行 creditsync join -",
                 shown.identity.node
             );

@@ -39,9 +39,9 @@ const RECORDS_PER_INNER_PAGE: u64 = 256;
 /// some 40 MB of leaves and 1 MB above them; where they are scattered over a million
 /// records, their origin makes several sets of them. Of leaves, 64 MiB are unpacked, hashed
 /// and packed again in half a second, and are some ten times in memory meanwhile; one change
-/// belongs to one leaf of at most 10 MB. Inner pages are read one by one before anything else: 128 MiB are
-/// those above 700 scattered leaves if all keys have 1024 bytes. Ten thousand scattered
-/// changes make 11 000 pages and end as many.
+/// belongs to one leaf of at most 10 MB. Inner pages are read one by one before anything
+/// else: 128 MiB are those above 700 scattered leaves if all keys have 1024 bytes. Ten
+/// thousand scattered changes make 11 000 pages and end as many.
 ///
 /// Keys that lie inside each other put each record on a page of its own on each of 15
 /// levels, and whoever looks for a page's neighbours reads all of these. So a tree has few
