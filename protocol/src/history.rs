@@ -160,7 +160,7 @@ pub enum ProofError {
     #[error("the hashes before a header do not give the history that it names")]
     Peaks,
     /// The other header is not in the history.
-    #[error("a header's history does not hold the change set that this node has")]
+    #[error("the hashes do not lead from a header to the history that it should be in")]
     Path,
 }
 

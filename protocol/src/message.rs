@@ -398,12 +398,17 @@ pub enum TreeReply {
         /// Another part of the same page follows.
         more: bool,
     },
-    /// The follower's position is not in the provider's history: in place of the
-    /// head, the provider's signed header of that number.
+    /// The follower's position is not in the provider's history, in place of the
+    /// head: it can be checked, so that nobody is told of a fork that is none.
     Fork {
-        /// [`SignedHeader::encode`].
+        /// [`SignedHeader::encode`]: the provider's header of the follower's number
+        /// or, if only its hash is kept, a later one.
         #[serde(with = "serde_bytes")]
         header: Vec<u8>,
+        /// The hash of the provider's header of the follower's number.
+        other: Hash,
+        /// The later header's history, and that `other` is in it; else empty.
+        proof: Proof,
     },
 }
 
@@ -415,9 +420,11 @@ impl TreeReply {
         match &reply {
             TreeReply::Head { root, proof, .. } => {
                 check_bytes(root, "a root page", ROOT_BYTES_MAX)?;
-                if proof.peaks.len() > HEIGHT_MAX || proof.path.len() > HEIGHT_MAX {
-                    return Err(DecodeError::TooLong { what: "a proof", limit: HEIGHT_MAX });
-                }
+                check_proof(proof)?;
+                Ok(reply)
+            }
+            TreeReply::Fork { proof, .. } => {
+                check_proof(proof)?;
                 Ok(reply)
             }
             TreeReply::Part { bytes, .. } if bytes.is_empty() => {
@@ -428,6 +435,13 @@ impl TreeReply {
             }
             _ => Ok(reply),
         }
+    }
+}
+
+fn check_proof(proof: &Proof) -> Result<(), DecodeError> {
+    match proof.peaks.len() > HEIGHT_MAX || proof.path.len() > HEIGHT_MAX {
+        true => Err(DecodeError::TooLong { what: "a proof", limit: HEIGHT_MAX }),
+        false => Ok(()),
     }
 }
 

@@ -293,9 +293,9 @@ fn a_replica_takes_over_no_page_that_its_head_does_not_bind() {
         ("the root again", &pair, vec![head(), root.clone(), root.clone()], CloseCode::Forged),
         ("another height", &pair, vec![lower], CloseCode::Forged),
         ("no signature", &pair, vec![unsigned], CloseCode::Forged),
-        // Only a replica that holds something can be in another history.
+        // It does not show that two histories are signed.
         ("another past", &pair, vec![unproven.clone()], CloseCode::Forged),
-        ("another past than is here", &behind, vec![unproven], CloseCode::Fork),
+        ("another past than is here", &behind, vec![unproven], CloseCode::Forged),
         ("a foreign tree", &pair, vec![foreign], CloseCode::NotEntitled),
         ("too long a part", &pair, vec![head(), long], CloseCode::Malformed),
         ("a page before the head", &pair, vec![root.clone()], CloseCode::Unexpected),

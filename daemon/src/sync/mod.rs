@@ -11,6 +11,7 @@
 //! - [`repair`]: damaged pages taken back from a peer;
 //! - [`trouble`]: why one of these ended early;
 //! - [`provide`]: a partition that we have and the peer wants;
+//! - [`prove`]: whether the peer's head is in the history that is here;
 //! - [`shown`]: how many trees are shown, and to whom;
 //! - [`turns`]: what one peer may ask for at once;
 //! - [`dial`]: a member keeps its connection to the hub;
@@ -24,6 +25,7 @@ mod follow;
 mod judge;
 mod office;
 pub mod peers;
+mod prove;
 mod provide;
 mod repair;
 mod shown;

@@ -7,11 +7,10 @@ use std::{
 
 use certs::verify::VerifiedPeer;
 use protocol::{
-    change::{Position, SignedHeader},
+    change::Position,
     codec::claimed_bytes,
     difference,
     frame::ACK_FRAME_BYTES_MAX,
-    history::Proof,
     id::PartitionId,
     message::{
         ASKING_FRAME_BYTES_MAX, CloseCode, FollowRequest, KnownPage, NewKeyReply, Open,
@@ -24,11 +23,12 @@ use protocol::{
     },
     tree::Pages as _,
 };
-use store::{Head, Snapshot, StoreError, now_ms};
+use store::{Snapshot, StoreError, now_ms};
 use tokio::sync::{Semaphore, broadcast::error::RecvError};
 
 use super::{
     Context, FIRST_FRAME_MAX, Line, Office, blame,
+    prove::{Proved, prove},
     turns::{Allowance, Turns},
 };
 use crate::net::{Connection, FrameReceiver, FrameSender, NetError};
@@ -103,13 +103,6 @@ enum NotServed {
     MadeRoom,
     #[error("what lies between the follower's head and that of {0} was jumped over here")]
     Unproved(PartitionId),
-}
-
-/// How a follower's head stands to the history that is here.
-enum Proved {
-    InHistory(Proof),
-    /// The header of its number that is here is another one.
-    Other(Box<SignedHeader>),
 }
 
 impl From<NetError> for NotServed {
@@ -365,27 +358,6 @@ impl Streams {
         Ok(Counted { streams: self, partition: partition.clone() })
     }
 
-    /// Whether the follower's head is in the history of `head`.
-    fn prove(
-        &self,
-        partition: &PartitionId,
-        head: &Head,
-        have: Option<Position>,
-    ) -> Result<Proved, NotServed> {
-        let store = &self.context.store;
-        let have = have.filter(|have| have.seq <= head.seq());
-        if let Some(have) = have
-            && let Some(mine) = store.header_at(partition, have.seq)?
-            && mine.hash() != have.hash
-        {
-            return Ok(Proved::Other(Box::new(mine)));
-        }
-        let earlier = have.map(|have| have.seq).filter(|seq| *seq < head.seq());
-        let proof = store.history_proof(partition, head, earlier)?;
-        // The headers between were jumped over here.
-        proof.map(Proved::InHistory).ok_or_else(|| NotServed::Unproved(partition.clone()))
-    }
-
     async fn show_tree(
         &self,
         partition: PartitionId,
@@ -422,12 +394,14 @@ impl Streams {
         let mut snapshot =
             snapshot.ok_or_else(|| NotServed::UnknownPartition(partition.clone()))?;
         let head = snapshot.head();
-        let proof = match self.turns.run(|| self.prove(&partition, head, have)).await? {
-            Proved::InHistory(proof) => proof,
-            Proved::Other(mine) => {
-                sender.send(&TreeReply::Fork { header: mine.encode() }).await?;
+        let store = &self.context.store;
+        let proof = match self.turns.run(|| prove(store, &partition, head, have)).await? {
+            Some(Proved::InHistory(proof)) => proof,
+            Some(Proved::Other(fork)) => {
+                sender.send(&fork).await?;
                 return Ok(());
             }
+            None => return Err(NotServed::Unproved(partition)),
         };
         let levels = head.summary.pages.len() as u8;
         let header = head.signed.encode();

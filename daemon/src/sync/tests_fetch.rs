@@ -11,6 +11,7 @@ use protocol::{
     change::{BODY_BYTES_MAX, CHANGES_MAX, Change, Header, KeyProblem, KeyRing, SignedHeader},
     codec, difference,
     hash::Hash,
+    history::Proof,
     id::PartitionId,
     message::{ROOT_BYTES_MAX, TreeReply, TreeRequest},
     session::fetch::{FetchAction, Piece, TreeFetch},
@@ -22,6 +23,7 @@ use protocol::{
 use store::{Counters, Options, OwnChanges, Snapshot};
 
 use super::*;
+use crate::sync::prove::{Proved, prove};
 
 static KEY: LazyLock<Arc<SigningKey>> =
     LazyLock::new(|| Arc::new(Suite::One.signing_key(&[7; 32]).unwrap()));
@@ -368,6 +370,32 @@ fn differences_that_do_not_give_the_signed_root_are_refused() {
 }
 
 #[test]
+fn of_a_header_that_was_jumped_over_the_hash_still_shows_another_history() {
+    let two = Two::with(10);
+    let other = Two::with(10);
+    for number in 0..2 {
+        commit(&two.origin, &enterprise(), puts([number], "changed"));
+    }
+    two.compare().unwrap();
+    assert_eq!(two.replica.header_at(&enterprise(), 2).unwrap(), None, "number 3 is all it took");
+    let ask = |have| {
+        let head = two.replica.head(&enterprise()).unwrap();
+        prove(&two.replica, &enterprise(), &head, Some(have)).unwrap()
+    };
+    commit(&other.origin, &enterprise(), puts([5], "in another history"));
+    let have = other.origin.head(&enterprise()).unwrap().position();
+    let Some(Proved::Other(fork)) = ask(have) else { panic!("it is told of the other history") };
+    let TreeReply::Fork { header, .. } = &fork else { unreachable!() };
+    assert_eq!(SignedHeader::decode(header).unwrap().header().seq, 3);
+    let refused =
+        TreeFetch::comparing(enterprise(), have, [3; 16]).handle_message(fork, &Everybody);
+    assert!(matches!(refused, Err(PeerMisbehaved::OtherHistory(_))), "{refused:?}");
+    // Who has the same is told nothing of a fork.
+    let same = two.origin.header_at(&enterprise(), 2).unwrap().unwrap().position();
+    assert!(matches!(ask(same), Some(Proved::InHistory(_))));
+}
+
+#[test]
 fn a_state_with_another_past_is_refused_before_a_page_is_asked_for() {
     let (two, other) = (Two::with(3_000), Two::with(2_000));
     let have = two.replica.head(&enterprise()).unwrap().position();
@@ -376,13 +404,23 @@ fn a_state_with_another_past_is_refused_before_a_page_is_asked_for() {
         commit(&other.origin, &enterprise(), puts([7 + round], "other"));
         let mut snapshot = other.origin.snapshot_blocking(&enterprise()).unwrap().unwrap();
         let first = other.origin.header_at(&enterprise(), have.seq).unwrap().unwrap();
-        for reply in [
-            head_of(&other.origin, &mut snapshot, Some(have.seq)),
-            TreeReply::Fork { header: first.encode() },
+        let head = head_of(&other.origin, &mut snapshot, Some(have.seq));
+        let TreeReply::Head { header, proof, .. } = head.clone() else { unreachable!() };
+        let fork = |header, other, proof| TreeReply::Fork { header, other, proof };
+        let wrong = "a proof that shows nothing";
+        // The last ones are of the same number, and of a later one.
+        for (reply, reason) in [
+            (head, wrong),
+            (fork(first.encode(), have.hash, Proof::default()), "a fork that is none"),
+            (fork(first.encode(), first.header().previous, Proof::default()), wrong),
+            (fork(header.clone(), first.header().root, proof.clone()), wrong),
+            (fork(header.clone(), first.hash(), Proof::default()), wrong),
+            (fork(first.encode(), first.hash(), Proof::default()), "does not hold what is here"),
+            (fork(header, first.hash(), proof), "does not hold what is here"),
         ] {
             for mut fetch in [two.comparing(), TreeFetch::repairing(enterprise(), Some(have))] {
-                let refused = fetch.handle_message(reply.clone(), &Everybody);
-                assert!(matches!(refused, Err(PeerMisbehaved::OtherHistory(_))), "{refused:?}");
+                let refused = fetch.handle_message(reply.clone(), &Everybody).unwrap_err();
+                assert!(refused.to_string().contains(reason), "{refused} for {reply:?}");
                 assert!(fetch.poll_action().is_none());
             }
         }

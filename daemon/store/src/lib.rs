@@ -41,6 +41,7 @@ use std::{
 
 use protocol::{
     change::{ChangeSet, Position, SignedHeader, VerifiedChangeSet},
+    hash::Hash,
     history::Proof,
     id::{NodeId, PartitionId},
     session::fetch::ShownHead,
@@ -359,6 +360,18 @@ impl Store {
     ) -> Result<Option<SignedHeader>, StoreError> {
         match self.shared.partition(partition) {
             Some(state) => log::header(&self.shared.disk, state.number, seq),
+            None => Ok(None),
+        }
+    }
+
+    /// The hash of the header with this number, which is kept longer than the header.
+    pub fn header_hash_at(
+        &self,
+        partition: &PartitionId,
+        seq: u64,
+    ) -> Result<Option<Hash>, StoreError> {
+        match self.shared.partition(partition) {
+            Some(state) => log::header_hash(&self.shared.disk, state.number, seq),
             None => Ok(None),
         }
     }

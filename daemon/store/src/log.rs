@@ -69,6 +69,14 @@ pub fn append(
     }
 }
 
+/// The hash of the header with this number, which may be all that is kept of it.
+pub fn header_hash(disk: &Disk, number: u32, seq: u64) -> Result<Option<Hash>, StoreError> {
+    match seq.checked_sub(1) {
+        Some(index) => node(disk, number, Node { height: 0, index }),
+        None => Ok(None),
+    }
+}
+
 /// The hash of a node of the history, if all that is below it was here.
 fn node(disk: &Disk, number: u32, node: Node) -> Result<Option<Hash>, StoreError> {
     if node.height == 0
@@ -115,8 +123,7 @@ pub fn history_before(disk: &Disk, number: u32, seq: u64) -> Result<Option<Peaks
         return Ok(hashes.map(|hashes| Peaks::of(seq - 1, hashes)));
     };
     for behind in landed..seq {
-        // Of an old one only the hash may be left.
-        let Some(known) = node(disk, number, Node { height: 0, index: behind - 1 })? else {
+        let Some(known) = header_hash(disk, number, behind)? else {
             return Ok(None);
         };
         peaks.push(known);

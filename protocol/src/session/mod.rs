@@ -20,6 +20,7 @@ pub mod provider;
 use crate::{
     change::{ChangeSetError, Position},
     encoding::DecodeError,
+    history::ProofError,
     message::CloseCode,
 };
 
@@ -42,10 +43,13 @@ pub enum PeerMisbehaved {
     /// A page whose hash is not the one its parent holds.
     #[error("it sent a page of another tree: {0}")]
     WrongPage(&'static str),
-    /// Its history does not hold what this node has of it: two histories, or one
-    /// that it does not prove.
+    /// It has shown that two histories are signed: this one, and what is here.
     #[error("the history that it shows, up to number {}, does not hold what is here", .0.seq)]
     OtherHistory(Position),
+    /// A proof that shows nothing of a history: neither that it holds what is here, nor
+    /// that it is another one.
+    #[error("it sent a proof that shows nothing: {0}")]
+    WrongProof(#[from] ProofError),
     /// A federation of another suite, by their numbers.
     #[error("its federation has suite {theirs}, and this one has suite {ours}")]
     Suite {
@@ -75,7 +79,9 @@ impl PeerMisbehaved {
             PeerMisbehaved::Malformed(_) => CloseCode::Malformed,
             PeerMisbehaved::Unexpected(_) => CloseCode::Unexpected,
             PeerMisbehaved::NotEntitled(_) => CloseCode::NotEntitled,
-            PeerMisbehaved::Forged(_) | PeerMisbehaved::WrongPage(_) => CloseCode::Forged,
+            PeerMisbehaved::Forged(_)
+            | PeerMisbehaved::WrongPage(_)
+            | PeerMisbehaved::WrongProof(_) => CloseCode::Forged,
             PeerMisbehaved::OtherHistory(_) => CloseCode::Fork,
             PeerMisbehaved::Suite { .. } | PeerMisbehaved::Version => CloseCode::Version,
         }

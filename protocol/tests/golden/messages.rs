@@ -110,9 +110,16 @@ pub fn add(vectors: &mut Vectors) {
     add_frame(vectors, "tree.differences", differences);
     let proof =
         Proof { peaks: vec![Suite::One.repeated(0x11)], path: vec![Suite::One.repeated(0x44)] };
-    let head = TreeReply::Head { header: header.encode(), levels: 3, root: vec![4, 5], proof };
+    let head = TreeReply::Head {
+        header: header.encode(),
+        levels: 3,
+        root: vec![4, 5],
+        proof: proof.clone(),
+    };
     add_frame(vectors, "tree.head", head);
-    add_frame(vectors, "tree.fork", TreeReply::Fork { header: header.encode() });
+    let fork = |other, proof| TreeReply::Fork { header: header.encode(), other, proof };
+    add_frame(vectors, "tree.fork", fork(header.hash(), Proof::default()));
+    add_frame(vectors, "tree.fork_before", fork(Suite::One.repeated(0x66), proof));
     add_frame(vectors, "tree.part", TreeReply::Part { bytes: vec![1, 2, 3], more: true });
 
     let possession = vec![0x88; 64];

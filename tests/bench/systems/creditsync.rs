@@ -311,7 +311,8 @@ impl<'a> Federation<'a> {
     pub fn join(&self, dir: &Path, name: &str) -> anyhow::Result<Node<'a>> {
         let token = self.hub.command(&["invite", name])?;
         let county = Node::new(name, self.network, dir);
-        county.command(&["join", token.trim()])?;
+        let joined = county.command(&["join", token.trim()]);
+        joined.with_context(|| format!("{name} does not join: {}", self.hub.log_text()))?;
         Ok(county)
     }
 

@@ -212,7 +212,12 @@ impl Liar {
             Lie::Header | Lie::Forged => header = self.header(rng, lie, &header)?,
             Lie::Fork => {
                 let header = self.fork(rng, at, &header)?;
-                return Some((codec::encode(&TreeReply::Fork { header }), None));
+                let other = match rng.chance(50) {
+                    true => SignedHeader::decode(&header).ok()?.hash(),
+                    false => hash(rng),
+                };
+                let proof = if rng.chance(50) { proof } else { Proof::default() };
+                return Some((codec::encode(&TreeReply::Fork { header, other, proof }), None));
             }
             Lie::Height => {
                 levels = [0, levels + 1, levels.saturating_sub(1), LEVELS_MAX, 255][rng.index(5)];

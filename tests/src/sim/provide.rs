@@ -70,14 +70,20 @@ impl Providing {
         if state.quarantined {
             return Err(CloseCode::Fork);
         }
-        let first = match have.and_then(|have| Some((have, state.header(have.seq)?))) {
-            Some((have, mine)) if mine.hash() != have.hash => {
-                TreeReply::Fork { header: mine.encode() }
+        let proof = state.proof(have.map(|have| have.seq));
+        let other = have.and_then(|have| {
+            let other = state.header_hash(have.seq)?;
+            (other != have.hash).then_some((have, other))
+        });
+        let first = match other {
+            Some((have, other)) => {
+                let (header, proof) = match state.header(have.seq) {
+                    Some(mine) => (mine, Proof::default()),
+                    None => (head, proof.ok_or(CloseCode::Unavailable)?),
+                };
+                TreeReply::Fork { header: header.encode(), other, proof }
             }
-            _ => {
-                let proof = state.proof(have.map(|have| have.seq));
-                tree_head(head, &state.tree, proof.ok_or(CloseCode::Unavailable)?)
-            }
+            None => tree_head(head, &state.tree, proof.ok_or(CloseCode::Unavailable)?),
         };
         Ok((Providing::Pages { tree: Rc::clone(&state.tree) }, first))
     }

@@ -131,6 +131,12 @@ impl Partition {
         self.log.get(&seq).map(|logged| &logged.header)
     }
 
+    /// The hash of the header at `seq`, if that was ever here.
+    pub fn header_hash(&self, seq: u64) -> Option<Hash> {
+        let node = Node { height: 0, index: seq.checked_sub(1)? };
+        self.header(seq).map(SignedHeader::hash).or_else(|| self.nodes.get(&node).copied())
+    }
+
     /// Change sets from `from` on, at most `count_max`, or `None` if the first
     /// is not kept.
     pub fn read(&self, from: u64, count_max: usize) -> Option<Vec<ChangeSet>> {

@@ -203,7 +203,9 @@ fn check_tree_reply(reply: &TreeReply) {
             assert!(root.len() <= ROOT_BYTES_MAX);
             assert!(proof.peaks.len() <= HEIGHT_MAX && proof.path.len() <= HEIGHT_MAX);
         }
-        TreeReply::Fork { .. } => {}
+        TreeReply::Fork { proof, .. } => {
+            assert!(proof.peaks.len() <= HEIGHT_MAX && proof.path.len() <= HEIGHT_MAX);
+        }
     }
 }
 

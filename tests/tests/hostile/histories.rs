@@ -152,6 +152,8 @@ fn head_behind(origin: &Origin<'_>, first: Hash, seq: u64, tree: &Tree) -> TreeR
 fn a_second_history_is_not_hidden_by_pages() {
     let mut world = World::new();
     let tree = Tree::of(&entries(9));
+    let hub = &world.federation.hub;
+    let state = || hub.partition(&name()).map(|it| it["state"].clone());
     let end = world.block_on(async {
         let (_peer, _open, mut stream, origin, have) = asked_behind_the_first(&world).await;
         // One in which number 1 is what the hub has is taken: it asks for the pages.
@@ -161,14 +163,18 @@ fn a_second_history_is_not_hidden_by_pages() {
         drop(stream);
         let other = SignedHeader::sign(origin.first(&entries(4)).0, origin.key);
         let (_peer, _open, mut stream, origin, _) = asked_behind_the_first(&world).await;
-        stream.send(&head_behind(&origin, other.hash(), 7, &tree)).await;
+        let later = head_behind(&origin, other.hash(), 7, &tree);
+        stream.send(&later).await;
+        assert_eq!(stream.end().await, End::Code(CloseCode::Forged), "it proves nothing");
+        assert_ne!(state(), Some("quarantined".into()), "nor is it a second history");
+        // The same head, with what shows that its history has another number 1.
+        let (_peer, _open, mut stream, _, _) = asked_behind_the_first(&world).await;
+        let TreeReply::Head { header, proof, .. } = later else { unreachable!() };
+        stream.send(&TreeReply::Fork { header, other: other.hash(), proof }).await;
         stream.end().await
     });
     assert_eq!(end, End::Code(CloseCode::Fork));
-    let hub = &world.federation.hub;
-    wait_until("the partition is quarantined", || {
-        hub.partition(&name()).is_some_and(|it| it["state"] == "quarantined")
-    });
+    wait_until("the partition is quarantined", || state() == Some("quarantined".into()));
     let partition = hub.partition(&name()).unwrap();
     assert_eq!(partition["seq"], 1);
     let log = hub.log();

@@ -16,7 +16,7 @@ use protocol::{
 };
 
 use crate::{
-    forge::{Origin, Tree, entries, federation_head},
+    forge::{Origin, Tree, entries, entries_of, federation_head, reply},
     peer::{End, Peer, Stream, client_config},
     world::{HOSTILE, World, claim, hello, partition},
 };
@@ -150,6 +150,49 @@ fn unfinished_frames_of_one_member_are_held_two_at_a_time() {
     drop(control);
     assert_eq!(world.misbehaved(), 1);
     world.finish();
+}
+
+/// A frame takes room of its own also where it begins before the one in front of it
+/// has been looked at.
+#[test]
+fn unfinished_frames_behind_finished_ones_are_held_two_at_a_time() {
+    let mut world = World::new();
+    let datasets = ["enterprise", "admin-licence", "admin-penalty", "serious-violators"];
+    let (peer, control, mut sending) = world.block_on(async {
+        let (peer, control, follows) = followed(&world, &datasets).await;
+        let mut sending = tokio::task::JoinSet::new();
+        for (origin, mut follow) in follows {
+            let set = first(&origin);
+            assert!(set.len() > 64 * 1024, "{} bytes are no long frame", set.len());
+            sending.spawn(async move {
+                // In one piece, or the second frame would begin after the first one's end.
+                let mut bytes = set;
+                bytes.extend((FRAME_BYTES_MAX as u32).to_be_bytes());
+                bytes.resize(bytes.len() + FRAME_BYTES_MAX - 1, 0);
+                follow.send_raw(&bytes).await;
+                follow
+            });
+        }
+        (peer, control, sending)
+    });
+    let one = world.block_on(async {
+        let one = sending.join_next().await.unwrap().unwrap();
+        sending.join_next().await.unwrap().unwrap();
+        one
+    });
+    world.check_service();
+    assert!(sending.try_join_next().is_none(), "a third one is read");
+    drop(one);
+    peer.connection.close(0u32.into(), b"");
+    drop(control);
+    world.finish();
+}
+
+/// The frame of a first change set, a long one.
+fn first(origin: &Origin<'_>) -> Vec<u8> {
+    let entries = entries_of(origin.partition.dataset.as_str(), 5_000);
+    let (header, body) = origin.first(&entries);
+    protocol::frame::encode(&codec::encode(&reply(header, &body, origin.key)))
 }
 
 fn federation() -> protocol::id::PartitionId {

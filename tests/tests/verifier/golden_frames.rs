@@ -132,7 +132,10 @@ fn trees(vectors: &Vectors) {
         proof: Proof { peaks: vec![[0x11; 32]], path: vec![[0x44; 32]] },
     };
     assert_eq!(read("head"), head);
-    assert_eq!(read("fork"), TreeReply::Fork(signed_header(vectors)));
+    let fork = |other, proof| TreeReply::Fork { header: signed_header(vectors), other, proof };
+    assert_eq!(read("fork"), fork(vectors.array("header.hash"), Proof::default()));
+    let proof = Proof { peaks: vec![[0x11; 32]], path: vec![[0x44; 32]] };
+    assert_eq!(read("fork_before"), fork([0x66; 32], proof));
     assert_eq!(read("part"), TreeReply::Part { bytes: vec![1, 2, 3], more: true });
 }
 

@@ -69,7 +69,7 @@ pub enum TreeRequest {
 pub enum TreeReply {
     Head { header: Vec<u8>, levels: u8, root_page: Vec<u8>, proof: Proof },
     Part { bytes: Vec<u8>, more: bool },
-    Fork(Vec<u8>),
+    Fork { header: Vec<u8>, other: Hash, proof: Proof },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,6 +171,13 @@ pub fn tree_request(body: &[u8]) -> Checked<TreeRequest> {
     from.end(message)
 }
 
+fn proof(from: &mut Decoder<'_>) -> Checked<Proof> {
+    Ok(Proof {
+        peaks: from.list(layout::PROOF_HASHES_MAX, Decoder::hash)?,
+        path: from.list(layout::PROOF_HASHES_MAX, Decoder::hash)?,
+    })
+}
+
 pub fn tree_reply(body: &[u8]) -> Checked<TreeReply> {
     let mut from = Decoder::new(body);
     let message = match from.varint()? {
@@ -178,17 +185,18 @@ pub fn tree_reply(body: &[u8]) -> Checked<TreeReply> {
             header: header(&mut from)?,
             levels: from.u8()?,
             root_page: from.bytes(layout::ROOT_PAGE_BYTES_MAX)?,
-            proof: Proof {
-                peaks: from.list(layout::PROOF_HASHES_MAX, Decoder::hash)?,
-                path: from.list(layout::PROOF_HASHES_MAX, Decoder::hash)?,
-            },
+            proof: proof(&mut from)?,
         },
         1 => {
             let bytes = from.bytes(layout::PART_BYTES_MAX)?;
             ensure(!bytes.is_empty(), "an empty part")?;
             TreeReply::Part { bytes, more: from.bool()? }
         }
-        2 => TreeReply::Fork(header(&mut from)?),
+        2 => TreeReply::Fork {
+            header: header(&mut from)?,
+            other: from.hash()?,
+            proof: proof(&mut from)?,
+        },
         _ => return Err(UNKNOWN),
     };
     from.end(message)

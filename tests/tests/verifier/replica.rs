@@ -139,6 +139,29 @@ pub fn check_later_head(
     Ok(signed)
 }
 
+/// Whether a signed header shows, by section 10, that its history has the header with
+/// the hash `other` at the number where another one is held.
+pub fn check_fork(
+    keys: &impl Keys,
+    partition: &str,
+    held: (u64, &Hash),
+    signed_header: &[u8],
+    other: &Hash,
+    proof: &Proof,
+) -> Checked<()> {
+    let signed = SignedHeader::decode(signed_header)?;
+    ensure(signed.partition() == partition, "another partition")?;
+    signed.verify(&keys.key_of(&signed)?)?;
+    let (seq, hash) = held;
+    ensure(other != hash, "the header that is held")?;
+    let header = &signed.header;
+    if header.seq == seq {
+        ensure(signed.hash == *other, "another header than the one that it shows")?;
+        return ensure(*proof == Proof::default(), "a proof of what is shown itself");
+    }
+    proof.check((seq, other), header.seq, &header.history)
+}
+
 /// Leaves that came alone give the state that a head signs.
 pub fn check_leaves(
     header: &Header,

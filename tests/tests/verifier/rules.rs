@@ -11,11 +11,11 @@ use super::{
     change::{Change, SignedHeader},
     federation::Federation,
     hashes,
-    history::Proof,
+    history::{self, Proof},
     layout::{self, AnchorFields, FreshnessFields},
     made::{self, COUNTY, FEDERATION, HUB, Origin, in_order, key, public},
     record::{self, Value},
-    replica::{Keys as _, Replica, check_later_head},
+    replica::{Keys as _, Replica, check_fork, check_later_head},
 };
 
 const UNKNOWN: Refused = Refused("a key that nobody registered");
@@ -330,6 +330,44 @@ fn a_record_that_no_importer_makes_is_refused() {
         (Change::Put { key: b"a".to_vec(), record: vec![] }, "cut short"),
     ] {
         assert_eq!(take(change), Err(Refused(why)), "{why}");
+    }
+}
+
+#[test]
+fn a_fork_is_shown_by_a_signature_over_another_history() {
+    let mut case = Case::new();
+    case.write(vec![key_record(1, "enrolment", &key(2), &json!({}))]);
+    let head = Some((1, case.origin.hashes[0]));
+    let origin = Origin::new("enterprise", COUNTY);
+    let described = origin.header(&[], head);
+    let (first, own) =
+        (SignedHeader::decode(&made::signed(described.clone(), &key(2))).unwrap().hash, [5; 32]);
+    // The third header of a history that begins with the first one.
+    let later = |first: &[u8; 32]| {
+        let before = [*first, [3; 32]];
+        let mut header = described.clone();
+        (header.seq, header.previous, header.history) = (3, [3; 32], history::root(&before));
+        let proof = Proof { peaks: history::peaks(&before), path: vec![[3; 32]] };
+        (made::signed(header, &key(2)), proof)
+    };
+    let check = |held: [u8; 32], header: &[u8], other, proof: &Proof| {
+        check_fork(&case.federation, &origin.name(), (1, &held), header, &other, proof)
+    };
+    let signed = made::signed(described.clone(), &key(2));
+    let (third, proof) = later(&first);
+    let none = Proof::default();
+    assert_eq!(check(own, &signed, first, &none), Ok(()));
+    assert_eq!(check(own, &third, first, &proof), Ok(()));
+    for (held, header, other, proof, why) in [
+        (first, &signed, first, &none, "the header that is held"),
+        (first, &third, first, &proof, "the header that is held"),
+        (own, &signed, [6; 32], &none, "another header than the one that it shows"),
+        (own, &signed, first, &proof, "a proof of what is shown itself"),
+        (own, &third, [6; 32], &proof, "a path to another history"),
+        (own, &third, first, &none, "another number of peaks"),
+        (own, &made::signed(described, &key(3)), first, &none, "a key that nobody registered"),
+    ] {
+        assert_eq!(check(held, header, other, proof), Err(Refused(why)), "{why}");
     }
 }
 

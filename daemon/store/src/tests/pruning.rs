@@ -135,6 +135,7 @@ fn of_another_origins_old_headers_the_hash_is_left_and_proves_as_much() {
     let head = hub.head(&enterprise()).unwrap();
     for earlier in 1..350 {
         let hash = origin.header_at(&enterprise(), earlier).unwrap().unwrap().hash();
+        assert_eq!(hub.header_hash_at(&enterprise(), earlier).unwrap(), Some(hash));
         let have = protocol::change::Position { seq: earlier, hash };
         let proof = hub.history_proof(&enterprise(), &head, Some(earlier)).unwrap().unwrap();
         let described = head.signed.header();

@@ -249,8 +249,8 @@ impl TreeFetch {
             (TreeReply::Head { header, levels, root, proof }, State::AwaitHead) => {
                 self.handle_head(decode_header(&header)?, levels, &root, proof, keys)
             }
-            (TreeReply::Fork { header }, State::AwaitHead) => {
-                Err(self.judge_fork(&decode_header(&header)?, keys))
+            (TreeReply::Fork { header, other, proof }, State::AwaitHead) => {
+                Err(self.judge_fork(&decode_header(&header)?, other, proof, keys))
             }
             (TreeReply::Part { bytes, more }, State::Walk(_) | State::Compare(_)) => {
                 self.handle_part(&bytes, more)
@@ -273,19 +273,36 @@ impl TreeFetch {
         }
     }
 
-    /// The provider says that the replica is not in its history.
-    fn judge_fork(&self, header: &SignedHeader, keys: &dyn KeyRing) -> PeerMisbehaved {
+    /// The provider says that the replica is not in its history, which has the header
+    /// with the hash `other` at the replica's number.
+    fn judge_fork(
+        &self,
+        header: &SignedHeader,
+        other: Hash,
+        proof: Proof,
+        keys: &dyn KeyRing,
+    ) -> PeerMisbehaved {
         if let Err(problem) = header.verify(keys) {
             return problem.into();
         }
-        let is_other = |have: Position| {
-            header.header().partition == self.partition
-                && have.seq == header.header().seq
-                && have.hash != header.hash()
+        let described = header.header();
+        let claims = |have: &Position| {
+            described.partition == self.partition && described.seq >= have.seq && other != have.hash
         };
-        match self.have.is_some_and(is_other) {
-            true => PeerMisbehaved::OtherHistory(header.position()),
-            false => PeerMisbehaved::Unexpected("a fork that is none"),
+        let Some(have) = self.have.filter(claims) else {
+            return PeerMisbehaved::Unexpected("a fork that is none");
+        };
+        let shown = match described.seq == have.seq {
+            true if other == header.hash() && proof == Proof::default() => Ok(()),
+            true => Err(ProofError::Path),
+            false => {
+                let other = Position { seq: have.seq, hash: other };
+                proof.check(described.seq - 1, &described.history, Some(other)).map(drop)
+            }
+        };
+        match shown {
+            Ok(()) => PeerMisbehaved::OtherHistory(header.position()),
+            Err(problem) => problem.into(),
         }
     }
 
@@ -296,22 +313,19 @@ impl TreeFetch {
         if seq.saturating_sub(self.have.map_or(0, |have| have.seq)) > JUMP_MAX {
             return Err(PeerMisbehaved::Unexpected("a number that no history has reached"));
         }
-        let other = |_: ProofError| PeerMisbehaved::OtherHistory(head.position());
-        let Some(have) = self.have else {
-            // Nothing is here that its history could lack: the proof is wrong, and says
-            // nothing of who has signed the head.
-            let wrong = |_| PeerMisbehaved::WrongPage("the hashes before its head are others");
-            return proof.check(seq - 1, &head.header().history, None).map_err(wrong);
-        };
-        if have.seq == seq && have.hash != head.hash() {
-            return Err(PeerMisbehaved::OtherHistory(head.position()));
-        }
-        if have.seq >= seq && self.goal != Goal::Repair {
-            return Err(PeerMisbehaved::Unexpected("a tree older than the replica"));
+        if let Some(have) = self.have {
+            if have.seq == seq && have.hash != head.hash() {
+                return Err(PeerMisbehaved::OtherHistory(head.position()));
+            }
+            if have.seq >= seq && self.goal != Goal::Repair {
+                return Err(PeerMisbehaved::Unexpected("a tree older than the replica"));
+            }
         }
         // What is older is not taken; the driver sees that.
-        let earlier = Some(have).filter(|have| have.seq < seq);
-        proof.check(seq - 1, &head.header().history, earlier).map_err(other)
+        let earlier = self.have.filter(|have| have.seq < seq);
+        // A wrong proof says nothing of who has signed the head: that two histories are
+        // signed is said, and shown, in place of a head.
+        Ok(proof.check(seq - 1, &head.header().history, earlier)?)
     }
 
     fn handle_head(
