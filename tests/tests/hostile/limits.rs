@@ -163,7 +163,7 @@ fn unfinished_frames_behind_finished_ones_are_held_two_at_a_time() {
         let mut sending = tokio::task::JoinSet::new();
         for (origin, mut follow) in follows {
             let set = first(&origin);
-            assert!(set.len() > 64 * 1024, "{} bytes are no long frame", set.len());
+            assert!(set.len() > 16 * 1024, "{} bytes are no long frame", set.len());
             sending.spawn(async move {
                 // In one piece, or the second frame would begin after the first one's end.
                 let mut bytes = set;
