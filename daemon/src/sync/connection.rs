@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Context, FIRST_FRAME_MAX, Line, blame,
-    follow::{self, FollowReport},
+    follow::{self, FollowEvent},
     peers::is_far,
     provide, random,
     turns::{Allowance, Turns},
@@ -230,7 +230,7 @@ async fn run(
     let streams = provide::Streams::new(context.clone(), connection.clone(), ends, turns.clone());
     let streams = Arc::new(streams);
     let mut opened = Allowance::new(STREAMS_AT_ONCE, STREAMS_PER_S, context.now());
-    let (reports, mut follow_reports) = mpsc::channel::<FollowReport>(ENDS_WAITING_MAX);
+    let (to_talk, mut follow_events) = mpsc::channel::<FollowEvent>(ENDS_WAITING_MAX);
     let mut talk = Talk {
         context,
         connection,
@@ -240,7 +240,7 @@ async fn run(
         sender,
         instance,
         turns,
-        reports,
+        follow_events: to_talk,
         follows: BTreeMap::new(),
         said: Allowance::new(SAID_BYTES_AT_ONCE, SAID_BYTES_PER_S, context.now()),
     };
@@ -281,7 +281,7 @@ async fn run(
                 let serving = streams.clone().serve(sender, receiver);
                 tokio::spawn(tasks.clone().run_until_cancelled_owned(serving));
             }
-            Some(report) = follow_reports.recv() => talk.take(report),
+            Some(report) = follow_events.recv() => talk.take(report),
             () = tokio::time::sleep(sleep) => {
                 talk.link.handle_timeout(context.now());
                 if talk.link.heartbeat_due(context.now()) {
@@ -369,7 +369,7 @@ struct Talk<'a> {
     instance: Option<[u8; 8]>,
     turns: Arc<Turns>,
     /// Where follow tasks say how they are.
-    reports: mpsc::Sender<FollowReport>,
+    follow_events: mpsc::Sender<FollowEvent>,
     /// Ends each of them alone.
     follows: BTreeMap<PartitionId, CancellationToken>,
     /// How much the peer may still say.
@@ -436,7 +436,7 @@ impl Talk<'_> {
             connection: self.connection.clone(),
             peer: self.peer.clone(),
             offered,
-            progress: self.reports.clone(),
+            progress: self.follow_events.clone(),
             turns: self.turns.clone(),
             released: self.follows.entry(partition.clone()).or_default().clone(),
             partition,
@@ -444,10 +444,10 @@ impl Talk<'_> {
         tokio::spawn(self.tasks.clone().run_until_cancelled_owned(follow.run()));
     }
 
-    fn take(&mut self, report: FollowReport) {
+    fn take(&mut self, report: FollowEvent) {
         match report {
-            FollowReport::Progress(partition) => self.link.handle_follow_progress(&partition),
-            FollowReport::Ended(partition, end) => {
+            FollowEvent::Progress(partition) => self.link.handle_follow_progress(&partition),
+            FollowEvent::Ended(partition, end) => {
                 self.follows.remove(&partition);
                 self.link.handle_follow_end(&partition, end, random(), self.context.now());
             }

@@ -40,7 +40,7 @@ pub(super) struct Follow {
     pub partition: PartitionId,
     /// The number that the peer had announced.
     pub offered: u64,
-    pub progress: mpsc::Sender<FollowReport>,
+    pub progress: mpsc::Sender<FollowEvent>,
     pub turns: Arc<Turns>,
     /// Somebody else waits for the place.
     pub released: CancellationToken,
@@ -55,7 +55,7 @@ const LITTLE_WORK_BYTES: u64 = 4 * 1024 * 1024;
 const STILL_WAITING: Duration = Duration::from_secs(5);
 
 /// What a follow task tells its connection.
-pub(super) enum FollowReport {
+pub(super) enum FollowEvent {
     /// Something was committed.
     Progress(PartitionId),
     /// The stream ended.
@@ -85,7 +85,7 @@ impl Follow {
                 FollowEnd::Released
             }
         };
-        let report = FollowReport::Ended(self.partition.clone(), end);
+        let report = FollowEvent::Ended(self.partition.clone(), end);
         // The connection may be gone.
         let _ = self.progress.send(report).await;
     }
@@ -317,7 +317,7 @@ impl Follow {
                         // What was wrong before is not any more.
                         self.no_trouble();
                         let _ =
-                            self.progress.try_send(FollowReport::Progress(self.partition.clone()));
+                            self.progress.try_send(FollowEvent::Progress(self.partition.clone()));
                     }
                     FollowerAction::Send(message) => sender.send(&message).await?,
                     FollowerAction::TakePages => {
@@ -380,7 +380,7 @@ impl Follow {
             match tokio::time::timeout(STILL_WAITING, &mut turn).await {
                 Ok(turn) => return turn,
                 Err(_) => {
-                    let progress = FollowReport::Progress(self.partition.clone());
+                    let progress = FollowEvent::Progress(self.partition.clone());
                     let _ = self.progress.try_send(progress);
                 }
             }
@@ -439,7 +439,7 @@ impl Follow {
             }
         };
         let progress = || {
-            let _ = self.progress.try_send(FollowReport::Progress(partition.clone()));
+            let _ = self.progress.try_send(FollowEvent::Progress(partition.clone()));
         };
         let _turn = self.while_it_lasts(self.turns.fetches.acquire()).await;
         let drive = Drive {

@@ -10,8 +10,9 @@
 //! compress to a third, and a price for each record, page and header, which pays for
 //! indexes, for keys that stand in several places and for the database's own needs.
 //! That is more than the disk has of usual records, and about as much as it has of
-//! those that were made to cost most. Where it is less all the same, and the disk is
-//! too full for what was promised, every share shrinks by as much: who has the most is
+//! those that were made to cost most. Of values that are written again and again the
+//! database keeps several copies for a while. Where it is less for such reasons, and the
+//! disk is too full for what was promised, every share shrinks by as much: who has the most is
 //! stopped first. Not here: how full the disk is (`engine::disk`), which everything
 //! asks on top of this.
 

@@ -12,7 +12,7 @@ use protocol::{
     difference::Own,
     page::{Leaf, PageRef, decode_inner},
     session::fetch::{Piece, ShownHead},
-    tree::Pages as _,
+    tree::{Excess, Pages as _},
 };
 
 use super::own::own_pages;
@@ -268,15 +268,19 @@ impl Comparison {
         }
     }
 
-    /// Makes the differences the partition's; durable when this answers. Only for a
-    /// comparison whose end was taken, and fitted, and whose inner pages were counted.
+    /// Makes the differences the partition's; durable when this answers. What the caller
+    /// has left of taking the end and of counting inner pages is done here, at once.
     ///
     /// # Errors
     /// [`StoreError::RootMismatch`] if the root does not come out as signed,
     /// [`StoreError::Overtaken`] if the partition has another head by now,
     /// [`StoreError::Excess`] if it is too much work at once, `OverQuota` and `OverShare`
     /// if its origin may not have so much here. Then nothing has changed.
-    pub async fn apply(self) -> Result<Arc<Head>, StoreError> {
+    pub async fn apply(mut self) -> Result<Arc<Head>, StoreError> {
+        if !self.take_end()? {
+            return Err(Excess::Leaves.into());
+        }
+        while self.count_inner_pages()? {}
         let differences = Differences {
             before: self.before.position(),
             shown: self.shown,
