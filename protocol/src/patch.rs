@@ -235,13 +235,17 @@ pub enum Outcome {
         /// joined with its neighbours.
         shrank: bool,
     },
+    /// What is kept is not that of the leaf which its parent holds: the leaf has to be read,
+    /// and written again.
+    Stale,
     /// Its bytes have to be written again: it would begin elsewhere, may end
     /// elsewhere, or the patch would grow too large.
     Rewrite,
 }
 
 /// Applies `changes`, sorted by key without repetition and all of them this
-/// leaf's, to a leaf with this index and patch.
+/// leaf's, to a leaf with this index and patch, whose hash is `expected` where that is
+/// known.
 ///
 /// Keys between the leaf's first and last are in its group, so it stays a page
 /// as long as it has not too many entries, and is joined with others only if it
@@ -250,13 +254,38 @@ pub fn update(
     suite: Suite,
     index: &[u8],
     patch: Option<&[u8]>,
+    expected: Option<&Hash>,
     changes: &[Change],
 ) -> Result<Updated, DecodeError> {
     let index = Index::decode(suite, index)?;
     let before = patch.map(decode_patch).transpose()?.unwrap_or_default();
     let (count_before, bytes_before) = index.size_after(before.iter());
-    let outcome = outcome(suite, &index, &before, count_before, changes);
+    let outcome = match expected {
+        Some(expected) if *expected != hash_now(suite, &index, &before) => Outcome::Stale,
+        _ => outcome(suite, &index, &before, count_before, changes),
+    };
     Ok(Updated { bytes_before, outcome })
+}
+
+/// The leaf's hash.
+fn hash_now(suite: Suite, index: &Index, patch: &[Change]) -> Hash {
+    let mut hasher = PageHasher::new(suite, 0);
+    let digests = entry_digests(suite, patch.iter().filter_map(Change::entry));
+    let mut put = digests.iter();
+    let mut at = 0;
+    for change in patch {
+        let from = at;
+        while at < index.len() && index.key(at) < change.key() {
+            at += 1;
+        }
+        index.digests[from..at].iter().for_each(|digest| hasher.entry(digest));
+        at += usize::from(at < index.len() && index.key(at) == change.key());
+        if matches!(change, Change::Put { .. }) {
+            put.next().into_iter().for_each(|digest| hasher.entry(digest));
+        }
+    }
+    index.digests[at..].iter().for_each(|digest| hasher.entry(digest));
+    hasher.finish()
 }
 
 fn outcome(

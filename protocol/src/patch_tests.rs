@@ -59,10 +59,15 @@ proptest! {
                 changes.into_iter().filter(|change| change.key() <= &last[..]).collect();
             let mut after = content.clone();
             apply(&mut after, &changes);
-            let Updated { bytes_before, outcome } =
-                update(suite, &base.index, patch.as_deref(), &changes).unwrap();
-            prop_assert_eq!(bytes_before, leaf_of(suite, &content).bytes);
+            let now = leaf_of(suite, &content);
+            let update = |expected: Hash| {
+                update(suite, &base.index, patch.as_deref(), Some(&expected), &changes).unwrap()
+            };
+            prop_assert_eq!(update(suite.none()).outcome, Outcome::Stale);
+            let Updated { bytes_before, outcome } = update(now.page.hash);
+            prop_assert_eq!(bytes_before, now.bytes);
             match outcome {
+                Outcome::Stale => prop_assert!(false, "it is the leaf that was expected"),
                 Outcome::Unchanged => prop_assert_eq!(&after, &content),
                 Outcome::Rewrite => {
                     // Only for a reason: it may begin or end elsewhere, or there is
@@ -113,25 +118,25 @@ proptest! {
         let mut base = leaf_of(suite, &content);
         let place = at % base.index.len();
         base.index[place] = byte;
-        let _ = update(suite, &base.index, None, &changes_of([(3, Some(1))].into()));
-        prop_assert!(update(suite, &base.index[..place], None, &[]).is_err());
+        let _ = update(suite, &base.index, None, None, &changes_of([(3, Some(1))].into()));
+        prop_assert!(update(suite, &base.index[..place], None, None, &[]).is_err());
     }
 }
 
 #[test]
 fn the_empty_key_stands_in_an_index_once() {
     let made = leaf_of(Suite::One, &[(vec![], vec![7]), (vec![0], vec![7])].into());
-    assert!(update(Suite::One, &made.index, None, &[]).is_ok());
+    assert!(update(Suite::One, &made.index, None, None, &[]).is_ok());
     let mut entry = vec![0; 8];
     entry.extend_from_slice(&made.index[10..42]);
     let twice = [&[0, 2][..], &entry, &entry].concat();
-    assert!(update(Suite::One, &twice[..], None, &[]).is_err());
+    assert!(update(Suite::One, &twice[..], None, None, &[]).is_err());
     let once = [&[0, 1][..], &entry].concat();
-    assert!(update(Suite::One, &once[..], None, &[]).is_ok());
+    assert!(update(Suite::One, &once[..], None, None, &[]).is_ok());
 }
 
 fn outcome(index: &[u8], patch: Option<&[u8]>, changes: &[Change]) -> Outcome {
-    update(Suite::One, index, patch, changes).unwrap().outcome
+    update(Suite::One, index, patch, None, changes).unwrap().outcome
 }
 
 /// A leaf of so many keys of two bytes, each a multiple of two.

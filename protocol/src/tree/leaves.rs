@@ -196,9 +196,15 @@ impl<'a, P: Pages> Level<P> for Leaves<'a> {
             };
             self.changes = &self.changes[changes.len()..];
             let Updated { bytes_before, outcome } = updated?;
+            if outcome == Outcome::Stale {
+                let leaf = Self::leaf_at(pages, &kept.first_key)?;
+                self.count_work(leaf.bytes())?;
+                self.count_gone(leaf.bytes())?;
+                return Ok(Some(Self::merged(Some(kept.first_key), Some(leaf), changes)));
+            }
             self.count_work(bytes_before)?;
             match outcome {
-                Outcome::Unchanged => {}
+                Outcome::Unchanged | Outcome::Stale => {}
                 Outcome::Patched { page, bytes, patch, shrank } => {
                     let first_key = Some(page.first_key.clone());
                     let now = Now::Kept(page, Patched { patch, bytes_before, bytes, changes });

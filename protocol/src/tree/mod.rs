@@ -13,9 +13,11 @@
 //! - `leaves`, `inner`: the two kinds of levels;
 //! - `cursor`: walks along a level by its parents;
 //! - `work`: how much of a tree a change set may touch;
+//! - `checked`: no page is believed for being well-formed;
 //! - `build`: [`TreeBuilder`].
 
 mod build;
+mod checked;
 mod cursor;
 mod inner;
 mod leaves;
@@ -23,6 +25,7 @@ mod recut;
 mod work;
 
 pub use self::build::{ShapeError, TreeBuilder, pages_of};
+pub use self::checked::Checked;
 pub use self::work::{Excess, NotUpdated, WORK, Work};
 use self::{
     inner::{Edit, Inner},
@@ -77,12 +80,14 @@ pub struct Kept {
     pub index: Vec<u8>,
     /// Its patch, if it was changed in place.
     pub patch: Option<Vec<u8>>,
+    /// The leaf's hash as its parent holds it, where that was looked at.
+    pub expected: Option<Hash>,
 }
 
 impl Kept {
     /// What becomes of the leaf by changes that belong to it.
     pub fn update(&self, suite: Suite, changes: &[Change]) -> Result<Updated, DecodeError> {
-        patch::update(suite, &self.index, self.patch.as_deref(), changes)
+        patch::update(suite, &self.index, self.patch.as_deref(), self.expected.as_ref(), changes)
     }
 }
 
@@ -155,7 +160,9 @@ fn missing() -> DecodeError {
     DecodeError::Invalid("a page of the tree is missing")
 }
 
-/// Applies `changes`, sorted by key without repetition, to the tree `before`.
+/// Applies `changes`, sorted by key without repetition, to the tree `before`. A page
+/// that is not of this tree is refused ([`Checked`]), so what comes out is right whatever
+/// has become of the pages.
 ///
 /// Deleting a key that is not there changes nothing. What touches more than
 /// [`WORK`] is refused before it is done.
@@ -174,6 +181,7 @@ pub fn update_within<P: Pages>(
     changes: &[Change],
     work: Work,
 ) -> Result<Update, P::Error> {
+    let pages = &mut Checked::new(pages, before);
     work.check_inner(pages, before.pages.len(), changes)?;
     let mut update = Update {
         removed: Vec::new(),

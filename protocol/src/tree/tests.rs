@@ -10,7 +10,7 @@ use crate::suite::Suite;
 
 /// Pages in memory.
 #[derive(Default, Clone, PartialEq, Debug)]
-struct Memory(BTreeMap<(u8, Vec<u8>), Vec<u8>>);
+pub(super) struct Memory(pub(super) BTreeMap<(u8, Vec<u8>), Vec<u8>>);
 
 impl Pages for Memory {
     type Error = NotUpdated;
@@ -34,7 +34,7 @@ impl Pages for Memory {
 }
 
 impl Memory {
-    fn apply(&mut self, summary: &Summary, changes: &[Change]) -> Summary {
+    pub(super) fn apply(&mut self, summary: &Summary, changes: &[Change]) -> Summary {
         let update = update_within(self, summary, changes, ANY_SHAPE).unwrap();
         for (level, key) in update.removed {
             assert!(self.0.remove(&(level, key)).is_some(), "removed what was not there");
@@ -45,7 +45,7 @@ impl Memory {
         update.summary
     }
 
-    fn rebuilt(content: &BTreeMap<Vec<u8>, Vec<u8>>) -> (Self, Summary) {
+    pub(super) fn rebuilt(content: &BTreeMap<Vec<u8>, Vec<u8>>) -> (Self, Summary) {
         let entries = content.iter().map(|(key, value)| (&key[..], &value[..]));
         let (made, summary) = pages_of(Suite::One, entries).unwrap();
         let place = |made: MadePage| ((made.level, made.page.first_key), made.body);
@@ -54,13 +54,13 @@ impl Memory {
 }
 
 /// A leaf's index and patch.
-type Beside = (Vec<u8>, Option<Vec<u8>>);
+pub(super) type Beside = (Vec<u8>, Option<Vec<u8>>);
 
 /// Pages in memory, whose leaves are changed in place where they can be.
-#[derive(Default)]
-struct Patching {
-    pages: Memory,
-    beside: BTreeMap<Vec<u8>, Beside>,
+#[derive(Default, Clone)]
+pub(super) struct Patching {
+    pub(super) pages: Memory,
+    pub(super) beside: BTreeMap<Vec<u8>, Beside>,
     patched: usize,
 }
 
@@ -91,13 +91,13 @@ impl Pages for Patching {
         let found = self.beside.range(..=key.to_vec()).next_back();
         Ok(found.map(|(first_key, (index, patch))| {
             let (first_key, index, patch) = (first_key.clone(), index.clone(), patch.clone());
-            Kept { first_key, index, patch }
+            Kept { first_key, index, patch, expected: None }
         }))
     }
 }
 
 impl Patching {
-    fn apply(&mut self, summary: &Summary, changes: &[Change]) -> Summary {
+    pub(super) fn apply(&mut self, summary: &Summary, changes: &[Change]) -> Summary {
         let update = update_within(self, summary, changes, ANY_SHAPE).unwrap();
         for (level, key) in update.removed {
             if level == 0 {
@@ -136,7 +136,7 @@ impl Patching {
     }
 }
 
-fn key(number: u32) -> Vec<u8> {
+pub(super) fn key(number: u32) -> Vec<u8> {
     format!("9141{number:06}").into_bytes()
 }
 
@@ -206,7 +206,7 @@ fn a_tree_grows_to_three_levels_and_shrinks_to_nothing() {
 }
 
 /// The bound, but for pages above leaves: to see trees that nobody may make any more.
-const ANY_SHAPE: Work = Work { inner_pages_spare: u64::MAX, ..WORK };
+pub(super) const ANY_SHAPE: Work = Work { inner_pages_spare: u64::MAX, ..WORK };
 
 /// Keys that somebody chose to make the tree deep: of few different bytes, some
 /// with others in front of them.

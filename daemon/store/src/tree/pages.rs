@@ -175,6 +175,7 @@ impl Pages for GenerationPages<'_> {
             first_key: key[prefix.len()..].to_vec(),
             index,
             patch,
+            expected: None,
         }))
     }
 
