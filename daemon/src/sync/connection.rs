@@ -23,7 +23,7 @@ use super::{
     follow::{self, FollowEvent},
     peers::is_far,
     provide, random,
-    turns::{Allowance, Turns},
+    turns::Turns,
 };
 use crate::{
     membership::NotWelcome,
@@ -32,11 +32,6 @@ use crate::{
 
 /// Ends of follow streams that may wait to be handled.
 const ENDS_WAITING_MAX: usize = 64;
-/// What a peer may say on its control stream at once, and in each second: twice the
-/// longest message, and an announcement of 1000 heads or 2000 of one. The debt of
-/// one that is as long as it may be is made good long before its silence counts.
-const SAID_BYTES_AT_ONCE: u64 = 2 * CONTROL_FRAME_BYTES_MAX as u64;
-const SAID_BYTES_PER_S: u64 = 256 * 1024;
 /// What a message counts at least.
 const SAID_BYTES_LEAST: usize = 128;
 /// And one about trust: a signature is looked at, and something may be written.
@@ -44,10 +39,6 @@ const ABOUT_TRUST_BYTES_LEAST: usize = 16 * 1024;
 /// What a head of a dataset that nobody has published counts beside its bytes: it
 /// is looked at, noted and tried again. Ten thousand of them are made good in 14 s.
 const UNKNOWN_DATASET_BYTES: usize = 256;
-/// Streams that a peer may open at once, and in each second: all that it may have,
-/// twice. A stream costs its opener nothing if it is reset at once.
-const STREAMS_AT_ONCE: u64 = 2048;
-const STREAMS_PER_S: u64 = 200;
 /// How often a hub says what the newest `_federation` is.
 const STATEMENT_EVERY: Duration = Duration::from_secs(60);
 
@@ -226,10 +217,9 @@ async fn run(
     tell_about_trust(context, &mut sender, true).await?;
     let mut statements = tokio::time::interval(STATEMENT_EVERY);
 
-    let turns = Arc::new(Turns::new(context.work.clone()));
+    let turns = context.turns_of(peer);
     let streams = provide::Streams::new(context.clone(), connection.clone(), ends, turns.clone());
     let streams = Arc::new(streams);
-    let mut opened = Allowance::new(STREAMS_AT_ONCE, STREAMS_PER_S, context.now());
     let (to_talk, mut follow_events) = mpsc::channel::<FollowEvent>(ENDS_WAITING_MAX);
     let mut talk = Talk {
         context,
@@ -242,14 +232,13 @@ async fn run(
         turns,
         follow_events: to_talk,
         follows: BTreeMap::new(),
-        said: Allowance::new(SAID_BYTES_AT_ONCE, SAID_BYTES_PER_S, context.now()),
     };
     loop {
         while let Some(action) = talk.link.poll_action() {
             talk.act(action).await?;
         }
         let now = context.now();
-        let (hush, full) = (talk.said.wait(now), opened.wait(now));
+        let (hush, full) = (talk.turns.said.wait(now), talk.turns.opened.wait(now));
         let waits = [hush, full].into_iter().filter(|wait| !wait.is_zero());
         let sleep = waits.fold(talk.link.poll_timeout().saturating_sub(now), Duration::min);
         tokio::select! {
@@ -277,7 +266,7 @@ async fn run(
             },
             stream = connection.accept_stream(), if full.is_zero() => {
                 let (sender, receiver) = stream?;
-                opened.spend(1, context.now());
+                talk.turns.opened.spend(1, context.now());
                 let serving = streams.clone().serve(sender, receiver);
                 tokio::spawn(tasks.clone().run_until_cancelled_owned(serving));
             }
@@ -372,8 +361,6 @@ struct Talk<'a> {
     follow_events: mpsc::Sender<FollowEvent>,
     /// Ends each of them alone.
     follows: BTreeMap<PartitionId, CancellationToken>,
-    /// How much the peer may still say.
-    said: Allowance,
 }
 
 impl Talk<'_> {
@@ -390,7 +377,7 @@ impl Talk<'_> {
         if let Control::Announce(heads) = &message {
             counts += UNKNOWN_DATASET_BYTES * note_heads(self.context, self.peer, heads);
         }
-        self.said.spend(counts as u64, self.context.now());
+        self.turns.said.spend(counts as u64, self.context.now());
         Ok(self.link.handle_message(message, self.context.now())?)
     }
 

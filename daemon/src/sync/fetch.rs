@@ -284,8 +284,8 @@ async fn applied(
         return Ok(None);
     }
     while turns.run(|| comparison.count_inner_pages()).await? {}
-    let _turn = turns.large_commit().await;
-    comparison.apply().await.map(Some)
+    let admitted = turns.admitted(true).await;
+    comparison.apply(Box::new(|took| admitted.done(took))).await.map(Some)
 }
 
 /// Differences that do not lead to the signed root mean that pages here are

@@ -293,13 +293,14 @@ impl Follow {
                                 _ => self.turns.run(|| judge.changes(all)).await?,
                             }
                         }
-                        let turn = match self.is_much_work(set.changes())? {
-                            true => Some(self.while_it_lasts(self.turns.large_commit()).await),
-                            false => None,
+                        let is_long = self.is_much_work(set.changes())?;
+                        let admitted = self.while_it_lasts(self.turns.admitted(is_long)).await;
+                        let room = held.take();
+                        let done = |took| {
+                            drop(room);
+                            admitted.done(took);
                         };
-                        let committed = store.commit_replica(*set).await;
-                        // Pages may be taken next, which takes its time.
-                        drop(turn);
+                        let committed = store.commit_replica_of_peer(*set, Box::new(done)).await;
                         if committed.as_ref().is_err_and(StoreError::is_over_quota)
                             && self.peer_is_ahead_of(position.seq)
                         {
@@ -308,7 +309,6 @@ impl Follow {
                             sender.finish();
                             // What it has sent ahead must not keep the pages' way.
                             receiver.stop(CloseCode::Normal);
-                            drop(held);
                             self.take_pages().await?;
                             return Ok(FollowEnd::Again);
                         }

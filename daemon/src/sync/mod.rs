@@ -14,9 +14,11 @@
 //! - [`prove`]: whether the peer's head is in the history that is here;
 //! - [`shown`]: how many trees are shown, and to whom;
 //! - [`turns`]: what one peer may ask for at once;
+//! - [`admission`]: whose change set is given to the writer next;
 //! - [`dial`]: a member keeps its connection to the hub;
 //! - [`office`]: what is asked of the rest of the node about trust.
 
+mod admission;
 mod claims;
 mod connection;
 mod dial;
@@ -33,7 +35,8 @@ mod trouble;
 mod turns;
 
 use std::{
-    sync::Arc,
+    collections::HashMap,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -51,7 +54,7 @@ pub use self::{
     office::{Office, Trustee},
     repair::{Repaired, repair},
 };
-use self::{peers::Peers, shown::Shown};
+use self::{peers::Peers, shown::Shown, turns::Turns};
 use crate::{
     limit::{Budget, Limiter},
     membership::Membership,
@@ -124,8 +127,10 @@ pub struct Context {
     lines: Limiter<(NodeId, Line)>,
     /// Trees that are shown to peers.
     shown: Shown,
-    /// Turns at work that takes its time.
+    /// Turns at work that takes its time, those of each peer that was ever connected:
+    /// all of them are members.
     work: Arc<turns::Work>,
+    turns: Mutex<HashMap<NodeId, Arc<Turns>>>,
     started: Instant,
 }
 
@@ -152,6 +157,7 @@ impl Context {
             lines: Limiter::new(PEER_LINES, PEER_LINE_KINDS_MAX),
             shown: Shown::default(),
             work: turns::Work::new(),
+            turns: Mutex::default(),
             started: Instant::now(),
         }
     }
@@ -160,6 +166,13 @@ impl Context {
     /// before it, which it should say. What is counted is counted all the same.
     pub fn may_say(&self, peer: &NodeId, line: Line) -> Option<u64> {
         self.lines.allow(&(peer.clone(), line), Instant::now())
+    }
+
+    /// The turns of a peer, the same for all of its connections.
+    fn turns_of(&self, peer: &NodeId) -> Arc<Turns> {
+        let mut turns = self.turns.lock().unwrap_or_else(|error| error.into_inner());
+        let new = || Arc::new(Turns::new(self.work.clone(), peer.clone(), self.now()));
+        turns.entry(peer.clone()).or_insert_with(new).clone()
     }
 
     /// The clock that the sessions see: it only goes forward.

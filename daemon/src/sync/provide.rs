@@ -29,17 +29,13 @@ use tokio::sync::{Semaphore, broadcast::error::RecvError};
 use super::{
     Context, FIRST_FRAME_MAX, Line, Office, blame,
     prove::{Proved, prove},
-    turns::{Allowance, Turns},
+    turns::Turns,
 };
 use crate::net::{Connection, FrameReceiver, FrameSender, NetError};
 
 /// Trees that one peer may read at once: each holds a snapshot, for which the
 /// writer saves pages.
 const TREES_MAX: usize = 4;
-/// Trees that one peer may begin to read at once, and in each second: a snapshot is
-/// quickly made, but not for nothing. More than anybody needs who reads them.
-const TREES_AT_ONCE: u64 = 100;
-const TREES_PER_S: u64 = 20;
 /// What was committed so lately is read where it is asked for: it still lies in
 /// memory, and whoever follows waits for it.
 const IN_MEMORY_MS: i64 = 1000;
@@ -59,8 +55,6 @@ pub(super) struct Streams {
     connection: Connection,
     ends: Ends,
     trees: Semaphore,
-    /// How fast it may open them.
-    trees_opened: Mutex<Allowance>,
     turns: Arc<Turns>,
     /// One request to the office at a time.
     requests: Semaphore,
@@ -132,10 +126,8 @@ impl Streams {
         ends: Ends,
         turns: Arc<Turns>,
     ) -> Self {
-        let trees_opened = Allowance::new(TREES_AT_ONCE, TREES_PER_S, context.now());
         Self {
             turns,
-            trees_opened: Mutex::new(trees_opened),
             context,
             connection,
             ends,
@@ -368,14 +360,10 @@ impl Streams {
         let Ok(_permit) = self.trees.try_acquire() else {
             return Err(PeerMisbehaved::Unexpected("one more tree stream").into());
         };
-        let wait = {
-            let mut opened = self.trees_opened.lock().unwrap_or_else(|error| error.into_inner());
-            let now = self.context.now();
-            opened.spend(1, now);
-            opened.wait(now)
-        };
-        tokio::time::sleep(wait).await;
-        let place = self.context.shown.enter(&self.ends.peer, self.context.now());
+        let now = self.context.now();
+        self.turns.trees.spend(1, now);
+        tokio::time::sleep(self.turns.trees.wait(now)).await;
+        let place = self.context.shown.enter(&self.ends.peer, &partition, self.context.now());
         let place = place.ok_or(NotServed::MadeRoom)?;
         tokio::select! {
             shown = self.show_whole_tree(partition, have, sender, receiver) => shown,

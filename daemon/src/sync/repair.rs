@@ -15,7 +15,6 @@ use super::{
     Context,
     fetch::{Drive, How, Purpose},
     trouble::Trouble,
-    turns::Turns,
 };
 
 /// Attempts against one peer: a partition that moves meanwhile is tried again.
@@ -96,7 +95,7 @@ async fn repair_from(
     };
     let have = context.store.head(partition).map(|head| head.position());
     let fetch = TreeFetch::repairing(partition.clone(), have);
-    let turns = Turns::new(context.work.clone());
+    let turns = context.turns_of(peer);
     let drive = Drive { context, connection: &connection, turns: &turns, progress: &|| {} };
     let fetched = drive.run(fetch, purpose).await?;
     let healed = match fetched.how {

@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     future::Future,
     sync::{Arc, LazyLock},
+    time::Duration,
 };
 
 use protocol::{
@@ -49,7 +50,7 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn all_turns() -> Turns {
-    Turns::new(crate::sync::turns::Work::new())
+    Turns::new(crate::sync::turns::Work::new(), "410100".parse().unwrap(), Duration::ZERO)
 }
 
 fn open(path: &std::path::Path) -> Store {
@@ -362,7 +363,7 @@ fn differences_that_do_not_give_the_signed_root_are_refused() {
             assert!(comparison.take(Piece::Held { level: 0, page }).unwrap());
         }
         assert!(comparison.take_end().unwrap());
-        let refused = wait(comparison.apply());
+        let refused = wait(comparison.apply(Box::new(|_| ())));
         assert!(matches!(refused, Err(StoreError::RootMismatch { .. })), "{refused:?}");
         assert!((two.replica.head(&enterprise()), pages_of(&two.replica)) == before);
         assert_eq!(work_of(&two.replica.counters()), work_of(&counters));
@@ -432,7 +433,7 @@ fn a_state_with_another_past_is_refused_before_a_page_is_asked_for() {
     let shown = ShownHead { signed, before: head.history(), have: Some(have), path: Vec::new() };
     let mut comparison = two.replica.begin_comparison(shown).unwrap();
     assert!(comparison.take_end().unwrap());
-    let refused = wait(comparison.apply());
+    let refused = wait(comparison.apply(Box::new(|_| ())));
     assert!(matches!(refused, Err(StoreError::Fork { .. })), "{refused:?}");
 }
 

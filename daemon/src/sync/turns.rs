@@ -3,17 +3,27 @@
 //!
 //! What reads much of the store, or unpacks and hashes much, is done beside the
 //! runtime's threads, few at once, and of one peer fewer than of all
-//! ([`Turns::run`]); what is small and in memory is done where it is asked for. The
-//! writer gets few large change sets at once ([`Turns::large_commit`]), and of one peer
-//! few bytes are held meanwhile ([`Turns::unpacked`]).
-//! [`Allowance`] says how fast a peer may speak; who uses it does not listen for
-//! a while, so nothing honest is lost. Not here: limits of log lines.
+//! ([`Turns::run`]); what is small and in memory is done where it is asked for. Change sets
+//! are admitted to the writer ([`super::admission`]), and of one peer few bytes are held
+//! meanwhile ([`Turns::unpacked`]). [`Allowance`] says how fast a peer may speak; who uses
+//! it does not listen for a while, so nothing honest is lost.
+//!
+//! Invariant: a peer's turns and allowances are its own and not its connection's, so that
+//! it gets no new ones with another connection. Not here: limits of log lines.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
-use protocol::{change::BODY_BYTES_MAX, frame::FRAME_BYTES_MAX};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use protocol::{
+    change::BODY_BYTES_MAX,
+    frame::{CONTROL_FRAME_BYTES_MAX, FRAME_BYTES_MAX},
+    id::NodeId,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::admission::{Admission, Admitted};
 use crate::net::room_for_frames;
 
 /// Pieces of work of one peer that are done at once: two, so that one may wait for
@@ -25,10 +35,22 @@ pub(super) const SMALL_BYTES: usize = 64 * 1024;
 /// Trees that are taken from one peer at once: it shows four, and one of those may
 /// have ended here and not there.
 const FETCHES_MAX: usize = 3;
-/// Change sets of many changes that the writer is given at once, of all peers: one that
-/// it is busy with, which may take most of a second, and the next one. What is small
-/// waits for no more of them, however many peers send them.
-const LARGE_COMMITS_MAX: usize = 2;
+/// What a peer may say on its control stream at once, and in each second: twice the
+/// longest message, and an announcement of 1000 heads or 2000 of one. The debt of
+/// one that is as long as it may be is made good long before its silence counts.
+const SAID_BYTES_AT_ONCE: u64 = 2 * CONTROL_FRAME_BYTES_MAX as u64;
+const SAID_BYTES_PER_S: u64 = 256 * 1024;
+/// Streams that a peer may open at once, and in each second: all that it may have,
+/// twice. A stream costs its opener nothing if it is reset at once.
+const STREAMS_AT_ONCE: u64 = 2048;
+const STREAMS_PER_S: u64 = 200;
+/// Trees that one peer may begin to read at once, and in each second: a snapshot is
+/// quickly made, but not for nothing. More than anybody needs who reads them.
+const TREES_AT_ONCE: u64 = 100;
+const TREES_PER_S: u64 = 20;
+/// A debt is at most what is made good in this time: whoever comes back with the debts of
+/// its last connections is heard before its silence counts.
+const DEBT_MAX: Duration = Duration::from_secs(15);
 
 /// Bytes of one peer's change sets that are held at once, as they arrive and unpacked: two
 /// and four of the longest. Whatever it sends on other streams waits, there and here.
@@ -39,7 +61,7 @@ const UNPACKED_OF_ONE: usize = 4 * BODY_BYTES_MAX;
 pub(super) struct Work {
     /// One a core, as each piece of work keeps one busy.
     cores: Semaphore,
-    large_commits: Semaphore,
+    admission: Arc<Admission>,
 }
 
 impl Work {
@@ -49,42 +71,50 @@ impl Work {
     }
 
     fn of(cores: usize) -> Arc<Self> {
-        let (cores, large_commits) = (Semaphore::new(cores), Semaphore::new(LARGE_COMMITS_MAX));
-        Arc::new(Self { cores, large_commits })
+        Arc::new(Self { cores: Semaphore::new(cores), admission: Arc::default() })
     }
 }
 
 /// The turns of one peer.
 pub(super) struct Turns {
+    peer: NodeId,
     of_one: Semaphore,
     of_all: Arc<Work>,
     /// Held while a tree is taken from the peer.
     pub fetches: Semaphore,
-    large_commits: Semaphore,
     /// For its long frames.
     pub frames: Arc<Semaphore>,
-    unpacked: Semaphore,
+    unpacked: Arc<Semaphore>,
+    /// How much it may say on control streams, in bytes.
+    pub said: Shared,
+    /// How many streams it may open.
+    pub opened: Shared,
+    /// How many trees it may have shown.
+    pub trees: Shared,
 }
 
-/// Held while a change set of many changes waits for the writer and is committed.
-pub(super) struct LargeCommit<'a>(
-    #[expect(dead_code, reason = "given back at the end")] [Option<SemaphorePermit<'a>>; 2],
-);
-
 impl Turns {
-    pub fn new(of_all: Arc<Work>) -> Self {
-        let of_one = Semaphore::new(OF_ONE_MAX);
-        let (fetches, large_commits) = (Semaphore::new(FETCHES_MAX), Semaphore::new(1));
-        let frames = room_for_frames(FRAMES_OF_ONE);
-        let unpacked = Semaphore::new(UNPACKED_OF_ONE);
-        Self { of_one, of_all, fetches, large_commits, frames, unpacked }
+    /// Those of `peer`, from `now` on.
+    pub fn new(of_all: Arc<Work>, peer: NodeId, now: Duration) -> Self {
+        let allow = |most, rate| Shared(Mutex::new(Allowance::new(most, rate, now)));
+        Self {
+            peer,
+            of_one: Semaphore::new(OF_ONE_MAX),
+            of_all,
+            fetches: Semaphore::new(FETCHES_MAX),
+            frames: room_for_frames(FRAMES_OF_ONE),
+            unpacked: Arc::new(Semaphore::new(UNPACKED_OF_ONE)),
+            said: allow(SAID_BYTES_AT_ONCE, SAID_BYTES_PER_S),
+            opened: allow(STREAMS_AT_ONCE, STREAMS_PER_S),
+            trees: allow(TREES_AT_ONCE, TREES_PER_S),
+        }
     }
 
     /// Waits until so many bytes of the peer's may be unpacked and held.
-    pub async fn unpacked(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+    pub async fn unpacked(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let bytes = bytes.min(UNPACKED_OF_ONE);
         // The semaphore is never closed.
-        self.unpacked.acquire_many(bytes as u32).await.ok()
+        self.unpacked.clone().acquire_many_owned(bytes as u32).await.ok()
     }
 
     /// Does work that takes its time, when it is its turn. It must not wait for
@@ -96,13 +126,29 @@ impl Turns {
         tokio::task::block_in_place(work)
     }
 
-    /// Waits until a change set of many changes may be given to the writer: one of a
-    /// peer at a time, of however many partitions, so that those of all take turns.
-    pub async fn large_commit(&self) -> LargeCommit<'_> {
-        // The semaphores are never closed.
-        let of_one = self.large_commits.acquire().await.ok();
-        let of_all = self.of_all.large_commits.acquire().await.ok();
-        LargeCommit([of_one, of_all])
+    /// Waits until one of the peer's change sets may be given to the writer; one that takes
+    /// long goes alone.
+    pub async fn admitted(&self, is_long: bool) -> Admitted {
+        self.of_all.admission.enter(&self.peer, is_long).await
+    }
+}
+
+/// An [`Allowance`] of all connections of a peer.
+pub(super) struct Shared(Mutex<Allowance>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Allowance> {
+        self.0.lock().unwrap_or_else(|error| error.into_inner())
+    }
+
+    /// As [`Allowance::spend`].
+    pub fn spend(&self, count: u64, now: Duration) {
+        self.lock().spend(count, now);
+    }
+
+    /// As [`Allowance::wait`].
+    pub fn wait(&self, now: Duration) -> Duration {
+        self.lock().wait(now)
     }
 }
 
@@ -126,7 +172,8 @@ impl Allowance {
     /// It was done, also where there was not enough left.
     pub fn spend(&mut self, count: u64, now: Duration) {
         self.fill(now);
-        self.left = self.left.saturating_sub_unsigned(count);
+        let debt_max = self.rate.saturating_mul(DEBT_MAX.as_secs()) as i64;
+        self.left = self.left.saturating_sub_unsigned(count).max(-debt_max);
     }
 
     /// How long to wait until more may be done; zero if it may be now.
@@ -151,6 +198,10 @@ impl Allowance {
 mod tests {
     use super::*;
 
+    fn peer(number: u32) -> NodeId {
+        NodeId::new(&format!("county-{number}")).unwrap()
+    }
+
     #[test]
     fn who_does_much_at_once_waits_until_it_is_made_good() {
         let at = Duration::from_millis;
@@ -166,13 +217,15 @@ mod tests {
         assert_eq!(allowance.wait(at(1_000_000)), at(0));
         allowance.spend(101, at(1_000_000));
         assert_eq!(allowance.wait(at(1_000_000)), at(100), "nobody saves up more");
+        allowance.spend(u64::MAX, at(1_000_000));
+        assert_eq!(allowance.wait(at(1_000_000)), DEBT_MAX, "nobody is never heard again");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn one_peer_does_not_take_all_turns() {
         use std::sync::atomic::{AtomicUsize, Ordering};
         let of_all = Work::of(3);
-        let greedy = Arc::new(Turns::new(of_all.clone()));
+        let greedy = Arc::new(Turns::new(of_all.clone(), peer(1), Duration::ZERO));
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (hold, held) = std::sync::mpsc::channel::<()>();
         let held = Arc::new(std::sync::Mutex::new(held));
@@ -196,35 +249,11 @@ mod tests {
             tokio::task::yield_now().await;
         }
         // Another one's is done while all of those wait.
-        assert_eq!(Turns::new(of_all).run(|| 7).await, 7);
+        assert_eq!(Turns::new(of_all, peer(2), Duration::ZERO).run(|| 7).await, 7);
         drop(hold);
         for task in tasks {
             task.await.unwrap();
         }
         assert_eq!(most.load(Ordering::SeqCst), OF_ONE_MAX);
-    }
-    #[test]
-    fn the_writer_gets_few_large_change_sets_at_once_and_each_peer_has_its_turn() {
-        use std::{future::Future, pin::pin, task};
-        let of_all = Work::of(2);
-        let [greedy, second, third] = [(); 3].map(|()| Turns::new(of_all.clone()));
-        let mut context = task::Context::from_waker(task::Waker::noop());
-        let mut first = pin!(greedy.large_commit());
-        let mut again = pin!(greedy.large_commit());
-        let mut another = pin!(second.large_commit());
-        let mut last = pin!(third.large_commit());
-        let task::Poll::Ready(first) = first.as_mut().poll(&mut context) else {
-            panic!("nobody else has a turn");
-        };
-        assert!(again.as_mut().poll(&mut context).is_pending(), "one of a peer");
-        let task::Poll::Ready(another) = another.as_mut().poll(&mut context) else {
-            panic!("the second peer waits for the first one's second");
-        };
-        assert!(last.as_mut().poll(&mut context).is_pending(), "two of all");
-        drop(first);
-        assert!(again.as_mut().poll(&mut context).is_pending(), "whoever asked first is first");
-        assert!(last.as_mut().poll(&mut context).is_ready());
-        drop(another);
-        assert!(again.as_mut().poll(&mut context).is_ready());
     }
 }

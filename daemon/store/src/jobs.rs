@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use protocol::{
@@ -50,12 +51,16 @@ pub type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 pub type Build =
     Box<dyn FnOnce(BTreeMap<PartitionId, u64>) -> Result<OwnChanges, StoreError> + Send>;
 
+/// Called when the writer has done with something, with how long it took; dropped if that
+/// is never done.
+pub type Done = Box<dyn FnOnce(Duration) + Send>;
+
 /// What the writer is asked to do.
 pub enum Job {
     /// The next change set of an own partition.
     Own { prepared: Box<Prepared>, reply: Reply<Arc<Head>> },
     /// The next change set of another origin's partition.
-    Replica { set: Box<VerifiedChangeSet>, reply: Reply<Arc<Head>> },
+    Replica { set: Box<VerifiedChangeSet>, done: Option<Done>, reply: Reply<Arc<Head>> },
     /// What a peer holds.
     Ack { number: u32, node: NodeId, ack: Ack },
     /// Take no more change sets of a partition.
@@ -79,7 +84,7 @@ pub enum Job {
         reply: Reply<Arc<Head>>,
     },
     /// Apply what differs from a peer's state, in place.
-    Differ { differences: Box<Differences>, reply: Reply<Arc<Head>> },
+    Differ { differences: Box<Differences>, done: Done, reply: Reply<Arc<Head>> },
     /// Replace damaged pages of the current state.
     Heal { healed: HealedPages, reply: Reply<()> },
     /// Sign with another key, and sign anew what the one before may not sign.

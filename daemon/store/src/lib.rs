@@ -58,6 +58,7 @@ pub use self::{
         heal::{Healed, Healing},
         staging::Staging,
     },
+    jobs::Done,
     live::LivePages,
     queue::Pending,
     quota::Origins,
@@ -270,7 +271,19 @@ impl Store {
     /// now, `OverQuota`, `OverShare` and `DiskFull` if there is no room. Then nothing of
     /// it is here.
     pub async fn commit_replica(&self, set: VerifiedChangeSet) -> Result<Arc<Head>, StoreError> {
-        self.queue.submit(|reply| Job::Replica { set: Box::new(set), reply }).await?.answer().await
+        let job = |reply| Job::Replica { set: Box::new(set), done: None, reply };
+        self.queue.submit(job).await?.answer().await
+    }
+
+    /// As [`Store::commit_replica`]. The writer calls `done` when it has nothing more to do
+    /// with the change set, also if nobody waits for the answer any more.
+    pub async fn commit_replica_of_peer(
+        &self,
+        set: VerifiedChangeSet,
+        done: Done,
+    ) -> Result<Arc<Head>, StoreError> {
+        let job = |reply| Job::Replica { set: Box::new(set), done: Some(done), reply };
+        self.queue.submit(job).await?.answer().await
     }
 
     /// Notes what a peer holds. Not flushed: it is learned again at the next

@@ -155,7 +155,7 @@ pub fn leaf_index(bytes: &[u8]) -> bool {
         return false;
     };
     let digests = Digests::decode(SUITE, index, patch);
-    let Ok(updated) = patch::update(SUITE, index, patch, &changes) else {
+    let Ok(updated) = patch::update(SUITE, index, patch, None, &changes) else {
         return false;
     };
     let before = digests.expect("an index and a patch that can be updated can be read");
@@ -178,7 +178,7 @@ pub fn leaf_index(bytes: &[u8]) -> bool {
         assert_eq!(after.get(change.key()), put.as_ref());
     }
     // Nothing more changes nothing, and finds the same size.
-    let again = patch::update(SUITE, index, left, &[]).expect("what was made decodes");
+    let again = patch::update(SUITE, index, left, None, &[]).expect("what was made decodes");
     assert_eq!(again.outcome, Outcome::Unchanged);
     // An index may give the digest of an entry and another size; who puts that entry is
     // believed, and it does not go into the patch.

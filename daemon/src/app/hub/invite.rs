@@ -47,6 +47,9 @@ const INVITES_OPEN_MAX: usize = 1000;
 /// Used and expired invitations are kept for so long, so that a late use is
 /// told apart from a forged token.
 const INVITES_KEPT_S: i64 = 90 * 24 * 3600;
+/// At most so many of them: with those that are open, and after all of these are used, they
+/// stay below the length of a private file.
+const INVITES_SETTLED_MAX: usize = 300;
 /// The request has to arrive within this time after the handshake: it is one frame,
 /// which a node that joins sends at once.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
@@ -125,6 +128,24 @@ struct Holder {
     certificate_key: Checksum,
 }
 
+impl Invite {
+    fn is_open(&self, now: i64) -> bool {
+        self.used_unix.is_none() && self.expires_unix > now
+    }
+}
+
+/// Drops used and expired invitations that are old, and of too many the first ones.
+fn forget_settled(invites: &mut Vec<Invite>, now: i64) {
+    invites.retain(|invite| invite.expires_unix > now - INVITES_KEPT_S);
+    let settled = invites.iter().filter(|invite| !invite.is_open(now)).count();
+    let mut superfluous = settled.saturating_sub(INVITES_SETTLED_MAX);
+    invites.retain(|invite| {
+        let goes = superfluous > 0 && !invite.is_open(now);
+        superfluous -= usize::from(goes);
+        !goes
+    });
+}
+
 impl Registrar {
     fn read_invites(&self) -> anyhow::Result<Vec<Invite>> {
         let path = self.dir.keys().join("invites.json");
@@ -137,7 +158,7 @@ impl Registrar {
 
     fn write_invites(&self, invites: &[Invite]) -> anyhow::Result<()> {
         let path = self.dir.keys().join("invites.json");
-        let text = serde_json::to_vec_pretty(invites)?;
+        let text = serde_json::to_vec(invites)?;
         Ok(keyfile::replace_private(&path, &text)?)
     }
 
@@ -191,7 +212,7 @@ impl Registrar {
         let _one_at_a_time = self.invites.lock().unwrap_or_else(|error| error.into_inner());
         let mut invites = self.read_invites()?;
         let now = now_unix();
-        invites.retain(|invite| invite.expires_unix > now - INVITES_KEPT_S);
+        forget_settled(&mut invites, now);
         // Of two open tokens for one name the second to be used would speak for
         // the first: only the newest counts.
         invites.retain(|invite| invite.node != node || invite.used_unix.is_some());
@@ -199,8 +220,7 @@ impl Registrar {
         for invite in invites.iter_mut().filter(|invite| invite.node == node) {
             invite.holder = None;
         }
-        let open =
-            invites.iter().filter(|invite| invite.used_unix.is_none() && invite.expires_unix > now);
+        let open = invites.iter().filter(|invite| invite.is_open(now));
         if open.count() >= INVITES_OPEN_MAX {
             bail!("{INVITES_OPEN_MAX} invitations are open; wait until some are used or expire");
         }
@@ -574,5 +594,34 @@ mod tests {
         let later = start + UNKNOWN_FROM_ONE.refill;
         assert!(tokens.note(address("2001:db8::1"), later));
         assert!(!tokens.note(address("2001:db8::1"), later));
+    }
+
+    #[test]
+    fn the_file_of_invitations_stays_short_however_many_have_joined() {
+        let now = 1_800_000_000;
+        let invite = |number: usize, used: bool| Invite {
+            id: "0123456789abcdef".into(),
+            secret_hash: "f".repeat(64),
+            node: NodeId::new(&format!("{number:a>63}")).unwrap(),
+            name: "\u{90d1}".repeat(256 / 3),
+            expires_unix: now + 1,
+            used_unix: used.then_some(now),
+            holder: used.then(|| Holder {
+                signing_key: "a".repeat(64),
+                certificate_key: Checksum::of(&[b"certificate"]),
+            }),
+            granted: used,
+            root: u32::MAX,
+        };
+        let mut invites: Vec<Invite> = (0..5000).map(|number| invite(number, true)).collect();
+        invites.push(invite(5000, false));
+        forget_settled(&mut invites, now);
+        assert_eq!(invites.len(), INVITES_SETTLED_MAX + 1);
+        assert!(invites[0].node.as_str().ends_with("4700"), "the newest are kept");
+        assert!(invites.last().unwrap().is_open(now));
+        // All that may be open besides are used then.
+        invites.extend((0..INVITES_OPEN_MAX).map(|number| invite(number, true)));
+        let bytes = serde_json::to_vec(&invites).unwrap().len();
+        assert!((bytes as u64) < keyfile::FILE_BYTES_MAX, "{bytes} bytes");
     }
 }

@@ -18,7 +18,7 @@ use protocol::{
 use super::own::own_pages;
 use crate::{
     error::StoreError,
-    jobs::{Differences, Job},
+    jobs::{Differences, Done, Job},
     queue::Queue,
     state::{Head, Shared},
     tree::GenerationPages,
@@ -269,14 +269,15 @@ impl Comparison {
     }
 
     /// Makes the differences the partition's; durable when this answers. What the caller
-    /// has left of taking the end and of counting inner pages is done here, at once.
+    /// has left of taking the end and of counting inner pages is done here, at once. The
+    /// writer calls `done` when it has nothing more to do with it.
     ///
     /// # Errors
     /// [`StoreError::RootMismatch`] if the root does not come out as signed,
     /// [`StoreError::Overtaken`] if the partition has another head by now,
     /// [`StoreError::Excess`] if it is too much work at once, `OverQuota` and `OverShare`
     /// if its origin may not have so much here. Then nothing has changed.
-    pub async fn apply(mut self) -> Result<Arc<Head>, StoreError> {
+    pub async fn apply(mut self, done: Done) -> Result<Arc<Head>, StoreError> {
         if !self.take_end()? {
             return Err(Excess::Leaves.into());
         }
@@ -286,7 +287,7 @@ impl Comparison {
             shown: self.shown,
             changes: self.changes,
         };
-        let job = |reply| Job::Differ { differences: Box::new(differences), reply };
+        let job = |reply| Job::Differ { differences: Box::new(differences), done, reply };
         self.queue.submit(job).await?.answer().await
     }
 }

@@ -131,7 +131,7 @@ fn a_suspended_key_moves_no_head_but_what_came_before_it_does() {
         building.recv().unwrap();
         let queue = |seq| {
             let set = Box::new(verified(&origin, &enterprise(), seq));
-            replica.queue.submit_blocking(|reply| Job::Replica { set, reply }).unwrap()
+            replica.queue.submit_blocking(|reply| Job::Replica { set, done: None, reply }).unwrap()
         };
         let earlier = queue(10);
         let job = |reply| Job::SuspendKey { key_id: id, suspended: true, reply };

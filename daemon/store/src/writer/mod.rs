@@ -198,8 +198,13 @@ impl Writer {
                 let result = self.well().and_then(|()| self.commit_own(*prepared));
                 self.answer_after_flush(reply, result);
             }
-            Job::Replica { set, reply } => {
+            Job::Replica { set, done, reply } => {
+                let began = Instant::now();
                 let result = self.well().and_then(|()| self.commit_replica(&set));
+                drop(set);
+                if let Some(done) = done {
+                    done(began.elapsed());
+                }
                 self.answer_after_flush(reply, result);
             }
             Job::Ack { number, node, ack } => {
@@ -235,8 +240,11 @@ impl Writer {
                     self.well().and_then(|()| self.finish_staging(stage, *shown, summary, inner));
                 self.answer_after_flush(reply, result);
             }
-            Job::Differ { differences, reply } => {
+            Job::Differ { differences, done, reply } => {
+                let began = Instant::now();
                 let result = self.well().and_then(|()| self.apply_differences(&differences));
+                drop(differences);
+                done(began.elapsed());
                 self.answer_after_flush(reply, result);
             }
             Job::Heal { healed, reply } => {

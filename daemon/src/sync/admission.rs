@@ -1,0 +1,296 @@
+//! Admission to the writer, for which peers stand in line and not their change sets.
+//!
+//! The writer does one thing after the other, and a change set of a few hundred bytes may
+//! keep it busy for most of a second. So of all that wait, the next one let through is one
+//! of the peer that will then have used the least of the writer's time; who was away saves
+//! nothing up.
+//! Few are let through at once: as many as are expected to be done soon, so that whoever
+//! comes next waits for no more than those, or a single one that takes long. What a peer's
+//! next one takes is expected from its last ones.
+//!
+//! A place is held until the writer is done, whatever becomes of who asked for it. Not here:
+//! what this node writes itself and staged pages, which do not stand in line.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use protocol::id::NodeId;
+use tokio::sync::oneshot;
+
+/// Those that are let through at once are expected to take no longer, if they are more than
+/// one: a small change set takes a millisecond, and some share one flush.
+const AT_ONCE: Duration = Duration::from_millis(20);
+/// What the first one of a peer is expected to take.
+const FIRST: Duration = Duration::from_millis(1);
+/// An expectation falls by this part with each one that takes less.
+const FORGOTTEN_PART: u32 = 8;
+/// Peers that are remembered without need before they are looked through.
+const PEERS_KEPT: usize = 1024;
+
+/// Who waits, and who was let through.
+#[derive(Default)]
+pub(super) struct Admission(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    peers: HashMap<NodeId, Peer>,
+    /// Of those that were let through: how many, and what they are expected to take.
+    through: usize,
+    expected: Duration,
+    /// What the peer had used that was let through last: a newcomer begins here.
+    now: Duration,
+    /// Of who came last.
+    number: u64,
+}
+
+struct Peer {
+    used: Duration,
+    /// What its next one is expected to take.
+    expected: Duration,
+    through: u32,
+    waiting: VecDeque<Waiting>,
+}
+
+struct Waiting {
+    /// In which order they came.
+    number: u64,
+    is_long: bool,
+    go: oneshot::Sender<Admitted>,
+}
+
+/// A place at the writer, until it is dropped.
+pub(super) struct Admitted {
+    of: Arc<Admission>,
+    peer: NodeId,
+    expected: Duration,
+    took: Option<Duration>,
+}
+
+impl Admission {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(|error| error.into_inner())
+    }
+
+    /// Waits until one of `peer`'s change sets may be given to the writer; one that is long
+    /// whatever its last ones took goes alone.
+    pub async fn enter(self: &Arc<Self>, peer: &NodeId, is_long: bool) -> Admitted {
+        let (go, allowed) = oneshot::channel();
+        self.lock().wait(peer, is_long, go);
+        self.let_through();
+        // Whoever waits is let through at some time.
+        match allowed.await {
+            Ok(place) => place,
+            Err(_) => self.place(peer.clone(), Duration::ZERO),
+        }
+    }
+
+    fn place(self: &Arc<Self>, peer: NodeId, expected: Duration) -> Admitted {
+        Admitted { of: self.clone(), peer, expected, took: None }
+    }
+
+    /// Lets through whoever is next, as long as there is room.
+    fn let_through(self: &Arc<Self>) {
+        loop {
+            let next = self.lock().next();
+            let Some((peer, expected, go)) = next else { return };
+            // Who does not wait any more gives the place back, and others have it.
+            drop(go.send(self.place(peer, expected)));
+        }
+    }
+}
+
+impl State {
+    fn wait(&mut self, peer: &NodeId, is_long: bool, go: oneshot::Sender<Admitted>) {
+        if self.peers.len() >= PEERS_KEPT {
+            let now = self.now;
+            self.peers.retain(|_, peer| peer.is_busy() || peer.used > now);
+        }
+        let now = self.now;
+        let peer = self.peers.entry(peer.clone()).or_insert_with(|| Peer {
+            used: now,
+            expected: FIRST,
+            through: 0,
+            waiting: VecDeque::new(),
+        });
+        if !peer.is_busy() {
+            peer.used = peer.used.max(now);
+        }
+        // Those that do not wait any more, as after the end of a connection.
+        peer.waiting.retain(|waiting| !waiting.go.is_closed());
+        self.number += 1;
+        peer.waiting.push_back(Waiting { number: self.number, is_long, go });
+    }
+
+    /// The next one, if it may go now.
+    fn next(&mut self) -> Option<(NodeId, Duration, oneshot::Sender<Admitted>)> {
+        let waiting = self.peers.iter_mut().filter(|(_, peer)| !peer.waiting.is_empty());
+        // Who would have used the least after the next one; what is under way counts, or a
+        // peer of many partitions would go first until the first of them is done.
+        let turn = |peer: &Peer| {
+            let came = peer.waiting.front().map_or(0, |waiting| waiting.number);
+            (peer.used + peer.expected * peer.through + peer.expected_next(), came)
+        };
+        let (name, peer) = waiting.min_by_key(|(_, peer)| turn(peer))?;
+        let expected = peer.expected_next();
+        if self.through > 0 && self.expected + expected > AT_ONCE {
+            return None;
+        }
+        let go = peer.waiting.pop_front()?.go;
+        peer.through += 1;
+        self.now = self.now.max(peer.used);
+        self.through += 1;
+        self.expected += expected;
+        Some((name.clone(), expected, go))
+    }
+
+    fn leave(&mut self, peer: &NodeId, expected: Duration, took: Option<Duration>) {
+        self.through = self.through.saturating_sub(1);
+        self.expected = self.expected.saturating_sub(expected);
+        let Some(peer) = self.peers.get_mut(peer) else { return };
+        peer.through = peer.through.saturating_sub(1);
+        if let Some(took) = took {
+            peer.used += took;
+            peer.expected = took.max(peer.expected - peer.expected / FORGOTTEN_PART);
+        }
+    }
+}
+
+impl Peer {
+    fn is_busy(&self) -> bool {
+        self.through > 0 || !self.waiting.is_empty()
+    }
+
+    fn expected_next(&self) -> Duration {
+        let is_long = self.waiting.front().is_some_and(|waiting| waiting.is_long);
+        if is_long { self.expected.max(AT_ONCE) } else { self.expected }
+    }
+}
+
+impl Admitted {
+    /// The writer is done, and took so long.
+    pub fn done(mut self, took: Duration) {
+        self.took = Some(took);
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.of.lock().leave(&self.peer, self.expected, self.took);
+        self.of.let_through();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::Future, pin::Pin, task};
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn peer(number: u32) -> NodeId {
+        NodeId::new(&format!("county-{number}")).unwrap()
+    }
+
+    /// Somebody who waits, or was let through.
+    struct Asked<'a>(Pin<Box<dyn Future<Output = Admitted> + 'a>>);
+
+    fn ask(admission: &Arc<Admission>, number: u32, is_long: bool) -> Asked<'_> {
+        let mut asked =
+            Asked(Box::pin(async move { admission.enter(&peer(number), is_long).await }));
+        // It stands in line from its first look on.
+        if let Some(admitted) = asked.look() {
+            asked.0 = Box::pin(std::future::ready(admitted));
+        }
+        asked
+    }
+
+    impl Asked<'_> {
+        fn look(&mut self) -> Option<Admitted> {
+            let mut context = task::Context::from_waker(task::Waker::noop());
+            match self.0.as_mut().poll(&mut context) {
+                task::Poll::Ready(admitted) => Some(admitted),
+                task::Poll::Pending => None,
+            }
+        }
+    }
+
+    #[test]
+    fn small_ones_go_together_and_a_long_one_alone() {
+        let admission = Arc::default();
+        let mut small: Vec<_> = (0..21).map(|number| ask(&admission, number, false)).collect();
+        let mut through: Vec<_> = small.iter_mut().filter_map(Asked::look).collect();
+        assert_eq!(through.len(), 20, "of a millisecond each");
+        let mut long = ask(&admission, 30, true);
+        through.pop().unwrap().done(MS);
+        through.push(small[20].look().expect("one is done, so the next one goes"));
+        through.drain(..).for_each(|admitted| {
+            assert!(long.look().is_none());
+            admitted.done(MS);
+        });
+        let alone = long.look().expect("nothing else is at the writer");
+        let mut next = ask(&admission, 31, false);
+        assert!(next.look().is_none());
+        alone.done(500 * MS);
+        assert!(next.look().is_some());
+    }
+
+    #[test]
+    fn whoever_has_used_the_least_is_next_however_many_others_wait() {
+        let admission = Arc::default();
+        let mut at_writer = ask(&admission, 1, true).look();
+        let mut waiting: Vec<_> =
+            (0..100).map(|n| (1 + n / 50, ask(&admission, 1 + n / 50, true))).collect();
+        let mut turns = [0u32; 3];
+        while turns[1] + turns[2] < 20 {
+            // It comes while a long one is at the writer, and is the next.
+            let mut honest = ask(&admission, 3, false);
+            assert!(honest.look().is_none());
+            at_writer.take().expect("somebody is always at the writer").done(200 * MS);
+            let admitted = honest.look().expect("two others have used more");
+            assert!(waiting.iter_mut().all(|(_, one)| one.look().is_none()));
+            admitted.done(MS);
+            at_writer = waiting
+                .iter_mut()
+                .position(|(number, one)| {
+                    at_writer = one.look();
+                    turns[*number as usize] += u32::from(at_writer.is_some());
+                    at_writer.is_some()
+                })
+                .and_then(|at| {
+                    waiting.remove(at);
+                    at_writer.take()
+                });
+        }
+        assert!(turns[1].abs_diff(turns[2]) <= 2, "{turns:?}");
+    }
+
+    #[test]
+    fn what_took_long_is_expected_to_take_long_again() {
+        let admission = Arc::default();
+        for took in [MS, 17 * MS, MS] {
+            ask(&admission, 1, false).look().unwrap().done(took);
+        }
+        let _first = ask(&admission, 1, false).look().unwrap();
+        assert!(ask(&admission, 1, false).look().is_none(), "two of them are more than 20 ms");
+        assert!(ask(&admission, 2, false).look().is_some(), "and a small one is not");
+    }
+
+    #[test]
+    fn places_of_those_that_are_gone_are_free_again() {
+        let admission = Arc::default();
+        let held = ask(&admission, 1, true).look().unwrap();
+        let waits: Vec<_> = (0..1000).map(|_| ask(&admission, 1, true)).collect();
+        let mut last = ask(&admission, 1, true);
+        drop(waits);
+        assert!(last.look().is_none(), "the writer has one of the peer's still");
+        // As where the connection has ended, but not the writer's work.
+        drop(held);
+        assert!(last.look().is_some());
+        let state = admission.lock();
+        assert_eq!((state.through, state.peers[&peer(1)].waiting.len()), (0, 0));
+    }
+}
