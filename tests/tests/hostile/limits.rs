@@ -175,14 +175,14 @@ fn unfinished_frames_behind_finished_ones_are_held_two_at_a_time() {
         }
         (peer, control, sending)
     });
-    let one = world.block_on(async {
+    // A stream that is dropped ends, and gives its room back.
+    let two = world.block_on(async {
         let one = sending.join_next().await.unwrap().unwrap();
-        sending.join_next().await.unwrap().unwrap();
-        one
+        (one, sending.join_next().await.unwrap().unwrap())
     });
     world.check_service();
     assert!(sending.try_join_next().is_none(), "a third one is read");
-    drop(one);
+    drop(two);
     peer.connection.close(0u32.into(), b"");
     drop(control);
     world.finish();
@@ -232,6 +232,7 @@ async fn tree_of(peer: &Peer) -> Stream {
 #[test]
 fn whoever_owes_an_answer_and_does_not_get_on_loses_the_stream() {
     let mut world = impatient();
+    let partitions = world.hub_partitions();
     let held = world.held();
     let silent = End::Code(CloseCode::Silent);
     world.block_on(async {
@@ -243,7 +244,8 @@ fn whoever_owes_an_answer_and_does_not_get_on_loses_the_stream() {
             stream
         };
         let follow = Open::Follow { partition: federation(), have: None };
-        let tree = Open::Tree { partition: federation(), have: None };
+        let [federation_tree, own_tree, ..] =
+            partitions.map(|partition| Open::Tree { partition, have: None });
         // A follower that has all and says nothing owes nothing.
         let mut idle = open(&follow).await;
         loop {
@@ -256,7 +258,7 @@ fn whoever_owes_an_answer_and_does_not_get_on_loses_the_stream() {
             }
         }
         let (mut unacknowledged, mut unasked, mut half) =
-            (open(&follow).await, open(&tree).await, open(&tree).await);
+            (open(&follow).await, open(&federation_tree).await, open(&own_tree).await);
         half.send_raw(&[0, 0, 1]).await;
         let ends = tokio::join!(unacknowledged.end(), unasked.end(), half.end());
         assert_eq!(ends, (silent, silent, silent));
@@ -420,6 +422,31 @@ fn streams_that_are_reset_at_once_are_not_taken_without_end() {
     world.finish();
 }
 
+/// What the hub replaces is copied for each tree that is shown.
+#[test]
+fn of_one_partition_a_member_is_shown_the_newest_tree() {
+    let mut world = World::new();
+    let tree = async |peer: &Peer| {
+        let mut tree = peer.open().await;
+        tree.send(&Open::Tree { partition: federation(), have: None }).await;
+        let head: Result<TreeReply, End> = tree.receive().await;
+        assert!(matches!(head, Ok(TreeReply::Head { .. })), "{head:?}");
+        tree
+    };
+    world.block_on(async {
+        let peer = world.connect().await;
+        let (_control, _) = peer.say_hello(hello(vec![])).await;
+        let mut first = tree(&peer).await;
+        let mut second = tree(&peer).await;
+        assert_eq!(first.end().await, End::Code(CloseCode::Unavailable));
+        second.send(&TreeRequest::Pages { level: 0, keys: vec![vec![]] }).await;
+        assert!(matches!(second.receive().await, Ok(TreeReply::Part { .. })));
+    });
+    assert_eq!(world.misbehaved(), 0);
+    world.check_service();
+    world.finish();
+}
+
 #[test]
 fn trees_that_others_hold_keep_nobody_from_being_shown_one() {
     let mut world = World::new();
@@ -428,9 +455,10 @@ fn trees_that_others_hold_keep_nobody_from_being_shown_one() {
     for name in &names {
         world.join(name);
     }
-    let tree = async |peer: &Peer| {
+    let partitions = world.hub_partitions();
+    let tree = async |peer: &Peer, which: usize| {
         let mut tree = peer.open().await;
-        tree.send(&Open::Tree { partition: federation(), have: None }).await;
+        tree.send(&Open::Tree { partition: partitions[which].clone(), have: None }).await;
         let head: Result<TreeReply, End> = tree.receive().await;
         (tree, matches!(head, Ok(TreeReply::Head { .. })))
     };
@@ -440,8 +468,8 @@ fn trees_that_others_hold_keep_nobody_from_being_shown_one() {
             let peer = world.dial_as(name).connect().await.unwrap();
             let (control, _) = peer.say_hello(hello(vec![])).await;
             let mut trees = Vec::new();
-            for _ in 0..4 {
-                let (tree, is_shown) = tree(&peer).await;
+            for which in 0..4 {
+                let (tree, is_shown) = tree(&peer, which).await;
                 assert!(is_shown, "{name}: {}", trees.len());
                 trees.push(tree);
             }
@@ -452,7 +480,7 @@ fn trees_that_others_hold_keep_nobody_from_being_shown_one() {
     let (_peer, _control, _tree) = world.block_on(async {
         let peer = world.connect().await;
         let (control, _) = peer.say_hello(hello(vec![])).await;
-        let (tree, is_shown) = tree(&peer).await;
+        let (tree, is_shown) = tree(&peer, 0).await;
         assert!(is_shown, "others hold all of them");
         (peer, control, tree)
     });
@@ -460,7 +488,7 @@ fn trees_that_others_hold_keep_nobody_from_being_shown_one() {
         // It took the place of the oldest; who has lost one is not shown another.
         let (peer, _, trees) = &mut members[0];
         assert_eq!(trees[0].end().await, End::Code(CloseCode::Unavailable));
-        let (mut refused, is_shown) = tree(peer).await;
+        let (mut refused, is_shown) = tree(peer, 0).await;
         assert!(!is_shown);
         assert_eq!(refused.end().await, End::Code(CloseCode::Unavailable));
         let (_, _, trees) = &mut members[1];

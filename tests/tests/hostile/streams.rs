@@ -169,11 +169,12 @@ fn wrong_requests_for_pages_are_refused() {
             stream.send_body(&request).await;
         });
     }
+    let partitions = world.hub_partitions();
     attack(&mut world, "a fifth tree at once", CloseCode::Unexpected, 1, async |peer, stream| {
         let mut trees = Vec::new();
-        for _ in 0..4 {
+        for partition in partitions.clone() {
             let mut tree = peer.open().await;
-            tree.send(&Open::Tree { partition: federation(), have: None }).await;
+            tree.send(&Open::Tree { partition, have: None }).await;
             let head: Result<TreeReply, _> = tree.receive().await;
             assert!(matches!(head, Ok(TreeReply::Head { .. })), "{head:?}");
             trees.push(tree);
