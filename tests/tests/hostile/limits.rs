@@ -6,6 +6,7 @@ use std::time::Duration;
 use harness::{
     federation::{HUB, Making},
     node::wait_until,
+    sim::rng::Rng,
 };
 use protocol::{
     codec,
@@ -13,10 +14,14 @@ use protocol::{
     message::{
         CloseCode, Control, FollowReply, FollowRequest, Open, TreeReply, TreeRequest, decode_header,
     },
+    record::Record,
+    schema::FieldType,
+    value::Value,
 };
 
 use crate::{
-    forge::{Origin, Tree, entries, entries_of, federation_head, reply},
+    flood::resident_mb,
+    forge::{Entries, Origin, Tree, entries, entries_of, federation_head, reply},
     peer::{End, Peer, Stream, client_config},
     world::{HOSTILE, World, claim, hello, partition},
 };
@@ -193,6 +198,68 @@ fn first(origin: &Origin<'_>) -> Vec<u8> {
     let entries = entries_of(origin.partition.dataset.as_str(), 5_000);
     let (header, body) = origin.first(&entries);
     protocol::frame::encode(&codec::encode(&reply(header, &body, origin.key)))
+}
+
+/// Records of a dataset with a long text each that does not compress.
+fn long_entries(dataset: &str, count: u32) -> Entries {
+    let schemas = config::catalogue::standard();
+    let schema = schemas.iter().find(|schema| schema.dataset().as_str() == dataset).unwrap();
+    let text = schema.fields().iter().position(|field| field.kind == FieldType::Text).unwrap();
+    let mut rng = Rng::new(3);
+    let mut long = |(key, bytes): (Vec<u8>, Vec<u8>)| {
+        let mut record = Record::decode(&bytes).unwrap();
+        let letters = (0..60_000).map(|_| char::from(b'!' + (rng.u64() % 93) as u8));
+        record.values[text] = Value::text(letters.collect::<String>());
+        (key, record.encode().unwrap())
+    };
+    entries_of(dataset, count).into_iter().map(&mut long).collect()
+}
+
+#[test]
+fn change_sets_that_a_member_does_not_take_are_held_few_at_once() {
+    /// Streams by which one partition may be followed.
+    const FOLLOWERS: usize = 3;
+    /// What the hub may hold of change sets that wait for one member, all its streams
+    /// together; half of what they are.
+    const HELD_MAX_MB: u64 = 96;
+    let mut world = World::new();
+    let datasets = ["enterprise", "admin-licence", "admin-penalty", "serious-violators"];
+    world.block_on(async {
+        let (_peer, _control, follows) = followed(&world, &datasets).await;
+        for (origin, mut stream) in follows {
+            let entries = long_entries(origin.partition.dataset.as_str(), 130);
+            let (header, body) = origin.first(&entries);
+            stream.send(&reply(header, &body, origin.key)).await;
+            assert!(matches!(stream.receive().await, Ok(FollowRequest::Ack { .. })));
+        }
+    });
+    world.check_service();
+    let before = resident_mb(&world);
+    let waiting = world.block_on(async {
+        let mut config = client_config(world.dial().tls());
+        let mut transport = quinn::TransportConfig::default();
+        transport.stream_receive_window(300u32.into());
+        config.transport_config(transport.into());
+        let peer = world.dial().connect_with(config).await.unwrap();
+        let (control, _) = peer.say_hello(hello(vec![])).await;
+        let mut streams = Vec::new();
+        for dataset in datasets.repeat(FOLLOWERS) {
+            let mut stream = peer.open().await;
+            let partition = partition(&format!("{dataset}/{HOSTILE}"));
+            stream.send(&Open::Follow { partition, have: None }).await;
+            streams.push(stream);
+        }
+        (peer, control, streams)
+    });
+    let mut most = before;
+    for _ in 0..5 {
+        world.check_service();
+        most = most.max(resident_mb(&world));
+    }
+    println!("{before} MiB before, {most} MiB while {} streams wait", waiting.2.len());
+    assert!(most <= before + HELD_MAX_MB, "{before} MiB before, {most} MiB");
+    drop(waiting);
+    world.finish();
 }
 
 fn federation() -> protocol::id::PartitionId {
