@@ -303,8 +303,8 @@ pub enum FollowReply {
 
 impl FollowReply {
     /// The frame that carries `set`.
-    pub fn change_set(set: &ChangeSet) -> Self {
-        FollowReply::ChangeSet { header: set.header.encode(), body: set.body.clone() }
+    pub fn change_set(set: ChangeSet) -> Self {
+        FollowReply::ChangeSet { header: set.header.encode(), body: set.body }
     }
 }
 

@@ -7,7 +7,7 @@ use harness::sim::{
     self, Met, Tally,
     cast::HUB,
     pair::{Fetched, ORIGIN, Pair},
-    store::CommitError,
+    store::{CommitError, as_many_as_fit},
 };
 use protocol::{
     change::{Change, ChangeSet, Position, SignedHeader},
@@ -178,7 +178,7 @@ fn a_follower_commits_nothing_that_the_origin_did_not_sign_next() {
     pair.write(WINDOW_CHANGE_SETS + 3, 5);
     pair.replicate(1);
     let sets = pair.sets();
-    let reply = FollowReply::change_set;
+    let reply = |set: &ChangeSet| FollowReply::change_set(set.clone());
     assert_eq!(followed(&pair, [reply(&sets[1]), reply(&sets[2])]), Ok(()));
 
     let foreign = {
@@ -352,10 +352,9 @@ fn provided(provider: &mut Provider, sets: &[ChangeSet]) -> Vec<Position> {
     let mut sent = Vec::new();
     while let Some(action) = provider.poll_action() {
         match action {
-            ProviderAction::Read { from, count_max } => {
-                let from = from as usize - 1;
-                let to = (from + count_max).min(sets.len());
-                provider.handle_read(Some(sets[from..to].to_vec()));
+            ProviderAction::Read { from, count_max, bytes_max } => {
+                let sets = sets[from as usize - 1..].iter().cloned();
+                provider.handle_read(Some(as_many_as_fit(sets, count_max, bytes_max)));
             }
             ProviderAction::Send(FollowReply::ChangeSet { header, .. }) => {
                 sent.push(SignedHeader::decode(&header).expect("it was encoded").position());

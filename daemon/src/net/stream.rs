@@ -84,7 +84,18 @@ impl FrameSender {
     /// Dropping this future half-way leaves a torn frame: only do it to give
     /// the stream up.
     pub async fn send<T: Serialize>(&mut self, message: &T) -> Result<(), NetError> {
-        let frame = frame::encode(&protocol::codec::encode(message));
+        self.send_frame(frame::encode(&protocol::codec::encode(message))).await
+    }
+
+    /// The same for a message that may be long: while the peer takes its frame, that
+    /// is all that is in memory of it.
+    pub async fn send_long<T: Serialize>(&mut self, message: T) -> Result<(), NetError> {
+        let frame = frame::encode(&protocol::codec::encode(&message));
+        drop(message);
+        self.send_frame(frame).await
+    }
+
+    async fn send_frame(&mut self, frame: Vec<u8>) -> Result<(), NetError> {
         let mut rest = &frame[..];
         while !rest.is_empty() {
             let written = tokio::time::timeout_at(self.patience.until(), self.stream.write(rest));

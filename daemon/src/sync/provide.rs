@@ -7,7 +7,7 @@ use std::{
 
 use certs::verify::VerifiedPeer;
 use protocol::{
-    change::Position,
+    change::{ChangeSet, Position},
     codec::claimed_bytes,
     difference,
     frame::ACK_FRAME_BYTES_MAX,
@@ -19,7 +19,7 @@ use protocol::{
     session::{
         PeerMisbehaved,
         entitle::Ends,
-        provider::{Provider, ProviderAction, WINDOW_BYTES},
+        provider::{Provider, ProviderAction},
     },
     tree::Pages as _,
 };
@@ -45,8 +45,8 @@ const SHOWN_BYTES: usize = 256 * 1024;
 /// they say, and of equal ones little is sent.
 const UNPACKED_BYTES: usize = 4 * 1024 * 1024;
 /// Streams by which one peer may follow the same partition: the old one may not
-/// have ended when the next begins. Each may have a window of change sets on its
-/// way.
+/// have ended when the next begins. What is read for each and waits to be taken has a
+/// bound of all of them together ([`Turns::to_send`]).
 const FOLLOWERS_MAX: u32 = 3;
 
 /// Answers the streams of one connection.
@@ -80,6 +80,14 @@ impl Drop for Counted<'_> {
             }
         }
     }
+}
+
+/// What a look for change sets has found.
+enum Looked {
+    /// These, or that they are not kept.
+    Read(Option<Vec<ChangeSet>>),
+    /// The first one has up to so many bytes, which need room.
+    Long(usize),
 }
 
 /// Why a stream was given up.
@@ -292,20 +300,25 @@ impl Streams {
             None => None,
         };
         let mut provider = Provider::new(have, head.position(), mine.as_ref());
+        // Acknowledgements are heard while a long change set waits for room. It keeps the
+        // room until it has gone out.
+        let (mut awaited, mut room) = (None, None);
         loop {
             while let Some(action) = provider.poll_action() {
                 match action {
-                    ProviderAction::Read { from, count_max } => {
-                        let read = || store.change_sets(&partition, from, count_max, WINDOW_BYTES);
-                        let head = store.head(&partition).filter(|head| head.seq() == from);
-                        let in_memory = head.is_some_and(|head| {
-                            // A clock may have been set back.
-                            (0..IN_MEMORY_MS).contains(&now_ms().saturating_sub(head.updated_ms))
-                        });
-                        let sets = if in_memory { read() } else { self.turns.run(read).await };
-                        provider.handle_read(sets?);
+                    ProviderAction::Read { from, count_max, bytes_max } => {
+                        let look = || self.look(&partition, from, count_max, bytes_max);
+                        match self.in_turn(&partition, from, look).await? {
+                            Looked::Read(sets) => provider.handle_read(sets),
+                            Looked::Long(bytes) => {
+                                awaited = Some((from, Box::pin(self.turns.to_send(bytes))));
+                            }
+                        }
                     }
-                    ProviderAction::Send(reply) => sender.send(&reply).await?,
+                    ProviderAction::Send(reply) => {
+                        sender.send_long(reply).await?;
+                        drop(room.take());
+                    }
                     ProviderAction::Acked(position) => {
                         self.note_room(&partition, true);
                         store.record_ack(&partition, &self.ends.peer, position).await?;
@@ -317,7 +330,18 @@ impl Streams {
                     }
                 }
             }
+            let there_is_room = async {
+                match &mut awaited {
+                    Some((from, room)) => (*from, room.await),
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                (from, taken) = there_is_room => {
+                    (awaited, room) = (None, taken);
+                    let read = || store.change_sets(&partition, from, 1, 0);
+                    provider.handle_read(self.in_turn(&partition, from, read).await?);
+                }
                 frame = receiver.receive_if(provider.awaits_ack()) => {
                     let Some(frame) = frame? else {
                         return Ok(());
@@ -337,6 +361,32 @@ impl Streams {
                 },
             }
         }
+    }
+
+    /// Reads change sets that together are short, or says how long the first one is.
+    fn look(
+        &self,
+        partition: &PartitionId,
+        from: u64,
+        count_max: usize,
+        bytes_max: usize,
+    ) -> Result<Looked, StoreError> {
+        let store = &self.context.store;
+        match store.body_bytes_max(partition, from)? {
+            Some(bytes) if bytes > bytes_max => Ok(Looked::Long(bytes)),
+            _ => store.change_sets(partition, from, count_max, bytes_max).map(Looked::Read),
+        }
+    }
+
+    /// Reads change sets from number `from` on, beside the runtime's threads unless
+    /// that one was just committed.
+    async fn in_turn<T>(&self, partition: &PartitionId, from: u64, read: impl FnOnce() -> T) -> T {
+        let head = self.context.store.head(partition).filter(|head| head.seq() == from);
+        let in_memory = head.is_some_and(|head| {
+            // A clock may have been set back.
+            (0..IN_MEMORY_MS).contains(&now_ms().saturating_sub(head.updated_ms))
+        });
+        if in_memory { read() } else { self.turns.run(read).await }
     }
 
     /// Counts a stream that follows `partition` until the answer is dropped.

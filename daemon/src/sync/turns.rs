@@ -5,7 +5,8 @@
 //! runtime's threads, few at once, and of one peer fewer than of all
 //! ([`Turns::run`]); what is small and in memory is done where it is asked for. Change sets
 //! are admitted to the writer ([`super::admission`]), and of one peer few bytes are held
-//! meanwhile ([`Turns::unpacked`]). [`Allowance`] says how fast a peer may speak; who uses
+//! meanwhile ([`Turns::unpacked`]). Few are read for a peer before it takes them
+//! ([`Turns::to_send`]). [`Allowance`] says how fast a peer may speak; who uses
 //! it does not listen for a while, so nothing honest is lost.
 //!
 //! Invariant: a peer's turns and allowances are its own and not its connection's, so that
@@ -21,7 +22,7 @@ use protocol::{
     frame::{CONTROL_FRAME_BYTES_MAX, FRAME_BYTES_MAX},
     id::NodeId,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::admission::{Admission, Admitted};
 use crate::net::room_for_frames;
@@ -56,6 +57,10 @@ const DEBT_MAX: Duration = Duration::from_secs(15);
 /// and four of the longest. Whatever it sends on other streams waits, there and here.
 const FRAMES_OF_ONE: usize = 2 * FRAME_BYTES_MAX;
 const UNPACKED_OF_ONE: usize = 4 * BODY_BYTES_MAX;
+/// Bytes of change sets that are read for one peer and that it has not taken yet: as many
+/// as are held of its frames, which is what a peer can take at once. So the longest one
+/// fits beside another that is not taken.
+const TO_SEND_OF_ONE: usize = FRAMES_OF_ONE;
 
 /// What all peers' turns are taken from, in the order in which they ask.
 pub(super) struct Work {
@@ -85,6 +90,7 @@ pub(super) struct Turns {
     /// For its long frames.
     pub frames: Arc<Semaphore>,
     unpacked: Arc<Semaphore>,
+    to_send: Semaphore,
     /// How much it may say on control streams, in bytes.
     pub said: Shared,
     /// How many streams it may open.
@@ -104,6 +110,7 @@ impl Turns {
             fetches: Semaphore::new(FETCHES_MAX),
             frames: room_for_frames(FRAMES_OF_ONE),
             unpacked: Arc::new(Semaphore::new(UNPACKED_OF_ONE)),
+            to_send: Semaphore::new(TO_SEND_OF_ONE),
             said: allow(SAID_BYTES_AT_ONCE, SAID_BYTES_PER_S),
             opened: allow(STREAMS_AT_ONCE, STREAMS_PER_S),
             trees: allow(TREES_AT_ONCE, TREES_PER_S),
@@ -115,6 +122,14 @@ impl Turns {
         let bytes = bytes.min(UNPACKED_OF_ONE);
         // The semaphore is never closed.
         self.unpacked.clone().acquire_many_owned(bytes as u32).await.ok()
+    }
+
+    /// Waits until so many bytes may be read for the peer, to be held until it has taken
+    /// them. Whoever holds some must not ask for more: two could wait for each other.
+    pub async fn to_send(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+        let bytes = bytes.min(TO_SEND_OF_ONE);
+        // The semaphore is never closed.
+        self.to_send.acquire_many(bytes as u32).await.ok()
     }
 
     /// Does work that takes its time, when it is its turn. It must not wait for
@@ -256,4 +271,27 @@ mod tests {
         }
         assert_eq!(most.load(Ordering::SeqCst), OF_ONE_MAX);
     }
+
+    #[test]
+    fn what_a_peer_does_not_take_leaves_room_for_the_longest_beside_it_and_no_more() {
+        use std::{future::Future, pin::pin, task};
+        let of = |number| Turns::new(Work::of(2), peer(number), Duration::ZERO);
+         let (slow, other) = (of(1), of(2));
+        let mut context = task::Context::from_waker(task::Waker::noop());
+        let mut not_taken = pin!(slow.to_send(FRAME_BYTES_MAX));
+        let mut longest = pin!(slow.to_send(FRAME_BYTES_MAX));
+        let mut next = pin!(slow.to_send(1));
+        let task::Poll::Ready(not_taken) = not_taken.as_mut().poll(&mut context) else {
+            panic!("nothing else is held");
+        };
+        let task::Poll::Ready(_longest) = longest.as_mut().poll(&mut context) else {
+            panic!("it fits beside another");
+        };
+        assert!(next.as_mut().poll(&mut context).is_pending(), "both are held");
+        let mut of_another = pin!(other.to_send(usize::MAX));
+        assert!(of_another.as_mut().poll(&mut context).is_ready(), "whatever others hold");
+        drop(not_taken);
+        assert!(next.as_mut().poll(&mut context).is_ready());
+    }
+}
 }

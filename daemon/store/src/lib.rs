@@ -407,9 +407,22 @@ impl Store {
         Ok(path.map(|path| Proof { peaks, path }))
     }
 
-    /// Consecutive change sets from number `from` on, at most `count_max` and
-    /// about `bytes_max`, but at least one. `None` if the log does not hold the
-    /// first one's body.
+    /// How many bytes the body of the change set with this number has at most, as it
+    /// travels: up to 60 KiB above what it has. `None` if the log does not hold it.
+    pub fn body_bytes_max(
+        &self,
+        partition: &PartitionId,
+        seq: u64,
+    ) -> Result<Option<usize>, StoreError> {
+        match self.shared.partition(partition) {
+            Some(state) => log::body_bytes_max(&self.shared.disk, state.number, seq),
+            None => Ok(None),
+        }
+    }
+
+    /// Consecutive change sets from number `from` on, at most `count_max` with at
+    /// most `bytes_max` of bodies, but at least one, however long. `None` if the log
+    /// does not hold the first one's body.
     pub fn change_sets(
         &self,
         partition: &PartitionId,
@@ -421,13 +434,22 @@ impl Store {
             return Ok(None);
         };
         let head = state.head().map_or(0, |head| head.seq());
+        let disk = &self.shared.disk;
         let mut sets = Vec::new();
         let mut bytes = 0;
         for seq in from..=head {
-            if sets.len() >= count_max || (bytes >= bytes_max && !sets.is_empty()) {
+            if sets.len() >= count_max {
                 break;
             }
-            let Some(set) = log::change_set(&self.shared.disk, state.number, seq)? else {
+            // The next one is not read where it may be too long.
+            let next = match sets.is_empty() {
+                true => None,
+                false => log::body_bytes_max(disk, state.number, seq)?,
+            };
+            if next.is_some_and(|next| bytes + next > bytes_max) {
+                break;
+            }
+            let Some(set) = log::change_set(disk, state.number, seq)? else {
                 break;
             };
             bytes += set.body.len();

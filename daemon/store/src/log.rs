@@ -39,6 +39,12 @@ pub fn change_set(disk: &Disk, number: u32, seq: u64) -> Result<Option<ChangeSet
     Ok(body.map(|body| ChangeSet { header, body }))
 }
 
+/// How many bytes the body of the change set with this number has at most, if it is
+/// kept; it is not read for that.
+pub fn body_bytes_max(disk: &Disk, number: u32, seq: u64) -> Result<Option<usize>, StoreError> {
+    disk.chunked_bytes_max(&keys::log_body(number, seq))
+}
+
 /// Adds to a batch what the log keeps of a header that comes behind `before`, a
 /// header and its history: the header, and what is new of the history. The `path`
 /// has proved, where headers were jumped over, that `before` is among them.

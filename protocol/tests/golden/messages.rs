@@ -99,7 +99,7 @@ pub fn add(vectors: &mut Vectors) {
     add_frame(vectors, "follow.ack", ack);
     let header = signed_header();
     let set = ChangeSet { header: header.clone(), body: vec![0xab; 300] };
-    add_frame(vectors, "follow.change_set", FollowReply::change_set(&set));
+    add_frame(vectors, "follow.change_set", FollowReply::change_set(set));
     add_frame(vectors, "follow.take_pages", FollowReply::TakePages);
     add_frame(vectors, "follow.fork", FollowReply::Fork { header: header.encode() });
 

@@ -93,7 +93,7 @@ impl Pair {
 
     /// All change sets of the origin.
     pub fn sets(&self) -> Vec<ChangeSet> {
-        self.state().read(1, usize::MAX).expect("the origin keeps its log")
+        self.state().read(1, usize::MAX, usize::MAX).expect("the origin keeps its log")
     }
 
     /// The replica commits the origin's change sets up to `seq`.

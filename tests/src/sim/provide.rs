@@ -29,9 +29,10 @@ pub enum Providing {
         /// What is provided.
         partition: PartitionId,
         /// The machine.
-        provider: Provider,
-        /// What the store was asked for.
-        reading: Option<(u64, usize)>,
+        provider: Box<Provider>,
+        /// What the store was asked for: from which number on, how many, how many
+        /// bytes.
+        reading: Option<(u64, usize, usize)>,
         /// Numbers on their way, counted apart from the machine.
         unacked: VecDeque<u64>,
     },
@@ -55,7 +56,7 @@ impl Providing {
         }
         let head = state.position().ok_or(CloseCode::UnknownPartition)?;
         let mine = have.and_then(|have| state.header(have.seq));
-        let provider = Provider::new(have, head, mine);
+        let provider = Box::new(Provider::new(have, head, mine));
         Ok(Providing::Changes { partition, provider, reading: None, unacked: VecDeque::new() })
     }
 
@@ -139,10 +140,10 @@ impl Providing {
     /// What was asked of the store was read.
     pub fn handle_stored(&mut self, store: &Store) {
         if let Providing::Changes { partition, provider, reading, .. } = self
-            && let Some((from, count_max)) = reading.take()
+            && let Some((from, count_max, bytes_max)) = reading.take()
         {
             let state = store.partition(partition).expect("a provided partition exists");
-            provider.handle_read(state.read(from, count_max));
+            provider.handle_read(state.read(from, count_max, bytes_max));
         }
     }
 
@@ -153,8 +154,8 @@ impl Providing {
         };
         while let Some(action) = provider.poll_action() {
             match action {
-                ProviderAction::Read { from, count_max } => {
-                    *reading = Some((from, count_max));
+                ProviderAction::Read { from, count_max, bytes_max } => {
+                    *reading = Some((from, count_max, bytes_max));
                     io.ask_store(stream);
                 }
                 ProviderAction::Send(reply) => {

@@ -137,14 +137,14 @@ impl Partition {
         self.header(seq).map(SignedHeader::hash).or_else(|| self.nodes.get(&node).copied())
     }
 
-    /// Change sets from `from` on, at most `count_max`, or `None` if the first
-    /// is not kept.
-    pub fn read(&self, from: u64, count_max: usize) -> Option<Vec<ChangeSet>> {
+    /// Change sets from `from` on, as many as fit, or `None` if the first is not
+    /// kept.
+    pub fn read(&self, from: u64, count_max: usize, bytes_max: usize) -> Option<Vec<ChangeSet>> {
         let kept = (from..).map_while(|seq| {
             let logged = self.log.get(&seq)?;
             Some(ChangeSet { header: logged.header.clone(), body: logged.body.clone()? })
         });
-        let sets: Vec<ChangeSet> = kept.take(count_max).collect();
+        let sets = as_many_as_fit(kept, count_max, bytes_max);
         (!sets.is_empty()).then_some(sets)
     }
 
@@ -475,6 +475,22 @@ impl Store {
         self.load_registry(&header.partition);
         Ok(head.position())
     }
+}
+
+/// The first of `sets`, at most `count_max` with at most `bytes_max` of bodies, but at
+/// least one, however long.
+pub fn as_many_as_fit(
+    sets: impl IntoIterator<Item = ChangeSet>,
+    count_max: usize,
+    bytes_max: usize,
+) -> Vec<ChangeSet> {
+    let mut bytes = 0;
+    let fits = |(index, set): &(usize, ChangeSet)| {
+        bytes += set.body.len();
+        *index == 0 || bytes <= bytes_max
+    };
+    let fitting = sets.into_iter().take(count_max).enumerate().take_while(fits);
+    fitting.map(|(_, set)| set).collect()
 }
 
 fn apply(records: &mut Records, changes: &[Change]) {

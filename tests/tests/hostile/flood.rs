@@ -123,7 +123,7 @@ fn handshakes_that_real_addresses_hold_open_keep_no_county_out_that_has_come_bef
 }
 
 /// Resident memory of the hub in MiB.
-fn resident_mb(world: &World) -> u64 {
+pub fn resident_mb(world: &World) -> u64 {
     let lock = world.federation.hub.dir().join("run/lock");
     let id = std::fs::read_to_string(lock).unwrap();
     let status = std::fs::read_to_string(format!("/proc/{}/status", id.trim())).unwrap();

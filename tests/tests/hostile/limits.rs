@@ -6,17 +6,23 @@ use std::time::Duration;
 use harness::{
     federation::{HUB, Making},
     node::wait_until,
+    sim::rng::Rng,
 };
 use protocol::{
     codec,
     frame::{CONTROL_FRAME_BYTES_MAX, FRAME_BYTES_MAX, OPENING_FRAME_BYTES_MAX},
+    id::PartitionId,
     message::{
         CloseCode, Control, FollowReply, FollowRequest, Open, TreeReply, TreeRequest, decode_header,
     },
+    record::Record,
+    schema::FieldType,
+    value::Value,
 };
 
 use crate::{
-    forge::{Origin, Tree, entries, entries_of, federation_head, reply},
+    flood::resident_mb,
+    forge::{Entries, Origin, Tree, entries, entries_of, federation_head, reply},
     peer::{End, Peer, Stream, client_config},
     world::{HOSTILE, World, claim, hello, partition},
 };
@@ -195,7 +201,129 @@ fn first(origin: &Origin<'_>) -> Vec<u8> {
     protocol::frame::encode(&codec::encode(&reply(header, &body, origin.key)))
 }
 
-fn federation() -> protocol::id::PartitionId {
+/// Records of a dataset with a long text each that does not compress.
+fn long_entries(dataset: &str, count: u32) -> Entries {
+    let schemas = config::catalogue::standard();
+    let schema = schemas.iter().find(|schema| schema.dataset().as_str() == dataset).unwrap();
+    let text = schema.fields().iter().position(|field| field.kind == FieldType::Text).unwrap();
+    let mut rng = Rng::new(3);
+    let mut long = |(key, bytes): (Vec<u8>, Vec<u8>)| {
+        let mut record = Record::decode(&bytes).unwrap();
+        let letters = (0..60_000).map(|_| char::from(b'!' + (rng.u64() % 93) as u8));
+        record.values[text] = Value::text(letters.collect::<String>());
+        (key, record.encode().unwrap())
+    };
+    entries_of(dataset, count).into_iter().map(&mut long).collect()
+}
+
+#[test]
+fn change_sets_that_a_member_does_not_take_are_held_few_at_once() {
+    /// Streams by which one partition may be followed.
+    const FOLLOWERS: usize = 3;
+    /// What the hub may hold of change sets that wait for one member, all its streams
+    /// together: the 32 MiB that may be read for it, and as much again for copies and
+    /// what the allocator keeps, and some. One change set for each stream is 94 MiB, and
+    /// comes with as much beside it.
+    const HELD_MAX_MB: u64 = 80;
+    let mut world = World::new();
+    let datasets = ["enterprise", "admin-licence", "admin-penalty", "serious-violators"];
+    world.block_on(deliver_long(&world, &datasets));
+    world.check_service();
+    let before = resident_mb(&world);
+    let waiting = world.block_on(async {
+        let peer = with_window(&world, 300).await;
+        let (control, _) = peer.say_hello(hello(vec![])).await;
+        let mut streams = Vec::new();
+        for dataset in datasets.repeat(FOLLOWERS) {
+            streams.push(follow(&peer, own(dataset)).await);
+        }
+        (peer, control, streams)
+    });
+    let mut most = before;
+    for _ in 0..5 {
+        world.check_service();
+        most = most.max(resident_mb(&world));
+    }
+    println!("{before} MiB before, {most} MiB while {} streams wait", waiting.2.len());
+    assert!(most <= before + HELD_MAX_MB, "{before} MiB before, {most} MiB");
+    drop(waiting);
+    world.finish();
+}
+
+/// A member with streams that it does not read keeps only its own long change sets
+/// waiting, and those only until the hub gives up the streams.
+#[test]
+fn streams_that_a_member_does_not_read_hold_up_its_others_for_a_while() {
+    // So that what waits for no room comes before that, also on a busy machine.
+    let mut world = World::made(&Making { hub: &[("stall_s", "8")], ..Making::default() });
+    let datasets = ["enterprise", "admin-penalty"];
+    world.block_on(deliver_long(&world, &datasets));
+    let (peer, control, mut deaf) = world.block_on(async {
+        let peer = with_window(&world, 64 * 1024).await;
+        let (control, _) = peer.say_hello(hello(vec![])).await;
+        // A fifth one has no room beside these.
+        let mut deaf = Vec::new();
+        for dataset in [datasets[0], datasets[0], datasets[0], datasets[1]] {
+            let mut stream = follow(&peer, own(dataset)).await;
+            stream.begun().await;
+            deaf.push(stream);
+        }
+        let mut short = follow(&peer, federation()).await;
+        assert!(matches!(short.receive().await, Ok(FollowReply::ChangeSet { .. })));
+        for stream in &mut deaf {
+            let stopped = tokio::time::timeout(Duration::ZERO, stream.stopped()).await;
+            assert!(stopped.is_err(), "a short change set has waited for {stopped:?}");
+        }
+        (peer, control, deaf)
+    });
+    world.check_service();
+    world.block_on(async {
+        let mut long = follow(&peer, own(datasets[1])).await;
+        assert!(matches!(long.receive().await, Ok(FollowReply::ChangeSet { .. })));
+        for stream in &mut deaf {
+            assert_eq!(stream.stopped().await, CloseCode::Silent);
+        }
+    });
+    drop((peer, control));
+    assert_eq!(world.misbehaved(), 0, "to be slow is no crime");
+    world.finish();
+}
+
+/// The hub takes one change set of nearly 8 MiB for each dataset of the hostile member's.
+async fn deliver_long(world: &World, datasets: &[&str]) {
+    let (_peer, _control, follows) = followed(world, datasets).await;
+    for (origin, mut stream) in follows {
+        let entries = long_entries(origin.partition.dataset.as_str(), 130);
+        let (header, body) = origin.first(&entries);
+        stream.send(&reply(header, &body, origin.key)).await;
+        assert!(matches!(stream.receive().await, Ok(FollowRequest::Ack { .. })));
+    }
+}
+
+/// A connection of the hostile member, on each of whose streams so many bytes may be on
+/// their way.
+async fn with_window(world: &World, bytes: u32) -> Peer {
+    let mut config = client_config(world.dial().tls());
+    let mut transport = quinn::TransportConfig::default();
+    transport.stream_receive_window(bytes.into());
+    transport.keep_alive_interval(Some(Duration::from_secs(5)));
+    config.transport_config(transport.into());
+    world.dial().connect_with(config).await.unwrap()
+}
+
+/// Follows a partition from its first change set on.
+async fn follow(peer: &Peer, partition: PartitionId) -> Stream {
+    let mut stream = peer.open().await;
+    stream.send(&Open::Follow { partition, have: None }).await;
+    stream
+}
+
+/// The hostile member's own partition of a dataset.
+fn own(dataset: &str) -> PartitionId {
+    partition(&format!("{dataset}/{HOSTILE}"))
+}
+
+fn federation() -> PartitionId {
     partition(&format!("_federation/{HUB}"))
 }
 

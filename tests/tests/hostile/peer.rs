@@ -260,6 +260,14 @@ impl Stream {
         let _ = self.sender.finish();
     }
 
+    /// Waits until the hub has begun to say something, and takes no more of it.
+    pub async fn begun(&mut self) {
+        let mut first = [0];
+        let begun = soon("the hub says something", self.receiver.read(&mut first)).await;
+        assert!(matches!(begun, Ok(Some(1))), "{begun:?}");
+        self.decoder.push(&first);
+    }
+
     /// The next frame's body, or how the stream ended.
     pub async fn receive_body(&mut self) -> Result<Vec<u8>, End> {
         if let Some(end) = self.ended {

@@ -27,7 +27,7 @@ use super::{
     opening::{check_format, format, open_sled, replay, sync_sled},
     packs::{self, PackId, Packs},
     table::{Bytes, Pair, Table},
-    values::{Batch, Found, FoundPair, Read, chunks_of, up_to},
+    values::{Batch, Found, FoundPair, Read, bytes_max_of, chunks_of, up_to},
 };
 use crate::error::StoreError;
 
@@ -328,6 +328,12 @@ impl Disk {
     /// The whole of a chunked value, its checksum compared.
     pub fn get_chunked(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.read().whole_at(key)
+    }
+
+    /// How many bytes a chunked value has at most, by its first chunk: less than
+    /// one chunk above what it has. Not of one that lies in a pack.
+    pub fn chunked_bytes_max(&self, key: &[u8]) -> Result<Option<usize>, StoreError> {
+        Ok(self.get(key)?.map(|first| bytes_max_of(&first)))
     }
 
     /// The last chunked value whose key is at most `key`, or else the first

@@ -33,6 +33,14 @@ pub fn chunks_of(first: &[u8]) -> u16 {
     }
 }
 
+/// How many bytes a value of this first chunk has at most; none of one in a pack.
+pub fn bytes_max_of(first: &[u8]) -> usize {
+    match chunks_of(first) {
+        1 => first.len().saturating_sub(ENVELOPE_BYTES),
+        count => usize::from(count) * CHUNK_BYTES_MAX,
+    }
+}
+
 /// Against what disks and files do to a value; BLAKE3 takes three times as long for
 /// a page and its index.
 fn checksum(value: &[u8]) -> [u8; 8] {

@@ -79,12 +79,18 @@ fn change_sets_come_in_order_within_their_limits() {
     assert_eq!(seqs(5, 10, 0), Some(vec![5]), "at least one");
     assert_eq!(seqs(5, 10, 1), Some(vec![5]));
     assert_eq!(seqs(5, 10, usize::MAX), Some(vec![5, 6]));
+    let bytes = |seq| store.body_bytes_max(&enterprise(), seq).unwrap();
+    let both = bytes(5).unwrap() + bytes(6).unwrap();
+    assert_eq!(seqs(5, 10, both), Some(vec![5, 6]));
+    assert_eq!(seqs(5, 10, both - 1), Some(vec![5]), "not a byte more");
+    assert_eq!((bytes(4), bytes(7)), (None, None));
     for absent in [0, 4, 7] {
         assert_eq!(seqs(absent, 10, usize::MAX), None, "{absent}");
     }
     assert!(store.header_at(&enterprise(), 4).unwrap().is_some());
     let unknown = PartitionId::parse_full("zhengzhou/permit/410122/*").unwrap();
     assert_eq!(store.change_sets(&unknown, 1, 1, 1).unwrap(), None);
+    assert_eq!(store.body_bytes_max(&unknown, 1).unwrap(), None);
     assert_eq!(store.get(&unknown, &key(1)).unwrap(), None);
     assert!(store.snapshot_blocking(&unknown).unwrap().is_none());
 }

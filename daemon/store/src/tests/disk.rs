@@ -113,6 +113,13 @@ fn a_value_in_many_chunks_is_never_read_half_replaced() {
     });
     write(&[]);
     assert_eq!(disk.get_chunked(b"p value").unwrap(), Some(vec![]));
+    for bytes in [0, 1, 60 * 1024, 60 * 1024 + 1, 1_000_000] {
+        write(&vec![7; bytes]);
+        let most = disk.chunked_bytes_max(b"p value").unwrap().unwrap();
+        assert!((bytes..bytes + 60 * 1024).contains(&most), "{most} for {bytes}");
+        assert!(bytes > 60 * 1024 || most == bytes, "{most} for {bytes}");
+    }
+    write(&[]);
     assert_eq!(keys_of(&store, b"c"), Vec::<Vec<u8>>::new());
 }
 
