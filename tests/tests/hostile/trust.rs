@@ -1,6 +1,8 @@
 //! How far a member believes its hub about the member's own history, and about what
 //! is personal; and who may join at once.
 
+use std::collections::BTreeMap;
+
 use certs::{enrol::Token, tls::ALPN_JOIN};
 use harness::{
     federation::{Federation, HUB},
@@ -8,7 +10,9 @@ use harness::{
     table::Table,
 };
 use protocol::{
-    federation::Entry,
+    federation::{Entry, Introduction, KeyRecord},
+    history::SEQ_LIMIT,
+    id::NodeId,
     message::{CloseCode, JoinRefused, JoinReply, JoinRequest, Open, TreeReply},
     schema::{RawSchema, Schema},
     sign::SigningKey,
@@ -97,6 +101,30 @@ fn only_what_a_member_has_signed_itself_stops_its_writes() {
     assert!(victim.alarms().iter().any(|alarm| alarm.contains("signed by this node")));
     drop(lured);
     import(&victim, &world, 3).expect_failure(&["number 1000"]);
+    drop(victim);
+    world.finish();
+}
+
+/// A hub that has its signing key writes into the county's own key record up to which
+/// number it counts: the word of somebody who cannot sign in the county's name.
+#[test]
+fn a_last_number_that_nobody_has_signed_does_not_stop_a_county() {
+    let world = World::new();
+    let hub = FalseHub::start(&world);
+    let victim = Victim::new(&world, VICTIM, &hub);
+    let mut history = world.block_on(History::of_hub(&world));
+    let keys = certs::keyfile::KeyDir::new(victim.node.dir().join("keys"), None);
+    let own_key: SigningKey = keys.load(certs::keyfile::SIGNING_KEY_FILE).unwrap();
+    import(&victim, &world, 0).expect_code(0);
+
+    let mut record = KeyRecord::new(&own_key.public(), Introduction::Enrolment, 0);
+    record.last = Some(BTreeMap::from([(format!("enterprise/{VICTIM}"), SEQ_LIMIT - 1)]));
+    let entry = Entry::Key(NodeId::new(VICTIM).unwrap(), 1, record);
+    let set = history.put(&entry, &hub_key(&world));
+    let lured = world.block_on(hub.lured(vec![History::announced(history.head)]));
+    assert_eq!(world.block_on(lured.provide(&[set])), Ok(()));
+    wait_until("a person is told", || !victim.alarms().is_empty());
+    import(&victim, &world, 1).expect_code(0);
     drop(victim);
     world.finish();
 }
