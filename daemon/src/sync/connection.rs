@@ -631,14 +631,6 @@ fn note_claim(context: &Context, peer: &NodeId, head: &Announced) -> bool {
     true
 }
 
-/// What the peer holds of an own partition is known, or is back.
-pub(super) async fn own_history_answered(context: &Context) {
-    if let Some(judge) = context.trustee.clone() {
-        // It only fails when the daemon is ending.
-        let _ = tokio::task::spawn_blocking(move || judge.own_history_answered()).await;
-    }
-}
-
 /// The peer holds our own partition up to `head`. It counts as acknowledged if
 /// it is our own history; if it is more than we have, it has to prove that.
 ///
@@ -649,7 +641,7 @@ async fn peer_holds(context: &Context, turns: &Turns, peer: &NodeId, head: Annou
         return;
     }
     if context.claims.clear(&head.partition) {
-        own_history_answered(context).await;
+        context.own_history_answered().await;
     }
     let known = turns.run(|| context.store.header_at(&head.partition, head.position.seq)).await;
     match known {

@@ -22,7 +22,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Context, FIRST_FRAME_MAX, Line,
-    connection::own_history_answered,
     fetch::{Drive, How, Purpose},
     judge::Judge,
     trouble::{Meaning, Trouble, tell_trouble},
@@ -231,7 +230,7 @@ impl Follow {
                 "the peer says that it holds more of our own history than we do, and does not prove it; we go on writing"
             );
         }
-        own_history_answered(context).await;
+        context.own_history_answered().await;
         Err(Trouble::Unproven(problem))
     }
 
