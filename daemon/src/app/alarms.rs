@@ -11,6 +11,8 @@ use std::{
 pub enum Alarm {
     /// `_federation` has a signing key of this node that it did not make.
     ForeignKey,
+    /// This node's present key has ended, and none of its own follows.
+    KeyEnded,
     /// The node has joined again, and this directory is from before.
     Superseded,
     /// No statement of freshness for a day.
@@ -43,6 +45,7 @@ impl Alarms {
         if self.lock().insert(alarm, text.clone()).is_none() {
             match alarm {
                 Alarm::Stale
+                | Alarm::KeyEnded
                 | Alarm::Certificate
                 | Alarm::Authority
                 | Alarm::Catalogue

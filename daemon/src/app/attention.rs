@@ -50,6 +50,9 @@ pub(super) fn alarms(node: &Node, peers: &[NodeId]) -> anyhow::Result<Vec<String
     alarms.extend(some_of(untaken, OF_ONE_PEER_MAX));
     alarms.extend(some_of(unsent, OF_ONE_PEER_MAX));
     alarms.extend(node.sync.claims.alarms());
+    if let Some(trustee) = &node.trustee {
+        alarms.extend(some_of(vec![trustee.own_history_alarms()?], NAMED_MAX));
+    }
     for name in peers {
         alarms.extend(nearly_full(node, name, node.store.room_of(name)?));
     }

@@ -6,7 +6,8 @@
 //! - [`init`]: how a hub comes to be;
 //! - [`hub`]: the hub's office: who belongs, with which keys and certificates;
 //! - [`member`]: joining, and what a member asks of its hub; [`trustee`]: what the
-//!   hub says about trust, judged at a member;
+//!   hub says about trust, judged at a member, with [`own_history`] for what it says
+//!   of the member's own;
 //! - [`keys`], [`keeper`], [`renewal`], [`alarms`]: this node's own signing keys
 //!   and certificates, what keeps them alive, and what is wrong with them;
 //! - [`catalogue`]: what is wrong with the catalogue as it has arrived;
@@ -35,6 +36,7 @@ pub mod lock;
 pub mod member;
 pub mod node;
 mod ops;
+mod own_history;
 mod renewal;
 mod repair;
 mod room;

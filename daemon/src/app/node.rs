@@ -171,6 +171,7 @@ impl Node {
             );
         }
         let tell = watch::Sender::new(());
+        let claims = Arc::new(sync::Claims::default());
         let (mut registrar, mut trustee) = (None, None);
         if membership.is_hub() {
             let office = Registrar::open(hub::Parts {
@@ -202,6 +203,7 @@ impl Node {
                 own_keys: own_keys.clone(),
                 keeper: keeper.clone(),
                 alarms: alarms.clone(),
+                claims: claims.clone(),
                 tell: tell.clone(),
             })?;
             if let Err(error) = judge.look() {
@@ -223,11 +225,11 @@ impl Node {
         );
         sync.patience = Duration::from_secs(config.sync.stall_s);
         sync.tell = tell;
+        sync.claims = claims.clone();
         sync.office = registrar.clone().map(|office| office as Arc<dyn sync::Office>);
         sync.trustee = trustee.clone().map(|judge| judge as Arc<dyn sync::Trustee>);
         let sync = Arc::new(sync);
         if is_member {
-            let claims = sync.claims.clone();
             store.ask_before_writing(move |partition| claims.before_write(partition));
         }
         let shutdown = CancellationToken::new();

@@ -8,7 +8,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -31,13 +31,14 @@ use crate::{
     app::{
         alarms::{Alarm, Alarms},
         catalogue,
-        dir::NodeDir,
+        dir::{NodeDir, remove},
         keeper::Keeper,
         keys::OwnKeys,
         now_unix,
+        own_history::{Joining, OwnHistory},
     },
     membership::Membership,
-    sync::Trustee as TrusteeOfSync,
+    sync::{Claims, Trustee as TrusteeOfSync},
 };
 
 /// The newest statement's time, in milliseconds since 1970, as text.
@@ -49,6 +50,8 @@ const FOREIGN_KEY_FILE: &str = "foreign-key";
 const SUPERSEDED_FILE: &str = "superseded";
 /// A statement a minute need not be a write a minute.
 const WRITE_EVERY_MS: i64 = 10 * 60 * 1000;
+/// Partitions of which an alarm names the last number: a line of a screen.
+const NUMBERS_NAMED_MAX: usize = 3;
 
 /// The member's judge.
 pub struct Trustee {
@@ -58,6 +61,7 @@ pub struct Trustee {
     own_keys: Arc<OwnKeys>,
     keeper: Arc<Keeper>,
     alarms: Arc<Alarms>,
+    own_history: OwnHistory,
     tell: tokio::sync::watch::Sender<()>,
     /// Which daemon this is, in reports.
     instance: [u8; 8],
@@ -91,13 +95,15 @@ pub(super) struct Parts {
     pub own_keys: Arc<OwnKeys>,
     pub keeper: Arc<Keeper>,
     pub alarms: Arc<Alarms>,
+    pub claims: Arc<Claims>,
     pub tell: tokio::sync::watch::Sender<()>,
 }
 
 impl Trustee {
     /// Reads what was heard before.
     pub(super) fn open(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { dir, store, membership, own_keys, keeper, alarms, tell } = parts;
+        let Parts { dir, store, membership, own_keys, keeper, alarms, claims, tell } = parts;
+        let own_history = OwnHistory::new(&dir, store.clone(), membership.clone(), claims);
         let mut instance = [0; 8];
         getrandom::fill(&mut instance).context("draw random bytes")?;
         let at_ms = std::fs::read_to_string(freshness_path(&dir)).ok();
@@ -114,6 +120,7 @@ impl Trustee {
             own_keys,
             keeper,
             alarms,
+            own_history,
             tell,
             instance,
             fresh,
@@ -190,18 +197,15 @@ impl Trustee {
                 *highest = (*highest).max(*seq);
             }
         }
-        // Nor is anything written below: a new machine of this node takes its own
-        // history back first.
-        for (partition, seq) in &last {
-            if self.store.head(partition).map_or(0, |head| head.seq()) < *seq {
-                self.store.await_own_history(partition, *seq);
-            }
-        }
+        // Before another key signs: a new machine of this node takes its own history
+        // back first.
+        self.own_history.settle()?;
         let next = self.own_keys.next()?;
         let next = next.filter(|next| {
             registry.current_key(me).is_some_and(|known| known.public == next.public())
         });
         let Some(next) = next else {
+            self.look_whether_the_key_ended(registry);
             return self.name_heads_that_count(registry, last);
         };
         // Signing what the hub has acknowledged before would make a second history.
@@ -223,9 +227,54 @@ impl Trustee {
         let signed = self.store.adopt_signer_blocking(next, me.clone(), last)?;
         fault::point("key.adopted");
         self.own_keys.promote_next()?;
+        self.alarms.clear(Alarm::KeyEnded);
         tracing::info!(signed_anew = signed, "a new signing key signs from now on");
         self.tell.send_replace(());
         Ok(())
+    }
+
+    /// What is signed above the last numbers of the present key counts once another
+    /// key has signed it, so this node goes on writing; a person gets it that key.
+    fn look_whether_the_key_ended(&self, registry: &Registry) {
+        let (me, present) = (self.membership.me(), self.own_keys.current().public());
+        let mut keys = registry.keys(me).iter().filter(|known| known.public == present);
+        let Some(last) = keys.find_map(|known| known.record.last.as_ref()) else {
+            return self.alarms.clear(Alarm::KeyEnded);
+        };
+        let mut own = last.iter().filter_map(|(name, seq)| {
+            let partition = PartitionId::parse(registry.federation(), name).ok()?;
+            (partition.origin == *me).then(|| format!("{partition}: {seq}"))
+        });
+        let mut numbers: Vec<String> = own.by_ref().take(NUMBERS_NAMED_MAX).collect();
+        if numbers.is_empty() {
+            numbers.push("0".into());
+        }
+        if own.next().is_some() {
+            numbers.push("…".into());
+        }
+        let numbers = numbers.join(", ");
+        self.alarms.raise(
+            Alarm::KeyEnded,
+            format!(
+                "市级中心已停用本节点当前的签名密钥（最后编号 {numbers}），其后签署的记录暂不被接收；本节点继续写入，\
+                 换用新密钥后会自动重新签署。若本节点已被吊销或移除，请向市级中心索取令牌并执行 creditsync join；\
+                 若市级中心不知情，其签名密钥可能已被盗用 / the hub has ended this node's signing key (last numbers: \
+                 {numbers}), so what the key signs above them is not taken. This node goes on writing, and signs it \
+                 again once it has a new key. If the municipal centre has revoked or removed this node, ask it for a \
+                 token and give: creditsync join. If it knows nothing of this, its own signing key may be stolen"
+            ),
+        );
+    }
+
+    /// From now on until the hub has answered, its last numbers of earlier keys of this
+    /// node are believed: a person has let this directory join with a token.
+    pub(super) fn join_begins(&self) -> anyhow::Result<Joining<'_>> {
+        self.own_history.join_begins()
+    }
+
+    /// What a person has to know of last numbers that are above the heads here.
+    pub(super) fn own_history_alarms(&self) -> anyhow::Result<Vec<String>> {
+        self.own_history.alarms()
     }
 
     /// After the theft of the hub's key: what this node signed while it held the
@@ -495,7 +544,19 @@ impl TrusteeOfSync for Trustee {
         }
     }
 
+    fn own_history_answered(&self) {
+        if let Err(error) = self.own_history.settle() {
+            // Last numbers of earlier keys are believed until the next answer.
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "what the hub holds of this node's own history could not be noted"
+            );
+        }
+    }
+
     fn welcomed(&self) {
+        self.own_history.heard();
+        self.own_history_answered();
         let path = self.dir.certs().join(SUPERSEDED_FILE);
         if !path.exists() {
             return;
@@ -538,16 +599,6 @@ fn doubt_path(dir: &NodeDir) -> PathBuf {
 pub(super) fn stops_are_settled(dir: &NodeDir) -> anyhow::Result<()> {
     remove(&dir.certs().join(FOREIGN_KEY_FILE))?;
     remove(&dir.certs().join(SUPERSEDED_FILE))
-}
-
-/// Removes a file that may not be there.
-fn remove(path: &Path) -> anyhow::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn freshness_path(dir: &NodeDir) -> PathBuf {

@@ -4,7 +4,8 @@
 //! the first own change set after a start. A claim alone is worth nothing: whoever
 //! answers under the hub's name can say any number. Invariant: only a header that
 //! this node's own key signed stops its writes; a claim delays the first of them, and
-//! for a bounded time. Not here: the proof ([`super::follow`]).
+//! for a bounded time. Not here: the proof ([`super::follow`]), and what `_federation`
+//! says of the same (`app::own_history`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -132,10 +133,37 @@ impl Claims {
         self.settle(partition, State::Unproven(reason))
     }
 
-    /// A peer holds no more than this node.
-    pub(super) fn clear(&self, partition: &PartitionId) {
-        if self.lock().claims.remove(partition).is_some() {
+    /// A peer holds no more than this node. Answers whether that is news.
+    pub(super) fn clear(&self, partition: &PartitionId) -> bool {
+        let is_news = self.lock().claims.remove(partition).is_some();
+        if is_news {
             self.moved.notify_all();
+        }
+        is_news
+    }
+
+    /// Whether a peer says that it holds more of an own partition, and has proven it or
+    /// is asked to.
+    pub fn is_open(&self, partition: &PartitionId) -> bool {
+        let inner = self.lock();
+        let claim = inner.claims.get(partition);
+        claim.is_some_and(|claim| !matches!(claim.state, State::Unproven(_)))
+    }
+
+    /// Whether a peer was proven to hold more of an own partition.
+    pub fn is_proven(&self, partition: &PartitionId) -> bool {
+        let inner = self.lock();
+        let claim = inner.claims.get(partition);
+        claim.is_some_and(|claim| matches!(claim.state, State::Proven(_)))
+    }
+
+    /// What was judged by another list of members counts no more: claims without a
+    /// proof wait for the next answer, which their follow streams ask for.
+    pub fn ask_again(&self) {
+        for claim in self.lock().claims.values_mut() {
+            if let State::Unproven(_) = claim.state {
+                claim.state = State::Asked(Instant::now());
+            }
         }
     }
 
@@ -251,6 +279,30 @@ mod tests {
         assert!(claims.alarms()[0].contains("nothing came"), "{:?}", claims.alarms());
         assert!(!claims.note(&partition(), &hub(), 1000, 0), "the same again is no news");
         assert!(claims.note(&partition(), &hub(), 1001, 0));
+    }
+
+    #[test]
+    fn what_another_list_of_members_has_judged_is_asked_again() {
+        let claims = Claims::default();
+        let is = |open, proven| {
+            assert_eq!(
+                (claims.is_open(&partition()), claims.is_proven(&partition())),
+                (open, proven)
+            );
+        };
+        is(false, false);
+        claims.note(&partition(), &hub(), 7, 3);
+        is(true, false);
+        claims.unproven(&partition(), "an unknown key".into());
+        is(false, false);
+        claims.ask_again();
+        is(true, false);
+        claims.proven(&partition(), 7);
+        claims.ask_again();
+        is(true, true);
+        assert!(claims.clear(&partition()));
+        assert!(!claims.clear(&partition()), "that is no news");
+        is(false, false);
     }
 
     #[test]

@@ -627,7 +627,9 @@ async fn peer_holds(context: &Context, turns: &Turns, peer: &NodeId, head: Annou
     if note_claim(context, peer, &head) {
         return;
     }
-    context.claims.clear(&head.partition);
+    if context.claims.clear(&head.partition) {
+        context.own_history_answered().await;
+    }
     let known = turns.run(|| context.store.header_at(&head.partition, head.position.seq)).await;
     match known {
         Ok(Some(known)) if known.hash() == head.position.hash => {

@@ -215,6 +215,10 @@ impl Follow {
             }
             // It may come with the next connection.
             Ok(Err(Trouble::Net(error))) => return Err(error.into()),
+            // It may be by a key of which the list of members on its way tells.
+            Ok(Err(trouble @ Trouble::Misbehaved(_))) if self.members_are_on_their_way() => {
+                return Err(Trouble::Unproven(trouble.to_string()));
+            }
             Ok(Err(trouble)) => trouble.to_string(),
             Err(_) => "it does not answer".to_owned(),
         };
@@ -226,7 +230,17 @@ impl Follow {
                 "the peer says that it holds more of our own history than we do, and does not prove it; we go on writing"
             );
         }
+        context.own_history_answered().await;
         Err(Trouble::Unproven(problem))
+    }
+
+    /// Whether the peer says that it has a newer `_federation`.
+    fn members_are_on_their_way(&self) -> bool {
+        let system = self.context.membership.partition();
+        let held = self.context.store.head(system).map_or(0, |head| head.seq());
+        self.context.peers.with(&self.peer, |state| {
+            state.heads.get(system).is_some_and(|theirs| theirs.position.seq > held)
+        })
     }
 
     /// The number of the peer's head of this node's own partition, which this node

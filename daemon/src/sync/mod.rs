@@ -180,6 +180,14 @@ impl Context {
         self.started.elapsed()
     }
 
+    /// What the peer holds of an own partition is known, or is back.
+    async fn own_history_answered(&self) {
+        if let Some(judge) = self.trustee.clone() {
+            // It only fails when the daemon is ending.
+            let _ = tokio::task::spawn_blocking(move || judge.own_history_answered()).await;
+        }
+    }
+
     fn me(&self) -> &NodeId {
         self.membership.me()
     }

@@ -39,8 +39,12 @@ pub trait Trustee: Send + Sync {
     /// The hub says that this node has joined again elsewhere. Blocks, as the next.
     fn superseded(&self);
 
-    /// The hub has let this node in.
+    /// The hub has let this node in, and said what it holds of this node's history.
     fn welcomed(&self);
+
+    /// The hub was asked to prove that it holds more of this node's own history, or
+    /// that is back. Blocks.
+    fn own_history_answered(&self);
 
     /// Judges a statement of freshness.
     fn stated(&self, bytes: &[u8]);

@@ -196,6 +196,22 @@ pub enum StoreError {
         /// The peer's number.
         awaited: u64,
     },
+    /// An earlier key of this node has signed more of its history than is here, and the
+    /// hub was not asked for it yet.
+    #[error(
+        "{partition}：本节点已重新加入，先前的签名密钥已签到第 {last} 号，本机只到第 {have} 号；请先启动守护进程并连接市级中心，\
+         取回之前不写入 / {partition} is at number {have} here, and an earlier signing key of this node has signed up \
+         to number {last}: this node has joined again, and nothing is written until the hub was asked for what is \
+         missing. Let the daemon run and connect (creditsync status)"
+    )]
+    AwaitsEarlierKey {
+        /// The partition.
+        partition: PartitionId,
+        /// This node's number.
+        have: u64,
+        /// The earlier key's last number.
+        last: u64,
+    },
     /// The change set was signed with a key that nothing more is taken of, while
     /// it is being retired.
     #[error(

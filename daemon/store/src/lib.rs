@@ -224,8 +224,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Changes`] and [`StoreError::Excess`] if no peer would take them,
-    /// `Quarantined`, `NoSigner`, `OwnWritesStopped` and `AwaitsOwnHistory` if nothing may
-    /// be written to the partition, `Federation` if the newest `_federation` is not here,
+    /// `Quarantined`, `NoSigner`, `OwnWritesStopped`, `AwaitsOwnHistory` and `AwaitsEarlierKey` if nothing
+    /// may be written to the partition, `Federation` if the newest `_federation` is not here,
     /// `DiskFull` if there is no room. Of several change sets, the first ones may be there then.
     pub async fn commit_own(&self, changes: OwnChanges) -> Result<Arc<Head>, StoreError> {
         let prepared = Box::new(Prepared::new(self.shared.disk.suite, changes)?);
@@ -363,6 +363,18 @@ impl Store {
         }
         let highest = awaited.entry(partition.clone()).or_default();
         *highest = seq.max(*highest);
+    }
+
+    /// Refuses writes to these own partitions until their heads have reached the
+    /// numbers that earlier keys of this node are said to have signed, or until it is
+    /// called with others. Kept in memory only.
+    pub fn await_earlier_keys(&self, last: BTreeMap<PartitionId, u64>) {
+        *state::lock(&self.shared.awaited_earlier) = last;
+    }
+
+    /// What [`Store::await_earlier_keys`] was called with last.
+    pub fn awaited_earlier_keys(&self) -> BTreeMap<PartitionId, u64> {
+        state::lock(&self.shared.awaited_earlier).clone()
     }
 
     /// The signed header with this number, if the log holds it.

@@ -259,6 +259,9 @@ pub struct Shared {
     /// Own partitions that a peer holds up to a higher number: nothing is
     /// written before they are taken back.
     pub awaited: Mutex<BTreeMap<PartitionId, u64>>,
+    /// Own partitions that an earlier key is said to have signed up to a higher number,
+    /// while that is asked for.
+    pub awaited_earlier: Mutex<BTreeMap<PartitionId, u64>>,
     /// Whose data is here, and how much each may have; no quotas while it is not set.
     pub origins: Mutex<Option<Arc<Origins>>>,
     /// What each origin's data counts for.
@@ -310,6 +313,7 @@ impl Shared {
             snapshots: Mutex::default(),
             loading: Mutex::default(),
             awaited: Mutex::default(),
+            awaited_earlier: Mutex::default(),
             origins: Mutex::default(),
             usage: Mutex::new(usage),
             ask_before_writing: Mutex::default(),

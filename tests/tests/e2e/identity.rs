@@ -372,6 +372,10 @@ fn a_lost_directory_is_made_again_and_the_old_one_is_silenced() {
     let mut county = Node::new(COUNTY, &dir);
     county.cli(&["join", &token]).expect_code(0);
     county.configure("retry_max_s", "1");
+    // Before it has met the hub it does not know what the old one has signed.
+    let file = case.file(&Table::synthetic(1, 0..3, "新目录"));
+    let import = ["import", "enterprise", path_text(&file)];
+    county.cli(&import).expect_failure(&["earlier signing key", "Let the daemon run and connect"]);
     county.start();
     case.federation.counties[0] = county;
     let name = format!("enterprise/{COUNTY}");

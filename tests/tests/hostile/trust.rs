@@ -1,6 +1,8 @@
 //! How far a member believes its hub about the member's own history, and about what
 //! is personal; and who may join at once.
 
+use std::collections::BTreeMap;
+
 use certs::{enrol::Token, tls::ALPN_JOIN};
 use harness::{
     federation::{Federation, HUB},
@@ -8,8 +10,11 @@ use harness::{
     table::Table,
 };
 use protocol::{
-    federation::Entry,
-    message::{CloseCode, JoinRefused, JoinReply, JoinRequest, Open, TreeReply},
+    change::Position,
+    federation::{Entry, Introduction, KeyRecord},
+    history::SEQ_LIMIT,
+    id::NodeId,
+    message::{CloseCode, FollowReply, JoinRefused, JoinReply, JoinRequest, Open, TreeReply},
     schema::{RawSchema, Schema},
     sign::SigningKey,
     suite::Suite,
@@ -18,7 +23,7 @@ use protocol::{
 use crate::{
     enrolment::{answer, request},
     forge::{Origin, Tree, entries},
-    lure::{FalseHub, History, Victim, hub_key},
+    lure::{FalseHub, History, Lured, Victim, hub_key},
     peer::{Dial, End, Peer},
     world::{World, claim, partition},
 };
@@ -30,6 +35,16 @@ fn import(victim: &Victim, world: &World, row: u32) -> Output {
     victim.node.cli(&["import", "enterprise", path_text(&file)])
 }
 
+/// The victim's head as `key` signs it.
+fn head_at(tree: &Tree, key: &SigningKey, federation_head: Position, seq: u64) -> TreeReply {
+    let own = partition(&format!("enterprise/{VICTIM}"));
+    Origin { partition: own, key, federation_head }.tree_head(tree, |header| {
+        header.seq = seq;
+        header.previous = Suite::One.repeated(7);
+        header.history = Suite::One.repeated(8);
+    })
+}
+
 #[test]
 fn only_what_a_member_has_signed_itself_stops_its_writes() {
     let world = World::new();
@@ -39,17 +54,9 @@ fn only_what_a_member_has_signed_itself_stops_its_writes() {
     let own = partition(&format!("enterprise/{VICTIM}"));
     let mut claimed = claim(own.clone());
     claimed.position.seq = 1000;
-    let keys = certs::keyfile::KeyDir::new(victim.node.dir().join("keys"), None);
-    let own_key: SigningKey = keys.load(certs::keyfile::SIGNING_KEY_FILE).unwrap();
+    let own_key = own_key(&victim);
     let (other_key, tree) = (Suite::One.signing_key(&[5; 32]).unwrap(), Tree::of(&entries(3)));
-    let head = |key: &SigningKey, seq: u64| {
-        let origin = Origin { partition: own.clone(), key, federation_head: history.head };
-        origin.tree_head(&tree, |header| {
-            header.seq = seq;
-            header.previous = Suite::One.repeated(7);
-            header.history = Suite::One.repeated(8);
-        })
-    };
+    let head = |key: &SigningKey, seq: u64| head_at(&tree, key, history.head, seq);
 
     // A claim alone, and what others have signed.
     let mut lured = world.block_on(hub.lured(vec![claimed.clone()]));
@@ -98,6 +105,182 @@ fn only_what_a_member_has_signed_itself_stops_its_writes() {
     drop(lured);
     import(&victim, &world, 3).expect_failure(&["number 1000"]);
     drop(victim);
+    world.finish();
+}
+
+/// A key's record, with a last number that nobody can have reached if it has ended.
+fn key_record(key: &SigningKey, ended: bool) -> KeyRecord {
+    let mut record = KeyRecord::new(&key.public(), Introduction::Reenrolment, 0);
+    let last = BTreeMap::from([(format!("enterprise/{VICTIM}"), SEQ_LIMIT - 1)]);
+    record.last = ended.then_some(last);
+    record
+}
+
+/// The victim has made this key, too.
+fn know(victim: &mut Victim, key: &SigningKey) {
+    victim.node.stop();
+    let own_keys = victim.node.dir().join("certs/own-keys");
+    let known = std::fs::read_to_string(&own_keys).unwrap();
+    let key = protocol::hex::encode(key.public().as_bytes());
+    std::fs::write(&own_keys, format!("{known}{key}\n")).unwrap();
+    victim.node.start();
+}
+
+fn own_key(victim: &Victim) -> SigningKey {
+    let keys = certs::keyfile::KeyDir::new(victim.node.dir().join("keys"), None);
+    keys.load(certs::keyfile::SIGNING_KEY_FILE).unwrap()
+}
+
+/// The next change set of `_federation`, with these records of the victim's keys,
+/// numbered from 1.
+fn put_keys(world: &World, history: &mut History, keys: &[KeyRecord]) -> FollowReply {
+    let victim = NodeId::new(VICTIM).unwrap();
+    let entry = |(key, number): (&KeyRecord, u32)| Entry::Key(victim.clone(), number, key.clone());
+    let puts = keys.iter().zip(1..).map(|key| entry(key).put().unwrap());
+    history.go_on(&puts.collect::<Vec<_>>(), &hub_key(world), |_| {})
+}
+
+/// Has the victim take them.
+fn tell_keys(world: &World, hub: &FalseHub, history: &mut History, keys: &[KeyRecord]) -> Lured {
+    let set = put_keys(world, history, keys);
+    let lured = world.block_on(hub.lured(vec![History::announced(history.head)]));
+    assert_eq!(world.block_on(lured.provide(&[set])), Ok(()));
+    lured
+}
+
+fn is_told(victim: &Victim, words: &str) -> bool {
+    victim.alarms().iter().any(|alarm| alarm.contains(words))
+}
+
+/// A hub that has its signing key writes into the county's own key record up to which
+/// number it counts: the word of somebody who cannot sign in the county's name.
+#[test]
+fn a_last_number_that_nobody_has_signed_does_not_stop_a_county() {
+    let world = World::new();
+    let hub = FalseHub::start(&world);
+    let mut victim = Victim::new(&world, VICTIM, &hub);
+    let mut history = world.block_on(History::of_hub(&world));
+    let own_key = own_key(&victim);
+    import(&victim, &world, 0).expect_code(0);
+
+    let lured = tell_keys(&world, &hub, &mut history, &[key_record(&own_key, true)]);
+    let number = (SEQ_LIMIT - 1).to_string();
+    wait_until("a person is told of the key, and of the number", || {
+        is_told(&victim, "has ended this node's signing key")
+            && is_told(
+                &victim,
+                &format!("signed up to number {number}, and here it ends at number 1"),
+            )
+    });
+    assert!(!is_told(&victim, "restored"), "{:#?}", victim.alarms());
+    import(&victim, &world, 1).expect_code(0);
+    drop(lured);
+    victim.node.restart();
+    import(&victim, &world, 2).expect_code(0);
+    victim.node.stop();
+    import(&victim, &world, 3).expect_code(0);
+    victim.node.start();
+
+    // The record is taken back while the daemon runs.
+    let lured = tell_keys(&world, &hub, &mut history, &[key_record(&own_key, false)]);
+    wait_until("no alarm stays", || victim.alarms().is_empty());
+    import(&victim, &world, 4).expect_code(0);
+    drop((lured, victim));
+    world.finish();
+}
+
+/// The same of an earlier key. It stops a county that has just joined, which cannot
+/// know what the directory before it has signed, and only until the hub has answered.
+#[test]
+fn a_last_number_of_an_earlier_key_is_believed_after_a_join_until_the_hub_has_answered() {
+    let world = World::new();
+    let hub = FalseHub::start(&world);
+    let mut victim = Victim::new(&world, VICTIM, &hub);
+    let mut history = world.block_on(History::of_hub(&world));
+    let (own_key, earlier) = (own_key(&victim), Suite::One.signing_key(&[6; 32]).unwrap());
+    know(&mut victim, &earlier);
+    import(&victim, &world, 0).expect_code(0);
+
+    let keys = [key_record(&earlier, true), key_record(&own_key, false)];
+    let lured = tell_keys(&world, &hub, &mut history, &keys);
+    let is_unproven =
+        |victim: &Victim| is_told(victim, "nobody takes it until the list is corrected");
+    wait_until("a person is told", || is_unproven(&victim));
+    import(&victim, &world, 1).expect_code(0);
+    drop(lured);
+    victim.node.stop();
+    import(&victim, &world, 2).expect_code(0);
+
+    // As if it had just joined.
+    let joined = victim.node.dir().join("certs/joined");
+    std::fs::write(&joined, "").unwrap();
+    import(&victim, &world, 3).expect_failure(&["has joined again", "本节点已重新加入"]);
+    victim.node.start();
+    wait_until("a person is told what is missing", || is_told(&victim, "taken back by itself"));
+    import(&victim, &world, 3).expect_failure(&["has joined again"]);
+    let lured = world.block_on(hub.lured(vec![History::announced(history.head)]));
+    wait_until("the hub's answer shows nothing", || is_unproven(&victim) && !joined.exists());
+    import(&victim, &world, 3).expect_code(0);
+    drop((lured, victim));
+    world.finish();
+}
+
+/// A directory from before its last change of keys hears of its newest history first,
+/// and then of the key that has signed it: until then there is no answer.
+#[test]
+fn a_proof_by_a_key_that_is_still_on_its_way_counts_once_that_has_arrived() {
+    let world = World::new();
+    let hub = FalseHub::start(&world);
+    let mut victim = Victim::new(&world, VICTIM, &hub);
+    let mut history = world.block_on(History::of_hub(&world));
+    let (own_key, next) = (own_key(&victim), Suite::One.signing_key(&[6; 32]).unwrap());
+    know(&mut victim, &next);
+    let mut ended = key_record(&own_key, true);
+    ended.last = Some(BTreeMap::from([(format!("enterprise/{VICTIM}"), 5)]));
+    let set = put_keys(&world, &mut history, &[ended, key_record(&next, false)]);
+    let proof = head_at(&Tree::of(&entries(3)), &next, history.head, 1000);
+    let mut claimed = claim(partition(&format!("enterprise/{VICTIM}")));
+    claimed.position.seq = 1000;
+
+    let mut lured = world.block_on(hub.lured(vec![History::announced(history.head), claimed]));
+    let mut members = world.block_on(async {
+        let (mut members, mut refused) = (None, false);
+        while members.is_none() || !refused {
+            let mut stream = lured.accept().await;
+            match stream.receive().await {
+                Ok(Open::Tree { .. }) => {
+                    stream.send(&proof).await;
+                    refused = stream.end().await != End::Code(CloseCode::Normal);
+                }
+                Ok(Open::Follow { partition, .. }) if partition.dataset.is_system() => {
+                    members = Some(stream);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        members.unwrap()
+    });
+    wait_until("a person is told that the proof is asked for", || {
+        is_told(&victim, "It was asked for the proof")
+    });
+    world.block_on(async {
+        members.send(&set).await;
+        loop {
+            let mut stream = lured.accept().await;
+            match stream.receive().await {
+                Ok(Open::Tree { .. }) => {
+                    stream.send(&proof).await;
+                    stream.finish();
+                }
+                // Its own history is followed: the proof counts.
+                Ok(Open::Follow { .. }) => return,
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    import(&victim, &world, 0).expect_failure(&["number 1000", "restored"]);
+    assert!(is_told(&victim, "signed by this node"), "{:#?}", victim.alarms());
+    drop((lured, victim));
     world.finish();
 }
 

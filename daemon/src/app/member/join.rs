@@ -45,6 +45,7 @@ use crate::{
         lock::Occupant,
         node::{Node, load_anchor, open_store},
         now_unix,
+        own_history::note_new_directory,
         trustee::{note_join, stops_are_settled},
     },
     membership::Membership,
@@ -112,6 +113,7 @@ pub async fn join(dir: &NodeDir, text: &str, passphrase: Passphrase) -> anyhow::
     bundle::save_bundle(&dir.certs(), &roots)?;
     accept_keys(&OwnKeys::load(keys, &dir.certs(), store)?, &membership)?;
     note_join(dir);
+    note_new_directory(dir)?;
     keyfile::write_public(&dir.config(), config.render_new().as_bytes())?;
     // Without its marker a directory is never cleared.
     let _ = std::fs::remove_file(joining_marker(dir));
@@ -186,6 +188,8 @@ pub fn join_again(
     }
     // Nothing is changed before the hub has shown what the token promises.
     node.keeper.check_waiting(&chain, &roots).context("the certificate that the hub sent")?;
+    // Before the list of members can let the next key sign.
+    let joining = trustee.join_begins()?;
     if token.anchor.supersedes(&anchor) {
         trustee.use_anchor(token.anchor.clone())?;
     }
@@ -201,6 +205,7 @@ pub fn join_again(
     accept_keys(&node.own_keys, &node.membership)?;
     stops_are_settled(&node.dir)?;
     trustee.history_begins_anew();
+    drop(joining);
     trustee.look()?;
     note_join(&node.dir);
     let not_after = node.keeper.shown().federation.not_after()?;

@@ -226,3 +226,36 @@ fn an_origin_that_a_peer_is_ahead_of_writes_nothing_before_it_has_caught_up() {
     commit(&restored, &enterprise(), puts(0..1, "x"));
     assert_eq!(restored.head(&enterprise()).unwrap().seq(), 5);
 }
+
+#[test]
+fn what_an_earlier_key_is_said_to_have_signed_is_awaited_until_it_is_here_or_not_said_any_more() {
+    let (_a, origin, _) = origin();
+    let (_b, joined) = fresh_at(&origin, 1);
+    let said = |seq| joined.await_earlier_keys([(enterprise(), seq)].into());
+    let refused_at = |seq| {
+        let refused = try_commit(&joined, &enterprise(), puts(0..1, "x"));
+        let is_told = matches!(
+            &refused,
+            Err(StoreError::AwaitsEarlierKey { have: 3, last, .. }) if *last == seq
+        );
+        assert!(is_told, "{refused:?}");
+    };
+    commit(&origin, &enterprise(), puts(0..10, "c"));
+    said(1000);
+    refused_at(1000);
+    // It may be lowered, and what was proven is not withdrawn with it.
+    said(4);
+    refused_at(4);
+    joined.await_own_history(&enterprise(), 4);
+    joined.await_earlier_keys([].into());
+    let refused = try_commit(&joined, &enterprise(), puts(0..1, "x"));
+    assert!(matches!(refused, Err(StoreError::AwaitsOwnHistory { .. })), "{refused:?}");
+    said(4);
+    follow(&origin, &joined, &enterprise());
+    commit(&joined, &enterprise(), puts(0..1, "x"));
+    said(1000);
+    assert!(try_commit(&joined, &enterprise(), puts(0..1, "y")).is_err());
+    joined.await_earlier_keys([].into());
+    commit(&joined, &enterprise(), puts(0..1, "y"));
+    assert_eq!(joined.head(&enterprise()).unwrap().seq(), 6);
+}

@@ -229,16 +229,18 @@ impl Writer {
     }
 
     fn refuse_awaiting(&self, partition: &PartitionId) -> Result<(), StoreError> {
-        let Some(awaited) = lock(&self.shared.awaited).get(partition).copied() else {
+        let awaited = lock(&self.shared.awaited).get(partition).copied().unwrap_or(0);
+        let last = lock(&self.shared.awaited_earlier).get(partition).copied().unwrap_or(0);
+        if awaited.max(last) == 0 {
             return Ok(());
-        };
+        }
         let have = self.head(partition).map_or(0, |head| head.seq());
+        let partition = partition.clone();
         if have < awaited {
-            return Err(StoreError::AwaitsOwnHistory {
-                partition: partition.clone(),
-                have,
-                awaited,
-            });
+            return Err(StoreError::AwaitsOwnHistory { partition, have, awaited });
+        }
+        if have < last {
+            return Err(StoreError::AwaitsEarlierKey { partition, have, last });
         }
         Ok(())
     }
