@@ -276,7 +276,7 @@ mod tests {
     fn what_a_peer_does_not_take_leaves_room_for_the_longest_beside_it_and_no_more() {
         use std::{future::Future, pin::pin, task};
         let of = |number| Turns::new(Work::of(2), peer(number), Duration::ZERO);
-         let (slow, other) = (of(1), of(2));
+        let (slow, other) = (of(1), of(2));
         let mut context = task::Context::from_waker(task::Waker::noop());
         let mut not_taken = pin!(slow.to_send(FRAME_BYTES_MAX));
         let mut longest = pin!(slow.to_send(FRAME_BYTES_MAX));
@@ -293,5 +293,4 @@ mod tests {
         drop(not_taken);
         assert!(next.as_mut().poll(&mut context).is_ready());
     }
-}
 }
