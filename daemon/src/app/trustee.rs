@@ -260,8 +260,8 @@ impl Trustee {
                  换用新密钥后会自动重新签署。若本节点已被吊销或移除，请向市级中心索取令牌并执行 creditsync join；\
                  若市级中心不知情，其签名密钥可能已被盗用 / the hub has ended this node's signing key (last numbers: \
                  {numbers}), so what the key signs above them is not taken. This node goes on writing, and signs it \
-                 again once it has a new key. If the municipal centre has revoked or removed this node, ask it for a \
-                 token and give: creditsync join. If it knows nothing of this, its own signing key may be stolen"
+                 again once it has a new key. If the municipal centre has ended it on purpose, ask for a token and \
+                 give: creditsync join. If it knows nothing of this, its own signing key may be stolen"
             ),
         );
     }
