@@ -217,7 +217,7 @@ fn the_verifier_shares_nothing_with_what_it_verifies() {
         "beside_json.rs",
         "beside_keys.rs",
         "beside_labels.rs",
-        "beside_open.rs",
+        "beside_edges.rs",
         "beside_records.rs",
         "beside_roots.rs",
         "beside_schemas.rs",

@@ -7,7 +7,7 @@ use harness::sim::rng::Rng;
 use serde_json::Value;
 
 /// What is put in a place where something else belongs.
-const ODD: [&str; 52] = [
+const ODD: [&str; 56] = [
     "null",
     "true",
     "false",
@@ -60,6 +60,10 @@ const ODD: [&str; 52] = [
     "[\"x\"]",
     "[null]",
     "{}",
+    "[1900, 2100]",
+    "{\"date\": null}",
+    "{\"ymd\": null}",
+    "{\"active\": null}",
 ];
 
 /// How long a list or a text is made: bounds of the page, and one more.
@@ -121,6 +125,10 @@ impl Node {
     fn alter_here(&mut self, rng: &mut Rng) {
         match self {
             Self::Object(members) if rng.chance(95) => alter_members(rng, members),
+            // Which some readers would take as well.
+            Self::Object(members) if rng.chance(40) => {
+                *self = Self::List(members.drain(..).map(|(_, own)| own).collect());
+            }
             Self::List(items) if rng.chance(70) => alter_items(rng, items),
             Self::Leaf(text) if text.starts_with('"') && rng.chance(30) => {
                 *text = altered(rng, text)

@@ -18,7 +18,6 @@ use serde_json::{Value, json};
 use super::{
     beside,
     change::{self, Change},
-    entries::Key,
     federation::Records,
     hashes,
     layout::{self, AnchorFields},
@@ -51,7 +50,7 @@ fn some_anchor(rng: &mut Rng) -> AnchorFields {
     if rng.chance(60) {
         fields.epoch = 2;
         fields.base = Some((1 + some_seq(rng), [7; 32]));
-        // Its own is none of them: see the ignored test.
+        // Its own is none of them.
         let earlier = (0..6).map(|_| public(&some_key(rng)));
         fields.earlier = earlier.filter(|key| *key != fields.hub_key).take(3).collect();
     }
@@ -200,17 +199,6 @@ impl Both {
         [own.is_ok(), program.is_ok()]
     }
 
-    /// Whether a key of the hub ends at the anchor's base, rather than at its own last
-    /// number or before, and another one follows it.
-    fn has_a_base_instead_of_a_last_number(&self) -> bool {
-        let keys = self.own.keys.get(HUB).map_or(&[][..], Vec::as_slice);
-        let before = keys.split_last().map_or(&[][..], |(_, before)| before);
-        let name = format!("{}/{HUB}", layout::FEDERATION_DATASET);
-        let last = |key: &Key| key.last.as_ref().map(|last| last.get(&name).copied().unwrap_or(0));
-        let ends_later = |base| before.iter().any(|key| last(key).is_none_or(|last| last > base));
-        self.fields.base.is_some_and(|(base, _)| ends_later(base))
-    }
-
     /// A node's keys and the anchor's, each by the byte that it was made of.
     fn told(&self, node: &str) -> String {
         let name = |of: &[u8; 32]| (1..=7).find(|byte| public(&key(*byte)) == *of);
@@ -232,9 +220,8 @@ impl Both {
         for node in [HUB, COUNTY] {
             let [own, program] = self.keys_of(node);
             assert_eq!(own, program, "{case}: keys of {node}");
-            // `_federation` is the hub's alone, and apart from what an ignored test says.
-            let system = node == HUB && !self.has_a_base_instead_of_a_last_number();
-            for dataset in DATASETS.into_iter().filter(|name| system || *name != DATASETS[0]) {
+            // `_federation` is the hub's alone.
+            for dataset in DATASETS.into_iter().filter(|name| node == HUB || *name != DATASETS[0]) {
                 for (seq, byte) in
                     PLACES.iter().flat_map(|seq| (1..IDS.len()).map(move |byte| (*seq, byte)))
                 {
@@ -301,21 +288,6 @@ fn only_the_header_that_the_anchor_names_has_its_number() {
     assert!(allows("a", HUB, 4, 8));
 }
 
-#[test]
-#[ignore = "the page and the program differ"]
-fn an_anchors_own_key_counts_behind_the_base_where_it_is_an_earlier_one_too() {
-    let fields = AnchorFields {
-        epoch: 2,
-        base: Some((4, [7; 32])),
-        earlier: vec![public(&key(1))],
-        ..made::fields(&key(1))
-    };
-    let (own, program) = (Records::default(), registry(&fields));
-    let both = Both { fields, own, program };
-    let counts = |seq| both.counts((layout::FEDERATION_DATASET, HUB, seq), &IDS[1]);
-    assert_eq!([counts(4), counts(5)], [[true; 2]; 2]);
-}
-
 /// A federation whose hub has these keys, by number, under an anchor with key 1 and the
 /// base 4.
 fn with_hub_keys(keys: &[(u8, Option<u64>)]) -> Both {
@@ -341,17 +313,24 @@ fn with_hub_keys(keys: &[(u8, Option<u64>)]) -> Both {
 }
 
 #[test]
-#[ignore = "the page and the program differ"]
-fn a_base_is_no_last_number_of_the_keys_before_the_anchors() {
-    let counts = |both: &Both, seq, byte: usize| {
-        both.counts((layout::FEDERATION_DATASET, HUB, seq), &IDS[byte])
+fn a_base_is_the_last_number_of_the_keys_before_the_anchors() {
+    let counts = |both: &Both, byte: usize, seqs: &[u64]| -> Vec<[bool; 2]> {
+        let place = |seq| (layout::FEDERATION_DATASET, HUB, seq);
+        seqs.iter().map(|seq| both.counts(place(*seq), &IDS[byte])).collect()
     };
-    // A key that has no last number narrows nothing of those behind it.
-    let both = with_hub_keys(&[(2, None), (3, None)]);
-    let before: Vec<_> = [1, 4, 5].map(|seq| counts(&both, seq, 3)).into();
-    // One that has a later number than the base narrows the anchor's own key.
-    let both = with_hub_keys(&[(2, Some(6)), (1, None)]);
-    let behind: Vec<_> = [4, 5, 6, 7].map(|seq| counts(&both, seq, 1)).into();
     let of = |own: &[bool]| own.iter().map(|counts| [*counts; 2]).collect::<Vec<_>>();
-    assert_eq!([before, behind], [of(&[true, true, false]), of(&[false, false, false, true])]);
+    // A key that has no last number ends there, and leaves nothing to those behind it
+    // that end there too.
+    let both = with_hub_keys(&[(2, None), (3, None)]);
+    assert_eq!(counts(&both, 2, &[1, 4, 5]), of(&[true, true, false]));
+    assert_eq!(counts(&both, 3, &[1, 4, 5]), of(&[false, false, false]));
+    // So does one that has a higher one: the anchor's own key goes on from the base.
+    let both = with_hub_keys(&[(2, Some(6)), (1, None)]);
+    assert_eq!(counts(&both, 2, &[4, 5, 6]), of(&[true, false, false]));
+    assert_eq!(counts(&both, 1, &[4, 5, 6, 7]), of(&[false, true, true, true]));
+    // A lower one stays.
+    let both = with_hub_keys(&[(2, Some(2)), (3, None), (1, None)]);
+    assert_eq!(counts(&both, 2, &[2, 3]), of(&[true, false]));
+    assert_eq!(counts(&both, 3, &[2, 3, 4, 5]), of(&[false, true, true, false]));
+    assert_eq!(counts(&both, 1, &[4, 5]), of(&[false, true]));
 }

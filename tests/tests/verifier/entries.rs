@@ -119,7 +119,7 @@ fn member(id: &str, part: Option<&str>, body: &Json) -> Option<Entry> {
         && part.is_none()
         && body.has("name", is_text)
         && body.has("role", |role| is_one_of(role, &["hub", "member"]))
-        && body.may_have("certificates_from", is_moment);
+        && body.may_have_or_null("certificates_from", is_moment);
     let removed = body.flag("removed")?;
     well.then_some(Entry::Member { removed })
 }
@@ -151,7 +151,10 @@ fn signing_key(id: &str, part: Option<&str>, body: &Json) -> Option<Entry> {
         Some(last) => Some(numbers(last)?),
         None => None,
     };
-    let last_records = body.member("last_records").map_or(Some(0), Json::as_integer)?;
+    let last_records = match body.may_have("last_records", |count| *count != Json::Null) {
+        true => body.member("last_records").map_or(Some(0), Json::as_integer)?,
+        false => return None,
+    };
     let well = is_label(id)
         && body.has("by", |by| is_one_of(by, &INTRODUCTIONS))
         && body.has("at_ms", is_moment)
@@ -165,14 +168,20 @@ fn signing_key(id: &str, part: Option<&str>, body: &Json) -> Option<Entry> {
 }
 
 fn ca(id: &str, part: Option<&str>, body: &Json) -> Option<Entry> {
-    let der = |text: &Json| hashes::unhex(text.as_text()?).ok();
+    let der = |text: &Json| hashes::unhex(text.as_text()?).ok().filter(|octets| !octets.is_empty());
     let certificate = der(body.member("certificate")?)?;
-    let is_number = |root: &Json| root.as_integer::<u32>().is_some();
-    let well = matches!(id, "root" | "issuing")
+    let is_number = |root: &Json| root.as_integer::<u32>().is_some_and(|number| number > 0);
+    let has = |name: &str| body.member(name).is_some();
+    let is_kind = match id {
+        "root" => !has("root"),
+        "issuing" => has("root") && !has("cross"),
+        _ => false,
+    };
+    let well = is_kind
         && part.and_then(number).is_some()
         && body.has("state", |state| is_one_of(state, &CERTIFICATE_STATES))
-        && body.may_have("cross", |cross| der(cross).is_some())
-        && body.may_have("root", is_number);
+        && body.may_have_or_null("cross", |cross| der(cross).is_some())
+        && body.may_have_or_null("root", is_number);
     well.then_some(Entry::Ca { certificate })
 }
 

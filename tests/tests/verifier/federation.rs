@@ -165,31 +165,36 @@ impl Records {
             return anchored(anchor, base, seq, id);
         };
         let name = format!("{dataset}/{origin}");
-        let last =
-            |key: &Key| key.last.as_ref().map(|last| last.get(&name).copied().unwrap_or_default());
-        let mut above = keys[..at].iter().filter_map(last).max().unwrap_or_default();
-        let mut up_to = last(&keys[at]).unwrap_or(u64::MAX);
-        if let (true, Some(base)) = (of_hub, base) {
-            let anchored = keys.iter().position(|key| key.public == anchor.hub_key);
-            if anchored.is_some_and(|anchored| at >= anchored) {
-                above = above.max(base);
-            } else {
-                up_to = up_to.min(base);
-            }
+        let anchored = keys.iter().position(|key| key.public == anchor.hub_key);
+        let anchored = anchored.unwrap_or(keys.len());
+        let base = base.filter(|_| of_hub);
+        let last = |place: usize| {
+            let own = keys[place].last.as_ref();
+            let own = own.map(|last| last.get(&name).copied().unwrap_or_default());
+            let base = base.filter(|_| place < anchored);
+            own.into_iter().chain(base).min()
+        };
+        let mut above = (0..at).filter_map(last).max().unwrap_or_default();
+        if at >= anchored {
+            above = above.max(base.unwrap_or_default());
         }
+        let up_to = last(at).unwrap_or(u64::MAX);
         ensure(above < seq && seq <= up_to, "a key that does not count here")?;
         Ok(keys[at].public)
     }
 }
 
-/// A key of the hub that has no record: the anchor's own, or an earlier one. An anchor
-/// may list its own as well, which then counts on both sides of the base.
+/// A key of the hub that has no record: the anchor's own, or an earlier one.
 fn anchored(anchor: &AnchorFields, base: Option<u64>, seq: u64, id: &Hash) -> Checked<[u8; 32]> {
-    let own = Some(&anchor.hub_key).filter(|key| hashes::key_id(key) == *id);
-    let earlier = anchor.earlier.iter().find(|key| hashes::key_id(key) == *id);
-    let key = own.or(earlier).ok_or(Refused("a key that nobody registered"))?;
-    let counts = own.is_some() && base.is_none_or(|base| seq > base)
-        || earlier.is_some() && base.is_some_and(|base| seq <= base);
+    let is_it = |key: &&[u8; 32]| hashes::key_id(key) == *id;
+    let (key, counts) = match Some(&anchor.hub_key).filter(is_it) {
+        Some(own) => (own, base.is_none_or(|base| seq > base)),
+        None => {
+            let earlier = anchor.earlier.iter().find(is_it);
+            let earlier = earlier.ok_or(Refused("a key that nobody registered"))?;
+            (earlier, base.is_some_and(|base| seq <= base))
+        }
+    };
     ensure(counts, "a key that does not count here")?;
     Ok(*key)
 }

@@ -61,8 +61,14 @@ impl Json {
         self.member(name).is_some_and(is)
     }
 
-    /// The same of one that may be left out, or be `null`.
+    /// The same of one that may be left out.
     pub fn may_have(&self, name: &str, is: impl Fn(&Self) -> bool) -> bool {
+        let Self::Object(members) = self else { return false };
+        members.get(name).is_none_or(is)
+    }
+
+    /// The same of one that may also be `null` instead.
+    pub fn may_have_or_null(&self, name: &str, is: impl Fn(&Self) -> bool) -> bool {
         self.member(name).is_none_or(is)
     }
 
@@ -187,7 +193,10 @@ impl Reader<'_> {
             let _sign = self.takes("+") || self.takes("-");
             self.digits()?;
         }
-        Ok(all[..all.len() - self.rest.len()].to_owned())
+        let number = &all[..all.len() - self.rest.len()];
+        let is_held = number.parse().is_ok_and(f64::is_finite);
+        ensure(is_held, "a number that no binary64 holds")?;
+        Ok(number.to_owned())
     }
 
     fn text(&mut self) -> Checked<String> {

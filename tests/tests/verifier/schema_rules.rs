@@ -14,7 +14,7 @@ use super::{
         FIELD_TYPES, FIELDS_MAX, KEY_FIELDS_MAX, LABEL_BYTES_MAX, LABELS_MAX, LISTED_TEXTS_MAX,
         LISTED_VALUES_MAX, NAME_BYTES_MAX, TITLE_BYTES_MAX, YEARS,
     },
-    record::{is_day, is_format},
+    record::{is_blank, is_day, is_format},
 };
 
 const MEMBERS: [&str; 10] = [
@@ -64,7 +64,7 @@ pub fn check(body: &Json, dataset: &str, version: u32) -> Checked<()> {
             && is_every(list, |text| is_shown(text, 1..=LABEL_BYTES_MAX))
     };
     ensure(body.may_have("ignore", is_ignored), "no labels to ignore")?;
-    ensure(body.may_have("dates", is_years), "no years")?;
+    ensure(body.may_have_or_null("dates", is_years), "no years")?;
     let fields = body.member("field").and_then(Json::as_list).ok_or(Refused("no fields"))?;
     ensure((1..=FIELDS_MAX).contains(&fields.len()), "a wrong number of fields")?;
     for one in fields {
@@ -80,9 +80,9 @@ fn is_shown(text: &Json, bytes: std::ops::RangeInclusive<usize>) -> bool {
     text.as_text().is_some_and(|text| bytes.contains(&text.len()) && !text.contains(hides))
 }
 
-/// Whether it is a list of texts that are null: more than white space.
+/// Whether it is a list of texts that are null: more than white space and Cf.
 fn is_null_texts(list: &Json) -> bool {
-    let has_more = |text: &Json| text.as_text().is_some_and(|text| !text.trim().is_empty());
+    let has_more = |text: &Json| text.as_text().is_some_and(|text| !is_blank(text));
     is_list(list, LISTED_TEXTS_MAX) && is_every(list, has_more)
 }
 
@@ -128,10 +128,10 @@ fn field(field: &Json, dataset: &Json) -> Checked<()> {
         ensure(field.flag(name).is_some(), "no boolean")?;
     }
     for name in ["length_max", "scale_max"] {
-        ensure(field.may_have(name, is_count), "no count")?;
+        ensure(field.may_have_or_null(name, is_count), "no count")?;
     }
     ensure(field.may_have("values", |list| is_list(list, LISTED_VALUES_MAX)), "no values")?;
-    ensure(field.may_have("null_texts", is_null_texts), "no null texts")?;
+    ensure(field.may_have_or_null("null_texts", is_null_texts), "no null texts")?;
     of_null_texts(field, dataset)?;
     let is = |name: &str| field.has("type", |kind| kind.as_text() == Some(name));
     let scaled = field.member("scale_max").is_some();
@@ -163,7 +163,7 @@ fn of_dates(field: &Json) -> Checked<()> {
     let is_order = |order: &Json| order.as_text().is_some_and(|order| DATE_ORDERS.contains(&order));
     ensure(field.may_have("date_order", is_order), "no order of dates")?;
     ensure(field.may_have("open_end", is_end), "no open end")?;
-    ensure(field.may_have("dates", is_years), "no years")?;
+    ensure(field.may_have_or_null("dates", is_years), "no years")?;
     let is_date = field.has("type", |kind| kind.as_text() == Some("date"));
     let names = ["date_order", "open_end", "dates"];
     let has_one = names.iter().any(|name| field.member(name).is_some());

@@ -16,8 +16,8 @@
 //! ([`beside_federation`], [`beside_schemas`], [`beside_labels`], [`beside_keys`]), its
 //! trust in new roots ([`beside_authorities`]), its importer of texts
 //! ([`beside_deliveries`]), what it takes at the bounds of a change
-//! set ([`beside_work`]) and its updates ([`beside_roots`]); where the page and the
-//! program differ stands in [`beside_open`]. Of these `live`, `recorded` and those whose
+//! set ([`beside_work`]) and its updates ([`beside_roots`]); what a reader could take
+//! either way stands in [`beside_edges`]. Of these `live`, `recorded` and those whose
 //! names begin with `beside` name crates of the workspace, and nothing else does
 //! (`tests/tests/layout.rs` looks). What no such federation says comes from keys of the
 //! tests' own ([`made`]): [`rules`], [`bounds`] and [`strict`].
@@ -48,11 +48,11 @@ pub mod work;
 mod beside;
 mod beside_authorities;
 mod beside_deliveries;
+mod beside_edges;
 mod beside_federation;
 mod beside_json;
 mod beside_keys;
 mod beside_labels;
-mod beside_open;
 mod beside_records;
 mod beside_roots;
 mod beside_schemas;

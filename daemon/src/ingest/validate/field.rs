@@ -64,8 +64,8 @@ impl FieldRules {
             values: field.values.iter().cloned().collect(),
             listed: field.values.as_slice().into(),
             null_texts: NullTexts::new(schema.null_texts(index)),
-            date_order: field.date_order,
-            open_end: field.open_end,
+            date_order: field.date_order(),
+            open_end: field.open_end(),
             years: schema.years(index),
         }
     }

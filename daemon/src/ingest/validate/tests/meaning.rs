@@ -2,18 +2,18 @@
 //! ends, plausible years, listed values.
 
 use protocol::{
-    schema::{DateOrder, OPEN_END},
+    schema::{DateOrder, OPEN_END, OpenEnd},
     value::Date,
 };
 
 use super::*;
 
 fn day(order: DateOrder) -> Field {
-    Field { date_order: order, ..field("d", FieldType::Date) }
+    Field { date_order: Some(order), ..field("d", FieldType::Date) }
 }
 
 fn open(year: u16, month: u8, day: u8) -> Field {
-    Field { open_end: Date::new(year, month, day), ..field("d", FieldType::Date) }
+    Field { open_end: Some(OpenEnd(Date::new(year, month, day))), ..field("d", FieldType::Date) }
 }
 
 #[test]
