@@ -9,7 +9,7 @@ use super::{
 };
 
 /// White space aside, what stands for a day that never comes.
-const NO_END: [&str; 12] = [
+const NO_END: [&str; 11] = [
     "长期",
     "长期有效",
     "至长期",
@@ -21,7 +21,6 @@ const NO_END: [&str; 12] = [
     "无固定期限",
     "无固定期",
     "无截止日期",
-    "99999999",
 ];
 const NUMBER_BYTES_MAX: usize = 128;
 /// The letters of a code of GB 32100-2015, and those that it begins with.
@@ -186,45 +185,22 @@ fn decimal(text: &str) -> Checked<Value> {
 }
 
 fn date(rule: &Rule, text: &str) -> Checked<Value> {
-    if let Some((year, month, day)) = rule.open_end.filter(|_| is_without_end(rule, text)) {
-        return Ok(Value::Date { year, month, day });
+    let read = day_in_front(rule, text).and_then(|(day, behind, is_number)| {
+        let zeros = behind.strip_prefix('.').is_some_and(is_zeros);
+        let is_midnight =
+            if behind.is_empty() || is_number && zeros { true } else { time(behind)? };
+        Some((day, is_midnight))
+    });
+    if let Some((year, month, day)) = rule.open_end {
+        let solid: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+        if NO_END.contains(&&solid[..]) || read.is_some_and(|((year, ..), _)| year == 9999) {
+            return Ok(Value::Date { year, month, day });
+        }
     }
-    let read = day_in_front(rule, text).ok_or(Refused("no date"))?;
-    let ((year, month, day), behind, is_number) = read;
-    ensure(is_nothing(behind, is_number), "another time of day")?;
+    let ((year, month, day), is_midnight) = read.ok_or(Refused("no date"))?;
+    ensure(is_midnight, "another time of day")?;
     ensure(is_of_calendar(year, month, day), "no day of the calendar")?;
     Ok(Value::Date { year, month, day })
-}
-
-/// A day of the year 9999, with whatever time of day where it has 10 characters; or a
-/// word.
-fn is_without_end(rule: &Rule, text: &str) -> bool {
-    let solid: String = text.chars().filter(|c| !c.is_whitespace()).collect();
-    if NO_END.contains(&&solid[..]) {
-        return true;
-    }
-    let (behind, is_number) = match text.strip_prefix("9999-99-99") {
-        Some(behind) => (behind, false),
-        None => match day_in_front(rule, text) {
-            Some(((9999, month, day), behind, number)) if is_of_calendar(9999, month, day) => {
-                (behind, number)
-            }
-            _ => return false,
-        },
-    };
-    let long = text.len() - behind.len() == 10;
-    is_nothing(behind, is_number) || long && is_time(behind)
-}
-
-/// Whether what is behind a day says nothing: midnight, or the zeros of a number.
-fn is_nothing(behind: &str, is_number: bool) -> bool {
-    let zeros = behind.strip_prefix('.').is_some_and(is_zeros);
-    behind.is_empty() || is_midnight(behind) || is_number && zeros
-}
-
-/// Any time of day.
-fn is_time(behind: &str) -> bool {
-    behind.starts_with(|c: char| c == 'T' || c.is_whitespace())
 }
 
 type Day = (u16, u8, u8);
@@ -266,23 +242,29 @@ fn digits_in_front(text: &str) -> &str {
     &text[..text.len() - rest.len()]
 }
 
-fn is_midnight(behind: &str) -> bool {
-    let spaced = behind.trim_start();
-    let time =
-        behind.strip_prefix('T').or_else(|| Some(spaced).filter(|_| spaced.len() < behind.len()));
-    let Some(rest) = time.and_then(|time| time.strip_prefix('0')) else { return false };
-    let Some(rest) = rest.strip_prefix('0').unwrap_or(rest).strip_prefix(":00") else {
-        return false;
+/// Whether a time of day is midnight; none if it is none.
+fn time(behind: &str) -> Option<bool> {
+    let spaced = behind.trim_start_matches(' ');
+    let rest = if spaced.len() < behind.len() { spaced } else { behind.strip_prefix('T')? };
+    let hours = digits_in_front(rest);
+    let (minutes, rest) = two_digits(rest[hours.len()..].strip_prefix(':')?)?;
+    let (seconds, rest) = match rest.strip_prefix(':') {
+        Some(rest) => two_digits(rest)?,
+        None => ("", rest),
     };
-    let rest = match rest.strip_prefix(":00") {
-        Some(rest) => match rest.strip_prefix('.') {
-            Some(zeros) if zeros.starts_with('0') => zeros.trim_start_matches('0'),
-            Some(_) => return false,
-            None => rest,
-        },
-        None => rest,
+    let (fraction, rest) = match rest.strip_prefix('.').filter(|_| !seconds.is_empty()) {
+        Some(rest) => rest.split_at(digits_in_front(rest).len()),
+        None => ("0", rest),
     };
     let zone =
         |zone: &str| zone.len() <= 5 && zone.bytes().all(|b| b.is_ascii_digit() || b == b':');
-    matches!(rest, "" | "Z") || rest.strip_prefix(['+', '-']).is_some_and(zone)
+    let is_one = (1..=2).contains(&hours.len())
+        && !fraction.is_empty()
+        && (matches!(rest, "" | "Z") || rest.strip_prefix(['+', '-']).is_some_and(zone));
+    is_one.then(|| [hours, minutes, seconds, fraction].concat().bytes().all(|b| b == b'0'))
+}
+
+fn two_digits(text: &str) -> Option<(&str, &str)> {
+    let (two, rest) = text.split_at_checked(2)?;
+    is_digits(two).then_some((two, rest))
 }
