@@ -258,11 +258,11 @@ fn what_a_dataset_says_of_values_is_read_and_rendered_back() {
     assert_eq!(schema.years(1), Years { from: 2000, to: 2099 });
     assert!(schema.ignores("序 号"));
     let until = &schema.fields()[1];
-    assert_eq!((until.date_order, until.open_end), (DateOrder::Dmy, Date::new(9999, 12, 31)));
+    assert_eq!((until.date_order(), until.open_end()), (DateOrder::Dmy, Date::new(9999, 12, 31)));
     let rendered = render_schema(&schema);
     assert_eq!(parse_schema(&rendered), Ok(schema), "{rendered}");
     let rendered = rendered.replace("open_end = true", "open_end = \"2099-12-31\"");
-    assert_eq!(parse_schema(&rendered).unwrap().fields()[1].open_end, Date::new(2099, 12, 31));
+    assert_eq!(parse_schema(&rendered).unwrap().fields()[1].open_end(), Date::new(2099, 12, 31));
 }
 
 #[test]

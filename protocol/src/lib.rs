@@ -20,6 +20,7 @@ pub mod freshness;
 pub mod hex;
 pub mod history;
 pub mod id;
+mod json;
 pub mod judge;
 pub mod message;
 pub mod moment;

@@ -211,9 +211,16 @@ fn the_verifier_shares_nothing_with_what_it_verifies() {
     // These start processes, make certificates, or ask both about the same bytes.
     let scene = [
         "beside.rs",
+        "beside_authorities.rs",
+        "beside_deliveries.rs",
         "beside_federation.rs",
+        "beside_json.rs",
+        "beside_keys.rs",
+        "beside_labels.rs",
+        "beside_edges.rs",
         "beside_records.rs",
         "beside_roots.rs",
+        "beside_schemas.rs",
         "beside_work.rs",
         "live.rs",
         "recorded.rs",

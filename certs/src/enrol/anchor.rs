@@ -261,6 +261,9 @@ impl Anchor {
                     .map_err(|_| DecodeError::Invalid("an earlier signing key is none"))?;
                 earlier.push(key);
             }
+            if earlier.contains(&hub_key) {
+                return Err(DecodeError::Invalid("an anchor's own key is an earlier one"));
+            }
             if epoch < 2 {
                 return Err(DecodeError::Invalid("an anchor goes on from one before the first"));
             }
@@ -405,6 +408,9 @@ pub(crate) mod tests {
         assert!(nobody.verify(&root).is_err() && Anchor::decode(&nobody.encode()).is_err());
         let many = Anchor { earlier: vec![with.earlier[0]; 65], ..with.clone() };
         assert!(Anchor::decode(&many.encode()).is_err());
+        let own = Anchor { earlier: vec![with.earlier[0], with.hub_key], ..with.clone() };
+        let refused = DecodeError::Invalid("an anchor's own key is an earlier one");
+        assert_eq!(Anchor::decode(&own.encode()), Err(refused));
         for length in 0..bytes.len() {
             assert!(Anchor::decode(&bytes[..length]).is_err(), "{length}");
         }

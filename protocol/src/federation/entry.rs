@@ -5,12 +5,9 @@
 //! values give. Whether a record may say what it says is for the registry to
 //! judge; here is only what it says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use serde::{
-    Deserialize, Serialize,
-    de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor, value::StringDeserializer},
-};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     change::Change,
@@ -18,6 +15,7 @@ use crate::{
     hash::Hash,
     hex,
     id::{DatasetId, FEDERATION_DATASET, FederationId, NodeId},
+    json::{self, word},
     record::{Record, decode_key, encode_key},
     schema::{Field, RawSchema, Schema},
     sign::PublicKey,
@@ -102,7 +100,6 @@ pub struct KeyRecord {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub last_records: u32,
     /// It was retired because it may be in the wrong hands.
-    #[serde(default)]
     pub revoked: bool,
 }
 
@@ -153,10 +150,11 @@ pub struct CaRecord {
     /// The certificate, DER as hexadecimal digits.
     pub certificate: String,
     /// For a root with a predecessor: its name and key certified by that one,
-    /// DER as hexadecimal digits. Whoever trusts the predecessor can follow.
+    /// DER as hexadecimal digits. Whoever trusts the predecessor can follow. An
+    /// issuing CA has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cross: Option<String>,
-    /// For an issuing CA: the number of its root.
+    /// For an issuing CA: the number of its root, from 1. A root has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<u32>,
     /// Where it is in its life.
@@ -342,21 +340,21 @@ impl Entry {
             return Err(wrong(&format!("its body is longer than {BODY_BYTES_MAX} bytes")));
         }
         let entry = match slot.clone() {
-            Slot::Member(node) => Entry::Member(node, read_json(&body).map_err(|e| wrong(&e))?),
+            Slot::Member(node) => Entry::Member(node, json::read(&body).map_err(|e| wrong(&e))?),
             Slot::Key(node, number) => {
-                Entry::Key(node, number, read_json(&body).map_err(|e| wrong(&e))?)
+                Entry::Key(node, number, json::read(&body).map_err(|e| wrong(&e))?)
             }
             Slot::Last(node, key, part) => {
-                Entry::Last(node, key, part, read_json(&body).map_err(|e| wrong(&e))?)
+                Entry::Last(node, key, part, json::read(&body).map_err(|e| wrong(&e))?)
             }
             Slot::Ca(kind, number) => {
-                Entry::Ca(kind, number, read_json(&body).map_err(|e| wrong(&e))?)
+                Entry::Ca(kind, number, json::read(&body).map_err(|e| wrong(&e))?)
             }
             Slot::Revocation(node, serial) => {
-                Entry::Revocation(node, serial, read_json(&body).map_err(|e| wrong(&e))?)
+                Entry::Revocation(node, serial, json::read(&body).map_err(|e| wrong(&e))?)
             }
             Slot::Schema(..) => {
-                let raw: RawSchema = read_json(&body).map_err(|e| wrong(&e))?;
+                let raw: RawSchema = json::read(&body).map_err(|e| wrong(&e))?;
                 Entry::Schema(Schema::check(raw).map_err(|errors| wrong(&errors[0]))?)
             }
         };
@@ -400,7 +398,7 @@ impl Slot {
                 Slot::Ca(kind, number(part)?)
             }
             "revocation" if part.is_empty() => Slot::Revocation(node()?, None),
-            "revocation" if hex::decode(part).is_none_or(|serial| hex::encode(&serial) != part) => {
+            "revocation" if hex::decode(part).is_none() => {
                 return Err(wrong(&"no serial number in lower-case hexadecimal"));
             }
             "revocation" => Slot::Revocation(node()?, Some(part.to_owned())),
@@ -437,79 +435,6 @@ impl Slot {
 fn read_number(text: &str) -> Option<u32> {
     let number = text.parse::<u32>().ok()?;
     (number > 0 && number_text(number) == text).then_some(number)
-}
-
-/// Reads a body in which no member comes twice, at whatever depth.
-fn read_json<T: DeserializeOwned>(body: &str) -> Result<T, serde_json::Error> {
-    serde_json::from_str::<Distinct>(body)?;
-    serde_json::from_str(body)
-}
-
-/// JSON of any form, of which nothing is kept.
-struct Distinct;
-
-impl<'de> Deserialize<'de> for Distinct {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(DistinctVisitor)
-    }
-}
-
-struct DistinctVisitor;
-
-impl<'de> Visitor<'de> for DistinctVisitor {
-    type Value = Distinct;
-
-    fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("JSON")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Distinct, A::Error> {
-        let mut seen = BTreeSet::new();
-        while let Some(name) = map.next_key::<String>()? {
-            map.next_value::<Distinct>()?;
-            if !seen.insert(name) {
-                return Err(A::Error::custom("a member comes twice"));
-            }
-        }
-        Ok(Distinct)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Distinct, A::Error> {
-        while list.next_element::<Distinct>()?.is_some() {}
-        Ok(Distinct)
-    }
-
-    fn visit_unit<E>(self) -> Result<Distinct, E> {
-        Ok(Distinct)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Distinct, E> {
-        Ok(Distinct)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Distinct, E> {
-        Ok(Distinct)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Distinct, E> {
-        Ok(Distinct)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Distinct, E> {
-        Ok(Distinct)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Distinct, E> {
-        Ok(Distinct)
-    }
-}
-
-/// A word of a few, which serde would also take as a map with that word.
-fn word<'de, D: serde::Deserializer<'de>, T: DeserializeOwned>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    let word = String::deserialize(deserializer)?;
-    T::deserialize(StringDeserializer::<D::Error>::new(word))
 }
 
 impl KeyRecord {
@@ -638,6 +563,13 @@ mod tests {
         let member = r#"{"name":"a","role":"member"}"#;
         assert!(read("member", "a", "", member).unwrap().is_some());
         assert!(read("member", "a", "x", member).is_err());
+        assert!(read("member", "a", "", r#"["a","member"]"#).is_err(), "no object");
+        let key = r#"{"public":"","by":"enrolment","at_ms":0,"revoked":false}"#;
+        assert!(read("key", "a", "0000000001", key).unwrap().is_some());
+        for wrong in [r#","revoked":false"#, r#","at_ms":0"#, r#","by":"enrolment""#] {
+            let without = key.replace(wrong, "");
+            assert!(read("key", "a", "0000000001", &without).is_err(), "{without}");
+        }
         let schema = serde_json::to_string(&RawSchema { version: 2, ..schema().raw().clone() });
         let schema = schema.unwrap();
         assert!(read("schema", "_federation", "0000000002", &schema).unwrap().is_some());

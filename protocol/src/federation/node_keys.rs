@@ -113,15 +113,24 @@ impl NodeKeys {
         let bytes = hex::decode(&record.public);
         let public = bytes.and_then(|bytes| self.suite.public_key(&bytes).ok());
         let public = public.ok_or("it is not a key")?;
+        let countersignature = match record.countersignature.as_deref().map(hex::decode) {
+            Some(bytes) => Some(
+                bytes
+                    .filter(|bytes| bytes.len() == self.suite.signature_bytes())
+                    .ok_or("its countersignature is none")?,
+            ),
+            None => None,
+        };
         if self.known.iter().any(|known| known.public == public) {
             return Err("it stands twice");
         }
         if record.by == Introduction::Succession {
             let earlier = self.known.last().ok_or("there is no key before it")?;
+            let countersignature = countersignature.ok_or("it has no countersignature")?;
             let of = earlier.public.id();
             let vouched = match self.vouched.get(&number) {
                 Some((known, vouched)) if *known == of => *vouched,
-                _ => vouches(federation, node, &earlier.public, &public, &record),
+                _ => vouches(federation, node, &earlier.public, &public, &countersignature),
             };
             self.vouched.insert(number, (of, vouched));
             if !vouched {
@@ -176,11 +185,8 @@ fn vouches(
     node: &NodeId,
     earlier: &PublicKey,
     public: &PublicKey,
-    record: &KeyRecord,
+    countersignature: &[u8],
 ) -> bool {
-    let signature = record.countersignature.as_deref().and_then(hex::decode);
     let bytes = succession_bytes(federation, node, &earlier.id(), public);
-    signature.is_some_and(|signature| {
-        earlier.verify(SignaturePurpose::Succession, &bytes, &signature).is_ok()
-    })
+    earlier.verify(SignaturePurpose::Succession, &bytes, countersignature).is_ok()
 }

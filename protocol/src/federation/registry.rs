@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use super::{
     catalogue::{Catalogue, DATASETS_MAX, SCHEMA_BYTES_MAX, VERSIONS_MAX},
     entry::{
-        CaKind, CaState, Entry, KeyRecord, MalformedEntry, Member, Revocation, Slot,
+        CaKind, CaRecord, CaState, Entry, KeyRecord, MalformedEntry, Member, Revocation, Slot,
         certificate_id, schema,
     },
     node_keys::NodeKeys,
@@ -86,6 +86,29 @@ pub struct KnownCa {
     pub root: Option<u32>,
     /// Where it is in its life.
     pub state: CaState,
+}
+
+impl KnownCa {
+    fn of(kind: CaKind, record: &CaRecord) -> Result<Self, &'static str> {
+        let bytes = |text: &String| {
+            let bytes = hex::decode(text).filter(|bytes| !bytes.is_empty());
+            bytes.ok_or("a certificate that is no bytes")
+        };
+        match (kind, record.root) {
+            (CaKind::Root, Some(_)) => return Err("a root has no root"),
+            (CaKind::Issuing, None | Some(0)) => return Err("an issuing CA has a root"),
+            (CaKind::Issuing, _) if record.cross.is_some() => {
+                return Err("only a root has a cross");
+            }
+            _ => {}
+        }
+        Ok(Self {
+            certificate: bytes(&record.certificate)?,
+            cross: record.cross.as_ref().map(bytes).transpose()?,
+            root: record.root,
+            state: record.state,
+        })
+    }
 }
 
 /// What `_federation` says.
@@ -175,14 +198,7 @@ impl Registry {
                 self.keys_of(&node, |keys, of, node| keys.set_last(of, node, at, Some(last)));
             }
             Entry::Ca(kind, number, record) => {
-                let wrong = || slot.malformed(&"no bytes");
-                let cross = record.cross.as_deref().map(|text| hex::decode(text).ok_or_else(wrong));
-                let known = KnownCa {
-                    certificate: hex::decode(&record.certificate).ok_or_else(wrong)?,
-                    cross: cross.transpose()?,
-                    root: record.root,
-                    state: record.state,
-                };
+                let known = KnownCa::of(kind, &record).map_err(|why| slot.malformed(&why))?;
                 self.cas.insert((kind, number), known);
             }
             Entry::Revocation(node, serial, revocation) => {

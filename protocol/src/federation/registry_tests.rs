@@ -186,14 +186,53 @@ fn authorities_are_found_by_number_state_and_certificate() {
     {
         insert(&mut registry, Entry::Ca(CaKind::Issuing, number, ca(byte, state))).unwrap();
     }
-    insert(&mut registry, Entry::Ca(CaKind::Root, 1, ca("dd", CaState::Active))).unwrap();
+    let root = |byte: &str, state| CaRecord { root: None, ..ca(byte, state) };
+    insert(&mut registry, Entry::Ca(CaKind::Root, 1, root("dd", CaState::Active))).unwrap();
     assert_eq!(registry.active_ca(CaKind::Issuing).unwrap().0, 2);
     assert_eq!(registry.active_ca(CaKind::Root).unwrap().1.certificate, [0xdd]);
     assert_eq!(registry.cas(CaKind::Issuing).count(), 3);
     assert_eq!(registry.issuing_ca(&certificate_id(&[0xcc])).unwrap().0, 3);
     assert!(registry.issuing_ca(&certificate_id(&[0xdd])).is_none(), "that is a root");
-    let odd = Entry::Ca(CaKind::Root, 2, ca("d", CaState::Next));
-    assert!(insert(&mut registry, odd).is_err());
+    let next = root("dd", CaState::Next);
+    for wrong in [
+        root("d", CaState::Next),
+        root("", CaState::Next),
+        root("DD", CaState::Next),
+        CaRecord { cross: Some("".into()), ..next.clone() },
+        CaRecord { cross: Some("DD".into()), ..next.clone() },
+        CaRecord { root: Some(1), ..next.clone() },
+    ] {
+        let told = insert(&mut registry, Entry::Ca(CaKind::Root, 2, wrong.clone()));
+        assert!(told.is_err(), "{wrong:?}");
+    }
+    let crossed = CaRecord { cross: Some("ee".into()), ..next };
+    insert(&mut registry, Entry::Ca(CaKind::Root, 2, crossed)).unwrap();
+    let next = ca("dd", CaState::Next);
+    for wrong in [
+        CaRecord { root: None, ..next.clone() },
+        CaRecord { root: Some(0), ..next.clone() },
+        CaRecord { cross: Some("ee".into()), ..next },
+    ] {
+        let told = insert(&mut registry, Entry::Ca(CaKind::Issuing, 4, wrong.clone()));
+        assert!(told.is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_keys_digits_are_lower_case_and_as_many_as_its_suite_has() {
+    let right = record(1, Introduction::Enrolment);
+    let with = |text: &str| KeyRecord { countersignature: Some(text.into()), ..right.clone() };
+    let fits = |record: KeyRecord| {
+        let mut registry = Registry::new(anchored(1, None));
+        insert(&mut registry, Entry::Key(node(COUNTY), 1, record)).is_ok()
+    };
+    assert!(fits(right.clone()));
+    assert!(fits(with(&"0a".repeat(64))), "nobody asks whose it is");
+    for wrong in ["", "0a", &"0a".repeat(63), &"0a".repeat(65), &"0A".repeat(64), &"x".repeat(128)]
+    {
+        assert!(!fits(with(wrong)), "{wrong}");
+    }
+    assert!(!fits(KeyRecord { public: right.public.to_uppercase(), ..right.clone() }));
 }
 
 #[test]

@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    DateOrder, FIELDS_MAX, Field, FieldType, KEY_FIELDS_MAX, LABEL_BYTES_MAX, NullTexts, RawSchema,
+    FIELDS_MAX, Field, FieldType, KEY_FIELDS_MAX, LABEL_BYTES_MAX, NullTexts, RawSchema,
     SchemaError, TEXTS_MAX, VALUES_MAX, Years, fold_label,
 };
 use crate::{
     id::DatasetId,
-    text::{is_format, visible},
+    text::{is_blank, is_format, visible},
 };
 
 /// Longest title of a dataset, or name of its source, in bytes: a line of a page.
@@ -146,7 +146,7 @@ impl Problems {
             self.add(name, "only a uscc field has legacy_codes");
         }
         for (key, said) in [
-            ("date_order", field.date_order != DateOrder::Ymd),
+            ("date_order", field.date_order.is_some()),
             ("open_end", field.open_end.is_some()),
             ("dates", field.dates.is_some()),
         ] {
@@ -182,10 +182,12 @@ impl Problems {
         if texts.len() > TEXTS_MAX {
             self.add(place, format!("there are at most {TEXTS_MAX} null_texts"));
         }
-        if texts.iter().any(|text| text.trim().is_empty() || text.len() > LABEL_BYTES_MAX) {
+        if texts.iter().any(|text| is_blank(text) || text.len() > LABEL_BYTES_MAX) {
             self.add(
                 place,
-                format!("null_texts have 1 to {LABEL_BYTES_MAX} bytes and more than white space"),
+                format!(
+                    "null_texts have 1 to {LABEL_BYTES_MAX} bytes and more than what nobody sees"
+                ),
             );
         }
     }

@@ -5,10 +5,13 @@
 //! out when it is written. Not here: what a key may say together with others
 //! ([`super::check`]).
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::open_end;
-use crate::value::Date;
+use super::OpenEnd;
+use crate::{
+    json::{object_or_null, word},
+    value::Date,
+};
 
 /// The type of a field: which texts it accepts and their canonical spelling.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +100,7 @@ pub struct Field {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
     /// Which texts are accepted.
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "word")]
     pub kind: FieldType,
     /// A row without a value is rejected.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -127,18 +130,16 @@ pub struct Field {
     /// Texts that mean nothing, instead of the dataset's; an empty list: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub null_texts: Option<Vec<String>>,
-    /// How a date with its year at the end is read.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub date_order: DateOrder,
-    /// The day that stands for "without end": a date that says 长期 is stored as
-    /// this one. None if the field has an end. Written `true` for [`OPEN_END`], or
-    /// as a text such as `"2099-12-31"`.
-    ///
-    /// [`OPEN_END`]: super::OPEN_END
-    #[serde(default, with = "open_end", skip_serializing_if = "Option::is_none")]
-    pub open_end: Option<Date>,
+    /// How a date with its year at the end is read, if it is said: see
+    /// [`Field::date_order`].
+    #[serde(default, deserialize_with = "said_word", skip_serializing_if = "Option::is_none")]
+    pub date_order: Option<DateOrder>,
+    /// The day that stands for "without end", if it is said: see
+    /// [`Field::open_end`].
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    pub open_end: Option<OpenEnd>,
     /// Plausible years of a date, instead of the dataset's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "object_or_null", skip_serializing_if = "Option::is_none")]
     pub dates: Option<Years>,
 }
 
@@ -146,7 +147,27 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
+/// What is there is said; null is not the same as nothing.
+fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(input).map(Some)
+}
+
+fn said_word<'de, D: Deserializer<'de>>(input: D) -> Result<Option<DateOrder>, D::Error> {
+    word(input).map(Some)
+}
+
 impl Field {
+    /// How a date with its year at the end is read.
+    pub fn date_order(&self) -> DateOrder {
+        self.date_order.unwrap_or_default()
+    }
+
+    /// The day that stands for "without end": a date that says 长期 is stored as
+    /// this one. None if the field has an end.
+    pub fn open_end(&self) -> Option<Date> {
+        self.open_end.and_then(|OpenEnd(day)| day)
+    }
+
     /// Every text by which a header may call this field.
     pub fn labels(&self) -> impl Iterator<Item = &str> {
         [&self.name, &self.title_zh, &self.title_en]

@@ -25,9 +25,12 @@ pub use self::{
     field::{DateOrder, Field, FieldType, Years},
     label::fold_label,
     null_texts::NullTexts,
-    open_end::OPEN_END,
+    open_end::{OPEN_END, OpenEnd},
 };
-use crate::id::DatasetId;
+use crate::{
+    id::DatasetId,
+    json::{object_or_null, objects},
+};
 
 /// Most fields of a dataset: four times the widest national layout.
 pub const FIELDS_MAX: usize = 128;
@@ -71,10 +74,10 @@ pub struct RawSchema {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<String>,
     /// Plausible years of all dates that do not name their own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "object_or_null", skip_serializing_if = "Option::is_none")]
     pub dates: Option<Years>,
     /// The fields, in the order of exports.
-    #[serde(rename = "field")]
+    #[serde(rename = "field", deserialize_with = "objects")]
     pub fields: Vec<Field>,
 }
 

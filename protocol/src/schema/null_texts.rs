@@ -8,13 +8,11 @@ use std::borrow::Cow;
 
 use unicode_normalization::{IsNormalized, UnicodeNormalization as _, is_nfkc_quick};
 
-use crate::text::without_format;
+use crate::text::{is_format, without_format};
 
-/// Bytes of the longest spelling for each byte of a text that means nothing:
-/// a mathematical letter has four and folds to one.
+/// Bytes of the longest spelling for each byte of a text that means nothing, without
+/// what nobody sees: a mathematical letter has four and folds to one.
 const SPELLING_BYTES: usize = 4;
-/// Bytes of hidden characters that a spelling may have besides: four marks.
-const HIDDEN_BYTES: usize = 12;
 
 /// The texts that mean nothing in a field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,7 +26,7 @@ impl NullTexts {
     pub fn new(texts: &[String]) -> Self {
         let folded: Vec<String> = texts.iter().map(|text| fold(text)).collect();
         let longest = folded.iter().map(String::len).max().unwrap_or_default();
-        Self { folded, bytes_max: longest * SPELLING_BYTES + HIDDEN_BYTES }
+        Self { folded, bytes_max: longest * SPELLING_BYTES }
     }
 
     /// Whether the text means nothing. White space around it, format characters,
@@ -38,7 +36,7 @@ impl NullTexts {
             return false;
         }
         let text = text.trim();
-        if text.len() > self.bytes_max {
+        if text.len() > self.bytes_max && shows_more_than(text, self.bytes_max) {
             return false;
         }
         if text.is_ascii() {
@@ -47,6 +45,18 @@ impl NullTexts {
         let text = fold(text);
         self.folded.contains(&text)
     }
+}
+
+/// Whether there are more bytes that somebody sees. Of a text that has them in front it
+/// takes no longer than that many.
+fn shows_more_than(text: &str, bytes_max: usize) -> bool {
+    let mut left = bytes_max;
+    text.chars().filter(|c| !c.is_whitespace() && !is_format(*c)).any(|character| {
+        let bytes = character.len_utf8();
+        let is_over = bytes > left;
+        left = left.saturating_sub(bytes);
+        is_over
+    })
 }
 
 fn fold(text: &str) -> String {
@@ -74,6 +84,8 @@ mod tests {
             "无",
             "\u{3000}无 ",
             "无\u{200b}",
+            &format!(" {}无 ", "\u{200b} ".repeat(20)),
+            "𝐍𝐮𝐥𝐥",
             "-",
             "－",
             "N/A",

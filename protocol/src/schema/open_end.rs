@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use serde::{Deserializer, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::value::Date;
 
@@ -13,16 +13,26 @@ use crate::value::Date;
 /// that there is, so that it sorts behind all others.
 pub const OPEN_END: (u16, u8, u8) = (9999, 12, 31);
 
-pub(super) fn serialize<S: Serializer>(day: &Option<Date>, out: S) -> Result<S::Ok, S::Error> {
-    match day {
-        Some(day) if day.parts() == OPEN_END => out.serialize_bool(true),
-        Some(day) => out.serialize_str(&day.to_string()),
-        None => out.serialize_bool(false),
+/// What a schema says of a field's open end: the day that stands for it, written
+/// `true` for [`OPEN_END`] or as a text such as `"2099-12-31"`; or, written `false`,
+/// that there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenEnd(pub Option<Date>);
+
+impl Serialize for OpenEnd {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Some(day) if day.parts() == OPEN_END => out.serialize_bool(true),
+            Some(day) => out.serialize_str(&day.to_string()),
+            None => out.serialize_bool(false),
+        }
     }
 }
 
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Date>, D::Error> {
-    input.deserialize_any(Visitor)
+impl<'de> Deserialize<'de> for OpenEnd {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        input.deserialize_any(Visitor).map(Self)
+    }
 }
 
 struct Visitor;

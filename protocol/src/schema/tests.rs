@@ -119,8 +119,10 @@ fn a_field_says_more_exactly_what_the_dataset_says_for_all() {
 fn what_only_dates_have_is_refused_elsewhere() {
     let day = crate::value::Date::new(2099, 12, 31);
     for (key, wrong) in [
-        ("date_order", Field { date_order: DateOrder::Dmy, ..field("b") }),
-        ("open_end", Field { open_end: day, ..field("b") }),
+        ("date_order", Field { date_order: Some(DateOrder::Dmy), ..field("b") }),
+        ("date_order", Field { date_order: Some(DateOrder::Ymd), ..field("b") }),
+        ("open_end", Field { open_end: Some(OpenEnd(day)), ..field("b") }),
+        ("open_end", Field { open_end: Some(OpenEnd(None)), ..field("b") }),
         ("dates", Field { dates: Some(Years::default()), ..field("b") }),
     ] {
         let told = problem(raw(vec![field("a"), wrong], &["a"]));
@@ -141,8 +143,11 @@ fn a_text_cannot_mean_nothing_and_be_a_listed_value() {
     assert!(problem(schema.clone()).starts_with("b: '无' is listed under values and"));
     schema.fields[1].null_texts = Some(vec![]);
     Schema::check(schema.clone()).unwrap();
-    schema.null_texts = vec![" ".into()];
-    assert!(problem(schema).starts_with("null_texts: null_texts have 1 to 256 bytes"));
+    for blank in [" ", "\u{200b}", "\u{feff}\u{3000}"] {
+        schema.null_texts = vec![blank.into()];
+        let told = problem(schema.clone());
+        assert!(told.starts_with("null_texts: null_texts have 1 to 256 bytes"), "{told}");
+    }
 }
 
 #[test]
@@ -155,7 +160,7 @@ fn defaults_are_not_written_and_an_open_end_is_true_or_a_day() {
             r#"{{"name":"a","title_zh":"甲","title_en":"A","type":"date","open_end":{open_end}}}"#
         );
         let field: Field = serde_json::from_str(&json).map_err(|error| error.to_string())?;
-        Ok::<_, String>((field.open_end, serde_json::to_value(&field).unwrap()))
+        Ok::<_, String>((field.open_end(), serde_json::to_value(&field).unwrap()))
     };
     let day = crate::value::Date::new;
     let (end, written) = read("true").unwrap();
@@ -163,8 +168,8 @@ fn defaults_are_not_written_and_an_open_end_is_true_or_a_day() {
     let (end, written) = read("\"2099-12-31\"").unwrap();
     assert_eq!((end, &written["open_end"]), (day(2099, 12, 31), &serde_json::json!("2099-12-31")));
     let (end, written) = read("false").unwrap();
-    assert_eq!((end, written.get("open_end")), (None, None));
-    for wrong in ["1", "\"2099/12/31\"", "\"\""] {
+    assert_eq!((end, &written["open_end"]), (None, &serde_json::json!(false)));
+    for wrong in ["1", "null", "\"2099/12/31\"", "\"\""] {
         assert!(read(wrong).unwrap_err().contains("expected true, or the day"), "{wrong}");
     }
 }

@@ -49,6 +49,7 @@ impl Anchor {
         for key in fields.earlier.iter().chain([&fields.hub_key]) {
             hashes::public_key(key)?;
         }
+        ensure(!fields.earlier.contains(&fields.hub_key), "its own key among the earlier ones")?;
         if let Some((seq, _)) = fields.base {
             ensure(fields.epoch >= 2, "a base in a first epoch")?;
             ensure((1..SEQ_LIMIT).contains(&seq), "a number that cannot be")?;

@@ -41,9 +41,10 @@ impl Both {
             "key": key.iter().map(|place| name(*place)).collect::<Vec<_>>(),
             "field": fields.iter().enumerate().map(field).collect::<Vec<_>>(),
         });
-        let raw = serde_json::from_value(body.clone()).unwrap();
+        let own = super::json::Json::read(&body.to_string()).unwrap();
+        let raw = serde_json::from_value(body).unwrap();
         Self {
-            own: Schema::read(&body).unwrap(),
+            own: Schema::read(&own).unwrap(),
             program: schema::Schema::check(raw).unwrap(),
             types: fields.iter().map(|(kind, _)| *kind).collect(),
             key: key.to_vec(),

@@ -72,6 +72,15 @@ pub fn check_chain(chain: &[Vec<u8>], root: &[u8], federation: &str, node: &str)
     issuing.is_issued_by(&Certificate::read(root)?)
 }
 
+/// Whether one of the trusted roots has certified a new root's own name and key.
+pub fn check_cross(trusted: &[&[u8]], root: &[u8], cross: &[u8]) -> Checked<()> {
+    let (root, cross) = (Certificate::read(root)?, Certificate::read(cross)?);
+    ensure(cross.subject == root.subject, "a cross for another name")?;
+    ensure(cross.spki == root.spki, "a cross for another key")?;
+    let signs = |der: &&[u8]| Certificate::read(der).and_then(|one| cross.is_issued_by(&one));
+    ensure(trusted.iter().any(|der| signs(der).is_ok()), "a cross by nobody who is trusted")
+}
+
 /// A DER element: its tag, its content, and what is behind it.
 fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = bytes.split_first()?;

@@ -1,71 +1,65 @@
-//! Which records of `_federation` are well-formed by themselves: section 11 of
-//! `protocol/SPEC.md`, for `member`, `revocation` and `last`. What a key's record needs
-//! is in [`super::federation`].
+//! Which records of `_federation` are well-formed by themselves, and what they say:
+//! section 11 of `protocol/SPEC.md`.
+//!
+//! What a record needs of others (the key before a key, the limits of all schemas) is
+//! in [`super::federation`].
 
-use std::{collections::BTreeSet, fmt};
-
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::Value as Json;
+use std::collections::BTreeMap;
 
 use super::{
-    Checked, Refused, ensure, layout,
+    Checked, Refused, ensure, hashes,
+    json::Json,
+    layout::{self, CERTIFICATE_STATES, INTRODUCTIONS},
+    reader::{is_dataset, is_label},
     record::{self, Value},
+    schema::Schema,
+    schema_rules,
 };
 
-/// A JSON object none of whose members comes twice.
-struct Members(Vec<(String, Json)>);
+/// Last numbers by `dataset/origin`.
+pub type Numbers = BTreeMap<String, u64>;
 
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reads;
-        impl<'de> Visitor<'de> for Reads {
-            type Value = Members;
-
-            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-                to.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Reads)
-    }
+/// A node's signing key, as its own record says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    pub number: u32,
+    pub public: [u8; 32],
+    pub by: String,
+    pub countersignature: Option<[u8; 64]>,
+    /// None while it counts on.
+    pub last: Option<Numbers>,
+    /// How many records go on with these.
+    pub last_records: u32,
 }
 
-impl Members {
-    fn read(body: &str, named: &[&str]) -> Checked<Self> {
-        ensure(body.len() <= layout::FEDERATION_BODY_BYTES_MAX, "a body over its limit")?;
-        let members: Self = serde_json::from_str(body).map_err(|_| Refused("no JSON object"))?;
-        let mut seen = BTreeSet::new();
-        let is_new = |(name, _): &(String, Json)| {
-            !named.is_empty() && !named.contains(&&name[..]) || seen.insert(name.clone())
-        };
-        ensure(members.0.iter().all(is_new), "a member that comes twice")?;
-        Ok(members)
-    }
-
-    /// A member that may stand for nothing.
-    fn optional(&self, name: &str) -> Option<&Json> {
-        let mut found = self.0.iter().filter(|(of, value)| of == name && !value.is_null());
-        found.next().map(|(_, value)| value)
-    }
-
-    fn has(&self, name: &str, is: impl Fn(&Json) -> bool) -> bool {
-        self.optional(name).is_some_and(is)
-    }
-
-    fn may_have(&self, name: &str, is: impl Fn(&Json) -> bool) -> bool {
-        self.optional(name).is_none_or(is)
-    }
+/// What a well-formed record says, as far as a verifier asks.
+#[derive(Debug)]
+pub enum Entry {
+    Member {
+        removed: bool,
+    },
+    Key(Key),
+    Last {
+        key: u32,
+        index: u32,
+        numbers: Numbers,
+    },
+    /// The certificate, DER.
+    Ca {
+        certificate: Vec<u8>,
+    },
+    Revocation,
+    Schema {
+        version: u32,
+        schema: Schema,
+        body_bytes: usize,
+    },
+    /// Of a kind that nobody here knows.
+    Other,
 }
 
-/// Whether a record of one of these kinds is well-formed; of another kind it is none.
-pub fn check(key: &[u8], record: &[u8]) -> Checked<bool> {
+/// Reads a record under its key; also the node, dataset or class that it is about.
+pub fn read(key: &[u8], record: &[u8]) -> Checked<(String, Entry)> {
     let (version, values) = record::decode(record)?;
     let [Value::Text(kind), Value::Text(id), part, Value::Text(body)] = &values[..] else {
         return Err(Refused("no record of four texts"));
@@ -77,44 +71,126 @@ pub fn check(key: &[u8], record: &[u8]) -> Checked<bool> {
     };
     ensure(version == 1, "another schema version")?;
     ensure(record::encode_key(&values[..3]) == key, "another record's key")?;
-    match &kind[..] {
-        "member" => member(part, body)?,
-        "revocation" => revocation(part, body)?,
-        "last" => last(part, body)?,
-        _ => return Ok(false),
-    }
-    let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    ensure((1..=63).contains(&id.len()) && id.bytes().all(is_letter), "no node's name")?;
-    Ok(true)
-}
-
-fn member(part: Option<&str>, body: &str) -> Checked<()> {
-    let members = Members::read(body, &["name", "role", "removed", "certificates_from"])?;
-    let well = part.is_none()
-        && members.has("name", Json::is_string)
-        && members.has("role", |role| role == "hub" || role == "member")
-        // Left out it stands for false, which is not nothing.
-        && members.0.iter().all(|(name, value)| name != "removed" || value.is_boolean())
-        && members.may_have("certificates_from", Json::is_i64);
-    ensure(well, "a malformed member")
-}
-
-fn revocation(part: Option<&str>, body: &str) -> Checked<()> {
-    let members = Members::read(body, &["at_ms", "reason"])?;
-    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    let serial = part.is_none_or(|part| part.len() % 2 == 0 && part.bytes().all(is_digit));
-    let well =
-        serial && members.has("at_ms", Json::is_i64) && members.has("reason", Json::is_string);
-    ensure(well, "a malformed revocation")
-}
-
-fn last(part: Option<&str>, body: &str) -> Checked<()> {
-    let members = Members::read(body, &[])?;
-    let number = |text: &str| {
-        let digits = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit());
-        digits && text.parse::<u32>().is_ok_and(|number| number > 0)
+    let read: fn(&str, Option<&str>, &Json) -> Option<Entry> = match &kind[..] {
+        "member" => member,
+        "key" => signing_key,
+        "last" => last,
+        "ca" => ca,
+        "revocation" => revocation,
+        "schema" => return Ok((id.clone(), schema(id, part, body)?)),
+        _ => return Ok((id.clone(), Entry::Other)),
     };
-    let (key, index) = part.and_then(|part| part.split_once('-')).unwrap_or_default();
-    let well = number(key) && number(index) && members.0.iter().all(|(_, last)| last.is_u64());
-    ensure(well, "malformed last numbers")
+    let entry = read(id, part, &read_body(body)?).ok_or(Refused("a malformed record"))?;
+    Ok((id.clone(), entry))
+}
+
+fn read_body(body: &str) -> Checked<Json> {
+    ensure(body.len() <= layout::FEDERATION_BODY_BYTES_MAX, "a body over its limit")?;
+    let body = Json::read(body)?;
+    ensure(matches!(body, Json::Object(_)), "a body that is no object")?;
+    Ok(body)
+}
+
+/// A number of 10 digits, from 1; like a schema's version it is a `u32`.
+fn number(text: &str) -> Option<u32> {
+    let digits = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|number| digits && *number > 0)
+}
+
+fn numbers(body: &Json) -> Option<Numbers> {
+    let Json::Object(members) = body else { return None };
+    members.iter().map(|(name, last)| Some((name.clone(), last.as_integer()?))).collect()
+}
+
+fn is_text(json: &Json) -> bool {
+    json.as_text().is_some()
+}
+
+fn is_one_of(json: &Json, words: &[&str]) -> bool {
+    json.as_text().is_some_and(|text| words.contains(&text))
+}
+
+fn is_moment(json: &Json) -> bool {
+    json.as_integer::<i64>().is_some()
+}
+
+fn member(id: &str, part: Option<&str>, body: &Json) -> Option<Entry> {
+    let well = is_label(id)
+        && part.is_none()
+        && body.has("name", is_text)
+        && body.has("role", |role| is_one_of(role, &["hub", "member"]))
+        && body.may_have_or_null("certificates_from", is_moment);
+    let removed = body.flag("removed")?;
+    well.then_some(Entry::Member { removed })
+}
+
+fn revocation(id: &str, part: Option<&str>, body: &Json) -> Option<Entry> {
+    let is_serial = |part: &str| hashes::unhex(part).is_ok_and(|octets| !octets.is_empty());
+    let well = is_label(id)
+        && part.is_none_or(is_serial)
+        && body.has("at_ms", is_moment)
+        && body.has("reason", is_text);
+    well.then_some(Entry::Revocation)
+}
+
+fn last(id: &str, part: Option<&str>, body: &Json) -> Option<Entry> {
+    let (key, index) = part?.split_once('-')?;
+    let entry = Entry::Last { key: number(key)?, index: number(index)?, numbers: numbers(body)? };
+    is_label(id).then_some(entry)
+}
+
+fn signing_key(id: &str, part: Option<&str>, body: &Json) -> Option<Entry> {
+    let public = hashes::unhex_exactly(body.member("public")?.as_text()?).ok()?;
+    hashes::public_key(&public).ok()?;
+    let signature = |text: &Json| hashes::unhex_exactly(text.as_text()?).ok();
+    let countersignature = match body.member("countersignature") {
+        Some(text) => Some(signature(text)?),
+        None => None,
+    };
+    let last = match body.member("last") {
+        Some(last) => Some(numbers(last)?),
+        None => None,
+    };
+    let last_records = match body.may_have("last_records", |count| *count != Json::Null) {
+        true => body.member("last_records").map_or(Some(0), Json::as_integer)?,
+        false => return None,
+    };
+    let well = is_label(id)
+        && body.has("by", |by| is_one_of(by, &INTRODUCTIONS))
+        && body.has("at_ms", is_moment)
+        && body.has("revoked", |revoked| revoked.as_bool().is_some())
+        && last_records <= layout::LAST_RECORDS_MAX
+        && (last_records == 0 || last.is_some());
+    let by = body.member("by")?.as_text()?.to_owned();
+    let number = number(part?)?;
+    let key = Key { number, public, by, countersignature, last, last_records };
+    well.then_some(Entry::Key(key))
+}
+
+fn ca(id: &str, part: Option<&str>, body: &Json) -> Option<Entry> {
+    let der = |text: &Json| hashes::unhex(text.as_text()?).ok().filter(|octets| !octets.is_empty());
+    let certificate = der(body.member("certificate")?)?;
+    let is_number = |root: &Json| root.as_integer::<u32>().is_some_and(|number| number > 0);
+    let has = |name: &str| body.member(name).is_some();
+    let is_kind = match id {
+        "root" => !has("root"),
+        "issuing" => has("root") && !has("cross"),
+        _ => false,
+    };
+    let well = is_kind
+        && part.and_then(number).is_some()
+        && body.has("state", |state| is_one_of(state, &CERTIFICATE_STATES))
+        && body.may_have_or_null("cross", |cross| der(cross).is_some())
+        && body.may_have_or_null("root", is_number);
+    well.then_some(Entry::Ca { certificate })
+}
+
+fn schema(id: &str, part: Option<&str>, text: &str) -> Checked<Entry> {
+    let body = read_body(text)?;
+    let version = part.and_then(number);
+    let version = version.ok_or(Refused("no version of a schema"))?;
+    ensure(is_dataset(id) && id != layout::FEDERATION_DATASET, "no name of a dataset")?;
+    schema_rules::check(&body, id, version)?;
+    let schema = Schema::read(&body).ok_or(Refused("no schema"))?;
+    Ok(Entry::Schema { version, schema, body_bytes: text.len() })
 }

@@ -15,7 +15,9 @@ use super::{
     Refused,
     anchor::{Anchor, Freshness, RootKey},
     change::{self, Change, SignedHeader},
-    federation, golden_frames, golden_trees, hashes,
+    entries,
+    federation::Records,
+    golden_frames, golden_trees, hashes,
     history::{self, Proof},
     layout,
     pages::decompress,
@@ -256,13 +258,15 @@ fn federation_records(vectors: &Vectors) {
         assert_eq!(record::encode(version, &values), bytes, "{name}");
         state.insert(record::encode_key(&key), bytes);
     }
-    let keys = federation::keys("zhengzhou", &state);
+    // None is malformed: what a reader makes of each is seen elsewhere.
+    assert!(state.iter().all(|(key, record)| entries::read(key, record).is_ok()));
+    let keys = Records::of("zhengzhou", &state).keys;
     let [first, second] = &keys["410122"][..] else { panic!("{keys:?}") };
     assert_eq!((first.number, &first.by[..]), (1, "enrolment"));
     assert_eq!((second.number, &second.by[..]), (2, "succession"));
     assert_eq!(second.public, signer(3).verifying_key().to_bytes());
     // Under another federation's name nobody has signed that succession.
-    assert_eq!(federation::keys("other-city", &state)["410122"].len(), 1);
+    assert_eq!(Records::of("other-city", &state).keys["410122"].len(), 1);
 }
 
 #[test]

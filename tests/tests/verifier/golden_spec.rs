@@ -71,6 +71,17 @@ fn rows() -> impl Iterator<Item = Vec<String>> {
 }
 
 #[test]
+fn unicodes_tables_are_of_the_versions_that_the_page_names() {
+    let (nfkc, other) = (unicode_normalization::UNICODE_VERSION.0, char::UNICODE_VERSION.0);
+    for named in [
+        format!("NFKC is that of Unicode {nfkc}"),
+        format!("case mappings are those of Unicode {other}"),
+    ] {
+        assert!(PAGE.contains(&named), "{named}");
+    }
+}
+
+#[test]
 fn the_tables_of_the_page_are_those_of_the_vectors() {
     let vectors = Vectors::read();
     let hashes = [

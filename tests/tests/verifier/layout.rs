@@ -75,7 +75,26 @@ pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 pub const FEDERATION_DATASET: &str = "_federation";
 pub const FEDERATION_BODY_BYTES_MAX: usize = 61_440;
-pub const LAST_RECORDS_MAX: u64 = 127;
+pub const LAST_RECORDS_MAX: u32 = 127;
+/// How a signing key came, and where an authority is in its life.
+pub const INTRODUCTIONS: [&str; 4] = ["anchor", "enrolment", "succession", "reenrolment"];
+pub const CERTIFICATE_STATES: [&str; 4] = ["next", "active", "retiring", "retired"];
+
+pub const KEY_FIELDS_MAX: usize = 8;
+pub const FIELD_TYPES: [&str; 6] = ["text", "code", "uscc", "integer", "decimal", "date"];
+/// Of titles, aliases, listed values and texts that are null or ignored.
+pub const LABEL_BYTES_MAX: usize = 256;
+/// Of a dataset's own titles and its source.
+pub const TITLE_BYTES_MAX: usize = 1024;
+/// Names, titles and aliases of all fields together.
+pub const LABELS_MAX: usize = 4096;
+pub const LISTED_VALUES_MAX: usize = 4096;
+/// Of texts that are null, and of labels that are ignored.
+pub const LISTED_TEXTS_MAX: usize = 64;
+pub const YEARS: std::ops::RangeInclusive<u16> = 1..=9999;
+pub const DATASETS_MAX: usize = 256;
+pub const DATASET_VERSIONS_MAX: usize = 64;
+pub const SCHEMA_BYTES_MAX: usize = 8 << 20;
 
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
 pub const CONTROL_FRAME_BYTES_MAX: usize = 3_751_088;

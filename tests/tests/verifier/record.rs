@@ -52,7 +52,13 @@ fn value(reader: &mut Reader<'_>) -> Checked<Value> {
 
 fn date(reader: &mut Reader<'_>) -> Checked<Value> {
     let (year, month, day) = (reader.u16()?, reader.u8()?, reader.u8()?);
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    ensure(is_of_calendar(year, month, day), "no day of the calendar")?;
+    Ok(Value::Date { year, month, day })
+}
+
+/// Whether there is such a day, of the years 1 to 9999.
+pub fn is_of_calendar(year: u16, month: u8, day: u8) -> bool {
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let days = match month {
         1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
         4 | 6 | 9 | 11 => 30,
@@ -60,8 +66,19 @@ fn date(reader: &mut Reader<'_>) -> Checked<Value> {
         2 => 28,
         _ => 0,
     };
-    ensure((1..=9999).contains(&year) && (1..=days).contains(&day), "no day of the calendar")?;
-    Ok(Value::Date { year, month, day })
+    layout::YEARS.contains(&year) && (1..=days).contains(&day)
+}
+
+/// Whether a text is a day in its canonical spelling, `YYYY-MM-DD`.
+pub fn is_day(text: &str) -> bool {
+    let place = |(at, byte): (usize, u8)| match at {
+        4 | 7 => byte == b'-',
+        _ => byte.is_ascii_digit(),
+    };
+    let spelled = text.len() == 10 && text.bytes().enumerate().all(place);
+    let part = |from: usize, to: usize| text[from..to].parse::<u16>().unwrap_or_default();
+    let small = |from, to| u8::try_from(part(from, to)).unwrap_or_default();
+    spelled && is_of_calendar(part(0, 4), small(5, 7), small(8, 10))
 }
 
 /// Whether a decimal is spelled as section 5 wants it.
@@ -106,10 +123,13 @@ const FORMAT: [(u32, u32); 21] = [
     (0xe0020, 0xe007f),
 ];
 
+/// Whether a character is of the general category Cf.
+pub fn is_format(c: char) -> bool {
+    FORMAT.iter().any(|(first, last)| (*first..=*last).contains(&u32::from(c)))
+}
+
 /// Whether a text has nothing but white space and Cf.
 pub fn is_blank(text: &str) -> bool {
-    let is_format =
-        |c: char| FORMAT.iter().any(|(first, last)| (*first..=*last).contains(&u32::from(c)));
     text.chars().all(|c| c.is_whitespace() || is_format(c))
 }
 

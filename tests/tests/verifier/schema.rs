@@ -1,22 +1,24 @@
 //! What a dataset's schema says of a record (sections 10 and 11 of
 //! `protocol/SPEC.md`): how many fields of which kinds, and which make its key.
 //!
-//! Not what a schema itself has to keep to, and nothing that only warns.
-
-use serde_json::Value as Json;
+//! Not what a schema itself has to keep to ([`super::schema_rules`]), and nothing that
+//! only warns.
 
 use super::{
     Checked, ensure,
+    json::Json,
     record::{self, Value},
 };
 
 /// A field's type, and whether it must hold something.
+#[derive(Debug, Clone)]
 struct Field {
     kind: String,
     required: bool,
 }
 
 /// The fields of a dataset in one version.
+#[derive(Debug, Clone)]
 pub struct Schema {
     fields: Vec<Field>,
     /// Places of the key fields, in the key's order.
@@ -26,13 +28,12 @@ pub struct Schema {
 impl Schema {
     /// Reads the body of a `schema` record.
     pub fn read(body: &Json) -> Option<Self> {
-        let listed = body.get("field")?.as_array()?;
-        let place = |key: &Json| listed.iter().position(|field| field.get("name") == Some(key));
-        let key = body.get("key")?.as_array()?.iter().map(place).collect::<Option<_>>()?;
+        let listed = body.member("field")?.as_list()?;
+        let place = |key: &Json| listed.iter().position(|field| field.member("name") == Some(key));
+        let key = body.member("key")?.as_list()?.iter().map(place).collect::<Option<_>>()?;
         let field = |field: &Json| {
-            let kind = field.get("type")?.as_str()?.to_owned();
-            let required = field.get("required").and_then(Json::as_bool).unwrap_or(false);
-            Some(Field { kind, required })
+            let kind = field.member("type")?.as_text()?.to_owned();
+            Some(Field { kind, required: field.flag("required")? })
         };
         Some(Self { fields: listed.iter().map(field).collect::<Option<_>>()?, key })
     }

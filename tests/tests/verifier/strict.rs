@@ -49,6 +49,10 @@ fn anchors_and_statements_outside_of_their_rules_are_refused() {
     assert!(alter(&|fields| fields.earlier = vec![public; 64]).is_ok());
     refused(alter(&|fields| fields.earlier = vec![public; 65]), "a wrong number of earlier keys");
     refused(alter(&|fields| fields.earlier = vec![[0; 32]]), "a public key of small order");
+    refused(
+        alter(&|fields| fields.earlier = vec![public, fields.hub_key]),
+        "its own key among the earlier ones",
+    );
     refused(alter(&|fields| fields.hub_key = [0; 32]), "a public key of small order");
     refused(alter(&|fields| fields.hub = "Hub".into()), "a name outside of its alphabet");
     refused(alter(&|fields| fields.hub = String::new()), "a name outside of its alphabet");

@@ -8,25 +8,31 @@
 //! length, number and context of the page is in [`layout`].
 //!
 //! Not here: TLS, dates and extensions of certificates, what an importer makes of
-//! a file, and clocks.
+//! a file's rows (but for each text's value), and clocks.
 //!
 //! [`golden`] holds it against the vectors, [`live`] and [`refused`] against what
-//! a federation of real processes said ([`recorded`]), [`beside`] against the
-//! program's decoders on altered bytes, [`beside_records`] against its judge of
-//! records, [`beside_federation`] against its registry, [`beside_work`] against what it takes at the bounds of a change set, and
-//! [`beside_roots`] against its updates. Of these `live`, `recorded` and those whose names begin with `beside` name crates of
-//! the workspace, and nothing else does (`tests/tests/layout.rs` looks). What no such
-//! federation says comes from keys of the tests' own ([`made`]): [`rules`],
-//! [`bounds`] and [`strict`].
+//! a federation of real processes said ([`recorded`]). Beside the program stand its
+//! decoders ([`beside`]), its judge of records ([`beside_records`]), its registry
+//! ([`beside_federation`], [`beside_schemas`], [`beside_labels`], [`beside_keys`]), its
+//! trust in new roots ([`beside_authorities`]), its importer of texts
+//! ([`beside_deliveries`]), what it takes at the bounds of a change
+//! set ([`beside_work`]) and its updates ([`beside_roots`]); what a reader could take
+//! either way stands in [`beside_edges`]. Of these `live`, `recorded` and those whose
+//! names begin with `beside` name crates of the workspace, and nothing else does
+//! (`tests/tests/layout.rs` looks). What no such federation says comes from keys of the
+//! tests' own ([`made`]): [`rules`], [`bounds`] and [`strict`].
 
 pub mod anchor;
 pub mod certificate;
 pub mod change;
+pub mod delivered;
 pub mod entries;
 pub mod federation;
 pub mod frames;
 pub mod hashes;
 pub mod history;
+pub mod json;
+pub mod label;
 pub mod layout;
 pub mod messages;
 pub mod pages;
@@ -34,14 +40,22 @@ pub mod reader;
 pub mod record;
 pub mod replica;
 pub mod schema;
+pub mod schema_rules;
 pub mod token;
 pub mod tree;
 pub mod work;
 
 mod beside;
+mod beside_authorities;
+mod beside_deliveries;
+mod beside_edges;
 mod beside_federation;
+mod beside_json;
+mod beside_keys;
+mod beside_labels;
 mod beside_records;
 mod beside_roots;
+mod beside_schemas;
 mod beside_work;
 mod bounds;
 mod golden;

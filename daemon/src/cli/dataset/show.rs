@@ -89,12 +89,12 @@ fn details(field: &Field) -> Vec<String> {
     if let Some(texts) = &field.null_texts {
         line("texts that mean nothing", "视为空的文字", listed(texts));
     }
-    match field.date_order {
+    match field.date_order() {
         DateOrder::Ymd => {}
         DateOrder::Dmy => line("01/03/2019", "日期顺序", "2019-03-01 (dmy)".into()),
         DateOrder::Mdy => line("01/03/2019", "日期顺序", "2019-01-03 (mdy)".into()),
     }
-    if let Some(day) = field.open_end {
+    if let Some(day) = field.open_end() {
         let last = if day.parts() == OPEN_END { ", after all others / 排在最后" } else { "" };
         line("without end", "长期、永久存为", format!("{day}{last}"));
     }
@@ -124,7 +124,10 @@ fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use protocol::{schema::Years, value::Date};
+    use protocol::{
+        schema::{OpenEnd, Years},
+        value::Date,
+    };
 
     use super::*;
 
@@ -140,8 +143,8 @@ mod tests {
             scale_max: Some(2),
             legacy_codes: true,
             null_texts: Some(vec![]),
-            date_order: DateOrder::Dmy,
-            open_end: Date::new(9999, 12, 31),
+            date_order: Some(DateOrder::Dmy),
+            open_end: Some(OpenEnd(Date::new(9999, 12, 31))),
             dates: Some(Years { from: 2000, to: 2050 }),
             ..Field::default()
         };

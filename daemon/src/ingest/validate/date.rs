@@ -1,16 +1,20 @@
 //! Spellings of days.
 //!
 //! Used for fields of the type `date`, after a text was folded and trimmed.
-//! Invariants: a time of day other than midnight is refused and never dropped; a
-//! day whose month cannot be told is refused unless the dataset says the order.
+//! Invariants: a time of day other than midnight is refused and never dropped, but for
+//! the year that means "never"; a day whose month cannot be told is refused unless the
+//! dataset says the order.
 //! Not here: which years are plausible.
 
 use protocol::{schema::DateOrder, value::Date};
 
-use super::{rule::Rule, traces::whole};
+use super::{
+    rule::Rule,
+    traces::{all_digits, whole},
+};
 
 /// What people write where something has no end, without blanks.
-const OPEN_ENDS: [&str; 13] = [
+const OPEN_ENDS: [&str; 11] = [
     "长期",
     "长期有效",
     "至长期",
@@ -22,27 +26,41 @@ const OPEN_ENDS: [&str; 13] = [
     "无固定期限",
     "无固定期",
     "无截止日期",
-    "9999-99-99",
-    "99999999",
 ];
-/// The year that databases write for "never".
+/// The year that databases write for "never", with any day and time of day:
+/// `9999-99-99`, `9999-12-31 23:59:59`.
 const OPEN_YEAR: u16 = 9999;
-/// Bytes of a day of the year 9999 in front of a time of day, which means nothing
-/// there: `9999-12-31 23:59:59`.
-const DAY_BYTES: usize = 10;
 
-/// Whether a text, or the day that it was read as, says that there is no end.
-pub(super) fn is_open_end(text: &str, day: &Result<Date, Rule>) -> bool {
-    if let Ok(day) = day {
-        return day.parts().0 == OPEN_YEAR;
-    }
-    let bare: String = text.chars().filter(|character| !character.is_whitespace()).collect();
-    let day = || date(text.get(..DAY_BYTES)?, DateOrder::Ymd).ok();
-    OPEN_ENDS.contains(&&*bare) || day().is_some_and(|day| day.parts().0 == OPEN_YEAR)
+/// A text that has the form of a day.
+pub(super) struct Written {
+    year: u16,
+    month: u8,
+    day: u8,
+    is_midnight: bool,
 }
 
-/// A day in one of the accepted spellings, with or without midnight behind it.
-pub(super) fn date(text: &str, order: DateOrder) -> Result<Date, Rule> {
+impl Written {
+    /// The day, if there is one and nothing else is said.
+    pub(super) fn day(&self) -> Result<Date, Rule> {
+        if !self.is_midnight {
+            return Err(Rule::DateFormat);
+        }
+        Date::new(self.year, self.month, self.day).ok_or(Rule::DateImpossible)
+    }
+}
+
+/// Whether a text, or what it was read as, says that there is no end.
+pub(super) fn is_open_end(text: &str, read: &Result<Written, Rule>) -> bool {
+    if let Ok(written) = read {
+        return written.year == OPEN_YEAR;
+    }
+    let bare: String = text.chars().filter(|character| !character.is_whitespace()).collect();
+    OPEN_ENDS.contains(&&*bare)
+}
+
+/// A text in one of the accepted spellings of a day, with or without a time of day
+/// behind it.
+pub(super) fn read(text: &str, order: DateOrder) -> Result<Written, Rule> {
     let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
     let (year, month, day, rest) = match digits(text) {
         // What a program writes that took the day for a number.
@@ -87,13 +105,14 @@ pub(super) fn date(text: &str, order: DateOrder) -> Result<Date, Rule> {
         _ => return Err(Rule::DateFormat),
     };
     let one_or_two = |part: &str| (1..=2).contains(&part.len());
-    if !one_or_two(month) || !one_or_two(day) || !is_midnight(rest) {
+    if !one_or_two(month) || !one_or_two(day) {
         return Err(Rule::DateFormat);
     }
+    let is_midnight = is_midnight(rest).ok_or(Rule::DateFormat)?;
     let number = |text: &str| text.parse::<u16>().map_err(|_| Rule::DateFormat);
     // Two digits fit a byte.
     let (month, day) = (number(month)? as u8, number(day)? as u8);
-    Date::new(number(year)?, month, day).ok_or(Rule::DateImpossible)
+    Ok(Written { year: number(year)?, month, day, is_midnight })
 }
 
 /// Whether this is how a spreadsheet counts the days from 1927 to 2173, with or
@@ -104,31 +123,44 @@ fn is_serial(text: &str) -> bool {
     days.len() == 5 && is_number(days) && is_number(fraction)
 }
 
-/// Nothing, or a time of day that databases print behind a day without one.
-/// Another time would be lost, and is therefore not accepted.
-fn is_midnight(rest: &str) -> bool {
+/// Whether what stands behind a day says nothing: it is empty, or midnight as databases
+/// print it behind a day without one. None if it is no time of day at all.
+fn is_midnight(rest: &str) -> Option<bool> {
     if rest.is_empty() {
-        return true;
+        return Some(true);
     }
     let time = match rest.strip_prefix('T') {
         Some(time) => time,
-        None if rest.starts_with(' ') => rest.trim_start(),
-        None => return false,
+        None => rest.strip_prefix(' ')?.trim_start_matches(' '),
     };
-    let Some(time) = time.strip_prefix("00:00").or_else(|| time.strip_prefix("0:00")) else {
-        return false;
+    let (hours, rest) = time.split_once(':')?;
+    let (minutes, rest) = leading_digits(rest);
+    let (seconds, fraction, zone) = match rest.strip_prefix(':').map(leading_digits) {
+        None => ("00", "0", rest),
+        Some((seconds, rest)) => match rest.strip_prefix('.').map(leading_digits) {
+            None => (seconds, "0", rest),
+            Some((fraction, zone)) => (seconds, fraction, zone),
+        },
     };
-    let mut zone = time;
-    if let Some(after) = time.strip_prefix(":00") {
-        zone = after;
-        if let Some(fraction) = after.strip_prefix('.') {
-            zone = fraction.trim_start_matches('0');
-        }
-    }
-    match zone.as_bytes() {
+    let is_one = all_digits(hours)
+        && matches!(hours.len(), 1 | 2)
+        && (minutes.len(), seconds.len()) == (2, 2)
+        && !fraction.is_empty()
+        && is_zone(zone);
+    let is_zero = |digits: &str| digits.bytes().all(|digit| digit == b'0');
+    is_one.then(|| [hours, minutes, seconds, fraction].into_iter().all(is_zero))
+}
+
+fn leading_digits(text: &str) -> (&str, &str) {
+    text.split_at(text.bytes().take_while(u8::is_ascii_digit).count())
+}
+
+/// Nothing, `Z`, or what an offset from it is made of.
+fn is_zone(text: &str) -> bool {
+    match text.as_bytes() {
         [] | [b'Z'] => true,
-        [b'+' | b'-', zone @ ..] => {
-            zone.len() <= 5 && zone.iter().all(|byte| byte.is_ascii_digit() || *byte == b':')
+        [b'+' | b'-', offset @ ..] => {
+            offset.len() <= 5 && offset.iter().all(|byte| byte.is_ascii_digit() || *byte == b':')
         }
         _ => false,
     }

@@ -16,7 +16,7 @@ use protocol::{
 
 use super::{
     citizen_id::citizen_id,
-    date::{date, is_open_end},
+    date::{self, is_open_end},
     issue::{RowIssue, Severity, mask, shown},
     number::{decimal, integer},
     rule::Rule,
@@ -64,8 +64,8 @@ impl FieldRules {
             values: field.values.iter().cloned().collect(),
             listed: field.values.as_slice().into(),
             null_texts: NullTexts::new(schema.null_texts(index)),
-            date_order: field.date_order,
-            open_end: field.open_end,
+            date_order: field.date_order(),
+            open_end: field.open_end(),
             years: schema.years(index),
         }
     }
@@ -176,10 +176,10 @@ impl FieldRules {
                 *value = Value::Decimal(number);
             }
             FieldType::Date => {
-                let day = date(text, self.date_order);
+                let read = date::read(text, self.date_order);
                 let day = match self.open_end {
-                    Some(open) if is_open_end(text, &day) => open,
-                    _ => day?,
+                    Some(open) if is_open_end(text, &read) => open,
+                    _ => read?.day()?,
                 };
                 if !self.years.contain(day) && self.open_end != Some(day) {
                     issue(unless_strict, Rule::DateImplausible { years: self.years });

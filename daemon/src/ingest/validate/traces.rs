@@ -86,6 +86,6 @@ pub(in crate::ingest) fn looks_rounded(text: &str) -> bool {
         && text.as_bytes()[EXACT_DIGITS..].iter().all(|byte| *byte == b'0')
 }
 
-fn all_digits(text: &str) -> bool {
+pub(super) fn all_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -2,18 +2,18 @@
 //! ends, plausible years, listed values.
 
 use protocol::{
-    schema::{DateOrder, OPEN_END},
+    schema::{DateOrder, OPEN_END, OpenEnd},
     value::Date,
 };
 
 use super::*;
 
 fn day(order: DateOrder) -> Field {
-    Field { date_order: order, ..field("d", FieldType::Date) }
+    Field { date_order: Some(order), ..field("d", FieldType::Date) }
 }
 
 fn open(year: u16, month: u8, day: u8) -> Field {
-    Field { open_end: Date::new(year, month, day), ..field("d", FieldType::Date) }
+    Field { open_end: Some(OpenEnd(Date::new(year, month, day))), ..field("d", FieldType::Date) }
 }
 
 #[test]
@@ -99,14 +99,25 @@ fn an_open_end_is_the_last_of_all_days() {
         "9999年12月31日",
         "9999/1/1",
         "9999-12-31 23:59:59",
+        "9999-12-31T23:59:59.999+08:00",
+        "9999/9/9 1:30",
+        "9999年12月31日 12:30",
         "9999-99-99",
+        "9999-99-99 00:00",
         "99999999",
+        "99999999.0",
         "=\"长期\"",
     ] {
         accepted(&end, &[(text, "9999-12-31")]);
     }
     accepted(&end, &[("2029-12-31", "2029-12-31"), ("2099-12-31", "2099-12-31"), ("", "")]);
     found(&end, "reject date-format", &["长期的", "永久居留", "2029-12-31 23:59:59"]);
+    found(&end, "reject date-format", &["9999-12-3112:30", "99 99-99-99", "9999-12-31 noon"]);
+    found(&end, "reject date-format", &["31/12/9999"]);
+    for order in [DateOrder::Dmy, DateOrder::Mdy] {
+        let ordered = Field { date_order: Some(order), ..end.clone() };
+        accepted(&ordered, &[("12-31-9999 12:30", "9999-12-31"), ("9999-1-1", "9999-12-31")]);
+    }
     // Where the layout has another day for it.
     let layout = open(2099, 12, 31);
     accepted(

@@ -4,7 +4,11 @@
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use protocol::{schema::DateOrder, text::is_format, value::Date};
+use protocol::{
+    schema::{DateOrder, OpenEnd},
+    text::is_format,
+    value::Date,
+};
 
 use super::*;
 
@@ -31,8 +35,8 @@ fn kinds() -> impl Strategy<Value = Field> {
     (0..KINDS.len(), any::<bool>()).prop_map(|(kind, open)| {
         let is_date = KINDS[kind] == FieldType::Date;
         Field {
-            date_order: if is_date { DateOrder::Dmy } else { DateOrder::Ymd },
-            open_end: Date::new(9999, 12, 31).filter(|_| is_date && open),
+            date_order: is_date.then_some(DateOrder::Dmy),
+            open_end: (is_date && open).then(|| OpenEnd(Date::new(9999, 12, 31))),
             legacy_codes: KINDS[kind] == FieldType::Uscc,
             ..field("x", KINDS[kind])
         }
