@@ -386,7 +386,7 @@ fn of_a_header_that_was_jumped_over_the_hash_still_shows_another_history() {
     commit(&other.origin, &enterprise(), puts([5], "in another history"));
     let have = other.origin.head(&enterprise()).unwrap().position();
     let Some(Proved::Other(fork)) = ask(have) else { panic!("it is told of the other history") };
-    let TreeReply::Fork { header, .. } = &fork else { unreachable!() };
+    let TreeReply::Fork { header, .. } = &fork else { panic!("a fork is told by {fork:?}") };
     assert_eq!(SignedHeader::decode(header).unwrap().header().seq, 3);
     let refused =
         TreeFetch::comparing(enterprise(), have, [3; 16]).handle_message(fork, &Everybody);
@@ -406,7 +406,7 @@ fn a_state_with_another_past_is_refused_before_a_page_is_asked_for() {
         let mut snapshot = other.origin.snapshot_blocking(&enterprise()).unwrap().unwrap();
         let first = other.origin.header_at(&enterprise(), have.seq).unwrap().unwrap();
         let head = head_of(&other.origin, &mut snapshot, Some(have.seq));
-        let TreeReply::Head { header, proof, .. } = head.clone() else { unreachable!() };
+        let TreeReply::Head { header, proof, .. } = head.clone() else { panic!("{head:?}") };
         let fork = |header, other, proof| TreeReply::Fork { header, other, proof };
         let wrong = "a proof that shows nothing";
         // The last ones are of the same number, and of a later one.

@@ -599,11 +599,14 @@ mod tests {
     #[test]
     fn the_file_of_invitations_stays_short_however_many_have_joined() {
         let now = 1_800_000_000;
+        let name = "\u{90d1}".repeat(85);
+        config::check_display_name(&name).unwrap();
+        config::check_display_name(&format!("{name}\u{90d1}")).expect_err("it is the longest");
         let invite = |number: usize, used: bool| Invite {
             id: "0123456789abcdef".into(),
             secret_hash: "f".repeat(64),
             node: NodeId::new(&format!("{number:a>63}")).unwrap(),
-            name: "\u{90d1}".repeat(256 / 3),
+            name: name.clone(),
             expires_unix: now + 1,
             used_unix: used.then_some(now),
             holder: used.then(|| Holder {
