@@ -259,3 +259,25 @@ fn what_an_earlier_key_is_said_to_have_signed_is_awaited_until_it_is_here_or_not
     commit(&joined, &enterprise(), puts(0..1, "y"));
     assert_eq!(joined.head(&enterprise()).unwrap().seq(), 6);
 }
+
+#[test]
+fn a_peer_keeps_its_place_at_the_writer_until_its_change_set_is_durable() {
+    let (_a, origin, _) = origin();
+    let (_b, replica) = replica_of(&origin);
+    let replica = std::sync::Arc::new(replica);
+    commit(&origin, &enterprise(), puts(0..10, "c"));
+    let next = verified(&origin, &enterprise(), 4);
+    let (say, said) = std::sync::mpsc::channel();
+    let place = |what: &'static str| {
+        let (say, replica) = (say.clone(), replica.clone());
+        Box::new(move |_| {
+            say.send((what, replica.head(&enterprise()).unwrap().seq())).unwrap();
+        })
+    };
+    wait(replica.commit_replica_of_peer(next, place("applied"))).unwrap();
+    let mut other = origin.header_at(&enterprise(), 4).unwrap().unwrap().header().clone();
+    other.seq = 6;
+    let gap = signed(other, &puts(0..10, "c"));
+    assert!(wait(replica.commit_replica_of_peer(gap, place("refused"))).is_err());
+    assert_eq!([said.recv(), said.recv()], [Ok(("applied", 4)), Ok(("refused", 4))]);
+}

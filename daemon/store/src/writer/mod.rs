@@ -40,7 +40,7 @@ use tokio::sync::mpsc::{Receiver, WeakSender, error::TryRecvError};
 use crate::{
     engine::Batch,
     error::StoreError,
-    jobs::{BATCH_BYTES, Job, LEAVES_PER_BATCH, Reply},
+    jobs::{BATCH_BYTES, Done, Job, LEAVES_PER_BATCH, Reply},
     keys,
     state::{Head, PartitionState, Shared},
 };
@@ -93,6 +93,8 @@ struct Writer {
     unpublished: HashMap<PartitionId, Arc<Head>>,
     /// Answers that wait for the flush.
     waiting: Vec<Box<dyn FnOnce(Option<StoreError>) + Send>>,
+    /// Peers' jobs that wait for the flush: who asked for them is let go of behind it.
+    ended: Vec<Ended>,
     next_number: u32,
     next_snapshot: u64,
     /// Each partition's newest staging, by the partition's number.
@@ -104,6 +106,13 @@ struct Writer {
     suspended: HashSet<Hash>,
     /// Prefixes whose values are to be deleted.
     chores: Vec<Vec<u8>>,
+}
+
+/// A job that is applied and not durable yet.
+struct Ended {
+    done: Done,
+    began: Instant,
+    applied_in: Duration,
 }
 
 /// Leaves, written and deleted ones, and bytes of pages.
@@ -130,6 +139,7 @@ impl Writer {
             sender,
             unpublished: HashMap::new(),
             waiting: Vec::new(),
+            ended: Vec::new(),
             next_number,
             next_snapshot: 1,
             stagings: HashMap::new(),
@@ -203,7 +213,7 @@ impl Writer {
                 let result = self.well().and_then(|()| self.commit_replica(&set));
                 drop(set);
                 if let Some(done) = done {
-                    done(began.elapsed());
+                    self.end(done, began, result.is_ok());
                 }
                 self.answer_after_flush(reply, result);
             }
@@ -244,7 +254,7 @@ impl Writer {
                 let began = Instant::now();
                 let result = self.well().and_then(|()| self.apply_differences(&differences));
                 drop(differences);
-                done(began.elapsed());
+                self.end(done, began, result.is_ok());
                 self.answer_after_flush(reply, result);
             }
             Job::Heal { healed, reply } => {
@@ -299,6 +309,17 @@ impl Writer {
         self.shared.failed.store(true, Ordering::Relaxed);
     }
 
+    /// Lets go of who asked for a job, at once if nothing of it was kept. What was applied
+    /// keeps its place until it is durable: a long one that came in between would let it
+    /// wait for itself as well.
+    fn end(&mut self, done: Done, began: Instant, applied: bool) {
+        let applied_in = began.elapsed();
+        match applied {
+            true => self.ended.push(Ended { done, began, applied_in }),
+            false => done(applied_in),
+        }
+    }
+
     /// Sends an error at once and a success behind the flush.
     fn answer_after_flush<T: Send + 'static>(
         &mut self,
@@ -342,6 +363,10 @@ impl Writer {
         }
         for answer in self.waiting.drain(..) {
             answer(durable.clone().err());
+        }
+        for Ended { done, began, applied_in } in self.ended.drain(..) {
+            // A long one ends its flush, which is as long for its sake; others share theirs.
+            done(if applied_in < FLUSH_SHARED_MAX { applied_in } else { began.elapsed() });
         }
         durable
     }
