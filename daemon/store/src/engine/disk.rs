@@ -26,6 +26,7 @@ use super::{
     keys,
     opening::{check_format, format, open_sled, replay, sync_sled},
     packs::{self, PackId, Packs},
+    sweep::Sweep,
     table::{Bytes, Pair, Table},
     values::{Batch, Found, FoundPair, Read, bytes_max_of, chunks_of, up_to},
 };
@@ -56,6 +57,7 @@ pub struct Disk {
     /// The suite of what lies here.
     pub suite: Suite,
     table: Table,
+    sweep: Sweep,
     // Closed after the table; its lock keeps other processes out.
     db: sled::Db,
     data: File,
@@ -89,6 +91,7 @@ impl Disk {
         let db = open_sled(&database, options.cache_mb * MIB)?;
         let data = File::open(database.join("db")).map_err(file_error)?;
         let table = Table::new(db.open_tree("creditsync")?);
+        let sweep = Sweep::new(db.open_tree("sweep")?);
         check_format(&table, options.suite)?;
         let sync = || sync_sled(&db, &data);
         let last = replay(&table, &journal::read(path)?, sync)?;
@@ -106,6 +109,7 @@ impl Disk {
         Ok(Self {
             suite: options.suite,
             table,
+            sweep,
             db,
             data,
             packs,
@@ -285,7 +289,19 @@ impl Disk {
         })?;
         self.bytes_written.fetch_add(moved as u64, Ordering::Relaxed);
         journal.restart();
-        Ok(())
+        self.sweep()
+    }
+
+    /// Gives back room in sled's file now and then. What is moved is written before its old
+    /// room is free, so without room nothing is.
+    fn sweep(&self) -> Result<(), StoreError> {
+        if !self.sweep.is_due_after(self.table.take_given()) || !self.has_room_to_tidy()? {
+            return Ok(());
+        }
+        self.sweep.run(|| {
+            self.syncs.fetch_add(1, Ordering::Relaxed);
+            sync_sled(&self.db, &self.data)
+        })
     }
 
     /// A small value.

@@ -9,6 +9,7 @@
 //! - [`values`]: what a batch writes and reads give back: chunks, places, checksums;
 //! - [`journal`]: the file in which small batches are durable first;
 //! - [`table`]: these batches in memory, above sled;
+//! - [`sweep`]: room in sled that nothing needs any more, given back;
 //! - [`packs`]: files with the values of bulk loads;
 //! - [`keys`]: the few keys that the engine uses itself.
 //!
@@ -20,6 +21,7 @@ pub mod journal;
 pub mod keys;
 pub mod opening;
 pub mod packs;
+pub mod sweep;
 pub mod table;
 pub mod values;
 

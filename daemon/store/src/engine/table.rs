@@ -13,7 +13,10 @@
 use std::{
     collections::BTreeMap,
     ops::Bound::{self, Excluded, Included},
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use sled::IVec;
@@ -62,6 +65,8 @@ pub struct Table {
     /// Held for writing while a batch is applied. sled keeps batches out of each
     /// single read, but a value may take several: one for each chunk.
     recent: RwLock<Recent>,
+    /// What sled is thought to have written for what it was given.
+    given: AtomicU64,
 }
 
 /// Writes that sled has not got: the value, or that there is none.
@@ -82,7 +87,7 @@ impl Recent {
 impl Table {
     /// The table in a tree of sled.
     pub fn new(sled: sled::Tree) -> Self {
-        Self { sled, recent: RwLock::default() }
+        Self { sled, recent: RwLock::default(), given: AtomicU64::new(0) }
     }
 
     /// Keeps batches out while something is read.
@@ -110,9 +115,13 @@ impl Table {
         for (key, value) in &recent.writes {
             add(&mut batch, key.clone(), value.clone());
         }
+        let mut sled_bytes = recent.sled_bytes;
         for (key, value) in writes {
-            add(&mut batch, key.into(), value.map(IVec::from));
+            let (key, value) = (IVec::from(key), value.map(IVec::from));
+            sled_bytes += bytes_in_sled(&key, value.as_ref());
+            add(&mut batch, key, value);
         }
+        self.given.fetch_add(sled_bytes as u64, Ordering::Relaxed);
         batch.insert(keys::APPLIED, &number.to_be_bytes());
         self.sled.apply_batch(batch)?;
         *recent = Recent::default();
@@ -152,6 +161,7 @@ impl Table {
             slice.insert(keys::APPLIED, &number.to_be_bytes());
             self.sled.apply_batch(slice)?;
         }
+        self.given.fetch_add(recent.sled_bytes as u64, Ordering::Relaxed);
         drop(recent);
         sync()?;
         *self.write() = Recent::default();
@@ -167,6 +177,11 @@ impl Table {
     /// or `times` that.
     pub fn is_over(&self, times: usize) -> bool {
         self.read().slices() >= times * SLICES_IDLE
+    }
+
+    /// What sled is thought to have written since this was asked last.
+    pub fn take_given(&self) -> u64 {
+        self.given.swap(0, Ordering::Relaxed)
     }
 
     /// What sled is thought to write for what is recent.

@@ -316,3 +316,27 @@ fn a_disk_fills_up_with_scattered_updates() {
         numbers.into_iter().map(|number| put(number, noise(&mut random, 64))).collect()
     });
 }
+
+#[test]
+fn what_is_written_anew_again_and_again_does_not_make_the_file_grow() {
+    /// What the file may grow by for reasons of its own: two of sled's segments.
+    const SLACK_BYTES: u64 = 16 * 1024 * 1024;
+    let mut random = Random::new();
+    let (directory, store) = fresh();
+    for number in 0..32 {
+        let put = Change::Put { key: key(number), value: noise(&mut random, 65_000) };
+        commit(&store, &enterprise(), vec![put]);
+    }
+    let file = || std::fs::metadata(directory.path().join("sled/db")).unwrap().len();
+    // Each writes a leaf of two mebibytes anew, and a little that stays.
+    let write_anew = |count: usize| {
+        for text in ["a", "b"].iter().cycle().take(count) {
+            let put = Change::Put { key: key(7), value: text.repeat(20_000).into_bytes() };
+            commit(&store, &enterprise(), vec![put]);
+        }
+        file()
+    };
+    let at_first = write_anew(100);
+    let later = write_anew(800);
+    assert!(later <= at_first + SLACK_BYTES, "{at_first} bytes at first, {later} later");
+}
