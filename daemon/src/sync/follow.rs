@@ -16,7 +16,7 @@ use protocol::{
         link::FollowEnd,
     },
 };
-use store::{Head, StoreError};
+use store::{Head, Store, StoreError};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -307,7 +307,7 @@ impl Follow {
                                 _ => self.turns.run(|| judge.changes(all)).await?,
                             }
                         }
-                        let is_long = self.is_much_work(set.changes())?;
+                        let is_long = is_much_work(store, &self.partition, set.changes())?;
                         let admitted = self.while_it_lasts(self.turns.admitted(is_long)).await;
                         let room = held.take();
                         let done = |took| {
@@ -372,19 +372,6 @@ impl Follow {
                 false => self.turns.run(take).await?,
             }
         }
-    }
-
-    /// Whether the writer takes so long for these changes that others have turns before the
-    /// peer's next ones.
-    fn is_much_work(&self, changes: &[Change]) -> Result<bool, StoreError> {
-        let store = &self.context.store;
-        let has_little = |head: Arc<Head>| head.summary.bytes <= LITTLE_WORK_BYTES;
-        if changes.len() > FEW_CHANGES || store.head(&self.partition).is_none_or(has_little) {
-            return Ok(changes.len() > FEW_CHANGES);
-        }
-        let pages = store.live_pages(&self.partition);
-        let touched = pages.map(|pages| pages.touched_bytes(changes, LITTLE_WORK_BYTES));
-        Ok(touched.transpose()?.is_some_and(|bytes| bytes > LITTLE_WORK_BYTES))
     }
 
     /// Waits for a turn, and says now and then that it does.
@@ -475,5 +462,62 @@ impl Follow {
             tracing::info!(%partition, %peer, seq, records, unsaid, "{what}");
         }
         Ok(())
+    }
+}
+
+/// Whether the writer takes so long for these changes that they go alone.
+fn is_much_work(
+    store: &Store,
+    partition: &PartitionId,
+    changes: &[Change],
+) -> Result<bool, StoreError> {
+    let has_little = |head: Arc<Head>| head.summary.bytes <= LITTLE_WORK_BYTES;
+    if changes.len() > FEW_CHANGES || store.head(partition).is_none_or(has_little) {
+        return Ok(changes.len() > FEW_CHANGES);
+    }
+    let pages = store.live_pages(partition);
+    let touched = pages.map(|pages| pages.touched_bytes(changes, LITTLE_WORK_BYTES));
+    Ok(touched.transpose()?.is_some_and(|bytes| bytes > LITTLE_WORK_BYTES))
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::suite::Suite;
+    use store::{Options, OwnChanges};
+
+    use super::*;
+
+    fn put(key: &str, value: usize) -> Change {
+        Change::Put { key: key.as_bytes().to_vec(), value: vec![b'a'; value] }
+    }
+
+    #[test]
+    fn much_work_is_many_changes_or_few_that_touch_large_leaves() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options { suite: Suite::One, cache_mb: 16, disk_reserve_mb: Some(1) };
+        let store = Store::open(directory.path(), &options).unwrap();
+        store.set_signer(Arc::new(Suite::One.signing_key(&[7; 32]).unwrap()));
+        let partition = PartitionId::parse_full("zhengzhou/enterprise/410122/*").unwrap();
+        let is_much = |keys: &[&str]| {
+            let changes: Vec<_> = keys.iter().map(|key| put(key, 9)).collect();
+            is_much_work(&store, &partition, &changes).unwrap()
+        };
+        let commit = |changes| {
+            let partition = partition.clone();
+            let own = OwnChanges { partition, changes, schema_version: 1, keep_body: true };
+            store.commit_own_later(own).unwrap().wait().unwrap();
+        };
+        assert!(!is_much(&["a"]) && is_much(&["a"; FEW_CHANGES + 1]), "without a tree");
+        // Leaves of 160 records: those of `a` have 3 MiB each, those of `b` 16 KiB.
+        for (leaf, value) in [("a0", 20_000), ("a1", 20_000), ("b0", 100), ("b1", 100)] {
+            commit((0..160).map(|n| put(&format!("{leaf}{n:03}"), value)).collect());
+        }
+        assert!(!is_much(&["a0001"]) && !is_much(&["a1001", "b0001", "b1001"]));
+        assert!(is_much(&["a0001", "a1001"]));
+        let many: Vec<_> = (0..FEW_CHANGES).map(|n| format!("b0{n:03}")).collect();
+        let mut many: Vec<_> = many.iter().map(String::as_str).collect();
+        assert!(!is_much(&many));
+        many.push("b0999");
+        assert!(is_much(&many));
     }
 }
