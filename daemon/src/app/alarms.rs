@@ -13,6 +13,8 @@ pub enum Alarm {
     ForeignKey,
     /// This node's present key has ended, and none of its own follows.
     KeyEnded,
+    /// The hub counts less of what this node has signed than it has acknowledged.
+    Uncounted,
     /// The node has joined again, and this directory is from before.
     Superseded,
     /// No statement of freshness for a day.
@@ -51,6 +53,7 @@ impl Alarms {
                 | Alarm::Catalogue
                 | Alarm::Personal => tracing::warn!("{text}"),
                 Alarm::ForeignKey
+                | Alarm::Uncounted
                 | Alarm::Superseded
                 | Alarm::OtherHistory
                 | Alarm::OlderHistory => tracing::error!("{text}"),

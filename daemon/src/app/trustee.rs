@@ -205,25 +205,17 @@ impl Trustee {
             registry.current_key(me).is_some_and(|known| known.public == next.public())
         });
         let Some(next) = next else {
+            self.alarms.clear(Alarm::Uncounted);
             self.look_whether_the_key_ended(registry);
             return self.name_heads_that_count(registry, last);
         };
-        // Signing what the hub has acknowledged before would make a second history.
-        let hub = self.membership.hub();
-        for partition in self.store.heads().into_keys().filter(|own| own.origin == *me) {
-            let acked = self.store.acks(&partition).get(hub).map_or(0, |ack| ack.seq);
-            let counted = last.get(&partition).copied().unwrap_or(0);
-            if acked > counted {
-                let reason = format!(
-                    "the hub counts {partition} up to number {counted} only, and has acknowledged number {acked}: it \
-                     was restored from an old backup, or wants a second history signed. Nothing is written until \
-                     this is cleared up; call the municipal centre / 市级中心的记录比它已确认的少，已停止写入"
-                );
-                self.store.stop_own_writes(Some(reason.clone()));
-                self.alarms.raise(Alarm::OtherHistory, reason);
-                return Ok(());
-            }
+        // Signing what the hub has acknowledged before would make a second history, so
+        // the present key goes on until the list of members is corrected.
+        if let Some(alarm) = self.counted_below_acknowledged(&last) {
+            self.alarms.raise(Alarm::Uncounted, alarm);
+            return Ok(());
         }
+        self.alarms.clear(Alarm::Uncounted);
         let signed = self.store.adopt_signer_blocking(next, me.clone(), last)?;
         fault::point("key.adopted");
         self.own_keys.promote_next()?;
@@ -231,6 +223,28 @@ impl Trustee {
         tracing::info!(signed_anew = signed, "a new signing key signs from now on");
         self.tell.send_replace(());
         Ok(())
+    }
+
+    /// What a person is told where the hub counts less of an own partition than it has
+    /// acknowledged.
+    fn counted_below_acknowledged(&self, last: &BTreeMap<PartitionId, u64>) -> Option<String> {
+        let (me, hub) = (self.membership.me(), self.membership.hub());
+        let own = self.store.heads().into_keys().filter(|own| own.origin == *me);
+        let mut uncounted = own.filter_map(|partition| {
+            let acked = self.store.acks(&partition).get(hub).map_or(0, |ack| ack.seq);
+            let counted = last.get(&partition).copied().unwrap_or(0);
+            (acked > counted).then_some((partition, acked, counted))
+        });
+        let (partition, acked, counted) = uncounted.next()?;
+        Some(format!(
+            "{partition}：市级中心已确认收到第 {acked} 号，但其成员名册只承认到第 {counted} 号，本节点因此不启用新的签名密钥，\
+             否则将产生两份不同的历史。本节点继续用原密钥写入，中心更正名册之前不接收这些记录。请致电市级中心核实：\
+             中心可能恢复了旧备份，若其不知情，其签名密钥可能已被盗用 / {partition}: the hub has acknowledged number \
+             {acked}, but its list of members counts up to number {counted} only, so this node does not begin to use its \
+             new signing key: that would make a second history. It goes on writing with the key that it has, and the hub \
+             takes nothing of it until the list is corrected. Call the municipal centre: it may have been restored from an \
+             old backup; if it knows nothing of this, its signing key may be stolen"
+        ))
     }
 
     /// What is signed above the last numbers of the present key counts once another

@@ -3,7 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use certs::{enrol::Token, tls::ALPN_JOIN};
+use certs::{
+    enrol::Token,
+    keyfile::{KeyDir, SIGNING_KEY_FILE},
+    tls::ALPN_JOIN,
+};
 use harness::{
     federation::{Federation, HUB},
     node::{Node, Output, path_text, wait_until},
@@ -14,7 +18,10 @@ use protocol::{
     federation::{Entry, Introduction, KeyRecord},
     history::SEQ_LIMIT,
     id::NodeId,
-    message::{CloseCode, FollowReply, JoinRefused, JoinReply, JoinRequest, Open, TreeReply},
+    message::{
+        CloseCode, FollowReply, FollowRequest, JoinRefused, JoinReply, JoinRequest, Open,
+        TreeReply, decode_header,
+    },
     schema::{RawSchema, Schema},
     sign::SigningKey,
     suite::Suite,
@@ -127,8 +134,7 @@ fn know(victim: &mut Victim, key: &SigningKey) {
 }
 
 fn own_key(victim: &Victim) -> SigningKey {
-    let keys = certs::keyfile::KeyDir::new(victim.node.dir().join("keys"), None);
-    keys.load(certs::keyfile::SIGNING_KEY_FILE).unwrap()
+    KeyDir::new(victim.node.dir().join("keys"), None).load(SIGNING_KEY_FILE).unwrap()
 }
 
 /// The next change set of `_federation`, with these records of the victim's keys,
@@ -220,6 +226,62 @@ fn a_last_number_of_an_earlier_key_is_believed_after_a_join_until_the_hub_has_an
     import(&victim, &world, 3).expect_failure(&["has joined again"]);
     let lured = world.block_on(hub.lured(vec![History::announced(history.head)]));
     wait_until("the hub's answer shows nothing", || is_unproven(&victim) && !joined.exists());
+    import(&victim, &world, 3).expect_code(0);
+    drop((lured, victim));
+    world.finish();
+}
+
+/// A hub that ends the county's key below what it has acknowledged wants a second
+/// history signed: the next key signs nothing, and the present one goes on.
+#[test]
+fn a_hub_that_counts_less_than_it_has_acknowledged_gets_no_second_history() {
+    let world = World::new();
+    let hub = FalseHub::start(&world);
+    let mut victim = Victim::new(&world, VICTIM, &hub);
+    let mut history = world.block_on(History::of_hub(&world));
+    let (own_key, next) = (own_key(&victim), Suite::One.signing_key(&[6; 32]).unwrap());
+    let keys = KeyDir::new(victim.node.dir().join("keys"), None);
+    keys.save_next(SIGNING_KEY_FILE, &next).unwrap();
+    know(&mut victim, &next);
+    import(&victim, &world, 0).expect_code(0);
+    let own = format!("enterprise/{VICTIM}");
+    let acknowledged = |victim: &Victim| {
+        let status = victim.node.partition(&own).unwrap();
+        status["peers"].as_array().unwrap().iter().any(|peer| peer["acked"] == 1)
+    };
+
+    let lured = world.block_on(hub.lured(vec![History::announced(history.head)]));
+    let _follows = world.block_on(async {
+        let mut stream = lured.peer.open().await;
+        stream.send(&Open::Follow { partition: partition(&own), have: None }).await;
+        let Ok(FollowReply::ChangeSet { header, .. }) = stream.receive().await else {
+            panic!("its hub may have it")
+        };
+        let header = decode_header(&header).unwrap();
+        let (position, root) = (header.position(), header.header().root);
+        stream.send(&FollowRequest::Ack { position, root }).await;
+        stream
+    });
+    wait_until("number 1 is acknowledged", || acknowledged(&victim));
+    let mut ended = key_record(&own_key, true);
+    ended.last = Some(BTreeMap::new());
+    let follows = key_record(&next, false);
+    let set = put_keys(&world, &mut history, &[ended.clone(), follows.clone()]);
+    assert_eq!(world.block_on(lured.provide(&[set])), Ok(()));
+    let words = "counts up to number 0 only";
+    wait_until("a person is told", || is_told(&victim, words));
+    import(&victim, &world, 1).expect_code(0);
+    drop(lured);
+    victim.node.restart();
+    wait_until("a person is told again", || is_told(&victim, words));
+    import(&victim, &world, 2).expect_code(0);
+    assert!(keys.load::<SigningKey>(SIGNING_KEY_FILE).unwrap().public() == own_key.public());
+
+    // The list is corrected, and the next key signs again what nobody has taken.
+    ended.last = Some(BTreeMap::from([(own.clone(), 1)]));
+    let lured = tell_keys(&world, &hub, &mut history, &[ended, follows]);
+    wait_until("no alarm stays", || victim.alarms().is_empty());
+    assert!(keys.load::<SigningKey>(SIGNING_KEY_FILE).unwrap().public() == next.public());
     import(&victim, &world, 3).expect_code(0);
     drop((lured, victim));
     world.finish();
