@@ -211,6 +211,7 @@ fn the_verifier_shares_nothing_with_what_it_verifies() {
     // These start processes, make certificates, or ask both about the same bytes.
     let scene = [
         "beside.rs",
+        "beside_admission.rs",
         "beside_authorities.rs",
         "beside_deliveries.rs",
         "beside_federation.rs",

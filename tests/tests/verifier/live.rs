@@ -139,7 +139,7 @@ fn a_county_with_two_keys_is_verified_from_its_bytes() {
     let token = Token::parse(&recorded.token).unwrap();
     let federation = federation(&token, &recorded.join).unwrap();
     let members = federation.members();
-    assert_eq!(*members, [HUB, COUNTY, NEWCOMER].map(str::to_owned).into());
+    assert_eq!(members, [HUB, COUNTY, NEWCOMER].into());
     assert!(federation.roots().iter().any(|root| token.is_root(root).is_ok()));
     for node in [HUB, COUNTY] {
         let by: Vec<&str> = federation.keys(node).iter().map(|key| &key.by[..]).collect();

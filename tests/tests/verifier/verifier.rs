@@ -7,14 +7,15 @@
 //! found here, and so is a sentence of the page that is wrong or missing. Every
 //! length, number and context of the page is in [`layout`].
 //!
-//! Not here: TLS, dates and extensions of certificates, what an importer makes of
+//! Not here: TLS and paths of certificates, what an importer makes of
 //! a file's rows (but for each text's value), and clocks.
 //!
 //! [`golden`] holds it against the vectors, [`live`] and [`refused`] against what
 //! a federation of real processes said ([`recorded`]). Beside the program stand its
 //! decoders ([`beside`]), its judge of records ([`beside_records`]), its registry
 //! ([`beside_federation`], [`beside_schemas`], [`beside_labels`], [`beside_keys`]), its
-//! trust in new roots ([`beside_authorities`]), its importer of texts
+//! trust in new roots ([`beside_authorities`]), whom it lets in ([`beside_admission`]),
+//! its importer of texts
 //! ([`beside_deliveries`]), what it takes at the bounds of a change
 //! set ([`beside_work`]) and its updates ([`beside_roots`]); what a reader could take
 //! either way stands in [`beside_edges`]. Of these `live`, `recorded` and those whose
@@ -22,6 +23,7 @@
 //! (`tests/tests/layout.rs` looks). What no such federation says comes from keys of the
 //! tests' own ([`made`]): [`rules`], [`bounds`] and [`strict`].
 
+pub mod admission;
 pub mod anchor;
 pub mod certificate;
 pub mod change;
@@ -46,6 +48,7 @@ pub mod tree;
 pub mod work;
 
 mod beside;
+mod beside_admission;
 mod beside_authorities;
 mod beside_deliveries;
 mod beside_edges;
