@@ -15,13 +15,13 @@
 //! decoders ([`beside`]), its judge of records ([`beside_records`]), its registry
 //! ([`beside_federation`], [`beside_schemas`], [`beside_labels`], [`beside_keys`]), its
 //! trust in new roots ([`beside_authorities`]), whom it lets in ([`beside_admission`]),
-//! its importer of texts
-//! ([`beside_deliveries`]), what it takes at the bounds of a change
-//! set ([`beside_work`]) and its updates ([`beside_roots`]); what a reader could take
-//! either way stands in [`beside_edges`]. Of these `live`, `recorded` and those whose
-//! names begin with `beside` name crates of the workspace, and nothing else does
-//! (`tests/tests/layout.rs` looks). What no such federation says comes from keys of the
-//! tests' own ([`made`]): [`rules`], [`bounds`] and [`strict`].
+//! its importer of texts ([`beside_deliveries`]), what it takes at the bounds of a
+//! change set ([`beside_work`]), its updates ([`beside_roots`]), its proofs of histories
+//! ([`beside_history`]) and its differences of pages ([`beside_differences`]); what a
+//! reader could take either way stands in [`beside_edges`]. Of these `live`, `recorded`
+//! and those whose names begin with `beside` name crates of the workspace, and nothing
+//! else does (`tests/tests/layout.rs` looks). What no such federation says comes from
+//! keys of the tests' own ([`made`]): [`rules`], [`bounds`] and [`strict`].
 
 pub mod admission;
 pub mod anchor;
@@ -51,8 +51,10 @@ mod beside;
 mod beside_admission;
 mod beside_authorities;
 mod beside_deliveries;
+mod beside_differences;
 mod beside_edges;
 mod beside_federation;
+mod beside_history;
 mod beside_json;
 mod beside_keys;
 mod beside_labels;
