@@ -212,6 +212,7 @@ fn the_verifier_shares_nothing_with_what_it_verifies() {
     let scene = [
         "beside.rs",
         "beside_admission.rs",
+        "beside_anchors.rs",
         "beside_authorities.rs",
         "beside_deliveries.rs",
         "beside_differences.rs",

@@ -71,15 +71,11 @@ impl Federation {
 
     /// A statement of what is newest: by a key that counts behind its head.
     pub fn check_freshness(&self, statement: &Freshness) -> Checked<()> {
-        let AnchorFields { federation, hub, .. } = self.anchor.fields();
+        self.records.check_freshness(self.anchor.fields(), statement)?;
         let fields = &statement.fields;
-        let name = format!("{federation}/{}/{hub}/*", layout::FEDERATION_DATASET);
-        ensure(fields.partition == name, "another partition")?;
         let held =
             self.replica.header(fields.seq).ok_or(Refused("a head that is not there yet"))?;
-        ensure(held.1 == fields.head, "a head of another _federation")?;
-        let place = (layout::FEDERATION_DATASET, &hub[..], fields.seq + 1);
-        statement.verify(&self.counting(place, &fields.key_id)?)
+        ensure(held.1 == fields.head, "a head of another _federation")
     }
 
     /// The key that a header names, if it counts for the header's number.
@@ -145,6 +141,16 @@ impl Records {
         }
         records.keys = known_keys(federation, keys, &further);
         records
+    }
+
+    /// Whether the hub said it, of whatever head: by a key that counts behind that.
+    pub fn check_freshness(&self, anchor: &AnchorFields, statement: &Freshness) -> Checked<()> {
+        let AnchorFields { federation, hub, .. } = anchor;
+        let fields = &statement.fields;
+        let name = format!("{federation}/{}/{hub}/*", layout::FEDERATION_DATASET);
+        ensure(fields.partition == name, "another partition")?;
+        let place = (layout::FEDERATION_DATASET, &hub[..], fields.seq + 1);
+        statement.verify(&self.counting(anchor, place, &fields.key_id)?)
     }
 
     /// Whether one more schema of a dataset is within the limits of all.

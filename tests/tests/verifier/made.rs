@@ -59,9 +59,14 @@ pub fn fields(hub_key: &SigningKey) -> AnchorFields {
 
 /// An anchor's bytes, signed by the root.
 pub fn anchor(fields: &AnchorFields) -> Vec<u8> {
+    anchor_by(fields, &ROOT)
+}
+
+/// The same, signed by another root's key.
+pub fn anchor_by(fields: &AnchorFields, root: &EcdsaKeyPair) -> Vec<u8> {
     let mut bytes = layout::encode_anchor(fields);
     let message = hashes::with_context(layout::signature::ANCHOR, &bytes);
-    let signature = ROOT.sign(&SystemRandom::new(), &message).expect("the root signs");
+    let signature = root.sign(&SystemRandom::new(), &message).expect("the root signs");
     write_bytes(&mut bytes, signature.as_ref());
     bytes
 }

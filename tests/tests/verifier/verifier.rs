@@ -14,7 +14,8 @@
 //! a federation of real processes said ([`recorded`]). Beside the program stand its
 //! decoders ([`beside`]), its judge of records ([`beside_records`]), its registry
 //! ([`beside_federation`], [`beside_schemas`], [`beside_labels`], [`beside_keys`]), its
-//! trust in new roots ([`beside_authorities`]), whom it lets in ([`beside_admission`]),
+//! trust in new roots ([`beside_authorities`]), in anchors and statements of freshness
+//! ([`beside_anchors`]), whom it lets in ([`beside_admission`]),
 //! its importer of texts ([`beside_deliveries`]), what it takes at the bounds of a
 //! change set ([`beside_work`]), its updates ([`beside_roots`]), its proofs of histories
 //! ([`beside_history`]) and its differences of pages ([`beside_differences`]); what a
@@ -49,6 +50,7 @@ pub mod work;
 
 mod beside;
 mod beside_admission;
+mod beside_anchors;
 mod beside_authorities;
 mod beside_deliveries;
 mod beside_differences;
