@@ -219,6 +219,7 @@ fn the_verifier_shares_nothing_with_what_it_verifies() {
         "beside_federation.rs",
         "beside_history.rs",
         "beside_json.rs",
+        "beside_joining.rs",
         "beside_keys.rs",
         "beside_labels.rs",
         "beside_edges.rs",

@@ -12,6 +12,8 @@ const DNS: u8 = 0x82;
 const URI: u8 = 0x86;
 /// The OID 2.5.29.17 of the extension that holds them.
 const ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1d, 0x11];
+/// The OID 1.2.840.113549.1.9.14: of an attribute with extensions that are asked for.
+const EXTENSION_REQUEST: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x0e];
 
 /// Parts of a certificate (RFC 5280, 4.1), each as DER without its outer header.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +75,8 @@ impl<'a> Certificate<'a> {
 
     /// The federation and the node whose two names stand in it.
     pub fn identity(&self) -> Checked<(String, String)> {
-        let names = self.alternative_names().ok_or(Refused("names that cannot be read"))?;
+        let names =
+            alternative_names(self.extensions).ok_or(Refused("names that cannot be read"))?;
         let of = |kind: u8| {
             let texts = names.iter().filter(move |(tag, _)| *tag == kind);
             texts.filter_map(|(_, text)| std::str::from_utf8(text).ok())
@@ -113,18 +116,18 @@ impl<'a> Certificate<'a> {
         };
         both().ok_or(Refused("dates that cannot be read"))
     }
+}
 
-    /// By kind; none where the extension is not there.
-    fn alternative_names(&self) -> Option<Vec<(u8, &'a [u8])>> {
-        for (_, extension) in elements(self.extensions)? {
-            let parts = elements(extension)?;
-            if parts.first()?.1 == ALTERNATIVE_NAMES {
-                // A boolean may stand between.
-                return elements(inside(0x30, parts.last()?.1)?);
-            }
+/// By kind; none where the extension is not there.
+fn alternative_names(extensions: &[u8]) -> Option<Names<'_>> {
+    for (_, extension) in elements(extensions)? {
+        let parts = elements(extension)?;
+        if parts.first()?.1 == ALTERNATIVE_NAMES {
+            // A boolean may stand between.
+            return elements(inside(0x30, parts.last()?.1)?);
         }
-        Some(vec![])
     }
+    Some(vec![])
 }
 
 /// The federation and the node of a URI of the form that nodes have.
@@ -154,13 +157,60 @@ fn moment(tag: u8, text: &[u8]) -> Option<i64> {
     (rest.len() == 10).then_some((years + before + day - 1) * 86_400 + seconds)
 }
 
-/// The chain of an enrolment: the leaf, its issuer, and the root that was named.
+/// A chain as a node shows it, up to a root: the leaf, its issuer, and others of which
+/// some may lead from that to the root.
 pub fn check_chain(chain: &[Vec<u8>], root: &[u8], federation: &str, node: &str) -> Checked<()> {
-    let [leaf, issuing, ..] = chain else { return Err(Refused("a chain that is too short")) };
-    let (leaf, issuing) = (Certificate::read(leaf)?, Certificate::read(issuing)?);
+    let all = chain.iter().map(|der| Certificate::read(der)).collect::<Checked<Vec<_>>>()?;
+    let root = Certificate::read(root)?;
+    let [leaf, above @ ..] = &all[..] else { return Err(Refused("a chain that is too short")) };
     leaf.is_for(federation, node)?;
-    leaf.is_issued_by(&issuing)?;
-    issuing.is_issued_by(&Certificate::read(root)?)
+    let [second, further @ ..] = above else { return leaf.is_issued_by(&root) };
+    leaf.is_issued_by(second)?;
+    let further: Vec<_> = further.iter().filter(|one| one.subject != second.subject).collect();
+    ensure(leads_to(second, &further, &root), "a chain that leads to another root")
+}
+
+fn leads_to(from: &Certificate<'_>, further: &[&Certificate<'_>], root: &Certificate<'_>) -> bool {
+    let through = |at: usize| {
+        let mut rest = further.to_vec();
+        let next = rest.remove(at);
+        from.is_issued_by(next).is_ok() && leads_to(next, &rest, root)
+    };
+    from.is_issued_by(root).is_ok() || (0..further.len()).any(through)
+}
+
+/// A request for a certificate (PKCS#10, RFC 2986): by its key, and for these two names
+/// of a node alone. Answers the key.
+pub fn check_request<'a>(der: &'a [u8], federation: &str, node: &str) -> Checked<&'a [u8]> {
+    let (signed, names, spki, signature) = request(der).ok_or(Refused("no request"))?;
+    RootKey::new(spki)?.verify(signed, signature)?;
+    let uri = format!("spiffe://{federation}/node/{node}");
+    let dns = format!("{node}.{federation}.{ZONE}");
+    let wanted = [(URI, uri.as_bytes()), (DNS, dns.as_bytes())];
+    let exactly = names.len() == 2 && wanted.iter().all(|name| names.contains(name));
+    ensure(exactly, "a request for other names")?;
+    Ok(spki)
+}
+
+type Names<'a> = Vec<(u8, &'a [u8])>;
+
+/// What is signed, the names, the key and the signature.
+fn request(der: &[u8]) -> Option<(&[u8], Names<'_>, &[u8], &[u8])> {
+    let content = inside(0x30, der)?;
+    let (0x30, info, rest) = element(content)? else { return None };
+    let signed = &content[..content.len() - rest.len()];
+    let [(0x02, _), (0x30, _), (0x30, spki), (0xa0, attributes)] = elements(info)?[..] else {
+        return None;
+    };
+    let [(0x30, _), (0x03, signature)] = elements(rest)?[..] else { return None };
+    let mut names = None;
+    for (_, attribute) in elements(attributes)? {
+        let [(0x06, kind), (0x31, values)] = elements(attribute)?[..] else { return None };
+        if kind == EXTENSION_REQUEST {
+            names = Some(alternative_names(inside(0x30, values)?)?);
+        }
+    }
+    Some((signed, names?, spki, signature.strip_prefix(&[0])?))
 }
 
 /// Whether one of the trusted roots has certified a new root's own name and key.

@@ -15,7 +15,8 @@
 //! decoders ([`beside`]), its judge of records ([`beside_records`]), its registry
 //! ([`beside_federation`], [`beside_schemas`], [`beside_labels`], [`beside_keys`]), its
 //! trust in new roots ([`beside_authorities`]), in anchors and statements of freshness
-//! ([`beside_anchors`]), whom it lets in ([`beside_admission`]),
+//! ([`beside_anchors`]), whom it lets in ([`beside_admission`]) and joins
+//! ([`beside_joining`]),
 //! its importer of texts ([`beside_deliveries`]), what it takes at the bounds of a
 //! change set ([`beside_work`]), its updates ([`beside_roots`]), its proofs of histories
 //! ([`beside_history`]) and its differences of pages ([`beside_differences`]); what a
@@ -29,6 +30,7 @@ pub mod anchor;
 pub mod certificate;
 pub mod change;
 pub mod delivered;
+pub mod enrolment;
 pub mod entries;
 pub mod federation;
 pub mod frames;
@@ -57,6 +59,7 @@ mod beside_differences;
 mod beside_edges;
 mod beside_federation;
 mod beside_history;
+mod beside_joining;
 mod beside_json;
 mod beside_keys;
 mod beside_labels;
