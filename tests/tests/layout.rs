@@ -218,6 +218,7 @@ fn the_verifier_shares_nothing_with_what_it_verifies() {
         "beside_differences.rs",
         "beside_federation.rs",
         "beside_history.rs",
+        "beside_hub.rs",
         "beside_json.rs",
         "beside_joining.rs",
         "beside_keys.rs",

@@ -48,6 +48,10 @@ impl Federation {
         &self.replica
     }
 
+    pub fn records(&self) -> &Records {
+        &self.records
+    }
+
     /// A node's keys that have well-formed records, by number.
     pub fn keys(&self, node: &str) -> &[Key] {
         self.records.keys.get(node).map_or(&[], Vec::as_slice)

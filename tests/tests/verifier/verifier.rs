@@ -16,7 +16,7 @@
 //! ([`beside_federation`], [`beside_schemas`], [`beside_labels`], [`beside_keys`]), its
 //! trust in new roots ([`beside_authorities`]), in anchors and statements of freshness
 //! ([`beside_anchors`]), whom it lets in ([`beside_admission`]) and joins
-//! ([`beside_joining`]),
+//! ([`beside_joining`]), whom its hub grants a token's request ([`beside_hub`]),
 //! its importer of texts ([`beside_deliveries`]), what it takes at the bounds of a
 //! change set ([`beside_work`]), its updates ([`beside_roots`]), its proofs of histories
 //! ([`beside_history`]) and its differences of pages ([`beside_differences`]); what a
@@ -59,6 +59,7 @@ mod beside_differences;
 mod beside_edges;
 mod beside_federation;
 mod beside_history;
+mod beside_hub;
 mod beside_joining;
 mod beside_json;
 mod beside_keys;
