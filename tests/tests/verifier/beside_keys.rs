@@ -334,3 +334,36 @@ fn a_base_is_the_last_number_of_the_keys_before_the_anchors() {
     assert_eq!(counts(&both, 3, &[2, 3, 4, 5]), of(&[false, true, true, false]));
     assert_eq!(counts(&both, 1, &[4, 5]), of(&[false, true]));
 }
+
+#[test]
+fn both_read_more_keys_of_a_node_than_a_hub_grants_on_request() {
+    const KEYS: u32 = 1003;
+    let of = |number: u32| {
+        let mut seed = [9; 32];
+        seed[..4].copy_from_slice(&number.to_be_bytes());
+        public(&SigningKey::from_bytes(&seed))
+    };
+    let fields = made::fields(&key(1));
+    let (mut state, mut program) = (State::new(), registry(&fields));
+    for number in 1..=KEYS {
+        // Each ends where the next one begins.
+        let last = (number < KEYS).then(|| json!({format!("a/{COUNTY}"): number}));
+        let public = beside::hex(&of(number));
+        let body = json!({"public": public, "by": "reenrolment", "at_ms": 7, "last": last, "revoked": false});
+        let record = made::record("key", COUNTY, Some(&format!("{number:010}")), &body.to_string());
+        change::apply(&mut state, &[record]);
+    }
+    for (key, record) in &state {
+        program.insert(key, record).unwrap();
+    }
+    let both = Both { own: Records::of(FEDERATION, &state), fields, program };
+    for number in [1, 2, 999, 1000, 1001, KEYS] {
+        let id = hashes::key_id(&of(number));
+        for seq in [number - 1, number, number + 1] {
+            let is_last = number == KEYS && seq > number;
+            let counts = seq == number || is_last;
+            let place = ("a", COUNTY, u64::from(seq));
+            assert_eq!(both.counts(place, &id), [counts; 2], "key {number} at {seq}");
+        }
+    }
+}
