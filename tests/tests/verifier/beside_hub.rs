@@ -1,35 +1,48 @@
 //! What a hub makes of requests to join, beside a real one: whatever tokens there are
 //! for the same nodes, whoever has used them, and whoever was shut out since. Of each
-//! answer that grants something the verifier checks all of it.
+//! answer that grants something the verifier checks all of it, and with the certificates
+//! of it and of those before the hub lets in whom the verifier does.
 //!
 //! `FUZZ_SEED` and `FUZZ_ROUNDS` choose other requests, and more of them.
 
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
 };
 
-use certs::tls::ALPN_JOIN;
+use certs::{credentials::Credentials, tls::ALPN_JOIN};
 use ed25519_dalek::Signer as _;
-use harness::sim::rng::Rng;
-use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, SanType};
+use harness::{federation::HUB, sim::rng::Rng};
+use protocol::message::{Control, Open};
+use rcgen::{
+    CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PublicKeyData as _,
+    SanType,
+};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use super::{
+    admission::{self, Code, Side},
     beside,
     certificate::Certificate,
     enrolment::{self, Granted, Hub},
     entries::Member,
     federation::Federation,
+    frames::Encoder,
     hashes, layout,
     made::{key, public},
     messages::{self, JoinReply, JoinRequest},
     token::Token,
 };
 use crate::{
-    peer::Dial,
-    world::{FEDERATION, HONEST, World},
+    peer::{Dial, End, Stream, soon},
+    world::{FEDERATION, HONEST, World, hello, identity},
 };
 
+/// Certificates that are shown once something was granted.
+const SHOWN: usize = 4;
+/// Why a hub does not renew.
+const TOO_OFTEN: u8 = 1;
 /// Steps, unless `FUZZ_ROUNDS` says otherwise.
 const ROUNDS: u64 = 120;
 const NODES: [&str; 2] = ["410190", "410191"];
@@ -115,6 +128,80 @@ fn asked(world: &World, from: Ipv4Addr, request: &JoinRequest) -> Vec<Vec<u8>> {
     })
 }
 
+/// A certificate that was issued to a node, and which key it is for.
+struct Issued {
+    node: String,
+    chain: Vec<Vec<u8>>,
+    key: usize,
+}
+
+impl Issued {
+    /// The code with which the hub closes a connection under it, or what it answers to a
+    /// request to renew it: another one, unless its node has asked too often.
+    fn renewed(&self, world: &World, keys: &Keys) -> Result<Option<Self>, Code> {
+        let key = &keys.certified[self.key];
+        let chain = self.chain.iter().map(|der| CertificateDer::from(der.clone()));
+        let credentials = Credentials {
+            chain: chain.collect(),
+            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+            roots: world.credentials.roots.clone(),
+            identity: identity(&self.node),
+        };
+        let dial = Dial { credentials: Arc::new(credentials), ..world.dial() };
+        let code = |end: End| match end {
+            End::Code(code) => u64::from(code.as_u32()),
+            other => panic!("{other:?}"),
+        };
+        world.block_on(async {
+            let peer = dial.connect().await.unwrap();
+            let opened = soon("a stream opens", peer.connection.open_bi()).await;
+            let streams = opened.map_err(|error| code(End::of_connection(&error)))?;
+            let mut control = Stream::new(streams);
+            control.send(&Open::Control(hello(vec![]))).await;
+            control.receive_body().await.map_err(code)?;
+            control.send(&Control::Report(world.report())).await;
+            let request = certificate_request(&self.node, key, |_| ());
+            let mut stream = peer.open().await;
+            stream.send_body(&Encoder::default().varint(3).bytes(&request).body()).await;
+            let answer = stream.receive_body().await.unwrap();
+            peer.connection.close(0u8.into(), &[]);
+            match messages::renew_reply(&answer).unwrap() {
+                Ok(chain) => Ok(Some(Self { node: self.node.clone(), chain, key: self.key })),
+                Err(reason) => {
+                    assert_eq!(reason, TOO_OFTEN);
+                    Ok(None)
+                }
+            }
+        })
+    }
+}
+
+/// Shows the last of these certificates to the hub, and renews the newest one.
+fn check_admitted(
+    world: &World,
+    keys: &Keys,
+    federation: &Federation,
+    issued: &mut Vec<Issued>,
+    case: &str,
+) -> u64 {
+    let side = Side { federation: FEDERATION, hub: HUB, is_hub: true };
+    let admits = |chain: &[Vec<u8>]| admission::admits(side, federation.records(), chain);
+    let mut refused = 0;
+    let mut newest = None;
+    for one in issued.iter().rev().take(SHOWN) {
+        let program = one.renewed(world, keys);
+        let own = admits(&one.chain);
+        assert_eq!(own, program.as_ref().map(|_| ()).map_err(|code| *code), "{case}, {}", one.node);
+        refused += u64::from(own.is_err());
+        newest = newest.or(Some(program));
+    }
+    if let Some(renewed) = newest.expect("one was issued").expect("the newest one counts") {
+        assert_eq!(admits(&renewed.chain), Ok(()), "{case}: a renewed one is refused");
+        issued.push(renewed);
+    }
+    refused
+}
+
 /// What was granted to a node before.
 #[derive(Debug, Clone)]
 struct Before {
@@ -171,6 +258,7 @@ fn a_hub_grants_what_the_page_says_and_nothing_else() {
     let mut tokens: Vec<Token> = Vec::new();
     let mut before: BTreeMap<String, Before> = BTreeMap::new();
     let mut said: BTreeMap<String, u64> = BTreeMap::new();
+    let (mut issued, mut shut_out) = (Vec::new(), 0);
     for round in 0..rounds {
         let case = format!("seed {seed}, round {round}");
         let node = NODES[rng.index(2)];
@@ -183,10 +271,10 @@ fn a_hub_grants_what_the_page_says_and_nothing_else() {
             }
             3 if before.contains_key(node) => {
                 let remove = ["node", "remove", node, "--force"];
-                let shut_out = if rng.chance(50) { &remove[..] } else { &["revoke", node] };
-                world.federation.hub.cli(shut_out).expect_code(0);
+                let command = if rng.chance(50) { &remove[..] } else { &["revoke", node] };
+                world.federation.hub.cli(command).expect_code(0);
                 hub.shuts_out(node);
-                println!("{round}: {shut_out:?}");
+                println!("{round}: {command:?}");
             }
             _ => {
                 // The newest ones mostly.
@@ -211,13 +299,19 @@ fn a_hub_grants_what_the_page_says_and_nothing_else() {
                         let known = before.get(&request.node);
                         let now = check_granted(&federation, &request, granted, &chain[0], known);
                         before.insert(request.node.clone(), now);
+                        let of = |pair: &KeyPair| pair.subject_public_key_info().ends_with(&key);
+                        let key = keys.certified.iter().position(of).unwrap();
+                        let (node, chain) = (request.node.clone(), chain.clone());
+                        issued.push(Issued { node, chain, key });
+                        shut_out += check_admitted(&world, &keys, &federation, &mut issued, &case);
                     }
                     _ => panic!("{case}: {expected:?}, but the hub says {first:?} to {request:?}"),
                 }
             }
         }
     }
-    println!("{said:?}");
+    println!("{said:?}, {shut_out} certificates are refused");
+    assert!(shut_out > 0);
     // Four reasons, and three kinds of grants, of which one may be missed.
     assert!(said.len() > 5, "{said:?}");
     world.finish();
