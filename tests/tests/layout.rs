@@ -227,6 +227,7 @@ fn the_verifier_shares_nothing_with_what_it_verifies() {
         "beside_records.rs",
         "beside_roots.rs",
         "beside_schemas.rs",
+        "beside_tokens.rs",
         "beside_work.rs",
         "live.rs",
         "recorded.rs",

@@ -15,15 +15,15 @@
 //! decoders ([`beside`]), its judge of records ([`beside_records`]), its registry
 //! ([`beside_federation`], [`beside_schemas`], [`beside_labels`], [`beside_keys`]), its
 //! trust in new roots ([`beside_authorities`]), in anchors and statements of freshness
-//! ([`beside_anchors`]), whom it lets in ([`beside_admission`]) and joins
-//! ([`beside_joining`]), whom its hub grants a token's request ([`beside_hub`]),
-//! its importer of texts ([`beside_deliveries`]), what it takes at the bounds of a
-//! change set ([`beside_work`]), its updates ([`beside_roots`]), its proofs of histories
-//! ([`beside_history`]) and its differences of pages ([`beside_differences`]); what a
-//! reader could take either way stands in [`beside_edges`]. Of these `live`, `recorded`
-//! and those whose names begin with `beside` name crates of the workspace, and nothing
-//! else does (`tests/tests/layout.rs` looks). What no such federation says comes from
-//! keys of the tests' own ([`made`]): [`rules`], [`bounds`] and [`strict`].
+//! ([`beside_anchors`]), whom it lets in ([`beside_admission`]), what it reads of tokens
+//! ([`beside_tokens`]), whom it joins ([`beside_joining`]) and what its hub grants
+//! ([`beside_hub`]), its importer of texts ([`beside_deliveries`]), what it takes at the
+//! bounds of a change set ([`beside_work`]), its updates ([`beside_roots`]), its proofs of
+//! histories ([`beside_history`]) and its differences of pages ([`beside_differences`]);
+//! what a reader could take either way stands in [`beside_edges`]. Of these `live`,
+//! `recorded` and those whose names begin with `beside` name crates of the workspace, and
+//! nothing else does (`tests/tests/layout.rs` looks). What no such federation says comes
+//! from keys of the tests' own ([`made`]): [`rules`], [`bounds`] and [`strict`].
 
 pub mod admission;
 pub mod anchor;
@@ -67,6 +67,7 @@ mod beside_labels;
 mod beside_records;
 mod beside_roots;
 mod beside_schemas;
+mod beside_tokens;
 mod beside_work;
 mod bounds;
 mod golden;
