@@ -126,6 +126,7 @@ impl Credentials {
             )));
         }
         self.certified_key()?;
+        self.check_order()?;
 
         // As both sides of a connection will look at it, at any moment when it
         // can be valid: the clock is no part of whether the parts fit.
@@ -149,6 +150,22 @@ impl Credentials {
             bundle::ROOTS_FILE,
             explain_tls(&last, &parties).map_or_else(|| last.to_string(), |problem| problem.text)
         )))
+    }
+
+    /// Peers refuse a chain whose second certificate is not the issuer of the first,
+    /// and some of them one that holds anything else than certificates.
+    fn check_order(&self) -> Result<(), CertError> {
+        let chain: Vec<_> = self.chain.iter().map(identity::parse).collect::<Result<_, _>>()?;
+        match &chain[..] {
+            [leaf, second, ..] if leaf.issuer().as_raw() != second.subject().as_raw() => {
+                Err(CertError::Tls(
+                    "the second certificate of the chain is not the issuer of the first; put them \
+                     in order: the node's own, then the CA that issued it"
+                        .into(),
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -224,9 +224,12 @@ fn identity_in(cert: &X509Certificate<'_>) -> Result<Identity, IdentityProblem> 
     }
     // rustls' verifier asks "is that one of its names?", so a second name in
     // our zone, or a wildcard, would let this node answer for another.
-    let foreign = dns_names.iter().find(|name| {
-        !name.eq_ignore_ascii_case(&expected) && name.to_ascii_lowercase().ends_with(DNS_ZONE)
-    });
+    let is_below = |name: &str| {
+        let lower = name.to_ascii_lowercase();
+        lower.strip_suffix(DNS_ZONE).is_some_and(|label| label.ends_with('.'))
+    };
+    let foreign =
+        dns_names.iter().find(|name| !name.eq_ignore_ascii_case(&expected) && is_below(name));
     match foreign {
         Some(name) => Err(IdentityProblem::ForeignDns((*name).to_owned())),
         None => Ok(identity),

@@ -9,7 +9,7 @@ use crate::{
     change::{KeyRing, Position, check_seq},
     encoding::{DecodeError, Reader, Writer},
     hash::Hash,
-    id::{NAME_BYTES_MAX, NodeId, PartitionId},
+    id::{NAME_BYTES_MAX, PartitionId},
     sign::{Signature, SignaturePurpose, SigningKey},
     suite::Suite,
 };
@@ -86,10 +86,11 @@ impl Statement {
         Ok(statement)
     }
 
-    /// Whether `hub` said this with the key that may sign what follows the head.
-    pub fn verify(&self, hub: &NodeId, keys: &dyn KeyRing) -> bool {
+    /// Whether it is about `federation`, a partition `_federation`, and that one's hub
+    /// said it with the key that may sign what follows the head.
+    pub fn verify(&self, federation: &PartitionId, keys: &dyn KeyRing) -> bool {
         let next = self.head.seq.saturating_add(1);
-        self.partition.origin == *hub
+        self.partition == *federation
             && keys.key(&self.partition, next, &self.key_id).is_ok_and(|key| {
                 let bytes = self.signed_bytes();
                 let signature = self.signature.as_bytes();
@@ -139,14 +140,14 @@ mod tests {
             let partition = PartitionId::parse_full("zhengzhou/_federation/410100/*").unwrap();
             let head = Position { seq: 8, hash: suite.repeated(4) };
             let statement = Statement::sign(partition.clone(), head, 1_700_000_000_000, &key);
-            let hub = partition.origin.clone();
             let bytes = statement.encode();
             assert_eq!(Statement::decode(&bytes).as_ref(), Ok(&statement));
-            assert!(statement.verify(&hub, &ring), "the key counts from the next number on");
+            assert!(statement.verify(&partition, &ring), "the key counts from the next number on");
             for index in 0..bytes.len() {
                 let mut altered = bytes.clone();
                 altered[index] ^= 1;
-                let refused = Statement::decode(&altered).map_or(true, |s| !s.verify(&hub, &ring));
+                let refused =
+                    Statement::decode(&altered).map_or(true, |s| !s.verify(&partition, &ring));
                 assert!(refused, "byte {index} may be altered");
             }
             for seq in [0, SEQ_LIMIT] {
@@ -154,8 +155,10 @@ mod tests {
                 assert!(Statement::decode(&beyond.encode()).is_err(), "{seq}");
             }
             let older = Position { seq: 7, ..head };
-            assert!(!Statement::sign(partition.clone(), older, 0, &key).verify(&hub, &ring));
-            assert!(!statement.verify(&NodeId::new("410122").unwrap(), &ring));
+            assert!(!Statement::sign(partition.clone(), older, 0, &key).verify(&partition, &ring));
+            for other in ["zhengzhou/_federation/410122/*", "kaifeng/_federation/410100/*"] {
+                assert!(!statement.verify(&PartitionId::parse_full(other).unwrap(), &ring));
+            }
             let data = PartitionId::parse_full("zhengzhou/enterprise/410100/*").unwrap();
             assert!(Statement::decode(&Statement::sign(data, head, 0, &key).encode()).is_err());
             assert!(Statement::decode(&[&bytes[..], b"x"].concat()).is_err());

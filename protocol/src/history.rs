@@ -166,7 +166,8 @@ pub enum ProofError {
 
 impl Proof {
     /// Checks that `history` is the root over the `count` headers before a header
-    /// and, if there is one, that `earlier` is among them. Answers the peaks.
+    /// and, if there is one, that `earlier` is among them; else nothing may lead
+    /// anywhere. Answers the peaks.
     pub fn check(
         self,
         count: u64,
@@ -181,7 +182,7 @@ impl Proof {
             return Err(ProofError::Peaks);
         }
         let Some(earlier) = earlier else {
-            return Ok(peaks);
+            return if self.path.is_empty() { Ok(peaks) } else { Err(ProofError::Path) };
         };
         let nodes = nodes_of(earlier.seq, count).ok_or(ProofError::Path)?;
         if nodes.len() != self.path.len() {

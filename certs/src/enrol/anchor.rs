@@ -43,6 +43,10 @@ const P256_SPKI_PREFIX: [u8; 24] = [
     0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
+/// Of an uncompressed point (SEC 1, 2.3.3), and what that begins with.
+const P256_POINT_BYTES: usize = 65;
+const UNCOMPRESSED: u8 = 4;
+
 /// The parts of the root certificate that a verifier needs.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RootOfTrust {
@@ -79,7 +83,10 @@ impl RootOfTrust {
     /// does not fit.
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<bool, CertError> {
         let CertificateKeys::EcdsaP256 = CERTIFICATE_KEYS;
-        let point = self.spki.strip_prefix(&P256_SPKI_PREFIX[..]).ok_or(CertError::RootKeyKind)?;
+        let point = self.spki.strip_prefix(&P256_SPKI_PREFIX[..]);
+        // A key has one spelling, whatever a library may read besides.
+        let is_plain = |point: &&[u8]| point.len() == P256_POINT_BYTES && point[0] == UNCOMPRESSED;
+        let point = point.filter(is_plain).ok_or(CertError::RootKeyKind)?;
         let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point);
         Ok(key.verify(message, signature).is_ok())
     }
@@ -161,16 +168,15 @@ impl Anchor {
         }
     }
 
-    /// Checks that one of `roots` signed this anchor. Roots with keys of another
-    /// kind have signed none.
+    /// Checks that one of `roots` signed this anchor. Roots that cannot be read, or
+    /// with keys of another kind, have signed none.
     pub fn verify_any(&self, roots: &[CertificateDer<'_>]) -> Result<(), CertError> {
-        for root in roots {
-            match self.verify(&RootOfTrust::from_certificate(root)?) {
-                Err(CertError::AnchorSignature { .. } | CertError::RootKeyKind) => {}
-                checked => return checked,
-            }
+        let roots = roots.iter().filter_map(|root| RootOfTrust::from_certificate(root).ok());
+        let mut signed = roots.map(|root| self.verify(&root));
+        match signed.any(|signed| signed.is_ok()) {
+            true => Ok(()),
+            false => Err(CertError::AnchorSignature { hub: self.hub.to_string() }),
         }
-        Err(CertError::AnchorSignature { hub: self.hub.to_string() })
     }
 
     /// Whether this anchor takes the place of `current`: the same federation and

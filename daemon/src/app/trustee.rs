@@ -330,7 +330,7 @@ impl Trustee {
     /// Takes a statement whose head is held here, keeps one that is ahead.
     fn judge(&self, statement: Statement, registry: &Registry) {
         let partition = self.membership.partition();
-        if statement.partition != *partition || !statement.verify(registry.hub(), registry) {
+        if !statement.verify(partition, registry) {
             // A key that changes is announced by the change set behind the head.
             tracing::debug!("a statement of freshness does not verify (yet)");
             return;

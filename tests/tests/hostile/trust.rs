@@ -545,8 +545,29 @@ fn who_lost_the_answer_is_answered_again_and_nobody_else_is() {
     let again = request(&next);
     assert!(accepted(&again));
     world.federation.hub.cli(&["revoke", "410184", "--reason", "lost"]).expect_code(0);
-    let refused = answer(&world, &dial, &again);
-    assert_eq!(refused, JoinReply::Refused(JoinRefused::KeyRetired), "it was revoked since");
+    assert!(used(&again), "it was revoked since");
+    world.finish();
+}
+
+#[test]
+fn who_joins_again_with_a_new_key_loses_no_token_with_the_answer() {
+    let mut world = World::new();
+    let mut node = world.join("410184");
+    let hub = &mut world.federation.hub;
+    hub.cli(&["revoke", "410184"]).expect_code(0);
+    let address = world.federation.address().to_string();
+    let token = world.federation.invite("410184", &["--address", &address]);
+    let hub = &mut world.federation.hub;
+    hub.stop();
+    // It grants what the token is for, to a key that follows the retired one.
+    hub.try_start_to_crash("invite.granted").unwrap();
+    let mut join = node.command(&["join", &token]).spawn().unwrap();
+    hub.wait_crashed("invite.granted");
+    hub.start();
+    assert!(join.wait().unwrap().success(), "it asks again with that key");
+    node.start();
+    node.wait_connected(HUB);
+    drop(node);
     world.finish();
 }
 

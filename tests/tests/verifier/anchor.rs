@@ -4,7 +4,9 @@
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 
 use super::{
-    Checked, Refused, ensure, hashes,
+    Checked, Refused,
+    certificate::Certificate,
+    ensure, hashes,
     layout::{self, AnchorFields, FreshnessFields, SEQ_LIMIT},
 };
 
@@ -17,6 +19,7 @@ impl RootKey {
         let prefix = hashes::unhex(layout::P256_KEY_PREFIX)?;
         let point = spki.strip_prefix(&prefix[..]).ok_or(Refused("a root key of another kind"))?;
         ensure(point.len() == layout::P256_POINT_BYTES, "a root key of another length")?;
+        ensure(point[0] == 4, "a root key in another form")?;
         Ok(Self(point.to_vec()))
     }
 
@@ -55,6 +58,23 @@ impl Anchor {
             ensure((1..SEQ_LIMIT).contains(&seq), "a number that cannot be")?;
         }
         Ok(fields)
+    }
+
+    /// The same for who trusts several roots, by their certificates, DER.
+    pub fn verified_by_any(bytes: &[u8], roots: &[&[u8]]) -> Checked<Self> {
+        let keys = roots
+            .iter()
+            .filter_map(|der| Certificate::read(der).and_then(|root| RootKey::new(root.spki)).ok());
+        let refused = Refused("an anchor by nobody who is trusted");
+        keys.map(|key| Self::verified(bytes, &key)).find(Checked::is_ok).unwrap_or(Err(refused))
+    }
+
+    /// Whether a member that has the other one takes this one instead: section 14.
+    pub fn takes_over(&self, other: &Self) -> Checked<()> {
+        let (own, other) = (self.fields(), other.fields());
+        ensure(own.federation == other.federation, "another federation")?;
+        ensure(own.hub == other.hub, "another hub")?;
+        ensure(own.epoch > other.epoch, "no higher epoch")
     }
 
     pub fn fields(&self) -> &AnchorFields {

@@ -37,15 +37,15 @@ const PLACES: [u64; 8] = [1, 2, 3, 4, 5, 6, 7, 1 << 61];
 static IDS: LazyLock<[hashes::Hash; 8]> =
     LazyLock::new(|| [0, 1, 2, 3, 4, 5, 6, 7].map(|byte| hashes::key_id(&public(&key(byte)))));
 
-fn some_key(rng: &mut Rng) -> SigningKey {
+pub fn some_key(rng: &mut Rng) -> SigningKey {
     key(u8::try_from(1 + rng.below(KEYS)).unwrap())
 }
 
-fn some_seq(rng: &mut Rng) -> u64 {
+pub fn some_seq(rng: &mut Rng) -> u64 {
     rng.below(6)
 }
 
-fn some_anchor(rng: &mut Rng) -> AnchorFields {
+pub fn some_anchor(rng: &mut Rng) -> AnchorFields {
     let mut fields = made::fields(&if rng.chance(70) { key(1) } else { some_key(rng) });
     if rng.chance(60) {
         fields.epoch = 2;
@@ -57,11 +57,11 @@ fn some_anchor(rng: &mut Rng) -> AnchorFields {
     fields
 }
 
-fn program_hash(hash: &hashes::Hash) -> ProgramHash {
+pub fn program_hash(hash: &hashes::Hash) -> ProgramHash {
     ProgramHash::from_bytes(Suite::One, hash).unwrap()
 }
 
-fn registry(fields: &AnchorFields) -> Registry {
+pub fn registry(fields: &AnchorFields) -> Registry {
     let of = |bytes: &[u8; 32]| Suite::One.public_key(bytes).unwrap();
     Registry::new(Anchored {
         federation: FEDERATION.parse().unwrap(),
@@ -130,7 +130,7 @@ fn key_records(
 }
 
 /// Records of a node's keys, of which some are malformed or do not fit.
-fn of_node(rng: &mut Rng, node: &str) -> Vec<Change> {
+pub fn of_node(rng: &mut Rng, node: &str) -> Vec<Change> {
     let mut records = Vec::new();
     let (mut number, mut before) = (0, None);
     for _ in 0..rng.index(5) {
@@ -145,7 +145,7 @@ fn of_node(rng: &mut Rng, node: &str) -> Vec<Change> {
     records
 }
 
-fn shuffled<T>(rng: &mut Rng, mut items: Vec<T>) -> Vec<T> {
+pub fn shuffled<T>(rng: &mut Rng, mut items: Vec<T>) -> Vec<T> {
     for at in (1..items.len()).rev() {
         items.swap(at, rng.index(at + 1));
     }
@@ -333,4 +333,37 @@ fn a_base_is_the_last_number_of_the_keys_before_the_anchors() {
     assert_eq!(counts(&both, 2, &[2, 3]), of(&[true, false]));
     assert_eq!(counts(&both, 3, &[2, 3, 4, 5]), of(&[false, true, true, false]));
     assert_eq!(counts(&both, 1, &[4, 5]), of(&[false, true]));
+}
+
+#[test]
+fn both_read_more_keys_of_a_node_than_a_hub_grants_on_request() {
+    const KEYS: u32 = 1003;
+    let of = |number: u32| {
+        let mut seed = [9; 32];
+        seed[..4].copy_from_slice(&number.to_be_bytes());
+        public(&SigningKey::from_bytes(&seed))
+    };
+    let fields = made::fields(&key(1));
+    let (mut state, mut program) = (State::new(), registry(&fields));
+    for number in 1..=KEYS {
+        // Each ends where the next one begins.
+        let last = (number < KEYS).then(|| json!({format!("a/{COUNTY}"): number}));
+        let public = beside::hex(&of(number));
+        let body = json!({"public": public, "by": "reenrolment", "at_ms": 7, "last": last, "revoked": false});
+        let record = made::record("key", COUNTY, Some(&format!("{number:010}")), &body.to_string());
+        change::apply(&mut state, &[record]);
+    }
+    for (key, record) in &state {
+        program.insert(key, record).unwrap();
+    }
+    let both = Both { own: Records::of(FEDERATION, &state), fields, program };
+    for number in [1, 2, 999, 1000, 1001, KEYS] {
+        let id = hashes::key_id(&of(number));
+        for seq in [number - 1, number, number + 1] {
+            let is_last = number == KEYS && seq > number;
+            let counts = seq == number || is_last;
+            let place = ("a", COUNTY, u64::from(seq));
+            assert_eq!(both.counts(place, &id), [counts; 2], "key {number} at {seq}");
+        }
+    }
 }

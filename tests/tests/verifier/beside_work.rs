@@ -26,7 +26,7 @@ use super::{
 /// Cases, unless `FUZZ_ROUNDS` says otherwise.
 const ROUNDS: u64 = 150;
 
-fn for_program(changes: &[Change]) -> Vec<ProgramChange> {
+pub fn for_program(changes: &[Change]) -> Vec<ProgramChange> {
     let change = |change: &Change| match change.clone() {
         Change::Put { key, record } => ProgramChange::Put { key, value: record },
         Change::Delete { key } => ProgramChange::Delete { key },

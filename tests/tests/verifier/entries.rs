@@ -32,23 +32,35 @@ pub struct Key {
     pub last_records: u32,
 }
 
+/// A node that belongs, or did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Its role is that of the hub.
+    pub is_hub: bool,
+    pub removed: bool,
+    /// Seconds since 1970.
+    pub certificates_from: Option<i64>,
+}
+
 /// What a well-formed record says, as far as a verifier asks.
 #[derive(Debug)]
 pub enum Entry {
-    Member {
-        removed: bool,
-    },
+    Member(Member),
     Key(Key),
     Last {
         key: u32,
         index: u32,
         numbers: Numbers,
     },
-    /// The certificate, DER.
+    /// The certificate, DER, and whether what it issued is refused.
     Ca {
         certificate: Vec<u8>,
+        retired: bool,
     },
-    Revocation,
+    /// Of the node, or of one of its certificates.
+    Revocation {
+        serial: Option<String>,
+    },
     Schema {
         version: u32,
         schema: Schema,
@@ -121,7 +133,9 @@ fn member(id: &str, part: Option<&str>, body: &Json) -> Option<Entry> {
         && body.has("role", |role| is_one_of(role, &["hub", "member"]))
         && body.may_have_or_null("certificates_from", is_moment);
     let removed = body.flag("removed")?;
-    well.then_some(Entry::Member { removed })
+    let certificates_from = body.member("certificates_from").and_then(Json::as_integer);
+    let is_hub = body.has("role", |role| is_one_of(role, &["hub"]));
+    well.then_some(Entry::Member(Member { is_hub, removed, certificates_from }))
 }
 
 fn revocation(id: &str, part: Option<&str>, body: &Json) -> Option<Entry> {
@@ -130,7 +144,7 @@ fn revocation(id: &str, part: Option<&str>, body: &Json) -> Option<Entry> {
         && part.is_none_or(is_serial)
         && body.has("at_ms", is_moment)
         && body.has("reason", is_text);
-    well.then_some(Entry::Revocation)
+    well.then(|| Entry::Revocation { serial: part.map(str::to_owned) })
 }
 
 fn last(id: &str, part: Option<&str>, body: &Json) -> Option<Entry> {
@@ -182,7 +196,8 @@ fn ca(id: &str, part: Option<&str>, body: &Json) -> Option<Entry> {
         && body.has("state", |state| is_one_of(state, &CERTIFICATE_STATES))
         && body.may_have_or_null("cross", |cross| der(cross).is_some())
         && body.may_have_or_null("root", is_number);
-    well.then_some(Entry::Ca { certificate })
+    let retired = body.has("state", |state| is_one_of(state, &["retired"]));
+    well.then_some(Entry::Ca { certificate, retired })
 }
 
 fn schema(id: &str, part: Option<&str>, text: &str) -> Checked<Entry> {

@@ -10,7 +10,7 @@ use super::{
     Checked, Refused,
     anchor::{Anchor, Freshness},
     ensure,
-    entries::{self, Entry, Key, Numbers},
+    entries::{self, Entry, Key, Member, Numbers},
     hashes,
     hashes::Hash,
     layout::{self, AnchorFields, Header},
@@ -48,14 +48,19 @@ impl Federation {
         &self.replica
     }
 
+    pub fn records(&self) -> &Records {
+        &self.records
+    }
+
     /// A node's keys that have well-formed records, by number.
     pub fn keys(&self, node: &str) -> &[Key] {
         self.records.keys.get(node).map_or(&[], Vec::as_slice)
     }
 
     /// The nodes that are members, the hub among them.
-    pub fn members(&self) -> &BTreeSet<String> {
-        &self.records.members
+    pub fn members(&self) -> BTreeSet<&str> {
+        let members = self.records.members.iter().filter(|(_, member)| !member.removed);
+        members.map(|(node, _)| &node[..]).collect()
     }
 
     /// Certificates of roots, DER, by number: only for comparing with a token.
@@ -70,15 +75,11 @@ impl Federation {
 
     /// A statement of what is newest: by a key that counts behind its head.
     pub fn check_freshness(&self, statement: &Freshness) -> Checked<()> {
-        let AnchorFields { federation, hub, .. } = self.anchor.fields();
+        self.records.check_freshness(self.anchor.fields(), statement)?;
         let fields = &statement.fields;
-        let name = format!("{federation}/{}/{hub}/*", layout::FEDERATION_DATASET);
-        ensure(fields.partition == name, "another partition")?;
         let held =
             self.replica.header(fields.seq).ok_or(Refused("a head that is not there yet"))?;
-        ensure(held.1 == fields.head, "a head of another _federation")?;
-        let place = (layout::FEDERATION_DATASET, &hub[..], fields.seq + 1);
-        statement.verify(&self.counting(place, &fields.key_id)?)
+        ensure(held.1 == fields.head, "a head of another _federation")
     }
 
     /// The key that a header names, if it counts for the header's number.
@@ -102,8 +103,13 @@ impl Federation {
 pub struct Records {
     /// Of each node, by number.
     pub keys: BTreeMap<String, Vec<Key>>,
-    pub members: BTreeSet<String>,
+    /// The removed ones too.
+    pub members: BTreeMap<String, Member>,
+    /// A node, or a node and the serial number of one of its certificates.
+    pub revoked: BTreeSet<(String, Option<String>)>,
     pub roots: Vec<Vec<u8>>,
+    /// Certificates of issuing authorities, DER, and whether each is retired.
+    pub issuing: Vec<(Vec<u8>, bool)>,
     /// Those that count, by dataset and version.
     pub schemas: BTreeMap<(String, u32), Schema>,
 }
@@ -120,23 +126,35 @@ impl Records {
         for (id, entry) in state.iter().filter_map(|(key, record)| entries::read(key, record).ok())
         {
             match entry {
-                Entry::Member { removed: false } => _ = records.members.insert(id),
+                Entry::Member(member) => _ = records.members.insert(id, member),
                 Entry::Key(key) => keys.push((id, key)),
                 Entry::Last { key, index, numbers } => {
                     further.entry((id, key)).or_default().insert(index, numbers);
                 }
-                Entry::Ca { certificate } if id == "root" => records.roots.push(certificate),
+                Entry::Ca { certificate, .. } if id == "root" => records.roots.push(certificate),
+                Entry::Ca { certificate, retired } => records.issuing.push((certificate, retired)),
+                Entry::Revocation { serial } => _ = records.revoked.insert((id, serial)),
                 Entry::Schema { version, schema, body_bytes } => {
                     if records.has_room(&id, schema_bytes + body_bytes) {
                         schema_bytes += body_bytes;
                         records.schemas.insert((id, version), schema);
                     }
                 }
-                Entry::Member { .. } | Entry::Ca { .. } | Entry::Revocation | Entry::Other => {}
+                Entry::Other => {}
             }
         }
         records.keys = known_keys(federation, keys, &further);
         records
+    }
+
+    /// Whether the hub said it, of whatever head: by a key that counts behind that.
+    pub fn check_freshness(&self, anchor: &AnchorFields, statement: &Freshness) -> Checked<()> {
+        let AnchorFields { federation, hub, .. } = anchor;
+        let fields = &statement.fields;
+        let name = format!("{federation}/{}/{hub}/*", layout::FEDERATION_DATASET);
+        ensure(fields.partition == name, "another partition")?;
+        let place = (layout::FEDERATION_DATASET, &hub[..], fields.seq + 1);
+        statement.verify(&self.counting(anchor, place, &fields.key_id)?)
     }
 
     /// Whether one more schema of a dataset is within the limits of all.

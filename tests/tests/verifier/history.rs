@@ -59,6 +59,12 @@ impl Proof {
         ensure(root_of_peaks(&self.peaks) == *history, "peaks of another history")
     }
 
+    /// The same for who holds nothing before it, so that nothing leads anywhere.
+    pub fn check_alone(&self, seq: u64, history: &Hash) -> Checked<()> {
+        self.check_history(seq, history)?;
+        ensure(self.path.is_empty(), "a path from nothing")
+    }
+
     /// The header `earlier` is in the history of a header `seq`.
     pub fn check(&self, earlier: (u64, &Hash), seq: u64, history: &Hash) -> Checked<()> {
         self.check_history(seq, history)?;

@@ -55,6 +55,9 @@ pub const FIELDS_MAX: usize = 128;
 
 pub const PAGE_ENTRIES_MAX: usize = 160;
 pub const LEAF_BYTES_MAX: usize = 10_650_562;
+pub const INNER_BYTES_MAX: usize = 173_442;
+/// What stands before the entries of all pieces in which a page may be told.
+pub const PIECES_BYTES_MAX: usize = 5 * PAGE_ENTRIES_MAX;
 pub const LEVELS_MAX: usize = 16;
 /// Pages above a tree's leaves: so many, and one more for each full so many records.
 pub const INNER_PAGES_MAX: u64 = 1024;

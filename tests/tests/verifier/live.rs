@@ -7,8 +7,8 @@ use harness::{federation::HUB, table::Table};
 
 use super::{
     Checked, Refused,
-    anchor::{Anchor, Freshness},
-    certificate::check_chain,
+    anchor::Freshness,
+    enrolment::{self, anchor},
     federation::Federation,
     hashes::{self, Hash},
     messages::{self, Control, FollowReply, JoinReply, TreeReply},
@@ -18,29 +18,9 @@ use super::{
     token::Token,
 };
 
-/// The anchor of a token, under the token's root.
-pub fn anchor(token: &Token) -> Checked<Anchor> {
-    Anchor::verified(&token.anchor, &token.root_key()?)
-}
-
 /// Points 1 and 2: `_federation` from number 1, as an enrolment tells it.
 pub fn federation(token: &Token, join: &[Vec<u8>]) -> Checked<Federation> {
-    let mut federation = Federation::new(anchor(token)?);
-    let (first, rest) = join.split_first().ok_or(Refused("no answer"))?;
-    let JoinReply::Accepted { chain, root } = messages::join_reply(first)? else {
-        return Err(Refused("not accepted"));
-    };
-    token.is_root(&root)?;
-    check_chain(&chain, &root, &anchor(token)?.fields().federation, &token.node)?;
-    for body in rest {
-        if let JoinReply::ChangeSet { header, body } = messages::join_reply(body)? {
-            federation.take(&header, &body)?;
-        }
-    }
-    let (seq, head) = (token.federation_seq, token.federation_head);
-    let held = federation.replica().header(seq).ok_or(Refused("the token's head is missing"))?;
-    super::ensure(held.1 == head, "the token's head is another")?;
-    Ok(federation)
+    Ok(enrolment::joined(token, join)?.1)
 }
 
 /// Change sets of a Follow stream: signed headers and bodies.
@@ -139,7 +119,7 @@ fn a_county_with_two_keys_is_verified_from_its_bytes() {
     let token = Token::parse(&recorded.token).unwrap();
     let federation = federation(&token, &recorded.join).unwrap();
     let members = federation.members();
-    assert_eq!(*members, [HUB, COUNTY, NEWCOMER].map(str::to_owned).into());
+    assert_eq!(members, [HUB, COUNTY, NEWCOMER].into());
     assert!(federation.roots().iter().any(|root| token.is_root(root).is_ok()));
     for node in [HUB, COUNTY] {
         let by: Vec<&str> = federation.keys(node).iter().map(|key| &key.by[..]).collect();

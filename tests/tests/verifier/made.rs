@@ -17,6 +17,7 @@ use super::{
     layout::{self, AnchorFields, Header},
     reader::write_bytes,
     record::{self, Value},
+    token::Token,
     tree::{self, State},
 };
 
@@ -32,6 +33,48 @@ static ROOT: LazyLock<EcdsaKeyPair> = LazyLock::new(|| {
 pub fn root() -> RootKey {
     let prefix = hashes::unhex(layout::P256_KEY_PREFIX).unwrap();
     RootKey::new(&[&prefix, ROOT.public_key().as_ref()].concat()).unwrap()
+}
+
+/// A token's text.
+pub fn token(token: &Token) -> String {
+    token_text(token_content(token))
+}
+
+/// A token's bytes before the checksum.
+pub fn token_content(token: &Token) -> Vec<u8> {
+    let mut content = token.anchor.clone();
+    write_bytes(&mut content, &token.root_subject);
+    write_bytes(&mut content, &token.root_spki);
+    write_bytes(&mut content, token.node.as_bytes());
+    write_bytes(&mut content, token.display_name.as_bytes());
+    content.extend(u16::try_from(token.addresses.len()).unwrap().to_be_bytes());
+    token.addresses.iter().for_each(|address| write_bytes(&mut content, address.as_bytes()));
+    content.extend(token.federation_seq.to_be_bytes());
+    content.extend(token.federation_head);
+    content.extend(token.end_s.to_be_bytes());
+    content.extend(token.id);
+    content.extend(token.secret);
+    content
+}
+
+/// The text of a token's content.
+pub fn token_text(mut content: Vec<u8>) -> String {
+    let counted = [layout::TOKEN_CHECKSUM_PREFIX, &content].concat();
+    let sum = hashes::hash(layout::hash::CHECKSUM, &counted);
+    content.extend(&sum[..layout::TOKEN_CHECKSUM_BYTES]);
+    format!("{}{}", layout::TOKEN_PREFIX, base64url(&content))
+}
+
+fn base64url(bytes: &[u8]) -> String {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let of = |three: &[u8]| {
+        let bits = (0..3).fold(0u32, |bits, at| {
+            bits << 8 | u32::from(three.get(at).copied().unwrap_or_default())
+        });
+        let digit = move |at: u32| char::from(DIGITS[(bits >> (18 - 6 * at) & 63) as usize]);
+        (0..=u32::try_from(three.len()).unwrap()).map(digit).collect::<String>()
+    };
+    bytes.chunks(3).map(of).collect()
 }
 
 /// A signing key, by one byte.
@@ -59,9 +102,14 @@ pub fn fields(hub_key: &SigningKey) -> AnchorFields {
 
 /// An anchor's bytes, signed by the root.
 pub fn anchor(fields: &AnchorFields) -> Vec<u8> {
+    anchor_by(fields, &ROOT)
+}
+
+/// The same, signed by another root's key.
+pub fn anchor_by(fields: &AnchorFields, root: &EcdsaKeyPair) -> Vec<u8> {
     let mut bytes = layout::encode_anchor(fields);
     let message = hashes::with_context(layout::signature::ANCHOR, &bytes);
-    let signature = ROOT.sign(&SystemRandom::new(), &message).expect("the root signs");
+    let signature = root.sign(&SystemRandom::new(), &message).expect("the root signs");
     write_bytes(&mut bytes, signature.as_ref());
     bytes
 }

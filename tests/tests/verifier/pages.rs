@@ -77,18 +77,22 @@ pub fn inner(body: &[u8]) -> Checked<Vec<Reference>> {
     let mut reader = Reader::new(body);
     let mut children: Vec<Reference> = Vec::new();
     for _ in 0..page_count(&mut reader)? {
-        let first_key = key(&mut reader)?.to_vec();
-        let (hash, records, entries) = (reader.raw()?, reader.u64()?, reader.u16()?);
-        let child = Reference { first_key, hash, records, entries };
+        let child = child(&mut reader)?;
         let last = children.last();
         ensure(last.is_none_or(|last| last.first_key < child.first_key), "keys out of order")?;
-        let well = (1..=layout::PAGE_ENTRIES_MAX).contains(&usize::from(entries))
-            && u64::from(entries) <= records;
-        ensure(well, "counts that cannot be")?;
         children.push(child);
     }
     reader.end()?;
     Ok(children)
+}
+
+fn child(reader: &mut Reader<'_>) -> Checked<Reference> {
+    let first_key = key(reader)?.to_vec();
+    let (hash, records, entries) = (reader.raw()?, reader.u64()?, reader.u16()?);
+    let well = (1..=layout::PAGE_ENTRIES_MAX).contains(&usize::from(entries))
+        && u64::from(entries) <= records;
+    ensure(well, "counts that cannot be")?;
+    Ok(Reference { first_key, hash, records, entries })
 }
 
 /// A page below a reference, compared with all that its parent says of it.
@@ -117,10 +121,41 @@ pub fn name(salt: &[u8; 16], digest: &Hash) -> [u8; 8] {
     name
 }
 
+/// The leaf that an answer tells to somebody who has these entries.
+pub fn told_leaf(known: &[Entry], field: &[u8]) -> Checked<Vec<Entry>> {
+    let max = layout::LEAF_BYTES_MAX + layout::PIECES_BYTES_MAX;
+    let entries = leaf_difference(known, &decompress(field, max)?)?;
+    ascending(entries.iter().map(|(key, _)| &key[..]))?;
+    Ok(entries)
+}
+
+/// The inner page that an answer tells to somebody who has these children.
+pub fn told_inner(known: &[Reference], field: &[u8]) -> Checked<Vec<Reference>> {
+    let max = layout::INNER_BYTES_MAX + layout::PIECES_BYTES_MAX;
+    let children = difference(known, &decompress(field, max)?, child)?;
+    ascending(children.iter().map(|child| &child.first_key[..]))?;
+    Ok(children)
+}
+
+/// A page has entries, and their keys ascend.
+fn ascending<'a>(keys: impl Iterator<Item = &'a [u8]>) -> Checked<()> {
+    let keys: Vec<&[u8]> = keys.collect();
+    ensure(!keys.is_empty(), "a wrong number of entries")?;
+    ensure(keys.windows(2).all(|pair| pair[0] < pair[1]), "keys out of order")
+}
+
 /// The entries of a leaf that differs from the follower's, told uncompressed.
 pub fn leaf_difference(known: &[Entry], raw: &[u8]) -> Checked<Vec<Entry>> {
+    difference(known, raw, leaf_entry)
+}
+
+fn difference<T: Clone>(
+    known: &[T],
+    raw: &[u8],
+    spelled_out: fn(&mut Reader<'_>) -> Checked<T>,
+) -> Checked<Vec<T>> {
     let mut reader = Reader::new(raw);
-    let mut entries: Vec<Entry> = Vec::new();
+    let mut entries: Vec<T> = Vec::new();
     while reader.left() > 0 {
         match reader.u8()? {
             0 => {
@@ -133,7 +168,7 @@ pub fn leaf_difference(known: &[Entry], raw: &[u8]) -> Checked<Vec<Entry>> {
                 let count = reader.u16()?;
                 ensure(count > 0, "an empty piece")?;
                 for _ in 0..count {
-                    entries.push(leaf_entry(&mut reader)?);
+                    entries.push(spelled_out(&mut reader)?);
                 }
             }
             _ => return Err(Refused("an unknown kind of piece")),

@@ -129,9 +129,9 @@ pub fn check_later_head(
     ensure(header.seq.saturating_sub(own) <= layout::PASSED_OVER_MAX, "a jump that is too far")?;
     match held {
         // Nothing is before it, or it is the one that is held.
-        None => proof.check_history(header.seq, &header.history)?,
+        None => proof.check_alone(header.seq, &header.history)?,
         Some((seq, hash)) if seq == header.seq => {
-            proof.check_history(header.seq, &header.history)?;
+            proof.check_alone(header.seq, &header.history)?;
             ensure(*hash == signed.hash, "two headers of one number")?;
         }
         Some(held) => proof.check(held, header.seq, &header.history)?,

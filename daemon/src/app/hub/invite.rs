@@ -33,7 +33,6 @@ use protocol::{
 };
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 
 use super::{Ending, Registrar, joining::Place, puts};
 use crate::{
@@ -269,6 +268,16 @@ impl Registrar {
         self.write_invites(&invites)
     }
 
+    /// Takes back the invitations of a node that were not used: it is shut out, and only
+    /// one that is made later lets it in again.
+    pub(super) fn drop_open_invites_of(&self, node: &NodeId) -> anyhow::Result<()> {
+        let _one_at_a_time = self.invites.lock().unwrap_or_else(|error| error.into_inner());
+        let mut invites = self.read_invites()?;
+        let before = invites.len();
+        invites.retain(|invite| invite.node != *node || invite.used_unix.is_some());
+        if invites.len() == before { Ok(()) } else { self.write_invites(&invites) }
+    }
+
     /// Finds the invitation that a request is for: one that is open, or one that was
     /// used with the same signing key. With `used_by` marks one that is open as used.
     /// Blocks.
@@ -392,35 +401,36 @@ impl Registrar {
         };
         // Who has no token gets no further, and everything that the request can be
         // wrong in comes before the token is used up.
-        self.redeem(request, None)?;
+        let invite = self.redeem(request, None)?;
+        let is_used = invite.used_unix.is_some();
+        // Of a token that was used nothing else is said than that.
+        let unless_used = |why| if is_used { JoinRefused::Used } else { why };
+        let mismatch = || unless_used(JoinRefused::Mismatch);
         let key = self.membership.suite().public_key(&request.signing_key);
-        let key = key.map_err(|_| JoinRefused::Mismatch)?;
+        let key = key.map_err(|_| mismatch())?;
         key.verify(
             SignaturePurpose::Possession,
             &possession_bytes(&request.token_id, &request.node),
             &request.possession,
         )
-        .map_err(|_| JoinRefused::Mismatch)?;
+        .map_err(|_| mismatch())?;
         let identity = Identity::new(&self.identity.federation, &request.node);
         // Nothing is renewed between this certificate's date and the record that
         // ends those before it.
         let _changing = self.change();
         let registry = self.membership.current().map_err(|error| failed(error.into()))?;
         let authority = self.authority().map_err(failed)?;
-        let mut now = OffsetDateTime::now_utc();
-        if registry.members().contains_key(&request.node) {
-            // Dates are in seconds, and one before may be of this very second. At
-            // most half of how far one that lives for seconds is dated back.
-            now += time::Duration::SECOND.min(self.lifetime() / 20);
-        }
-        let chain =
-            authority.issue(&identity, &request.csr, now, self.lifetime()).map_err(|error| {
+        // Who is answered again ends none of its certificates.
+        let joins_again = registry.members().contains_key(&request.node) && !invite.granted;
+        let chain = self
+            .issue((&authority, &registry), &identity, &request.csr, joins_again)
+            .map_err(|error| {
                 tracing::warn!(node = %request.node, %error, "a certificate request was refused");
-                JoinRefused::Mismatch
+                mismatch()
             })?;
         let known = registry.keys(&request.node).iter().find(|known| known.public == key);
         if known.is_some_and(|known| known.record.last.is_some()) {
-            return Err(JoinRefused::KeyRetired);
+            return Err(unless_used(JoinRefused::KeyRetired));
         }
         // What is issued leads to the token's root, as long as that is trusted.
         let invite = self.redeem(request, None)?;

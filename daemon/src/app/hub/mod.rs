@@ -26,7 +26,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::Context as _;
 use certs::{
-    authority::{Authority, CaDirs, IssuerChoice},
+    CertError,
+    authority::{Authority, BACKDATE_MAX, CaDirs, IssuerChoice},
     identity::Identity,
 };
 use config::NodeConfig;
@@ -36,6 +37,7 @@ use protocol::{
     id::{NodeId, PartitionId},
     sign::PublicKey,
 };
+use rustls::pki_types::CertificateDer;
 use store::{Head, Store};
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -206,6 +208,30 @@ impl Registrar {
     /// The life of the certificates that this hub issues.
     pub(super) fn lifetime(&self) -> time::Duration {
         time::Duration::seconds(self.config.certificates.lifetime_s as i64)
+    }
+
+    /// Issues a certificate that counts: it begins no earlier than those of its node
+    /// have to, and later than all before it if the node `joins_again`.
+    ///
+    /// Dates are in seconds, and several may be issued in one: then it is put off, at
+    /// most by half of how far it is dated back, so that it is valid at once.
+    pub(super) fn issue(
+        &self,
+        (authority, registry): (&Authority, &Registry),
+        identity: &Identity,
+        csr: &[u8],
+        joins_again: bool,
+    ) -> Result<Vec<CertificateDer<'static>>, CertError> {
+        let now = OffsetDateTime::now_utc();
+        let issue = |now| authority.issue(identity, csr, now, self.lifetime());
+        let chain = issue(now)?;
+        let begins = certs::identity::facts(&chain[0])?.not_before.unix_timestamp();
+        let member = registry.members().get(&identity.node);
+        let from = member.and_then(|member| member.certificates_from).unwrap_or(begins);
+        let earliest = if joins_again { begins.max(from).saturating_add(1) } else { from };
+        let late = time::Duration::seconds(earliest.saturating_sub(begins));
+        let late = late.min(BACKDATE_MAX.min(self.lifetime() / 10) / 2);
+        if late.is_positive() { issue(now + late) } else { Ok(chain) }
     }
 
     /// The numbers up to which this hub holds what `node` owns.

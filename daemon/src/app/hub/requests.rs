@@ -16,7 +16,6 @@ use protocol::{
     message::{NewKeyRequest, RenewRequest, Report, RequestRefused},
     sign::{PublicKey, SignaturePurpose},
 };
-use time::OffsetDateTime;
 
 use super::{Ending, Registrar, puts, seen::Daemons};
 use crate::{app::now_unix, limit::Budget, sync::Office};
@@ -47,8 +46,8 @@ impl Office for Registrar {
             return Err(RequestRefused::Failed);
         }
         let authority = self.authority().map_err(|error| failed(node, &error))?;
-        let now = OffsetDateTime::now_utc();
-        let issued = authority.issue(peer.identity(), &request.csr, now, self.lifetime());
+        let registry = self.membership.current().map_err(|error| failed(node, &error.into()))?;
+        let issued = self.issue((&authority, &registry), peer.identity(), &request.csr, false);
         let chain = issued.map_err(|error| match error {
             certs::CertError::Request { .. } => {
                 tracing::warn!(%node, %error, "a certificate request was refused");

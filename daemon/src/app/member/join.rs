@@ -168,7 +168,14 @@ pub fn join_again(
         loop {
             let attempt = async {
                 let mut answer = ask(&token, &csr, &present, options).await?;
-                new_signing_key = answer.is_refused_for_key().await?;
+                // What was granted to the next key is granted to that one alone: its
+                // answer may have been lost.
+                let has_next = node.own_keys.next()?.is_some();
+                new_signing_key = match answer.refused().await? {
+                    Some(JoinRefused::KeyRetired) => true,
+                    Some(JoinRefused::Used) => has_next,
+                    _ => false,
+                };
                 if new_signing_key {
                     let next = node.own_keys.prepare_next()?;
                     answer = ask(&token, &csr, &next, options).await?;
@@ -349,10 +356,13 @@ impl Answer {
         Ok(protocol::codec::decode(&frame)?)
     }
 
-    /// Whether the hub wants another signing key.
-    async fn is_refused_for_key(&mut self) -> anyhow::Result<bool> {
+    /// Why the hub refuses, if it does.
+    async fn refused(&mut self) -> anyhow::Result<Option<JoinRefused>> {
         let first = self.next().await?;
-        let refused = matches!(first, JoinReply::Refused(JoinRefused::KeyRetired));
+        let refused = match &first {
+            JoinReply::Refused(refused) => Some(*refused),
+            _ => None,
+        };
         self.first = Some(first);
         Ok(refused)
     }
