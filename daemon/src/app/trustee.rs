@@ -215,10 +215,10 @@ impl Trustee {
             self.alarms.raise(Alarm::Uncounted, alarm);
             return Ok(());
         }
-        self.alarms.clear(Alarm::Uncounted);
         let signed = self.store.adopt_signer_blocking(next, me.clone(), last)?;
         fault::point("key.adopted");
         self.own_keys.promote_next()?;
+        self.alarms.clear(Alarm::Uncounted);
         self.alarms.clear(Alarm::KeyEnded);
         tracing::info!(signed_anew = signed, "a new signing key signs from now on");
         self.tell.send_replace(());

@@ -247,7 +247,7 @@ fn a_hub_that_counts_less_than_it_has_acknowledged_gets_no_second_history() {
     let own = format!("enterprise/{VICTIM}");
     let acknowledged = |victim: &Victim| {
         let status = victim.node.partition(&own).unwrap();
-        status["peers"].as_array().unwrap().iter().any(|peer| peer["acked"] == 1)
+        status["acked"].as_array().unwrap().iter().any(|ack| ack["seq"] == 1)
     };
 
     let lured = world.block_on(hub.lured(vec![History::announced(history.head)]));
