@@ -26,7 +26,7 @@ use super::{
     keys,
     opening::{check_format, format, open_sled, replay, sync_sled},
     packs::{self, PackId, Packs},
-    sweep::Sweep,
+    sweep::{self, Sweep},
     table::{Bytes, Pair, Table},
     values::{Batch, Found, FoundPair, Read, bytes_max_of, chunks_of, up_to},
 };
@@ -289,19 +289,30 @@ impl Disk {
         })?;
         self.bytes_written.fetch_add(moved as u64, Ordering::Relaxed);
         journal.restart();
-        self.sweep()
+        self.sweep.note(self.table.take_given());
+        Ok(())
     }
 
-    /// Gives back room in sled's file now and then. What is moved is written before its old
-    /// room is free, so without room nothing is.
-    fn sweep(&self) -> Result<(), StoreError> {
-        if !self.sweep.is_due_after(self.table.take_given()) || !self.has_room_to_tidy()? {
-            return Ok(());
+    /// Whether the last batches are in sled alone, so that it is a whole flush of sled that
+    /// makes them durable.
+    pub fn waits_for_sled(&self) -> bool {
+        self.journal().is_incomplete()
+    }
+
+    /// Does a piece of what gives back room in sled's file; answers whether there was any.
+    /// What is moved is written before its old room is free, so without room nothing is.
+    pub fn sweep_some(&self) -> Result<bool, StoreError> {
+        // Nothing else is given to sled meanwhile.
+        let _journal = self.journal();
+        if !self.sweep.is_due() || self.check_room(sweep::PIECE_BYTES_MAX).is_err() {
+            return Ok(false);
         }
-        self.sweep.run(|| {
-            self.syncs.fetch_add(1, Ordering::Relaxed);
-            sync_sled(&self.db, &self.data)
-        })
+        self.sweep.move_some()?;
+        #[cfg(any(test, feature = "testing"))]
+        fail_if(&self.broken.sweep)?;
+        sync_sled(&self.db, &self.data)?;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
     }
 
     /// A small value.
@@ -449,6 +460,8 @@ pub struct Broken {
     pub journal: std::sync::atomic::AtomicBool,
     /// A checkpoint, behind its first slice.
     pub slice: std::sync::atomic::AtomicBool,
+    /// A piece of sweeping, before it is synced.
+    pub sweep: std::sync::atomic::AtomicBool,
 }
 
 #[cfg(any(test, feature = "testing"))]

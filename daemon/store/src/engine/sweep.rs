@@ -11,9 +11,9 @@
 //! there are such: not at once, for by then most of them have moved by themselves. sled
 //! has no call for that: what makes it replace a page is changing one often, and this
 //! changes one of its own, which holds nothing but a counter. Not here: whether there is
-//! room for it ([`disk`](super::disk)).
+//! room for it ([`disk`](super::disk)), and when the writer has time.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::table::SEGMENT_BYTES;
 use crate::error::StoreError;
@@ -25,60 +25,81 @@ const CHANGES: u64 = 11;
 /// Pages that are moved before it is looked at what that came to: the largest have a
 /// mebibyte.
 const PAGES_PER_ROUND: u64 = 4;
-/// What may be written between two calls of `fdatasync`, but for one more round: together
-/// that is less than a segment ([`table`](super::table)).
-const UNSYNCED_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Rounds of one piece: a millisecond or two where nothing moves.
+const ROUNDS_PER_PIECE: usize = 8;
+/// What a piece may write, but for its last round. It ends with `fdatasync`, and all of it
+/// is less than the two segments of log that sled writes at least before it uses the room
+/// of a page that has moved.
+pub const PIECE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes that sled writes at most in a round in which it moves nothing.
 const BARREN_BYTES: usize = 2048;
 /// After so many of these in succession nothing is taken to be left. What has moved by
 /// itself has its turn, too: some hundred pages of a segment.
 const BARREN_ROUNDS_MAX: usize = 64;
-/// Rounds at once: a few hundred small pages of each segment.
+/// Rounds until it is time again: a few hundred small pages of each segment.
 const ROUNDS_MAX: usize = 1024;
-/// Bytes that are moved at once, a tenth of a second's worth.
-const MOVED_BYTES_MAX: usize = BYTES_BETWEEN as usize / 2;
 
-/// The page that is changed, and what sled has written since the last time.
+/// The page that is changed, and what there is to do.
 pub struct Sweep {
     page: sled::Tree,
-    changes: AtomicU64,
-    bytes_since: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    changes: u64,
+    /// What sled has written since it was time.
+    bytes_since: u64,
+    /// Rounds that are left to do.
+    rounds: usize,
+    /// Of the last ones, those in which nothing moved.
+    barren: usize,
 }
 
 impl Sweep {
     /// With a tree of sled that nobody else uses.
     pub fn new(page: sled::Tree) -> Self {
-        Self { page, changes: AtomicU64::new(0), bytes_since: AtomicU64::new(0) }
+        Self { page, state: Mutex::default() }
     }
 
-    /// Notes what sled is thought to have written; answers whether it is time.
-    pub fn is_due_after(&self, bytes: u64) -> bool {
-        let since = self.bytes_since.load(Ordering::Relaxed) + bytes;
-        let is_due = since >= BYTES_BETWEEN;
-        self.bytes_since.store(if is_due { 0 } else { since }, Ordering::Relaxed);
-        is_due
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves pages as long as there are such, and calls `sync` in between and at the end.
-    pub fn run(&self, sync: impl Fn() -> Result<(), StoreError>) -> Result<(), StoreError> {
-        let (mut barren, mut unsynced, mut moved) = (0, 0, 0);
-        for _ in 0..ROUNDS_MAX {
+    /// Notes what sled is thought to have written.
+    pub fn note(&self, bytes: u64) {
+        let mut state = self.state();
+        state.bytes_since += bytes;
+        if state.bytes_since >= BYTES_BETWEEN {
+            *state = State { changes: state.changes, rounds: ROUNDS_MAX, ..State::default() };
+        }
+    }
+
+    /// Whether there may be something to move.
+    pub fn is_due(&self) -> bool {
+        self.state().rounds > 0
+    }
+
+    /// Moves some of the pages, of which nothing is synced.
+    pub fn move_some(&self) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let mut written = 0;
+        for _ in 0..ROUNDS_PER_PIECE.min(state.rounds) {
             for _ in 0..PAGES_PER_ROUND * CHANGES {
-                let change = self.changes.fetch_add(1, Ordering::Relaxed);
-                self.page.insert("", &change.to_be_bytes())?;
+                state.changes += 1;
+                self.page.insert("", &state.changes.to_be_bytes())?;
             }
-            let written = self.page.flush()?;
-            barren = if written > BARREN_BYTES { 0 } else { barren + 1 };
-            moved += written;
-            if barren == BARREN_ROUNDS_MAX || moved > MOVED_BYTES_MAX {
+            let round = self.page.flush()?;
+            written += round;
+            state.rounds -= 1;
+            state.barren = if round > BARREN_BYTES { 0 } else { state.barren + 1 };
+            if state.barren == BARREN_ROUNDS_MAX {
+                state.rounds = 0;
+            }
+            if state.rounds == 0 || written > PIECE_BYTES_MAX {
                 break;
             }
-            unsynced += written;
-            if unsynced > UNSYNCED_BYTES_MAX {
-                sync()?;
-                unsynced = 0;
-            }
         }
-        sync()
+        Ok(())
     }
 }

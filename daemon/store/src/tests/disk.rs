@@ -9,9 +9,9 @@ use protocol::{change::Change, cut::PAGE_ENTRIES_MAX, page::RawLeaf};
 
 use super::{
     fixtures::{
-        Content, Random, SUITE, apply, assert_holds, begin, commit, delivery, empty_replica,
-        enterprise, federation, feed, fresh, key, keys_of, open, open_with, options, put, puts,
-        tidy, try_commit, wait,
+        Content, Random, SUITE, apply, assert_holds, begin, commit, crashed, delivery,
+        empty_replica, enterprise, federation, feed, fresh, key, keys_of, open, open_with, options,
+        put, puts, tidy, try_commit, wait,
     },
     reference::Memory,
 };
@@ -317,26 +317,60 @@ fn a_disk_fills_up_with_scattered_updates() {
     });
 }
 
+/// A leaf of two mebibytes that does not compress.
+fn one_large_leaf(store: &Store, random: &mut Random) -> Content {
+    let mut content = Content::new();
+    for number in 0..32 {
+        let changes = vec![Change::Put { key: key(number), value: noise(random, 65_000) }];
+        apply(&mut content, &changes);
+        commit(store, &enterprise(), changes);
+    }
+    content
+}
+
+/// The leaf is written anew by it, and a little that stays.
+fn written_anew(turn: usize) -> Vec<Change> {
+    let text = if turn.is_multiple_of(2) { "a" } else { "b" };
+    vec![Change::Put { key: key(7), value: text.repeat(20_000).into_bytes() }]
+}
+
 #[test]
 fn what_is_written_anew_again_and_again_does_not_make_the_file_grow() {
     /// What the file may grow by for reasons of its own: two of sled's segments.
     const SLACK_BYTES: u64 = 16 * 1024 * 1024;
-    let mut random = Random::new();
     let (directory, store) = fresh();
-    for number in 0..32 {
-        let put = Change::Put { key: key(number), value: noise(&mut random, 65_000) };
-        commit(&store, &enterprise(), vec![put]);
-    }
-    let file = || std::fs::metadata(directory.path().join("sled/db")).unwrap().len();
-    // Each writes a leaf of two mebibytes anew, and a little that stays.
-    let write_anew = |count: usize| {
-        for text in ["a", "b"].iter().cycle().take(count) {
-            let put = Change::Put { key: key(7), value: text.repeat(20_000).into_bytes() };
-            commit(&store, &enterprise(), vec![put]);
-        }
-        file()
+    one_large_leaf(&store, &mut Random::new());
+    let size_after = |turns: std::ops::Range<usize>| {
+        turns.for_each(|turn| drop(commit(&store, &enterprise(), written_anew(turn))));
+        std::fs::metadata(directory.path().join("sled/db")).unwrap().len()
     };
-    let at_first = write_anew(100);
-    let later = write_anew(800);
+    let at_first = size_after(0..100);
+    let later = size_after(100..900);
     assert!(later <= at_first + SLACK_BYTES, "{at_first} bytes at first, {later} later");
+}
+
+#[test]
+fn an_error_while_room_is_given_back_costs_nothing_that_was_answered() {
+    let (directory, store) = fresh();
+    let mut content = one_large_leaf(&store, &mut Random::new());
+    store.shared.disk.broken.sweep.store(true, Ordering::Relaxed);
+    let failed = (0..1000).find_map(|turn| {
+        let changes = written_anew(turn);
+        let failed = try_commit(&store, &enterprise(), changes.clone()).err();
+        if failed.is_none() {
+            apply(&mut content, &changes);
+        }
+        failed
+    });
+    let failed = failed.expect("it is time long before that").to_string();
+    assert!(failed.contains("an earlier write failed"), "{failed}");
+    let copy = crashed(directory.path());
+    drop(store);
+    for directory in [directory.path(), copy.path()] {
+        let store = open(directory);
+        assert_holds(&store, &enterprise(), &content);
+        let mut content = content.clone();
+        content.extend(one_large_leaf(&store, &mut Random(9)));
+        assert_holds(&store, &enterprise(), &content);
+    }
 }

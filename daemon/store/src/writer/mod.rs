@@ -4,7 +4,7 @@
 //! and head together, and before them whatever an open snapshot still needs.
 //! Jobs that are waiting anyway share one flush; every answer is sent behind it.
 //! When nothing waits it does chores: deleting old generations and what closed
-//! snapshots had saved, and a checkpoint before the journal is full.
+//! snapshots had saved, a checkpoint before the journal is full, and sweeping sled's file.
 //!
 //! - [`commit`]: change sets, own ones and other origins';
 //! - [`signing`]: another signing key takes the place of the current one, or
@@ -108,11 +108,20 @@ struct Writer {
     chores: Vec<Vec<u8>>,
 }
 
+/// What was when a job began.
+struct Begun {
+    at: Instant,
+    /// Something is in sled alone and not durable.
+    needs_sled: bool,
+}
+
 /// A job that is applied and not durable yet.
 struct Ended {
     done: Done,
     began: Instant,
     applied_in: Duration,
+    /// The flush takes long for its sake.
+    pays_flush: bool,
 }
 
 /// Leaves, written and deleted ones, and bytes of pages.
@@ -172,7 +181,7 @@ impl Writer {
                 Ok(job) => job,
                 Err(TryRecvError::Disconnected) => break,
                 Err(TryRecvError::Empty) => {
-                    if self.chore() || self.relieve_journal() {
+                    if self.chore() || self.relieve_journal() || self.sweep() {
                         continue;
                     }
                     match jobs.blocking_recv() {
@@ -193,6 +202,8 @@ impl Writer {
             }
             // Whoever waited was told.
             let _ = self.flush();
+            // A piece behind each flush keeps pace with what they write.
+            self.sweep();
         }
         // What a write that failed has left in sled is nobody's state.
         if !self.shared.failed.load(Ordering::Relaxed)
@@ -209,11 +220,11 @@ impl Writer {
                 self.answer_after_flush(reply, result);
             }
             Job::Replica { set, done, reply } => {
-                let began = Instant::now();
+                let begun = self.begin();
                 let result = self.well().and_then(|()| self.commit_replica(&set));
                 drop(set);
                 if let Some(done) = done {
-                    self.end(done, began, result.is_ok());
+                    self.end(begun, done, result.is_ok());
                 }
                 self.answer_after_flush(reply, result);
             }
@@ -251,10 +262,10 @@ impl Writer {
                 self.answer_after_flush(reply, result);
             }
             Job::Differ { differences, done, reply } => {
-                let began = Instant::now();
+                let begun = self.begin();
                 let result = self.well().and_then(|()| self.apply_differences(&differences));
                 drop(differences);
-                self.end(done, began, result.is_ok());
+                self.end(begun, done, result.is_ok());
                 self.answer_after_flush(reply, result);
             }
             Job::Heal { healed, reply } => {
@@ -281,7 +292,7 @@ impl Writer {
             Job::Tidy { reply: Some(reply) } => {
                 // Chores take away what unpublished heads have left.
                 let _ = self.flush();
-                while self.chore() || self.relieve_journal() {}
+                while self.chore() || self.relieve_journal() || self.sweep() {}
                 let _ = reply.send(Ok(()));
             }
         }
@@ -309,15 +320,23 @@ impl Writer {
         self.shared.failed.store(true, Ordering::Relaxed);
     }
 
+    /// A peer's job begins.
+    fn begin(&self) -> Begun {
+        Begun { at: Instant::now(), needs_sled: self.shared.disk.waits_for_sled() }
+    }
+
     /// Lets go of who asked for a job, at once if nothing of it was kept. What was applied
     /// keeps its place until it is durable: a long one that came in between would let it
     /// wait for itself as well.
-    fn end(&mut self, done: Done, began: Instant, applied: bool) {
+    fn end(&mut self, begun: Begun, done: Done, applied: bool) {
+        let Begun { at: began, needs_sled } = begun;
         let applied_in = began.elapsed();
-        match applied {
-            true => self.ended.push(Ended { done, began, applied_in }),
-            false => done(applied_in),
+        if !applied {
+            return done(applied_in);
         }
+        let pays_flush =
+            applied_in >= FLUSH_SHARED_MAX || (!needs_sled && self.shared.disk.waits_for_sled());
+        self.ended.push(Ended { done, began, applied_in, pays_flush });
     }
 
     /// Sends an error at once and a success behind the flush.
@@ -364,9 +383,8 @@ impl Writer {
         for answer in self.waiting.drain(..) {
             answer(durable.clone().err());
         }
-        for Ended { done, began, applied_in } in self.ended.drain(..) {
-            // A long one ends its flush, which is as long for its sake; others share theirs.
-            done(if applied_in < FLUSH_SHARED_MAX { applied_in } else { began.elapsed() });
+        for Ended { done, began, applied_in, pays_flush } in self.ended.drain(..) {
+            done(if pays_flush { began.elapsed() } else { applied_in });
         }
         durable
     }

@@ -1,6 +1,7 @@
 //! What the writer does when nothing waits, and snapshots, whose ends are the
-//! most common reason: deleting what nobody reads any more, piece by piece, and a
-//! checkpoint before the journal is full.
+//! most common reason: deleting what nobody reads any more, piece by piece, a
+//! checkpoint before the journal is full, and room in the database's file that is given
+//! back.
 
 use std::{
     ops::Range,
@@ -129,6 +130,17 @@ impl Writer {
             self.fail(&error);
         }
         true
+    }
+
+    /// Gives some of the room in sled's file back; answers whether there was any.
+    pub(super) fn sweep(&mut self) -> bool {
+        if self.shared.failed.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.shared.disk.sweep_some().unwrap_or_else(|error| {
+            self.fail(&error);
+            false
+        })
     }
 
     fn is_read_by_a_snapshot(&self, prefix: &[u8]) -> bool {
