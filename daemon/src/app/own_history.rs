@@ -147,7 +147,7 @@ impl OwnHistory {
         let text = |(partition, it): (PartitionId, Ahead)| match awaited.contains_key(&partition) {
             true => Some(it.awaited(&partition)),
             // Of that the claim speaks.
-            false if self.claims.is_proven(&partition) => None,
+            false if self.claims.is_open(&partition) => None,
             false => Some(it.unproven(&partition)),
         };
         let ahead = self.ahead(&*self.membership.current()?);
