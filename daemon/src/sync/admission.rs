@@ -8,7 +8,7 @@
 //! comes next waits for no more than those, or a single one that takes long. What a peer's
 //! next one takes is expected from its last ones.
 //!
-//! A place is held until the writer is done, whatever becomes of who asked for it. Not here:
+//! A place is held until what it was for is durable, whatever becomes of who asked for it. Not here:
 //! what this node writes itself and staged pages, which do not stand in line.
 
 use std::{
@@ -21,10 +21,11 @@ use protocol::id::NodeId;
 use tokio::sync::oneshot;
 
 /// Those that are let through at once are expected to take no longer, if they are more than
-/// one: a small change set takes a millisecond, and some share one flush.
+/// one, beside their flushes, which they share.
 const AT_ONCE: Duration = Duration::from_millis(20);
-/// What the first one of a peer is expected to take.
-const FIRST: Duration = Duration::from_millis(1);
+/// What one counts for at least, and what the first one of a peer is expected to take: so
+/// that those which are let through at once share two or three flushes.
+const LEAST: Duration = Duration::from_millis(1);
 /// An expectation falls by this part with each one that takes less.
 const FORGOTTEN_PART: u32 = 8;
 /// Peers that are remembered without need before they are looked through.
@@ -41,7 +42,7 @@ struct State {
     through: usize,
     expected: Duration,
     /// What the peer had used that was let through last: a newcomer begins here.
-    now: Duration,
+    level: Duration,
     /// Of who came last.
     number: u64,
 }
@@ -67,6 +68,8 @@ pub(super) struct Admitted {
     peer: NodeId,
     expected: Duration,
     took: Option<Duration>,
+    /// Somebody had it, so the next one is let through when it goes.
+    is_taken: bool,
 }
 
 impl Admission {
@@ -80,15 +83,7 @@ impl Admission {
         let (go, allowed) = oneshot::channel();
         self.lock().wait(peer, is_long, go);
         self.let_through();
-        // Whoever waits is let through at some time.
-        match allowed.await {
-            Ok(place) => place,
-            Err(_) => self.place(peer.clone(), Duration::ZERO),
-        }
-    }
-
-    fn place(self: &Arc<Self>, peer: NodeId, expected: Duration) -> Admitted {
-        Admitted { of: self.clone(), peer, expected, took: None }
+        allowed.await.expect("only those that do not wait any more are taken out of the line")
     }
 
     /// Lets through whoever is next, as long as there is room.
@@ -96,8 +91,12 @@ impl Admission {
         loop {
             let next = self.lock().next();
             let Some((peer, expected, go)) = next else { return };
-            // Who does not wait any more gives the place back, and others have it.
-            drop(go.send(self.place(peer, expected)));
+            let place = Admitted { of: self.clone(), peer, expected, took: None, is_taken: true };
+            // Who has gone meanwhile gives the place back, and the next one has it from here:
+            // thousands may go at once.
+            if let Err(mut place) = go.send(place) {
+                place.is_taken = false;
+            }
         }
     }
 }
@@ -105,18 +104,18 @@ impl Admission {
 impl State {
     fn wait(&mut self, peer: &NodeId, is_long: bool, go: oneshot::Sender<Admitted>) {
         if self.peers.len() >= PEERS_KEPT {
-            let now = self.now;
-            self.peers.retain(|_, peer| peer.is_busy() || peer.used > now);
+            let level = self.level;
+            self.peers.retain(|_, peer| peer.is_busy() || peer.used > level);
         }
-        let now = self.now;
+        let level = self.level;
         let peer = self.peers.entry(peer.clone()).or_insert_with(|| Peer {
-            used: now,
-            expected: FIRST,
+            used: level,
+            expected: LEAST,
             through: 0,
             waiting: VecDeque::new(),
         });
         if !peer.is_busy() {
-            peer.used = peer.used.max(now);
+            peer.used = peer.used.max(level);
         }
         // Those that do not wait any more, as after the end of a connection.
         peer.waiting.retain(|waiting| !waiting.go.is_closed());
@@ -140,7 +139,7 @@ impl State {
         }
         let go = peer.waiting.pop_front()?.go;
         peer.through += 1;
-        self.now = self.now.max(peer.used);
+        self.level = self.level.max(peer.used);
         self.through += 1;
         self.expected += expected;
         Some((name.clone(), expected, go))
@@ -152,6 +151,7 @@ impl State {
         let Some(peer) = self.peers.get_mut(peer) else { return };
         peer.through = peer.through.saturating_sub(1);
         if let Some(took) = took {
+            let took = took.max(LEAST);
             peer.used += took;
             peer.expected = took.max(peer.expected - peer.expected / FORGOTTEN_PART);
         }
@@ -179,7 +179,9 @@ impl Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.of.lock().leave(&self.peer, self.expected, self.took);
-        self.of.let_through();
+        if self.is_taken {
+            self.of.let_through();
+        }
     }
 }
 
@@ -266,6 +268,27 @@ mod tests {
                 });
         }
         assert!(turns[1].abs_diff(turns[2]) <= 2, "{turns:?}");
+    }
+
+    #[test]
+    fn those_that_take_next_to_nothing_are_few_at_once_all_the_same() {
+        let admission = Arc::default();
+        for _ in 0..50 {
+            ask(&admission, 1, false).look().unwrap().done(Duration::from_micros(10));
+        }
+        let mut asked: Vec<_> = (0..200).map(|_| ask(&admission, 1, false)).collect();
+        let through: Vec<_> = asked.iter_mut().filter_map(Asked::look).collect();
+        assert_eq!(through.len(), 20);
+    }
+
+    #[test]
+    fn any_number_may_go_at_once() {
+        let admission: Arc<Admission> = Arc::default();
+        let held = ask(&admission, 1, true).look().unwrap();
+        let waits: Vec<_> = (0..20_000).map(|number| ask(&admission, number % 100, true)).collect();
+        drop(waits);
+        drop(held);
+        assert_eq!(admission.lock().through, 0);
     }
 
     #[test]

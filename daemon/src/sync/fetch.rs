@@ -23,7 +23,7 @@ use super::{
     Context,
     judge::{Judge, Unfit},
     trouble::{Trouble, tell_trouble},
-    turns::{SMALL_BYTES, Turns},
+    turns::{SMALL_BYTES, Turns, while_it_lasts},
 };
 use crate::net::{Connection, NetError};
 
@@ -94,10 +94,18 @@ impl Drive<'_> {
                 while let Some(action) = fetch.poll_action() {
                     if let FetchAction::Send(request) = action {
                         sender.send(&request).await?;
-                    } else if let Some(fetched) = sink
-                        .act(&context.store, turns, judge.as_ref(), &mut fetch, action, purpose)
-                        .await?
-                    {
+                        continue;
+                    }
+                    // What is done here is not the peer's silence.
+                    let acts = sink.act(
+                        &context.store,
+                        turns,
+                        judge.as_ref(),
+                        &mut fetch,
+                        action,
+                        purpose,
+                    );
+                    if let Some(fetched) = while_it_lasts(acts, progress).await? {
                         sender.finish();
                         return Ok(fetched);
                     }

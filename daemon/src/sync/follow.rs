@@ -1,7 +1,7 @@
 //! Following a partition: change sets as they come, or the pages of a tree when
 //! too much is missing.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc};
 
 use protocol::{
     change::{Change, Position},
@@ -25,7 +25,7 @@ use super::{
     fetch::{Drive, How, Purpose},
     judge::Judge,
     trouble::{Meaning, Trouble, tell_trouble},
-    turns::{SMALL_BYTES, Turns},
+    turns::{SMALL_BYTES, Turns, while_it_lasts},
 };
 use crate::net::{Connection, FrameReceiver, FrameSender, NetError};
 
@@ -51,8 +51,6 @@ const FEW_CHANGES: usize = 64;
 /// Bytes of the leaves to which changes belong that cost the writer little: 10 ms. So much
 /// is what a few changes touch where records are usual ones.
 const LITTLE_WORK_BYTES: u64 = 4 * 1024 * 1024;
-/// How often whoever waits for a turn says that it does.
-const STILL_WAITING: Duration = Duration::from_secs(5);
 
 /// What a follow task tells its connection.
 pub(super) enum FollowEvent {
@@ -200,7 +198,10 @@ impl Follow {
     async fn prove_own_history(&self) -> Result<u64, Trouble> {
         let (partition, peer) = (&self.partition, &self.peer);
         let context = &self.context;
+        // The semaphore is never closed. Waiting for one's own turn is not the peer's silence.
+        let turn = context.claims.turn.acquire().await;
         let proof = tokio::time::timeout(FIRST_FRAME_MAX, self.own_head_at_the_peer()).await;
+        drop(turn);
         let problem = match proof {
             Ok(Ok(seq)) => {
                 // In this order: who waits for the answer must not write in between.
@@ -246,8 +247,6 @@ impl Follow {
     /// The number of the peer's head of this node's own partition, which this node
     /// has signed and which is above its own.
     async fn own_head_at_the_peer(&self) -> Result<u64, Trouble> {
-        // The semaphore is never closed.
-        let _turn = self.context.claims.turn.acquire().await;
         let (mut sender, mut receiver) = self.connection.open_stream().await?;
         receiver.limit(PROOF_BYTES_MAX);
         let outcome = async {
@@ -307,7 +306,15 @@ impl Follow {
                                 _ => self.turns.run(|| judge.changes(all)).await?,
                             }
                         }
-                        let is_long = is_much_work(store, &self.partition, set.changes())?;
+                        let is_long = match is_much_at_sight(store, &self.partition, set.changes())
+                        {
+                            Some(is_long) => is_long,
+                            None => {
+                                self.turns
+                                    .run(|| touches_much(store, &self.partition, set.changes()))
+                                    .await?
+                            }
+                        };
                         let admitted = self.while_it_lasts(self.turns.admitted(is_long)).await;
                         let room = held.take();
                         let done = |took| {
@@ -374,18 +381,13 @@ impl Follow {
         }
     }
 
-    /// Waits for a turn, and says now and then that it does.
+    /// [`while_it_lasts`], said to the connection.
     async fn while_it_lasts<T>(&self, turn: impl Future<Output = T>) -> T {
-        let mut turn = std::pin::pin!(turn);
-        loop {
-            match tokio::time::timeout(STILL_WAITING, &mut turn).await {
-                Ok(turn) => return turn,
-                Err(_) => {
-                    let progress = FollowEvent::Progress(self.partition.clone());
-                    let _ = self.progress.try_send(progress);
-                }
-            }
-        }
+        while_it_lasts(turn, &|| {
+            let progress = FollowEvent::Progress(self.partition.clone());
+            let _ = self.progress.try_send(progress);
+        })
+        .await
     }
 
     /// Whether the peer has told of more than this change set.
@@ -465,16 +467,21 @@ impl Follow {
     }
 }
 
-/// Whether the writer takes so long for these changes that they go alone.
-fn is_much_work(
+/// Whether the writer takes so long for these changes that they go alone, where that is
+/// known without a look at the tree.
+fn is_much_at_sight(store: &Store, partition: &PartitionId, changes: &[Change]) -> Option<bool> {
+    let has_little = |head: Arc<Head>| head.summary.bytes <= LITTLE_WORK_BYTES;
+    let is_much = changes.len() > FEW_CHANGES;
+    (is_much || store.head(partition).is_none_or(has_little)).then_some(is_much)
+}
+
+/// Whether few changes take the writer long because they belong to large leaves. Reads
+/// much of the store.
+fn touches_much(
     store: &Store,
     partition: &PartitionId,
     changes: &[Change],
 ) -> Result<bool, StoreError> {
-    let has_little = |head: Arc<Head>| head.summary.bytes <= LITTLE_WORK_BYTES;
-    if changes.len() > FEW_CHANGES || store.head(partition).is_none_or(has_little) {
-        return Ok(changes.len() > FEW_CHANGES);
-    }
     let pages = store.live_pages(partition);
     let touched = pages.map(|pages| pages.touched_bytes(changes, LITTLE_WORK_BYTES));
     Ok(touched.transpose()?.is_some_and(|bytes| bytes > LITTLE_WORK_BYTES))
@@ -500,17 +507,20 @@ mod tests {
         let partition = PartitionId::parse_full("zhengzhou/enterprise/410122/*").unwrap();
         let is_much = |keys: &[&str]| {
             let changes: Vec<_> = keys.iter().map(|key| put(key, 9)).collect();
-            is_much_work(&store, &partition, &changes).unwrap()
+            let at_sight = is_much_at_sight(&store, &partition, &changes);
+            at_sight.unwrap_or_else(|| touches_much(&store, &partition, &changes).unwrap())
         };
-        let commit = |changes| {
+        let federation = PartitionId::parse_full("zhengzhou/_federation/410100/*").unwrap();
+        let commit = |partition: &PartitionId, changes| {
             let partition = partition.clone();
             let own = OwnChanges { partition, changes, schema_version: 1, keep_body: true };
             store.commit_own_later(own).unwrap().wait().unwrap();
         };
+        commit(&federation, vec![put("hub", 1)]);
         assert!(!is_much(&["a"]) && is_much(&["a"; FEW_CHANGES + 1]), "without a tree");
         // Leaves of 160 records: those of `a` have 3 MiB each, those of `b` 16 KiB.
         for (leaf, value) in [("a0", 20_000), ("a1", 20_000), ("b0", 100), ("b1", 100)] {
-            commit((0..160).map(|n| put(&format!("{leaf}{n:03}"), value)).collect());
+            commit(&partition, (0..160).map(|n| put(&format!("{leaf}{n:03}"), value)).collect());
         }
         assert!(!is_much(&["a0001"]) && !is_much(&["a1001", "b0001", "b1001"]));
         assert!(is_much(&["a0001", "a1001"]));

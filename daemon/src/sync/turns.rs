@@ -53,6 +53,9 @@ const TREES_PER_S: u64 = 20;
 /// its last connections is heard before its silence counts.
 const DEBT_MAX: Duration = Duration::from_secs(15);
 
+/// How often whoever waits for a turn says that it does.
+const STILL_WAITING: Duration = Duration::from_secs(5);
+
 /// Bytes of one peer's change sets that are held at once, as they arrive and unpacked: two
 /// and four of the longest. Whatever it sends on other streams waits, there and here.
 const FRAMES_OF_ONE: usize = 2 * FRAME_BYTES_MAX;
@@ -145,6 +148,18 @@ impl Turns {
     /// long goes alone.
     pub async fn admitted(&self, is_long: bool) -> Admitted {
         self.of_all.admission.enter(&self.peer, is_long).await
+    }
+}
+
+/// Waits for a turn, or does work that has to wait for some, and says now and then that it
+/// goes on.
+pub(super) async fn while_it_lasts<T>(turn: impl Future<Output = T>, say: &(dyn Fn() + Sync)) -> T {
+    let mut turn = std::pin::pin!(turn);
+    loop {
+        match tokio::time::timeout(STILL_WAITING, &mut turn).await {
+            Ok(turn) => return turn,
+            Err(_) => say(),
+        }
     }
 }
 
