@@ -201,8 +201,9 @@ impl Importer {
         let first_load = context.stored(&job.partition) == 0;
         let mut recording = deliveries.map(|deliveries| {
             let id = deliveries.id_for(request);
-            let what = describe(request);
-            Recording::new(deliveries.history(), &context.store, id, what, seq, first_load)
+            let what = (id, describe(request));
+            let (history, partition) = (deliveries.history(), job.partition.clone());
+            Recording::new(history, &context.store, partition, what, seq, first_load)
         });
         let holds = job.apply(request, &mut read, &mut rejects, &mut report, recording.as_mut())?;
         let is_held = !holds.is_empty();

@@ -60,6 +60,8 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         images: Option<String>,
     },
+    /// It failed before anything of it was committed, so it is as if it had not begun.
+    Void,
     /// It is in.
     Ended {
         /// What it is.
@@ -151,6 +153,9 @@ pub struct Delivery {
     /// The place in the log where it began: one that was held may begin late.
     #[serde(skip)]
     pub begun: Option<usize>,
+    /// Nothing has come of it.
+    #[serde(skip)]
+    is_void: bool,
 }
 
 /// How a held delivery ended.
@@ -176,7 +181,7 @@ pub(super) fn fold(lines: Vec<Line>) -> Vec<Delivery> {
             Event::Begun { what, .. } | Event::Ended { what, .. } | Event::Held { what, .. } => {
                 Some(what.clone())
             }
-            Event::Discarded { .. } => None,
+            Event::Discarded { .. } | Event::Void => None,
         };
         let place = match (place, &what) {
             (Some(place), _) => place,
@@ -208,6 +213,7 @@ pub(super) fn fold(lines: Vec<Line>) -> Vec<Delivery> {
             }
         }
     }
+    list.retain(|delivery| !delivery.is_void);
     list
 }
 
@@ -268,19 +274,30 @@ impl Delivery {
             undone_by: None,
             images: None,
             begun: None,
+            is_void: false,
         }
     }
 
     fn take(&mut self, event: Event, (number, at): (usize, String)) {
         match event {
             Event::Begun { base_seq, first_load, images, .. } => {
+                self.is_void = false;
                 self.at = at;
                 self.begun = Some(number);
                 self.state = State::Interrupted;
                 self.base_seq = Some(base_seq);
                 (self.first_load, self.images) = (first_load, images);
             }
+            Event::Void => {
+                (self.base_seq, self.begun, self.images) = (None, None, None);
+                // One that waits for a person goes on waiting.
+                match self.held {
+                    Some(_) => self.state = State::Held,
+                    None => self.is_void = true,
+                }
+            }
             Event::Ended { report, .. } => {
+                self.is_void = false;
                 let of_a_file = matches!(self.what.kind, Kind::Full | Kind::Upsert);
                 let approved = of_a_file && self.what.author.is_some();
                 self.state = if approved { State::Approved } else { State::Taken };

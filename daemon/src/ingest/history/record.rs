@@ -15,7 +15,10 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
 };
 
-use protocol::change::{BODY_BYTES_MAX, CHANGES_MAX, Change};
+use protocol::{
+    change::{BODY_BYTES_MAX, CHANGES_MAX, Change},
+    id::PartitionId,
+};
 use store::Store;
 
 use super::{
@@ -35,6 +38,7 @@ const BUFFER_BYTES: usize = 1024 * 1024;
 pub(in crate::ingest) struct Recording<'a> {
     history: &'a History,
     store: &'a Store,
+    partition: PartitionId,
     id: String,
     what: Description,
     base_seq: u64,
@@ -42,6 +46,8 @@ pub(in crate::ingest) struct Recording<'a> {
     first_load: bool,
     /// Its line is in the log.
     begun: bool,
+    /// The line that it is in, too.
+    ended: bool,
     /// Changes that are not in frames yet, what was stored before them, and
     /// their size.
     changes: Vec<Change>,
@@ -62,19 +68,21 @@ impl<'a> Recording<'a> {
     pub fn new(
         history: &'a History,
         store: &'a Store,
-        id: String,
-        what: Description,
+        partition: PartitionId,
+        (id, what): (String, Description),
         base_seq: u64,
         first_load: bool,
     ) -> Self {
         Self {
             history,
             store,
+            partition,
             id,
             what,
             base_seq,
             first_load,
             begun: false,
+            ended: false,
             changes: Vec::new(),
             befores: Vec::new(),
             bytes: 0,
@@ -168,7 +176,7 @@ impl<'a> Recording<'a> {
         let report = ImportReport { warning_details, reject_details, notes, ..report.clone() };
         let event = Event::Ended { what: self.what.clone(), report };
         self.history.append(&self.id, event, false);
-        self.begun = true;
+        (self.begun, self.ended) = (true, true);
     }
 
     fn try_to(&mut self, work: fn(&mut Self) -> io::Result<()>) {
@@ -240,7 +248,14 @@ impl<'a> Recording<'a> {
 impl Drop for Recording<'_> {
     /// Of a delivery that committed nothing there is nothing to take back.
     fn drop(&mut self) {
-        if !self.begun {
+        if self.ended {
+            return;
+        }
+        let head = self.store.head(&self.partition).map_or(0, |head| head.seq());
+        if self.begun && head == self.base_seq {
+            self.history.append(&self.id, Event::Void, false);
+        }
+        if !self.begun || head == self.base_seq {
             self.remove_file();
         }
     }

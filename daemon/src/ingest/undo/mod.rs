@@ -9,7 +9,11 @@
 
 mod plan;
 
-use protocol::{change::Change, id::DatasetId, moment::from_rfc3339};
+use protocol::{
+    change::Change,
+    id::{DatasetId, PartitionId},
+    moment::from_rfc3339,
+};
 use store::StoreError;
 
 use self::plan::{Plan, Planner};
@@ -146,6 +150,11 @@ impl Importer {
                 one.begun > delivery.begun && one.what.dataset == delivery.what.dataset
             });
             let end = delivery.last_seq.or_else(|| next.filter_map(|one| one.base_seq).min());
+            let last_seq = end.unwrap_or(head).min(head);
+            let last_seq = match delivery.state {
+                State::Interrupted => self.own_last(delivery, &partition, base_seq..last_seq)?,
+                _ => last_seq,
+            };
             let planner = Planner {
                 context: &self.context,
                 history: deliveries.history(),
@@ -156,11 +165,40 @@ impl Importer {
                 )?,
                 delivery,
                 base_seq,
-                last_seq: end.unwrap_or(head).min(head),
+                last_seq,
                 force,
             };
             self.take_back(deliveries, planner, author)
         })
+    }
+
+    /// The number of the last change set that an interrupted delivery may have committed:
+    /// what was signed before it began has come back from the hub since, as to a directory
+    /// that was joined anew.
+    fn own_last(
+        &self,
+        delivery: &Delivery,
+        partition: &PartitionId,
+        numbers: std::ops::Range<u64>,
+    ) -> Result<u64, UndoError> {
+        // The log says seconds.
+        let begun_ms = from_rfc3339(&delivery.at).map_or(i64::MAX, |at| at.saturating_mul(1000));
+        let mut last = numbers.start;
+        while last < numbers.end {
+            let header = self.context.store.header_at(partition, last + 1)?;
+            if header.is_none_or(|header| header.header().origin_time_ms < begun_ms) {
+                break;
+            }
+            last += 1;
+        }
+        if last == numbers.start {
+            return Err(UndoError::Nothing {
+                id: delivery.id.clone(),
+                zh: "它没有写入任何内容".to_owned(),
+                en: "nothing of it was written".to_owned(),
+            });
+        }
+        Ok(last)
     }
 
     /// The partition is nobody else's meanwhile.
@@ -182,8 +220,9 @@ impl Importer {
         };
         let id = deliveries.new_id(&what.dataset);
         let history = deliveries.history();
+        let (partition, what) = (planner.partition.clone(), (id.clone(), what));
         let mut recording =
-            Recording::new(history, &context.store, id.clone(), what, seq, stored == 0);
+            Recording::new(history, &context.store, partition, what, seq, stored == 0);
         let mut spool = ChangeSpool::new(&context.temporary)?;
         let plan = planner.plan(&mut |change, present| {
             spool.push(&change)?;
@@ -238,7 +277,8 @@ impl Importer {
             let id = deliveries.new_id(dataset);
             let seq = context.store.head(&partition).map_or(0, |head| head.seq());
             let (history, store) = (deliveries.history(), &context.store);
-            let mut recording = Recording::new(history, store, id.clone(), what, seq, false);
+            let what = (id.clone(), what);
+            let mut recording = Recording::new(history, store, partition.clone(), what, seq, false);
             let mut cutter =
                 Cutter::new(store, partition.clone(), schema.version(), Some(&mut recording));
             cutter.push_with(Change::Delete { key: key.to_vec() }, Some(before))?;

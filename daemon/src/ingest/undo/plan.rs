@@ -112,6 +112,11 @@ impl Planner<'_> {
         while let Some(frame) = images.next_frame().map_err(damaged)? {
             self.context.check_stop()?;
             for image in frame {
+                // What was interrupted may have more images than changes: those of the
+                // last ones were not committed, or somebody else has made them since.
+                if count == committed {
+                    return Ok(plan);
+                }
                 let key = image.before.key().to_vec();
                 if last.as_ref().is_some_and(|last| *last >= key) {
                     return Err(self.incomplete());
@@ -121,8 +126,6 @@ impl Planner<'_> {
                 last = Some(key);
             }
         }
-        // What was interrupted may have more images than changes: the changes of
-        // the last ones were not committed.
         if count < committed { Err(self.incomplete()) } else { Ok(plan) }
     }
 

@@ -162,6 +162,69 @@ fn a_delivery_that_was_interrupted_is_taken_back_as_far_as_it_came() {
 }
 
 #[test]
+fn of_one_that_was_interrupted_only_what_it_has_written_is_taken_back() {
+    let world = World::new();
+    deliver(&world, &rows(0..30_000, "a"), true);
+    let before = world.seq();
+    let mut request = world.request(&world.file(&rows(0..30_000, "b")), false);
+    request.approved = Some(approved("list-20260101-000000-99"));
+    // What was stored before is written then, and its change set is not.
+    import_or_hold(&world.importer, &world.deliveries, &request, &|progress| {
+        if progress.compared >= 14_000 {
+            world.store.stop_own_writes(Some("not now".into()));
+        }
+    })
+    .unwrap_err();
+    let written = (world.seq() - before) * 10_000;
+    assert!((10_000..30_000).contains(&written), "{written}");
+    world.store.stop_own_writes(None);
+    // The same file again brings the rest.
+    let importer = world.another_importer();
+    let mut request = world.request(&world.file(&rows(0..30_000, "b")), false);
+    request.approved = Some(approved("list-20260101-000000-100"));
+    import_or_hold(&importer, &world.deliveries, &request, &|_| {}).unwrap();
+    let undone = importer.undo(&world.deliveries, "list-20260101-000000-99", false, author());
+    assert_eq!(undone.unwrap().report.updated, written);
+}
+
+#[test]
+fn one_that_wrote_nothing_is_not_there_and_takes_nothing_away() {
+    let world = World::new();
+    let file = world.file(&rows(0..20, "a"));
+    world.store.stop_own_writes(Some("not now".into()));
+    let request = world.request(&file, false);
+    import_or_hold(&world.importer, &world.deliveries, &request, &|_| {}).unwrap_err();
+    assert_eq!(world.deliveries.history().deliveries(), []);
+    world.store.stop_own_writes(None);
+    let held = {
+        deliver(&world, &rows(0..20, "a"), true);
+        world.import_or_hold(&rows(0..2, "a"), true).held.unwrap().id
+    };
+    let mut request = world.request(&world.file(&rows(0..2, "a")), true);
+    request.approved = Some(approved(&held));
+    world.store.stop_own_writes(Some("not now".into()));
+    import_or_hold(&world.importer, &world.deliveries, &request, &|_| {}).unwrap_err();
+    assert_eq!(state(&world, &held), State::Held, "it waits still");
+    world.store.stop_own_writes(None);
+
+    // The process ended before it could say so, and the history of a directory before
+    // this one came back from the hub.
+    let (root, log) = (world.root(), world.path("deliveries/_log/deliveries.jsonl"));
+    let mut lines = fs::read_to_string(&log).unwrap();
+    let ended = "list-20990101-000000-1";
+    lines.push_str(&format!(
+        r#"{{"id":"{ended}","at":"2099-01-01T00:00:00Z","event":"begun","dataset":"list","kind":"full","base_seq":0,"first_load":true}}"#
+    ));
+    fs::write(&log, lines + "\n").unwrap();
+    assert_eq!(state(&world, ended), State::Interrupted);
+    for force in [false, true] {
+        let refused = undo(&world, ended, force);
+        assert!(matches!(refused, Err(UndoError::Nothing { .. })), "{refused:?}");
+    }
+    assert_eq!(world.root(), root);
+}
+
+#[test]
 fn what_is_not_kept_in_full_is_not_taken_back() {
     let world = World::new();
     deliver(&world, &rows(0..30_000, "a"), true);
