@@ -1,7 +1,7 @@
 //! What needs somebody's attention as things are now: partitions that cannot be
 //! taken or sent, a disk that fills up.
 //!
-//! Used by `status`, which shows it with the alarms that are raised and cleared
+//! Used by `status` and `cert check`, which show it with the alarms that are raised and cleared
 //! (`alarms`). Invariant: however many partitions are in trouble, and whoever sees to
 //! that, each kind of trouble is heard of, and no peer's is pushed out by how many another
 //! one has; of more peers than are named, how many partitions of theirs there are.
@@ -29,6 +29,18 @@ const DISK_LOW_PART: u64 = 20;
 const DISK_LOW_MOST: u64 = 4 * 1024 * MIB;
 /// The part of its quota, in percent, from which on a peer is said to need more soon.
 const QUOTA_LOW_PERCENT: u64 = 90;
+
+/// The nodes that this one talks to: all members at the hub, the hub at a
+/// member.
+pub(super) fn peer_names(node: &Node) -> anyhow::Result<Vec<NodeId>> {
+    if !node.is_hub() {
+        return Ok(vec![node.membership.hub().clone()]);
+    }
+    let registry = node.membership.current()?;
+    let members = registry.members().iter().filter(|(_, member)| !member.removed);
+    let names = members.map(|(name, _)| name.clone());
+    Ok(names.filter(|name| name != node.membership.me()).collect())
+}
 
 /// Everything that is wrong now, what stops most of it first.
 pub(super) fn alarms(node: &Node, peers: &[NodeId]) -> anyhow::Result<Vec<String>> {

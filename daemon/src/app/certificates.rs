@@ -14,7 +14,7 @@ use rustls::pki_types::CertificateDer;
 use serde_json::{Value as Json, json};
 use time::OffsetDateTime;
 
-use super::{node::Node, now_unix};
+use super::{attention, node::Node, now_unix};
 
 /// All certificates of this node: its own, those that lead to a root, and the
 /// roots that it trusts.
@@ -160,7 +160,7 @@ pub(super) fn check(node: &Node, days: u32) -> anyhow::Result<(Json, bool)> {
     if let Some(trustee) = &node.trustee {
         trustee.check_freshness(now_unix() * 1000);
     }
-    let alarms = node.alarms.texts();
+    let alarms = attention::alarms(node, &attention::peer_names(node)?)?;
     let well = ending.is_empty() && alarms.is_empty();
     Ok((json!({ "ok": well, "days": days, "ending": ending, "alarms": alarms }), !well))
 }

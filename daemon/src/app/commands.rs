@@ -194,6 +194,9 @@ impl Node {
             }
         }
         report["at_hub"] = at_hub.into();
+        if !at_hub {
+            report["at_hub_reason"] = status::why_not_at_hub(self, &partition).into();
+        }
         Ok((report, attention || !at_hub))
     }
 

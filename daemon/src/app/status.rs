@@ -24,7 +24,7 @@ const MISSING_MAX: usize = 100;
 /// The node, its peers and its partitions.
 pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
     let fresh = node.trustee.as_ref().and_then(|trustee| trustee.fresh_at_ms());
-    let names = peer_names(node)?;
+    let names = attention::peer_names(node)?;
     let (troubles, alarms) = (node.sync.peers.troubles(), attention::alarms(node, &names)?);
     let peers = peers(node, &names)?;
     let held: BTreeSet<_> =
@@ -55,18 +55,6 @@ pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
         "federation_fresh_at": fresh.map(|at_ms| rfc3339(at_ms / 1000)),
         "alarms": alarms,
     }))
-}
-
-/// The nodes that this one talks to: all members at the hub, the hub at a
-/// member.
-fn peer_names(node: &Node) -> anyhow::Result<Vec<NodeId>> {
-    if !node.is_hub() {
-        return Ok(vec![node.membership.hub().clone()]);
-    }
-    let registry = node.membership.current()?;
-    let members = registry.members().iter().filter(|(_, member)| !member.removed);
-    let names = members.map(|(name, _)| name.clone());
-    Ok(names.filter(|name| name != node.membership.me()).collect())
 }
 
 /// What is known of each of them.
@@ -221,6 +209,18 @@ fn origin_standing(
         _ => seconds_since_ms(head.updated_ms),
     };
     Standing { state, behind, lag_s, reason }
+}
+
+/// What keeps an own partition from the hub, if anything is known of it.
+pub(super) fn why_not_at_hub(node: &Node, partition: &PartitionId) -> Option<String> {
+    let hub = node.membership.hub();
+    let (trouble, refused, connection) = node.sync.peers.with(hub, |peer| {
+        let connection = peer.reason.clone().filter(|_| !peer.connected);
+        (peer.troubles.get(partition).cloned(), peer.no_room.contains(partition), connection)
+    });
+    let quarantine = node.store.quarantine_reason(partition);
+    let refused = refused.then(|| CloseCode::NoRoom.to_string());
+    quarantine.or(refused).or(trouble).or(connection)
 }
 
 /// What is to be said of a peer that provides a partition.

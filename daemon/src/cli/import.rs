@@ -103,9 +103,14 @@ pub(super) fn print_report(report: &Json) {
     }
     match report["at_hub"].as_bool() {
         Some(true) => println!("the hub holds it / 市中心已保存"),
-        Some(false) => println!(
-            "the hub does not hold it yet; it will get it by itself / 市中心尚未保存，稍后会自动送达；creditsync status 可查看原因"
-        ),
+        Some(false) => match report["at_hub_reason"].as_str().map(printable) {
+            Some(reason) => println!(
+                "the hub does not hold it yet; it goes there by itself once this is over / 市中心尚未保存，以下原因消除后自动送达：\n  {reason}"
+            ),
+            None => println!(
+                "the hub does not hold it yet; it goes there by itself / 市中心尚未保存，稍后会自动送达；进展见 creditsync status"
+            ),
+        },
         None => {}
     }
     for line in told(report) {

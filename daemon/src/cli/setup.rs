@@ -117,9 +117,10 @@ fn read_token(arguments: &[String]) -> anyhow::Result<Option<String>> {
         );
         return Ok(Some(token));
     }
-    let asked = token.is_empty();
-    token.clear();
     let stdin = std::io::stdin();
+    // Whoever types '-' on a terminal has nothing else to hand over.
+    let asked = token.is_empty() || stdin.is_terminal();
+    token.clear();
     if asked && !stdin.is_terminal() {
         eprintln!(
             "no token: paste it after 'creditsync join' on a terminal, or hand it to 'creditsync join -' on standard \
@@ -137,6 +138,9 @@ fn read_token(arguments: &[String]) -> anyhow::Result<Option<String>> {
             if token[before..].trim().is_empty() || Token::parse(&token).is_ok() {
                 break;
             }
+            eprint!(
+                "that is not a whole token yet: paste the rest, or press Enter to end / 令牌尚不完整：请继续粘贴其余部分，或直接回车结束: "
+            );
         }
     } else {
         stdin.take(TOKEN_TEXT_MAX).read_to_string(&mut token).context("read the token")?;

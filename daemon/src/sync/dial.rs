@@ -107,9 +107,10 @@ fn explain(end: &ConnectionEnd, dialling: &Dialling) -> (String, String) {
     {
         let node = &shown.identity.node;
         let reason = format!(
-            "this node's certificate ended on {}, and by this machine's clock it is {} now. If the clock is \
+            "this node's certificate ended on {0}, and by this machine's clock it is {1} now. If the clock is \
              right, ask the hub for a new token (there: creditsync invite {node}) and use it here: creditsync \
-             join - (with the token as its input). Nothing is lost meanwhile / 本节点证书已过期，请向市级中心索取新令牌后执行 creditsync join -",
+             join. Nothing is lost meanwhile / 本节点证书已于 {0} 到期，本机时间现为 {1}：请先核对本机时间；时间无误，则向市级中心索取新令牌\
+             （中心执行 creditsync invite {node}），再在本机执行 creditsync join。数据不会丢失",
             certs::date(not_after),
             certs::date(now),
         );
@@ -119,8 +120,8 @@ fn explain(end: &ConnectionEnd, dialling: &Dialling) -> (String, String) {
         ConnectionEnd::Net(NetError::Tls(problem)) if is_about_roots(problem.kind) => {
             let reason = format!(
                 "{end}. If the municipal centre changed its root while this node was away, ask it for a new \
-                 token (there: creditsync invite {}) and use it here: creditsync join - (with the token as its input). Nothing is lost meanwhile \
-                 / 若市级中心在本节点离线期间更换了根证书，请索取新令牌后执行 creditsync join -",
+                 token (there: creditsync invite {}) and use it here: creditsync join. Nothing is lost meanwhile \
+                 / 若市级中心在本节点离线期间更换了根证书，请索取新令牌后执行 creditsync join，数据不会丢失",
                 shown.identity.node
             );
             (problem.kind.as_str().to_owned(), reason)

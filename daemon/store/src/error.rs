@@ -85,8 +85,9 @@ pub enum StoreError {
     },
     /// An origin's data would take more room here than it may.
     #[error(
-        "{origin} 的数据在本节点已占 {used_mb} MiB，上限为 {quota_mb} MiB：未写入，其他节点不受影响；\
-         若是历史而非记录占用，用 creditsync partition refetch 只取现状 / \
+        "{origin} 的数据在本节点将占 {used_mb} MiB，超过上限 {quota_mb} MiB：未写入，其他节点不受影响。请让 {origin} \
+         删除不需要的记录；或调高本节点配置 [store] 中的 origin_quota_mb；若主要是大量历史变更所占，可用 \
+         creditsync partition refetch 只取现状 / \
          the data of {origin} would count for {used_mb} MiB here, and {quota_mb} MiB is its quota: nothing \
          of it was written, and others go on. Have {origin} delete what it does not need; or raise \
          origin_quota_mb in the section [store] of this node's configuration; or, where it is the history \
@@ -102,7 +103,7 @@ pub enum StoreError {
     },
     /// What is left of the disk is kept for other origins.
     #[error(
-        "磁盘剩余空间已为其他节点预留：{origin} 需占 {used_mb} MiB，目前可保证 {share_mb} MiB；未写入，请扩充磁盘 / \
+        "磁盘剩余空间已为其他节点预留：{origin} 的数据将占 {used_mb} MiB，目前可保证 {share_mb} MiB；未写入，请扩充磁盘 / \
          what is left of the disk is kept for other origins: the data of {origin} would count for \
          {used_mb} MiB here, {share_mb} MiB are left for it now, and nobody has more to give. Nothing of it \
          was written, and others go on. Make room on the disk of this node"
