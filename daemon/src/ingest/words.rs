@@ -16,16 +16,34 @@ use super::{
 };
 
 /// What an error says, in Chinese and in English, where each of its lines has both
-/// with ` / ` between them; a line that has one stands in both.
+/// with ` / ` between them, in either order; a line that has one stands in both.
 pub fn languages(error: &dyn std::fmt::Display) -> [String; 2] {
     let (mut zh, mut en) = (Vec::new(), Vec::new());
     let text = error.to_string();
     for line in text.lines() {
-        let (in_chinese, in_english) = line.split_once(" / ").unwrap_or((line, line));
+        let (in_chinese, in_english) = halves(line);
         zh.push(in_chinese.trim_end());
         en.push(in_english.trim_start());
     }
     [zh.join("\n"), en.join("\n")]
+}
+
+/// The Chinese and the English half of a line. A delivered label that it quotes may have
+/// the mark as well, so it is parted where the halves differ most.
+fn halves(line: &str) -> (&str, &str) {
+    let is_han = |c: &char| ('\u{4e00}'..='\u{9fff}').contains(c);
+    let han = |text: &str| text.chars().filter(is_han).count();
+    let parted = line.rmatch_indices(" / ").map(|(at, mark)| {
+        let (left, right) = (&line[..at], &line[at + mark.len()..]);
+        (han(left), han(right), left, right)
+    });
+    // Of equal ones the last counts, which is the first of the line.
+    let best = parted.max_by_key(|(left, right, ..)| left.abs_diff(*right));
+    match best {
+        Some((of_left, of_right, left, right)) if of_left < of_right => (right, left),
+        Some((.., left, right)) => (left, right),
+        None => (line, line),
+    }
 }
 
 /// Something that is to be imported.
@@ -259,5 +277,26 @@ mod tests {
         let [zh, en] = languages(&both);
         assert_eq!(zh, "a.csv: 不对\n  第 1 列\nboth");
         assert_eq!(en, "a.csv: wrong\ncolumn 1\nboth");
+    }
+
+    #[test]
+    fn a_line_is_parted_between_its_languages_whatever_it_quotes() {
+        for (line, zh, en) in [
+            ("文件为空 / the file is empty", "文件为空", "the file is empty"),
+            (
+                "nothing is written: joined again / 已停止写入",
+                "已停止写入",
+                "nothing is written: joined again",
+            ),
+            (
+                "第 1 行是“a / b,c / d”，没有表头 / line 1 is 'a / b', no header",
+                "第 1 行是“a / b,c / d”，没有表头",
+                "line 1 is 'a / b', no header",
+            ),
+            ("没有“名称”列 / there is no '名称'", "没有“名称”列", "there is no '名称'"),
+            ("one", "one", "one"),
+        ] {
+            assert_eq!(languages(&line), [zh, en], "{line}");
+        }
     }
 }
