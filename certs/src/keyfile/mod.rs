@@ -5,6 +5,9 @@
 //! here is whole or absent, whatever fails half-way, and a private file has mode
 //! 0600 from its first moment.
 //!
+//! Also *lists*, which grow with the members: [`replace_list`]. Whatever is written can be
+//! read again.
+//!
 //! Not here: what the files hold; keys are [`KeyDir`]'s, certificates
 //! [`crate::pem`]'s.
 
@@ -29,6 +32,8 @@ pub use crate::error::PASSPHRASE_VARIABLE;
 /// Longest key or certificate file that is read: a chain of RSA-4096
 /// certificates has about 8 KiB, so this only stops a wrong file.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Longest list that is written and read: a hundred thousand members of some 500 bytes.
+pub const LIST_BYTES_MAX: u64 = 64 << 20;
 
 /// Creates the private file `path` with mode 0600.
 ///
@@ -65,7 +70,19 @@ pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, CertError> {
     if mode & 0o077 != 0 {
         return Err(CertError::NotPrivate { path: path.to_owned(), mode });
     }
-    read_limited(file, path).map(Zeroizing::new)
+    read_limited(file, path, FILE_BYTES_MAX).map(Zeroizing::new)
+}
+
+/// Writes a list for its owner only, replacing in one step what was there. Refuses one
+/// that would be too long to be read.
+pub fn replace_list(path: &Path, bytes: &[u8]) -> Result<(), CertError> {
+    replace_limited(path, bytes, files::PRIVATE, LIST_BYTES_MAX)
+}
+
+/// Reads a list.
+pub fn read_list(path: &Path) -> Result<Vec<u8>, CertError> {
+    let (file, _) = open(path)?;
+    read_limited(file, path, LIST_BYTES_MAX)
 }
 
 /// Writes the public file `path` with mode 0644, replacing in one step what was
@@ -75,13 +92,20 @@ pub fn write_public(path: &Path, bytes: &[u8]) -> Result<(), CertError> {
 }
 
 fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), CertError> {
+    replace_limited(path, bytes, mode, FILE_BYTES_MAX)
+}
+
+fn replace_limited(path: &Path, bytes: &[u8], mode: u32, max: u64) -> Result<(), CertError> {
+    if bytes.len() as u64 > max {
+        return Err(too_long(path, max));
+    }
     files::replace(path, bytes, mode).map_err(CertError::file("write", path))
 }
 
 /// Reads the public file `path`.
 pub fn read_public(path: &Path) -> Result<Vec<u8>, CertError> {
     let (file, _) = open(path)?;
-    read_limited(file, path)
+    read_limited(file, path, FILE_BYTES_MAX)
 }
 
 /// Removes a file for good; false if there was none.
@@ -106,16 +130,26 @@ fn open(path: &Path) -> Result<(File, u32), CertError> {
     Ok((file, metadata.mode() & 0o7777))
 }
 
-fn read_limited(file: File, path: &Path) -> Result<Vec<u8>, CertError> {
+fn read_limited(file: File, path: &Path, max: u64) -> Result<Vec<u8>, CertError> {
     // One buffer of the final size: growing would leave copies of a key in
     // memory that nobody wipes.
     let length = file.metadata().map_err(CertError::file("read", path))?.len();
-    let mut bytes = Vec::with_capacity(length.min(FILE_BYTES_MAX) as usize + 1);
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(CertError::file("read", path))?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(CertError::content(path, "larger than 1 MiB, so no key or certificate file"));
+    let mut bytes = Vec::with_capacity(length.min(max) as usize + 1);
+    file.take(max + 1).read_to_end(&mut bytes).map_err(CertError::file("read", path))?;
+    if bytes.len() as u64 > max {
+        return Err(too_long(path, max));
     }
     Ok(bytes)
+}
+
+fn too_long(path: &Path, max: u64) -> CertError {
+    CertError::content(
+        path,
+        match max {
+            FILE_BYTES_MAX => "larger than 1 MiB, so no key or certificate file",
+            _ => "larger than 64 MiB, which no list of members or tokens is",
+        },
+    )
 }
 
 #[cfg(test)]
@@ -189,6 +223,22 @@ mod tests {
         ] {
             assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("members.json");
+        let long = vec![b'a'; FILE_BYTES_MAX as usize + 1];
+        for refused in [write_public(&path, &long), replace_private(&path, &long)] {
+            assert!(refused.unwrap_err().to_string().contains("larger than 1 MiB"));
+        }
+        assert!(names(directory.path()).is_empty());
+        replace_list(&path, &long).unwrap();
+        assert_eq!((mode(&path), read_list(&path).unwrap().len()), (0o600, long.len()));
+        let longer = vec![b'a'; LIST_BYTES_MAX as usize + 1];
+        assert!(replace_list(&path, &longer).is_err());
+        assert_eq!(read_list(&path).unwrap().len(), long.len());
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl Personal {
         let mut known = BTreeMap::new();
         if path.exists() {
             let wrong = |problem: String| PersonalError::File { path: path.to_owned(), problem };
-            let text = keyfile::read_public(path).map_err(|error| wrong(error.to_string()))?;
+            let text = keyfile::read_list(path).map_err(|error| wrong(error.to_string()))?;
             known = serde_json::from_slice(&text).map_err(|error| {
                 wrong(format!(
                     "it is damaged ({error}). It says which fields are masked; take it away, and what the catalogue \
@@ -174,7 +174,7 @@ impl Personal {
     fn save(&self) -> Result<(), PersonalError> {
         let wrong = |problem: String| PersonalError::File { path: self.path.clone(), problem };
         let text = serde_json::to_vec_pretty(&self.known).map_err(|e| wrong(e.to_string()))?;
-        keyfile::write_public(&self.path, &text).map_err(|error| wrong(error.to_string()))
+        keyfile::replace_list(&self.path, &text).map_err(|error| wrong(error.to_string()))
     }
 }
 

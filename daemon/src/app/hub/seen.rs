@@ -77,7 +77,7 @@ impl Seen {
     /// Reads the file, if there is one.
     pub fn load(path: PathBuf) -> anyhow::Result<Self> {
         let members = if path.exists() {
-            let bytes = keyfile::read_public(&path)?;
+            let bytes = keyfile::read_list(&path)?;
             serde_json::from_slice(&bytes).with_context(|| {
                 format!("{} is damaged; it can be deleted, and fills again", path.display())
             })?
@@ -203,7 +203,7 @@ impl Seen {
     fn write(&self, members: &BTreeMap<NodeId, SeenMember>) {
         let written = serde_json::to_vec_pretty(members)
             .map_err(anyhow::Error::from)
-            .and_then(|text| Ok(keyfile::write_public(&self.path, &text)?));
+            .and_then(|text| Ok(keyfile::replace_list(&self.path, &text)?));
         if let Err(error) = written {
             tracing::warn!(
                 error = format!("{error:#}"),
@@ -264,6 +264,22 @@ mod tests {
             (of(&seen), kept()),
             (Some(vec![Checksum([2; 32])]), Some(vec![Checksum([1; 32])]))
         );
+    }
+
+    #[test]
+    fn as_many_as_may_be_seen_are_there_after_a_restart() {
+        const MANY: usize = 20_000;
+        let dir = tempfile::tempdir().unwrap();
+        let (path, county) = (dir.path().join("members.json"), county(dir.path()));
+        let seen = Seen::load(path.clone()).unwrap();
+        let roots = vec![Checksum([255; 32]); 2];
+        for number in 1..MANY {
+            let member = SeenMember { roots: roots.clone(), ..SeenMember::default() };
+            seen.lock().insert(NodeId::new(&format!("county-{number}")).unwrap(), member);
+        }
+        let instance = [1; 8];
+        seen.report(&county, Report { instance, roots, signing_key: Suite::One.none() }, 7, true);
+        assert_eq!(Seen::load(path).unwrap().lock().len(), MANY);
     }
 
     #[test]
