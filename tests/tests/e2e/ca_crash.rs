@@ -3,7 +3,7 @@
 //! nothing.
 #![cfg(debug_assertions)]
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use harness::{
     federation::{Federation, HUB},
@@ -272,6 +272,47 @@ fn a_countys_signing_key_is_replaced_although_either_side_dies() {
         assert_eq!(retired["id"], before["id"]);
         assert!(retired["last"][format!("enterprise/{COUNTY}")].as_u64() > Some(0), "{retired:#}");
     }
+    case.federation.finish();
+}
+
+/// The hub has registered the next key of a directory that has not heard of it, and the
+/// revocation ends both keys.
+#[test]
+fn a_next_key_that_ended_before_it_signed_is_in_the_way_of_no_token() {
+    let renew = ["cert", "renew", "--signing-key"];
+    let mut case = Case::new();
+    case.county().stop();
+    case.county().try_start_to_crash("key.next-written").unwrap();
+    case.county().wait_connected(HUB);
+    let mut asking = case.county().command(&renew);
+    let mut asking = asking.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    case.county().wait_crashed("key.next-written");
+    asking.wait().unwrap();
+    let dir = case.county().dir().to_owned();
+    let kept = dir.with_extension("kept");
+    let copied = Command::new("cp").arg("-a").arg(&dir).arg(&kept).status().unwrap();
+    assert!(copied.success());
+    case.county().start();
+    case.county().wait_connected(HUB);
+    case.county().json(&renew);
+    case.wait_newest_key(1, 2);
+    case.county().stop();
+    std::fs::remove_dir_all(&dir).unwrap();
+    std::fs::rename(&kept, &dir).unwrap();
+    case.import();
+    case.hub().cli(&["revoke", COUNTY]).expect_code(0);
+
+    let address = case.federation.address().to_string();
+    let token = case.federation.invite(COUNTY, &["--address", &address]);
+    for _written in ["node.key.next", "signing.key.next"] {
+        case.county().crash(&["join", &token], "key.next-written");
+    }
+    let joined = case.county().cli(&["join", &token]).expect_code(0);
+    assert!(joined.stderr.contains("so a new one signs from now on"), "{joined:?}");
+    case.county().start();
+    let newest = case.wait_newest_key(1, 3);
+    assert_eq!((&newest["by"], &newest["last"]), (&"reenrolment".into(), &Json::Null));
+    case.check("it was retired before it signed");
     case.federation.finish();
 }
 

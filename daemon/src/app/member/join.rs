@@ -179,6 +179,11 @@ pub fn join_again(
                 if new_signing_key {
                     let next = node.own_keys.prepare_next()?;
                     answer = ask(&token, &csr, &next, options).await?;
+                    // It was registered once, and ended before this node had heard of that.
+                    if answer.refused().await? == Some(JoinRefused::KeyRetired) {
+                        let next = node.own_keys.replace_next()?;
+                        answer = ask(&token, &csr, &next, options).await?;
+                    }
                 }
                 let (chain, root) = answer.accepted(&token).await?;
                 anyhow::Ok((answer, chain, root))
