@@ -162,7 +162,6 @@ pub fn join_again(
     let _one_at_a_time = runtime.block_on(node.keeper.asking.lock());
     let csr = node.keeper.request()?;
     let present = node.own_keys.current();
-    let mut new_signing_key = false;
     let (mut answer, chain, root) = runtime.block_on(async {
         let mut patience = Patience::default();
         loop {
@@ -171,12 +170,12 @@ pub fn join_again(
                 // What was granted to the next key is granted to that one alone: its
                 // answer may have been lost.
                 let has_next = node.own_keys.next()?.is_some();
-                new_signing_key = match answer.refused().await? {
+                let asks_with_next = match answer.refused().await? {
                     Some(JoinRefused::KeyRetired) => true,
                     Some(JoinRefused::Used) => has_next,
                     _ => false,
                 };
-                if new_signing_key {
+                if asks_with_next {
                     let next = node.own_keys.prepare_next()?;
                     answer = ask(&token, &csr, &next, options).await?;
                     // It was registered once, and ended before this node had heard of that.
@@ -220,6 +219,8 @@ pub fn join_again(
     drop(joining);
     trustee.look()?;
     note_join(&node.dir);
+    // The hub may have let in the next key, and the look have found that it must not sign.
+    let new_signing_key = node.own_keys.current().public() != present.public();
     let not_after = node.keeper.shown().federation.not_after()?;
     tracing::info!(node = %node.identity.node, new_signing_key, "joined again");
     let known = node.config.upstream.as_ref().map(|upstream| upstream.addresses.clone());
