@@ -127,6 +127,14 @@ struct Holder {
     certificate_key: Checksum,
 }
 
+/// Whether a request is the first one that an invitation is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    First,
+    /// It was used with the same keys: the answer was lost, or this hub died over it.
+    Again,
+}
+
 impl Invite {
     fn is_open(&self, now: i64) -> bool {
         self.used_unix.is_none() && self.expires_unix > now
@@ -279,13 +287,13 @@ impl Registrar {
     }
 
     /// Finds the invitation that a request is for: one that is open, or one that was
-    /// used with the same signing key. With `used_by` marks one that is open as used.
-    /// Blocks.
+    /// used with the same signing key. With `used_by` marks one that is open as used, and
+    /// one that was used is good only for the same two keys. Blocks.
     fn redeem(
         &self,
         request: &JoinRequest,
         used_by: Option<&Holder>,
-    ) -> Result<Invite, JoinRefused> {
+    ) -> Result<(Use, Invite), JoinRefused> {
         let failed = |error: anyhow::Error| {
             tracing::error!(error = format!("{error:#}"), "invitations cannot be read or written");
             JoinRefused::Failed
@@ -307,7 +315,7 @@ impl Registrar {
                     && used_by.is_none_or(|used_by| used_by == holder)
                     && now_unix().saturating_sub(used) < ANSWERED_AGAIN_S
             });
-            return if again { Ok(invite.clone()) } else { Err(JoinRefused::Used) };
+            return if again { Ok((Use::Again, invite.clone())) } else { Err(JoinRefused::Used) };
         }
         if invite.expires_unix <= now_unix() {
             return Err(JoinRefused::Expired);
@@ -316,15 +324,14 @@ impl Registrar {
             return Err(JoinRefused::Mismatch);
         }
         let Some(used_by) = used_by else {
-            return Ok(invite.clone());
+            return Ok((Use::First, invite.clone()));
         };
         invite.used_unix = Some(now_unix());
-        // As it was before: what is granted now is another node's than before this.
-        let before = invite.clone();
         invite.holder = Some(used_by.clone());
+        let used = invite.clone();
         self.write_invites(&invites).map_err(failed)?;
         fault::point("invite.used");
-        Ok(before)
+        Ok((Use::First, used))
     }
 
     /// What an invitation grants is done.
@@ -401,10 +408,9 @@ impl Registrar {
         };
         // Who has no token gets no further, and everything that the request can be
         // wrong in comes before the token is used up.
-        let invite = self.redeem(request, None)?;
-        let is_used = invite.used_unix.is_some();
+        let (used, invite) = self.redeem(request, None)?;
         // Of a token that was used nothing else is said than that.
-        let unless_used = |why| if is_used { JoinRefused::Used } else { why };
+        let unless_used = |why| if used == Use::Again { JoinRefused::Used } else { why };
         let mismatch = || unless_used(JoinRefused::Mismatch);
         let key = self.membership.suite().public_key(&request.signing_key);
         let key = key.map_err(|_| mismatch())?;
@@ -433,7 +439,7 @@ impl Registrar {
             return Err(unless_used(JoinRefused::KeyRetired));
         }
         // What is issued leads to the token's root, as long as that is trusted.
-        let invite = self.redeem(request, None)?;
+        let (_, invite) = self.redeem(request, None)?;
         let named = registry.ca(CaKind::Root, invite.root);
         if named.is_none_or(|root| root.state == CaState::Retired) {
             return Err(JoinRefused::Expired);
@@ -443,13 +449,13 @@ impl Registrar {
             certs::identity::public_key_of(&chain[0]).map_err(|error| failed(error.into()))?;
         let certificate_key = Checksum::of(&[&certificate_key]);
         let holder = Holder { signing_key: hex::encode(&request.signing_key), certificate_key };
-        let invite = self.redeem(request, Some(&holder))?;
+        let (used, invite) = self.redeem(request, Some(&holder))?;
         let accepted = JoinReply::Accepted {
             chain: chain.iter().map(|certificate| certificate.to_vec()).collect(),
             root: root.to_vec(),
         };
         let is_new_key = known.is_none();
-        if invite.holder.is_some() {
+        if used == Use::Again {
             // The answer was lost, or this hub has died over it.
             let may = if invite.granted {
                 let current = registry.current_key(&request.node);
