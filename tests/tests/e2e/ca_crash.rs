@@ -395,3 +395,39 @@ fn a_hub_that_dies_over_a_token_lets_in_who_has_used_it_and_nobody_else() {
         case.federation.finish();
     }
 }
+
+/// What the node was before the token does not count against it, and what it became
+/// since does.
+#[test]
+fn a_hub_that_dies_over_the_token_of_a_removed_node_lets_it_in_unless_it_is_removed_again() {
+    for removed_again in [false, true] {
+        let mut case = Case::new();
+        case.county().stop();
+        let remove = ["node", "remove", COUNTY, "--force"];
+        case.hub().cli(&remove).expect_code(0);
+        let address = case.federation.address().to_string();
+        let token = case.federation.invite(COUNTY, &["--address", &address]);
+        case.hub().stop();
+        case.hub().try_start_to_crash("invite.used").unwrap();
+        let county = case.county().handle();
+        let joined = std::thread::scope(|scope| {
+            let joining = scope.spawn(|| county.cli(&["join", &token]));
+            case.hub().wait_crashed("invite.used");
+            if removed_again {
+                case.hub().cli(&remove).expect_code(0);
+            }
+            case.hub().start();
+            joining.join().unwrap()
+        });
+        if removed_again {
+            joined.expect_failure(&["used"]);
+            continue;
+        }
+        let said = joined.expect_code(0).stderr;
+        assert!(said.contains("asking again"), "{said}");
+        case.county().start();
+        case.wait_newest_key(1, 2);
+        case.check("invite.used");
+        case.federation.finish();
+    }
+}

@@ -153,6 +153,18 @@ fn forget_settled(invites: &mut Vec<Invite>, now: i64) {
     });
 }
 
+/// Drops the invitations of a node that were not used, and forgets who has used the
+/// others. Whether there was anything to do.
+fn take_back_of(invites: &mut Vec<Invite>, node: &NodeId) -> bool {
+    let before = invites.len();
+    invites.retain(|invite| invite.node != *node || invite.used_unix.is_some());
+    let mut changed = invites.len() != before;
+    for invite in invites.iter_mut().filter(|invite| invite.node == *node) {
+        changed |= invite.holder.take().is_some();
+    }
+    changed
+}
+
 impl Registrar {
     fn read_invites(&self) -> anyhow::Result<Vec<Invite>> {
         let path = self.dir.keys().join("invites.json");
@@ -222,11 +234,7 @@ impl Registrar {
         forget_settled(&mut invites, now);
         // Of two open tokens for one name the second to be used would speak for
         // the first: only the newest counts.
-        invites.retain(|invite| invite.node != node || invite.used_unix.is_some());
-        // And who used one before gets no more answers to that.
-        for invite in invites.iter_mut().filter(|invite| invite.node == node) {
-            invite.holder = None;
-        }
+        take_back_of(&mut invites, &node);
         let open = invites.iter().filter(|invite| invite.is_open(now));
         if open.count() >= INVITES_OPEN_MAX {
             bail!("{INVITES_OPEN_MAX} invitations are open; wait until some are used or expire");
@@ -276,14 +284,12 @@ impl Registrar {
         self.write_invites(&invites)
     }
 
-    /// Takes back the invitations of a node that were not used: it is shut out, and only
-    /// one that is made later lets it in again.
-    pub(super) fn drop_open_invites_of(&self, node: &NodeId) -> anyhow::Result<()> {
+    /// Takes back the invitations of a node, because it is shut out: only one that is made
+    /// later lets it in again, and who has used one gets no more answers to that.
+    pub(super) fn take_back_invites_of(&self, node: &NodeId) -> anyhow::Result<()> {
         let _one_at_a_time = self.invites.lock().unwrap_or_else(|error| error.into_inner());
         let mut invites = self.read_invites()?;
-        let before = invites.len();
-        invites.retain(|invite| invite.node != *node || invite.used_unix.is_some());
-        if invites.len() == before { Ok(()) } else { self.write_invites(&invites) }
+        if take_back_of(&mut invites, node) { self.write_invites(&invites) } else { Ok(()) }
     }
 
     /// Finds the invitation that a request is for: one that is open, or one that was
@@ -449,33 +455,22 @@ impl Registrar {
             certs::identity::public_key_of(&chain[0]).map_err(|error| failed(error.into()))?;
         let certificate_key = Checksum::of(&[&certificate_key]);
         let holder = Holder { signing_key: hex::encode(&request.signing_key), certificate_key };
-        let (used, invite) = self.redeem(request, Some(&holder))?;
+        let (_, invite) = self.redeem(request, Some(&holder))?;
         let accepted = JoinReply::Accepted {
             chain: chain.iter().map(|certificate| certificate.to_vec()).collect(),
             root: root.to_vec(),
         };
         let is_new_key = known.is_none();
-        if used == Use::Again {
-            // The answer was lost, or this hub has died over it.
-            let may = if invite.granted {
-                let current = registry.current_key(&request.node);
-                current.is_some_and(|known| known.public == key)
-                    && registry.active_member(&request.node).is_some()
-            } else {
-                let since = invite.used_unix.unwrap_or_default().saturating_mul(1000);
-                let revoked = registry.revocation(&request.node, None);
-                let member = registry.members().get(&request.node);
-                revoked.is_none_or(|revoked| revoked.at_ms < since)
-                    && member.is_none_or(|member| !member.removed)
-            };
-            if !may {
+        if invite.granted {
+            // Another key may have followed since. A revocation or a removal has taken the
+            // invitation back.
+            let current = registry.current_key(&request.node);
+            if current.is_none_or(|known| known.public != key) {
                 return Err(JoinRefused::Used);
             }
-            if invite.granted {
-                self.seen.joined(&request.node, &chain, &root, now_unix());
-                tracing::info!(node = %request.node, "a node that joined is answered again");
-                return Ok(accepted);
-            }
+            self.seen.joined(&request.node, &chain, &root, now_unix());
+            tracing::info!(node = %request.node, "a node that joined is answered again");
+            return Ok(accepted);
         }
         let granted = if is_new_key {
             self.with_key_suspended(&registry, &request.node, || {
