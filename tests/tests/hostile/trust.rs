@@ -1,9 +1,10 @@
 //! How far a member believes its hub about the member's own history, and about what
 //! is personal; and who may join at once.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use certs::{
+    credentials::Credentials,
     enrol::Token,
     keyfile::{KeyDir, SIGNING_KEY_FILE},
     tls::ALPN_JOIN,
@@ -578,6 +579,34 @@ fn who_lost_the_answer_is_answered_again_and_nobody_else_is() {
     assert!(accepted(&again));
     world.federation.hub.cli(&["revoke", "410184", "--reason", "lost"]).expect_code(0);
     assert!(used(&again), "it was revoked since");
+    world.finish();
+}
+
+#[test]
+fn of_a_used_token_nothing_is_said_but_that_it_was_used_also_after_its_root_has_ended() {
+    let world = World::new();
+    let address = world.federation.address().to_string();
+    let token = world.federation.invite("410184", &["--address", &address]);
+    let request = request(&Token::parse(&token).unwrap());
+    let mut dial = Dial { anonymous: true, alpn: ALPN_JOIN, ..world.dial() };
+    assert!(matches!(answer(&world, &dial, &request), JoinReply::Accepted { .. }));
+    let hub = &world.federation.hub;
+    assert_eq!(hub.json(&["ca", "rotate", "--root"])["step"], "prepared");
+    assert_eq!(hub.json(&["ca", "rotate", "--force"])["step"], "activated");
+    wait_until("the honest county has renewed", || {
+        let county = world.federation.counties[0].status();
+        county["certificates"][0]["issuer"].as_str().is_some_and(|name| name.ends_with('2'))
+    });
+    assert_eq!(hub.json(&["ca", "rotate", "--force"])["step"], "retired");
+    let shown = &world.credentials;
+    dial.credentials = Arc::new(Credentials {
+        chain: shown.chain.clone(),
+        key: shown.key.clone_key(),
+        roots: vec![world.hub_dirs().root(2).unwrap()],
+        identity: shown.identity.clone(),
+    });
+    let reply = answer(&world, &dial, &request);
+    assert_eq!(reply, JoinReply::Refused(JoinRefused::Used));
     world.finish();
 }
 

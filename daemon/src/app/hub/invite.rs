@@ -135,6 +135,17 @@ enum Use {
     Again,
 }
 
+impl Use {
+    /// Why a request is refused: of an invitation that was used nothing else is said than
+    /// that.
+    fn or(self, why: JoinRefused) -> JoinRefused {
+        match self {
+            Self::First => why,
+            Self::Again => JoinRefused::Used,
+        }
+    }
+}
+
 impl Invite {
     fn is_open(&self, now: i64) -> bool {
         self.used_unix.is_none() && self.expires_unix > now
@@ -414,10 +425,8 @@ impl Registrar {
         };
         // Who has no token gets no further, and everything that the request can be
         // wrong in comes before the token is used up.
-        let (used, invite) = self.redeem(request, None)?;
-        // Of a token that was used nothing else is said than that.
-        let unless_used = |why| if used == Use::Again { JoinRefused::Used } else { why };
-        let mismatch = || unless_used(JoinRefused::Mismatch);
+        let (used, _) = self.redeem(request, None)?;
+        let mismatch = || used.or(JoinRefused::Mismatch);
         let key = self.membership.suite().public_key(&request.signing_key);
         let key = key.map_err(|_| mismatch())?;
         key.verify(
@@ -430,6 +439,8 @@ impl Registrar {
         // Nothing is renewed between this certificate's date and the record that
         // ends those before it.
         let _changing = self.change();
+        // Another request may have used it while this one waited.
+        let (used, invite) = self.redeem(request, None)?;
         let registry = self.membership.current().map_err(|error| failed(error.into()))?;
         let authority = self.authority().map_err(failed)?;
         // Who is answered again ends none of its certificates.
@@ -438,17 +449,16 @@ impl Registrar {
             .issue((&authority, &registry), &identity, &request.csr, joins_again)
             .map_err(|error| {
                 tracing::warn!(node = %request.node, %error, "a certificate request was refused");
-                mismatch()
+                used.or(JoinRefused::Mismatch)
             })?;
         let known = registry.keys(&request.node).iter().find(|known| known.public == key);
         if known.is_some_and(|known| known.record.last.is_some()) {
-            return Err(unless_used(JoinRefused::KeyRetired));
+            return Err(used.or(JoinRefused::KeyRetired));
         }
         // What is issued leads to the token's root, as long as that is trusted.
-        let (_, invite) = self.redeem(request, None)?;
         let named = registry.ca(CaKind::Root, invite.root);
         if named.is_none_or(|root| root.state == CaState::Retired) {
-            return Err(JoinRefused::Expired);
+            return Err(used.or(JoinRefused::Expired));
         }
         let root = self.cas.root(invite.root).map_err(|error| failed(error.into()))?;
         let certificate_key =
