@@ -448,8 +448,7 @@ impl Registrar {
         let chain = self
             .issue((&authority, &registry), &identity, &request.csr, joins_again)
             .map_err(|error| {
-                tracing::warn!(node = %request.node, %error, "a certificate request was refused");
-                used.or(JoinRefused::Mismatch)
+                error.answer(&request.node, used.or(JoinRefused::Mismatch), JoinRefused::Failed)
             })?;
         let known = registry.keys(&request.node).iter().find(|known| known.public == key);
         if known.is_some_and(|known| known.record.last.is_some()) {

@@ -215,13 +215,13 @@ impl Registrar {
     ///
     /// Dates are in seconds, and several may be issued in one: then it is put off, at
     /// most by half of how far it is dated back, so that it is valid at once.
-    pub(super) fn issue(
+    fn issue(
         &self,
         (authority, registry): (&Authority, &Registry),
         identity: &Identity,
         csr: &[u8],
         joins_again: bool,
-    ) -> Result<Vec<CertificateDer<'static>>, CertError> {
+    ) -> Result<Vec<CertificateDer<'static>>, NotIssued> {
         let now = OffsetDateTime::now_utc();
         let issue = |now| authority.issue(identity, csr, now, self.lifetime());
         let chain = issue(now)?;
@@ -231,7 +231,7 @@ impl Registrar {
         let earliest = if joins_again { begins.max(from).saturating_add(1) } else { from };
         let late = time::Duration::seconds(earliest.saturating_sub(begins));
         let late = late.min(BACKDATE_MAX.min(self.lifetime() / 10) / 2);
-        if late.is_positive() { issue(now + late) } else { Ok(chain) }
+        if late.is_positive() { Ok(issue(now + late)?) } else { Ok(chain) }
     }
 
     /// The numbers up to which this hub holds what `node` owns.
@@ -294,6 +294,42 @@ impl Registrar {
             self.store.resume_key(key)?;
         }
         done
+    }
+}
+
+/// Why a certificate is not issued.
+#[derive(Debug, thiserror::Error)]
+enum NotIssued {
+    /// The request is not as it has to be.
+    #[error(transparent)]
+    Request(CertError),
+    /// This hub cannot issue it.
+    #[error(transparent)]
+    Hub(CertError),
+}
+
+impl From<CertError> for NotIssued {
+    fn from(error: CertError) -> Self {
+        match error {
+            CertError::Request { .. } => Self::Request(error),
+            error => Self::Hub(error),
+        }
+    }
+}
+
+impl NotIssued {
+    /// What `node`, which has asked for it, is answered. The log says more.
+    fn answer<R>(self, node: &NodeId, mismatch: R, failed: R) -> R {
+        match self {
+            Self::Request(error) => {
+                tracing::warn!(%node, %error, "a certificate request was refused");
+                mismatch
+            }
+            error => {
+                tracing::error!(%node, %error, "a certificate could not be issued");
+                failed
+            }
+        }
     }
 }
 
