@@ -31,7 +31,6 @@ use protocol::{
     sign::{PublicKey, SignaturePurpose},
     suite::checksum::Checksum,
 };
-use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
 use super::{Ending, Registrar, joining::Place, puts};
@@ -375,25 +374,23 @@ impl Registrar {
         }
     }
 
-    /// Writes what an invitation grants: membership, and a signing key that is
-    /// new here.
+    /// Writes what an invitation grants: membership, a signing key that is new here, and
+    /// that certificates of the node from before `ending_before` are over.
     fn grant(
         &self,
         registry: &Registry,
         invite: &Invite,
         key: Option<&PublicKey>,
-        certificate: &CertificateDer<'_>,
+        ending_before: Option<i64>,
     ) -> anyhow::Result<()> {
         let node = &invite.node;
-        // Whoever holds a certificate from before stays outside: it may be why the
-        // node joins again.
-        let from = certs::identity::facts(certificate)?.not_before.unix_timestamp();
-        let joins_again = registry.members().contains_key(node);
+        let known = registry.members().get(node).and_then(|member| member.certificates_from);
         let member = Member {
             name: invite.name.clone(),
             role: Role::Member,
             removed: false,
-            certificates_from: joins_again.then_some(from),
+            // What has ended once never counts again.
+            certificates_from: ending_before.max(known),
         };
         let mut entries = vec![Entry::Member(node.clone(), member)];
         if let Some(key) = key {
@@ -443,10 +440,11 @@ impl Registrar {
         let (used, invite) = self.redeem(request, None)?;
         let registry = self.membership.current().map_err(|error| failed(error.into()))?;
         let authority = self.authority().map_err(failed)?;
-        // Who is answered again ends none of its certificates.
-        let joins_again = registry.members().contains_key(&request.node) && !invite.granted;
+        // Whoever holds a certificate from before stays outside: it may be why the node
+        // joins again. Who is answered again has ended those already.
+        let ends_others = registry.members().contains_key(&request.node) && !invite.granted;
         let chain = self
-            .issue((&authority, &registry), &identity, &request.csr, joins_again)
+            .issue((&authority, &registry), &identity, &request.csr, ends_others)
             .map_err(|error| {
                 error.answer(&request.node, used.or(JoinRefused::Mismatch), JoinRefused::Failed)
             })?;
@@ -481,12 +479,14 @@ impl Registrar {
             tracing::info!(node = %request.node, "a node that joined is answered again");
             return Ok(accepted);
         }
+        let facts = certs::identity::facts(&chain[0]).map_err(|error| failed(error.into()))?;
+        let ending_before = ends_others.then(|| facts.not_before.unix_timestamp());
         let granted = if is_new_key {
             self.with_key_suspended(&registry, &request.node, || {
-                self.grant(&registry, &invite, Some(&key), &chain[0])
+                self.grant(&registry, &invite, Some(&key), ending_before)
             })
         } else {
-            self.grant(&registry, &invite, None, &chain[0])
+            self.grant(&registry, &invite, None, ending_before)
         };
         granted.map_err(failed)?;
         fault::point("invite.granted");
