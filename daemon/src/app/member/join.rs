@@ -40,13 +40,14 @@ use store::Store;
 use crate::{
     app::{
         dir::NodeDir,
+        freshness::note_join,
         init::check_free,
         keys::OwnKeys,
         lock::Occupant,
         node::{Node, load_anchor, open_store},
         now_unix,
         own_history::note_new_directory,
-        trustee::{note_join, stops_are_settled},
+        trustee::stops_are_settled,
     },
     membership::Membership,
     net::{Connection, Dialer, FrameReceiver, NetError},
