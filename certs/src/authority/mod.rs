@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// How far certificates are dated back at most, for nodes whose clock is slow.
-pub const BACKDATE_MAX: Duration = Duration::minutes(5);
+const BACKDATE_MAX: Duration = Duration::minutes(5);
 
 /// How far a certificate is dated back: a tenth of its life at most, so that one
 /// of seconds is not half over when it is issued.
@@ -178,8 +178,8 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name = name(identity.node.as_str(), &identity.federation);
         params.subject_alt_names = names;
-        params.not_after = (now + lifetime).min(not_after);
-        params.not_before = now - backdate(params.not_after - now);
+        params.not_after = self.ends(now, lifetime);
+        params.not_before = self.begins(now, lifetime);
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
@@ -190,6 +190,16 @@ impl Authority {
         let issuer = Issuer::from_ca_cert_der(self.issuing(), self.key.pair()).map_err(failed())?;
         let leaf = params.signed_by(key, &issuer).map_err(failed())?;
         Ok([&[leaf.into()], self.above.as_slice()].concat())
+    }
+
+    /// When a certificate of this `lifetime` begins that is issued `now`; it has that in
+    /// whole seconds.
+    pub fn begins(&self, now: OffsetDateTime, lifetime: Duration) -> OffsetDateTime {
+        now - backdate(self.ends(now, lifetime) - now)
+    }
+
+    fn ends(&self, now: OffsetDateTime, lifetime: Duration) -> OffsetDateTime {
+        (now + lifetime).min(self.validity.not_after)
     }
 
     /// The federation that it issues for.

@@ -196,6 +196,7 @@ fn certificates_of_seconds_are_dated_back_by_little() {
         let chain = authority.issue(&county, &csr, now(), Duration::seconds(life)).unwrap();
         let facts = identity::facts(&chain[0]).unwrap();
         assert_eq!(facts.not_before, now() - Duration::seconds(back));
+        assert_eq!(facts.not_before, authority.begins(now(), Duration::seconds(life)));
         assert_eq!(facts.not_after, now() + Duration::seconds(life));
     }
 }

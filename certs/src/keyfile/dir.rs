@@ -4,7 +4,7 @@
 //! Used by [`crate::authority`], [`crate::credentials`] and the daemon.
 //! Invariants: a key that is in use is replaced by renaming a file that is
 //! already durable over it, so at every moment there is a whole one; what was
-//! never in use is never written over.
+//! never in use is never written over, but by [`KeyDir::replace_next`].
 //!
 //! Not here: when a key is replaced ([`crate::rotate`]), and how encryption
 //! works ([`super::sealed`]).
@@ -19,7 +19,7 @@ use protocol::{hex, sign::SigningKey, suite::Suite};
 use zeroize::Zeroizing;
 
 use super::{
-    create_private_dir, read_private, remove_durably,
+    create_private_dir, read_private, remove_durably, replace_private,
     sealed::{self, Unsealable},
     sync_directory, write_private,
 };
@@ -123,12 +123,15 @@ impl KeyDir {
     /// Writes a key into a new file; [`CertError::Exists`] if there is one.
     /// It is durable when this returns.
     pub fn save<K: StoredKey>(&self, name: &str, key: &K) -> Result<(), CertError> {
-        let text = match &self.passphrase {
-            None => key.to_text(),
+        write_private(&self.file(name), self.text(key)?.as_bytes())
+    }
+
+    fn text<K: StoredKey>(&self, key: &K) -> Result<Zeroizing<String>, CertError> {
+        match &self.passphrase {
+            None => Ok(key.to_text()),
             Some(passphrase) => sealed::seal(&key.to_pkcs8(), &passphrase.0)
-                .map_err(CertError::crypto("encrypt a private key"))?,
-        };
-        write_private(&self.file(name), text.as_bytes())
+                .map_err(CertError::crypto("encrypt a private key")),
+        }
     }
 
     /// Reads a key, encrypted or not.
@@ -166,6 +169,14 @@ impl KeyDir {
     /// public half already, so use it ([`KeyDir::load_next`]).
     pub fn save_next<K: StoredKey>(&self, name: &str, key: &K) -> Result<(), CertError> {
         self.save(&next(name), key)?;
+        fault::point("key.next-written");
+        Ok(())
+    }
+
+    /// As [`KeyDir::save_next`], in the place of the one that waits, which is lost: for
+    /// whoever knows that it will never count.
+    pub fn replace_next<K: StoredKey>(&self, name: &str, key: &K) -> Result<(), CertError> {
+        replace_private(&self.file(&next(name)), self.text(key)?.as_bytes())?;
         fault::point("key.next-written");
         Ok(())
     }
@@ -405,8 +416,11 @@ mod tests {
         assert_eq!(waiting.public(), second.public());
         assert_eq!(keys.load::<SigningKey>(SIGNING_KEY_FILE).unwrap().public(), first.public());
 
+        // Unless it is known to be of no use.
+        let third = generate_signing_key(Suite::One);
+        keys.replace_next(SIGNING_KEY_FILE, &third).unwrap();
         assert!(keys.promote_next(SIGNING_KEY_FILE).unwrap());
-        assert_eq!(keys.load::<SigningKey>(SIGNING_KEY_FILE).unwrap().public(), second.public());
+        assert_eq!(keys.load::<SigningKey>(SIGNING_KEY_FILE).unwrap().public(), third.public());
         assert!(!keys.exists("signing.key.next"));
     }
 

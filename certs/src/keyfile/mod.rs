@@ -50,7 +50,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CertError> {
 }
 
 /// Writes the private file `path` with mode 0600, replacing in one step what
-/// was there. Not for keys: see [`write_private`].
+/// was there. Not for a key that may count some day: see [`write_private`].
 pub fn replace_private(path: &Path, bytes: &[u8]) -> Result<(), CertError> {
     replace(path, bytes, files::PRIVATE)
 }

@@ -82,6 +82,15 @@ impl OwnKeys {
         Ok(Arc::new(next))
     }
 
+    /// Another key that shall follow, in the place of one that `_federation` has retired
+    /// before it signed: nothing else would ever take that out of the way.
+    pub fn replace_next(&self) -> anyhow::Result<Arc<SigningKey>> {
+        let next = generate_signing_key(self.current().suite());
+        self.know([next.public()])?;
+        self.keys.replace_next(SIGNING_KEY_FILE, &next)?;
+        Ok(Arc::new(next))
+    }
+
     /// From now on the following key signs.
     pub fn use_next(&self) -> anyhow::Result<()> {
         if let Some(next) = self.next()? {

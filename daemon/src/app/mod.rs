@@ -27,6 +27,7 @@ pub mod commands;
 pub mod daemon;
 pub mod dir;
 mod export;
+mod freshness;
 pub mod hub;
 mod inbox;
 pub mod init;

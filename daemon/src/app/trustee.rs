@@ -1,10 +1,10 @@
 //! What a member's hub says about trust is judged here: which roots to trust,
-//! which signing keys `_federation` has for this node, how fresh all that is,
-//! and a new anchor.
+//! which signing keys `_federation` has for this node, and a new anchor.
 //!
 //! Invariant: a hub is believed as far as signatures go and no further. A signing
 //! key in this node's name that it did not make stops its writing; an anchor
-//! counts if the root signed it. Which roots are trusted is the keeper's.
+//! counts if the root signed it. Which roots are trusted is the keeper's; how fresh
+//! all that is, [`super::freshness`]'s.
 
 use std::{
     collections::BTreeMap,
@@ -18,11 +18,7 @@ use std::{
 use anyhow::Context as _;
 use certs::{bundle::root_id, enrol::Anchor, fault, keyfile};
 use protocol::{
-    federation::Registry,
-    freshness::{Statement, is_stale},
-    id::PartitionId,
-    message::Report,
-    moment::rfc3339,
+    federation::Registry, freshness::Statement, id::PartitionId, message::Report, moment::rfc3339,
     suite::checksum::Checksum,
 };
 use store::Store;
@@ -32,24 +28,20 @@ use crate::{
         alarms::{Alarm, Alarms},
         catalogue,
         dir::{NodeDir, remove},
+        freshness::Freshness,
         keeper::Keeper,
         keys::OwnKeys,
-        now_unix,
         own_history::{Joining, OwnHistory},
     },
     membership::Membership,
     sync::{Claims, Trustee as TrusteeOfSync},
 };
 
-/// The newest statement's time, in milliseconds since 1970, as text.
-const FRESHNESS_FILE: &str = "freshness";
 /// Why this node writes nothing: somebody else's key was registered in its name.
 const FOREIGN_KEY_FILE: &str = "foreign-key";
 /// Why this node writes nothing: it has joined again, and this directory is from
 /// before.
 const SUPERSEDED_FILE: &str = "superseded";
-/// A statement a minute need not be a write a minute.
-const WRITE_EVERY_MS: i64 = 10 * 60 * 1000;
 /// Partitions of which an alarm names the last number: a line of a screen.
 const NUMBERS_NAMED_MAX: usize = 3;
 
@@ -65,26 +57,12 @@ pub struct Trustee {
     tell: tokio::sync::watch::Sender<()>,
     /// Which daemon this is, in reports.
     instance: [u8; 8],
-    fresh: Mutex<Fresh>,
+    freshness: Freshness,
     /// Held while the note of doubt is written or settled: who looks in between would
     /// settle it by the anchor before.
     doubt: Mutex<()>,
     /// The last look did not come to its end.
     unseen: AtomicBool,
-}
-
-/// What was heard of freshness.
-#[derive(Default)]
-struct Fresh {
-    /// The time of the newest statement that counts.
-    at_ms: Option<i64>,
-    /// As it is on the disk.
-    written_ms: Option<i64>,
-    /// One whose head has not arrived here yet.
-    ahead: Option<Statement>,
-    /// The highest number that the hub is known to have had. It never has less,
-    /// unless it was set back.
-    highest: u64,
 }
 
 /// What a trustee works with.
@@ -106,11 +84,7 @@ impl Trustee {
         let own_history = OwnHistory::new(&dir, store.clone(), membership.clone(), claims);
         let mut instance = [0; 8];
         getrandom::fill(&mut instance).context("draw random bytes")?;
-        let at_ms = std::fs::read_to_string(freshness_path(&dir)).ok();
-        let at_ms = at_ms.and_then(|text| text.trim().parse::<i64>().ok());
-        // What is held here the hub had before.
-        let highest = store.head(membership.partition()).map_or(0, |head| head.seq());
-        let fresh = Mutex::new(Fresh { at_ms, written_ms: at_ms, ahead: None, highest });
+        let freshness = Freshness::open(&dir, store.clone(), membership.clone(), alarms.clone());
         let unseen = AtomicBool::new(false);
         let doubt = Mutex::default();
         Ok(Self {
@@ -123,7 +97,7 @@ impl Trustee {
             own_history,
             tell,
             instance,
-            fresh,
+            freshness,
             doubt,
             unseen,
         })
@@ -152,10 +126,7 @@ impl Trustee {
         }
         catalogue::look(&self.membership, &self.alarms).context("look at the catalogue")?;
         self.look_at_keys(&registry).context("take over this node's signing key")?;
-        let ahead = self.fresh().ahead.take();
-        if let Some(statement) = ahead {
-            self.judge(statement, &registry);
-        }
+        self.freshness.judge_again(&registry);
         Ok(())
     }
 
@@ -323,106 +294,15 @@ impl Trustee {
         Ok(keyfile::write_public(&self.dir.certs().join(file), reason.as_bytes())?)
     }
 
-    fn fresh(&self) -> std::sync::MutexGuard<'_, Fresh> {
-        self.fresh.lock().unwrap_or_else(|error| error.into_inner())
-    }
-
-    /// Takes a statement whose head is held here, keeps one that is ahead.
-    fn judge(&self, statement: Statement, registry: &Registry) {
-        let partition = self.membership.partition();
-        if !statement.verify(partition, registry) {
-            // A key that changes is announced by the change set behind the head.
-            tracing::debug!("a statement of freshness does not verify (yet)");
-            return;
-        }
-        {
-            let mut fresh = self.fresh();
-            if fresh.at_ms.is_some_and(|known| known >= statement.at_ms) {
-                // Sent again by whomever.
-                return;
-            }
-            if statement.head.seq < fresh.highest {
-                let highest = fresh.highest;
-                drop(fresh);
-                return self.alarms.raise(
-                    Alarm::OlderHistory,
-                    format!(
-                        "the hub signs for an older _federation (number {}) than it had before (number \
-                         {highest}): it was restored from an old backup, or somebody hides what was revoked \
-                         since. This node goes by the newer one. Call the municipal centre / \
-                         市级中心的成员名册比本节点所知的旧",
-                        statement.head.seq
-                    ),
-                );
-            }
-            fresh.highest = statement.head.seq;
-        }
-        self.alarms.clear(Alarm::OlderHistory);
-        let held = self.store.head(partition).map_or(0, |head| head.seq());
-        if statement.head.seq > held {
-            self.fresh().ahead = Some(statement);
-            return;
-        }
-        match self.store.header_at(partition, statement.head.seq) {
-            Ok(Some(known)) if known.hash() != statement.head.hash => {
-                self.alarms.raise(
-                    Alarm::OtherHistory,
-                    format!(
-                        "the hub signs for another _federation than this node holds (number {}): one of the two \
-                         was forged or restored from an old backup. Call the municipal centre; once it has said that \
-                         its present one holds: creditsync partition refetch {partition} / 成员名册出现两份不同的历史，\
-                         请致电市级中心核实；确认以中心现有的为准后，执行 creditsync partition refetch {partition}",
-                        statement.head.seq
-                    ),
-                );
-                return;
-            }
-            Ok(_) => self.alarms.clear(Alarm::OtherHistory),
-            Err(error) => {
-                tracing::warn!(%error, "a statement of freshness could not be compared");
-                return;
-            }
-        }
-        self.note_fresh(statement.at_ms);
-    }
-
-    /// A hub whose clock is fast is heard now, not later: else nobody would notice
-    /// for as long that it is silent.
-    fn note_fresh(&self, at_ms: i64) {
-        let at_ms = at_ms.min(now_unix() * 1000);
-        let mut fresh = self.fresh();
-        if fresh.at_ms.is_some_and(|known| known >= at_ms) {
-            return;
-        }
-        fresh.at_ms = Some(at_ms);
-        if fresh.written_ms.is_none_or(|written| at_ms.saturating_sub(written) >= WRITE_EVERY_MS) {
-            fresh.written_ms = Some(at_ms);
-            drop(fresh);
-            note_contact(&self.dir, at_ms);
-        }
-    }
-
     /// When the hub last said what the newest `_federation` is, in milliseconds
     /// since 1970.
     pub fn fresh_at_ms(&self) -> Option<i64> {
-        self.fresh().at_ms
+        self.freshness.at_ms()
     }
 
     /// Says so when nothing was heard for too long.
     pub fn check_freshness(&self, now_ms: i64) {
-        let at_ms = self.fresh_at_ms();
-        if !is_stale(at_ms, now_ms) {
-            return self.alarms.clear(Alarm::Stale);
-        }
-        let since = at_ms.map_or("never".to_owned(), |at| rfc3339(at / 1000));
-        self.alarms.raise(
-            Alarm::Stale,
-            format!(
-                "for a day or longer the hub has not confirmed what the newest list of members is (last: {since}), \
-                 so revocations may have been withheld from this node. See 'creditsync status' for why it is not \
-                 connected / 超过一天未收到市级中心的确认，可能未收到吊销通知"
-            ),
-        );
+        self.freshness.check(now_ms);
     }
 
     fn take_anchor(&self, anchor: Anchor) -> anyhow::Result<bool> {
@@ -458,9 +338,7 @@ impl Trustee {
 
     /// What was heard of numbers above what is held here may have been a thief's.
     pub fn history_begins_anew(&self) {
-        let held = self.store.head(self.membership.partition()).map_or(0, |head| head.seq());
-        let mut fresh = self.fresh();
-        (fresh.highest, fresh.ahead) = (held, None);
+        self.freshness.begins_anew();
     }
 
     /// Drops a `_federation` that is not the one that the root names, or that goes
@@ -586,7 +464,7 @@ impl TrusteeOfSync for Trustee {
             .map_err(anyhow::Error::from)
             .and_then(|statement| Ok((statement, self.membership.current()?)));
         match judged {
-            Ok((statement, registry)) => self.judge(statement, &registry),
+            Ok((statement, registry)) => self.freshness.judge(statement, &registry),
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "a statement of freshness is no good")
             }
@@ -613,20 +491,4 @@ fn doubt_path(dir: &NodeDir) -> PathBuf {
 pub(super) fn stops_are_settled(dir: &NodeDir) -> anyhow::Result<()> {
     remove(&dir.certs().join(FOREIGN_KEY_FILE))?;
     remove(&dir.certs().join(SUPERSEDED_FILE))
-}
-
-fn freshness_path(dir: &NodeDir) -> PathBuf {
-    dir.certs().join(FRESHNESS_FILE)
-}
-
-/// Writes down when the hub was last known to have said everything.
-pub(super) fn note_contact(dir: &NodeDir, at_ms: i64) {
-    if let Err(error) = keyfile::write_public(&freshness_path(dir), at_ms.to_string().as_bytes()) {
-        tracing::warn!(%error, "the time of the last statement of freshness could not be written down");
-    }
-}
-
-/// The time of a join: all of `_federation` was there.
-pub(super) fn note_join(dir: &NodeDir) {
-    note_contact(dir, now_unix() * 1000);
 }

@@ -3,7 +3,7 @@
 //! nothing.
 #![cfg(debug_assertions)]
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use harness::{
     federation::{Federation, HUB},
@@ -275,6 +275,47 @@ fn a_countys_signing_key_is_replaced_although_either_side_dies() {
     case.federation.finish();
 }
 
+/// The hub has registered the next key of a directory that has not heard of it, and the
+/// revocation ends both keys.
+#[test]
+fn a_next_key_that_ended_before_it_signed_is_in_the_way_of_no_token() {
+    let renew = ["cert", "renew", "--signing-key"];
+    let mut case = Case::new();
+    case.county().stop();
+    case.county().try_start_to_crash("key.next-written").unwrap();
+    case.county().wait_connected(HUB);
+    let mut asking = case.county().command(&renew);
+    let mut asking = asking.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    case.county().wait_crashed("key.next-written");
+    asking.wait().unwrap();
+    let dir = case.county().dir().to_owned();
+    let kept = dir.with_extension("kept");
+    let copied = Command::new("cp").arg("-a").arg(&dir).arg(&kept).status().unwrap();
+    assert!(copied.success());
+    case.county().start();
+    case.county().wait_connected(HUB);
+    case.county().json(&renew);
+    case.wait_newest_key(1, 2);
+    case.county().stop();
+    std::fs::remove_dir_all(&dir).unwrap();
+    std::fs::rename(&kept, &dir).unwrap();
+    case.import();
+    case.hub().cli(&["revoke", COUNTY]).expect_code(0);
+
+    let address = case.federation.address().to_string();
+    let token = case.federation.invite(COUNTY, &["--address", &address]);
+    for _written in ["node.key.next", "signing.key.next"] {
+        case.county().crash(&["join", &token], "key.next-written");
+    }
+    let joined = case.county().cli(&["join", &token]).expect_code(0);
+    assert!(joined.stderr.contains("so a new one signs from now on"), "{joined:?}");
+    case.county().start();
+    let newest = case.wait_newest_key(1, 3);
+    assert_eq!((&newest["by"], &newest["last"]), (&"reenrolment".into(), &Json::Null));
+    case.check("it was retired before it signed");
+    case.federation.finish();
+}
+
 #[test]
 fn the_hubs_signing_key_is_replaced_although_it_dies() {
     let renew: &[&str] = &["cert", "renew", "--signing-key"];
@@ -351,6 +392,42 @@ fn a_hub_that_dies_over_a_token_lets_in_who_has_used_it_and_nobody_else() {
         case.federation.counties.push(county);
         case.federation.wait_connected();
         case.check(point);
+        case.federation.finish();
+    }
+}
+
+/// What the node was before the token does not count against it, and what it became
+/// since does.
+#[test]
+fn a_hub_that_dies_over_the_token_of_a_removed_node_lets_it_in_unless_it_is_removed_again() {
+    for removed_again in [false, true] {
+        let mut case = Case::new();
+        case.county().stop();
+        let remove = ["node", "remove", COUNTY, "--force"];
+        case.hub().cli(&remove).expect_code(0);
+        let address = case.federation.address().to_string();
+        let token = case.federation.invite(COUNTY, &["--address", &address]);
+        case.hub().stop();
+        case.hub().try_start_to_crash("invite.used").unwrap();
+        let county = case.county().handle();
+        let joined = std::thread::scope(|scope| {
+            let joining = scope.spawn(|| county.cli(&["join", &token]));
+            case.hub().wait_crashed("invite.used");
+            if removed_again {
+                case.hub().cli(&remove).expect_code(0);
+            }
+            case.hub().start();
+            joining.join().unwrap()
+        });
+        if removed_again {
+            joined.expect_failure(&["used"]);
+            continue;
+        }
+        let said = joined.expect_code(0).stderr;
+        assert!(said.contains("asking again"), "{said}");
+        case.county().start();
+        case.wait_newest_key(1, 2);
+        case.check("invite.used");
         case.federation.finish();
     }
 }

@@ -9,6 +9,7 @@ use harness::{
     node::{Node, wait_until},
     table::Table,
 };
+use protocol::message::JoinRefused;
 
 const COUNTY: &str = "410122";
 const DAY_S: i64 = 24 * 3600;
@@ -27,7 +28,12 @@ fn library() -> Option<String> {
 /// From its next start on a node's clock is so many days off; only the wall
 /// clock is.
 fn set_clock(node: &mut Node, library: &str, days: Option<i64>) {
-    let offset = days.map(|days| format!("{days:+}d"));
+    set_clock_s(node, library, days.map(|days| days * DAY_S));
+}
+
+/// The same in seconds.
+fn set_clock_s(node: &mut Node, library: &str, seconds: Option<i64>) {
+    let offset = seconds.map(|seconds| format!("{seconds:+}s"));
     node.set_environment("LD_PRELOAD", offset.as_ref().map(|_| library));
     node.set_environment("FAKETIME_DONT_FAKE_MONOTONIC", offset.as_ref().map(|_| "1"));
     node.set_environment("FAKETIME", offset.as_deref());
@@ -115,4 +121,50 @@ fn a_certificate_that_only_looks_ended_or_not_begun_names_both_dates() {
     county.start();
     check(&federation, "二");
     federation.finish();
+}
+
+/// A certificate that begins before the one with which its node joined counts for
+/// nothing, and whoever shows it is told that it is the old directory.
+#[test]
+fn a_hub_whose_clock_was_fast_at_a_join_issues_nothing_that_would_not_count() {
+    let Some(library) = library() else { return };
+    let mut federation = Federation::new(&[COUNTY]);
+    let address = federation.address().to_string();
+    let invite = ["--address", &address];
+    let set_hub = |federation: &mut Federation, seconds: Option<i64>| {
+        federation.hub.stop();
+        set_clock_s(&mut federation.hub, &library, seconds);
+        federation.hub.start();
+    };
+    // More than a beginning is put off, and less than certificates are dated back.
+    set_hub(&mut federation, Some(4 * 60));
+    let token = federation.invite(COUNTY, &invite);
+    federation.counties[0].cli(&["join", &token]).expect_code(0);
+    set_hub(&mut federation, None);
+
+    let county = &federation.counties[0];
+    county.wait_connected(HUB);
+    let certificate = county.certificate();
+    let failed = JoinRefused::Failed.to_string();
+    county.cli(&["cert", "renew"]).expect_failure(&["the hub refused"]);
+    let token = federation.invite(COUNTY, &invite);
+    county.cli(&["join", &token]).expect_failure(&["the hub refused", &failed]);
+    let logged = federation.hub.log_lines(&["ERROR", COUNTY, "clock was set back", "from "]);
+    assert_eq!(logged.len(), 2, "{}", federation.hub.log());
+    // What it has counts as before.
+    let county = &mut federation.counties[0];
+    county.restart();
+    county.wait_connected(HUB);
+    assert_eq!(county.certificate()["serial"], certificate["serial"]);
+    let stopped: Vec<String> =
+        county.alarms().into_iter().filter(|a| a.contains("old one")).collect();
+    assert_eq!(stopped, [""; 0]);
+    check(&federation, "快四分钟");
+
+    // The token was not used, and is good once the certificate would count.
+    set_hub(&mut federation, Some(4 * 60));
+    let county = &federation.counties[0];
+    county.cli(&["join", &token]).expect_code(0);
+    county.wait_connected(HUB);
+    check(&federation, "再加入");
 }

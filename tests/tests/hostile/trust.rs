@@ -1,9 +1,10 @@
 //! How far a member believes its hub about the member's own history, and about what
 //! is personal; and who may join at once.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use certs::{
+    credentials::Credentials,
     enrol::Token,
     keyfile::{KeyDir, SIGNING_KEY_FILE},
     tls::ALPN_JOIN,
@@ -231,6 +232,26 @@ fn a_last_number_of_an_earlier_key_is_believed_after_a_join_until_the_hub_has_an
     world.finish();
 }
 
+/// The false hub acknowledges the victim's number 1.
+fn acknowledge_first(world: &World, lured: &Lured, victim: &Victim) {
+    let own = format!("enterprise/{VICTIM}");
+    let _follows = world.block_on(async {
+        let mut stream = lured.peer.open().await;
+        stream.send(&Open::Follow { partition: partition(&own), have: None }).await;
+        let Ok(FollowReply::ChangeSet { header, .. }) = stream.receive().await else {
+            panic!("its hub may have it")
+        };
+        let header = decode_header(&header).unwrap();
+        let (position, root) = (header.position(), header.header().root);
+        stream.send(&FollowRequest::Ack { position, root }).await;
+        stream
+    });
+    wait_until("number 1 is acknowledged", || {
+        let status = victim.node.partition(&own).unwrap();
+        status["acked"].as_array().unwrap().iter().any(|ack| ack["seq"] == 1)
+    });
+}
+
 /// A hub that ends the county's key below what it has acknowledged wants a second
 /// history signed: the next key signs nothing, and the present one goes on.
 #[test]
@@ -245,24 +266,9 @@ fn a_hub_that_counts_less_than_it_has_acknowledged_gets_no_second_history() {
     know(&mut victim, &next);
     import(&victim, &world, 0).expect_code(0);
     let own = format!("enterprise/{VICTIM}");
-    let acknowledged = |victim: &Victim| {
-        let status = victim.node.partition(&own).unwrap();
-        status["acked"].as_array().unwrap().iter().any(|ack| ack["seq"] == 1)
-    };
 
     let lured = world.block_on(hub.lured(vec![History::announced(history.head)]));
-    let _follows = world.block_on(async {
-        let mut stream = lured.peer.open().await;
-        stream.send(&Open::Follow { partition: partition(&own), have: None }).await;
-        let Ok(FollowReply::ChangeSet { header, .. }) = stream.receive().await else {
-            panic!("its hub may have it")
-        };
-        let header = decode_header(&header).unwrap();
-        let (position, root) = (header.position(), header.header().root);
-        stream.send(&FollowRequest::Ack { position, root }).await;
-        stream
-    });
-    wait_until("number 1 is acknowledged", || acknowledged(&victim));
+    acknowledge_first(&world, &lured, &victim);
     let mut ended = key_record(&own_key, true);
     ended.last = Some(BTreeMap::new());
     let follows = key_record(&next, false);
@@ -284,6 +290,33 @@ fn a_hub_that_counts_less_than_it_has_acknowledged_gets_no_second_history() {
     assert!(keys.load::<SigningKey>(SIGNING_KEY_FILE).unwrap().public() == next.public());
     import(&victim, &world, 3).expect_code(0);
     drop((lured, victim));
+    world.finish();
+}
+
+/// The same after the county was revoked: it joins again, and the key with which it does
+/// so signs nothing yet.
+#[test]
+fn who_joins_a_hub_that_counts_less_than_it_has_acknowledged_is_told_which_key_signs() {
+    let world = World::new();
+    let hub = FalseHub::start(&world);
+    let victim = Victim::new(&world, VICTIM, &hub);
+    let history = world.block_on(History::of_hub(&world));
+    let own_key = own_key(&victim);
+    import(&victim, &world, 0).expect_code(0);
+    // As if the hub had been restored from before that.
+    let lured = world.block_on(hub.lured(vec![History::announced(history.head)]));
+    acknowledge_first(&world, &lured, &victim);
+    drop(lured);
+
+    world.federation.hub.cli(&["revoke", VICTIM]).expect_code(0);
+    let address = world.federation.address().to_string();
+    let token = world.federation.invite(VICTIM, &["--address", &address]);
+    let joined = victim.node.cli(&["join", &token]).expect_code(0);
+    assert!(!joined.stderr.contains("a new one signs"), "{joined:?}");
+    assert!(is_told(&victim, "counts up to number 0 only"), "{:#?}", victim.alarms());
+    assert!(self::own_key(&victim).public() == own_key.public());
+    import(&victim, &world, 1).expect_code(0);
+    drop(victim);
     world.finish();
 }
 
@@ -546,6 +579,34 @@ fn who_lost_the_answer_is_answered_again_and_nobody_else_is() {
     assert!(accepted(&again));
     world.federation.hub.cli(&["revoke", "410184", "--reason", "lost"]).expect_code(0);
     assert!(used(&again), "it was revoked since");
+    world.finish();
+}
+
+#[test]
+fn of_a_used_token_nothing_is_said_but_that_it_was_used_also_after_its_root_has_ended() {
+    let world = World::new();
+    let address = world.federation.address().to_string();
+    let token = world.federation.invite("410184", &["--address", &address]);
+    let request = request(&Token::parse(&token).unwrap());
+    let mut dial = Dial { anonymous: true, alpn: ALPN_JOIN, ..world.dial() };
+    assert!(matches!(answer(&world, &dial, &request), JoinReply::Accepted { .. }));
+    let hub = &world.federation.hub;
+    assert_eq!(hub.json(&["ca", "rotate", "--root"])["step"], "prepared");
+    assert_eq!(hub.json(&["ca", "rotate", "--force"])["step"], "activated");
+    wait_until("the honest county has renewed", || {
+        let county = world.federation.counties[0].status();
+        county["certificates"][0]["issuer"].as_str().is_some_and(|name| name.ends_with('2'))
+    });
+    assert_eq!(hub.json(&["ca", "rotate", "--force"])["step"], "retired");
+    let shown = &world.credentials;
+    dial.credentials = Arc::new(Credentials {
+        chain: shown.chain.clone(),
+        key: shown.key.clone_key(),
+        roots: vec![world.hub_dirs().root(2).unwrap()],
+        identity: shown.identity.clone(),
+    });
+    let reply = answer(&world, &dial, &request);
+    assert_eq!(reply, JoinReply::Refused(JoinRefused::Used));
     world.finish();
 }
 

@@ -31,7 +31,6 @@ use protocol::{
     sign::{PublicKey, SignaturePurpose},
     suite::checksum::Checksum,
 };
-use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
 use super::{Ending, Registrar, joining::Place, puts};
@@ -127,6 +126,25 @@ struct Holder {
     certificate_key: Checksum,
 }
 
+/// Whether a request is the first one that an invitation is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    First,
+    /// It was used with the same keys: the answer was lost, or this hub died over it.
+    Again,
+}
+
+impl Use {
+    /// Why a request is refused: of an invitation that was used nothing else is said than
+    /// that.
+    fn or(self, why: JoinRefused) -> JoinRefused {
+        match self {
+            Self::First => why,
+            Self::Again => JoinRefused::Used,
+        }
+    }
+}
+
 impl Invite {
     fn is_open(&self, now: i64) -> bool {
         self.used_unix.is_none() && self.expires_unix > now
@@ -143,6 +161,18 @@ fn forget_settled(invites: &mut Vec<Invite>, now: i64) {
         superfluous -= usize::from(goes);
         !goes
     });
+}
+
+/// Drops the invitations of a node that were not used, and forgets who has used the
+/// others. Whether there was anything to do.
+fn take_back_of(invites: &mut Vec<Invite>, node: &NodeId) -> bool {
+    let before = invites.len();
+    invites.retain(|invite| invite.node != *node || invite.used_unix.is_some());
+    let mut changed = invites.len() != before;
+    for invite in invites.iter_mut().filter(|invite| invite.node == *node) {
+        changed |= invite.holder.take().is_some();
+    }
+    changed
 }
 
 impl Registrar {
@@ -214,11 +244,7 @@ impl Registrar {
         forget_settled(&mut invites, now);
         // Of two open tokens for one name the second to be used would speak for
         // the first: only the newest counts.
-        invites.retain(|invite| invite.node != node || invite.used_unix.is_some());
-        // And who used one before gets no more answers to that.
-        for invite in invites.iter_mut().filter(|invite| invite.node == node) {
-            invite.holder = None;
-        }
+        take_back_of(&mut invites, &node);
         let open = invites.iter().filter(|invite| invite.is_open(now));
         if open.count() >= INVITES_OPEN_MAX {
             bail!("{INVITES_OPEN_MAX} invitations are open; wait until some are used or expire");
@@ -268,24 +294,22 @@ impl Registrar {
         self.write_invites(&invites)
     }
 
-    /// Takes back the invitations of a node that were not used: it is shut out, and only
-    /// one that is made later lets it in again.
-    pub(super) fn drop_open_invites_of(&self, node: &NodeId) -> anyhow::Result<()> {
+    /// Takes back the invitations of a node, because it is shut out: only one that is made
+    /// later lets it in again, and who has used one gets no more answers to that.
+    pub(super) fn take_back_invites_of(&self, node: &NodeId) -> anyhow::Result<()> {
         let _one_at_a_time = self.invites.lock().unwrap_or_else(|error| error.into_inner());
         let mut invites = self.read_invites()?;
-        let before = invites.len();
-        invites.retain(|invite| invite.node != *node || invite.used_unix.is_some());
-        if invites.len() == before { Ok(()) } else { self.write_invites(&invites) }
+        if take_back_of(&mut invites, node) { self.write_invites(&invites) } else { Ok(()) }
     }
 
     /// Finds the invitation that a request is for: one that is open, or one that was
-    /// used with the same signing key. With `used_by` marks one that is open as used.
-    /// Blocks.
+    /// used with the same signing key. With `used_by` marks one that is open as used, and
+    /// one that was used is good only for the same two keys. Blocks.
     fn redeem(
         &self,
         request: &JoinRequest,
         used_by: Option<&Holder>,
-    ) -> Result<Invite, JoinRefused> {
+    ) -> Result<(Use, Invite), JoinRefused> {
         let failed = |error: anyhow::Error| {
             tracing::error!(error = format!("{error:#}"), "invitations cannot be read or written");
             JoinRefused::Failed
@@ -307,7 +331,7 @@ impl Registrar {
                     && used_by.is_none_or(|used_by| used_by == holder)
                     && now_unix().saturating_sub(used) < ANSWERED_AGAIN_S
             });
-            return if again { Ok(invite.clone()) } else { Err(JoinRefused::Used) };
+            return if again { Ok((Use::Again, invite.clone())) } else { Err(JoinRefused::Used) };
         }
         if invite.expires_unix <= now_unix() {
             return Err(JoinRefused::Expired);
@@ -316,15 +340,14 @@ impl Registrar {
             return Err(JoinRefused::Mismatch);
         }
         let Some(used_by) = used_by else {
-            return Ok(invite.clone());
+            return Ok((Use::First, invite.clone()));
         };
         invite.used_unix = Some(now_unix());
-        // As it was before: what is granted now is another node's than before this.
-        let before = invite.clone();
         invite.holder = Some(used_by.clone());
+        let used = invite.clone();
         self.write_invites(&invites).map_err(failed)?;
         fault::point("invite.used");
-        Ok(before)
+        Ok((Use::First, used))
     }
 
     /// What an invitation grants is done.
@@ -351,25 +374,23 @@ impl Registrar {
         }
     }
 
-    /// Writes what an invitation grants: membership, and a signing key that is
-    /// new here.
+    /// Writes what an invitation grants: membership, a signing key that is new here, and
+    /// that certificates of the node from before `ending_before` are over.
     fn grant(
         &self,
         registry: &Registry,
         invite: &Invite,
         key: Option<&PublicKey>,
-        certificate: &CertificateDer<'_>,
+        ending_before: Option<i64>,
     ) -> anyhow::Result<()> {
         let node = &invite.node;
-        // Whoever holds a certificate from before stays outside: it may be why the
-        // node joins again.
-        let from = certs::identity::facts(certificate)?.not_before.unix_timestamp();
-        let joins_again = registry.members().contains_key(node);
+        let known = registry.members().get(node).and_then(|member| member.certificates_from);
         let member = Member {
             name: invite.name.clone(),
             role: Role::Member,
             removed: false,
-            certificates_from: joins_again.then_some(from),
+            // What has ended once never counts again.
+            certificates_from: ending_before.max(known),
         };
         let mut entries = vec![Entry::Member(node.clone(), member)];
         if let Some(key) = key {
@@ -401,11 +422,8 @@ impl Registrar {
         };
         // Who has no token gets no further, and everything that the request can be
         // wrong in comes before the token is used up.
-        let invite = self.redeem(request, None)?;
-        let is_used = invite.used_unix.is_some();
-        // Of a token that was used nothing else is said than that.
-        let unless_used = |why| if is_used { JoinRefused::Used } else { why };
-        let mismatch = || unless_used(JoinRefused::Mismatch);
+        let (used, _) = self.redeem(request, None)?;
+        let mismatch = || used.or(JoinRefused::Mismatch);
         let key = self.membership.suite().public_key(&request.signing_key);
         let key = key.map_err(|_| mismatch())?;
         key.verify(
@@ -418,65 +436,57 @@ impl Registrar {
         // Nothing is renewed between this certificate's date and the record that
         // ends those before it.
         let _changing = self.change();
+        // Another request may have used it while this one waited.
+        let (used, invite) = self.redeem(request, None)?;
         let registry = self.membership.current().map_err(|error| failed(error.into()))?;
         let authority = self.authority().map_err(failed)?;
-        // Who is answered again ends none of its certificates.
-        let joins_again = registry.members().contains_key(&request.node) && !invite.granted;
+        // Whoever holds a certificate from before stays outside: it may be why the node
+        // joins again. Who is answered again has ended those already.
+        let ends_others = registry.members().contains_key(&request.node) && !invite.granted;
         let chain = self
-            .issue((&authority, &registry), &identity, &request.csr, joins_again)
+            .issue((&authority, &registry), &identity, &request.csr, ends_others)
             .map_err(|error| {
-                tracing::warn!(node = %request.node, %error, "a certificate request was refused");
-                mismatch()
+                error.answer(&request.node, used.or(JoinRefused::Mismatch), JoinRefused::Failed)
             })?;
         let known = registry.keys(&request.node).iter().find(|known| known.public == key);
         if known.is_some_and(|known| known.record.last.is_some()) {
-            return Err(unless_used(JoinRefused::KeyRetired));
+            return Err(used.or(JoinRefused::KeyRetired));
         }
         // What is issued leads to the token's root, as long as that is trusted.
-        let invite = self.redeem(request, None)?;
         let named = registry.ca(CaKind::Root, invite.root);
         if named.is_none_or(|root| root.state == CaState::Retired) {
-            return Err(JoinRefused::Expired);
+            return Err(used.or(JoinRefused::Expired));
         }
         let root = self.cas.root(invite.root).map_err(|error| failed(error.into()))?;
         let certificate_key =
             certs::identity::public_key_of(&chain[0]).map_err(|error| failed(error.into()))?;
         let certificate_key = Checksum::of(&[&certificate_key]);
         let holder = Holder { signing_key: hex::encode(&request.signing_key), certificate_key };
-        let invite = self.redeem(request, Some(&holder))?;
+        let (_, invite) = self.redeem(request, Some(&holder))?;
         let accepted = JoinReply::Accepted {
             chain: chain.iter().map(|certificate| certificate.to_vec()).collect(),
             root: root.to_vec(),
         };
         let is_new_key = known.is_none();
-        if invite.holder.is_some() {
-            // The answer was lost, or this hub has died over it.
-            let may = if invite.granted {
-                let current = registry.current_key(&request.node);
-                current.is_some_and(|known| known.public == key)
-                    && registry.active_member(&request.node).is_some()
-            } else {
-                let since = invite.used_unix.unwrap_or_default().saturating_mul(1000);
-                let revoked = registry.revocation(&request.node, None);
-                let member = registry.members().get(&request.node);
-                revoked.is_none_or(|revoked| revoked.at_ms < since)
-                    && member.is_none_or(|member| !member.removed)
-            };
-            if !may {
+        if invite.granted {
+            // Another key may have followed since. A revocation or a removal has taken the
+            // invitation back.
+            let current = registry.current_key(&request.node);
+            if current.is_none_or(|known| known.public != key) {
                 return Err(JoinRefused::Used);
             }
-            if invite.granted {
-                self.seen.joined(&request.node, &chain, &root, now_unix());
-                tracing::info!(node = %request.node, "a node that joined is answered again");
-                return Ok(accepted);
-            }
+            self.seen.joined(&request.node, &chain, &root, now_unix());
+            tracing::info!(node = %request.node, "a node that joined is answered again");
+            return Ok(accepted);
         }
+        let facts = certs::identity::facts(&chain[0]).map_err(|error| failed(error.into()))?;
+        let ending_before = ends_others.then(|| facts.not_before.unix_timestamp());
         let granted = if is_new_key {
             self.with_key_suspended(&registry, &request.node, || {
-                self.grant(&registry, &invite, Some(&key), &chain[0])
+                self.grant(&registry, &invite, Some(&key), ending_before)
             })
         } else {
-            self.grant(&registry, &invite, None, &chain[0])
+            self.grant(&registry, &invite, None, ending_before)
         };
         granted.map_err(failed)?;
         fault::point("invite.granted");

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use anyhow::Context as _;
 use certs::{
     CertError,
-    authority::{Authority, BACKDATE_MAX, CaDirs, IssuerChoice},
+    authority::{Authority, CaDirs, IssuerChoice},
     identity::Identity,
 };
 use config::NodeConfig;
@@ -35,6 +35,7 @@ use protocol::{
     change::Change,
     federation::{CaKind, CaState, Entry, Introduction, KeyRecord, Registry},
     id::{NodeId, PartitionId},
+    moment::rfc3339,
     sign::PublicKey,
 };
 use rustls::pki_types::CertificateDer;
@@ -211,27 +212,34 @@ impl Registrar {
     }
 
     /// Issues a certificate that counts: it begins no earlier than those of its node
-    /// have to, and later than all before it if the node `joins_again`.
+    /// have to, and later than all that the node had if `after_all_before`.
     ///
     /// Dates are in seconds, and several may be issued in one: then it is put off, at
-    /// most by half of how far it is dated back, so that it is valid at once.
-    pub(super) fn issue(
+    /// most by half of how far it is dated back, so that it is valid at once, also where
+    /// a clock is a little slow.
+    fn issue(
         &self,
         (authority, registry): (&Authority, &Registry),
         identity: &Identity,
         csr: &[u8],
-        joins_again: bool,
-    ) -> Result<Vec<CertificateDer<'static>>, CertError> {
+        after_all_before: bool,
+    ) -> Result<Vec<CertificateDer<'static>>, NotIssued> {
         let now = OffsetDateTime::now_utc();
-        let issue = |now| authority.issue(identity, csr, now, self.lifetime());
-        let chain = issue(now)?;
-        let begins = certs::identity::facts(&chain[0])?.not_before.unix_timestamp();
+        let begins = authority.begins(now, self.lifetime());
+        let late_max: time::Duration = (now - begins) / 2;
+        let begins = begins.unix_timestamp();
         let member = registry.members().get(&identity.node);
         let from = member.and_then(|member| member.certificates_from).unwrap_or(begins);
-        let earliest = if joins_again { begins.max(from).saturating_add(1) } else { from };
-        let late = time::Duration::seconds(earliest.saturating_sub(begins));
-        let late = late.min(BACKDATE_MAX.min(self.lifetime() / 10) / 2);
-        if late.is_positive() { issue(now + late) } else { Ok(chain) }
+        // One that lives for seconds cannot be put off by a whole one.
+        let step = i64::from(late_max >= time::Duration::SECOND);
+        let earliest = if after_all_before { begins.max(from).saturating_add(step) } else { from };
+        let late = time::Duration::seconds(earliest.saturating_sub(begins).max(0));
+        if late.is_positive() && late > late_max {
+            let after = late.saturating_sub(late_max).whole_seconds().saturating_add(1);
+            let again = now.unix_timestamp().saturating_add(after);
+            return Err(NotIssued::ClockSetBack { from, again });
+        }
+        Ok(authority.issue(identity, csr, now + late, self.lifetime())?)
     }
 
     /// The numbers up to which this hub holds what `node` owns.
@@ -294,6 +302,50 @@ impl Registrar {
             self.store.resume_key(key)?;
         }
         done
+    }
+}
+
+/// Why a certificate is not issued.
+#[derive(Debug, thiserror::Error)]
+enum NotIssued {
+    /// The request is not as it has to be.
+    #[error(transparent)]
+    Request(CertError),
+    /// This hub cannot issue it.
+    #[error(transparent)]
+    Hub(CertError),
+    /// It would begin before those of its node have to; both in seconds since 1970.
+    #[error(
+        "this hub's clock was set back: by it, the node joined last with a certificate from {}, and one that is \
+         issued now would begin before that, so it would not count. Compare the clock with the right time (date -u). \
+         If it is right now, certificates for this node are issued again from {} on",
+        rfc3339(*from), rfc3339(*again)
+    )]
+    ClockSetBack { from: i64, again: i64 },
+}
+
+impl From<CertError> for NotIssued {
+    fn from(error: CertError) -> Self {
+        match error {
+            CertError::Request { .. } => Self::Request(error),
+            error => Self::Hub(error),
+        }
+    }
+}
+
+impl NotIssued {
+    /// What `node`, which has asked for it, is answered. The log says more.
+    fn answer<R>(self, node: &NodeId, mismatch: R, failed: R) -> R {
+        match self {
+            Self::Request(error) => {
+                tracing::warn!(%node, %error, "a certificate request was refused");
+                mismatch
+            }
+            error => {
+                tracing::error!(%node, %error, "a certificate could not be issued");
+                failed
+            }
+        }
     }
 }
 

@@ -48,12 +48,8 @@ impl Office for Registrar {
         let authority = self.authority().map_err(|error| failed(node, &error))?;
         let registry = self.membership.current().map_err(|error| failed(node, &error.into()))?;
         let issued = self.issue((&authority, &registry), peer.identity(), &request.csr, false);
-        let chain = issued.map_err(|error| match error {
-            certs::CertError::Request { .. } => {
-                tracing::warn!(%node, %error, "a certificate request was refused");
-                RequestRefused::Mismatch
-            }
-            error => failed(node, &error.into()),
+        let chain = issued.map_err(|error| {
+            error.answer(node, RequestRefused::Mismatch, RequestRefused::Failed)
         })?;
         tracing::debug!(%node, "a certificate was renewed");
         Ok(chain.iter().map(|certificate| certificate.to_vec()).collect())

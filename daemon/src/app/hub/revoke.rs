@@ -45,7 +45,7 @@ impl Registrar {
             bail!("this is the certificate in use; first: creditsync cert renew");
         }
         if serial.is_none() {
-            self.drop_open_invites_of(&node)?;
+            self.take_back_invites_of(&node)?;
         }
         if registry.revocation(&node, serial.as_deref()).is_some() {
             return Ok(json!({ "node": node, "serial": serial, "changed": false }));
@@ -84,7 +84,7 @@ impl Registrar {
             bail!("{node} is the hub; a federation without it is none");
         }
         if member.removed {
-            self.drop_open_invites_of(&node)?;
+            self.take_back_invites_of(&node)?;
             return Ok(json!({ "node": node, "changed": false }));
         }
         if registry.revocation(&node, None).is_none() && !force {
@@ -93,7 +93,7 @@ impl Registrar {
                  {node} (--force does without)"
             );
         }
-        self.drop_open_invites_of(&node)?;
+        self.take_back_invites_of(&node)?;
         let head = self.with_key_suspended(&registry, &node, || {
             let mut entries = self.succession(&registry, &node, None, Ending::Routine)?;
             entries.push(Entry::Member(node.clone(), Member { removed: true, ..member.clone() }));

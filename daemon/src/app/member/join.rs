@@ -40,13 +40,14 @@ use store::Store;
 use crate::{
     app::{
         dir::NodeDir,
+        freshness::note_join,
         init::check_free,
         keys::OwnKeys,
         lock::Occupant,
         node::{Node, load_anchor, open_store},
         now_unix,
         own_history::note_new_directory,
-        trustee::{note_join, stops_are_settled},
+        trustee::stops_are_settled,
     },
     membership::Membership,
     net::{Connection, Dialer, FrameReceiver, NetError},
@@ -162,7 +163,6 @@ pub fn join_again(
     let _one_at_a_time = runtime.block_on(node.keeper.asking.lock());
     let csr = node.keeper.request()?;
     let present = node.own_keys.current();
-    let mut new_signing_key = false;
     let (mut answer, chain, root) = runtime.block_on(async {
         let mut patience = Patience::default();
         loop {
@@ -171,14 +171,19 @@ pub fn join_again(
                 // What was granted to the next key is granted to that one alone: its
                 // answer may have been lost.
                 let has_next = node.own_keys.next()?.is_some();
-                new_signing_key = match answer.refused().await? {
+                let asks_with_next = match answer.refused().await? {
                     Some(JoinRefused::KeyRetired) => true,
                     Some(JoinRefused::Used) => has_next,
                     _ => false,
                 };
-                if new_signing_key {
+                if asks_with_next {
                     let next = node.own_keys.prepare_next()?;
                     answer = ask(&token, &csr, &next, options).await?;
+                    // It was registered once, and ended before this node had heard of that.
+                    if answer.refused().await? == Some(JoinRefused::KeyRetired) {
+                        let next = node.own_keys.replace_next()?;
+                        answer = ask(&token, &csr, &next, options).await?;
+                    }
                 }
                 let (chain, root) = answer.accepted(&token).await?;
                 anyhow::Ok((answer, chain, root))
@@ -215,6 +220,8 @@ pub fn join_again(
     drop(joining);
     trustee.look()?;
     note_join(&node.dir);
+    // The hub may have let in the next key, and the look have found that it must not sign.
+    let new_signing_key = node.own_keys.current().public() != present.public();
     let not_after = node.keeper.shown().federation.not_after()?;
     tracing::info!(node = %node.identity.node, new_signing_key, "joined again");
     let known = node.config.upstream.as_ref().map(|upstream| upstream.addresses.clone());
