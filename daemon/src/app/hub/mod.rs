@@ -215,8 +215,7 @@ impl Registrar {
     /// have to, and later than all that the node had if `after_all_before`.
     ///
     /// Dates are in seconds, and several may be issued in one: then it is put off, at
-    /// most by half of how far it is dated back, so that it is valid at once, also where
-    /// a clock is a little slow.
+    /// most until now, so that it is valid at once.
     fn issue(
         &self,
         (authority, registry): (&Authority, &Registry),
@@ -226,7 +225,7 @@ impl Registrar {
     ) -> Result<Vec<CertificateDer<'static>>, NotIssued> {
         let now = OffsetDateTime::now_utc();
         let begins = authority.begins(now, self.lifetime());
-        let late_max: time::Duration = (now - begins) / 2;
+        let late_max: time::Duration = now - begins;
         let begins = begins.unix_timestamp();
         let member = registry.members().get(&identity.node);
         let from = member.and_then(|member| member.certificates_from).unwrap_or(begins);
