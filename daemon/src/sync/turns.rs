@@ -2,8 +2,8 @@
 //! asks for more than its share.
 //!
 //! What reads much of the store, or unpacks and hashes much, is done beside the
-//! runtime's threads, few at once, and of one peer fewer than of all
-//! ([`Turns::run`]); what is small and in memory is done where it is asked for. Change sets
+//! runtime's threads, few at once, of one peer fewer than of all, and next for the peer
+//! that has used the least ([`Turns::run`]); what is small and in memory is done where it is asked for. Change sets
 //! are admitted to the writer ([`super::admission`]), and of one peer few bytes are held
 //! meanwhile ([`Turns::unpacked`]). Few are read for a peer before it takes them
 //! ([`Turns::to_send`]). [`Allowance`] says how fast a peer may speak; who uses
@@ -14,7 +14,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use protocol::{
@@ -65,10 +65,10 @@ const UNPACKED_OF_ONE: usize = 4 * BODY_BYTES_MAX;
 /// fits beside another that is not taken.
 const TO_SEND_OF_ONE: usize = FRAMES_OF_ONE;
 
-/// What all peers' turns are taken from, in the order in which they ask.
+/// What all peers' turns are taken from, by how much each has used.
 pub(super) struct Work {
     /// One a core, as each piece of work keeps one busy.
-    cores: Semaphore,
+    cores: Arc<Admission>,
     admission: Arc<Admission>,
 }
 
@@ -79,7 +79,7 @@ impl Work {
     }
 
     fn of(cores: usize) -> Arc<Self> {
-        Arc::new(Self { cores: Semaphore::new(cores), admission: Arc::default() })
+        Arc::new(Self { cores: Arc::new(Admission::to_places(cores)), admission: Arc::default() })
     }
 }
 
@@ -138,10 +138,13 @@ impl Turns {
     /// Does work that takes its time, when it is its turn. It must not wait for
     /// another turn, nor take long: give it in pieces.
     pub async fn run<T>(&self, work: impl FnOnce() -> T) -> T {
-        // The semaphores are never closed.
+        // The semaphore is never closed.
         let _of_one = self.of_one.acquire().await;
-        let _of_all = self.of_all.cores.acquire().await;
-        tokio::task::block_in_place(work)
+        let place = self.of_all.cores.enter(&self.peer, false).await;
+        let began = Instant::now();
+        let done = tokio::task::block_in_place(work);
+        place.done(began.elapsed());
+        done
     }
 
     /// Waits until one of the peer's change sets may be given to the writer; one that takes
@@ -307,5 +310,33 @@ mod tests {
         assert!(of_another.as_mut().poll(&mut context).is_ready(), "whatever others hold");
         drop(not_taken);
         assert!(next.as_mut().poll(&mut context).is_ready());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn whoever_has_used_the_least_is_next_however_many_peers_ask() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        const PIECE: Duration = Duration::from_millis(2);
+        let of_all = Work::of(1);
+        let done = Arc::new(AtomicUsize::new(0));
+        for number in 0..10 {
+            let greedy = Arc::new(Turns::new(of_all.clone(), peer(number), Duration::ZERO));
+            for _ in 0..4 {
+                let (greedy, done) = (greedy.clone(), done.clone());
+                tokio::spawn(async move {
+                    loop {
+                        // Work keeps its thread busy.
+                        greedy.run(|| std::thread::sleep(PIECE)).await;
+                        done.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        }
+        while done.load(Ordering::SeqCst) < 20 {
+            tokio::task::yield_now().await;
+        }
+        let before = done.load(Ordering::SeqCst);
+        Turns::new(of_all, peer(99), Duration::ZERO).run(|| ()).await;
+        let waited_for = done.load(Ordering::SeqCst) - before;
+        assert!(waited_for <= 3, "{waited_for} pieces of others came before its first");
     }
 }

@@ -205,7 +205,7 @@ impl Disk {
         batch: &mut Batch,
         generation: PackId,
         pages: &[(Vec<u8>, &[u8])],
-        in_tree: u64,
+        in_tree: packs::InTree,
     ) -> Result<(), StoreError> {
         let bytes: usize = pages.iter().map(|(_, page)| page.len()).sum();
         let (added, count) = (bytes as u64, pages.len() as u64);

@@ -283,11 +283,20 @@ fn keep_open(
     Ok(pack)
 }
 
+/// What a tree has, of which some pages go to a pack: so many pages, and bytes before they
+/// are packed. Pages alone would not do: those that are added may be larger than all others.
+#[derive(Debug, Clone, Copy)]
+pub struct InTree {
+    pub pages: u64,
+    pub bytes: u64,
+}
+
 /// Whether a pack of so many bytes may get `added` bytes of `pages` pages, for a
 /// tree of so many pages: not where half of it would then be waste.
-pub fn may_grow(length: u64, added: u64, pages: u64, in_tree: u64) -> bool {
+pub fn may_grow(length: u64, added: u64, pages: u64, in_tree: InTree) -> bool {
     let page_bytes = added / pages.max(1) + 1;
-    (length + added) / page_bytes <= 2 * in_tree.max(pages)
+    (length + added) / page_bytes <= 2 * in_tree.pages.max(pages)
+        && length + added <= 2 * in_tree.bytes.max(added)
 }
 
 fn file_error(path: &Path, problem: &io::Error) -> StoreError {

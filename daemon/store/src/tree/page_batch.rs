@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::saved::{OpenSnapshot, save_page};
 use crate::{
-    engine::{Batch, Disk, PackId},
+    engine::{Batch, Disk, PackId, packs::InTree},
     error::StoreError,
 };
 
@@ -71,11 +71,16 @@ impl<'a> PageBatch<'a> {
     }
 
     /// The batch; new pages may lie in the generation's pack. The tree will have
-    /// so many leaves.
-    pub fn finish(mut self, generation: PackId, leaves: u64) -> Result<Batch, StoreError> {
+    /// so many leaves, and so many bytes before they are packed.
+    pub fn finish(
+        mut self,
+        generation: PackId,
+        leaves: u64,
+        bytes: u64,
+    ) -> Result<Batch, StoreError> {
         // A leaf has its index beside it.
-        let pages = 2 * leaves;
-        self.disk.put_new(&mut self.batch, generation, &self.new, pages)?;
+        let in_tree = InTree { pages: 2 * leaves, bytes };
+        self.disk.put_new(&mut self.batch, generation, &self.new, in_tree)?;
         Ok(self.batch)
     }
 }

@@ -319,7 +319,7 @@ impl Writer {
             pages.put(page(keys::PATCH, &leaf.first_key), leaf.patch.as_deref())?;
         }
         let leaves = update.summary.pages.first().copied().unwrap_or(0);
-        let batch = pages.finish(PackId { number, generation }, leaves)?;
+        let batch = pages.finish(PackId { number, generation }, leaves, update.summary.bytes)?;
         let head = self.finish_commit(batch, state, before, generation, next, update.summary)?;
         self.shared.pages_written.fetch_add(update.written.len() as u64, Ordering::Relaxed);
         self.shared.leaves_patched.fetch_add(update.patched.len() as u64, Ordering::Relaxed);

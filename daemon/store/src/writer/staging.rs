@@ -127,7 +127,7 @@ impl Writer {
             pages.put_index(key(keys::INDEX, &leaf.first_key), Some(&leaf.index))?;
         }
         let pack = PackId { number: stage.number, generation: stage.generation };
-        let mut batch = pages.finish(pack, stage.records / RECORDS_PER_LEAF + 1)?;
+        let mut batch = pages.finish(pack, stage.records / RECORDS_PER_LEAF + 1, counts)?;
         put_inner(&mut batch, stage, &leaves.inner);
         note_staging(&mut batch, stage.number, stage.generation, counts);
         self.shared.disk.check_room(batch.bytes())?;
