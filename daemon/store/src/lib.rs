@@ -518,7 +518,7 @@ impl Store {
         let job = |reply| Job::BeginStaging { partition, records, reply };
         let stage = self.queue.submit(job).await?.answer().await?;
         let clear = |reply| Job::ClearStaged { stage: stage.clone(), reply };
-        while !stage.was_empty && self.queue.submit(clear).await?.answer().await? {}
+        while self.queue.submit(clear).await?.answer().await? {}
         Ok(Staging::new(self.shared.clone(), self.queue.clone(), shown, stage))
     }
 

@@ -81,11 +81,19 @@ impl Writer {
         Err(StoreError::Overtaken(stage.partition.clone()))
     }
 
-    /// Deletes some of the inner pages that an interrupted staging has left, which may
-    /// not be those of the tree that is staged now; answers whether there may be more.
-    /// Leaves stay, and are found by their hash.
+    /// Deletes some of what the origin's earlier stagings have left, and of the inner
+    /// pages of this one if it was interrupted, which may not be those of the tree that is
+    /// staged now; answers whether there may be more. Leaves stay, and are found by their
+    /// hash.
     pub(super) fn clear_staged(&mut self, stage: &Stage) -> Result<bool, StoreError> {
         self.refuse_overtaken(stage)?;
+        // It counts for nobody any more, so nothing comes before it is gone.
+        if self.delete_some_of_origin(&stage.partition.origin) {
+            return self.well().map(|()| true);
+        }
+        if stage.was_empty {
+            return Ok(false);
+        }
         for level in 1..LEVELS_MAX {
             let pages = keys::page(stage.number, stage.generation, level, &[]);
             let disk = &self.shared.disk;

@@ -4,11 +4,12 @@
 //! back.
 
 use std::{
+    collections::HashSet,
     ops::Range,
     sync::{Arc, atomic::Ordering},
 };
 
-use protocol::id::PartitionId;
+use protocol::id::{NodeId, PartitionId};
 
 use super::Writer;
 use crate::{error::StoreError, jobs::Opened, keys, state::lock, tree::OpenSnapshot};
@@ -98,6 +99,31 @@ impl Writer {
         let Some(index) = due else {
             return false;
         };
+        self.do_some_of(index);
+        true
+    }
+
+    /// Deletes some of what an origin's earlier states and stagings have left; answers
+    /// whether there may be more. What is read by a snapshot goes later.
+    pub(super) fn delete_some_of_origin(&mut self, origin: &NodeId) -> bool {
+        if !self.shared.disk.has_room_to_tidy().unwrap_or(false) {
+            return false;
+        }
+        let partitions = self.shared.partitions();
+        let of_origin = partitions.iter().filter(|(partition, _)| partition.origin == *origin);
+        let numbers: HashSet<u32> = of_origin.map(|(_, state)| state.number).collect();
+        let due = self.chores.iter().position(|prefix| {
+            keys::pages_of(prefix).is_some_and(|(number, _)| numbers.contains(&number))
+                && !self.is_read_by_a_snapshot(prefix)
+        });
+        if let Some(index) = due {
+            self.do_some_of(index);
+        }
+        due.is_some()
+    }
+
+    /// Does a small piece of a chore.
+    fn do_some_of(&mut self, index: usize) {
         let (disk, prefix) = (&self.shared.disk, &self.chores[index]);
         let deleted = disk.delete_some(prefix, keys::is_chunked(prefix), CHORE_DELETES);
         // Or else the next commit would have to flush sled.
@@ -117,7 +143,6 @@ impl Writer {
             // The next start takes them up again.
             Err(error) => self.fail(&error),
         }
-        true
     }
 
     /// Makes a checkpoint if the journal is getting full, so that a burst seldom
