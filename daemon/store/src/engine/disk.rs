@@ -301,13 +301,13 @@ impl Disk {
 
     /// Does a piece of what gives back room in sled's file; answers whether there was any.
     /// What is moved is written before its old room is free, so without room nothing is.
-    pub fn sweep_some(&self) -> Result<bool, StoreError> {
+    pub fn sweep_some(&self, rounds: usize) -> Result<bool, StoreError> {
         // Nothing else is given to sled meanwhile.
         let _journal = self.journal();
         if !self.sweep.is_due() || self.check_room(sweep::PIECE_BYTES_MAX).is_err() {
             return Ok(false);
         }
-        self.sweep.move_some()?;
+        self.sweep.move_some(rounds)?;
         #[cfg(any(test, feature = "testing"))]
         fail_if(&self.broken.sweep)?;
         sync_sled(&self.db, &self.data)?;

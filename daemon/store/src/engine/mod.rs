@@ -28,6 +28,7 @@ pub mod values;
 pub use self::{
     disk::{Disk, Options},
     packs::PackId,
+    sweep::{ROUNDS_BUSY, ROUNDS_IDLE},
     values::{Batch, CHUNK_BYTES_MAX, FoundPair},
 };
 use crate::error::StoreError;

@@ -25,8 +25,11 @@ const CHANGES: u64 = 11;
 /// Pages that are moved before it is looked at what that came to: the largest have a
 /// mebibyte.
 const PAGES_PER_ROUND: u64 = 4;
-/// Rounds of one piece: a millisecond or two where nothing moves.
-const ROUNDS_PER_PIECE: usize = 8;
+/// Rounds of a piece in an idle moment, which whoever comes next waits for: half a
+/// millisecond where nothing moves.
+pub const ROUNDS_IDLE: usize = 2;
+/// Rounds of a piece behind jobs that have written much, which took as long at least.
+pub const ROUNDS_BUSY: usize = 8;
 /// What a piece may write, but for its last round. It ends with `fdatasync`, and all of it
 /// is less than the two segments of log that sled writes at least before it uses the room
 /// of a page that has moved.
@@ -80,11 +83,11 @@ impl Sweep {
         self.state().rounds > 0
     }
 
-    /// Moves some of the pages, of which nothing is synced.
-    pub fn move_some(&self) -> Result<(), StoreError> {
+    /// Moves some of the pages in so many rounds; nothing of it is synced.
+    pub fn move_some(&self, rounds: usize) -> Result<(), StoreError> {
         let mut state = self.state();
         let mut written = 0;
-        for _ in 0..ROUNDS_PER_PIECE.min(state.rounds) {
+        for _ in 0..rounds.min(state.rounds) {
             for _ in 0..PAGES_PER_ROUND * CHANGES {
                 state.changes += 1;
                 self.page.insert("", &state.changes.to_be_bytes())?;

@@ -38,7 +38,7 @@ use protocol::{hash::Hash, id::PartitionId};
 use tokio::sync::mpsc::{Receiver, WeakSender, error::TryRecvError};
 
 use crate::{
-    engine::Batch,
+    engine::{Batch, ROUNDS_BUSY, ROUNDS_IDLE},
     error::StoreError,
     jobs::{BATCH_BYTES, Done, Job, LEAVES_PER_BATCH, Reply},
     keys,
@@ -50,6 +50,8 @@ const JOBS_PER_FLUSH_MAX: usize = 8;
 /// Jobs wait for no flush that is older than this: a job may take most of a second, and
 /// those whose work is done wait for it.
 const FLUSH_SHARED_MAX: Duration = Duration::from_millis(20);
+/// Jobs that took so long with their flush have written much: a row takes a tenth of it.
+const MUCH_WRITTEN: Duration = Duration::from_millis(5);
 /// Leaves that are staged in one flush, and their bytes: what a crash makes replicas fetch
 /// again, some 10 MB.
 const STAGED_PER_FLUSH: usize = 4 * LEAVES_PER_BATCH;
@@ -176,12 +178,13 @@ impl Writer {
             flushes = flushes.wrapping_add(1);
             if flushes.is_multiple_of(FLUSHES_PER_CHORE) || self.chores.len() > CHORES_WAITING_MAX {
                 self.chore();
+                self.sweep(ROUNDS_IDLE);
             }
             let job = match jobs.try_recv() {
                 Ok(job) => job,
                 Err(TryRecvError::Disconnected) => break,
                 Err(TryRecvError::Empty) => {
-                    if self.chore() || self.relieve_journal() || self.sweep() {
+                    if self.chore() || self.relieve_journal() || self.sweep(ROUNDS_IDLE) {
                         continue;
                     }
                     match jobs.blocking_recv() {
@@ -202,8 +205,10 @@ impl Writer {
             }
             // Whoever waited was told.
             let _ = self.flush();
-            // A piece behind each flush keeps pace with what they write.
-            self.sweep();
+            if began.elapsed() >= MUCH_WRITTEN {
+                // A piece behind each keeps pace with what they write.
+                self.sweep(ROUNDS_BUSY);
+            }
         }
         // What a write that failed has left in sled is nobody's state.
         if !self.shared.failed.load(Ordering::Relaxed)
@@ -292,7 +297,7 @@ impl Writer {
             Job::Tidy { reply: Some(reply) } => {
                 // Chores take away what unpublished heads have left.
                 let _ = self.flush();
-                while self.chore() || self.relieve_journal() || self.sweep() {}
+                while self.chore() || self.relieve_journal() || self.sweep(ROUNDS_BUSY) {}
                 let _ = reply.send(Ok(()));
             }
         }

@@ -158,11 +158,11 @@ impl Writer {
     }
 
     /// Gives some of the room in sled's file back; answers whether there was any.
-    pub(super) fn sweep(&mut self) -> bool {
+    pub(super) fn sweep(&mut self, rounds: usize) -> bool {
         if self.shared.failed.load(Ordering::Relaxed) {
             return false;
         }
-        self.shared.disk.sweep_some().unwrap_or_else(|error| {
+        self.shared.disk.sweep_some(rounds).unwrap_or_else(|error| {
             self.fail(&error);
             false
         })
