@@ -574,14 +574,14 @@ pub enum CloseCode {
     /// The node or its certificate was revoked.
     #[error(
         "revoked: this node or its certificate counts no more. Ask the municipal centre why; a new \
-         token lets it in again (creditsync join -) / 本节点或其证书已被吊销，请联系市级中心；\
-         取得新令牌后执行 creditsync join -"
+         token lets it in again (creditsync join) / 本节点或其证书已被吊销，请联系市级中心；\
+         取得新令牌后执行 creditsync join"
     )]
     Revoked = 14,
     /// The certificate has ended, or its CA was retired.
     #[error(
         "the certificate has ended, or the authority that issued it was retired; a node that missed \
-         that needs a new token (creditsync join -)"
+         that needs a new token (creditsync join)"
     )]
     CertificateEnded = 15,
     /// The certificate is from before the node joined again.

@@ -161,7 +161,7 @@ fn a_county_that_slept_too_long_is_told_and_comes_back_with_one_token() {
         case.import();
         let told = |node: &Node, words: &[&str]| node.log_lines(words).len();
         case.county().start();
-        let reason = case.county().wait_reason(HUB, &["certificate ended on", "creditsync join -"]);
+        let reason = case.county().wait_reason(HUB, &["certificate ended on", "creditsync join"]);
         assert!(reason.contains(&format!("creditsync invite {COUNTY}")), "{reason}");
         let reason =
             case.hub().wait_reason(COUNTY, &[COUNTY, "expired on", "creditsync invite 410122"]);
@@ -226,7 +226,7 @@ fn who_is_away_is_waited_for_and_if_left_behind_comes_back_with_one_token() {
         case.check_other();
         let before = case.county().log_lines(&["WARN", "not connected to the hub"]).len();
         case.county().start();
-        case.county().wait_reason(HUB, &["creditsync join -"]);
+        case.county().wait_reason(HUB, &["creditsync join"]);
         case.import();
         case.wait_attempts();
         let told = case.county().log_lines(&["WARN", "not connected to the hub"]);
@@ -254,7 +254,7 @@ fn a_revocation_bites_at_once_and_can_be_taken_back() {
 
     case.hub().json(&["revoke", COUNTY, "--reason", "设备遗失"]);
     case.hub().wait_reason(COUNTY, &["revoked"]);
-    case.county().wait_reason(HUB, &["revoked", "creditsync join -"]);
+    case.county().wait_reason(HUB, &["revoked", "creditsync join"]);
     let before = case.table.clone();
     case.import();
     case.wait_attempts();
@@ -272,7 +272,7 @@ fn a_revocation_bites_at_once_and_can_be_taken_back() {
     // Also after a restart of either.
     case.federation.hub.restart();
     case.county().restart();
-    case.county().wait_reason(HUB, &["revoked", "creditsync join -"]);
+    case.county().wait_reason(HUB, &["revoked", "creditsync join"]);
     case.check_other();
 
     for (round, running) in [(1, true), (2, false)] {
@@ -344,7 +344,7 @@ fn one_certificate_can_be_revoked_alone() {
     // connection nothing can be renewed, so it takes a token; nothing else is
     // lost.
     case.hub().json(&["revoke", COUNTY, "--serial", &renewed, "--reason", "密钥外泄"]);
-    case.county().wait_reason(HUB, &["revoked", "creditsync join -"]);
+    case.county().wait_reason(HUB, &["revoked", "creditsync join"]);
     case.import();
     case.county().cli(&["cert", "renew"]).expect_failure(&["not connected to its hub"]);
     case.wait_attempts();
