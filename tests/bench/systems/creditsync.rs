@@ -361,7 +361,7 @@ impl<'a> Federation<'a> {
 
     /// Waits until so many partitions at the hub are in sync, or its own.
     pub fn wait_in_sync(&self, partitions: usize) -> anyhow::Result<()> {
-        wait_until("all partitions are in sync", STEP_MAX, || {
+        wait_until("all partitions are in sync", PATIENCE, || {
             let status = self.hub.status()?;
             let list = status["partitions"].as_array().context("partitions")?;
             let is_well = |one: &&Json| one["state"] == "in_sync" || one["state"] == "origin";
