@@ -9,8 +9,9 @@
 //! comes next waits for no more than those, or a single one that takes long. What a peer's
 //! next one takes is expected from its last ones.
 //!
-//! A place is held until what it was for is durable, whatever becomes of who asked for it. Not here:
-//! what this node writes itself and staged pages, which do not stand in line.
+//! A place is held until what it was for is durable, or done at a core, whatever becomes of
+//! who asked for it. Not here: what this node writes itself and staged pages, which do not
+//! stand in line.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -78,7 +79,7 @@ struct Waiting {
     go: oneshot::Sender<Admitted>,
 }
 
-/// A place at the writer, until it is dropped.
+/// A place at the writer, or at a core, until it is dropped.
 pub(super) struct Admitted {
     of: Arc<Admission>,
     peer: NodeId,
@@ -98,8 +99,8 @@ impl Admission {
         Self { room: Room::Places(count), state: Mutex::default() }
     }
 
-    /// Waits until one of `peer`'s change sets may be given to the writer; one that is long
-    /// whatever its last ones took goes alone.
+    /// Waits until it is the turn of one of `peer`'s change sets, or pieces of work; at the
+    /// writer one that is long whatever its last ones took goes alone.
     pub async fn enter(self: &Arc<Self>, peer: &NodeId, is_long: bool) -> Admitted {
         let (go, allowed) = oneshot::channel();
         self.lock().wait(peer, is_long, go);
@@ -199,7 +200,7 @@ impl Peer {
 }
 
 impl Admitted {
-    /// The writer is done, and took so long.
+    /// It is done, and took so long.
     pub fn done(mut self, took: Duration) {
         self.took = Some(took);
     }

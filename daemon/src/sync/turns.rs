@@ -3,9 +3,9 @@
 //!
 //! What reads much of the store, or unpacks and hashes much, is done beside the
 //! runtime's threads, few at once, of one peer fewer than of all, and next for the peer
-//! that has used the least ([`Turns::run`]); what is small and in memory is done where it is asked for. Change sets
-//! are admitted to the writer ([`super::admission`]), and of one peer few bytes are held
-//! meanwhile ([`Turns::unpacked`]). Few are read for a peer before it takes them
+//! that has used the least ([`Turns::run`]); what is small and in memory is done where it is
+//! asked for. Change sets are admitted to the writer ([`super::admission`]), and of one peer
+//! few bytes are held meanwhile ([`Turns::unpacked`]). Few are read for a peer before it takes them
 //! ([`Turns::to_send`]). [`Allowance`] says how fast a peer may speak; who uses
 //! it does not listen for a while, so nothing honest is lost.
 //!

@@ -384,13 +384,12 @@ impl Registrar {
         ending_before: Option<i64>,
     ) -> anyhow::Result<()> {
         let node = &invite.node;
-        let known = registry.members().get(node).and_then(|member| member.certificates_from);
         let member = Member {
             name: invite.name.clone(),
             role: Role::Member,
             removed: false,
-            // What has ended once never counts again.
-            certificates_from: ending_before.max(known),
+            // It never goes down: what is issued begins behind it (`Registrar::issue`).
+            certificates_from: ending_before,
         };
         let mut entries = vec![Entry::Member(node.clone(), member)];
         if let Some(key) = key {
