@@ -141,9 +141,10 @@ fn a_hub_whose_clock_was_fast_at_a_join_issues_nothing_that_would_not_count() {
     let token = federation.invite(COUNTY, &invite);
     federation.counties[0].cli(&["join", &token]).expect_code(0);
     set_hub(&mut federation, None);
-    let county = &federation.counties[0];
+    let county = &mut federation.counties[0];
     county.wait_connected(HUB);
     county.cli(&["cert", "renew"]).expect_code(0);
+    county.restart();
     county.wait_connected(HUB);
     let token = federation.invite(COUNTY, &invite);
     let county = &federation.counties[0];
