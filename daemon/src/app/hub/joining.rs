@@ -1,7 +1,7 @@
 //! Who may be joining at once.
 //!
 //! Used by the daemon, for connections whose peer is not known yet, and by
-//! [`super::invite`]. Invariants: there is a place for whoever comes, because the one
+//! [`super::enrol`]. Invariants: there is a place for whoever comes, because the one
 //! who has waited longest, among those of the network that holds most places, makes
 //! room; and nobody who has shown a good token does. So neither one address nor many
 //! keep others out, unless they are faster than one round trip. Not here: deadlines.

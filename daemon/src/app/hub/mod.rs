@@ -1,7 +1,8 @@
 //! The hub's office: everything by which a hub says who belongs to its
 //! federation, with which keys and certificates.
 //!
-//! - [`invite`]: tokens, and who shows one;
+//! - [`invite`]: tokens, and who has used them;
+//! - [`enrol`]: letting in who shows one;
 //! - [`joining`]: how many may show one at once;
 //! - [`requests`]: what connected members ask for: certificates, signing keys;
 //! - [`revoke`]: nodes and certificates that count no more;
@@ -14,6 +15,7 @@
 //! [`Registrar::settle`], which may be interrupted and repeated at any point.
 
 mod ca;
+mod enrol;
 mod good;
 mod invite;
 mod joining;
@@ -43,7 +45,7 @@ use store::{Head, Store};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-pub(super) use self::{invite::serve_join, joining::Joining};
+pub(super) use self::{enrol::serve_join, joining::Joining};
 use super::{
     alarms::Alarms, catalogue, changes::federation_changes, dir::NodeDir, keeper::Keeper,
     keys::OwnKeys, now_unix,
@@ -66,7 +68,7 @@ pub struct Registrar {
     seen: seen::Seen,
     /// Invitations are read, changed and written by one at a time.
     invites: Mutex<()>,
-    unknown_tokens: invite::UnknownTokens,
+    unknown_tokens: enrol::UnknownTokens,
     /// What is read of `_federation` and what is then written belong together.
     changing: Mutex<()>,
     /// Its own certificate is renewed by one at a time.
@@ -109,7 +111,7 @@ impl Registrar {
             tell,
             seen,
             invites: Mutex::default(),
-            unknown_tokens: invite::UnknownTokens::default(),
+            unknown_tokens: enrol::UnknownTokens::default(),
             changing: Mutex::default(),
             renewing: Mutex::default(),
             budgets: Limiter::new(requests::REQUESTS, requests::MEMBERS_MAX),
