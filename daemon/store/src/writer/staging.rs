@@ -222,3 +222,66 @@ impl Writer {
         Ok(head)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use protocol::suite::Suite;
+
+    use super::*;
+    use crate::{
+        Options,
+        engine::Disk,
+        jobs::{Job, StagedLeaf},
+        state::Shared,
+    };
+
+    /// A writer of which each job is done when the test says so.
+    fn writer(path: &Path) -> (Writer, tokio::sync::mpsc::Sender<Job>) {
+        let options = Options { suite: Suite::One, cache_mb: 16, disk_reserve_mb: Some(1) };
+        let disk = Disk::open(path, &options).unwrap();
+        let shared = Shared::new(disk, Default::default(), path.to_owned());
+        let (jobs, _) = tokio::sync::mpsc::channel(1);
+        (Writer::new(Arc::new(shared), jobs.downgrade()), jobs)
+    }
+
+    fn partition(name: &str) -> PartitionId {
+        PartitionId::parse_full(&format!("zhengzhou/{name}/*")).unwrap()
+    }
+
+    fn leaves(count: usize) -> StagedLeaves {
+        let leaf = |number: usize| StagedLeaf {
+            first_key: format!("{number:05}").into_bytes(),
+            body: vec![1; 1000],
+            index: vec![1; 100],
+            counts: 1000,
+        };
+        StagedLeaves { written: (0..count).map(leaf).collect(), ..StagedLeaves::default() }
+    }
+
+    #[test]
+    fn what_an_origin_has_given_up_goes_before_it_stages_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut writer, _jobs) = writer(directory.path());
+        let mut given_up = Vec::new();
+        for name in ["licence/410122", "penalty/410122", "licence/410181"] {
+            let stage = writer.begin_staging(&partition(name), 100_000).unwrap();
+            writer.stage_leaves(&stage, leaves(2000)).unwrap();
+            writer.drop_staged(&stage).unwrap();
+            given_up.push(keys::page(stage.number, stage.generation, 0, &[]));
+        }
+        let is_there = |writer: &Writer, leaves: &[u8]| {
+            writer.shared.disk.first_key(leaves).unwrap().is_some()
+        };
+        assert!(given_up.iter().all(|leaves| is_there(&writer, leaves)));
+        let stage = writer.begin_staging(&partition("enterprise/410122"), 1).unwrap();
+        let mut turns = 0;
+        while writer.clear_staged(&stage).unwrap() {
+            turns += 1;
+        }
+        assert!(turns > 2, "it is done in small pieces");
+        let left: Vec<bool> = given_up.iter().map(|leaves| is_there(&writer, leaves)).collect();
+        assert_eq!(left, [false, false, true], "what others have left is none of its business");
+    }
+}
