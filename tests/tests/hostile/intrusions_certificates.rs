@@ -199,6 +199,19 @@ fn certificates_that_do_not_fit_are_refused_before_the_first_word() {
     world.finish();
 }
 
+#[test]
+fn a_connection_lasts_no_longer_than_its_certificate() {
+    let mut world = World::new();
+    let dial = show(&world, world.issue(HOSTILE, Duration::minutes(1), Duration::seconds(64)));
+    world.attack("a certificate that ends", CERTIFICATE_ENDED, 0, async |_| {
+        let peer = dial.connect().await.expect("it still counts");
+        let (_control, _) = peer.say_hello(crate::world::hello(vec![])).await;
+        peer.closed().await
+    });
+    world.attack("the same one again", CERTIFICATE_EXPIRED, 0, async |_| dial.refused().await);
+    world.finish();
+}
+
 fn attack_all(world: &mut World, table: &[Row]) {
     for (what, dial, expected) in table {
         let dial = dial(world);

@@ -90,6 +90,30 @@ impl Invite {
     fn is_open(&self, now: i64) -> bool {
         self.used_unix.is_none() && self.expires_unix > now
     }
+
+    /// Whether it lets in who asks with its secret. Of one that was used nothing else is
+    /// said than that.
+    fn judge(
+        &self,
+        request: &JoinRequest,
+        used_by: Option<&Holder>,
+        now: i64,
+    ) -> Result<Use, JoinRefused> {
+        let fits = self.node == request.node;
+        if let Some(used) = self.used_unix {
+            let again = self.holder.as_ref().is_some_and(|holder| {
+                holder.signing_key == hex::encode(&request.signing_key)
+                    && used_by.is_none_or(|used_by| used_by == holder)
+            });
+            let is_answered = again && fits && now.saturating_sub(used) < ANSWERED_AGAIN_S;
+            return if is_answered { Ok(Use::Again) } else { Err(JoinRefused::Used) };
+        }
+        match self.expires_unix <= now {
+            true => Err(JoinRefused::Expired),
+            false if !fits => Err(JoinRefused::Mismatch),
+            false => Ok(Use::First),
+        }
+    }
 }
 
 /// Drops used and expired invitations that are old, and of too many the first ones.
@@ -265,30 +289,17 @@ impl Registrar {
             // Hashes are compared, so timing tells nothing about the secret.
             .find(|invite| invite.id == id && invite.secret_hash == hash)
             .ok_or(JoinRefused::UnknownToken)?;
-        if let Some(used) = invite.used_unix {
-            let again = invite.holder.as_ref().is_some_and(|holder| {
-                holder.signing_key == hex::encode(&request.signing_key)
-                    && invite.node == request.node
-                    && used_by.is_none_or(|used_by| used_by == holder)
-                    && now_unix().saturating_sub(used) < ANSWERED_AGAIN_S
-            });
-            return if again { Ok((Use::Again, invite.clone())) } else { Err(JoinRefused::Used) };
-        }
-        if invite.expires_unix <= now_unix() {
-            return Err(JoinRefused::Expired);
-        }
-        if invite.node != request.node {
-            return Err(JoinRefused::Mismatch);
-        }
-        let Some(used_by) = used_by else {
-            return Ok((Use::First, invite.clone()));
+        let now = now_unix();
+        let is = invite.judge(request, used_by, now)?;
+        let (Use::First, Some(used_by)) = (is, used_by) else {
+            return Ok((is, invite.clone()));
         };
-        invite.used_unix = Some(now_unix());
+        invite.used_unix = Some(now);
         invite.holder = Some(used_by.clone());
         let used = invite.clone();
         self.write_invites(&invites).map_err(failed)?;
         fault::point("invite.used");
-        Ok((Use::First, used))
+        Ok((is, used))
     }
 
     /// What an invitation grants is done.
@@ -305,6 +316,56 @@ impl Registrar {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_request_is_said_in_one_order() {
+        const NOW: i64 = 1_800_000_000;
+        let holder = |key: u8, certificate: &[u8]| Holder {
+            signing_key: hex::encode(&[key; 32]),
+            certificate_key: Checksum::of(&[certificate]),
+        };
+        let request = |node: &str, key: u8| JoinRequest {
+            token_id: [1; 8],
+            secret: [2; 32],
+            node: NodeId::new(node).unwrap(),
+            csr: vec![],
+            signing_key: vec![key; 32],
+            possession: vec![],
+        };
+        let invite = |ends_in: i64, used_before: Option<i64>| Invite {
+            id: hex::encode(&[1; 8]),
+            secret_hash: "f".repeat(64),
+            node: NodeId::new("410122").unwrap(),
+            name: "中牟县".into(),
+            expires_unix: NOW + ends_in,
+            used_unix: used_before.map(|seconds| NOW - seconds),
+            holder: used_before.map(|_| holder(7, b"its own")),
+            granted: false,
+            root: 1,
+        };
+        let its_own = holder(7, b"its own");
+        let other = holder(7, b"another");
+        // Ends in, used before, asked by, with the key, which certificate's key.
+        let table = [
+            (1, None, ("410122", 7), Some(&its_own), Ok(Use::First)),
+            (1, None, ("410181", 7), None, Err(JoinRefused::Mismatch)),
+            (0, None, ("410122", 7), None, Err(JoinRefused::Expired)),
+            (0, None, ("410181", 7), None, Err(JoinRefused::Expired)),
+            (1, Some(0), ("410122", 7), None, Ok(Use::Again)),
+            (1, Some(0), ("410122", 7), Some(&its_own), Ok(Use::Again)),
+            (-90, Some(86_399), ("410122", 7), Some(&its_own), Ok(Use::Again)),
+            (1, Some(86_400), ("410122", 7), Some(&its_own), Err(JoinRefused::Used)),
+            (1, Some(0), ("410122", 7), Some(&other), Err(JoinRefused::Used)),
+            (1, Some(0), ("410122", 8), None, Err(JoinRefused::Used)),
+            (0, Some(0), ("410122", 8), None, Err(JoinRefused::Used)),
+            (0, Some(0), ("410181", 7), None, Err(JoinRefused::Used)),
+        ];
+        for (row, (ends_in, used, (node, key), used_by, expected)) in table.into_iter().enumerate()
+        {
+            let found = invite(ends_in, used).judge(&request(node, key), used_by, NOW);
+            assert_eq!(found, expected, "row {row}");
+        }
+    }
 
     #[test]
     fn the_file_of_invitations_stays_short_however_many_have_joined() {
