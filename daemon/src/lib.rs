@@ -10,6 +10,7 @@ pub mod cli;
 pub mod ingest;
 mod limit;
 pub mod membership;
+mod memory;
 pub mod net;
 pub mod sources;
 pub mod sync;

@@ -93,27 +93,36 @@ pub fn make(
     salt: &Salt,
     known: &[u8],
 ) -> Result<Vec<u8>, DecodeError> {
-    let places: HashMap<&[u8], u16> = known.chunks_exact(SHORT_BYTES).zip(0u16..).collect();
-    let mut pieces = Pieces::default();
     if level == 0 {
-        let leaf = Leaf::decode(body)?;
-        for ((key, value), name) in leaf.entries().zip(names(suite, salt, &leaf.digests(suite))) {
-            let place = places.get(&name[..]);
-            pieces.push(place.copied(), |out| {
-                out.u16(u16::try_from(key.len()).expect("a key has at most 1024 bytes"));
-                out.raw(key);
-                out.bytes(value);
-            });
-        }
-    } else {
-        let children = decode_inner(suite, body)?;
-        let names = names(suite, salt, children.iter().map(|child| &child.hash));
-        for (child, name) in children.into_iter().zip(names) {
-            let place = places.get(&name[..]);
-            pieces.push(place.copied(), |out| push_child(out, &child));
-        }
+        return Ok(make_leaf(suite, &Leaf::decode(body)?, salt, known));
+    }
+    let (places, mut pieces) = (places(known), Pieces::default());
+    let children = decode_inner(suite, body)?;
+    let names = names(suite, salt, children.iter().map(|child| &child.hash));
+    for (child, name) in children.into_iter().zip(names) {
+        let place = places.get(&name[..]);
+        pieces.push(place.copied(), |out| push_child(out, &child));
     }
     Ok(pieces.finish())
+}
+
+/// The same of a leaf that is unpacked.
+pub fn make_leaf(suite: Suite, leaf: &Leaf, salt: &Salt, known: &[u8]) -> Vec<u8> {
+    let (places, mut pieces) = (places(known), Pieces::default());
+    for ((key, value), name) in leaf.entries().zip(names(suite, salt, &leaf.digests(suite))) {
+        let place = places.get(&name[..]);
+        pieces.push(place.copied(), |out| {
+            out.u16(u16::try_from(key.len()).expect("a key has at most 1024 bytes"));
+            out.raw(key);
+            out.bytes(value);
+        });
+    }
+    pieces.finish()
+}
+
+/// The places of the entries that `known` names.
+fn places(known: &[u8]) -> HashMap<&[u8], u16> {
+    known.chunks_exact(SHORT_BYTES).zip(0u16..).collect()
 }
 
 /// Runs of entries of one kind.

@@ -130,7 +130,7 @@ impl Leaf {
     }
 
     /// Memory that it takes.
-    pub(crate) fn memory(&self) -> usize {
+    pub fn memory(&self) -> usize {
         self.raw.len() + self.spans.len() * size_of::<Span>()
     }
 

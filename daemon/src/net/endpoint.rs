@@ -29,9 +29,10 @@ use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
 
 use super::{
-    FrameReceiver, FrameSender, NetError, PROGRESS_MAX, Places,
+    FrameReceiver, FrameSender, NetError, PROGRESS_MAX, Places, Windows,
     errors::{explained, net_error, other_problem},
     network_of,
+    windows::{self, Window},
 };
 use crate::limit::{Budget, Limiter};
 
@@ -47,9 +48,7 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 const STREAMS_MAX: u32 = 1024;
 /// Bytes that one stream may have on their way: 300 ms at 100 Mbit/s.
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-/// The same for all streams of a connection whose hello has arrived.
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-/// The same for somebody who dialled us and has not said hello: room for a
+/// The same on a connection of somebody who dialled us and has not said hello: room for a
 /// hello with all its heads to come in pieces, or for a request to join.
 const UNKNOWN_WINDOW: u32 = 256 * 1024;
 /// Handshakes that run at once. More are refused until one ends, so a flood
@@ -90,7 +89,7 @@ fn transport(receive_window: u32, keep_alive: Option<Duration>) -> Arc<quinn::Tr
         .max_concurrent_uni_streams(0u32.into())
         .stream_receive_window(STREAM_WINDOW.into())
         .receive_window(receive_window.into())
-        .send_window(u64::from(CONNECTION_WINDOW))
+        .send_window(windows::MOST.into())
         .datagram_receive_buffer_size(None)
         .keep_alive_interval(keep_alive);
     Arc::new(transport)
@@ -320,7 +319,7 @@ impl Dialer {
     ) -> Result<quinn::Connection, NetError> {
         let crypto = QuicClientConfig::try_from(tls).map_err(no_initial_suite)?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-        config.transport_config(transport(CONNECTION_WINDOW, Some(KEEP_ALIVE)));
+        config.transport_config(transport(windows::MOST, Some(KEEP_ALIVE)));
         let unresolved =
             |problem: String| NetError::Resolve { address: address.to_owned(), problem };
         let resolved: Vec<SocketAddr> = tokio::net::lookup_host(address)
@@ -502,9 +501,10 @@ impl Connection {
         Ok((FrameSender::new(send, self.patience), receiver))
     }
 
-    /// Lets the peer have as much on its way as a known one may.
-    pub fn open_window(&self) {
-        self.quic.set_receive_window(CONNECTION_WINDOW.into());
+    /// Lets the peer have as much on its way as a known one may, until the answer is
+    /// dropped.
+    pub fn open_window(&self, of_all: &Arc<Windows>) -> Window {
+        of_all.open(&self.quic)
     }
 
     /// Closes the connection with a code that the peer sees.

@@ -8,11 +8,13 @@ mod endpoint;
 mod errors;
 mod places;
 mod stream;
+mod windows;
 
 pub use self::{
     endpoint::{Accepted, Connection, Dialer, Listener},
     places::{Places, network_of},
-    stream::{FrameReceiver, FrameSender, PROGRESS_MAX, room_for_frames},
+    stream::{FrameReceiver, FrameSender, PROGRESS_MAX},
+    windows::{Window, Windows},
 };
 
 use certs::explain::CertificateProblem;

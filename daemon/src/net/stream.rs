@@ -3,7 +3,7 @@
 //! Whoever owes something, the rest of a frame or room for one, and does not get
 //! on with it is given up ([`NetError::Stalled`]).
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use protocol::{
     frame,
@@ -12,12 +12,10 @@ use protocol::{
 };
 use quinn::{ReadError, VarInt, WriteError};
 use serde::Serialize;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
-};
+use tokio::time::Instant;
 
 use super::{NetError, errors::net_error};
+use crate::memory::{Account, Held};
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -29,11 +27,9 @@ pub const PROGRESS_MAX: Duration = Duration::from_secs(30);
 /// streams on the slowest line still have, and a byte now and then has not.
 const PROGRESS_BYTES: usize = 16 * 1024;
 
-/// Frames that are longer are counted where streams share room; one of each of a thousand
+/// Frames that are longer are counted where streams share memory; one of each of a thousand
 /// streams is less than a peer may have on its way.
 const LONG_FRAME_BYTES: usize = 16 * 1024;
-/// In which room is counted.
-const ROOM_UNIT_BYTES: usize = 1024;
 
 /// How long a peer may go on owing something.
 #[derive(Debug)]
@@ -136,16 +132,11 @@ pub struct FrameReceiver {
     stream: quinn::RecvStream,
     decoder: FrameDecoder,
     patience: Patience,
-    /// Room for long frames, and what this one has taken of it.
-    room: Option<Arc<Semaphore>>,
-    taken: Option<OwnedSemaphorePermit>,
+    /// Memory for long frames, and what this one has taken of it.
+    memory: Option<Account>,
+    taken: Option<Held>,
     /// Whether the frame that has taken it was given away.
     given: bool,
-}
-
-/// Room for so many bytes of long frames, on however many streams.
-pub fn room_for_frames(bytes: usize) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(bytes / ROOM_UNIT_BYTES))
 }
 
 impl FrameReceiver {
@@ -166,16 +157,16 @@ impl FrameReceiver {
             stream,
             decoder,
             patience: Patience::new(patience),
-            room: None,
+            memory: None,
             taken: None,
             given: false,
         }
     }
 
-    /// Long frames take their room from this, until the next one is asked for; it has room
-    /// for the longest. One for which there is none is not read meanwhile.
-    pub fn share_room(&mut self, room: Arc<Semaphore>) {
-        self.room = Some(room);
+    /// Long frames take their memory from this, until the next one is asked for. One for
+    /// which there is none is not read meanwhile.
+    pub fn share_memory(&mut self, memory: Account) {
+        self.memory = Some(memory);
     }
 
     /// Frames above `bytes` are refused from now on.
@@ -197,7 +188,7 @@ impl FrameReceiver {
 
     /// One or the other.
     pub async fn receive_if(&mut self, owed: bool) -> Result<Option<Vec<u8>>, NetError> {
-        // The next frame may have begun already, and takes room of its own.
+        // The next frame may have begun already, and takes memory of its own.
         if std::mem::take(&mut self.given) {
             self.taken = None;
         }
@@ -207,7 +198,7 @@ impl FrameReceiver {
                 self.patience.settled();
                 return Ok(Some(body));
             }
-            self.take_room().await;
+            self.take_memory().await;
             let read = self.stream.read_chunk(READ_BYTES, true);
             let read = if owed || self.decoder.is_inside() {
                 let read = tokio::time::timeout_at(self.patience.until(), read).await;
@@ -234,21 +225,20 @@ impl FrameReceiver {
         }
     }
 
-    /// Waits until there is room for a long frame that has begun.
-    async fn take_room(&mut self) {
+    /// Waits until there is memory for a long frame that has begun.
+    async fn take_memory(&mut self) {
         let awaited = self.decoder.awaited();
-        let Some(room) = self.room.as_ref().filter(|_| awaited > LONG_FRAME_BYTES) else {
+        let Some(memory) = self.memory.as_ref().filter(|_| awaited > LONG_FRAME_BYTES) else {
             return;
         };
         if self.taken.is_none() {
-            let units = awaited.div_ceil(ROOM_UNIT_BYTES) as u32;
-            // The semaphore is never closed.
-            self.taken = room.clone().acquire_many_owned(units).await.ok();
+            self.taken = Some(memory.take(awaited).await);
         }
     }
 
-    /// Tells the peer to stop sending.
+    /// Tells the peer to stop sending; nothing is received any more.
     pub fn stop(&mut self, code: CloseCode) {
+        self.taken = None;
         let _ = self.stream.stop(VarInt::from_u32(code.as_u32()));
     }
 }

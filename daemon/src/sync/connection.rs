@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     membership::NotWelcome,
-    net::{Connection, FrameReceiver, FrameSender, NetError},
+    net::{Connection, FrameReceiver, FrameSender, NetError, Window},
 };
 
 /// Ends of follow streams that may wait to be handled.
@@ -157,7 +157,7 @@ pub async fn serve(
 /// its certificate has ended. Apart from everything else, so that a peer that
 /// reads nothing cannot hold this up.
 async fn until_unwelcome(context: &Context, peer: &VerifiedPeer) -> ConnectionEnd {
-    let mut events = context.store.subscribe();
+    let mut moves = context.store.moves(context.membership.partition());
     loop {
         if let Err(why) = context.membership.admits(peer) {
             return ConnectionEnd::NotWelcome(peer.identity().node.clone(), why);
@@ -169,24 +169,20 @@ async fn until_unwelcome(context: &Context, peer: &VerifiedPeer) -> ConnectionEn
         tokio::select! {
             // Now and then, because a clock may be set.
             () = tokio::time::sleep(left.min(Duration::from_secs(60))) => {}
-            () = until_federation_moves(context, &mut events) => {}
+            () = until_federation_moves(&mut moves) => {}
         }
     }
 }
 
-async fn until_federation_moves(
-    context: &Context,
-    events: &mut tokio::sync::broadcast::Receiver<PartitionId>,
-) {
-    loop {
-        match events.recv().await {
-            Ok(partition) if partition == *context.membership.partition() => return,
-            Ok(_) => {}
-            Err(RecvError::Lagged(_)) => return,
-            // The store is closing, and the connection with it.
-            Err(RecvError::Closed) => std::future::pending().await,
-        }
+/// Nobody is connected to a node that has no `_federation`.
+async fn until_federation_moves(moves: &mut Option<tokio::sync::watch::Receiver<()>>) {
+    if let Some(moves) = moves
+        && moves.changed().await.is_ok()
+    {
+        return;
     }
+    // Or the store is closing, and the connection with it.
+    std::future::pending().await
 }
 
 /// A value that does not exist: a connection only ends with a reason.
@@ -211,7 +207,7 @@ async fn run(
     let mut events = context.store.subscribe();
     let greeted = greet(context, connection, &ends, side).await?;
     connected();
-    let Greeted { link, mut sender, mut receiver, instance } = greeted;
+    let Greeted { link, mut sender, mut receiver, instance, window: _window } = greeted;
     // Before it is told: what changes meanwhile is told again.
     let mut tell = context.tell.subscribe();
     tell_about_trust(context, &mut sender, true).await?;
@@ -289,6 +285,7 @@ struct Greeted {
     receiver: FrameReceiver,
     /// Of the daemon that has reported, at a hub.
     instance: Option<[u8; 8]>,
+    window: Window,
 }
 
 /// Exchanges hellos, and shows the peer as connected.
@@ -332,7 +329,7 @@ async fn greet(
         }
         Side::Dialled => None,
     };
-    connection.open_window();
+    let window = connection.open_window(&context.windows);
     let clock_ahead_ms = theirs.now_ms.saturating_sub(now_ms());
     let differed = context.peers.connected(peer, connection, &theirs, clock_ahead_ms);
     if let Some(unsaid) = context.may_say(peer, Line::Connection) {
@@ -343,7 +340,7 @@ async fn greet(
         let context = context.clone();
         blocking(move || context.trustee.as_ref().map(|judge| judge.welcomed())).await?;
     }
-    Ok(Greeted { link, sender, receiver, instance })
+    Ok(Greeted { link, sender, receiver, instance, window })
 }
 
 /// What is said on the control stream, and what is done about it.
@@ -428,7 +425,9 @@ impl Talk<'_> {
             released: self.follows.entry(partition.clone()).or_default().clone(),
             partition,
         };
-        tokio::spawn(self.tasks.clone().run_until_cancelled_owned(follow.run()));
+        // One that ends it moves what it ends twice: ten thousand wait here for little.
+        let follow = Box::pin(follow.run());
+        tokio::spawn(self.tasks.clone().run_until_cancelled_owned(follow));
     }
 
     fn take(&mut self, report: FollowEvent) {

@@ -18,6 +18,7 @@ use protocol::{
 use store::{
     Comparison, Head, Healed, Healing, ReadyLeaf, Staging, Store, StoreError, cores::on_all_cores,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Context,
@@ -25,7 +26,10 @@ use super::{
     trouble::{Trouble, tell_trouble},
     turns::{SMALL_BYTES, Turns, while_it_lasts},
 };
-use crate::net::{Connection, NetError};
+use crate::{
+    memory::{Account, Held},
+    net::{Connection, FrameReceiver, FrameSender, NetError},
+};
 
 /// Largest frame of a provider's: a part of a page; a head with a root page is
 /// shorter.
@@ -33,6 +37,11 @@ const PART_FRAME_BYTES_MAX: usize = PAGE_PART_BYTES_MAX + 1024;
 
 /// Bytes of own leaves that are unpacked and hashed in one turn: 10 ms.
 const RESOLVED_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Memory that a fetch begins with, and by which it grows: the pages of most changes, and
+/// of a usual stretch.
+pub(super) const HELD_FIRST: usize = 2 * 1024 * 1024;
+const HELD_STEP: usize = 4 * 1024 * 1024;
 
 /// What a fetch has come to.
 pub(super) struct Fetched {
@@ -80,73 +89,134 @@ pub(super) struct Drive<'a> {
     pub progress: &'a (dyn Fn() + Sync),
 }
 
+/// What the actions of a fetch need.
+struct Means<'a> {
+    store: &'a Store,
+    turns: &'a Turns,
+    judge: Option<Judge>,
+    memory: FetchMemory,
+}
+
+/// The memory that a fetch may use.
+struct FetchMemory {
+    held: Held,
+    bytes: usize,
+}
+
+impl FetchMemory {
+    async fn begin(of: &Account) -> Self {
+        Self { held: of.take(HELD_FIRST).await, bytes: HELD_FIRST }
+    }
+
+    /// Waits until it has so much.
+    async fn need(&mut self, bytes: usize) {
+        if bytes > self.bytes {
+            self.bytes = bytes.next_multiple_of(HELD_STEP);
+            self.held.grow_to(self.bytes).await;
+        }
+    }
+
+    /// The same, if it may have it now.
+    fn try_need(&mut self, bytes: usize) -> bool {
+        let more = bytes.max(self.bytes).next_multiple_of(HELD_STEP);
+        let has = bytes <= self.bytes || self.held.try_grow_to(more);
+        if has && bytes > self.bytes {
+            self.bytes = more;
+        }
+        has
+    }
+}
+
 impl Drive<'_> {
     /// Runs `fetch` to its end on a stream of its own.
-    pub async fn run(self, mut fetch: TreeFetch, purpose: Purpose) -> Result<Fetched, Trouble> {
-        let Drive { context, connection, turns, progress } = self;
-        let judge = Judge::new(context, fetch.partition())?;
-        let (mut sender, mut receiver) = connection.open_stream().await?;
-        let outcome = async {
-            let mut sink = Sink::None;
-            receiver.limit(PART_FRAME_BYTES_MAX);
-            sender.send(&fetch.open()).await?;
-            loop {
-                while let Some(action) = fetch.poll_action() {
-                    if let FetchAction::Send(request) = action {
-                        sender.send(&request).await?;
-                        continue;
-                    }
-                    // What is done here is not the peer's silence.
-                    let acts = sink.act(
-                        &context.store,
-                        turns,
-                        judge.as_ref(),
-                        &mut fetch,
-                        action,
-                        purpose,
-                    );
-                    if let Some(fetched) = while_it_lasts(acts, progress).await? {
-                        sender.finish();
-                        return Ok(fetched);
-                    }
-                }
-                let frame = tokio::select! {
-                    biased;
-                    frame = receiver.receive_owed() => frame?,
-                    // What has arrived is not held back for what has not.
-                    () = tokio::task::yield_now(), if fetch.has_unchecked() => {
-                        fetch.check_arrived();
-                        continue;
-                    }
-                };
-                let Some(frame) = frame else {
-                    return Err(NetError::Closed(Some(CloseCode::Unavailable)).into());
-                };
-                let reply = TreeReply::decode(&frame).map_err(PeerMisbehaved::from)?;
-                let registry = context.membership.current()?;
-                match fetch.unpacks(&reply) <= SMALL_BYTES {
-                    true => fetch.handle_message(reply, &*registry)?,
-                    false => turns.run(|| fetch.handle_message(reply, &*registry)).await?,
-                }
-                progress();
-            }
-        }
-        .await;
+    pub async fn run(self, fetch: TreeFetch, purpose: Purpose) -> Result<Fetched, Trouble> {
+        let (mut sender, mut receiver) = self.connection.open_stream().await?;
+        let makes_room = CancellationToken::new();
+        let account = self.turns.fetched(&makes_room);
+        let outcome = tokio::select! {
+            outcome = self.take(fetch, purpose, &account, &mut sender, &mut receiver) => outcome,
+            () = makes_room.cancelled() => Err(Trouble::MadeRoom),
+        };
         tell_trouble(outcome, sender, receiver)
+    }
+
+    async fn take(
+        &self,
+        mut fetch: TreeFetch,
+        purpose: Purpose,
+        account: &Account,
+        sender: &mut FrameSender,
+        receiver: &mut FrameReceiver,
+    ) -> Result<Fetched, Trouble> {
+        let Drive { context, turns, progress, .. } = *self;
+        let mut means = Means {
+            store: &context.store,
+            turns,
+            judge: Judge::new(context, fetch.partition())?,
+            memory: while_it_lasts(FetchMemory::begin(account), progress).await,
+        };
+        let mut sink = Sink::None;
+        receiver.limit(PART_FRAME_BYTES_MAX);
+        sender.send(&fetch.open()).await?;
+        loop {
+            while let Some(action) = fetch.poll_action() {
+                if let FetchAction::Send(request) = action {
+                    sender.send(&request).await?;
+                    continue;
+                }
+                // What is done here is not the peer's silence.
+                let acts = sink.act(&mut means, &mut fetch, action, purpose);
+                if let Some(fetched) = while_it_lasts(acts, progress).await? {
+                    sender.finish();
+                    return Ok(fetched);
+                }
+            }
+            let frame = tokio::select! {
+                biased;
+                frame = receiver.receive_owed() => frame?,
+                // What has arrived is not held back for what has not.
+                () = tokio::task::yield_now(), if fetch.has_unchecked() => {
+                    fetch.check_arrived();
+                    continue;
+                }
+            };
+            let Some(frame) = frame else {
+                return Err(NetError::Closed(Some(CloseCode::Unavailable)).into());
+            };
+            let arrived = frame.len();
+            let reply = TreeReply::decode(&frame).map_err(PeerMisbehaved::from)?;
+            drop(frame);
+            let unpacks = fetch.unpacks(&reply);
+            let needs = means.memory.need(sink.held_bytes(&fetch) + arrived + unpacks);
+            while_it_lasts(needs, progress).await;
+            let registry = context.membership.current()?;
+            match unpacks <= SMALL_BYTES {
+                true => fetch.handle_message(reply, &*registry)?,
+                false => turns.run(|| fetch.handle_message(reply, &*registry)).await?,
+            }
+            progress();
+        }
     }
 }
 
 impl Sink {
+    /// Bytes that it and the fetch hold of the tree.
+    fn held_bytes(&self, fetch: &TreeFetch) -> usize {
+        // What is staged has a bound of its own.
+        let held = if let Sink::Comparison(compared) = self { compared.held_bytes() } else { 0 };
+        held + fetch.held_bytes()
+    }
+
     /// Does one action; answers what has come of it all at the end.
     async fn act(
         &mut self,
-        store: &Store,
-        turns: &Turns,
-        judge: Option<&Judge>,
+        means: &mut Means<'_>,
         fetch: &mut TreeFetch,
         action: FetchAction,
         purpose: Purpose,
     ) -> Result<Option<Fetched>, Trouble> {
+        let Means { store, turns, judge, memory } = means;
+        let held = self.held_bytes(fetch);
         match action {
             FetchAction::Send(_) => {}
             FetchAction::Compare(shown) => {
@@ -154,17 +224,33 @@ impl Sink {
             }
             FetchAction::Begin(shown) => *self = Sink::begin(store, *shown, purpose).await?,
             FetchAction::Look { level, pages, bytes_max } => {
-                // What is found is hashed.
-                let look = || {
-                    let own = self.look(level, &pages, bytes_max)?;
-                    Ok::<_, Trouble>(fetch.handle_own(own)?)
-                };
-                turns.run(look).await?;
+                loop {
+                    let bytes_max = bytes_max.min(memory.bytes.saturating_sub(held));
+                    // What is found is hashed.
+                    let look = || {
+                        let own = self.look(level, &pages, bytes_max)?;
+                        let needs = held + own.iter().map(Own::bytes).sum::<usize>();
+                        if !memory.try_need(needs) {
+                            return Ok(Some(needs));
+                        }
+                        fetch.handle_own(own)?;
+                        Ok::<_, Trouble>(None)
+                    };
+                    match turns.run(look).await? {
+                        // It is looked up again when there is room for it.
+                        Some(needs) => memory.need(needs).await,
+                        None => break,
+                    }
+                }
             }
             FetchAction::Piece(piece) => {
+                if let Piece::Leaf(leaf) = &piece {
+                    // It, and what it differs from.
+                    memory.need(held + 2 * leaf.memory()).await;
+                }
                 if let Sink::Comparison(comparison) = self {
                     let take = || {
-                        if let (Piece::Leaf(leaf), Some(judge)) = (&piece, judge) {
+                        if let (Piece::Leaf(leaf), Some(judge)) = (&piece, &*judge) {
                             judge.leaf(leaf)?;
                         }
                         Ok::<_, Unfit>(comparison.take(piece))
@@ -195,9 +281,10 @@ impl Sink {
             FetchAction::Check(leaves) => {
                 // Few at a time: if all partitions unpacked leaves at once, 50 would
                 // take 200 MiB.
+                memory.need(held + leaves.iter().map(ArrivedLeaf::unpacks).sum::<usize>()).await;
                 let check = |leaf: ArrivedLeaf| {
                     let checked = leaf.check();
-                    let judged = match (&checked, judge) {
+                    let judged = match (&checked, &*judge) {
                         (Ok(FetchedLeaf::Arrived { leaf, .. }), Some(judge)) => judge.leaf(leaf),
                         _ => Ok(()),
                     };

@@ -27,7 +27,10 @@ use super::{
     trouble::{Meaning, Trouble, tell_trouble},
     turns::{SMALL_BYTES, Turns, while_it_lasts},
 };
-use crate::net::{Connection, FrameReceiver, FrameSender, NetError};
+use crate::{
+    memory::Held,
+    net::{Connection, FrameReceiver, FrameSender, NetError},
+};
 
 /// Longest answer that has a peer's head: a header, its proof and the root's page.
 const PROOF_BYTES_MAX: usize = 64 * 1024;
@@ -182,13 +185,17 @@ impl Follow {
             if self.own_history_is_back() {
                 return Ok(FollowEnd::Done);
             }
-            self.offered = self.prove_own_history().await?;
+            self.offered = Box::pin(self.prove_own_history()).await?;
         }
         let store = &self.context.store;
         let have = store.head(&self.partition).map(|head| head.position());
         let follower = Follower::new(self.partition.clone(), have);
         let (mut sender, mut receiver) = self.connection.open_stream().await?;
-        let outcome = self.follow_on(follower, &mut sender, &mut receiver).await;
+        let makes_room = CancellationToken::new();
+        let outcome = tokio::select! {
+            outcome = self.follow_on(follower, &makes_room, &mut sender, &mut receiver) => outcome,
+            () = makes_room.cancelled() => Err(Trouble::MadeRoom),
+        };
         tell_trouble(outcome, sender, receiver)
     }
 
@@ -284,15 +291,17 @@ impl Follow {
     async fn follow_on(
         &self,
         mut follower: Follower,
+        makes_room: &CancellationToken,
         sender: &mut FrameSender,
         receiver: &mut FrameReceiver,
     ) -> Result<FollowEnd, Trouble> {
         let store = &self.context.store;
         receiver.limit(FRAME_BYTES_MAX);
-        receiver.share_room(self.turns.frames.clone());
+        receiver.share_memory(self.turns.frames(makes_room));
+        let unpacked_memory = self.turns.unpacked(makes_room);
         sender.send(&follower.open()).await?;
         // Of what has arrived and is not committed.
-        let mut held = None;
+        let mut held: Option<Held> = None;
         loop {
             while let Some(action) = follower.poll_action() {
                 match action {
@@ -316,9 +325,12 @@ impl Follow {
                             }
                         };
                         let admitted = self.while_it_lasts(self.turns.admitted(is_long)).await;
-                        let room = held.take();
+                        let memory = held.take();
+                        if let Some(memory) = &memory {
+                            memory.ends_soon();
+                        }
                         let done = |took| {
-                            drop(room);
+                            drop(memory);
                             admitted.done(took);
                         };
                         let committed = store.commit_replica_of_peer(*set, Box::new(done)).await;
@@ -330,7 +342,7 @@ impl Follow {
                             sender.finish();
                             // What it has sent ahead must not keep the pages' way.
                             receiver.stop(CloseCode::Normal);
-                            self.take_pages().await?;
+                            Box::pin(self.take_pages()).await?;
                             return Ok(FollowEnd::Again);
                         }
                         committed?;
@@ -347,7 +359,7 @@ impl Follow {
                         self.refuse_to_overwrite_own(have)?;
                         // Another connection's stream may have caught up meanwhile.
                         if have == follower.have() {
-                            self.take_pages().await?;
+                            Box::pin(self.take_pages()).await?;
                         }
                         return Ok(FollowEnd::Again);
                     }
@@ -370,7 +382,7 @@ impl Follow {
                 _ => 0,
             };
             if unpacked > SMALL_BYTES {
-                held = self.while_it_lasts(self.turns.unpacked(unpacked)).await;
+                held = Some(self.while_it_lasts(unpacked_memory.take(unpacked)).await);
             }
             let registry = self.context.membership.current()?;
             let take = || follower.handle_message(reply, &*registry);

@@ -58,7 +58,7 @@ use self::{peers::Peers, shown::Shown, turns::Turns};
 use crate::{
     limit::{Budget, Limiter},
     membership::Membership,
-    net::{NetError, PROGRESS_MAX, Places},
+    net::{NetError, PROGRESS_MAX, Places, Windows},
 };
 
 /// The hello has to arrive within this time, and a stream's first frame too.
@@ -125,6 +125,8 @@ pub struct Context {
     greeting: Arc<Places<NodeId>>,
     /// Lines that peers bring about.
     lines: Limiter<(NodeId, Line)>,
+    /// What may be on its way to and from peers.
+    windows: Arc<Windows>,
     /// Trees that are shown to peers.
     shown: Shown,
     /// Turns at work that takes its time, those of each peer that was ever connected:
@@ -155,6 +157,7 @@ impl Context {
             patience: PROGRESS_MAX,
             greeting: Places::new(GREETING_MAX, GREETING_OF_ONE_MAX),
             lines: Limiter::new(PEER_LINES, PEER_LINE_KINDS_MAX),
+            windows: Arc::default(),
             shown: Shown::default(),
             work: turns::Work::new(),
             turns: Mutex::default(),

@@ -24,14 +24,18 @@ use protocol::{
     tree::Pages as _,
 };
 use store::{Snapshot, StoreError, now_ms};
-use tokio::sync::{Semaphore, broadcast::error::RecvError};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Context, FIRST_FRAME_MAX, Line, Office, blame,
     prove::{Proved, prove},
     turns::Turns,
 };
-use crate::net::{Connection, FrameReceiver, FrameSender, NetError};
+use crate::{
+    memory::{Account, Held},
+    net::{Connection, FrameReceiver, FrameSender, NetError},
+};
 
 /// Trees that one peer may read at once: each holds a snapshot, for which the
 /// writer saves pages.
@@ -82,11 +86,20 @@ impl Drop for Counted<'_> {
     }
 }
 
+/// What is read once there is memory for it.
+#[derive(Clone, Copy)]
+enum Reading {
+    /// Change sets that together are short.
+    Short { from: u64, count_max: usize, bytes_max: usize },
+    /// One that is not.
+    Long { from: u64 },
+}
+
 /// What a look for change sets has found.
 enum Looked {
     /// These, or that they are not kept.
     Read(Option<Vec<ChangeSet>>),
-    /// The first one has up to so many bytes, which need room.
+    /// The first one has up to so many bytes, which need memory.
     Long(usize),
 }
 
@@ -101,7 +114,7 @@ enum NotServed {
     Store(#[from] StoreError),
     #[error("partition {0} is unknown here")]
     UnknownPartition(PartitionId),
-    #[error("others, to whom fewer trees are shown, have the places")]
+    #[error("others, for whom less is held, have the place")]
     MadeRoom,
     #[error("what lies between the follower's head and that of {0} was jumped over here")]
     Unproved(PartitionId),
@@ -203,7 +216,12 @@ impl Streams {
             Open::Follow { partition, have } => {
                 self.check_entitled(&partition)?;
                 receiver.limit(ACK_FRAME_BYTES_MAX);
-                let provided = self.provide(partition.clone(), have, sender, receiver).await;
+                let makes_room = CancellationToken::new();
+                let provided = tokio::select! {
+                    provided =
+                        self.provide(partition.clone(), have, &makes_room, sender, receiver) => provided,
+                    () = makes_room.cancelled() => Err(NotServed::MadeRoom),
+                };
                 self.heed_no_room(&partition, provided)
             }
             Open::Tree { partition, have } => {
@@ -283,14 +301,16 @@ impl Streams {
         &self,
         partition: PartitionId,
         have: Option<Position>,
+        makes_room: &CancellationToken,
         sender: &mut FrameSender,
         receiver: &mut FrameReceiver,
     ) -> Result<(), NotServed> {
         let _counted = self.count_follow(&partition)?;
         let store = &self.context.store;
-        let mut events = store.subscribe();
-        let head = store.head(&partition);
-        let head = head.ok_or_else(|| NotServed::UnknownPartition(partition.clone()))?;
+        let unknown = || NotServed::UnknownPartition(partition.clone());
+        // What is committed behind the head that is seen here comes as a move.
+        let mut moves = store.moves(&partition).ok_or_else(unknown)?;
+        let head = store.head(&partition).ok_or_else(unknown)?;
         if have == Some(head.position()) {
             // It has taken it by pages.
             self.note_room(&partition, true);
@@ -300,25 +320,20 @@ impl Streams {
             None => None,
         };
         let mut provider = Provider::new(have, head.position(), mine.as_ref());
-        // Acknowledgements are heard while a long change set waits for room. It keeps the
-        // room until it has gone out.
-        let (mut awaited, mut room) = (None, None);
+        let memory = self.turns.to_send(makes_room);
+        // Of what was read last.
+        let mut held: Option<Held> = None;
+        // Acknowledgements are heard while change sets wait for memory, of which they keep
+        // some until they have gone out.
+        let mut awaited = None;
         loop {
             while let Some(action) = provider.poll_action() {
                 match action {
                     ProviderAction::Read { from, count_max, bytes_max } => {
-                        let look = || self.look(&partition, from, count_max, bytes_max);
-                        match self.in_turn(&partition, from, look).await? {
-                            Looked::Read(sets) => provider.handle_read(sets),
-                            Looked::Long(bytes) => {
-                                awaited = Some((from, Box::pin(self.turns.to_send(bytes))));
-                            }
-                        }
+                        let read = Reading::Short { from, count_max, bytes_max };
+                        awaited = Some((read, Box::pin(memory.take(bytes_max))));
                     }
-                    ProviderAction::Send(reply) => {
-                        sender.send_long(reply).await?;
-                        drop(room.take());
-                    }
+                    ProviderAction::Send(reply) => sender.send_long(reply).await?,
                     ProviderAction::Acked(position) => {
                         self.note_room(&partition, true);
                         store.record_ack(&partition, &self.ends.peer, position).await?;
@@ -330,17 +345,24 @@ impl Streams {
                     }
                 }
             }
-            let there_is_room = async {
+            drop(held.take());
+            let there_is_memory = async {
                 match &mut awaited {
-                    Some((from, room)) => (*from, room.await),
+                    Some((read, memory)) => (*read, memory.await),
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                (from, taken) = there_is_room => {
-                    (awaited, room) = (None, taken);
-                    let read = || store.change_sets(&partition, from, 1, 0);
-                    provider.handle_read(self.in_turn(&partition, from, read).await?);
+                (read, taken) = there_is_memory => {
+                    (awaited, held) = (None, Some(taken));
+                    match self.read(&partition, read).await? {
+                        Looked::Read(sets) => provider.handle_read(sets),
+                        Looked::Long(bytes) => {
+                            held = None;
+                            let Reading::Short { from, .. } = read else { continue };
+                            awaited = Some((Reading::Long { from }, Box::pin(memory.take(bytes))));
+                        }
+                    }
                 }
                 frame = receiver.receive_if(provider.awaits_ack()) => {
                     let Some(frame) = frame? else {
@@ -350,43 +372,37 @@ impl Streams {
                         protocol::codec::decode(&frame).map_err(PeerMisbehaved::from)?;
                     provider.handle_message(request)?;
                 }
-                event = events.recv() => match event {
-                    Ok(moved) if moved != partition => {}
+                moved = moves.changed() => {
+                    moved.map_err(|_| StoreError::Closed)?;
                     // A large first load is told of when it is done.
-                    _ if store.is_loading(&partition) => {}
-                    Ok(_) | Err(RecvError::Lagged(_)) => {
+                    if !store.is_loading(&partition) {
                         provider.handle_head(store.head(&partition).map_or(0, |head| head.seq()));
                     }
-                    Err(RecvError::Closed) => return Err(StoreError::Closed.into()),
-                },
+                }
             }
         }
     }
 
-    /// Reads change sets that together are short, or says how long the first one is.
-    fn look(
-        &self,
-        partition: &PartitionId,
-        from: u64,
-        count_max: usize,
-        bytes_max: usize,
-    ) -> Result<Looked, StoreError> {
+    /// Reads change sets, beside the runtime's threads unless the first one was just
+    /// committed.
+    async fn read(&self, partition: &PartitionId, read: Reading) -> Result<Looked, StoreError> {
+        let (Reading::Short { from, .. } | Reading::Long { from }) = read;
         let store = &self.context.store;
-        match store.body_bytes_max(partition, from)? {
-            Some(bytes) if bytes > bytes_max => Ok(Looked::Long(bytes)),
-            _ => store.change_sets(partition, from, count_max, bytes_max).map(Looked::Read),
-        }
-    }
-
-    /// Reads change sets from number `from` on, beside the runtime's threads unless
-    /// that one was just committed.
-    async fn in_turn<T>(&self, partition: &PartitionId, from: u64, read: impl FnOnce() -> T) -> T {
+        let look = || match read {
+            Reading::Long { from } => store.change_sets(partition, from, 1, 0).map(Looked::Read),
+            Reading::Short { from, count_max, bytes_max } => {
+                match store.body_bytes_max(partition, from)? {
+                    Some(bytes) if bytes > bytes_max => Ok(Looked::Long(bytes)),
+                    _ => store.change_sets(partition, from, count_max, bytes_max).map(Looked::Read),
+                }
+            }
+        };
         let head = self.context.store.head(partition).filter(|head| head.seq() == from);
         let in_memory = head.is_some_and(|head| {
             // A clock may have been set back.
             (0..IN_MEMORY_MS).contains(&now_ms().saturating_sub(head.updated_ms))
         });
-        if in_memory { read() } else { self.turns.run(read).await }
+        if in_memory { look() } else { self.turns.run(look).await }
     }
 
     /// Counts a stream that follows `partition` until the answer is dropped.
@@ -415,9 +431,11 @@ impl Streams {
         tokio::time::sleep(self.turns.trees.wait(now)).await;
         let place = self.context.shown.enter(&self.ends.peer, &partition, self.context.now());
         let place = place.ok_or(NotServed::MadeRoom)?;
+        let makes_room = place.makes_room.child_token();
         tokio::select! {
-            shown = self.show_whole_tree(partition, have, sender, receiver) => shown,
-            () = place.makes_room.cancelled() => Err(NotServed::MadeRoom),
+            shown =
+                self.show_whole_tree(partition, have, &makes_room, sender, receiver) => shown,
+            () = makes_room.cancelled() => Err(NotServed::MadeRoom),
         }
     }
 
@@ -425,9 +443,11 @@ impl Streams {
         &self,
         partition: PartitionId,
         have: Option<Position>,
+        makes_room: &CancellationToken,
         sender: &mut FrameSender,
         receiver: &mut FrameReceiver,
     ) -> Result<(), NotServed> {
+        let memory = self.turns.to_send(makes_room);
         let snapshot = self.context.store.snapshot_for_peer(&partition).await?;
         let mut snapshot =
             snapshot.ok_or_else(|| NotServed::UnknownPartition(partition.clone()))?;
@@ -469,16 +489,22 @@ impl Streams {
                         let unpacked = if level == 0 { claimed_bytes(&body) } else { 0 };
                         Ok((body, unpacked))
                     };
-                    self.show(sender, &mut snapshot, &keys, make).await?;
+                    self.show(sender, &mut snapshot, &keys, &memory, make).await?;
                 }
                 TreeRequest::Differences { level, salt, pages } => {
                     let suite = self.ends.suite;
                     let make = |snapshot: &mut Snapshot, asked: &KnownPage| {
-                        let body = page(snapshot, level, &asked.first_key)?;
-                        let told = difference::make(suite, level, &body, &salt, &asked.known);
+                        let (key, known) = (&asked.first_key, &asked.known);
+                        if level == 0 {
+                            let leaf = in_tree(key, snapshot.leaf(key)?)?;
+                            let told = difference::make_leaf(suite, &leaf, &salt, known);
+                            return Ok((told, leaf.bytes() as usize));
+                        }
+                        let body = page(snapshot, level, key)?;
+                        let told = difference::make(suite, level, &body, &salt, known);
                         Ok((told.map_err(StoreError::from)?, claimed_bytes(&body)))
                     };
-                    self.show(sender, &mut snapshot, &pages, make).await?;
+                    self.show(sender, &mut snapshot, &pages, &memory, make).await?;
                 }
             }
         }
@@ -489,45 +515,63 @@ impl Streams {
 impl Streams {
     /// Sends what `make` gives for each of these, in their order, with the bytes that it
     /// unpacked for that. It reads and hashes: some at a time, so that no more than
-    /// [`SHOWN_BYTES`] and one page are held, and others have their turn.
+    /// [`SHOWN_BYTES`] and one page are held, and others have their turn. A longer page takes
+    /// of the memory.
     async fn show<T>(
         &self,
         sender: &mut FrameSender,
         snapshot: &mut Snapshot,
         asked: &[T],
+        memory: &Account,
         make: impl Fn(&mut Snapshot, &T) -> Result<(Vec<u8>, usize), NotServed>,
     ) -> Result<(), NotServed> {
-        let mut asked = asked.iter();
-        loop {
+        let mut asked = asked.iter().peekable();
+        let mut held = None;
+        while asked.peek().is_some() {
             let made = self.turns.run(|| {
                 let (mut made, mut bytes, mut unpacked) = (Vec::new(), 0, 0);
                 while bytes < SHOWN_BYTES
                     && unpacked < UNPACKED_BYTES
-                    && let Some(one) = asked.next()
+                    && let Some(one) = asked.peek()
                 {
                     let (page, more) = make(snapshot, one)?;
+                    if page.len() > SHOWN_BYTES && held.is_none() {
+                        held = memory.try_take(page.len());
+                        if held.is_none() {
+                            // It is made again when there is some.
+                            return Ok((made, page.len()));
+                        }
+                    }
+                    asked.next();
                     bytes += page.len();
                     unpacked += more;
                     made.push(page);
                 }
-                Ok::<_, NotServed>(made)
+                Ok::<_, NotServed>((made, 0))
             });
-            let made = made.await?;
-            if made.is_empty() {
-                return Ok(());
-            }
+            let (made, too_long) = made.await?;
             for page in made {
                 send_page(sender, &page).await?;
             }
+            held = match too_long {
+                0 => None,
+                bytes => Some(memory.take(bytes).await),
+            };
         }
+        Ok(())
     }
 }
 
 /// The page of the tree that begins with `key`; the first one of its level if
 /// that is empty.
 fn page(snapshot: &mut Snapshot, level: u8, key: &[u8]) -> Result<Vec<u8>, NotServed> {
-    match snapshot.seek(level, key)?.filter(|(first, _)| key.is_empty() || *first == key) {
-        Some((_, body)) => Ok(body),
+    in_tree(key, snapshot.seek(level, key)?)
+}
+
+/// What was found, if it begins with the key that was asked for.
+fn in_tree<T>(key: &[u8], found: Option<(Vec<u8>, T)>) -> Result<T, NotServed> {
+    match found.filter(|(first, _)| key.is_empty() || *first == key) {
+        Some((_, page)) => Ok(page),
         None => {
             let what = "a request for a page that is not in the tree";
             Err(PeerMisbehaved::Unexpected(what).into())

@@ -46,7 +46,12 @@ fn enterprise() -> PartitionId {
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_time()
+        .worker_threads(1)
+        .build()
+        .unwrap()
+        .block_on(future)
 }
 
 fn all_turns() -> Turns {
@@ -125,6 +130,14 @@ impl Two {
         let mut snapshot = self.origin.snapshot_blocking(&enterprise()).unwrap().unwrap();
         let mut cost = Cost { bytes: 4 + codec::encode(&fetch.open()).len(), round_trips: 0 };
         let mut sink = Sink::None;
+        let turns = all_turns();
+        let account = turns.fetched(&CancellationToken::new());
+        let mut means = Means {
+            store: &self.replica,
+            turns: &turns,
+            judge: None,
+            memory: wait(FetchMemory::begin(&account)),
+        };
         let have = self.replica.head(&enterprise()).map(|head| head.seq());
         let mut replies = vec![head_of(&self.origin, &mut snapshot, have)];
         loop {
@@ -144,14 +157,7 @@ impl Two {
                         requests.push(request);
                         continue;
                     }
-                    let done = wait(sink.act(
-                        &self.replica,
-                        &all_turns(),
-                        None,
-                        &mut fetch,
-                        action,
-                        purpose,
-                    ))?;
+                    let done = wait(sink.act(&mut means, &mut fetch, action, purpose))?;
                     if let Some(fetched) = done {
                         assert_eq!(Some(fetched.head), self.replica.head(&enterprise()));
                         return Ok(Some((fetched.how, cost)));

@@ -30,6 +30,8 @@ pub(super) enum Trouble {
     InDoubt(u64),
     #[error("no proof that this node has signed more of its own history than it holds: {0}")]
     Unproven(String),
+    #[error("others need the memory that it took")]
+    MadeRoom,
     #[error("the peer is at number {theirs}, and number {ours} has to be repaired")]
     Elsewhere { ours: u64, theirs: u64 },
     #[error(transparent)]
@@ -99,6 +101,7 @@ impl Trouble {
                 Meaning::Passing("waiting for _federation")
             }
             Trouble::Net(_) => Meaning::Passing("the stream ended"),
+            Trouble::MadeRoom => Meaning::Passing("it made room for others"),
             Trouble::Misbehaved(_) => Meaning::Misbehaved,
             Trouble::Store(
                 StoreError::RootMismatch { .. } | StoreError::Shape { .. } | StoreError::Excess(_),
@@ -154,6 +157,7 @@ impl Trouble {
             Trouble::Store(_)
             | Trouble::UnknownDataset(_)
             | Trouble::Unfit(_)
+            | Trouble::MadeRoom
             | Trouble::OutOfStep(_) => CloseCode::Unavailable,
         }
     }

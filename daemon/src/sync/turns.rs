@@ -4,28 +4,28 @@
 //! What reads much of the store, or unpacks and hashes much, is done beside the
 //! runtime's threads, few at once, of one peer fewer than of all, and next for the peer
 //! that has used the least ([`Turns::run`]); what is small and in memory is done where it is
-//! asked for. Change sets are admitted to the writer ([`super::admission`]), and of one peer
-//! few bytes are held meanwhile ([`Turns::unpacked`]). Few are read for a peer before it takes them
-//! ([`Turns::to_send`]). [`Allowance`] says how fast a peer may speak; who uses
-//! it does not listen for a while, so nothing honest is lost.
+//! asked for. Change sets are admitted to the writer ([`super::admission`]). [`Allowance`] says
+//! how fast a peer may speak; who uses it does not listen for a while, so nothing honest is
+//! lost. What is held for peers has a bound for each, and one for all ([`Kinds`]).
 //!
-//! Invariant: a peer's turns and allowances are its own and not its connection's, so that
-//! it gets no new ones with another connection. Not here: limits of log lines.
+//! Invariants: a peer's turns and allowances are its own and not its connection's, so that
+//! it gets no new ones with another connection. Memory is waited for in the order of
+//! [`Kinds`]. Not here: limits of log lines.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
-use protocol::{
-    change::BODY_BYTES_MAX,
-    frame::{CONTROL_FRAME_BYTES_MAX, FRAME_BYTES_MAX},
-    id::NodeId,
-};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use protocol::{change::BODY_BYTES_MAX, frame::CONTROL_FRAME_BYTES_MAX, id::NodeId};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
-use super::admission::{Admission, Admitted};
-use crate::net::room_for_frames;
+use super::{
+    admission::{Admission, Admitted},
+    fetch::HELD_FIRST,
+};
+use crate::memory::{Account, Memory};
 
 /// Pieces of work of one peer that are done at once: two, so that one may wait for
 /// the disk.
@@ -56,20 +56,39 @@ const DEBT_MAX: Duration = Duration::from_secs(15);
 /// How often whoever waits for a turn says that it does.
 const STILL_WAITING: Duration = Duration::from_secs(5);
 
-/// Bytes of one peer's change sets that are held at once, as they arrive and unpacked: two
-/// and four of the longest. Whatever it sends on other streams waits, there and here.
-const FRAMES_OF_ONE: usize = 2 * FRAME_BYTES_MAX;
-const UNPACKED_OF_ONE: usize = 4 * BODY_BYTES_MAX;
-/// Bytes of change sets that are read for one peer and that it has not taken yet: as many
-/// as are held of its frames, which is what a peer can take at once. So the longest one
-/// fits beside another that is not taken.
-const TO_SEND_OF_ONE: usize = FRAMES_OF_ONE;
+/// Bytes of all peers' change sets that are held at once, as they arrive and unpacked, and
+/// of those that are read for them, with pages, and are not taken yet: eight of the longest,
+/// where a usual one has 1 MiB. Whatever a peer sends on other streams waits, there and here.
+const CHANGES_OF_ALL: usize = 64 * 1024 * 1024;
+/// Those of one: two of the longest, so that one fits beside another that does not get on.
+const CHANGES_OF_ONE: usize = 2 * LONGEST;
+const LONGEST: usize = BODY_BYTES_MAX + 64 * 1024;
+/// What each peer has for sure: a delivery of some thousand rows.
+const CHANGES_FOR_SURE: usize = 512 * 1024;
+/// Bytes that the trees hold that are taken from all peers, and those of one: a usual one
+/// holds some 8 MiB, and the worst 50.
+const FETCHED_OF_ALL: usize = 192 * 1024 * 1024;
+const FETCHED_OF_ONE: usize = 144 * 1024 * 1024;
 
 /// What all peers' turns are taken from, by how much each has used.
 pub(super) struct Work {
     /// One a core, as each piece of work keeps one busy.
     cores: Arc<Admission>,
     admission: Arc<Admission>,
+    memory: Kinds,
+}
+
+/// Memory that is held for peers. Who holds some of one waits only for one that stands
+/// below it.
+struct Kinds {
+    /// For trees that are taken from them.
+    fetched: Arc<Memory>,
+    /// For their long frames.
+    frames: Arc<Memory>,
+    /// For change sets that came in these.
+    unpacked: Arc<Memory>,
+    /// For what is read for them.
+    to_send: Arc<Memory>,
 }
 
 impl Work {
@@ -79,7 +98,15 @@ impl Work {
     }
 
     fn of(cores: usize) -> Arc<Self> {
-        Arc::new(Self { cores: Arc::new(Admission::to_places(cores)), admission: Arc::default() })
+        let changes = || Memory::new(CHANGES_OF_ALL, CHANGES_OF_ONE, CHANGES_FOR_SURE);
+        let memory = Kinds {
+            fetched: Memory::new(FETCHED_OF_ALL, FETCHED_OF_ONE, HELD_FIRST),
+            frames: changes(),
+            unpacked: changes(),
+            to_send: changes(),
+        };
+        let cores = Arc::new(Admission::to_places(cores));
+        Arc::new(Self { cores, admission: Arc::default(), memory })
     }
 }
 
@@ -90,10 +117,6 @@ pub(super) struct Turns {
     of_all: Arc<Work>,
     /// Held while a tree is taken from the peer.
     pub fetches: Semaphore,
-    /// For its long frames.
-    pub frames: Arc<Semaphore>,
-    unpacked: Arc<Semaphore>,
-    to_send: Semaphore,
     /// How much it may say on control streams, in bytes.
     pub said: Shared,
     /// How many streams it may open.
@@ -111,28 +134,31 @@ impl Turns {
             of_one: Semaphore::new(OF_ONE_MAX),
             of_all,
             fetches: Semaphore::new(FETCHES_MAX),
-            frames: room_for_frames(FRAMES_OF_ONE),
-            unpacked: Arc::new(Semaphore::new(UNPACKED_OF_ONE)),
-            to_send: Semaphore::new(TO_SEND_OF_ONE),
             said: allow(SAID_BYTES_AT_ONCE, SAID_BYTES_PER_S),
             opened: allow(STREAMS_AT_ONCE, STREAMS_PER_S),
             trees: allow(TREES_AT_ONCE, TREES_PER_S),
         }
     }
 
-    /// Waits until so many bytes of the peer's may be unpacked and held.
-    pub async fn unpacked(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let bytes = bytes.min(UNPACKED_OF_ONE);
-        // The semaphore is never closed.
-        self.unpacked.clone().acquire_many_owned(bytes as u32).await.ok()
+    /// Memory for a tree that is taken from the peer.
+    pub fn fetched(&self, makes_room: &CancellationToken) -> Account {
+        self.of_all.memory.fetched.account(&self.peer, makes_room)
     }
 
-    /// Waits until so many bytes may be read for the peer, to be held until it has taken
-    /// them. Whoever holds some must not ask for more: two could wait for each other.
-    pub async fn to_send(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
-        let bytes = bytes.min(TO_SEND_OF_ONE);
-        // The semaphore is never closed.
-        self.to_send.acquire_many(bytes as u32).await.ok()
+    /// Memory for long frames of a stream of the peer's.
+    pub fn frames(&self, makes_room: &CancellationToken) -> Account {
+        self.of_all.memory.frames.account(&self.peer, makes_room)
+    }
+
+    /// Memory for change sets of the peer's that are unpacked.
+    pub fn unpacked(&self, makes_room: &CancellationToken) -> Account {
+        self.of_all.memory.unpacked.account(&self.peer, makes_room)
+    }
+
+    /// Memory for what is read for the peer, to be held until it has taken it. Whoever
+    /// holds some must not ask for more: two could wait for each other.
+    pub fn to_send(&self, makes_room: &CancellationToken) -> Account {
+        self.of_all.memory.to_send.account(&self.peer, makes_room)
     }
 
     /// Does work that takes its time, when it is its turn. It must not wait for
@@ -288,28 +314,6 @@ mod tests {
             task.await.unwrap();
         }
         assert_eq!(most.load(Ordering::SeqCst), OF_ONE_MAX);
-    }
-
-    #[test]
-    fn what_a_peer_does_not_take_leaves_room_for_the_longest_beside_it_and_no_more() {
-        use std::{future::Future, pin::pin, task};
-        let of = |number| Turns::new(Work::of(2), peer(number), Duration::ZERO);
-        let (slow, other) = (of(1), of(2));
-        let mut context = task::Context::from_waker(task::Waker::noop());
-        let mut not_taken = pin!(slow.to_send(FRAME_BYTES_MAX));
-        let mut longest = pin!(slow.to_send(FRAME_BYTES_MAX));
-        let mut next = pin!(slow.to_send(1));
-        let task::Poll::Ready(not_taken) = not_taken.as_mut().poll(&mut context) else {
-            panic!("nothing else is held");
-        };
-        let task::Poll::Ready(_longest) = longest.as_mut().poll(&mut context) else {
-            panic!("it fits beside another");
-        };
-        assert!(next.as_mut().poll(&mut context).is_pending(), "both are held");
-        let mut of_another = pin!(other.to_send(usize::MAX));
-        assert!(of_another.as_mut().poll(&mut context).is_ready(), "whatever others hold");
-        drop(not_taken);
-        assert!(next.as_mut().poll(&mut context).is_ready());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,6 +13,7 @@
 pub mod cores;
 mod engine;
 mod error;
+mod events;
 mod heads;
 mod intake;
 mod jobs;
@@ -46,7 +47,7 @@ use protocol::{
     id::{NodeId, PartitionId},
     session::fetch::ShownHead,
 };
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use self::{engine::Disk, jobs::Job, prepare::Prepared, queue::Queue, state::Shared};
 pub use self::{
@@ -70,9 +71,6 @@ pub use self::{
 /// Jobs that may wait for the writer. Each holds at most one change set, so
 /// this bounds the memory of a burst.
 const JOBS_WAITING_MAX: usize = 32;
-/// Head movements that a slow listener may fall behind before it has to look at
-/// all heads again.
-const HEAD_EVENTS_MAX: usize = 1024;
 
 /// An open store. Cheap to clone; the last clone closes it.
 #[derive(Clone)]
@@ -101,8 +99,7 @@ pub struct Load {
 impl Drop for Load {
     fn drop(&mut self) {
         state::lock(&self.shared.loading).remove(&self.partition);
-        // Nobody may be listening.
-        let _ = self.shared.events.send(self.partition.clone());
+        self.shared.moved.tell(self.partition.clone());
     }
 }
 
@@ -116,8 +113,7 @@ impl Store {
         let partitions = state::load_partitions(&disk)?;
         let has_sidecar = heads::check(path, &partitions)?;
         tree::saved::forget_saved(&disk)?;
-        let (events, _) = broadcast::channel(HEAD_EVENTS_MAX);
-        let shared = Arc::new(Shared::new(disk, partitions, events, path.to_owned()));
+        let shared = Arc::new(Shared::new(disk, partitions, path.to_owned()));
         let (jobs, queue) = tokio::sync::mpsc::channel(JOBS_WAITING_MAX);
         if !has_sidecar {
             shared.touch_sidecar(|state| state.dirty = true);
@@ -145,7 +141,12 @@ impl Store {
 
     /// Hears of each durable commit.
     pub fn subscribe(&self) -> broadcast::Receiver<PartitionId> {
-        self.shared.events.subscribe()
+        self.shared.moved.of_all()
+    }
+
+    /// Changes with each durable commit to one partition, if that has a head.
+    pub fn moves(&self, partition: &PartitionId) -> Option<watch::Receiver<()>> {
+        self.head(partition).map(|_| self.shared.moved.of(partition))
     }
 
     /// Who acknowledged how much of a partition.

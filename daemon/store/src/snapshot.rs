@@ -57,6 +57,22 @@ impl Snapshot {
         })
     }
 
+    /// The leaf that begins at `key` or before it, or else the first one, as a page is
+    /// found ([`Pages::seek`]), and its first key.
+    pub fn leaf(&mut self, key: &[u8]) -> Result<Option<(Vec<u8>, Leaf)>, StoreError> {
+        let Some((first_key, body)) = self.find(0, key)? else { return Ok(None) };
+        let leaf = whole(&body, self.patch_of(&first_key)?.as_deref())?;
+        Ok(Some((first_key, leaf)))
+    }
+
+    /// A page without its patch.
+    fn find(&self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
+        match self.at_or_before(level, key)? {
+            Some(found) => Ok(Some(found)),
+            None => self.at_or_behind(level, &[]),
+        }
+    }
+
     fn check_open(&self) -> Result<(), StoreError> {
         if self.opened.open.closed.load(Ordering::Acquire) {
             return Err(StoreError::SnapshotExpired);
@@ -186,10 +202,7 @@ impl Pages for Snapshot {
     }
 
     fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
-        let found = match self.at_or_before(level, key)? {
-            Some(found) => Some(found),
-            None => self.at_or_behind(level, &[])?,
-        };
+        let found = self.find(level, key)?;
         if level == 0
             && let Some((first_key, body)) = &found
             && let Some(patch) = self.patch_of(first_key)?

@@ -21,11 +21,11 @@ use protocol::{
     tree::Summary,
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast;
 
 use crate::{
     engine::Disk,
     error::StoreError,
+    events::Moved,
     keys,
     quota::{LogKept, Origins, Usage, counted},
     tree::OpenSnapshot,
@@ -252,7 +252,7 @@ pub struct Shared {
     pub disk: Disk,
     pub path: PathBuf,
     partitions: RwLock<BTreeMap<PartitionId, Arc<PartitionState>>>,
-    pub events: broadcast::Sender<PartitionId>,
+    pub moved: Moved,
     pub snapshots: Mutex<Vec<Arc<OpenSnapshot>>>,
     /// Partitions whose large first load is under way.
     pub loading: Mutex<BTreeSet<PartitionId>>,
@@ -298,7 +298,6 @@ impl Shared {
     pub fn new(
         disk: Disk,
         partitions: BTreeMap<PartitionId, Arc<PartitionState>>,
-        events: broadcast::Sender<PartitionId>,
         path: PathBuf,
     ) -> Self {
         let mut usage = Usage::default();
@@ -309,7 +308,7 @@ impl Shared {
             disk,
             path,
             partitions: RwLock::new(partitions),
-            events,
+            moved: Moved::default(),
             snapshots: Mutex::default(),
             loading: Mutex::default(),
             awaited: Mutex::default(),

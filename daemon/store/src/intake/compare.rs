@@ -108,6 +108,11 @@ impl Comparison {
         Ok(children.get(index + 1).map(|child| child.first_key.clone()).or_else(|| next.clone()))
     }
 
+    /// Bytes of the differences so far, and of the replica's own leaf beside them.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes + self.own.leaf.as_ref().map_or(0, |(leaf, _)| leaf.memory())
+    }
+
     /// What this replica has where these pages are or would be, up to the page with
     /// which it comes to `bytes_max` bytes.
     pub fn look(

@@ -45,8 +45,7 @@ impl Writer {
         old.forget();
         *lock(&self.shared.forgetting) = None;
         self.chores.extend(keys::of_partition(old.number));
-        // Nobody may be listening.
-        let _ = self.shared.events.send(partition.clone());
+        self.shared.moved.tell(partition.clone());
         Ok(())
     }
 

@@ -378,8 +378,7 @@ impl Writer {
                     if let Some(state) = self.shared.partition(&partition) {
                         state.publish(head);
                     }
-                    // Nobody may be listening.
-                    let _ = self.shared.events.send(partition);
+                    self.shared.moved.tell(partition);
                 }
                 self.shared.touch_sidecar(|state| state.dirty = true);
             }

@@ -71,6 +71,11 @@ pub struct ArrivedLeaf {
 }
 
 impl ArrivedLeaf {
+    /// Bytes that it has, or says that it has, when it is unpacked.
+    pub fn unpacks(&self) -> usize {
+        claimed_bytes(&self.body).max(self.body.len())
+    }
+
     /// Reads it and compares it with what its parent holds, which needs nothing
     /// else: any number of leaves can be checked at the same time.
     pub fn check(self) -> Result<FetchedLeaf, PeerMisbehaved> {
@@ -271,6 +276,16 @@ impl TreeFetch {
             }
             _ => 0,
         }
+    }
+
+    /// Bytes that it holds of what has arrived, and of the replica's pages.
+    pub fn held_bytes(&self) -> usize {
+        let held = match &self.state {
+            State::Compare(compare) => compare.held_bytes(),
+            State::Walk(walk) => walk.held_bytes(),
+            State::AwaitHead | State::Finished => 0,
+        };
+        self.part.len() + self.listed_bytes + held
     }
 
     /// The provider says that the replica is not in its history, which has the header

@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 
 use super::{ArrivedLeaf, FetchAction, FetchedLeaf, check_children, compare::hash_of};
 use crate::{
-    codec::claimed_bytes,
     difference::Own,
     message::{PAGES_MAX, TreeRequest},
     page::{PageRef, decode_inner},
@@ -252,13 +251,19 @@ impl Walk {
         let asked = self.leaves.iter_mut().find(|leaf| leaf.step == LeafStep::Asked);
         let leaf = asked.ok_or(PeerMisbehaved::Unexpected("a page that nobody asked for"))?;
         leaf.step = LeafStep::Arrived;
+        let leaf = ArrivedLeaf { expected: leaf.page.clone(), body };
         // One that says that it is short may be long.
-        self.unchecked_bytes += claimed_bytes(&body).max(body.len());
-        self.unchecked.push(ArrivedLeaf { expected: leaf.page.clone(), body });
+        self.unchecked_bytes += leaf.unpacks();
+        self.unchecked.push(leaf);
         if self.unchecked.len() >= LEAVES_TOGETHER || self.unchecked_bytes >= LEAF_BYTES_TOGETHER {
             self.check_arrived(actions);
         }
         Ok(())
+    }
+
+    /// Bytes of the leaves that have arrived and that nobody has checked.
+    pub fn held_bytes(&self) -> usize {
+        self.unchecked.iter().map(|leaf| leaf.body.len()).sum()
     }
 
     /// Whether leaves have arrived that nobody has checked.
