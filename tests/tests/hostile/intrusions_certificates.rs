@@ -208,7 +208,6 @@ fn a_connection_lasts_no_longer_than_its_certificate() {
         let (_control, _) = peer.say_hello(crate::world::hello(vec![])).await;
         peer.closed().await
     });
-    world.attack("the same one again", CERTIFICATE_EXPIRED, 0, async |_| dial.refused().await);
     world.finish();
 }
 
