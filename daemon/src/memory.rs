@@ -4,14 +4,16 @@
 //! Used for what a peer's frames, change sets and pages take until they are stored, or
 //! taken by it. A little is each peer's for sure, and the rest is shared: who needs more
 //! waits for it, and the next one is of the peer that has used the least of it, in bytes and
-//! time, of which who was away saves nothing up. Where there is none left, others make room:
-//! who holds much more than the one that waits, and who has held it for long. So a peer that
-//! is slow, or means harm, keeps nobody out, however many like it there are.
+//! time, of which who was away saves nothing up. Where there is none left, others make room
+//! that have used more: who holds twice what the one that waits would, and who has held it
+//! for as long as that takes on a slow line. So a peer that is slow, or means harm, keeps
+//! nobody out, however many like it there are.
 //!
 //! Invariants: all of them together hold no more than is shared, but for one that could
-//! else not go on, and what each has for sure; whoever holds some and needs more of it goes before those that hold
-//! none, so that two never wait for each other. What is held of one kind while another is
-//! waited for is asked for in one order everywhere. Not here: work ([`crate::sync`]).
+//! else not go on, and what each has for sure; of those that hold some and need more there
+//! is always one that goes on, so that two never wait for each other. What is held of one
+//! kind while another is waited for is asked for in one order everywhere. Not here: work
+//! ([`crate::sync`]).
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -23,12 +25,13 @@ use protocol::id::NodeId;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-/// What was taken so lately is left to whoever holds it: 8 MiB come in that time on a line
-/// of 13 Mbit/s.
+/// What was taken so lately is left to whoever holds it: a usual change set, of 1 MiB, comes
+/// in that time on a line of 2 Mbit/s.
 const JUST_TAKEN: Duration = Duration::from_secs(5);
-/// Who has held something for so long makes room for a peer that has used less by as much
-/// as that is: a usual change set, of 1 MiB, comes in that time on a line of 300 kbit/s.
-const UNDISTURBED: Duration = Duration::from_secs(30);
+/// What is held is left alone for so long where nobody has much, and for longer if it is
+/// long: so it comes on a line of 1 Mbit/s.
+const UNDISTURBED: Duration = Duration::from_secs(10);
+const BYTES_PER_S: u64 = 100 * 1024;
 /// How often those that wait see whether somebody has held something for too long.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Peers that are remembered without need before they are looked through.
@@ -45,8 +48,8 @@ pub struct Account {
     makes_room: CancellationToken,
 }
 
-/// Memory that is held, until it is dropped.
-pub struct Held {
+/// Memory that was granted, until this is dropped.
+pub struct Grant {
     of: Account,
     number: u64,
     /// Somebody had it, so the next one is let through when it goes.
@@ -66,10 +69,12 @@ struct State {
     leaving: u64,
     /// The one for which there is more than there is.
     beyond: Option<u64>,
-    /// What the peer had used that was the last to get some: a newcomer begins here.
-    level: u64,
+    /// Those that stand in the lines of all peers.
+    waiting: usize,
     number: u64,
     looked: Duration,
+    /// With how many peers they are looked through.
+    peers_kept: usize,
 }
 
 struct Peer {
@@ -93,13 +98,14 @@ struct Waiting {
     /// What is held already and becomes more.
     more_of: Option<u64>,
     of: Account,
-    go: oneshot::Sender<Option<Held>>,
+    go: oneshot::Sender<Option<Grant>>,
 }
 
 /// Who is next in one line.
 struct First {
-    /// What its peer has used, and when it came.
+    /// What its peer has used.
     used: u64,
+    /// When it came.
     number: u64,
     name: NodeId,
     /// Its place in its peer's line.
@@ -133,9 +139,10 @@ impl Memory {
             held: 0,
             leaving: 0,
             beyond: None,
-            level: 0,
+            waiting: 0,
             number: 0,
             looked: Duration::ZERO,
+            peers_kept: PEERS_KEPT,
         };
         Arc::new(Self(Mutex::new(state)))
     }
@@ -157,7 +164,7 @@ impl Memory {
             let Some((number, waiting)) = next else { return };
             let held = match waiting.more_of {
                 Some(_) => None,
-                None => Some(Held { of: waiting.of, number, is_taken: true }),
+                None => Some(Grant { of: waiting.of, number, is_taken: true }),
             };
             // Who has gone meanwhile gives it back, and the next one has it from here:
             // thousands may go at once.
@@ -170,7 +177,8 @@ impl Memory {
 
 impl Account {
     /// Waits until so many bytes may be held; more than one peer may have counts as that.
-    pub async fn take(&self, bytes: usize) -> Held {
+    /// Whoever drops this future has left the line.
+    pub async fn take(&self, bytes: usize) -> Grant {
         if let Some(held) = self.try_take(bytes) {
             return held;
         }
@@ -182,9 +190,9 @@ impl Account {
     }
 
     /// The same, if it may be now.
-    pub fn try_take(&self, bytes: usize) -> Option<Held> {
+    pub fn try_take(&self, bytes: usize) -> Option<Grant> {
         let number = self.memory.lock().take_now(bytes, self)?;
-        Some(Held { of: self.clone(), number, is_taken: true })
+        Some(Grant { of: self.clone(), number, is_taken: true })
     }
 
     /// Cancelled when others need more what is held.
@@ -192,7 +200,7 @@ impl Account {
         &self.makes_room
     }
 
-    async fn wait(&self, bytes: usize, more_of: Option<u64>) -> Option<Held> {
+    async fn wait(&self, bytes: usize, more_of: Option<u64>) -> Option<Grant> {
         let (go, mut allowed) = oneshot::channel();
         let of = self.clone();
         self.memory.lock().wait(bytes, more_of, of, go);
@@ -208,8 +216,9 @@ impl Account {
     }
 }
 
-impl Held {
-    /// Waits until so many bytes may be held in all, if that is more.
+impl Grant {
+    /// Waits until so many bytes may be held in all, if that is more. It may have them already
+    /// where this future is dropped.
     pub async fn grow_to(&mut self, bytes: usize) {
         self.of.wait(bytes, Some(self.number)).await;
     }
@@ -227,7 +236,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Grant {
     fn drop(&mut self) {
         let memory = &self.of.memory;
         memory.lock().leave(self.number);
@@ -248,26 +257,48 @@ impl State {
         bytes: usize,
         more_of: Option<u64>,
         of: Account,
-        go: oneshot::Sender<Option<Held>>,
+        go: oneshot::Sender<Option<Grant>>,
     ) {
         let bytes = (bytes as u64).min(self.of_one);
         self.number += 1;
         let number = self.number;
+        self.competes(&of.peer);
         let peer = self.peer(&of.peer);
         let line = if more_of.is_some() { &mut peer.growing } else { &mut peer.waiting };
+        let before = line.len();
         // Those that do not wait any more, as after the end of a connection.
         line.retain(|waiting| !waiting.go.is_closed());
         line.push_back(Waiting { number, bytes, more_of, of, go });
+        let after = line.len();
+        self.waiting = self.waiting + after - before;
+    }
+
+    /// A peer takes of what is shared, or waits for it: of what others have used meanwhile
+    /// it has saved nothing up.
+    fn competes(&mut self, name: &NodeId) {
+        let now = self.now();
+        if self.peer(name).shares() {
+            return;
+        }
+        let others = self.peers.values().filter(|peer| peer.shares());
+        let Some(least) = others.map(|peer| peer.used(now)).min() else {
+            // Nobody does: what was used in other times is no matter any more.
+            self.peers.values_mut().for_each(|peer| peer.used = 0);
+            return;
+        };
+        let peer = self.peer(name);
+        peer.used = peer.used.max(least);
     }
 
     /// What is known of a peer that takes part.
     fn peer(&mut self, name: &NodeId) -> &mut Peer {
-        let (level, now) = (self.level, self.now());
-        if self.peers.len() >= PEERS_KEPT {
-            self.peers.retain(|_, peer| peer.is_busy() || peer.used > level);
+        let now = self.now();
+        if self.peers.len() >= self.peers_kept {
+            self.peers.retain(|_, peer| peer.sure > 0 || peer.shares());
+            self.peers_kept = PEERS_KEPT.max(2 * self.peers.len());
         }
         let new = || Peer {
-            used: level,
+            used: 0,
             at: now,
             sure: 0,
             held: 0,
@@ -275,21 +306,24 @@ impl State {
             growing: VecDeque::new(),
             waiting: VecDeque::new(),
         };
-        let peer = self.peers.entry(name.clone()).or_insert_with(new);
-        if !peer.is_busy() {
-            peer.used = peer.used.max(level);
-        }
-        peer
+        self.peers.entry(name.clone()).or_insert_with(new)
     }
 
     /// The next one that may have what it waits for.
     fn next(&mut self) -> Option<(u64, Waiting)> {
+        if self.waiting == 0 {
+            return None;
+        }
         for peer in self.peers.values_mut() {
             for line in [&mut peer.growing, &mut peer.waiting] {
                 while line.front().is_some_and(|waiting| waiting.go.is_closed()) {
                     line.pop_front();
+                    self.waiting -= 1;
                 }
             }
+        }
+        if let Some(next) = self.next_for_sure() {
+            return Some(next);
         }
         let lines = [true, false].map(|grows| self.first(grows));
         let mut first: Vec<First> = lines.into_iter().flatten().collect();
@@ -305,6 +339,7 @@ impl State {
                     Some(_) => peer.growing.remove(at)?,
                     None => peer.waiting.pop_front()?,
                 };
+                self.waiting -= 1;
                 let number = self.add(more, more_of, &waiting.of);
                 return Some((number, waiting));
             }
@@ -313,6 +348,18 @@ impl State {
             }
         }
         None
+    }
+
+    /// One that fits into what its peer has for sure by now.
+    fn next_for_sure(&mut self) -> Option<(u64, Waiting)> {
+        let for_sure = self.for_sure;
+        let fits = |peer: &Peer| {
+            peer.waiting.front().is_some_and(|first| peer.sure + first.bytes <= for_sure)
+        };
+        let waiting = self.peers.values_mut().find(|peer| fits(peer))?.waiting.pop_front()?;
+        self.waiting -= 1;
+        let number = self.add_for_sure(waiting.bytes, &waiting.of)?;
+        Some((number, waiting))
     }
 
     /// Who is next of those that hold some already, or of those that do not.
@@ -345,7 +392,7 @@ impl State {
 
     /// Whether there is room that nobody waits for.
     fn has_room(&self, more: u64) -> bool {
-        self.held + more <= self.in_all && self.peers.values().all(|peer| !peer.waits())
+        self.held + more <= self.in_all && self.waiting == 0
     }
 
     fn take_now(&mut self, bytes: usize, of: &Account) -> Option<u64> {
@@ -353,19 +400,29 @@ impl State {
         let (for_sure, of_one) = (self.for_sure, self.of_one);
         let peer = self.peer(&of.peer);
         if peer.sure + bytes <= for_sure {
-            peer.sure += bytes;
-            let number = self.add(0, None, of);
-            self.holds.get_mut(&number)?.sure = bytes;
-            return Some(number);
+            return self.add_for_sure(bytes, of);
         }
-        let may = peer.held + bytes <= of_one && self.has_room(bytes);
-        may.then(|| self.add(bytes, None, of))
+        if peer.held + bytes > of_one || !self.has_room(bytes) {
+            return None;
+        }
+        self.competes(&of.peer);
+        Some(self.add(bytes, None, of))
+    }
+
+    fn add_for_sure(&mut self, bytes: u64, of: &Account) -> Option<u64> {
+        self.peer(&of.peer).sure += bytes;
+        let number = self.add(0, None, of);
+        self.holds.get_mut(&number)?.sure = bytes;
+        Some(number)
     }
 
     fn grow_now(&mut self, number: u64, bytes: u64) -> bool {
         let more = self.more(Some(number), bytes);
         let may = more == 0 || self.has_room(more);
         if may && more > 0 {
+            if let Some(name) = self.holds.get(&number).map(|hold| hold.peer.clone()) {
+                self.competes(&name);
+            }
             self.grow(number, more);
         }
         may
@@ -400,7 +457,6 @@ impl State {
             peer.reckon(now);
             peer.held += more;
             peer.leaving += leaving;
-            self.level = self.level.max(peer.used);
         }
     }
 
@@ -431,16 +487,11 @@ impl State {
                 let makes_room = hold.makes_room.as_ref().filter(|_| hold.bytes > 0)?;
                 let peer = self.peers.get(&hold.peer).filter(|_| hold.peer != *name)?;
                 let age = now.saturating_sub(hold.since);
-                let keeps = peer.held - peer.leaving - hold.bytes;
-                let long = bytes_and_time(hold.bytes, UNDISTURBED);
-                let has_more = keeps >= its_own && age >= JUST_TAKEN;
-                let had_long = age >= UNDISTURBED && peer.used(now) >= its_used + long;
+                let has_more = peer.held - peer.leaving >= 2 * its_own && age >= JUST_TAKEN;
+                let had_long = age >= undisturbed(hold.bytes);
+                let makes = (has_more || had_long) && peer.used(now) >= its_used;
                 let first = std::cmp::Reverse(*number);
-                (has_more || had_long).then_some((
-                    (peer.used(now), first),
-                    *number,
-                    makes_room.clone(),
-                ))
+                makes.then_some(((peer.used(now), first), *number, makes_room.clone()))
             });
             let Some((_, number, makes_room)) = may_go.max_by(|a, b| a.0.cmp(&b.0)) else { return };
             makes_room.cancel();
@@ -465,12 +516,9 @@ impl State {
 }
 
 impl Peer {
-    fn is_busy(&self) -> bool {
-        self.held > 0 || self.sure > 0 || self.waits()
-    }
-
-    fn waits(&self) -> bool {
-        !(self.growing.is_empty() && self.waiting.is_empty())
+    /// Whether it has some of what is shared, or waits for it.
+    fn shares(&self) -> bool {
+        self.held > 0 || !(self.growing.is_empty() && self.waiting.is_empty())
     }
 
     /// What it holds changes from here on.
@@ -481,6 +529,10 @@ impl Peer {
     fn used(&self, now: Duration) -> u64 {
         self.used.saturating_add(bytes_and_time(self.held, now.saturating_sub(self.at)))
     }
+}
+
+fn undisturbed(bytes: u64) -> Duration {
+    UNDISTURBED.max(Duration::from_secs(bytes / BYTES_PER_S))
 }
 
 fn bytes_and_time(bytes: u64, time: Duration) -> u64 {
@@ -569,10 +621,10 @@ mod tests {
         let mut held = ask(greedy.take(8 * MIB)).look();
         let mut waiting: Vec<_> = (0..50).map(|_| ask(greedy.take(8 * MIB))).collect();
         for _ in 0..20 {
-            pass(&memory, 1);
             let honest = stream(&memory, 2).0;
             let mut asked = ask(honest.take(8 * MIB));
             assert!(asked.look().is_none());
+            pass(&memory, 1);
             held.take().expect("it was given");
             drop(asked.look().expect("the other one has used more"));
             held = waiting.remove(0).look();
@@ -606,7 +658,7 @@ mod tests {
         }
         let honest = stream(&memory, 9).0;
         let mut asked = ask(honest.take(8 * MIB));
-        pass(&memory, 29);
+        pass(&memory, 80);
         assert!(slow.iter().all(|(_, makes_room)| !makes_room.is_cancelled()));
         pass(&memory, 1);
         let back = slow.iter().position(|(_, makes_room)| makes_room.is_cancelled()).unwrap();
@@ -616,7 +668,7 @@ mod tests {
         drop(lost);
         let mut again = ask(again.take(8 * MIB));
         let honest_held = asked.look().expect("the other one has used more");
-        pass(&memory, 30);
+        pass(&memory, 81);
         assert!(again.look().is_none());
         let back = slow.iter().filter(|(_, makes_room)| makes_room.is_cancelled()).count();
         assert_eq!((back, honest.makes_room.is_cancelled()), (1, false), "who has used the most");
@@ -646,11 +698,45 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_waits_has_what_is_its_own_as_soon_as_that_is_free() {
+        let memory = Memory::new(8 * MIB, 8 * MIB, MIB);
+        let greedy = stream(&memory, 1).0;
+        let _all = ask(greedy.take(8 * MIB)).look().unwrap();
+        let other = stream(&memory, 3).0;
+        let _first = ask(other.take(8 * MIB));
+        let honest = stream(&memory, 2).0;
+        let own = ask(honest.take(MIB)).look().unwrap();
+        let mut next = ask(honest.take(MIB));
+        assert!(next.look().is_none());
+        drop(own);
+        assert!(next.look().is_some());
+    }
+
+    #[tokio::test]
+    async fn what_was_used_when_nobody_waited_does_not_count() {
+        let memory = Memory::new(8 * MIB, 8 * MIB, MIB);
+        // It holds a little all the time, of what is its own.
+        let patient = stream(&memory, 1).0;
+        let _own = patient.try_take(MIB).unwrap();
+        let busy = stream(&memory, 2).0;
+        let used = busy.try_take(8 * MIB).unwrap();
+        pass(&memory, 10_000);
+        drop(used);
+        let (all, makes_room) = stream(&memory, 1);
+        let _all = all.try_take(8 * MIB).unwrap();
+        let newcomer = stream(&memory, 3).0;
+        let mut asked = ask(newcomer.take(4 * MIB));
+        assert!(asked.look().is_none());
+        pass(&memory, 5);
+        assert!(makes_room.is_cancelled(), "nobody has used less");
+    }
+
+    #[tokio::test]
     async fn what_ends_soon_is_left_alone() {
         let memory = memory(16, 16);
         let (of, makes_room) = stream(&memory, 1);
         let held = [of.try_take(8 * MIB).unwrap(), of.try_take(8 * MIB).unwrap()];
-        held.iter().for_each(Held::ends_soon);
+        held.iter().for_each(Grant::ends_soon);
         let other = stream(&memory, 2).0;
         let mut asked = ask(other.take(8 * MIB));
         pass(&memory, 100);

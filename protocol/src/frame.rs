@@ -6,9 +6,9 @@ use crate::{
     suite::HASH_BYTES_MAX,
 };
 
-/// Largest frame body, where change sets come. A change set of 8 MiB and its
-/// header fit twice, so nothing honest is ever near it.
-pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Largest frame body, where change sets come: one of 8 MiB that does not compress, and its
+/// header, fit with room to spare.
+pub const FRAME_BYTES_MAX: usize = 9 * 1024 * 1024;
 /// Largest head in a hello or announcement: a partition of four names of 63
 /// bytes, two hashes of any suite with its number, and two numbers of nine bytes.
 pub const ANNOUNCED_BYTES_MAX: usize = 3 + 4 * 64 + 2 * (1 + HASH_BYTES_MAX) + 2 * 9;

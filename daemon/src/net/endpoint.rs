@@ -46,9 +46,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(8);
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Streams that a peer may have open: one a partition, and some to spare.
 const STREAMS_MAX: u32 = 1024;
-/// Bytes that one stream may have on their way: 300 ms at 100 Mbit/s.
-const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-/// The same on a connection of somebody who dialled us and has not said hello: room for a
+/// What may be on its way from somebody who dialled us and has not said hello: room for a
 /// hello with all its heads to come in pieces, or for a request to join.
 const UNKNOWN_WINDOW: u32 = 256 * 1024;
 /// Handshakes that run at once. More are refused until one ends, so a flood
@@ -87,7 +85,7 @@ fn transport(receive_window: u32, keep_alive: Option<Duration>) -> Arc<quinn::Tr
         .max_idle_timeout(Some(IDLE_MAX.try_into().expect("25 seconds fit QUIC's number")))
         .max_concurrent_bidi_streams(STREAMS_MAX.into())
         .max_concurrent_uni_streams(0u32.into())
-        .stream_receive_window(STREAM_WINDOW.into())
+        .stream_receive_window(windows::STREAM.into())
         .receive_window(receive_window.into())
         .send_window(windows::MOST.into())
         .datagram_receive_buffer_size(None)

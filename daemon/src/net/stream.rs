@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{NetError, errors::net_error};
-use crate::memory::{Account, Held};
+use crate::memory::{Account, Grant};
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -26,6 +26,9 @@ pub const PROGRESS_MAX: Duration = Duration::from_secs(30);
 /// So many bytes are progress, or the end of a frame: 4 kbit/s, which a hundred
 /// streams on the slowest line still have, and a byte now and then has not.
 const PROGRESS_BYTES: usize = 16 * 1024;
+
+/// How often whoever waits for memory says that it does.
+const STILL_WAITING: Duration = Duration::from_secs(5);
 
 /// Frames that are longer are counted where streams share memory; one of each of a thousand
 /// streams is less than a peer may have on its way.
@@ -110,6 +113,12 @@ impl FrameSender {
         Ok(())
     }
 
+    /// Waits so many times as long for the peer to get on: where what it has to take waits
+    /// behind something else.
+    pub fn wait_longer(&mut self, times: u32) {
+        self.patience.longest *= times;
+    }
+
     /// Says that nothing more comes; what was sent still arrives.
     pub fn finish(&mut self) {
         // An error means that the stream is gone already.
@@ -134,7 +143,9 @@ pub struct FrameReceiver {
     patience: Patience,
     /// Memory for long frames, and what this one has taken of it.
     memory: Option<Account>,
-    taken: Option<Held>,
+    /// Told while that is waited for.
+    waits: Option<Box<dyn Fn() + Send + Sync>>,
+    taken: Option<Grant>,
     /// Whether the frame that has taken it was given away.
     given: bool,
 }
@@ -158,15 +169,21 @@ impl FrameReceiver {
             decoder,
             patience: Patience::new(patience),
             memory: None,
+            waits: None,
             taken: None,
             given: false,
         }
     }
 
     /// Long frames take their memory from this, until the next one is asked for. One for
-    /// which there is none is not read meanwhile.
-    pub fn share_memory(&mut self, memory: Account) {
-        self.memory = Some(memory);
+    /// which there is none is not read meanwhile, and `waits` is told so now and then.
+    pub fn share_memory(&mut self, memory: Account, waits: Box<dyn Fn() + Send + Sync>) {
+        (self.memory, self.waits) = (Some(memory), Some(waits));
+    }
+
+    /// What the last frame was about is nearly done, whoever needs its memory.
+    pub fn ends_soon(&self) {
+        self.taken.iter().for_each(Grant::ends_soon);
     }
 
     /// Frames above `bytes` are refused from now on.
@@ -232,7 +249,13 @@ impl FrameReceiver {
             return;
         };
         if self.taken.is_none() {
-            self.taken = Some(memory.take(awaited).await);
+            let mut taken = std::pin::pin!(memory.take(awaited));
+            self.taken = loop {
+                match tokio::time::timeout(STILL_WAITING, &mut taken).await {
+                    Ok(taken) => break Some(taken),
+                    Err(_) => self.waits.iter().for_each(|waits| waits()),
+                }
+            };
         }
     }
 

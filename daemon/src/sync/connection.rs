@@ -41,6 +41,9 @@ const ABOUT_TRUST_BYTES_LEAST: usize = 16 * 1024;
 const UNKNOWN_DATASET_BYTES: usize = 256;
 /// How often a hub says what the newest `_federation` is.
 const STATEMENT_EVERY: Duration = Duration::from_secs(60);
+/// So many times as long as other streams the control stream waits for the peer to take
+/// what is said on it.
+const CONTROL_PATIENCE: u32 = 4;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -157,8 +160,10 @@ pub async fn serve(
 /// its certificate has ended. Apart from everything else, so that a peer that
 /// reads nothing cannot hold this up.
 async fn until_unwelcome(context: &Context, peer: &VerifiedPeer) -> ConnectionEnd {
-    let mut moves = context.store.moves(context.membership.partition());
+    let mut moves = None;
     loop {
+        // There is none while `_federation` is fetched again.
+        moves = moves.or_else(|| context.store.moves(context.membership.partition()));
         if let Err(why) = context.membership.admits(peer) {
             return ConnectionEnd::NotWelcome(peer.identity().node.clone(), why);
         }
@@ -305,7 +310,7 @@ async fn greet(
     };
     let local = announced_heads(context, ends);
     let ours = hello(ends.suite, local.clone());
-    let (sender, mut receiver, theirs) =
+    let (mut sender, mut receiver, theirs) =
         tokio::time::timeout(FIRST_FRAME_MAX, exchange_hellos(connection, side, ours))
             .await
             .map_err(|_| NetError::NoAnswer)??;
@@ -330,6 +335,9 @@ async fn greet(
         Side::Dialled => None,
     };
     let window = connection.open_window(&context.windows);
+    // What it says may wait behind change sets that the peer has no memory for; whether it
+    // is there, its own words tell.
+    sender.wait_longer(CONTROL_PATIENCE);
     let clock_ahead_ms = theirs.now_ms.saturating_sub(now_ms());
     let differed = context.peers.connected(peer, connection, &theirs, clock_ahead_ms);
     if let Some(unsaid) = context.may_say(peer, Line::Connection) {
@@ -425,7 +433,8 @@ impl Talk<'_> {
             released: self.follows.entry(partition.clone()).or_default().clone(),
             partition,
         };
-        // One that ends it moves what it ends twice: ten thousand wait here for little.
+        // In a box, because it is moved into what can end it and from there into a task, each
+        // of which has room for all of it: ten thousand of them are there at once.
         let follow = Box::pin(follow.run());
         tokio::spawn(self.tasks.clone().run_until_cancelled_owned(follow));
     }

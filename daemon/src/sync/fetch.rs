@@ -27,7 +27,7 @@ use super::{
     turns::{SMALL_BYTES, Turns, while_it_lasts},
 };
 use crate::{
-    memory::{Account, Held},
+    memory::{Account, Grant},
     net::{Connection, FrameReceiver, FrameSender, NetError},
 };
 
@@ -99,27 +99,27 @@ struct Means<'a> {
 
 /// The memory that a fetch may use.
 struct FetchMemory {
-    held: Held,
+    granted: Grant,
     bytes: usize,
 }
 
 impl FetchMemory {
     async fn begin(of: &Account) -> Self {
-        Self { held: of.take(HELD_FIRST).await, bytes: HELD_FIRST }
+        Self { granted: of.take(HELD_FIRST).await, bytes: HELD_FIRST }
     }
 
     /// Waits until it has so much.
     async fn need(&mut self, bytes: usize) {
         if bytes > self.bytes {
             self.bytes = bytes.next_multiple_of(HELD_STEP);
-            self.held.grow_to(self.bytes).await;
+            self.granted.grow_to(self.bytes).await;
         }
     }
 
     /// The same, if it may have it now.
     fn try_need(&mut self, bytes: usize) -> bool {
         let more = bytes.max(self.bytes).next_multiple_of(HELD_STEP);
-        let has = bytes <= self.bytes || self.held.try_grow_to(more);
+        let has = bytes <= self.bytes || self.granted.try_grow_to(more);
         if has && bytes > self.bytes {
             self.bytes = more;
         }
@@ -225,7 +225,10 @@ impl Sink {
             FetchAction::Begin(shown) => *self = Sink::begin(store, *shown, purpose).await?,
             FetchAction::Look { level, pages, bytes_max } => {
                 loop {
-                    let bytes_max = bytes_max.min(memory.bytes.saturating_sub(held));
+                    let left = memory.bytes.saturating_sub(held);
+                    // A walk asks for few, and the peer for those that are left out.
+                    let bytes_max =
+                        if bytes_max == usize::MAX { bytes_max } else { bytes_max.min(left) };
                     // What is found is hashed.
                     let look = || {
                         let own = self.look(level, &pages, bytes_max)?;
@@ -264,7 +267,7 @@ impl Sink {
             }
             FetchAction::Apply => {
                 if let Sink::Comparison(comparison) = std::mem::replace(self, Sink::None) {
-                    match applied(comparison, turns).await {
+                    match applied(comparison, turns, &memory.granted).await {
                         Ok(Some(head)) => return Ok(Some(Fetched { head, how: How::Applied })),
                         Ok(None) => fetch.take_whole()?,
                         Err(error) => heal_instead(fetch, error)?,
@@ -281,7 +284,7 @@ impl Sink {
             FetchAction::Check(leaves) => {
                 // Few at a time: if all partitions unpacked leaves at once, 50 would
                 // take 200 MiB.
-                memory.need(held + leaves.iter().map(ArrivedLeaf::unpacks).sum::<usize>()).await;
+                memory.need(held + leaves.iter().map(ArrivedLeaf::takes).sum::<usize>()).await;
                 let check = |leaf: ArrivedLeaf| {
                     let checked = leaf.check();
                     let judged = match (&checked, &*judge) {
@@ -374,12 +377,14 @@ impl Sink {
 async fn applied(
     mut comparison: Comparison,
     turns: &Turns,
+    memory: &Grant,
 ) -> Result<Option<Arc<Head>>, StoreError> {
     if !turns.run(|| comparison.take_end()).await? {
         return Ok(None);
     }
     while turns.run(|| comparison.count_inner_pages()).await? {}
     let admitted = turns.admitted(true).await;
+    memory.ends_soon();
     comparison.apply(Box::new(|took| admitted.done(took))).await.map(Some)
 }
 

@@ -4,8 +4,9 @@
 use std::{future::Future, sync::Arc};
 
 use protocol::{
-    change::{Change, Position},
+    change::{BODY_BYTES_MAX, Change, Position},
     codec::claimed_bytes,
+    encoding::DecodeError,
     frame::FRAME_BYTES_MAX,
     id::{NodeId, PartitionId},
     message::{CloseCode, FollowReply, Open, TreeReply, decode_header},
@@ -28,7 +29,7 @@ use super::{
     turns::{SMALL_BYTES, Turns, while_it_lasts},
 };
 use crate::{
-    memory::Held,
+    memory::Grant,
     net::{Connection, FrameReceiver, FrameSender, NetError},
 };
 
@@ -185,6 +186,7 @@ impl Follow {
             if self.own_history_is_back() {
                 return Ok(FollowEnd::Done);
             }
+            // In a box, as all that is seldom: a stream that only waits needs no room for it.
             self.offered = Box::pin(self.prove_own_history()).await?;
         }
         let store = &self.context.store;
@@ -297,11 +299,13 @@ impl Follow {
     ) -> Result<FollowEnd, Trouble> {
         let store = &self.context.store;
         receiver.limit(FRAME_BYTES_MAX);
-        receiver.share_memory(self.turns.frames(makes_room));
+        let (told, partition) = (self.progress.clone(), self.partition.clone());
+        let waits = move || drop(told.try_send(FollowEvent::Progress(partition.clone())));
+        receiver.share_memory(self.turns.frames(makes_room), Box::new(waits));
         let unpacked_memory = self.turns.unpacked(makes_room);
         sender.send(&follower.open()).await?;
         // Of what has arrived and is not committed.
-        let mut held: Option<Held> = None;
+        let mut held: Option<Grant> = None;
         loop {
             while let Some(action) = follower.poll_action() {
                 match action {
@@ -326,9 +330,8 @@ impl Follow {
                         };
                         let admitted = self.while_it_lasts(self.turns.admitted(is_long)).await;
                         let memory = held.take();
-                        if let Some(memory) = &memory {
-                            memory.ends_soon();
-                        }
+                        memory.iter().for_each(Grant::ends_soon);
+                        receiver.ends_soon();
                         let done = |took| {
                             drop(memory);
                             admitted.done(took);
@@ -377,8 +380,9 @@ impl Follow {
             };
             let reply: FollowReply =
                 protocol::codec::decode(&frame).map_err(PeerMisbehaved::from)?;
+            drop(frame);
             let unpacked = match &reply {
-                FollowReply::ChangeSet { body, .. } => claimed_bytes(body).max(body.len()),
+                FollowReply::ChangeSet { body, .. } => unpacks(body)?,
                 _ => 0,
             };
             if unpacked > SMALL_BYTES {
@@ -477,6 +481,16 @@ impl Follow {
         }
         Ok(())
     }
+}
+
+/// Bytes that a change set's body has, or says that it has, when it is unpacked.
+fn unpacks(body: &[u8]) -> Result<usize, PeerMisbehaved> {
+    let claimed = claimed_bytes(body);
+    // Nothing is waited for that is refused anyway.
+    if claimed > BODY_BYTES_MAX {
+        return Err(DecodeError::TooLong { what: "a change set", limit: BODY_BYTES_MAX }.into());
+    }
+    Ok(claimed.max(body.len()))
 }
 
 /// Whether the writer takes so long for these changes that they go alone, where that is

@@ -33,7 +33,7 @@ use super::{
     turns::Turns,
 };
 use crate::{
-    memory::{Account, Held},
+    memory::{Account, Grant},
     net::{Connection, FrameReceiver, FrameSender, NetError},
 };
 
@@ -322,7 +322,7 @@ impl Streams {
         let mut provider = Provider::new(have, head.position(), mine.as_ref());
         let memory = self.turns.to_send(makes_room);
         // Of what was read last.
-        let mut held: Option<Held> = None;
+        let mut held: Option<Grant> = None;
         // Acknowledgements are heard while change sets wait for memory, of which they keep
         // some until they have gone out.
         let mut awaited = None;

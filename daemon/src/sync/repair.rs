@@ -54,7 +54,8 @@ pub async fn repair(context: &Context, partition: &PartitionId) -> Result<Repair
                     failed = RepairError::Failed(peer.clone(), trouble.to_string());
                     let is_passing = matches!(
                         trouble,
-                        Trouble::Store(StoreError::Overtaken(_) | StoreError::Gap { .. })
+                        Trouble::MadeRoom
+                            | Trouble::Store(StoreError::Overtaken(_) | StoreError::Gap { .. })
                     );
                     if !is_passing {
                         break;

@@ -6,18 +6,21 @@
 //! that has used the least ([`Turns::run`]); what is small and in memory is done where it is
 //! asked for. Change sets are admitted to the writer ([`super::admission`]). [`Allowance`] says
 //! how fast a peer may speak; who uses it does not listen for a while, so nothing honest is
-//! lost. What is held for peers has a bound for each, and one for all ([`Kinds`]).
+//! lost. What is held for peers has a bound for each, and one for all ([`Budgets`]).
 //!
 //! Invariants: a peer's turns and allowances are its own and not its connection's, so that
 //! it gets no new ones with another connection. Memory is waited for in the order of
-//! [`Kinds`]. Not here: limits of log lines.
+//! [`Budgets`]. Not here: limits of log lines.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
-use protocol::{change::BODY_BYTES_MAX, frame::CONTROL_FRAME_BYTES_MAX, id::NodeId};
+use protocol::{
+    frame::{CONTROL_FRAME_BYTES_MAX, FRAME_BYTES_MAX},
+    id::NodeId,
+};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -59,10 +62,9 @@ const STILL_WAITING: Duration = Duration::from_secs(5);
 /// Bytes of all peers' change sets that are held at once, as they arrive and unpacked, and
 /// of those that are read for them, with pages, and are not taken yet: eight of the longest,
 /// where a usual one has 1 MiB. Whatever a peer sends on other streams waits, there and here.
-const CHANGES_OF_ALL: usize = 64 * 1024 * 1024;
+const CHANGES_OF_ALL: usize = 8 * FRAME_BYTES_MAX;
 /// Those of one: two of the longest, so that one fits beside another that does not get on.
-const CHANGES_OF_ONE: usize = 2 * LONGEST;
-const LONGEST: usize = BODY_BYTES_MAX + 64 * 1024;
+const CHANGES_OF_ONE: usize = 2 * FRAME_BYTES_MAX;
 /// What each peer has for sure: a delivery of some thousand rows.
 const CHANGES_FOR_SURE: usize = 512 * 1024;
 /// Bytes that the trees hold that are taken from all peers, and those of one: a usual one
@@ -75,12 +77,12 @@ pub(super) struct Work {
     /// One a core, as each piece of work keeps one busy.
     cores: Arc<Admission>,
     admission: Arc<Admission>,
-    memory: Kinds,
+    memory: Budgets,
 }
 
 /// Memory that is held for peers. Who holds some of one waits only for one that stands
 /// below it.
-struct Kinds {
+struct Budgets {
     /// For trees that are taken from them.
     fetched: Arc<Memory>,
     /// For their long frames.
@@ -99,7 +101,7 @@ impl Work {
 
     fn of(cores: usize) -> Arc<Self> {
         let changes = || Memory::new(CHANGES_OF_ALL, CHANGES_OF_ONE, CHANGES_FOR_SURE);
-        let memory = Kinds {
+        let memory = Budgets {
             fetched: Memory::new(FETCHED_OF_ALL, FETCHED_OF_ONE, HELD_FIRST),
             frames: changes(),
             unpacked: changes(),

@@ -365,6 +365,9 @@ impl Link {
     /// A follow stream went well for a while: its next failure is the first.
     pub fn handle_follow_progress(&mut self, partition: &PartitionId) {
         let clock = self.clock;
+        // What is waited for here, or done, is not the peer's silence, though what it says
+        // may wait behind it.
+        self.last_heard = clock;
         if let Some(followed) = self.followed.get_mut(partition) {
             followed.backoff.succeeded();
             if let Follow::Running { since } = &mut followed.state {

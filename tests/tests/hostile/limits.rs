@@ -9,9 +9,8 @@ use harness::{
     sim::rng::Rng,
 };
 use protocol::{
-    change::BODY_BYTES_MAX,
     codec,
-    frame::{CONTROL_FRAME_BYTES_MAX, OPENING_FRAME_BYTES_MAX},
+    frame::{CONTROL_FRAME_BYTES_MAX, FRAME_BYTES_MAX, OPENING_FRAME_BYTES_MAX},
     id::PartitionId,
     message::{
         CloseCode, Control, FollowReply, FollowRequest, Open, TreeReply, TreeRequest, decode_header,
@@ -157,11 +156,11 @@ fn unfinished_frames_of_one_member_are_held_two_at_a_time() {
     world.finish();
 }
 
-/// A frame as long as that of the longest change set, but for its last byte: more than may
-/// be on its way without being read.
+/// A frame as long as there are any, but for its last byte: more than may be on its way
+/// without being read.
 async fn begin_frame(stream: &mut Stream) {
-    stream.send_raw(&(BODY_BYTES_MAX as u32).to_be_bytes()).await;
-    stream.send_raw(&vec![0; BODY_BYTES_MAX - 1]).await;
+    stream.send_raw(&(FRAME_BYTES_MAX as u32).to_be_bytes()).await;
+    stream.send_raw(&vec![0; FRAME_BYTES_MAX - 1]).await;
 }
 
 /// Whatever all of them hold, a usual change set is read at once, and a long one soon.
@@ -170,7 +169,7 @@ fn unfinished_frames_of_all_members_are_held_eight_at_a_time() {
     const DATASETS: [&str; 2] = ["enterprise", "admin-licence"];
     /// Eight frames, what may be on its way to the hub and is not read, and as much again
     /// as the first for what the allocator keeps.
-    const HELD_MAX_MB: u64 = 64 + 64 + 64;
+    const HELD_MAX_MB: u64 = 72 + 64 + 72;
     let mut world = World::new();
     let names: Vec<String> = (0..8).map(|number| format!("4102{number:02}")).collect();
     for name in &names {
@@ -228,8 +227,8 @@ fn unfinished_frames_behind_finished_ones_are_held_two_at_a_time() {
             sending.spawn(async move {
                 // In one piece, or the second frame would begin after the first one's end.
                 let mut bytes = set;
-                bytes.extend((BODY_BYTES_MAX as u32).to_be_bytes());
-                bytes.resize(bytes.len() + BODY_BYTES_MAX - 1, 0);
+                bytes.extend((FRAME_BYTES_MAX as u32).to_be_bytes());
+                bytes.resize(bytes.len() + FRAME_BYTES_MAX - 1, 0);
                 follow.send_raw(&bytes).await;
                 follow
             });

@@ -99,7 +99,7 @@ pub const DATASETS_MAX: usize = 256;
 pub const DATASET_VERSIONS_MAX: usize = 64;
 pub const SCHEMA_BYTES_MAX: usize = 8 << 20;
 
-pub const FRAME_BYTES_MAX: usize = 16 << 20;
+pub const FRAME_BYTES_MAX: usize = 9 << 20;
 pub const CONTROL_FRAME_BYTES_MAX: usize = 3_751_088;
 pub const TREE_FRAME_BYTES_MAX: usize = 1_049_600;
 /// Of any suite, section 3.

@@ -72,8 +72,13 @@ pub struct ArrivedLeaf {
 
 impl ArrivedLeaf {
     /// Bytes that it has, or says that it has, when it is unpacked.
-    pub fn unpacks(&self) -> usize {
+    fn unpacks(&self) -> usize {
         claimed_bytes(&self.body).max(self.body.len())
+    }
+
+    /// Memory that it takes with what comes of [`ArrivedLeaf::check`].
+    pub fn takes(&self) -> usize {
+        self.body.len() + self.unpacks()
     }
 
     /// Reads it and compares it with what its parent holds, which needs nothing
