@@ -24,7 +24,7 @@ use super::{
     Context,
     judge::{Judge, Unfit},
     trouble::{Trouble, tell_trouble},
-    turns::{SMALL_BYTES, Turns, while_it_lasts},
+    turns::{FETCHED_FOR_SURE, SMALL_BYTES, Turns, while_it_lasts},
 };
 use crate::{
     memory::{Account, Grant},
@@ -38,10 +38,8 @@ const PART_FRAME_BYTES_MAX: usize = PAGE_PART_BYTES_MAX + 1024;
 /// Bytes of own leaves that are unpacked and hashed in one turn: 10 ms.
 const RESOLVED_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Memory that a fetch begins with, and by which it grows: the pages of most changes, and
-/// of a usual stretch.
-pub(super) const HELD_FIRST: usize = 2 * 1024 * 1024;
-const HELD_STEP: usize = 4 * 1024 * 1024;
+/// Memory by which a fetch grows: the pages of a usual stretch.
+const GROWS_BY: usize = 4 * 1024 * 1024;
 
 /// What a fetch has come to.
 pub(super) struct Fetched {
@@ -105,20 +103,20 @@ struct FetchMemory {
 
 impl FetchMemory {
     async fn begin(of: &Account) -> Self {
-        Self { granted: of.take(HELD_FIRST).await, bytes: HELD_FIRST }
+        Self { granted: of.take(FETCHED_FOR_SURE).await, bytes: FETCHED_FOR_SURE }
     }
 
     /// Waits until it has so much.
     async fn need(&mut self, bytes: usize) {
         if bytes > self.bytes {
-            self.bytes = bytes.next_multiple_of(HELD_STEP);
+            self.bytes = bytes.next_multiple_of(GROWS_BY);
             self.granted.grow_to(self.bytes).await;
         }
     }
 
     /// The same, if it may have it now.
     fn try_need(&mut self, bytes: usize) -> bool {
-        let more = bytes.max(self.bytes).next_multiple_of(HELD_STEP);
+        let more = bytes.max(self.bytes).next_multiple_of(GROWS_BY);
         let has = bytes <= self.bytes || self.granted.try_grow_to(more);
         if has && bytes > self.bytes {
             self.bytes = more;

@@ -24,10 +24,7 @@ use protocol::{
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    admission::{Admission, Admitted},
-    fetch::HELD_FIRST,
-};
+use super::admission::{Admission, Admitted};
 use crate::memory::{Account, Memory};
 
 /// Pieces of work of one peer that are done at once: two, so that one may wait for
@@ -71,6 +68,8 @@ const CHANGES_FOR_SURE: usize = 512 * 1024;
 /// holds some 8 MiB, and the worst 50.
 const FETCHED_OF_ALL: usize = 192 * 1024 * 1024;
 const FETCHED_OF_ONE: usize = 144 * 1024 * 1024;
+/// What each peer has for sure, and a tree begins with: the pages of most changes.
+pub(super) const FETCHED_FOR_SURE: usize = 2 * 1024 * 1024;
 
 /// What all peers' turns are taken from, by how much each has used.
 pub(super) struct Work {
@@ -102,7 +101,7 @@ impl Work {
     fn of(cores: usize) -> Arc<Self> {
         let changes = || Memory::new(CHANGES_OF_ALL, CHANGES_OF_ONE, CHANGES_FOR_SURE);
         let memory = Budgets {
-            fetched: Memory::new(FETCHED_OF_ALL, FETCHED_OF_ONE, HELD_FIRST),
+            fetched: Memory::new(FETCHED_OF_ALL, FETCHED_OF_ONE, FETCHED_FOR_SURE),
             frames: changes(),
             unpacked: changes(),
             to_send: changes(),
