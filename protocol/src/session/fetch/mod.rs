@@ -45,6 +45,10 @@ use crate::{
 /// What needs more is taken whole, which holds few.
 const COMPARED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// The longest page; one that says that it is longer is refused before it is unpacked.
+const PAGE_BYTES_MAX: usize =
+    if LEAF_BYTES_MAX > INNER_BYTES_MAX { LEAF_BYTES_MAX } else { INNER_BYTES_MAX };
+
 /// Change sets that a replica may pass over at once: more than an origin makes in
 /// a hundred years, and few enough that no chain of jumps reaches the last number.
 const JUMP_MAX: u64 = 1 << 32;
@@ -73,7 +77,7 @@ pub struct ArrivedLeaf {
 impl ArrivedLeaf {
     /// Bytes that it has, or says that it has, when it is unpacked.
     fn unpacks(&self) -> usize {
-        claimed_bytes(&self.body).max(self.body.len())
+        claimed_bytes(&self.body).min(PAGE_BYTES_MAX).max(self.body.len())
     }
 
     /// Memory that it takes with what comes of [`ArrivedLeaf::check`].
@@ -277,7 +281,7 @@ impl TreeFetch {
                 // The claim may lie in two parts.
                 let first = self.part.iter().chain(bytes).take(CLAIM_BYTES).copied();
                 let claimed = claimed_bytes(&first.collect::<Vec<u8>>());
-                claimed.max(self.part.len() + bytes.len())
+                claimed.min(PAGE_BYTES_MAX).max(self.part.len() + bytes.len())
             }
             _ => 0,
         }
@@ -431,7 +435,7 @@ impl TreeFetch {
     }
 
     fn handle_part(&mut self, bytes: &[u8], more: bool) -> Result<(), PeerMisbehaved> {
-        let limit = LEAF_BYTES_MAX.max(INNER_BYTES_MAX) + 1024;
+        let limit = PAGE_BYTES_MAX + 1024;
         if bytes.len() > PAGE_PART_BYTES_MAX || self.part.len() + bytes.len() > limit {
             return Err(PeerMisbehaved::WrongPage("it is longer than any page"));
         }

@@ -686,3 +686,17 @@ fn a_walk_holds_few_references_however_large_a_tree_is_said_to_be() {
     }
     assert!((1_000..4_500).contains(&most), "{most} references");
 }
+
+#[test]
+fn what_says_that_it_is_longer_than_any_page_counts_as_the_longest() {
+    let body = [&u32::MAX.to_be_bytes()[..], b"little"].concat();
+    let have = Position { seq: 1, hash: empty_root(Suite::One) };
+    let mut fetch = TreeFetch::comparing(partition(), have, Salt::default());
+    let root = PageRef { first_key: vec![], hash: empty_root(Suite::One), records: 1, entries: 1 };
+    fetch.state = State::Compare(Compare::new(root.clone(), 1, None, Salt::default()));
+    let part = TreeReply::Part { bytes: body.clone(), more: false };
+    assert_eq!(fetch.unpacks(&part), LEAF_BYTES_MAX);
+    let leaf = ArrivedLeaf { expected: root, body };
+    assert_eq!(leaf.takes(), LEAF_BYTES_MAX + 10);
+    assert!(matches!(leaf.check(), Err(PeerMisbehaved::Malformed(_))));
+}
