@@ -9,8 +9,9 @@ use protocol::change::Change;
 
 use super::{
     fixtures::{
-        Content, Random, SetOnDrop, apply, assert_holds, assert_tidy, commit, delete, enterprise,
-        federation, fresh, key, keys_of, open, puts, tidy, wait,
+        Content, Random, SetOnDrop, apply, assert_holds, assert_tidy, begin, commit, delete,
+        delivery, enterprise, federation, feed, fresh, key, keys_of, open, puts, replica_of, tidy,
+        wait,
     },
     reference::Memory,
 };
@@ -227,4 +228,28 @@ fn what_is_saved_for_a_peers_snapshot_is_bounded() {
     assert!(read(&mut shown).unwrap() == second, "a few pages may be saved");
     drop((all, shown));
     assert_tidy(&store);
+}
+
+#[test]
+fn a_peer_is_shown_no_state_of_before_while_more_is_staged() {
+    let (_a, origin) = fresh();
+    commit(&origin, &enterprise(), puts(0..3000, "first"));
+    let (_b, replica) = replica_of(&origin);
+    let mut all = snapshot(&replica);
+    let mut shown = wait(replica.snapshot_for_peer(&enterprise())).unwrap().unwrap();
+    let first = read(&mut all).unwrap();
+    let restage = |value: &str| {
+        commit(&origin, &enterprise(), puts(0..3000, value));
+        let (header, leaves) = delivery(&origin);
+        let mut staging = begin(&replica, &header);
+        feed(&mut staging, &leaves);
+        wait(staging.finish()).unwrap();
+    };
+    restage("second");
+    assert!(read(&mut shown).unwrap() == first, "it goes on with what it has begun");
+    restage("third");
+    assert!(matches!(read(&mut shown), Err(StoreError::SnapshotExpired)));
+    assert!(read(&mut all).unwrap() == first, "a command's goes on");
+    drop((all, shown));
+    assert_tidy(&replica);
 }

@@ -61,6 +61,11 @@ impl OpenSnapshot {
         }
     }
 
+    /// Whether a peer is shown it.
+    pub fn is_for_peer(&self) -> bool {
+        self.saved_bytes_max != u64::MAX
+    }
+
     /// Whether so many bytes more may be saved for it; if not, it is closed.
     fn may_save(&self, bytes: usize) -> bool {
         let saved = self.saved_bytes.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;

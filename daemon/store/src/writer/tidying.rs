@@ -104,7 +104,9 @@ impl Writer {
     }
 
     /// Deletes some of what an origin's earlier states and stagings have left; answers
-    /// whether there may be more. What is read by a snapshot goes later.
+    /// whether there may be more. What is read by a snapshot goes later, but for those that
+    /// peers are shown: what they keep counts for nobody, and the newer state is the better
+    /// one to show.
     pub(super) fn delete_some_of_origin(&mut self, origin: &NodeId) -> bool {
         // Mostly there is nothing, and then thousands of partitions are not looked through.
         if self.chores.is_empty() || !self.shared.disk.has_room_to_tidy().unwrap_or(false) {
@@ -113,10 +115,16 @@ impl Writer {
         let partitions = self.shared.partitions();
         let of_origin = partitions.iter().filter(|(partition, _)| partition.origin == *origin);
         let numbers: HashSet<u32> = of_origin.map(|(_, state)| state.number).collect();
-        let due = self.chores.iter().position(|prefix| {
+        let is_its = |prefix: &[u8]| {
             keys::pages_of(prefix).is_some_and(|(number, _)| numbers.contains(&number))
-                && !self.is_read_by_a_snapshot(prefix)
-        });
+        };
+        for prefix in self.chores.iter().filter(|prefix| is_its(prefix)) {
+            self.close_what_peers_are_shown(prefix);
+        }
+        let due = self
+            .chores
+            .iter()
+            .position(|prefix| is_its(prefix) && !self.is_read_by_a_snapshot(prefix));
         if let Some(index) = due {
             self.do_some_of(index);
         }
@@ -170,9 +178,15 @@ impl Writer {
     }
 
     fn is_read_by_a_snapshot(&self, prefix: &[u8]) -> bool {
-        lock(&self.shared.snapshots)
-            .iter()
-            .any(|open| keys::generation(open.number, open.generation).starts_with(prefix))
+        lock(&self.shared.snapshots).iter().any(|open| reads(open, prefix))
+    }
+
+    fn close_what_peers_are_shown(&self, prefix: &[u8]) {
+        for open in lock(&self.shared.snapshots).iter() {
+            if open.is_for_peer() && reads(open, prefix) {
+                open.closed.store(true, Ordering::Release);
+            }
+        }
     }
 
     /// Forgets snapshots that were dropped, and closes those that nobody reads.
@@ -189,4 +203,9 @@ impl Writer {
             !closed
         });
     }
+}
+
+fn reads(open: &OpenSnapshot, prefix: &[u8]) -> bool {
+    !open.closed.load(Ordering::Acquire)
+        && keys::generation(open.number, open.generation).starts_with(prefix)
 }
