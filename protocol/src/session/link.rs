@@ -586,6 +586,21 @@ mod tests {
     }
 
     #[test]
+    fn whoever_is_waited_for_here_is_not_silent() {
+        let is_silent = |link: &mut Link| {
+            std::iter::from_fn(|| link.poll_action()).any(|one| one == LinkAction::Silent)
+        };
+        let mut link = link(1, 0);
+        let at = Duration::from_secs;
+        link.handle_timeout(at(20));
+        link.handle_follow_progress(&name(0));
+        link.handle_timeout(at(49));
+        assert!(!is_silent(&mut link));
+        link.handle_timeout(at(50));
+        assert!(is_silent(&mut link));
+    }
+
+    #[test]
     fn whoever_brings_nothing_loses_its_place_and_waits() {
         let mut link = link(MAX + 1, 0);
         assert_eq!(asked(&mut link), (names(0..MAX), vec![]));
