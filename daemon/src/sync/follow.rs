@@ -6,7 +6,6 @@ use std::{future::Future, sync::Arc};
 use protocol::{
     change::{BODY_BYTES_MAX, Change, Position},
     codec::claimed_bytes,
-    encoding::DecodeError,
     frame::FRAME_BYTES_MAX,
     id::{NodeId, PartitionId},
     message::{CloseCode, FollowReply, Open, TreeReply, decode_header},
@@ -382,7 +381,7 @@ impl Follow {
                 protocol::codec::decode(&frame).map_err(PeerMisbehaved::from)?;
             drop(frame);
             let unpacked = match &reply {
-                FollowReply::ChangeSet { body, .. } => unpacks(body)?,
+                FollowReply::ChangeSet { body, .. } => unpacks(body),
                 _ => 0,
             };
             if unpacked > SMALL_BYTES {
@@ -484,13 +483,12 @@ impl Follow {
 }
 
 /// Bytes that a change set's body has, or says that it has, when it is unpacked.
-fn unpacks(body: &[u8]) -> Result<usize, PeerMisbehaved> {
-    let claimed = claimed_bytes(body);
-    // Nothing is waited for that is refused anyway.
-    if claimed > BODY_BYTES_MAX {
-        return Err(DecodeError::TooLong { what: "a change set", limit: BODY_BYTES_MAX }.into());
+fn unpacks(body: &[u8]) -> usize {
+    match claimed_bytes(body) {
+        claimed @ ..=BODY_BYTES_MAX => claimed.max(body.len()),
+        // It is refused before that.
+        _ => body.len(),
     }
-    Ok(claimed.max(body.len()))
 }
 
 /// Whether the writer takes so long for these changes that they go alone, where that is
