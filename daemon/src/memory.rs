@@ -195,11 +195,6 @@ impl Account {
         Some(Grant { of: self.clone(), number, is_taken: true })
     }
 
-    /// Cancelled when others need more what is held.
-    pub fn makes_room(&self) -> &CancellationToken {
-        &self.makes_room
-    }
-
     async fn wait(&self, bytes: usize, more_of: Option<u64>) -> Option<Grant> {
         let (go, mut allowed) = oneshot::channel();
         let of = self.clone();
