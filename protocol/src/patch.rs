@@ -195,6 +195,13 @@ impl Digests {
         Ok(Self(now))
     }
 
+    /// The leaf's hash.
+    pub fn hash(&self, suite: Suite) -> Hash {
+        let mut hasher = PageHasher::new(suite, 0);
+        self.0.digests.iter().for_each(|digest| hasher.entry(digest));
+        hasher.finish()
+    }
+
     /// The digest of the entry under `key`.
     pub fn get(&self, key: &[u8]) -> Option<&Hash> {
         self.0.find(key).ok().map(|at| &self.0.digests[at])

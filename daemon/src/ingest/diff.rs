@@ -62,7 +62,7 @@ impl Cursor {
     }
 
     fn load(&mut self, key: &[u8]) -> Result<Option<LeafSpan>, StoreError> {
-        match &self.pages {
+        match &mut self.pages {
             Some(pages) => {
                 // Leaves with differences lie together.
                 let by_digest = self.by_digest && !std::mem::take(&mut self.differs);
@@ -86,7 +86,7 @@ impl Cursor {
     /// Unpacks the leaf where `key` is or would be, which is loaded.
     fn unpack(&mut self, key: &[u8]) -> Result<(), StoreError> {
         let digests = |at: &LeafSpan| matches!(at.entries, Entries::Digests(_));
-        if let Some(pages) = self.pages.as_ref().filter(|_| self.at.as_ref().is_some_and(digests)) {
+        if let Some(pages) = self.pages.as_mut().filter(|_| self.at.as_ref().is_some_and(digests)) {
             self.at = pages.leaf_span(key, false)?;
         }
         Ok(())

@@ -207,6 +207,23 @@ impl Store {
         self.shared.partition(partition)?.quarantine()
     }
 
+    /// What of a partition's pages was found to be damaged and is not well again yet.
+    pub fn known_damage(&self, partition: &PartitionId) -> Option<String> {
+        self.shared.partition(partition)?.damage()
+    }
+
+    /// A partition's pages were all read and are well.
+    pub fn is_well_again(&self, partition: &PartitionId) {
+        if let Some(state) = self.shared.partition(partition) {
+            state.set_damage(None);
+        }
+    }
+
+    /// Answers when a partition was found to be damaged since it was asked last.
+    pub async fn found_damage(&self) {
+        self.shared.damaged.notified().await;
+    }
+
     /// What the store has done since it was opened.
     pub fn counters(&self) -> Counters {
         self.shared.counters()

@@ -3,14 +3,15 @@
 //! It reads the live page first and then looks whether it was saved since
 //! ([`crate::tree::saved`]): if not, the live one had not changed. The other way
 //! round could miss a page that is saved in between. A leaf's patch is saved like
-//! any page.
+//! any page. A page that is not the one its parent holds is an error
+//! ([`protocol::tree::Checked`]), so a damaged store shows nobody a wrong one.
 
 use std::sync::{Arc, atomic::Ordering};
 
 use protocol::{
     page::Leaf,
     suite::Suite,
-    tree::{FoundPage, Pages},
+    tree::{Checked, FoundPage, Pages, Path},
 };
 
 use crate::{
@@ -25,18 +26,22 @@ use crate::{
 /// forget what it saved. While it lives the database's files stay open, even if
 /// the store was dropped.
 pub struct Snapshot {
-    shared: Arc<Shared>,
-    opened: Opened,
+    saved: Saved,
+    /// The way to the inner page that was read last.
+    inner: Path,
+    /// The way to the leaf that was read last: whoever shows a tree reads both in turns.
+    leaves: Path,
 }
 
 impl Snapshot {
     pub(crate) fn new(shared: Arc<Shared>, opened: Opened) -> Self {
-        Self { shared, opened }
+        let path = || Path::new(&opened.head.summary);
+        Self { inner: path(), leaves: path(), saved: Saved { shared, opened } }
     }
 
     /// The head whose tree this shows.
     pub fn head(&self) -> &Head {
-        &self.opened.head
+        &self.saved.opened.head
     }
 
     /// All leaves in key order. A leaf at a time is in memory.
@@ -44,27 +49,73 @@ impl Snapshot {
         let mut next: Option<Vec<u8>> = Some(Vec::new());
         std::iter::from_fn(move || {
             let from = next.take()?;
-            let step = (|| {
-                let Some((first_key, body)) = self.at_or_behind(0, &from)? else {
+            let step = self.read(0, |pages| {
+                let Some((first_key, leaf)) = pages.seek_leaf(&from)? else {
                     return Ok(None);
                 };
-                let leaf = whole(&body, self.patch_of(&first_key)?.as_deref())?;
-                // The least key behind the page's own first key.
-                next = Some([&first_key[..], &[0]].concat());
-                Ok(Some(leaf))
-            })();
-            step.transpose()
+                Ok(Some((leaf, pages.next_key(0, &first_key)?)))
+            });
+            match step.transpose()? {
+                Ok((leaf, behind)) => {
+                    next = behind;
+                    Some(Ok(leaf))
+                }
+                Err(error) => Some(Err(error)),
+            }
         })
     }
 
     /// The leaf that begins at `key` or before it, or else the first one, as a page is
     /// found ([`Pages::seek`]), and its first key.
     pub fn leaf(&mut self, key: &[u8]) -> Result<Option<(Vec<u8>, Leaf)>, StoreError> {
-        let Some((first_key, body)) = self.find(0, key)? else { return Ok(None) };
-        let leaf = whole(&body, self.patch_of(&first_key)?.as_deref())?;
-        Ok(Some((first_key, leaf)))
+        self.read(0, |pages| pages.seek_leaf(key))
     }
 
+    /// Reads pages of `level`.
+    fn read<T>(
+        &mut self,
+        level: u8,
+        read: impl FnOnce(&mut Checked<'_, Saved>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let path = if level == 0 { &mut self.leaves } else { &mut self.inner };
+        let answer = read(&mut Checked::new(&mut self.saved, path));
+        let Saved { shared, opened } = &self.saved;
+        match shared.partition(&opened.head.signed.header().partition) {
+            Some(state) if state.number == opened.open.number => {
+                shared.heed(&opened.head, &state, answer)
+            }
+            _ => answer,
+        }
+    }
+}
+
+impl Pages for Snapshot {
+    type Error = StoreError;
+
+    fn suite(&self) -> Suite {
+        self.saved.suite()
+    }
+
+    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
+        self.read(level, |pages| pages.seek(level, key))
+    }
+
+    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(level, |pages| pages.next_key(level, first_key))
+    }
+
+    fn seek_leaf(&mut self, key: &[u8]) -> Result<Option<(Vec<u8>, Leaf)>, StoreError> {
+        self.leaf(key)
+    }
+}
+
+/// The pages as they are stored, live or saved.
+struct Saved {
+    shared: Arc<Shared>,
+    opened: Opened,
+}
+
+impl Saved {
     /// A page without its patch.
     fn find(&self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
         match self.at_or_before(level, key)? {
@@ -194,7 +245,7 @@ fn nearer(
     }
 }
 
-impl Pages for Snapshot {
+impl Pages for Saved {
     type Error = StoreError;
 
     fn suite(&self) -> Suite {
@@ -215,5 +266,11 @@ impl Pages for Snapshot {
     fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let behind = [first_key, &[0]].concat();
         Ok(self.at_or_behind(level, &behind)?.map(|(key, _)| key))
+    }
+
+    fn seek_leaf(&mut self, key: &[u8]) -> Result<Option<(Vec<u8>, Leaf)>, StoreError> {
+        let Some((first_key, body)) = self.find(0, key)? else { return Ok(None) };
+        let leaf = whole(&body, self.patch_of(&first_key)?.as_deref())?;
+        Ok(Some((first_key, leaf)))
     }
 }

@@ -21,6 +21,7 @@ use protocol::{
     tree::Summary,
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use crate::{
     engine::Disk,
@@ -104,7 +105,7 @@ impl Head {
         })
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         let wrong = |problem: String| StoreError::Damaged { place: "a head".into(), problem };
         let stored: StoredHead =
             protocol::codec::decode(bytes).map_err(|error| wrong(error.to_string()))?;
@@ -185,6 +186,8 @@ pub struct PartitionState {
     acks: Mutex<BTreeMap<NodeId, Ack>>,
     acked: Condvar,
     quarantine: Mutex<Option<String>>,
+    /// What of its pages was found to be damaged, until they are well again.
+    damage: Mutex<Option<String>>,
 }
 
 impl PartitionState {
@@ -195,6 +198,7 @@ impl PartitionState {
             acks: Mutex::new(BTreeMap::new()),
             acked: Condvar::new(),
             quarantine: Mutex::new(None),
+            damage: Mutex::new(None),
         }
     }
 
@@ -241,6 +245,18 @@ impl PartitionState {
     pub fn set_quarantine(&self, reason: String) {
         *lock(&self.quarantine) = Some(reason);
     }
+
+    pub fn damage(&self) -> Option<String> {
+        lock(&self.damage).clone()
+    }
+
+    /// Notes damage; answers whether it is news.
+    pub fn set_damage(&self, damage: Option<String>) -> bool {
+        let mut known = lock(&self.damage);
+        let is_news = known.is_none() && damage.is_some();
+        *known = damage;
+        is_news
+    }
 }
 
 /// Answers the number up to which another node holds an own partition, if that is
@@ -276,6 +292,8 @@ pub struct Shared {
     /// Stagings that are under way, to share memory out among them.
     pub stagings: AtomicUsize,
     pub failed: AtomicBool,
+    /// Told when a partition is found to be damaged.
+    pub damaged: Notify,
     pub commits: AtomicU64,
     pub pages_written: AtomicU64,
     /// Leaves that were changed in place.
@@ -320,6 +338,7 @@ impl Shared {
             own_writes_stopped: Mutex::default(),
             stagings: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
+            damaged: Notify::new(),
             commits: AtomicU64::new(0),
             pages_written: AtomicU64::new(0),
             leaves_patched: AtomicU64::new(0),
@@ -341,6 +360,28 @@ impl Shared {
         let partitions = self.partitions.read().unwrap_or_else(|e| e.into_inner());
         let is_it = |id: &&PartitionId| id.federation == *federation && id.dataset.is_system();
         partitions.keys().filter(is_it).cloned().collect()
+    }
+
+    /// What became of reading pages under `head`, which is or was the partition's: damage
+    /// is noted, whoever met it.
+    pub fn heed<T>(
+        &self,
+        head: &Head,
+        state: &PartitionState,
+        read: Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let Err(StoreError::Damaged { place, problem }) = read else {
+            return read;
+        };
+        let place = format!("{} ({place})", head.signed.header().partition);
+        if state.set_damage(Some(format!("{place}: {problem}"))) {
+            tracing::error!(
+                partition = %head.signed.header().partition, seq = head.seq(), %place, %problem,
+                "stored pages are damaged; nothing of them is shown or signed / 存储的数据页已损坏，不会对外提供或签名"
+            );
+            self.damaged.notify_one();
+        }
+        Err(StoreError::Damaged { place, problem })
     }
 
     pub fn add_partition(&self, partition: PartitionId, state: Arc<PartitionState>) {

@@ -19,10 +19,29 @@ use crate::{
 /// The pages of a tree with a known root, which must not change meanwhile.
 pub struct Checked<'p, P> {
     pages: &'p mut P,
+    path: &'p mut Path,
+}
+
+/// What is known of a tree: its root, and the inner pages below it that were read last.
+/// Whoever reads many pages of one tree keeps it, so that those are not read each time.
+pub struct Path {
     root: Hash,
     levels: usize,
     /// The inner page that was read last of each level above the leaves.
     last: Vec<Option<Inner>>,
+}
+
+impl Path {
+    /// Of the tree that `summary` describes, before anything of it was read.
+    pub fn new(summary: &Summary) -> Self {
+        let levels = summary.pages.len();
+        Self { root: summary.root, levels, last: (1..levels).map(|_| None).collect() }
+    }
+
+    fn root(&self) -> Expected {
+        let span = Span { is_first: true, next: None };
+        Expected { first_key: None, hash: self.root, span }
+    }
 }
 
 /// An inner page that is the right one.
@@ -77,43 +96,36 @@ fn stale() -> DecodeError {
 }
 
 impl<'p, P: Pages> Checked<'p, P> {
-    /// The pages of the tree that `summary` describes.
-    pub fn new(pages: &'p mut P, summary: &Summary) -> Self {
-        let levels = summary.pages.len();
-        let last = (1..levels).map(|_| None).collect();
-        Self { pages, root: summary.root, levels, last }
-    }
-
-    fn root(&self) -> Expected {
-        let span = Span { is_first: true, next: None };
-        Expected { first_key: None, hash: self.root, span }
+    /// Pages, of which those are right that the tree of `path` has.
+    pub fn new(pages: &'p mut P, path: &'p mut Path) -> Self {
+        Self { pages, path }
     }
 
     /// What is known of the page of `level` where `key` is or would be; `None` if the tree
     /// has no such level.
     fn expected(&mut self, level: u8, key: &[u8]) -> Result<Option<Expected>, P::Error> {
         let above = usize::from(level) + 1;
-        if above > self.levels {
+        if above > self.path.levels {
             return Ok(None);
         }
-        if above == self.levels {
-            return Ok(Some(self.root()));
+        if above == self.path.levels {
+            return Ok(Some(self.path.root()));
         }
         Ok(self.inner(level + 1, key)?.map(|parent| parent.expects(key)))
     }
 
     /// The inner page of `level` where `key` is or would be.
     fn inner(&mut self, level: u8, key: &[u8]) -> Result<Option<&Inner>, P::Error> {
-        for level in (level..self.levels as u8).rev() {
+        for level in (level..self.path.levels as u8).rev() {
             let place = usize::from(level) - 1;
-            if self.last[place].as_ref().is_some_and(|inner| inner.holds(key)) {
+            if self.path.last[place].as_ref().is_some_and(|inner| inner.holds(key)) {
                 continue;
             }
-            let parent = self.last.get(place + 1).and_then(Option::as_ref);
-            let expected = parent.map_or_else(|| self.root(), |parent| parent.expects(key));
-            self.last[place] = Some(self.read(level, expected)?);
+            let parent = self.path.last.get(place + 1).and_then(Option::as_ref);
+            let expected = parent.map_or_else(|| self.path.root(), |parent| parent.expects(key));
+            self.path.last[place] = Some(self.read(level, expected)?);
         }
-        Ok(self.last.get(usize::from(level) - 1).and_then(Option::as_ref))
+        Ok(self.path.last.get(usize::from(level) - 1).and_then(Option::as_ref))
     }
 
     fn read(&mut self, level: u8, expected: Expected) -> Result<Inner, P::Error> {
@@ -155,7 +167,7 @@ impl<P: Pages> Pages for Checked<'_, P> {
             let found = self.seek_leaf(key)?;
             return Ok(found.map(|(first_key, leaf)| (first_key, leaf.encode())));
         }
-        if usize::from(level) >= self.levels {
+        if usize::from(level) >= self.path.levels {
             return Ok(None);
         }
         let inner = self.inner(level, key)?;

@@ -108,7 +108,8 @@ proptest! {
         };
         let (mut memory, summary) = Memory::rebuilt(&content(&numbers));
         let mut same = memory.clone();
-        let mut checked = Checked::new(&mut same, &summary);
+        let mut path = Path::new(&summary);
+        let mut checked = Checked::new(&mut same, &mut path);
         for key in asked.into_iter().map(key).chain([vec![], vec![0xff]]) {
             for level in 0..=summary.pages.len() as u8 {
                 prop_assert_eq!(checked.seek(level, &key), memory.seek(level, &key));

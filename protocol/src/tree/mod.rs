@@ -25,7 +25,7 @@ mod recut;
 mod work;
 
 pub use self::build::{ShapeError, TreeBuilder, pages_of};
-pub use self::checked::Checked;
+pub use self::checked::{Checked, Path};
 pub use self::work::{Excess, NotUpdated, WORK, Work};
 use self::{
     inner::{Edit, Inner},
@@ -181,7 +181,8 @@ pub fn update_within<P: Pages>(
     changes: &[Change],
     work: Work,
 ) -> Result<Update, P::Error> {
-    let pages = &mut Checked::new(pages, before);
+    let mut path = Path::new(before);
+    let pages = &mut Checked::new(pages, &mut path);
     work.check_inner(pages, before.pages.len(), changes)?;
     let mut update = Update {
         removed: Vec::new(),

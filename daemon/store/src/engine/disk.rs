@@ -363,12 +363,6 @@ impl Disk {
         Ok(self.get(key)?.map(|first| bytes_max_of(&first)))
     }
 
-    /// The last chunked value whose key is at most `key`, or else the first
-    /// one, among keys that begin with `prefix`.
-    pub fn seek(&self, prefix: &[u8], key: &[u8]) -> Result<Option<Found>, StoreError> {
-        self.read().at_or_first(prefix, key)
-    }
-
     /// The value under `prefix` and `key`, with the one behind `beside`.
     pub fn get_with(
         &self,

@@ -29,7 +29,8 @@ pub use self::{
     disk::{Disk, Options},
     packs::PackId,
     sweep::{ROUNDS_BUSY, ROUNDS_IDLE},
-    values::{Batch, CHUNK_BYTES_MAX, FoundPair},
+    table::Bytes,
+    values::{Batch, CHUNK_BYTES_MAX, FoundPair, Read},
 };
 use crate::error::StoreError;
 

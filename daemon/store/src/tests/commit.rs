@@ -299,7 +299,7 @@ fn a_leaf_by_digests_has_the_same_entries_as_the_whole_one() {
         batch.put(garbled, b"\0\x01 not an index".to_vec());
         store.shared.disk.apply(batch).unwrap();
 
-        let pages = store.live_pages(&enterprise()).unwrap();
+        let mut pages = store.live_pages(&enterprise()).unwrap();
         let mut next = Some(Vec::new());
         let mut keys = Vec::new();
         while let Some(from) = next {

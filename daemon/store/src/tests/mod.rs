@@ -19,4 +19,5 @@ mod room;
 mod signing;
 mod snapshot;
 mod staging;
+mod stale;
 mod table;

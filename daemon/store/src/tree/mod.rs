@@ -17,6 +17,6 @@ pub mod saved;
 pub use self::{
     ahead::MadeAhead,
     page_batch::PageBatch,
-    pages::{Entries, GenerationPages, LeafSpan},
+    pages::{Entries, GenerationPages, LeafSpan, PagesAtOnce, leaf_span},
     saved::OpenSnapshot,
 };

@@ -10,13 +10,13 @@ use protocol::{
     page::{LEAF_BYTES_MAX, Leaf, MadePage, RawLeaf},
     patch::{Digests, Updated, decode_patch},
     suite::Suite,
-    tree::{FoundPage, Kept, Pages},
+    tree::{Checked, FoundPage, Kept, Pages},
 };
 
 use super::ahead::{MadeAhead, make_leaves};
 use crate::{
     cores::on_all_cores,
-    engine::{Disk, FoundPair},
+    engine::{Disk, FoundPair, Read},
     error::StoreError,
     keys,
 };
@@ -46,7 +46,100 @@ pub fn whole(body: &[u8], patch: Option<&[u8]>) -> Result<Leaf, StoreError> {
     })
 }
 
-/// Pages of one generation; what the writer updates.
+/// Pages of one generation while no batch is applied.
+pub struct PagesAtOnce<'r> {
+    read: &'r Read<'r>,
+    suite: Suite,
+    number: u32,
+    generation: u32,
+}
+
+impl<'r> PagesAtOnce<'r> {
+    pub fn new(read: &'r Read<'r>, suite: Suite, number: u32, generation: u32) -> Self {
+        Self { read, suite, number, generation }
+    }
+
+    fn level_prefix(&self, level: u8) -> Vec<u8> {
+        keys::page(self.number, self.generation, level, &[])
+    }
+
+    /// The first key, the bytes and the patch of the leaf of `key`.
+    fn leaf_and_patch(&self, key: &[u8]) -> Result<Option<FoundPair>, StoreError> {
+        let (prefix, patches) = (self.level_prefix(0), self.level_prefix(keys::PATCH));
+        let found = self.read.seek_with(&prefix, &[&prefix, key].concat(), &patches)?;
+        Ok(found.map(|(key, body, patch)| (key[prefix.len()..].to_vec(), body, patch)))
+    }
+}
+
+impl Pages for PagesAtOnce<'_> {
+    type Error = StoreError;
+
+    fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
+        if level == 0 {
+            return Ok(match self.leaf_and_patch(key)? {
+                Some((key, body, None)) => Some((key, body)),
+                Some((key, body, patch)) => Some((key, whole(&body, patch.as_deref())?.encode())),
+                None => None,
+            });
+        }
+        let prefix = self.level_prefix(level);
+        let found = self.read.at_or_first(&prefix, &[&prefix, key].concat())?;
+        Ok(found.map(|(key, body)| (key[prefix.len()..].to_vec(), body)))
+    }
+
+    fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let prefix = self.level_prefix(level);
+        let behind = self.read.key_behind(&prefix, &[&prefix, first_key].concat())?;
+        Ok(behind.map(|key| key[prefix.len()..].to_vec()))
+    }
+
+    fn seek_leaf(&mut self, key: &[u8]) -> Result<Option<(Vec<u8>, Leaf)>, StoreError> {
+        Ok(match self.leaf_and_patch(key)? {
+            Some((key, body, patch)) => Some((key, whole(&body, patch.as_deref())?)),
+            None => None,
+        })
+    }
+
+    fn kept(&mut self, key: &[u8]) -> Result<Option<Kept>, StoreError> {
+        let (prefix, patches) = (self.level_prefix(keys::INDEX), self.level_prefix(keys::PATCH));
+        let found = self.read.last_with(&prefix, &[&prefix, key].concat(), &patches);
+        Ok(undamaged(found)?.map(|(key, index, patch)| Kept {
+            first_key: key[prefix.len()..].to_vec(),
+            index,
+            patch,
+            expected: None,
+        }))
+    }
+}
+
+/// The leaf of the checked `pages` where `key` is or would be: by digests if they are
+/// asked for and what is kept beside the leaf is its own.
+pub fn leaf_span<P: Pages<Error = StoreError>>(
+    pages: &mut Checked<'_, P>,
+    key: &[u8],
+    by_digest: bool,
+) -> Result<Option<LeafSpan>, StoreError> {
+    let suite = pages.suite();
+    if by_digest
+        && let Some(kept) = pages.kept(key)?
+        && let Ok(digests) = Digests::decode(suite, &kept.index, kept.patch.as_deref())
+        && kept.expected == Some(digests.hash(suite))
+    {
+        let next = pages.next_key(0, &kept.first_key)?;
+        return Ok(Some(LeafSpan { entries: Entries::Digests(digests), next }));
+    }
+    let Some((first_key, leaf)) = pages.seek_leaf(key)? else {
+        return Ok(None);
+    };
+    let next = pages.next_key(0, &first_key)?;
+    Ok(Some(LeafSpan { entries: Entries::Whole(leaf), next }))
+}
+
+/// Pages of one generation, each read by itself; what the writer updates.
 pub struct GenerationPages<'a> {
     disk: &'a Disk,
     number: u32,
@@ -60,51 +153,15 @@ impl<'a> GenerationPages<'a> {
         Self { disk, number, generation, ahead: MadeAhead::default() }
     }
 
-    fn level_prefix(&self, level: u8) -> Vec<u8> {
-        keys::page(self.number, self.generation, level, &[])
-    }
-
-    /// The first key, the bytes and the patch of the leaf of `key`.
-    fn leaf_and_patch(&self, key: &[u8]) -> Result<Option<FoundPair>, StoreError> {
-        let (prefix, patches) = (self.level_prefix(0), self.level_prefix(keys::PATCH));
-        let found = self.disk.read().seek_with(&prefix, &[&prefix, key].concat(), &patches)?;
-        Ok(found.map(|(key, body, patch)| (key[prefix.len()..].to_vec(), body, patch)))
-    }
-
-    pub fn leaf_span(&self, key: &[u8], by_digest: bool) -> Result<Option<LeafSpan>, StoreError> {
-        let (leaves, patches) = (self.level_prefix(0), self.level_prefix(keys::PATCH));
-        // One after the other, they could be of two states.
-        let read = self.disk.read();
-        let next = |first_key: &[u8]| {
-            let next = read.key_behind(&leaves, &[&leaves, first_key].concat())?;
-            Ok::<_, StoreError>(next.map(|next| next[leaves.len()..].to_vec()))
-        };
-        if by_digest {
-            let indexes = self.level_prefix(keys::INDEX);
-            let found = read.last_with(&indexes, &[&indexes, key].concat(), &patches);
-            if let Some((first_key, index, patch)) = undamaged(found)? {
-                let next = next(&first_key[indexes.len()..])?;
-                // Or else it is of an earlier leaf, and this one has none.
-                if next.as_deref().is_none_or(|next| key < next)
-                    && let Ok(digests) = Digests::decode(self.disk.suite, &index, patch.as_deref())
-                {
-                    return Ok(Some(LeafSpan { entries: Entries::Digests(digests), next }));
-                }
-            }
-        }
-        let Some((first_key, body, patch)) =
-            read.seek_with(&leaves, &[&leaves, key].concat(), &patches)?
-        else {
-            return Ok(None);
-        };
-        let entries = Entries::Whole(whole(&body, patch.as_deref())?);
-        Ok(Some(LeafSpan { entries, next: next(&first_key[leaves.len()..])? }))
+    fn at_once<T>(&self, read: impl FnOnce(&mut PagesAtOnce<'_>) -> T) -> T {
+        let view = self.disk.read();
+        read(&mut PagesAtOnce::new(&view, self.disk.suite, self.number, self.generation))
     }
 
     /// The leaf that begins with exactly this key.
     pub fn leaf_at(&self, first_key: &[u8]) -> Result<Option<Leaf>, StoreError> {
-        let (prefix, patches) = (self.level_prefix(0), self.level_prefix(keys::PATCH));
-        let found = self.disk.get_with(&prefix, first_key, &patches)?;
+        let prefix = |level| keys::page(self.number, self.generation, level, &[]);
+        let found = self.disk.get_with(&prefix(0), first_key, &prefix(keys::PATCH))?;
         found.map(|(_, body, patch)| whole(&body, patch.as_deref())).transpose()
     }
 
@@ -129,7 +186,7 @@ impl<'a> GenerationPages<'a> {
 
     /// The first key of a level's first page.
     pub fn first_key(&self, level: u8) -> Result<Option<Vec<u8>>, StoreError> {
-        let prefix = self.level_prefix(level);
+        let prefix = keys::page(self.number, self.generation, level, &[]);
         let first = self.disk.first_key(&prefix)?;
         Ok(first.map(|key| key[prefix.len()..].to_vec()))
     }
@@ -143,40 +200,19 @@ impl Pages for GenerationPages<'_> {
     }
 
     fn seek(&mut self, level: u8, key: &[u8]) -> Result<Option<FoundPage>, StoreError> {
-        if level == 0 {
-            return Ok(match self.leaf_and_patch(key)? {
-                Some((key, body, None)) => Some((key, body)),
-                Some((key, body, patch)) => Some((key, whole(&body, patch.as_deref())?.encode())),
-                None => None,
-            });
-        }
-        let prefix = self.level_prefix(level);
-        let found = self.disk.seek(&prefix, &[&prefix, key].concat())?;
-        Ok(found.map(|(key, body)| (key[prefix.len()..].to_vec(), body)))
+        self.at_once(|pages| pages.seek(level, key))
     }
 
     fn next_key(&mut self, level: u8, first_key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let prefix = self.level_prefix(level);
-        let behind = self.disk.key_behind(&prefix, &[&prefix, first_key].concat())?;
-        Ok(behind.map(|key| key[prefix.len()..].to_vec()))
+        self.at_once(|pages| pages.next_key(level, first_key))
     }
 
     fn seek_leaf(&mut self, key: &[u8]) -> Result<Option<(Vec<u8>, Leaf)>, StoreError> {
-        Ok(match self.leaf_and_patch(key)? {
-            Some((key, body, patch)) => Some((key, whole(&body, patch.as_deref())?)),
-            None => None,
-        })
+        self.at_once(|pages| pages.seek_leaf(key))
     }
 
     fn kept(&mut self, key: &[u8]) -> Result<Option<Kept>, StoreError> {
-        let (prefix, patches) = (self.level_prefix(keys::INDEX), self.level_prefix(keys::PATCH));
-        let found = self.disk.read().last_with(&prefix, &[&prefix, key].concat(), &patches);
-        Ok(undamaged(found)?.map(|(key, index, patch)| Kept {
-            first_key: key[prefix.len()..].to_vec(),
-            index,
-            patch,
-            expected: None,
-        }))
+        self.at_once(|pages| pages.kept(key))
     }
 
     fn make(&mut self, leaves: Vec<RawLeaf>) -> Vec<MadePage> {

@@ -282,7 +282,11 @@ impl Writer {
         let generation = before.map_or(0, |head| head.generation);
         let mut pages = GenerationPages::new(&self.shared.disk, state.number, generation);
         pages.ahead = ahead;
-        tree::update_within(&mut pages, &summary, changes, work)
+        let updated = tree::update_within(&mut pages, &summary, changes, work);
+        match before {
+            Some(head) => self.shared.heed(head, state, updated),
+            None => updated,
+        }
     }
 
     /// Writes pages, log and head in one batch.
