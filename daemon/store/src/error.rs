@@ -24,22 +24,6 @@ pub enum StoreError {
         /// What happened.
         problem: String,
     },
-    /// The database holds less than was acknowledged.
-    #[error(
-        "the database at {path} is damaged: it holds {partition} up to number {found}, but number \
-         {expected} was acknowledged. Nothing was changed. Restore a backup, or move the store \
-         directory aside and let the node fetch its data from its peer"
-    )]
-    Behind {
-        /// The store's directory.
-        path: PathBuf,
-        /// The partition.
-        partition: String,
-        /// Newest number in the database.
-        found: u64,
-        /// Number in the sidecar.
-        expected: u64,
-    },
     /// Stored bytes do not decode or fail their checksum.
     #[error("stored data of {place} is damaged: {problem}")]
     Damaged {

@@ -2,8 +2,10 @@
 //!
 //! A database file that lost its end opens as if nothing were wrong. The
 //! sidecar is written within a second of a commit, never ahead of it, and
-//! synced; a store that opens behind its sidecar is damaged and says so. A
-//! partition that is about to be forgotten leaves the sidecar first.
+//! synced; a partition that opens behind its sidecar has lost what was
+//! acknowledged. It keeps its line, nothing of its own is written to it, and it
+//! is said to be damaged, until its head is there again; the others are not
+//! concerned. A partition that is about to be forgotten leaves the sidecar first.
 //!
 //! It is text, one line a partition: full name, number, header hash, root,
 //! records; the last line is a checksum of those before.
@@ -14,35 +16,36 @@ use protocol::{id::PartitionId, suite::checksum::Checksum};
 
 use crate::{
     error::StoreError,
-    state::{PartitionState, Shared, lock},
+    state::{Lost, PartitionState, Shared, lock},
 };
 
 const FILE: &str = "HEADS";
 /// Heads that move within this time share one write of the file.
 const WRITE_EVERY: Duration = Duration::from_millis(500);
 
-/// Compares the sidecar with what the database holds; answers whether it says
-/// anything at all, or has to be written anew.
+/// Compares the sidecar with what the database holds; answers what was lost, or that the
+/// sidecar says nothing and has to be written anew.
 pub fn check(
     path: &Path,
     partitions: &BTreeMap<PartitionId, Arc<PartitionState>>,
-) -> Result<bool, StoreError> {
+) -> Result<Option<BTreeMap<PartitionId, Lost>>, StoreError> {
     let file = path.join(FILE);
     let text = match std::fs::read(&file) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(StoreError::File { path: file, problem: error.to_string() }),
     };
     let Some((lines, checksum)) = split_checksum(&text) else {
         // It is replaced atomically, so this is damage from elsewhere. The
         // database itself is checked by its own means.
         tracing::warn!(file = %file.display(), "the sidecar is unreadable and is written anew");
-        return Ok(false);
+        return Ok(None);
     };
     if Checksum::of(&[lines.as_bytes()]).to_string() != checksum {
         tracing::warn!(file = %file.display(), "the sidecar's checksum is wrong; it is written anew");
-        return Ok(false);
+        return Ok(None);
     }
+    let mut lost = BTreeMap::new();
     for line in lines.lines() {
         let mut words = line.split(' ');
         let (Some(name), Some(seq)) = (words.next(), words.next()) else { continue };
@@ -53,15 +56,15 @@ pub fn check(
         let head = partitions.get(&partition).and_then(|state| state.head());
         let found = head.map_or(0, |head| head.seq());
         if found < expected {
-            return Err(StoreError::Behind {
-                path: path.to_owned(),
-                partition: partition.to_string(),
-                found,
-                expected,
-            });
+            tracing::error!(
+                %partition, found, expected,
+                "the database holds less of a partition than was acknowledged: it is damaged, or of an older time. What is \
+                 missing is taken back from a peer / 数据库中的记录少于已确认的数量，可能已损坏或来自旧备份；缺少的部分将从对端取回"
+            );
+            lost.insert(partition, Lost { seq: expected, line: line.to_owned() });
         }
     }
-    Ok(true)
+    Ok(Some(lost))
 }
 
 fn split_checksum(text: &str) -> Option<(&str, &str)> {
@@ -117,20 +120,26 @@ pub fn leave_out(shared: &Shared, partition: &PartitionId) -> Result<(), StoreEr
 
 fn write(shared: &Shared) -> std::io::Result<()> {
     let forgetting = lock(&shared.forgetting);
+    let partitions = shared.partitions();
+    let heads = partitions.into_iter().filter_map(|(partition, state)| {
+        let head = state.head()?;
+        let (position, summary) = (head.position(), &head.summary);
+        let name = partition.full_name();
+        let (seq, hash) = (position.seq, position.hash);
+        let line = format!("{name} {seq} {hash} {} {}", summary.root, summary.records);
+        Some((partition, line))
+    });
+    let mut lines: BTreeMap<PartitionId, String> = heads.collect();
+    for (partition, lost) in lock(&shared.lost).iter() {
+        lines.insert(partition.clone(), lost.line.clone());
+    }
+    if let Some(forgetting) = &*forgetting {
+        lines.remove(forgetting);
+    }
     let mut text = String::new();
-    for (partition, state) in shared.partitions() {
-        if let Some(head) = state.head()
-            && forgetting.as_ref() != Some(&partition)
-        {
-            let (position, summary) = (head.position(), &head.summary);
-            let name = partition.full_name();
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                text,
-                "{name} {} {} {} {}",
-                position.seq, position.hash, summary.root, summary.records
-            );
-        }
+    for line in lines.values() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{line}");
     }
     let checksum = Checksum::of(&[text.as_bytes()]);
     let _ = writeln!(text, "{checksum}");

@@ -107,16 +107,18 @@ impl Store {
     /// Opens the store at `path`, or makes one.
     ///
     /// # Errors
-    /// If the files are damaged, or older than what was last acknowledged.
+    /// If the files are damaged. Partitions that are older than what was last acknowledged
+    /// are [`Store::lost`].
     pub fn open(path: &Path, options: &Options) -> Result<Self, StoreError> {
         let disk = Disk::open(path, options)?;
         let partitions = state::load_partitions(&disk)?;
-        let has_sidecar = heads::check(path, &partitions)?;
+        let lost = heads::check(path, &partitions)?;
         tree::saved::forget_saved(&disk)?;
         let shared = Arc::new(Shared::new(disk, partitions, path.to_owned()));
         let (jobs, queue) = tokio::sync::mpsc::channel(JOBS_WAITING_MAX);
-        if !has_sidecar {
-            shared.touch_sidecar(|state| state.dirty = true);
+        match lost {
+            Some(lost) => *state::lock(&shared.lost) = lost,
+            None => shared.touch_sidecar(|state| state.dirty = true),
         }
         let writer = writer::spawn(shared.clone(), queue, jobs.downgrade())?;
         let threads = vec![writer, heads::spawn(shared.clone())?];
@@ -205,6 +207,13 @@ impl Store {
     /// Why a partition is quarantined, if it is.
     pub fn quarantine_reason(&self, partition: &PartitionId) -> Option<String> {
         self.shared.partition(partition)?.quarantine()
+    }
+
+    /// Partitions of which less is here than was acknowledged once, and the number that
+    /// was: nothing of this node's own is written to them until that is here again.
+    pub fn lost(&self) -> BTreeMap<PartitionId, u64> {
+        let lost = state::lock(&self.shared.lost);
+        lost.iter().map(|(partition, lost)| (partition.clone(), lost.seq)).collect()
     }
 
     /// What of a partition's pages was found to be damaged and is not well again yet.

@@ -179,6 +179,15 @@ pub struct Counters {
     pub bytes_written: u64,
 }
 
+/// What a partition has lost: the database holds less of it than the sidecar says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// The number that was durable.
+    pub seq: u64,
+    /// What the sidecar says of it.
+    pub line: String,
+}
+
 /// One partition in memory.
 pub struct PartitionState {
     pub number: u32,
@@ -278,6 +287,8 @@ pub struct Shared {
     /// Own partitions that an earlier key is said to have signed up to a higher number,
     /// while that is asked for.
     pub awaited_earlier: Mutex<BTreeMap<PartitionId, u64>>,
+    /// What was lost of partitions, until it is there again.
+    pub lost: Mutex<BTreeMap<PartitionId, Lost>>,
     /// Whose data is here, and how much each may have; no quotas while it is not set.
     pub origins: Mutex<Option<Arc<Origins>>>,
     /// What each origin's data counts for.
@@ -331,6 +342,7 @@ impl Shared {
             loading: Mutex::default(),
             awaited: Mutex::default(),
             awaited_earlier: Mutex::default(),
+            lost: Mutex::default(),
             origins: Mutex::default(),
             usage: Mutex::new(usage),
             ask_before_writing: Mutex::default(),

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, path::Path};
 use protocol::id::PartitionId;
 
 use super::fixtures::{
-    Random, commit, copy_crashed, copy_directory, enterprise, fresh, open, options, put, puts,
+    Random, commit, copy_crashed, copy_directory, enterprise, federation, follow, fresh, open, own,
+    put, puts, wait,
 };
 use crate::{Store, StoreError};
 
@@ -45,17 +46,56 @@ fn closing_writes_the_sidecar_and_an_older_database_is_noticed() {
     let newest = tempfile::tempdir().unwrap();
     copy_directory(directory.path(), newest.path());
     put_back(older.path(), directory.path());
-    let behind = Store::open(directory.path(), &options()).err().unwrap();
-    let StoreError::Behind { found: 1, expected: 2, partition, .. } = &behind else {
-        panic!("{behind:?}")
-    };
-    assert_eq!(*partition, enterprise().to_string());
+    // It opens, says what is missing, and writes nothing upon it.
+    let store = open(directory.path());
+    assert_eq!(store.lost(), [(enterprise(), 2)].into());
+    let refused = wait(store.commit_own(own(&enterprise(), vec![put(1, "z")])));
+    assert!(
+        matches!(refused, Err(StoreError::AwaitsOwnHistory { have: 1, awaited: 2, .. })),
+        "{refused:?}"
+    );
+    // Others are written, and the sidecar goes on to say what was lost.
+    commit(&store, &federation(), vec![put(2, "hub")]);
+    drop(store);
+    let mut vouched = heads.clone();
+    vouched.insert(federation(), 2);
+    assert_eq!(sidecar(directory.path()), vouched);
     // Nor is an empty database taken for a new one.
     std::fs::remove_dir_all(directory.path().join("sled")).unwrap();
-    let empty = Store::open(directory.path(), &options()).err().unwrap();
-    assert!(matches!(empty, StoreError::Behind { found: 0, .. }), "{empty:?}");
+    let store = open(directory.path());
+    assert_eq!(store.lost(), vouched);
+    drop(store);
+    assert_eq!(sidecar(directory.path()), vouched);
     put_back(newest.path(), directory.path());
-    assert_eq!(numbers(&open(directory.path())), heads);
+    let store = open(directory.path());
+    assert_eq!((numbers(&store), store.lost()), (heads, [(federation(), 2)].into()));
+    // What comes back is not lost any more.
+    commit(&store, &enterprise(), vec![put(1, "z")]);
+    assert_eq!(store.lost(), [(federation(), 2)].into());
+}
+
+#[test]
+fn what_was_lost_of_a_replica_is_followed_again() {
+    let (_a, origin) = fresh();
+    let (b, older) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let replica = open(b.path());
+    follow(&origin, &replica, &federation());
+    commit(&origin, &enterprise(), puts(0..100, "x"));
+    follow(&origin, &replica, &enterprise());
+    drop(replica);
+    copy_directory(b.path(), older.path());
+    let replica = open(b.path());
+    commit(&origin, &enterprise(), puts(50..150, "y"));
+    follow(&origin, &replica, &enterprise());
+    drop(replica);
+    put_back(older.path(), b.path());
+    let replica = open(b.path());
+    assert_eq!(replica.lost(), [(enterprise(), 2)].into());
+    follow(&origin, &replica, &enterprise());
+    assert_eq!(replica.lost(), [].into());
+    let heads = numbers(&replica);
+    drop(replica);
+    assert_eq!(sidecar(b.path()), heads);
 }
 
 #[test]

@@ -229,7 +229,8 @@ impl Writer {
     }
 
     fn refuse_awaiting(&self, partition: &PartitionId) -> Result<(), StoreError> {
-        let awaited = lock(&self.shared.awaited).get(partition).copied().unwrap_or(0);
+        let lost = lock(&self.shared.lost).get(partition).map_or(0, |lost| lost.seq);
+        let awaited = lock(&self.shared.awaited).get(partition).copied().unwrap_or(0).max(lost);
         let last = lock(&self.shared.awaited_earlier).get(partition).copied().unwrap_or(0);
         if awaited.max(last) == 0 {
             return Ok(());

@@ -43,6 +43,7 @@ impl Writer {
         self.shared.add_partition(partition.clone(), new);
         // Readers have to see this before a chore takes their pages away.
         old.forget();
+        lock(&self.shared.lost).remove(partition);
         *lock(&self.shared.forgetting) = None;
         self.chores.extend(keys::of_partition(old.number));
         self.shared.moved.tell(partition.clone());

@@ -29,7 +29,7 @@ mod staging;
 mod tidying;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, btree_map::Entry},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -42,7 +42,7 @@ use crate::{
     error::StoreError,
     jobs::{BATCH_BYTES, Done, Job, LEAVES_PER_BATCH, Reply},
     keys,
-    state::{Head, PartitionState, Shared},
+    state::{Head, PartitionState, Shared, lock},
 };
 
 /// Jobs that share one flush. More would make the first wait for the last.
@@ -375,6 +375,12 @@ impl Writer {
         match &durable {
             Ok(()) => {
                 for (partition, head) in self.unpublished.drain() {
+                    if let Entry::Occupied(lost) = lock(&self.shared.lost).entry(partition.clone())
+                        && lost.get().seq <= head.seq()
+                    {
+                        let lost = lost.remove();
+                        tracing::info!(%partition, seq = lost.seq, "what was lost of a partition is here again");
+                    }
                     if let Some(state) = self.shared.partition(&partition) {
                         state.publish(head);
                     }
