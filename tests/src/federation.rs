@@ -197,15 +197,22 @@ impl Federation {
     /// stop when told to.
     #[track_caller]
     pub fn finish(mut self) {
+        self.end();
+        for node in self.nodes() {
+            node.assert_no_errors();
+        }
+    }
+
+    /// The end of a test in which something was broken on purpose, of which the nodes may
+    /// have logged.
+    #[track_caller]
+    pub fn end(&mut self) {
         self.wait_converged();
         for node in self.nodes() {
             node.verify_deep();
         }
         for node in self.counties.iter_mut().chain([&mut self.hub]) {
             node.stop();
-        }
-        for node in self.nodes() {
-            node.assert_no_errors();
         }
     }
 }

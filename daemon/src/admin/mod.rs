@@ -78,6 +78,18 @@ pub enum Request {
         /// The partition.
         partition: String,
     },
+    /// `chore list`
+    ChoreList,
+    /// `chore run`
+    ChoreRun {
+        /// The chore.
+        name: String,
+    },
+    /// `chore pause`
+    ChorePause {
+        /// The chore, or the command whose runs are to end.
+        name: String,
+    },
     /// `partition refetch`
     PartitionRefetch {
         /// The partition.

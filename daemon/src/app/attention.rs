@@ -12,7 +12,7 @@ use protocol::{
     id::{NodeId, PartitionId},
     message::CloseCode,
 };
-use store::Room;
+use store::{Head, Room};
 
 use super::node::Node;
 
@@ -59,6 +59,8 @@ pub(super) fn alarms(node: &Node, peers: &[NodeId]) -> anyhow::Result<Vec<String
         unsent.push(peer.no_room.iter().map(text).collect());
     });
     alarms.extend(some_of(vec![quarantined.into_values().collect()], NAMED_MAX));
+    alarms.extend(some_of(vec![damaged(node)], NAMED_MAX));
+    alarms.extend(node.upkeep.attention());
     alarms.extend(some_of(untaken, OF_ONE_PEER_MAX));
     alarms.extend(some_of(unsent, OF_ONE_PEER_MAX));
     alarms.extend(node.sync.claims.alarms());
@@ -106,6 +108,45 @@ fn quarantined(node: &Node) -> BTreeMap<PartitionId, String> {
         Some((partition, text))
     });
     quarantined.collect()
+}
+
+/// Partitions of which something is damaged or lost here.
+fn damaged(node: &Node) -> Vec<String> {
+    let heads = node.heads(None);
+    let damaged = heads.iter().filter_map(|(partition, head)| {
+        Some(format!("{partition}: {}", damage(node, partition, head)?))
+    });
+    damaged.collect()
+}
+
+/// What of a partition is damaged here, or was lost.
+pub(super) fn damage(node: &Node, partition: &PartitionId, head: &Head) -> Option<String> {
+    if let Some(damage) = node.store.known_damage(partition) {
+        return Some(format!(
+            "存储的数据页已损坏，不会对外提供或签名，将自动从对端取回：{damage} / stored pages are damaged; nothing of them is \
+             shown or signed, and they are taken back from a peer by itself: {damage}"
+        ));
+    }
+    let lost = node.store.lost().get(partition).copied()?;
+    let have = head.seq();
+    Some(lost_text(node, partition, have, lost))
+}
+
+/// What is said of a partition that has lost numbers which were durable once.
+pub(super) fn lost_text(node: &Node, partition: &PartitionId, have: u64, lost: u64) -> String {
+    let own = partition.origin == *node.membership.me();
+    let (zh, en) = match own {
+        false => ("将自动从对端取回", "it is taken back from its peer by itself"),
+        true => (
+            "正从对端取回，取回之前本分区暂停写入；若对端没有，请执行 creditsync partition refetch 后重新交付最近的文件",
+            "it is taken back from a peer that holds it, and nothing is written to the partition until then; if no \
+             peer holds it: creditsync partition refetch, and deliver the newest files again",
+        ),
+    };
+    format!(
+        "本机曾保存到第 {lost} 号，现只到第 {have} 号，数据库可能损坏或来自旧备份；{zh} / it was here up to number {lost} and \
+         ends at number {have} now: the database is damaged, or of an older time; {en}"
+    )
 }
 
 /// Whether the store will soon refuse to write.

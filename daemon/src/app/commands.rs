@@ -93,7 +93,10 @@ impl Node {
             }
             Request::Get { dataset, key } => self.get(&dataset, &key),
             Request::Verify { partition, deep } => verify::verify(self, partition.as_deref(), deep),
-            Request::Repair { partition } => Ok((repair::repair(self, &partition)?, false)),
+            Request::Repair { partition } => repair::repair(self, &partition),
+            Request::ChoreList => Ok(self.chore_list()),
+            Request::ChoreRun { name } => self.chore_run(&name),
+            Request::ChorePause { name } => self.chore_pause(&name),
             Request::PartitionRefetch { partition, good, yes } => {
                 self.partition_refetch(&partition, good, yes)
             }

@@ -103,6 +103,7 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
         let inbox = inbox::of(&node, dir)?;
         tasks.spawn(crate::sources::inbox::watch(inbox, shutdown.clone()));
     }
+    tasks.spawn(node.upkeep.clone().run(shutdown.clone()));
     tasks.spawn(server.run(node.clone(), shutdown.clone()));
     let hangup = Arc::new(Notify::new());
     tasks.spawn(renewal::keep_renewed(node.clone(), hangup.clone(), shutdown.clone()));

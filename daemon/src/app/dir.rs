@@ -101,6 +101,11 @@ impl NodeDir {
         self.0.join("deliveries")
     }
 
+    /// What is kept of chores.
+    pub fn chores(&self) -> PathBuf {
+        self.0.join("chores")
+    }
+
     /// The lock, the socket and temporary files.
     pub fn run(&self) -> PathBuf {
         self.0.join("run")

@@ -39,6 +39,7 @@ use crate::{
     ingest::{Importer, held::Deliveries, history::UndoLimits, hold::HoldLimits},
     membership::Membership,
     sync,
+    upkeep::Upkeep,
 };
 
 /// An open node.
@@ -69,6 +70,8 @@ pub struct Node {
     pub importer: Arc<Importer>,
     /// Deliveries that wait for a person.
     pub deliveries: Arc<Deliveries>,
+    /// What goes on in the background.
+    pub upkeep: Arc<Upkeep>,
     /// When the daemon started; none for a single command.
     pub started: Option<Instant>,
     /// Ends everything that belongs to this node.
@@ -256,6 +259,7 @@ impl Node {
         ));
         let deliveries = Arc::new(Deliveries::new(dir.deliveries(), undo));
         deliveries.history().expire();
+        let upkeep = Arc::new(Upkeep::load(sync.clone(), dir.chores())?);
         Ok(Self {
             dir: dir.clone(),
             config,
@@ -270,6 +274,7 @@ impl Node {
             sync,
             importer,
             deliveries,
+            upkeep,
             started: None,
             shutdown,
             publishing: Mutex::new(()),

@@ -1,70 +1,70 @@
-//! Repairing what this node holds: damaged pages are taken back from a peer.
+//! `repair`: damaged pages of one partition are taken back from a peer, now.
 
 use anyhow::{Context as _, bail};
-use protocol::id::PartitionId;
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
 use super::{
     node::{Node, no_partition},
+    ops::Answer,
     runtime::with_runtime,
-    verify::check_pages,
 };
-use crate::sync;
+use crate::upkeep::Progress;
 
 /// Looks through all pages of a partition, and replaces those that are not well.
 /// Blocks.
-pub(super) fn repair(node: &Node, text: &str) -> anyhow::Result<Json> {
+pub(super) fn repair(node: &Node, text: &str) -> anyhow::Result<Answer> {
     let partition = node.parse_partition(text)?;
     let head = node.store.head(&partition).ok_or_else(|| no_partition(&partition))?;
-    let found = damage(node, &partition);
-    if found.is_empty() {
-        return Ok(json!({
+    let run = node.upkeep.list_run("repair", partition.to_string())?;
+    let findings = node.upkeep.look_through(&partition, |inspection| {
+        run.tell(inspection.progress(&head));
+        run.is_stopped()
+    })?;
+    if findings.pages.is_empty() {
+        // Of a partition that waits for a person there is nothing to repair, and it is
+        // not well.
+        let waits = node.store.quarantine_reason(&partition);
+        let attention = waits.is_some() || !findings.log.is_empty();
+        let answer = json!({
             "partition": partition.to_string(),
-            "found": found,
+            "found": findings.log,
             "peer": null,
             "seq": head.seq(),
             "pages": 0,
             "records": 0,
             "rebuilt": false,
-        }));
+            "quarantined": waits,
+        });
+        return Ok((answer, attention));
     }
-    let what = found.join("; ");
+    let what = findings.pages.join("; ");
     if node.started.is_none() {
         bail!(
-            "{partition} is damaged ({what}). The pages come from a peer, so the node has to run: start it \
-             ('creditsync run', or the service), wait until 'creditsync status' shows the peer connected, and repeat \
-             'creditsync repair {partition}'"
+            "{partition} 已损坏（{what}）：数据须从对端取回，请启动节点，待 'creditsync status' 显示对端已连接后重试 / \
+             {partition} is damaged ({what}). The pages come from a peer, so the node has to run: start it \
+             ('creditsync run', or the service); it repairs itself once 'creditsync status' shows the peer \
+             connected, and 'creditsync repair {partition}' does it at once"
         );
     }
-    let repaired = with_runtime(|runtime| {
-        Ok(runtime.block_on(sync::repair(&node.sync, &partition))?)
-    })
-    .with_context(|| {
-        format!(
-            "{partition} is damaged ({what}) and was not repaired; 'creditsync status' shows which peers are \
-             connected and what they hold. Repeat 'creditsync repair {partition}' once one that holds it is"
-        )
-    })?;
-    let left = damage(node, &partition);
-    if !left.is_empty() {
-        bail!("{partition} is still damaged: {}", left.join("; "));
-    }
+    run.tell(Progress::default());
+    let repaired =
+        with_runtime(|runtime| runtime.block_on(node.upkeep.repair(&partition))).with_context(|| {
+            format!(
+                "{partition} 已损坏（{what}），未能修复：'creditsync status' 显示已连接的对端；持有该分区的对端连接后会自动修复 / \
+                 {partition} is damaged ({what}) and was not repaired; 'creditsync status' shows which peers are \
+                 connected and what they hold. It is repaired by itself once one that holds it is connected"
+            )
+        })?;
     let healed = repaired.healed;
-    Ok(json!({
+    let answer = json!({
         "partition": partition.to_string(),
-        "found": found,
+        "found": findings.pages,
         "peer": repaired.peer,
         "seq": repaired.seq,
         "pages": healed.map(|healed| healed.leaves + healed.inner + healed.removed),
         "records": healed.map(|healed| healed.records),
         "rebuilt": healed.is_none(),
-    }))
-}
-
-/// What is wrong with a partition's pages.
-fn damage(node: &Node, partition: &PartitionId) -> Vec<String> {
-    match check_pages(node, partition) {
-        Ok((_, problems)) => problems,
-        Err(error) => vec![format!("its pages cannot be read: {error:#}")],
-    }
+        "quarantined": null,
+    });
+    Ok((answer, false))
 }

@@ -42,6 +42,14 @@ pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
             .take(MISSING_MAX)
             .map(|(partition, trouble)| missing_json(node, partition, trouble)),
     );
+    let gone = node.store.lost().into_iter();
+    let gone = gone.filter(|(partition, _)| node.store.head(partition).is_none());
+    partitions.extend(gone.take(MISSING_MAX).map(|(partition, lost)| {
+        let mut gone =
+            missing_json(node, &partition, &attention::lost_text(node, &partition, 0, lost));
+        gone["state"] = "damaged".into();
+        gone
+    }));
     Ok(json!({
         "node": node.identity.node,
         "federation": node.identity.federation,
@@ -116,6 +124,13 @@ fn partition_json(
     } else {
         replica_standing(node, partition, head)
     };
+    let standing = match attention::damage(node, partition, head) {
+        // Of a quarantine a person has to hear first.
+        Some(reason) if standing.state != "quarantined" => {
+            Standing { state: "damaged", reason: Some(reason), ..standing }
+        }
+        _ => standing,
+    };
     let acked: Vec<Json> = node
         .store
         .acks(partition)
@@ -136,6 +151,7 @@ fn partition_json(
         "lag_s": standing.lag_s,
         "reason": standing.reason,
         "updated_at": rfc3339(head.updated_ms / 1000),
+        "pages_checked_at": node.upkeep.checked_at(partition).map(rfc3339),
         "acked": acked,
         "revoked": node.membership.current().is_ok_and(|registry| {
             registry.revocation(&partition.origin, None).is_some()
@@ -164,6 +180,7 @@ fn missing_json(node: &Node, partition: &PartitionId, trouble: &str) -> Json {
         "lag_s": null,
         "reason": trouble,
         "updated_at": null,
+        "pages_checked_at": null,
         "acked": [],
         "revoked": false,
     })

@@ -1,15 +1,9 @@
 //! Checking what this node holds: signatures, roots, and what the peers say.
 
-use anyhow::Context as _;
-use protocol::{
-    change::KeyRing,
-    federation::Registry,
-    id::PartitionId,
-    page::{decode_inner, make_inner},
-    tree::{Pages as _, TreeBuilder},
-};
+use anyhow::bail;
+use protocol::{change::KeyRing, federation::Registry, id::PartitionId, moment::rfc3339};
 use serde_json::{Value as Json, json};
-use store::{Head, Snapshot};
+use store::Head;
 
 use super::node::{Node, no_partition};
 
@@ -24,6 +18,7 @@ pub(super) fn verify(node: &Node, only: Option<&str>, deep: bool) -> anyhow::Res
             return Err(no_partition(&partition));
         }
     }
+    let lost = node.store.lost();
     let mut all_well = true;
     let mut partitions = Vec::new();
     for (partition, head) in &heads {
@@ -32,25 +27,39 @@ pub(super) fn verify(node: &Node, only: Option<&str>, deep: bool) -> anyhow::Res
             problems.push(format!("quarantined: {reason}"));
         }
         let mut records_read = None;
+        let mut damage: Vec<String> = node.store.known_damage(partition).into_iter().collect();
         if deep {
-            // What cannot be read of one partition says nothing of the others.
-            match check_log(node, &registry, partition, head) {
-                Ok(found) => problems.extend(found),
-                Err(error) => problems.push(format!("its log cannot be read: {error:#}")),
-            }
-            let before = problems.len();
-            match check_pages(node, partition) {
-                Ok((records, found)) => {
-                    records_read = Some(records);
-                    problems.extend(found);
+            let run = node.upkeep.list_run("verify", partition.to_string())?;
+            let looked = node.upkeep.look_through(partition, |inspection| {
+                run.tell(inspection.progress(head));
+                run.is_stopped()
+            });
+            match looked {
+                Ok(findings) => {
+                    records_read = Some(findings.records);
+                    problems.extend(findings.log);
+                    damage = findings.pages;
                 }
-                Err(error) => problems.push(format!("its pages cannot be read: {error:#}")),
+                Err(_) if run.is_stopped() => bail!(
+                    "核对已停止：{partition} 及其后的分区未核对完，请重新执行 'creditsync verify --deep' / the check was stopped \
+                     at {partition}: what comes after it was not checked; give 'creditsync verify --deep' again"
+                ),
+                // What cannot be read of one partition says nothing of the others.
+                Err(error) => damage.push(format!("it cannot be read: {error:#}")),
             }
-            if problems.len() > before {
-                problems.push(format!(
-                    "'creditsync repair {partition}' takes damaged pages back from a connected peer"
-                ));
-            }
+        }
+        if !damage.is_empty() {
+            problems.extend(damage);
+            problems.push(format!(
+                "损坏的数据页会自动从对端取回，也可执行 'creditsync repair {partition}' / damaged pages are taken back from a \
+                 connected peer by themselves, or at once by 'creditsync repair {partition}'"
+            ));
+        }
+        if let Some(lost) = lost.get(partition) {
+            problems.push(format!(
+                "number {lost} was here once, and number {} is the last one now",
+                head.seq()
+            ));
         }
         let peers = compare_with_peers(node, partition, head, &mut problems);
         all_well &= problems.is_empty();
@@ -63,6 +72,7 @@ pub(super) fn verify(node: &Node, only: Option<&str>, deep: bool) -> anyhow::Res
             "ok": problems.is_empty(),
             "deep": deep,
             "records_read": records_read,
+            "pages_checked_at": node.upkeep.checked_at(partition).map(rfc3339),
             "compared": !peers.is_empty(),
             "peers": peers,
             "problems": problems,
@@ -84,100 +94,6 @@ fn check_head(registry: &Registry, head: &Head) -> Vec<String> {
         ));
     }
     problems
-}
-
-/// Walks the log backwards as far as it is kept.
-fn check_log(
-    node: &Node,
-    registry: &Registry,
-    partition: &PartitionId,
-    head: &Head,
-) -> anyhow::Result<Vec<String>> {
-    let mut problems = Vec::new();
-    let mut expected = head.signed.hash();
-    let mut seq = head.seq();
-    while seq > 0 {
-        let Some(signed) = node.store.header_at(partition, seq)? else {
-            // Before the bootstrap of a replica there is no log; an origin that
-            // never took its pages from a peer has all of its own.
-            if partition.origin == *node.membership.me() && head.generation == 0 {
-                problems.push(format!("number {seq} is missing in the log"));
-            }
-            break;
-        };
-        if signed.hash() != expected {
-            problems.push(format!("the log is broken at number {seq}"));
-            break;
-        }
-        if let Err(error) = signed.verify(registry as &dyn KeyRing) {
-            problems.push(format!("number {seq}: {error}"));
-        }
-        expected = signed.header().previous;
-        seq -= 1;
-    }
-    Ok(problems)
-}
-
-pub(super) fn check_pages(
-    node: &Node,
-    partition: &PartitionId,
-) -> anyhow::Result<(u64, Vec<String>)> {
-    let snapshot = node.store.snapshot_blocking(partition)?;
-    check_tree(&mut snapshot.context("the partition is gone")?)
-}
-
-/// Hashes every record, rebuilds every inner page and compares all with what is
-/// stored and signed.
-fn check_tree(snapshot: &mut Snapshot) -> anyhow::Result<(u64, Vec<String>)> {
-    let (suite, mut problems) = (snapshot.suite(), Vec::new());
-    let mut builder = TreeBuilder::new(suite);
-    let mut inner = Vec::new();
-    let mut records = 0;
-    for leaf in snapshot.leaves() {
-        let leaf = leaf?;
-        let page = leaf.describe(suite);
-        records += page.records;
-        if let Err(problem) = builder.push(&leaf, page, &mut inner) {
-            problems.push(problem.to_string());
-            return Ok((records, problems));
-        }
-    }
-    let summary = builder.finish(&mut inner)?;
-    let head = snapshot.head().clone();
-    if summary != head.summary {
-        problems.push(format!(
-            "the pages give the root {}, the head says {}",
-            summary.root, head.summary.root
-        ));
-    }
-    for (level, expected) in (1..).zip(head.summary.pages.iter().skip(1)) {
-        let mut stored = 0;
-        let mut next = snapshot.seek(level, &[])?.map(|(key, _)| key);
-        while let Some(key) = next {
-            stored += 1;
-            next = snapshot.next_key(level, &key)?;
-        }
-        if stored != *expected {
-            problems.push(format!(
-                "there are {stored} inner pages of level {level}, and not {expected}"
-            ));
-        }
-    }
-    for made in inner {
-        let stored = snapshot.seek(made.level, &made.page.first_key)?;
-        let same = stored.is_some_and(|(key, body)| {
-            key == made.page.first_key
-                && decode_inner(suite, &body)
-                    .is_ok_and(|children| make_inner(suite, made.level, &children) == made)
-        });
-        if !same {
-            problems.push(format!(
-                "an inner page of level {} is not the one its leaves give",
-                made.level
-            ));
-        }
-    }
-    Ok((records, problems))
 }
 
 /// What connected peers claim about the same partition.

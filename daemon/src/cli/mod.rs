@@ -8,6 +8,7 @@
 mod ask;
 mod ca;
 mod cert;
+mod chore;
 mod dataset;
 mod delivery;
 mod demo;
@@ -93,6 +94,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Take damaged pages of a partition back from a peer / 修复分区
     Repair(repair::Arguments),
+    /// What goes on in the background: reading everything through, repairs / 后台任务
+    Chore(chore::Arguments),
     /// Drop a copy and fetch it again / 丢弃副本并重新获取
     Partition(partition::Arguments),
     /// This node's certificates and keys / 本节点的证书和密钥
@@ -132,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::Get(arguments) => get::run(&dir, arguments),
         Command::Verify(arguments) => verify::run(&dir, arguments),
         Command::Repair(arguments) => repair::run(&dir, arguments),
+        Command::Chore(arguments) => chore::run(&dir, arguments),
         Command::Partition(arguments) => partition::run(&dir, arguments),
         Command::Cert(arguments) => cert::run(&dir, arguments),
         Command::Node(arguments) => node::run(&dir, arguments),

@@ -63,11 +63,9 @@ pub(super) enum How {
 pub(super) enum Purpose {
     /// To come to a newer state.
     Follow,
-    /// To heal a replica's pages, or to come to a newer state.
-    RepairReplica,
-    /// To heal the pages of an own partition: whatever the peer shows, its head
-    /// stays what it is.
-    RepairOwn,
+    /// To heal pages under the head that is here, or to come to a newer state, which has
+    /// that in its history.
+    Repair,
 }
 
 /// Where leaves go.
@@ -330,7 +328,7 @@ impl Sink {
             return Ok(Sink::Healing(store.begin_healing(&partition, head.clone())?, head));
         }
         let (ours, theirs) = (head.seq(), header.position().seq);
-        if purpose == Purpose::RepairOwn || theirs <= ours {
+        if theirs <= ours {
             return Err(Trouble::Elsewhere { ours, theirs });
         }
         Ok(Sink::Staging(store.begin_staging(shown).await?))

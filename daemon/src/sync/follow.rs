@@ -4,7 +4,7 @@
 use std::{future::Future, sync::Arc};
 
 use protocol::{
-    change::{BODY_BYTES_MAX, Change, Position},
+    change::{BODY_BYTES_MAX, Change},
     codec::claimed_bytes,
     frame::FRAME_BYTES_MAX,
     id::{NodeId, PartitionId},
@@ -133,11 +133,6 @@ impl Follow {
                 self.context.peers.update(peer, |state| state.misbehaved += 1);
                 if let Some(unsaid) = say(Line::Misbehaviour) {
                     tracing::error!(%partition, %peer, reason = %trouble, unsaid, "{what}");
-                }
-            }
-            Meaning::InDoubt => {
-                if let Some(unsaid) = say(Line::Claim) {
-                    tracing::error!(%partition, %peer, reason = %trouble, unsaid, "nothing is written to the partition until this is cleared up");
                 }
             }
             Meaning::NotNow(what) => {
@@ -358,7 +353,6 @@ impl Follow {
                     FollowerAction::TakePages => {
                         sender.finish();
                         let have = store.head(&self.partition).map(|head| head.position());
-                        self.refuse_to_overwrite_own(have)?;
                         // Another connection's stream may have caught up meanwhile.
                         if have == follower.have() {
                             Box::pin(self.take_pages()).await?;
@@ -412,18 +406,6 @@ impl Follow {
             .peers
             .with(&self.peer, |peer| peer.heads.get(&self.partition).map(|head| head.position.seq));
         theirs.unwrap_or(0).max(self.offered) > seq
-    }
-
-    /// Our own signed history is only replaced by pages where there is none: the
-    /// peer no longer has the headers that would show whether ours is part of
-    /// its history.
-    fn refuse_to_overwrite_own(&self, have: Option<Position>) -> Result<(), Trouble> {
-        match have {
-            Some(have) if self.partition.origin == *self.context.me() => {
-                Err(Trouble::InDoubt(have.seq))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Our own partition is followed only to get back what the peer had.

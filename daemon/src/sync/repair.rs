@@ -1,9 +1,10 @@
 //! Damaged or missing pages of a partition taken back from a connected peer.
 //!
 //! The peer shows the tree of a signed head. If that is the head that is here,
-//! exactly the pages that are not well are replaced and the head stays. A
-//! replica whose peer is ahead comes to the newer head on the way; an own
-//! partition does not: only what its own head signs is taken.
+//! exactly the pages that are not well are replaced and the head stays. Where the
+//! peer is ahead, the partition comes to the newer head on the way; of an own one
+//! that is a head which this node has signed, with the one that is here in its
+//! history, as anywhere else.
 
 use protocol::{
     id::{NodeId, PartitionId},
@@ -90,15 +91,11 @@ async fn repair_from(
     peer: &NodeId,
 ) -> Result<Repaired, Trouble> {
     let connection = context.peers.connection(peer).ok_or(crate::net::NetError::Closed(None))?;
-    let purpose = match partition.origin == *context.me() {
-        true => Purpose::RepairOwn,
-        false => Purpose::RepairReplica,
-    };
     let have = context.store.head(partition).map(|head| head.position());
     let fetch = TreeFetch::repairing(partition.clone(), have);
     let turns = context.turns_of(peer);
     let drive = Drive { context, connection: &connection, turns: &turns, progress: &|| {} };
-    let fetched = drive.run(fetch, purpose).await?;
+    let fetched = drive.run(fetch, Purpose::Repair).await?;
     let healed = match fetched.how {
         How::Healed(healed) => Some(healed),
         How::Applied | How::Rebuilt => None,

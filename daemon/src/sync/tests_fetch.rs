@@ -503,7 +503,7 @@ fn a_damaged_replica_that_is_behind_is_healed_on_the_way() {
             match how {
                 // Far from what differs a damage is met by a repair.
                 How::Applied if changed > 0 && !(remove && level > 0) => {
-                    let (how, _) = two.repair(Purpose::RepairReplica).unwrap();
+                    let (how, _) = two.repair(Purpose::Repair).unwrap();
                     let one = |healed: Healed| healed.leaves + healed.inner == 1;
                     assert!(matches!(how, How::Healed(healed) if one(healed)));
                 }
@@ -530,7 +530,7 @@ fn a_repair_replaces_exactly_what_is_damaged() {
         leaves.iter().map(|key| (0, key)).collect(),
     ];
     let well = pages_of(&two.replica);
-    for purpose in [Purpose::RepairReplica, Purpose::RepairOwn] {
+    for purpose in [Purpose::Repair, Purpose::Repair] {
         for damage in &damages {
             for remove in [false, true] {
                 for (level, key) in damage {
@@ -550,7 +550,7 @@ fn a_repair_replaces_exactly_what_is_damaged() {
     }
     // What is well is not written.
     let before = two.replica.counters();
-    let How::Healed(healed) = two.repair(Purpose::RepairReplica).unwrap().0 else { panic!() };
+    let How::Healed(healed) = two.repair(Purpose::Repair).unwrap().0 else { panic!() };
     assert_eq!(healed, Default::default());
     assert_eq!(work_of(&two.replica.counters()), work_of(&before));
     let path = two.replica.path().clone();
@@ -576,7 +576,7 @@ fn a_leaf_that_was_changed_in_place_is_repaired_whole() {
         change(&format!("changed before part {part} is damaged"));
         assert!(two.replica.counters().leaves_patched > patched);
         two.replica.damage(&enterprise(), part, &leaf, false);
-        let How::Healed(healed) = two.repair(Purpose::RepairReplica).unwrap().0 else { panic!() };
+        let How::Healed(healed) = two.repair(Purpose::Repair).unwrap().0 else { panic!() };
         assert_eq!((healed.leaves, healed.inner, healed.removed), (1, 0, 0));
         two.assert_same();
         // What it had saved of the leaf is of no use without the rest.
@@ -588,21 +588,17 @@ fn a_leaf_that_was_changed_in_place_is_repaired_whole() {
 }
 
 #[test]
-fn a_repair_against_another_head_comes_to_a_newer_one_or_leaves_an_own_partition_alone() {
+fn a_repair_against_a_newer_head_comes_to_that_and_an_older_one_heals_nothing() {
     let two = Two::with(5_000);
     let leaf = two.places(0).swap_remove(9);
     two.replica.damage(&enterprise(), 0, &leaf, false);
     commit(&two.origin, &enterprise(), puts([4_000], "other"));
-    let before = two.replica.head(&enterprise());
-    let own = two.repair(Purpose::RepairOwn);
-    assert!(matches!(own, Err(Trouble::Elsewhere { ours: 1, theirs: 2 })));
-    assert_eq!(two.replica.head(&enterprise()), before);
-    assert!(matches!(two.repair(Purpose::RepairReplica).unwrap().0, How::Rebuilt));
+    assert!(matches!(two.repair(Purpose::Repair).unwrap().0, How::Rebuilt));
     two.assert_same();
     // An older one heals nothing.
     let back = Two { origin: two.replica.clone(), replica: two.origin.clone(), ..Two::with(1) };
     commit(&back.replica, &enterprise(), puts([1], "more"));
-    let behind = back.repair(Purpose::RepairReplica);
+    let behind = back.repair(Purpose::Repair);
     assert!(matches!(behind, Err(Trouble::Elsewhere { ours: 3, theirs: 2 })));
 }
 
@@ -619,7 +615,7 @@ fn a_page_that_is_not_in_the_tree_is_removed() {
             let stray = [&place[..], b"~"].concat();
             two.replica.plant(&enterprise(), level, &stray, &body);
         }
-        let How::Healed(healed) = two.repair(Purpose::RepairReplica).unwrap().0 else { panic!() };
+        let How::Healed(healed) = two.repair(Purpose::Repair).unwrap().0 else { panic!() };
         let planted = two.places(level).len().min(3) as u64;
         assert_eq!((healed.removed, healed.leaves, healed.inner), (planted, 0, 0), "{level}");
         two.assert_same();
@@ -669,7 +665,7 @@ fn measure_differences() {
             two.replica.damage(&enterprise(), 0, place, false);
         }
         let began = std::time::Instant::now();
-        let (how, cost) = two.repair(Purpose::RepairReplica).unwrap();
+        let (how, cost) = two.repair(Purpose::Repair).unwrap();
         let seconds = began.elapsed().as_secs_f64();
         let How::Healed(healed) = how else { panic!("it has the same head") };
         assert_eq!(healed.leaves, count as u64);

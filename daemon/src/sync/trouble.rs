@@ -23,11 +23,6 @@ pub(super) enum Trouble {
          well"
     )]
     OtherHistory(u64),
-    #[error(
-        "the peer holds more of this node's own history, but no longer the part behind number {0}, so \
-         it cannot be told whether the two agree; nothing was overwritten"
-    )]
-    InDoubt(u64),
     #[error("no proof that this node has signed more of its own history than it holds: {0}")]
     Unproven(String),
     #[error("others need the memory that it took")]
@@ -56,9 +51,6 @@ pub(super) enum Meaning {
     Misbehaved,
     /// What arrived is signed, and is what nobody may make; nothing of it was kept.
     Wrong(&'static str),
-    /// Which history holds cannot be told, and no signature shows it: nothing is settled
-    /// for good.
-    InDoubt,
     /// It cannot be taken here as things are.
     NotNow(&'static str),
     /// Something else is on its way, or the line was lost.
@@ -109,7 +101,6 @@ impl Trouble {
             Trouble::Unfit(Unfit::Record { .. }) => Meaning::Wrong(
                 "nothing of it is stored, and nothing behind it, until its origin takes it back",
             ),
-            Trouble::InDoubt(_) => Meaning::InDoubt,
             Trouble::UnknownDataset(_) | Trouble::Elsewhere { .. } => {
                 Meaning::NotNow("not followed")
             }
@@ -145,7 +136,6 @@ impl Trouble {
             Trouble::Misbehaved(problem) => problem.code(),
             Trouble::Fork(_)
             | Trouble::OtherHistory(_)
-            | Trouble::InDoubt(_)
             | Trouble::Store(StoreError::Fork { .. }) => CloseCode::Fork,
             Trouble::Store(StoreError::RootMismatch { .. } | StoreError::Shape { .. }) => {
                 CloseCode::RootMismatch

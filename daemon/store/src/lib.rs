@@ -60,7 +60,7 @@ pub use self::{
         staging::Staging,
     },
     jobs::Done,
-    live::LivePages,
+    live::{Inspected, LivePages, Problem},
     queue::Pending,
     quota::Origins,
     snapshot::Snapshot,
@@ -412,6 +412,18 @@ impl Store {
     ) -> Result<Option<SignedHeader>, StoreError> {
         match self.shared.partition(partition) {
             Some(state) => log::header(&self.shared.disk, state.number, seq),
+            None => Ok(None),
+        }
+    }
+
+    /// The first number from `seq` on of which the log holds the header.
+    pub fn header_number_from(
+        &self,
+        partition: &PartitionId,
+        seq: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        match self.shared.partition(partition) {
+            Some(state) => log::header_number_from(&self.shared.disk, state.number, seq),
             None => Ok(None),
         }
     }

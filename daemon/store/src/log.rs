@@ -30,6 +30,13 @@ pub fn header(disk: &Disk, number: u32, seq: u64) -> Result<Option<SignedHeader>
     })
 }
 
+/// The first number from `seq` on, which is above 0, of which the header is here.
+pub fn header_number_from(disk: &Disk, number: u32, seq: u64) -> Result<Option<u64>, StoreError> {
+    let before = keys::log_header(number, seq.saturating_sub(1));
+    let key = disk.key_behind(&keys::log_headers(number), &before)?;
+    Ok(key.and_then(|key| keys::seq_of(&key)))
+}
+
 /// The change set with this number, if its body is kept.
 pub fn change_set(disk: &Disk, number: u32, seq: u64) -> Result<Option<ChangeSet>, StoreError> {
     let Some(header) = header(disk, number, seq)? else {

@@ -6,7 +6,11 @@
 
 use std::path::Path;
 
-use harness::{federation::Federation, node::Node, table::Table};
+use harness::{
+    federation::Federation,
+    node::{Node, wait_until},
+    table::Table,
+};
 use serde_json::Value as Json;
 
 const COUNTY: &str = "410122";
@@ -88,6 +92,14 @@ fn damaged_pages_are_taken_back_from_a_peer() {
         .expect_failure(&["no partition", "status"]);
     federation.hub.cli(&["repair"]).expect_code(2);
 
+    // So that what is damaged stays so until the command.
+    for node in [&federation.counties[0], &federation.hub] {
+        for chore in ["scrub", "repair"] {
+            let paused = node.json(&["chore", "pause", chore]);
+            assert_eq!((&paused["chore"], &paused["paused"]), (&chore.into(), &true.into()));
+        }
+    }
+
     // A replica: pages of every kind, and one more at another one of its.
     federation.counties[0].stop();
     federation.hub.stop();
@@ -116,5 +128,48 @@ fn damaged_pages_are_taken_back_from_a_peer() {
     // And everything goes on.
     let more = Table::synthetic(1, 0..50, "乙").write(&dir, "more.csv");
     federation.counties[0].import("enterprise", &more);
-    federation.finish();
+    federation.end();
+}
+
+#[test]
+fn damage_is_found_and_taken_back_without_a_command() {
+    use Damage::{Garbled, Missing};
+    let mut federation = Federation::new(&[COUNTY]);
+    let file = Table::synthetic(1, 0..ROWS, "甲").write(federation.dir(), "all.csv");
+    let partition = format!("enterprise/{COUNTY}");
+    federation.counties[0].import("enterprise", &file);
+    federation.wait_converged();
+    federation.counties[0].stop();
+    federation.hub.stop();
+    // While nobody is there from whom it could come, it is found and said.
+    damage(federation.hub.dir(), &partition, &[(0, 3, Garbled), (1, 0, Missing)]);
+    federation.hub.start();
+    let damaged = |status: &Json, state: &str| {
+        let partitions = status["partitions"].as_array().unwrap();
+        partitions.iter().any(|it| it["partition"] == *partition && it["state"] == state)
+    };
+    wait_until("the damage is found", || {
+        let status = federation.hub.status();
+        damaged(&status, "damaged") && status["alarms"].to_string().contains("damaged")
+    });
+    let told = federation.hub.cli(&["verify", &partition]).expect_code(3).stdout;
+    assert!(told.contains(&format!("creditsync repair {partition}")), "{told}");
+    federation.hub.cli(&["export", &partition]).expect_failure(&["is damaged", &partition]);
+    // And here, too, before anybody reads it.
+    damage(federation.counties[0].dir(), &partition, &[(0, 40, Missing)]);
+    federation.counties[0].start();
+    federation.wait_connected();
+    for node in [&federation.hub, &federation.counties[0]] {
+        wait_until("the damage is repaired", || {
+            let status = node.status();
+            let state = if node.name() == COUNTY { "origin" } else { "in_sync" };
+            let partitions = status["partitions"].as_array().unwrap();
+            let it = partitions.iter().find(|it| it["partition"] == *partition).unwrap();
+            it["state"] == state && !it["pages_checked_at"].is_null()
+        });
+        assert_eq!(verify(node, &partition, 0)["ok"], true);
+        let chores = node.json(&["chore", "list"]);
+        assert_eq!(chores["chores"][1]["name"], "repair", "{chores:#}");
+    }
+    federation.end();
 }
