@@ -1,10 +1,11 @@
 //! What a peer says that it holds of this node's own history.
 //!
 //! Used by [`super::connection`], [`super::follow`] and the store, which asks before
-//! the first own change set after a start. A claim alone is worth nothing: whoever
-//! answers under the hub's name can say any number. Invariant: only a header that
-//! this node's own key signed stops its writes; a claim delays the first of them, and
-//! for a bounded time. Not here: the proof ([`super::follow`]), and what `_federation`
+//! the first own change set after a start. At a county the peer is the hub, at the hub
+//! each member, of which any may be the one that holds most. A claim alone is worth
+//! nothing: whoever answers under a peer's name can say any number. Invariant: only a
+//! header that this node's own key signed stops its writes; a claim delays the first of
+//! them, and for a bounded time. Not here: the proof ([`super::follow`]), and what `_federation`
 //! says of the same (`app::own_history`).
 
 use std::{
@@ -38,7 +39,6 @@ enum State {
 
 #[derive(Debug, Clone)]
 struct Claim {
-    peer: NodeId,
     theirs: u64,
     ours: u64,
     state: State,
@@ -50,11 +50,13 @@ pub struct Claims {
     moved: Condvar,
     /// Whose turn it is to ask for a proof.
     pub(super) turn: tokio::sync::Semaphore,
+    /// Whose turn it is to take own history back: from one peer at a time.
+    pub(super) taking_back: tokio::sync::Semaphore,
 }
 
 #[derive(Default)]
 struct Inner {
-    claims: BTreeMap<PartitionId, Claim>,
+    claims: BTreeMap<(PartitionId, NodeId), Claim>,
     /// Own partitions that were written since the start: what comes after that can
     /// not be made undone by waiting.
     written: BTreeSet<PartitionId>,
@@ -63,8 +65,8 @@ struct Inner {
 
 impl Default for Claims {
     fn default() -> Self {
-        let turn = tokio::sync::Semaphore::new(PROOFS_MAX);
-        Self { inner: Mutex::default(), moved: Condvar::new(), turn }
+        let [turn, taking_back] = [PROOFS_MAX, 1].map(tokio::sync::Semaphore::new);
+        Self { inner: Mutex::default(), moved: Condvar::new(), turn, taking_back }
     }
 }
 
@@ -95,8 +97,8 @@ impl Claims {
         ours: u64,
     ) -> bool {
         let mut inner = self.lock();
-        let known = inner.claims.get_mut(partition);
-        if let Some(known) = known.filter(|known| known.peer == *peer) {
+        let by = (partition.clone(), peer.clone());
+        if let Some(known) = inner.claims.get_mut(&by) {
             // Proven or not: the follow stream asks again for each.
             let is_news = known.theirs != theirs;
             (known.theirs, known.ours) = (theirs, ours);
@@ -108,13 +110,14 @@ impl Claims {
             return is_news;
         }
         let state = State::Asked(Instant::now());
-        inner.claims.insert(partition.clone(), Claim { peer: peer.clone(), theirs, ours, state });
+        inner.claims.insert(by, Claim { theirs, ours, state });
         true
     }
 
-    fn settle(&self, partition: &PartitionId, state: State) -> bool {
+    fn settle(&self, partition: &PartitionId, peer: &NodeId, state: State) -> bool {
         let mut inner = self.lock();
-        let Some(claim) = inner.claims.get_mut(partition) else {
+        let by = (partition.clone(), peer.clone());
+        let Some(claim) = inner.claims.get_mut(&by) else {
             return false;
         };
         let is_news = claim.state != state;
@@ -124,18 +127,19 @@ impl Claims {
     }
 
     /// This node has signed number `seq`, and a peer holds it.
-    pub(super) fn proven(&self, partition: &PartitionId, seq: u64) -> bool {
-        self.settle(partition, State::Proven(seq))
+    pub(super) fn proven(&self, partition: &PartitionId, peer: &NodeId, seq: u64) -> bool {
+        self.settle(partition, peer, State::Proven(seq))
     }
 
     /// No proof came, for this reason. Answers whether that is news.
-    pub(super) fn unproven(&self, partition: &PartitionId, reason: String) -> bool {
-        self.settle(partition, State::Unproven(reason))
+    pub(super) fn unproven(&self, partition: &PartitionId, peer: &NodeId, reason: String) -> bool {
+        self.settle(partition, peer, State::Unproven(reason))
     }
 
     /// A peer holds no more than this node. Answers whether that is news.
-    pub(super) fn clear(&self, partition: &PartitionId) -> bool {
-        let is_news = self.lock().claims.remove(partition).is_some();
+    pub(super) fn clear(&self, partition: &PartitionId, peer: &NodeId) -> bool {
+        let by = (partition.clone(), peer.clone());
+        let is_news = self.lock().claims.remove(&by).is_some();
         if is_news {
             self.moved.notify_all();
         }
@@ -146,8 +150,21 @@ impl Claims {
     /// is asked to.
     pub fn is_open(&self, partition: &PartitionId) -> bool {
         let inner = self.lock();
-        let claim = inner.claims.get(partition);
-        claim.is_some_and(|claim| !matches!(claim.state, State::Unproven(_)))
+        let mut open = inner.of(partition).map(|(_, claim)| claim);
+        open.any(|claim| !matches!(claim.state, State::Unproven(_)))
+    }
+
+    /// Own partitions of which a peer has proven that it holds more, and the number.
+    pub fn proven_beyond(&self) -> BTreeMap<PartitionId, u64> {
+        let inner = self.lock();
+        let mut beyond = BTreeMap::new();
+        for ((partition, _), claim) in &inner.claims {
+            if let State::Proven(seq) = claim.state {
+                let known = beyond.entry(partition.clone()).or_insert(seq);
+                *known = seq.max(*known);
+            }
+        }
+        beyond
     }
 
     /// What was judged by another list of members counts no more: claims without a
@@ -169,8 +186,7 @@ impl Claims {
             if inner.written.contains(partition) {
                 return None;
             }
-            let asked = inner.claims.get(partition).map(|claim| claim.state.clone());
-            let until = match asked {
+            let until = match inner.most_telling(partition).map(|(_, claim)| claim.state.clone()) {
                 Some(State::Proven(seq)) => return Some(seq),
                 Some(State::Asked(since)) => Some(since + ASKED_MAX),
                 Some(State::Unproven(_)) => None,
@@ -192,31 +208,55 @@ impl Claims {
 
     /// What a person has to know of claims that are open.
     pub fn alarms(&self) -> Vec<String> {
-        self.lock().claims.iter().map(|(partition, claim)| claim.alarm(partition)).collect()
+        let inner = self.lock();
+        let partitions: BTreeSet<_> = inner.claims.keys().map(|(partition, _)| partition).collect();
+        let alarm = |partition: &PartitionId| {
+            let (peer, claim) = inner.most_telling(partition)?;
+            Some(claim.alarm(partition, peer))
+        };
+        partitions.into_iter().filter_map(alarm).collect()
+    }
+}
+
+impl Inner {
+    fn of(&self, partition: &PartitionId) -> impl Iterator<Item = (&NodeId, &Claim)> {
+        let of_it = self.claims.iter().filter(move |((of, _), _)| of == partition);
+        of_it.map(|((_, peer), claim)| (peer, claim))
+    }
+
+    /// What is proven, before what is asked for, before what nobody has proven; and of
+    /// these the highest number.
+    fn most_telling(&self, partition: &PartitionId) -> Option<(&NodeId, &Claim)> {
+        let rank = |claim: &Claim| match claim.state {
+            State::Proven(seq) => (2, seq),
+            State::Asked(_) => (1, claim.theirs),
+            State::Unproven(_) => (0, claim.theirs),
+        };
+        self.of(partition).max_by_key(|(_, claim)| rank(claim))
     }
 }
 
 impl Claim {
-    fn alarm(&self, partition: &PartitionId) -> String {
-        let Self { peer, theirs, ours, .. } = self;
+    fn alarm(&self, partition: &PartitionId, peer: &NodeId) -> String {
+        let Self { theirs, ours, .. } = self;
         match &self.state {
             State::Proven(seq) => format!(
                 "{peer} holds {partition}, which is this node's own, up to number {seq}, signed by this node, and here \
                  it ends at number {ours}: this directory was restored from an older state, or a copy of it writes \
                  elsewhere. It is being taken back by itself, and nothing is written to it until then / \
-                 市级中心持有本节点签名的更新记录（第 {seq} 号，本机为第 {ours} 号）：本目录可能是从旧备份恢复的，正在自动取回，\
+                 {peer} 持有本节点签名的更新记录（第 {seq} 号，本机为第 {ours} 号）：本目录可能是从旧备份恢复的，正在自动取回，\
                  取回之前暂停写入"
             ),
             State::Asked(_) => format!(
                 "{peer} says that it holds {partition}, which is this node's own, up to number {theirs}, and here it \
-                 ends at number {ours}. It was asked for the proof and has not shown it / 市级中心称持有更新的记录\
+                 ends at number {ours}. It was asked for the proof and has not shown it / {peer} 称持有更新的记录\
                  （第 {theirs} 号，本机为第 {ours} 号），正在等待其出示签名证明"
             ),
             State::Unproven(reason) => format!(
                 "{peer} says that it holds {partition}, which is this node's own, up to number {theirs}, and here it \
                  ends at number {ours}; but it shows nothing that this node has signed ({reason}). This node goes on \
-                 writing. Whoever answers under the hub's name may not be the hub: call the municipal centre / \
-                 市级中心称持有更新的记录（第 {theirs} 号，本机为第 {ours} 号），但未出示本节点的签名；本节点继续写入，请联系市级中心核实"
+                 writing. Whoever answers under that name may be somebody else: call those who run it / {peer} 称持有更新的\
+                 记录（第 {theirs} 号，本机为第 {ours} 号），但未出示本节点的签名；本节点继续写入，请联系对方核实"
             ),
         }
     }
@@ -248,12 +288,15 @@ mod tests {
     fn the_first_write_waits_for_the_proof_and_no_later_one_does() {
         let claims = Arc::new(Claims::default());
         assert!(claims.note(&partition(), &hub(), 7, 3));
-        assert_eq!(answer(&claims, |claims| assert!(claims.proven(&partition(), 7))), Some(7));
+        assert_eq!(
+            answer(&claims, |claims| assert!(claims.proven(&partition(), &hub(), 7))),
+            Some(7)
+        );
         assert_eq!(claims.before_write(&partition()), Some(7), "until it is back");
         assert!(claims.alarms()[0].contains("restored"));
         claims.note(&partition(), &hub(), 9, 7);
         assert!(claims.alarms()[0].contains("above number 7"), "what was proven is here");
-        claims.clear(&partition());
+        claims.clear(&partition(), &hub());
         assert_eq!(claims.before_write(&partition()), None);
         assert_eq!(claims.alarms(), [""; 0]);
         // From now on a claim delays nothing.
@@ -267,7 +310,7 @@ mod tests {
         let claims = Arc::new(Claims::default());
         claims.note(&partition(), &hub(), 1000, 0);
         let unproven =
-            |claims: &Claims| assert!(claims.unproven(&partition(), "nothing came".into()));
+            |claims: &Claims| assert!(claims.unproven(&partition(), &hub(), "nothing came".into()));
         assert_eq!(answer(&claims, unproven), None);
         assert!(claims.alarms()[0].contains("nothing came"), "{:?}", claims.alarms());
         assert!(!claims.note(&partition(), &hub(), 1000, 0), "the same again is no news");
@@ -285,16 +328,38 @@ mod tests {
         is(false, false);
         claims.note(&partition(), &hub(), 7, 3);
         is(true, false);
-        claims.unproven(&partition(), "an unknown key".into());
+        claims.unproven(&partition(), &hub(), "an unknown key".into());
         is(false, false);
         claims.ask_again();
         is(true, false);
-        claims.proven(&partition(), 7);
+        claims.proven(&partition(), &hub(), 7);
         claims.ask_again();
         is(true, true);
-        assert!(claims.clear(&partition()));
-        assert!(!claims.clear(&partition()), "that is no news");
+        assert!(claims.clear(&partition(), &hub()));
+        assert!(!claims.clear(&partition(), &hub()), "that is no news");
         is(false, false);
+    }
+
+    #[test]
+    fn of_several_peers_the_one_that_has_proven_most_counts() {
+        let claims = Claims::default();
+        let [a, b, c] = ["a", "b", "c"].map(|name| NodeId::new(name).unwrap());
+        claims.note(&partition(), &a, 9, 3);
+        claims.note(&partition(), &b, 7, 3);
+        claims.note(&partition(), &c, 1000, 3);
+        claims.unproven(&partition(), &c, "nothing came".into());
+        claims.proven(&partition(), &b, 7);
+        claims.proven(&partition(), &a, 9);
+        assert_eq!(claims.proven_beyond(), [(partition(), 9)].into());
+        assert_eq!(claims.before_write(&partition()), Some(9));
+        assert_eq!(claims.alarms().len(), 1);
+        assert!(claims.alarms()[0].starts_with("a holds"), "{:?}", claims.alarms());
+        // One that holds no more says nothing of the others.
+        assert!(claims.clear(&partition(), &a));
+        assert_eq!(claims.before_write(&partition()), Some(7));
+        assert!(claims.clear(&partition(), &b));
+        assert!(claims.alarms()[0].starts_with("c says"), "{:?}", claims.alarms());
+        assert_eq!(claims.before_write(&partition()), None);
     }
 
     #[test]
@@ -304,7 +369,7 @@ mod tests {
         let word = |claims: &Claims| {
             claims.note(&partition(), &hub(), 7, 3);
             claims.word_is_here();
-            claims.proven(&partition(), 7);
+            claims.proven(&partition(), &hub(), 7);
         };
         assert_eq!(answer(&claims, word), Some(7));
     }

@@ -604,9 +604,8 @@ fn note_claim(context: &Context, peer: &NodeId, head: &Announced) -> bool {
         .membership
         .current()
         .is_ok_and(|registry| registry.schema(&head.partition.dataset).is_some());
-    if context.membership.is_hub() || !known_dataset {
-        // The hub follows nobody's copy of its own data, so nobody would show it a
-        // proof; and an unknown dataset holds nothing to take back.
+    if !known_dataset {
+        // It holds nothing to take back.
         if let Some(unsaid) = context.may_say(peer, Line::Claim) {
             tracing::error!(
                 partition = %head.partition, %peer, theirs = head.position.seq, ours, unsaid,
@@ -635,7 +634,7 @@ async fn peer_holds(context: &Context, turns: &Turns, peer: &NodeId, head: Annou
     if note_claim(context, peer, &head) {
         return;
     }
-    if context.claims.clear(&head.partition) {
+    if context.claims.clear(&head.partition, peer) {
         context.own_history_answered().await;
     }
     let known = turns.run(|| context.store.header_at(&head.partition, head.position.seq)).await;

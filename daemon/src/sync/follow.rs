@@ -1,10 +1,10 @@
 //! Following a partition: change sets as they come, or the pages of a tree when
 //! too much is missing.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use protocol::{
-    change::{BODY_BYTES_MAX, Change},
+    change::{BODY_BYTES_MAX, Change, Position},
     codec::claimed_bytes,
     frame::FRAME_BYTES_MAX,
     id::{NodeId, PartitionId},
@@ -54,6 +54,9 @@ const FEW_CHANGES: usize = 64;
 /// Bytes of the leaves to which changes belong that cost the writer little: 10 ms. So much
 /// is what a few changes touch where records are usual ones.
 const LITTLE_WORK_BYTES: u64 = 4 * 1024 * 1024;
+/// Own history is taken back from one peer for at most so long, then it is another's turn:
+/// a peer that shows a proof and nothing else would keep the others out.
+const TAKING_BACK_MAX: Duration = Duration::from_secs(120);
 
 /// What a follow task tells its connection.
 pub(super) enum FollowEvent {
@@ -135,6 +138,11 @@ impl Follow {
                     tracing::error!(%partition, %peer, reason = %trouble, unsaid, "{what}");
                 }
             }
+            Meaning::InDoubt => {
+                if let Some(unsaid) = say(Line::Claim) {
+                    tracing::error!(%partition, %peer, reason = %trouble, unsaid, "nothing is written to the partition until this is cleared up");
+                }
+            }
             Meaning::NotNow(what) => {
                 if let Some(unsaid) = say(Line::NotFollowed) {
                     tracing::warn!(%partition, %peer, reason = %trouble, unsaid, "{what}");
@@ -183,14 +191,33 @@ impl Follow {
             // In a box, as all that is seldom: a stream that only waits needs no room for it.
             self.offered = Box::pin(self.prove_own_history()).await?;
         }
+        // Several peers may hold what was lost here; each that comes later finds it back.
+        let is_own = self.partition.origin == *self.context.me();
+        let _turn = match is_own {
+            true => {
+                let turn = self.context.claims.taking_back.acquire();
+                Some(self.while_it_lasts(turn).await)
+            }
+            false => None,
+        };
+        if is_own && self.own_history_is_back() {
+            return Ok(FollowEnd::Done);
+        }
         let store = &self.context.store;
         let have = store.head(&self.partition).map(|head| head.position());
         let follower = Follower::new(self.partition.clone(), have);
         let (mut sender, mut receiver) = self.connection.open_stream().await?;
         let makes_room = CancellationToken::new();
+        let others_turn = async {
+            match is_own {
+                true => tokio::time::sleep(TAKING_BACK_MAX).await,
+                false => std::future::pending().await,
+            }
+        };
         let outcome = tokio::select! {
             outcome = self.follow_on(follower, &makes_room, &mut sender, &mut receiver) => outcome,
             () = makes_room.cancelled() => Err(Trouble::MadeRoom),
+            () = others_turn => Err(Trouble::MadeRoom),
         };
         tell_trouble(outcome, sender, receiver)
     }
@@ -209,7 +236,7 @@ impl Follow {
             Ok(Ok(seq)) => {
                 // In this order: who waits for the answer must not write in between.
                 context.store.await_own_history(partition, seq);
-                if context.claims.proven(partition, seq) {
+                if context.claims.proven(partition, peer, seq) {
                     tracing::warn!(
                         %partition, %peer, theirs = seq,
                         "the peer holds more of our own history than we do, with our own signature; it is taken back before anything is written"
@@ -226,7 +253,7 @@ impl Follow {
             Ok(Err(trouble)) => trouble.to_string(),
             Err(_) => "it does not answer".to_owned(),
         };
-        if context.claims.unproven(partition, problem.clone())
+        if context.claims.unproven(partition, peer, problem.clone())
             && let Some(unsaid) = context.may_say(peer, Line::Claim)
         {
             tracing::error!(
@@ -355,7 +382,10 @@ impl Follow {
                         let have = store.head(&self.partition).map(|head| head.position());
                         // Another connection's stream may have caught up meanwhile.
                         if have == follower.have() {
-                            Box::pin(self.take_pages()).await?;
+                            self.drop_what_the_peer_has(have).await?;
+                            Box::pin(self.take_pages())
+                                .await
+                                .map_err(|trouble| self.doubt(trouble))?;
                         }
                         return Ok(FollowEnd::Again);
                     }
@@ -406,6 +436,34 @@ impl Follow {
             .peers
             .with(&self.peer, |peer| peer.heads.get(&self.partition).map(|head| head.position.seq));
         theirs.unwrap_or(0).max(self.offered) > seq
+    }
+
+    /// Of an own partition that the peer holds all of, its own acknowledgement says so, the
+    /// peer's state is taken without a proof of what lies between: it may have jumped over
+    /// that itself.
+    async fn drop_what_the_peer_has(&self, have: Option<Position>) -> Result<(), Trouble> {
+        let (store, partition) = (&self.context.store, &self.partition);
+        let acked = store.acks(partition).get(&self.peer).map_or(0, |ack| ack.seq);
+        let is_there = have.is_some_and(|have| have.seq <= acked);
+        if partition.origin == *self.context.me() && !partition.dataset.is_system() && is_there {
+            tracing::warn!(%partition, peer = %self.peer, acked, "our own history is fetched again: the peer has acknowledged all that is here, and holds more");
+            store.forget(partition).await?;
+            store.await_own_history(partition, self.offered);
+        }
+        Ok(())
+    }
+
+    /// A peer that cannot show that its history has what is here leaves our own in doubt.
+    fn doubt(&self, trouble: Trouble) -> Trouble {
+        let have = self.context.store.head(&self.partition).map(|head| head.seq());
+        match (trouble, have) {
+            (Trouble::Net(NetError::Closed(Some(CloseCode::Unavailable))), Some(have))
+                if self.partition.origin == *self.context.me() =>
+            {
+                Trouble::InDoubt { peer: self.peer.clone(), have }
+            }
+            (trouble, _) => trouble,
+        }
     }
 
     /// Our own partition is followed only to get back what the peer had.

@@ -1,7 +1,11 @@
 //! Why a stream that takes changes or pages ended early, what that means, and what
 //! its provider is told of it.
 
-use protocol::{id::DatasetId, message::CloseCode, session::PeerMisbehaved};
+use protocol::{
+    id::{DatasetId, NodeId},
+    message::CloseCode,
+    session::PeerMisbehaved,
+};
 use store::StoreError;
 
 use super::{blame, judge::Unfit};
@@ -23,6 +27,12 @@ pub(super) enum Trouble {
          well"
     )]
     OtherHistory(u64),
+    #[error(
+        "{peer} 持有本节点更新的记录，但无法证明其中包含本机第 {have} 号及以前的内容，因此未覆盖：请执行 creditsync partition \
+         resolve / {peer} holds more of this node's own history, and cannot prove that it has what is here, up to \
+         number {have}; nothing was overwritten. A person decides: creditsync partition resolve"
+    )]
+    InDoubt { peer: NodeId, have: u64 },
     #[error("no proof that this node has signed more of its own history than it holds: {0}")]
     Unproven(String),
     #[error("others need the memory that it took")]
@@ -51,6 +61,9 @@ pub(super) enum Meaning {
     Misbehaved,
     /// What arrived is signed, and is what nobody may make; nothing of it was kept.
     Wrong(&'static str),
+    /// Which history holds cannot be told, and no signature shows it: nothing is settled
+    /// for good.
+    InDoubt,
     /// It cannot be taken here as things are.
     NotNow(&'static str),
     /// Something else is on its way, or the line was lost.
@@ -101,6 +114,7 @@ impl Trouble {
             Trouble::Unfit(Unfit::Record { .. }) => Meaning::Wrong(
                 "nothing of it is stored, and nothing behind it, until its origin takes it back",
             ),
+            Trouble::InDoubt { .. } => Meaning::InDoubt,
             Trouble::UnknownDataset(_) | Trouble::Elsewhere { .. } => {
                 Meaning::NotNow("not followed")
             }
@@ -136,6 +150,7 @@ impl Trouble {
             Trouble::Misbehaved(problem) => problem.code(),
             Trouble::Fork(_)
             | Trouble::OtherHistory(_)
+            | Trouble::InDoubt { .. }
             | Trouble::Store(StoreError::Fork { .. }) => CloseCode::Fork,
             Trouble::Store(StoreError::RootMismatch { .. } | StoreError::Shape { .. }) => {
                 CloseCode::RootMismatch

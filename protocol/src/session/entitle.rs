@@ -25,14 +25,13 @@ impl Ends {
     /// Whether `follower`, one of the two ends, may follow `partition` from
     /// the other.
     ///
-    /// The hub follows what a member owns. A member follows what the hub owns,
-    /// and may take its own history back.
+    /// The hub follows what a member owns, a member what the hub owns, and each may take
+    /// its own history back from the other.
     pub fn may_follow(&self, follower: &NodeId, partition: &PartitionId) -> bool {
         let provider = if *follower == self.me { &self.peer } else { &self.me };
         let shared = partition.federation == self.federation && partition.audience == Audience::All;
-        let own = partition.origin == *provider;
-        let taken_back = *provider == self.hub && partition.origin == *follower;
-        shared && !self.is_misplaced(partition) && (own || taken_back)
+        let is_of_both = [provider, follower].contains(&&partition.origin);
+        shared && !self.is_misplaced(partition) && is_of_both
     }
 
     /// Whether the two ends tell each other about `partition` at all: one of
@@ -56,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_follows_what_the_other_owns_and_a_member_its_own() {
+    fn each_follows_what_the_other_owns_and_takes_back_its_own() {
         let node = |name: &str| NodeId::new(name).unwrap();
         let ends = Ends {
             suite: Suite::One,
@@ -72,7 +71,8 @@ mod tests {
         assert!(may("a", "zhengzhou/enterprise/hub/*"));
         assert!(may("a", "zhengzhou/_federation/hub/*"));
         assert!(may("a", "zhengzhou/enterprise/a/*"), "its own history back");
-        assert!(!may("hub", "zhengzhou/enterprise/hub/*"), "the hub is nobody's replica");
+        assert!(may("hub", "zhengzhou/enterprise/hub/*"), "also the hub's");
+        assert!(may("hub", "zhengzhou/_federation/hub/*"));
         assert!(!may("a", "zhengzhou/enterprise/b/*"));
         assert!(!may("hub", "zhengzhou/enterprise/b/*"));
         assert!(!may("hub", "luoyang/enterprise/a/*"));

@@ -351,6 +351,16 @@ impl Following {
         self.quarantine(io)
     }
 
+    /// Whether the peer ended the stream because it cannot prove that its history has what
+    /// is here of this node's own.
+    pub fn is_in_doubt(&self, io: &Io<'_>, code: CloseCode) -> bool {
+        matches!(self.phase, Phase::Pages(_))
+            && self.own_until.is_some()
+            && io.store.position(&self.partition).is_some()
+            && code == CloseCode::Unavailable
+            && !io.net.has_hostile(io.me, io.peer())
+    }
+
     fn quarantine(&self, io: &mut Io<'_>) -> Progress {
         io.store.quarantine(&self.partition);
         Progress::Ended(FollowEnd::Quarantined, CloseCode::Fork)
@@ -480,21 +490,6 @@ impl Following {
         if self.have != io.store.position(&self.partition) {
             return Progress::Ended(FollowEnd::Retry, CloseCode::Normal);
         }
-        if self.own_until.is_none() || self.have.is_none() {
-            return Progress::TakePages;
-        }
-        // Pages do not show what came before them, and whoever shows them may say
-        // that of any history: nothing is settled for good.
-        if io.net.has_hostile(io.me, io.peer()) {
-            io.oracle.tally.doubts += 1;
-            return Progress::Ended(FollowEnd::Retry, CloseCode::Fork);
-        }
-        // A restored origin has written nothing since, so they contain what it has;
-        // any other may have forked its own history.
-        if io.store.restored {
-            return Progress::TakePages;
-        }
-        io.oracle.doubted(io.me, &self.partition);
-        self.quarantine(io)
+        Progress::TakePages
     }
 }

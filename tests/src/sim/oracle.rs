@@ -67,8 +67,6 @@ pub struct Tally {
     pub taken_back: u64,
     /// Forks found.
     pub forks: u64,
-    /// Origins that could not tell whether they forked their history.
-    pub doubts: u64,
     /// Claims about an origin's own history that were proven.
     pub proven: u64,
     /// Connections closed because a newer one took over.
@@ -99,7 +97,6 @@ impl std::ops::AddAssign for Tally {
         self.retried += other.retried;
         self.taken_back += other.taken_back;
         self.forks += other.forks;
-        self.doubts += other.doubts;
         self.proven += other.proven;
         self.replaced += other.replaced;
         self.silent += other.silent;
@@ -316,13 +313,12 @@ impl Oracle {
         );
     }
 
-    /// An origin quarantines its own partition because it cannot tell whether
-    /// the hub's history contains what it has.
+    /// An origin cannot tell whether the hub's history contains what it has, because the
+    /// hub has jumped over that.
     pub fn doubted(&mut self, node: usize, partition: &PartitionId) {
         if self.is_hostile(node) {
             return;
         }
-        self.tally.doubts += 1;
         self.quarantined.insert((node, partition.clone()));
         assert!(self.careless.contains(partition), "{partition}: nothing gave reason to doubt");
     }

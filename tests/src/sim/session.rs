@@ -17,7 +17,7 @@ use protocol::{
 };
 
 use super::{
-    cast::{DATASETS, HUB},
+    cast::DATASETS,
     follow::{Following, Io, PATIENCE, Progress},
     net::{StreamId, Wire},
     provide::Providing,
@@ -215,7 +215,16 @@ impl Session {
         match wire {
             Wire::Bytes(bytes) => following.handle_message(bytes, io.net.now),
             Wire::Finished => following.handle_finished(),
-            Wire::Reset(_) => self.end_follow(io, stream, FollowEnd::Retry),
+            Wire::Reset(code) => {
+                let in_doubt =
+                    self.follows.get(&stream).filter(|follow| follow.is_in_doubt(io, code));
+                if let Some(partition) = in_doubt.map(|follow| follow.partition.clone()) {
+                    io.oracle.doubted(io.me, &partition);
+                    io.store.quarantine(&partition);
+                    return self.end_follow(io, stream, FollowEnd::Quarantined);
+                }
+                self.end_follow(io, stream, FollowEnd::Retry);
+            }
         }
     }
 
@@ -484,13 +493,13 @@ impl Session {
     }
 }
 
-/// Whether the peer says that it holds more of an own partition than this node. A
-/// member asks for a proof; the hub follows nobody's copy of its own data.
+/// Whether the peer says that it holds more of an own partition than this node, which
+/// asks for a proof.
 fn note_claim(io: &mut Io<'_>, head: &Announced) -> bool {
     let own = head.partition.origin == io.store.name;
     let ours = io.store.position(&head.partition).map_or(0, |ours| ours.seq);
     let is_more = own && head.position.seq > ours;
-    if is_more && io.me != HUB && DATASETS.contains(&head.partition.dataset.as_str()) {
+    if is_more && DATASETS.contains(&head.partition.dataset.as_str()) {
         io.store.claims.note(&head.partition, io.net.now);
     } else if own {
         io.store.claims.clear(&head.partition);
