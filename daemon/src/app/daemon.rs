@@ -64,6 +64,12 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
     let events = node.store.subscribe();
     tasks.spawn(heed_federation(node.clone(), events, shutdown.clone()));
     if let Some(address) = node.config.listen {
+        // Where nobody has joined yet, nobody knows better.
+        let registry = node.membership.current()?;
+        let mut members = registry.members().iter().filter(|(_, member)| !member.removed);
+        if members.any(|(name, _)| name != node.membership.me()) {
+            node.sync.claims.expect_word(true);
+        }
         let observer = Arc::new(Observer(node.clone()));
         let shown = node.keeper.shown();
         let seed = reset_seed(dir)?;
@@ -83,7 +89,7 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
         tasks.spawn(show_renewed(node.clone(), listener, shutdown.clone()));
     }
     if let Some(upstream) = &node.config.upstream {
-        node.sync.claims.expect_word();
+        node.sync.claims.expect_word(false);
         let credentials = replication_credentials(&node, &mut tasks, &shutdown);
         tasks.spawn(sync::keep_connected(
             node.sync.clone(),

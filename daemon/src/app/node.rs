@@ -219,7 +219,6 @@ impl Node {
         }
         check_own_key(&membership, &own_keys.current())?;
         room::share_out(&store, &membership, config.store.origin_quota_mb)?;
-        let is_member = trustee.is_some();
         let mut sync = sync::Context::new(
             store.clone(),
             membership.clone(),
@@ -232,9 +231,7 @@ impl Node {
         sync.office = registrar.clone().map(|office| office as Arc<dyn sync::Office>);
         sync.trustee = trustee.clone().map(|judge| judge as Arc<dyn sync::Trustee>);
         let sync = Arc::new(sync);
-        if is_member {
-            store.ask_before_writing(move |partition| claims.before_write(partition));
-        }
+        store.ask_before_writing(move |partition| claims.before_write(partition));
         let shutdown = CancellationToken::new();
         let hold = HoldLimits {
             deletes_percent: config.import.hold_deletes_percent,

@@ -211,6 +211,18 @@ fn origin_standing(
     } else {
         Some(head.seq().saturating_sub(acked.map_or(0, |ack| ack.seq)))
     };
+    let beyond = node.sync.claims.proven_beyond().get(partition).copied();
+    let is_quarantined = node.store.quarantine_reason(partition).is_some();
+    if let Some(beyond) = beyond.filter(|beyond| !is_quarantined && *beyond > head.seq()) {
+        let have = head.seq();
+        let reason = format!(
+            "对端持有本节点签名的第 {beyond} 号，本机只到第 {have} 号（旧备份？）：正在自动取回，取回之前不写入 / a peer holds number \
+             {beyond}, signed by this node, and here it ends at number {have} (an old backup?): it is being taken \
+             back, and nothing is written until then"
+        );
+        let (behind, lag_s) = (Some(beyond - have), seconds_since_ms(head.updated_ms));
+        return Standing { state: "behind", behind, lag_s, reason: Some(reason) };
+    }
     let (state, reason) = match node.store.quarantine_reason(partition) {
         Some(reason) => ("quarantined", Some(reason)),
         None if is_held => {

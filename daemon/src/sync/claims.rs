@@ -22,6 +22,8 @@ const ASKED_MAX: Duration = Duration::from_secs(10);
 /// After its start a daemon waits so long for what the hub says, before it writes: a
 /// connection needs less, and a county that is offline has to work.
 const FIRST_WORD_MAX: Duration = Duration::from_secs(2);
+/// The same at a hub: members dial it again after some seconds.
+const MEMBERS_WORD_MAX: Duration = Duration::from_secs(5);
 /// Proofs that are asked for at once: each is a tree stream, of which a peer serves
 /// four.
 const PROOFS_MAX: usize = 2;
@@ -76,12 +78,14 @@ impl Claims {
         self.inner.lock().unwrap_or_else(|error| error.into_inner())
     }
 
-    /// The hub is about to be dialled for the first time.
-    pub fn expect_word(&self) {
-        self.lock().first_word_until = Some(Instant::now() + FIRST_WORD_MAX);
+    /// The hub is about to be dialled for the first time; or at the hub, members that
+    /// dial it are about to come.
+    pub fn expect_word(&self, is_hub: bool) {
+        let longest = if is_hub { MEMBERS_WORD_MAX } else { FIRST_WORD_MAX };
+        self.lock().first_word_until = Some(Instant::now() + longest);
     }
 
-    /// The hub has said what it holds, or is not there.
+    /// A peer has said what it holds, or the hub is not there.
     pub(super) fn word_is_here(&self) {
         self.lock().first_word_until = None;
         self.moved.notify_all();
@@ -365,7 +369,7 @@ mod tests {
     #[test]
     fn a_daemon_that_has_just_started_hears_the_hub_first() {
         let claims = Arc::new(Claims::default());
-        claims.expect_word();
+        claims.expect_word(false);
         let word = |claims: &Claims| {
             claims.note(&partition(), &hub(), 7, 3);
             claims.word_is_here();

@@ -189,6 +189,11 @@ impl Context {
             // It only fails when the daemon is ending.
             let _ = tokio::task::spawn_blocking(move || judge.own_history_answered()).await;
         }
+        if let Some(office) = self.office.clone()
+            && self.claims.proven_beyond().is_empty()
+        {
+            let _ = tokio::task::spawn_blocking(move || office.own_history_is_back()).await;
+        }
     }
 
     fn me(&self) -> &NodeId {

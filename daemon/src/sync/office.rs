@@ -29,6 +29,9 @@ pub trait Office: Send + Sync {
 
     /// The anchor's bytes, if members may not have it from their token.
     fn anchor(&self) -> Option<Vec<u8>>;
+
+    /// What was missing of the hub's own history is back from a member.
+    fn own_history_is_back(&self);
 }
 
 /// The member's side.

@@ -170,8 +170,10 @@ pub enum StoreError {
     },
     /// A peer holds more of this node's own history than the node itself.
     #[error(
-        "{partition} is at number {have} here, but a peer holds it up to number {awaited}: this node \
-         was restored from an older state. Nothing is written until it has taken its own history back"
+        "{partition}：本机只到第 {have} 号，而曾签名到第 {awaited} 号：本目录来自旧备份或已损坏，正从对端取回，取回之前不写入；\
+         'creditsync status' 显示进展 / {partition} is at number {have} here, and this node has signed it up to number \
+         {awaited}: this directory is restored from an older state, or damaged. Nothing is written until its own \
+         history is back from a peer; 'creditsync status' shows how far that is"
     )]
     AwaitsOwnHistory {
         /// The partition.

@@ -267,8 +267,8 @@ impl Store {
         self.queue.submit_blocking(|reply| Job::Own { prepared, reply })
     }
 
-    /// From now on asks this before own change sets but those of `_federation`: it may
-    /// block, and answers the number up to which another node holds the partition, if
+    /// From now on asks this before own change sets that come from threads which may
+    /// block: it may, too, and answers the number up to which another node holds the partition, if
     /// that is more than what is here.
     pub fn ask_before_writing(
         &self,
@@ -279,7 +279,7 @@ impl Store {
 
     fn ask_before_write(&self, partition: &PartitionId) -> Result<(), StoreError> {
         let ask = state::lock(&self.shared.ask_before_writing).clone();
-        let awaited = ask.filter(|_| !partition.dataset.is_system()).and_then(|ask| ask(partition));
+        let awaited = ask.and_then(|ask| ask(partition));
         let Some(awaited) = awaited else {
             return Ok(());
         };

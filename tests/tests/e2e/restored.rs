@@ -6,7 +6,7 @@ use std::{fs, path::Path, process::Command};
 
 use harness::{
     federation::{Federation, HUB},
-    node::{path_text, wait_until},
+    node::{Node, path_text, wait_until},
     table::Table,
 };
 
@@ -62,6 +62,63 @@ fn what_a_restored_directory_lacks_is_taken_back_before_it_writes() {
     wait_until("no alarm stays", || federation.counties[0].alarms().is_empty());
     assert_eq!(federation.counties[0].peer(HUB)["connected"], true);
     federation.finish();
+}
+
+#[test]
+fn a_restored_hub_takes_its_own_history_back_from_its_members() {
+    let mut federation = Federation::new(&[COUNTY, "410181"]);
+    let (members, own) = (format!("_federation/{HUB}"), format!("enterprise/{HUB}"));
+    let [dir, old] = ["hub", "old"].map(|name| federation.dir().join(name));
+    let file = federation.dir().join("delivery.csv");
+    Table::synthetic(2, 0..300, "之前").write(federation.dir(), "delivery.csv");
+    federation.hub.import("enterprise", &file);
+    federation.wait_converged();
+    federation.hub.stop();
+    copy(&dir, &old);
+    federation.hub.start();
+    federation.wait_connected();
+    // What the backup does not know: a revocation, and more of the hub's own records.
+    federation.hub.cli(&["revoke", "410181", "--reason", "a"]).expect_code(0);
+    for batch in 0..3 {
+        Table::synthetic(2, 0..310 + batch, &format!("第{batch}次"))
+            .write(federation.dir(), "delivery.csv");
+        federation.hub.import("enterprise", &file);
+    }
+    let heads = |node: &Node| {
+        [&members, &own].map(|name| node.partition(name).map(|held| held["head"].clone()))
+    };
+    let newest = heads(&federation.hub);
+    wait_until("a county has all of it", || heads(&federation.counties[0]) == newest);
+    federation.hub.stop();
+    federation.counties[0].stop();
+    fs::rename(&dir, federation.dir().join("newer")).unwrap();
+    fs::rename(&old, &dir).unwrap();
+
+    // It hears of it, writes nothing until it is back, and says so.
+    federation.hub.start();
+    federation.counties[0].start();
+    let mut refused = 0;
+    wait_until("the hub has its history back, and writes", || {
+        let invited = federation.hub.cli(&["invite", "410185"]);
+        if invited.code == Some(0) {
+            return heads(&federation.hub)[0].is_some();
+        }
+        assert!(invited.stderr.contains("restored from an older state"), "{invited:#?}");
+        refused += 1;
+        false
+    });
+    println!("{refused} invitations were refused before");
+    wait_until("all of it is back", || heads(&federation.hub) == newest);
+    let revoked = federation.hub.json(&["node", "show", "410181"]);
+    assert_eq!(revoked["revoked"], true, "{revoked:#}");
+    wait_until("no alarm stays", || {
+        federation.hub.alarms().is_empty() && federation.counties[0].alarms().is_empty()
+    });
+    // And everything goes on.
+    Table::synthetic(1, 0..5, "之后").write(federation.dir(), "delivery.csv");
+    let import = ["import", "enterprise", path_text(&file), "--wait", "30"];
+    federation.counties[0].cli(&import).expect_code(0);
+    federation.hub.cli(&["verify", "--deep"]).expect_code(0);
 }
 
 #[test]

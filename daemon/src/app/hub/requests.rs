@@ -29,6 +29,16 @@ pub(super) const MEMBERS_MAX: usize = 1000;
 const KEYS_MAX: usize = 1000;
 
 impl Office for Registrar {
+    fn own_history_is_back(&self) {
+        // Files and keys were those of the older `_federation`.
+        if let Err(error) = self.settle() {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "what _federation says now, as it came back from a member, could not be taken over"
+            );
+        }
+    }
+
     fn renew(
         &self,
         peer: &VerifiedPeer,
