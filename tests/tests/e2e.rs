@@ -14,6 +14,7 @@ mod e2e {
     mod deliveries;
     mod disk;
     mod files;
+    mod forced_rotation;
     mod formats;
     mod handed;
     mod identity;

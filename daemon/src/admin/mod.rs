@@ -16,6 +16,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
+use protocol::id::NodeId;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -151,8 +152,8 @@ pub enum Request {
     CaRotate {
         /// The root too.
         root: bool,
-        /// Nobody is waited for.
-        force: bool,
+        /// What becomes of nodes that have not followed.
+        late: Late,
         /// Where the root key is, if elsewhere than configured.
         root_key_dir: Option<String>,
     },
@@ -238,6 +239,7 @@ impl Request {
             | Request::Repair { .. }
             | Request::PartitionRefetch { .. }
             | Request::CertRenew { .. }
+            | Request::CaRotate { .. }
             | Request::JoinAgain { .. }
             | Request::DeliveryPreview { .. }
             | Request::DeliveryApprove { .. }
@@ -261,6 +263,25 @@ enum Pace {
     Long,
     /// Goes on for as long as the command reads.
     Stream,
+}
+
+/// What a step of a rotation does about nodes that have not followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Late {
+    /// All of them are waited for.
+    Wait,
+    /// Only those that are connected are; a person is told who would be locked out.
+    Ask,
+    /// A person has agreed that this step locks out these nodes, and no other.
+    Agreed {
+        /// The step, as the answer to [`Late::Ask`] named it.
+        to: String,
+        /// The nodes that it named.
+        nodes: Vec<NodeId>,
+    },
+    /// Whoever has not followed when the connected ones had time to is locked out.
+    LockOut,
 }
 
 /// What an export looks like.

@@ -22,6 +22,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     certificates, export,
+    hub::Rotation,
     member::{
         join::join_again,
         requests::{new_signing_key, renew},
@@ -129,8 +130,14 @@ impl Node {
                 self.cert_renew(signing_key, stolen, root_key_dir.as_deref().map(Path::new))
             }
             Request::CaShow => Ok((self.registrar()?.show_cas()?, false)),
-            Request::CaRotate { root, force, root_key_dir } => {
-                self.registrar()?.rotate_ca(root, force, root_key_dir.as_deref().map(Path::new))
+            Request::CaRotate { root, late, root_key_dir } => {
+                let root_keys = root_key_dir.as_deref().map(Path::new);
+                // Nobody is connected to a daemon that ends.
+                let connected = || match self.shutdown.is_cancelled() {
+                    true => Vec::new(),
+                    false => self.sync.peers.connected_nodes(),
+                };
+                self.registrar()?.rotate_ca(&Rotation { root, late, root_keys }, &connected)
             }
             Request::JoinAgain { token } => {
                 let answer = with_runtime(|runtime| join_again(self, &token, runtime))?;

@@ -8,6 +8,7 @@
 mod ask;
 mod ca;
 mod cert;
+mod confirm;
 mod dataset;
 mod delivery;
 mod demo;

@@ -210,7 +210,7 @@ fn rotate_without_the_county(case: &Case, root: bool) {
             let another = hub.cli(&["ca", "rotate", "--root", "--force"]);
             another.expect_failure(&["of the issuing CA alone is under way", "creditsync ca show"]);
         }
-        hub.json(&["ca", "rotate", "--force"]);
+        hub.json(&["ca", "rotate", "--force", "--yes"]);
     }
     assert_eq!(hub.json(&["ca", "show"])["next_step"], "none");
 }

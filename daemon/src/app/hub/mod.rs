@@ -45,7 +45,7 @@ use store::{Head, Store};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-pub(super) use self::{enrol::serve_join, joining::Joining};
+pub(super) use self::{ca::Rotation, enrol::serve_join, joining::Joining};
 use super::{
     alarms::Alarms, catalogue, changes::federation_changes, dir::NodeDir, keeper::Keeper,
     keys::OwnKeys, now_unix,
