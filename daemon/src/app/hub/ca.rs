@@ -216,6 +216,11 @@ impl Registrar {
     fn late(&self, registry: &Registry, step: &Step) -> Vec<NodeId> {
         match step {
             Step::Begin => Vec::new(),
+            // Under an authority that has not begun nobody can verify this hub and hear of
+            // the next one.
+            Step::Activate { .. } if early_authority(registry, OffsetDateTime::now_utc()) => {
+                Vec::new()
+            }
             Step::Activate { root, .. } => self.not_prepared(registry, *root),
             Step::Retire { .. } => self.not_renewed(registry),
         }
@@ -255,7 +260,7 @@ impl Registrar {
         let (root, known) = registry.active_ca(CaKind::Root).context("no root CA is in use")?;
         let facts = identity::facts(&certificate(issuing))?;
         let root_facts = identity::facts(&certificate(known))?;
-        let is_due = rotate::is_due(&facts, random, now);
+        let is_due = rotate::is_due(&facts, random, now) || now < facts.not_before;
         let has_key = self.cas.has_root_key(root);
         if is_due && !has_key {
             self.alarms.raise(
@@ -552,6 +557,13 @@ fn waiting(step: &Step, late: &[NodeId], connected: &[NodeId]) -> Json {
         }
     };
     json!({ "step": "waiting", "to": step.name(), "waiting_for": late, "connected": there, "next": next })
+}
+
+/// Whether the issuing CA in use begins after now: a clock was ahead when it was made.
+fn early_authority(registry: &Registry, now: OffsetDateTime) -> bool {
+    let active = registry.active_ca(CaKind::Issuing);
+    let facts = active.and_then(|(_, known)| identity::facts(&certificate(known)).ok());
+    facts.is_some_and(|facts| now < facts.not_before)
 }
 
 fn names(nodes: &[NodeId]) -> String {
