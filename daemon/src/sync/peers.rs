@@ -42,7 +42,8 @@ pub struct PeerState {
     pub fetching: std::collections::BTreeSet<PartitionId>,
     /// How often it broke the protocol.
     pub misbehaved: u64,
-    /// How far its clock is ahead of ours, in milliseconds, as its hello said.
+    /// How far its clock is ahead of ours, in milliseconds, as its hello or a heartbeat
+    /// since has said.
     pub clock_ahead_ms: Option<i64>,
     /// What is wrong with its identity, for a person to look into.
     pub alarm: Option<String>,

@@ -264,3 +264,35 @@ fn a_clock_that_jumps_a_year_ends_no_authority() {
     federation.counties[0].wait_connected(HUB);
     check(&federation, "准");
 }
+
+/// A hello says a clock once; connections live for days.
+#[test]
+fn a_clock_that_is_set_while_a_connection_lives_is_named_at_both_ends() {
+    let Some(library) = library() else { return };
+    let mut federation = Federation::new(&[COUNTY]);
+    let dir = federation.dir().to_owned();
+    federation.counties[0].stop();
+    let clock = Live::of(&mut federation.counties[0], &library, &dir);
+    federation.counties[0].start();
+    let (hub, county) = (&federation.hub, &federation.counties[0]);
+    county.wait_connected(HUB);
+    hub.wait_connected(COUNTY);
+    let since = county.peer(HUB)["since"].clone();
+    clock.set("+3h");
+    for (node, peer, way) in [(hub, COUNTY, "ahead of"), (county, HUB, "behind")] {
+        wait_until("the difference is measured again", || {
+            let seconds = node.peer(peer)["clock_ahead_s"].as_i64().unwrap();
+            seconds.abs().abs_diff(3 * 3600) < 600
+        });
+        let reason = node.peer(peer)["reason"].as_str().unwrap().to_owned();
+        assert!(reason.contains("clock") && reason.contains(way), "{reason}");
+        assert_eq!(node.log_lines(&["WARN", "clock", way]).len(), 1);
+    }
+    clock.set("+0");
+    for (node, peer) in [(hub, COUNTY), (county, HUB)] {
+        wait_until("nothing is wrong any more", || node.peer(peer)["reason"].is_null());
+    }
+    assert_eq!(county.peer(HUB)["since"], since, "one connection all the time");
+    check(&federation, "准");
+    federation.finish();
+}
