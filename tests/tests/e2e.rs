@@ -21,6 +21,7 @@ mod e2e {
     mod inbox;
     mod key_files;
     mod link;
+    mod log;
     mod meeting;
     mod own_pki;
     mod quota;

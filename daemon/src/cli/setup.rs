@@ -217,7 +217,7 @@ pub(super) fn run(dir: &NodeDir, _: RunArguments) -> anyhow::Result<Done> {
     // Nothing is logged before the configuration says how.
     Wait::new(dir, Occupant::Command).until_made()?;
     let config = load_config(dir)?;
-    telemetry::init(&config.log);
+    telemetry::init_for_daemon(&config.log).context("start the thread that writes the log")?;
     if config.listen.is_some() && config.upstream.is_some() {
         bail!(
             "{}: [listen] and [upstream] together make a middle tier, which this version cannot run; \
