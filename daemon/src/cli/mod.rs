@@ -17,6 +17,7 @@ mod get;
 mod import;
 mod invite;
 mod node;
+mod output;
 mod partition;
 mod record;
 mod repair;
