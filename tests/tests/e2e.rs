@@ -16,6 +16,7 @@ mod e2e {
     mod files;
     mod forced_rotation;
     mod formats;
+    mod frozen;
     mod handed;
     mod identity;
     mod inbox;

@@ -53,7 +53,9 @@ pub(super) fn ask_with(
             Ok(())
         }
         Reply::Chunk(text) => chunk(text),
-        Reply::Taken | Reply::Done { .. } | Reply::Failed(_) => Ok(()),
+        Reply::Waiting | Reply::Taken | Reply::Working | Reply::Done { .. } | Reply::Failed(_) => {
+            Ok(())
+        }
     };
     let mut wait = Wait::new(dir, Occupant::Command);
     let mut ready = false;
