@@ -25,6 +25,7 @@ mod e2e {
     mod log;
     mod meeting;
     mod own_pki;
+    mod owner;
     mod quota;
     mod real_data;
     mod repair;

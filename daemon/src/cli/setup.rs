@@ -24,6 +24,7 @@ use crate::{
         init::NewHub,
         lock::{Occupant, Wait},
         node::load_config,
+        owner::{become_owner, explain_denied, warn_of_root},
     },
     telemetry,
 };
@@ -69,6 +70,7 @@ pub(super) fn init(dir: &NodeDir, arguments: InitArguments) -> anyhow::Result<Do
     #[cfg(feature = "artificial-suite")]
     let suite = arguments.suite;
     let InitArguments { federation, node, listen, root_key, .. } = arguments;
+    let _as_owner = become_owner(dir)?;
     // The daemon has another working directory.
     let root_key_dir = root_key.map(std::path::absolute).transpose().context("--root-key")?;
     let hub = NewHub { federation, suite, node, name, listen, root_key_dir };
@@ -156,6 +158,7 @@ pub(super) fn join(dir: &NodeDir, arguments: JoinArguments) -> anyhow::Result<Do
     if dir.is_node() {
         return join_again(dir, token);
     }
+    let _as_owner = become_owner(dir)?;
     let passphrase = app::node::passphrase()?;
     let config = runtime()?.block_on(app::member::join::join(dir, &token, passphrase))?;
     let hub = config.upstream.map(|upstream| upstream.hub.to_string()).unwrap_or_default();
@@ -214,10 +217,16 @@ const THREADS_END_MAX: Duration = Duration::from_secs(10);
 pub(super) struct RunArguments {}
 
 pub(super) fn run(dir: &NodeDir, _: RunArguments) -> anyhow::Result<Done> {
+    run_daemon(dir).map_err(|error| explain_denied(dir, error))?;
+    Ok(Done::Well)
+}
+
+fn run_daemon(dir: &NodeDir) -> anyhow::Result<()> {
     // Nothing is logged before the configuration says how.
     Wait::new(dir, Occupant::Command).until_made()?;
     let config = load_config(dir)?;
     telemetry::init_for_daemon(&config.log).context("start the thread that writes the log")?;
+    warn_of_root(dir);
     if config.listen.is_some() && config.upstream.is_some() {
         bail!(
             "{}: [listen] and [upstream] together make a middle tier, which this version cannot run; \
@@ -235,8 +244,7 @@ pub(super) fn run(dir: &NodeDir, _: RunArguments) -> anyhow::Result<Done> {
     // The store is closed when nobody has it any more. What a thread goes on reading or
     // computing is of no use to anybody, and what was acknowledged is durable.
     runtime.shutdown_timeout(THREADS_END_MAX);
-    ended?;
-    Ok(Done::Well)
+    ended
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
