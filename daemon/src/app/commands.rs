@@ -118,7 +118,9 @@ impl Node {
             }
             Request::NodeShow { node } => self.node_show(&node),
             Request::NodeRemove { node, force } => {
-                Ok((self.registrar()?.remove(&node, force)?, false))
+                let mut answer = self.registrar()?.remove(&node, force)?;
+                answer["kept"] = json!(self.kept_of(&NodeId::new(&node)?));
+                Ok((answer, false))
             }
             Request::Revoke { node, serial, reason } => {
                 let answer = self.registrar()?.revoke(&node, serial.as_deref(), &reason)?;
@@ -147,9 +149,16 @@ impl Node {
                 let registrar = self.registrar()?;
                 let token = registrar.invite(&node, name, ttl_s, address)?;
                 let expires = rfc3339(token.expires_unix);
-                let replaces = registrar.is_known(&token.node)?;
-                let (node, token) = (&token.node, token.to_text());
-                let answer = json!({ "node": node, "token": token, "expires": expires, "replaces_member": replaces });
+                let registry = self.membership.current()?;
+                let member = registry.members().get(&token.node);
+                let answer = json!({
+                    "node": token.node,
+                    "token": token.to_text(),
+                    "expires": expires,
+                    "replaces_member": member.is_some(),
+                    "revoked": registry.revocation(&token.node, None).is_some(),
+                    "removed": member.is_some_and(|member| member.removed),
+                });
                 Ok((answer, false))
             }
         }
@@ -379,6 +388,7 @@ impl Node {
             "signing_keys": certificates::signing_keys(self, &node)?,
             "seen": seen,
             "partitions": partitions,
+            "kept": self.kept_of(&node),
         });
         Ok((answer, false))
     }
@@ -408,10 +418,20 @@ impl Node {
                     "revoked": registry.revocation(node, None).is_some(),
                     "signing_keys": keys.collect::<Vec<_>>(),
                     "connected": connected(node),
+                    "partitions": self.kept_of(node).len(),
                 })
             })
             .collect();
         Ok((json!({ "nodes": nodes }), false))
+    }
+
+    /// What lies here of a node's partitions, as `node remove` and `node show` say it.
+    fn kept_of(&self, node: &NodeId) -> Vec<Json> {
+        let heads = self.heads(None).into_iter().filter(|(partition, _)| partition.origin == *node);
+        let kept = heads.map(|(partition, head)| {
+            json!({ "partition": partition.to_string(), "records": head.summary.records })
+        });
+        kept.collect()
     }
 
     /// The partition that a text names in this federation.
