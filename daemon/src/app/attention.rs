@@ -50,6 +50,7 @@ pub(super) fn peer_names(node: &Node) -> anyhow::Result<Vec<NodeId>> {
 pub(super) fn alarms(node: &Node, peers: &[NodeId]) -> anyhow::Result<Vec<String>> {
     let mut alarms = node.alarms.texts();
     node.sync.peers.visit(|_, peer| alarms.extend(peer.alarm.clone()));
+    alarms.extend(shut_out(node));
     alarms.extend(not_begun(node, OffsetDateTime::now_utc())?);
     alarms.extend(disk_nearly_full(node)?);
     let quarantined = quarantined(node);
@@ -111,6 +112,19 @@ fn quarantined(node: &Node) -> BTreeMap<PartitionId, String> {
         Some((partition, text))
     });
     quarantined.collect()
+}
+
+/// The hub lets this node in no more, until a person does something about it.
+fn shut_out(node: &Node) -> Option<String> {
+    if node.is_hub() {
+        return None;
+    }
+    let hub = node.membership.hub();
+    let code = node.sync.peers.with(hub, |peer| peer.shut_out)?;
+    Some(format!(
+        "the hub {hub} lets this node in no more: {code}. Nothing that is delivered here reaches it meanwhile, and \
+         nothing is lost / 市级中心 {hub} 不再接受本节点的连接，此间交付的数据不会送达，也不会丢失"
+    ))
 }
 
 /// Certificates in use that begin after now: whoever they are shown to refuses them.

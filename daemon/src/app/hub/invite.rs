@@ -159,11 +159,6 @@ impl Registrar {
         Ok(keyfile::replace_private(&path, &text)?)
     }
 
-    /// Whether a token for `node` lets in again who belongs already.
-    pub(in crate::app) fn is_known(&self, node: &NodeId) -> anyhow::Result<bool> {
-        Ok(self.membership.current()?.members().contains_key(node))
-    }
-
     /// Makes a one-time token for `node`.
     pub(in crate::app) fn invite(
         &self,
