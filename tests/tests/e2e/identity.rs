@@ -340,6 +340,7 @@ fn what_stays_of_a_node_that_left_is_dropped_when_a_person_asks() {
     hub.json(&["revoke", COUNTY]);
     hub.json(&["node", "remove", COUNTY]);
     assert_eq!(hub.export(&name), case.table.to_export());
+    assert_eq!(hub.json(&["node", "show", COUNTY])["kept"][0]["partition"], name.as_str());
     hub.cli(&["partition", "refetch", &name]).expect_failure(&["not connected", "--yes"]);
     let dropped = hub.cli(&["partition", "refetch", &name, "--yes"]).expect_code(0).stdout;
     assert!(
