@@ -168,7 +168,9 @@ fn ours_out_of_date(own: Option<(OffsetDateTime, OffsetDateTime)>, now: OffsetDa
         )
     } else if now < not_before {
         format!(
-            "it begins in {}, so a wrong clock on this machine is likely; set it",
+            "it begins in {}, so this machine's clock is behind, or that of the machine that \
+             issued it was ahead; if this one is right, this node needs another certificate from \
+             the hub (creditsync join)",
             apart(not_before - now)
         )
     } else {
@@ -276,14 +278,18 @@ fn not_yet_valid(
         Whose::of(parties, |peer| begin.is_none_or(|begin| same_second(begin, peer.not_before)));
     let text = match begin.or(whose.validity().map(|(begin, _)| begin)) {
         None => format!(
-            "the peer's certificate is not valid yet, and this machine's clock says {}: one of \
-             the two machines' clocks is wrong",
+            "the peer's certificate is not valid yet, and this machine's clock says {}: a clock \
+             was ahead when it was issued, or this machine's is behind; compare this one with the \
+             right time (date -u); if it is right, the peer must renew its certificate",
             date(clock)
         ),
         Some(begin) => format!(
-            "{} is valid from {}{}, and this machine's clock says {}, which is {} too early: \
-             most likely one of the two machines' clocks is wrong, this one's or that of the \
-             machine that issued it; compare them",
+            "{0} is not valid yet: it is valid from {1}{2}, and this machine's clock says {3}, \
+             which is {4} too early. The clock of the machine that issued it was ahead, or this \
+             machine's is behind: compare this one with the right time (date -u). If it is right, \
+             the peer must renew its certificate, which a hub does by itself once its clock is \
+             right (there: creditsync cert renew) / 对方证书自 {1} 起才生效，而本机时间为 {3}：签发时对方时钟快了，\
+             或本机时钟慢了。请先核对本机时间；时间无误，则须由对方更新证书，市级中心时钟校准后会自动更新",
             whose.name,
             date(begin),
             whose
@@ -436,7 +442,9 @@ mod tests {
             "from 2026-09-21 14:08:20 UTC to 2026-10-21 14:13:20 UTC",
             "clock says 2026-09-19 09:08:20 UTC",
             "2 days 5 hours",
-            "clocks is wrong",
+            "machine that issued it was ahead",
+            "creditsync cert renew",
+            "本机时间为 2026-09-19 09:08:20 UTC",
         ] {
             assert!(problem.text.contains(part), "{part}: {problem}");
         }

@@ -192,7 +192,7 @@ pub enum RequestRefused {
     #[error("too many requests in a short time")]
     TooOften,
     /// The hub cannot do it now.
-    #[error("the hub could not do it; its log says why")]
+    #[error("the hub could not do it; its log says why / 市级中心未能完成加入，原因见其日志")]
     Failed,
 }
 
@@ -502,26 +502,32 @@ pub enum JoinReply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum JoinRefused {
     /// No such token, or a wrong secret.
-    #[error("the hub does not know this token, or it was altered")]
+    #[error(
+        "the hub does not know this token, or it was altered / 市级中心不认识此令牌，或令牌被改动；每个节点只有最新的令牌有效"
+    )]
     UnknownToken,
     /// The token was used.
-    #[error("this token was used already; a token works once")]
+    #[error("this token was used already; a token works once / 此令牌已被使用，每个令牌只能用一次")]
     Used,
     /// The token's time is over.
-    #[error("this token has expired")]
+    #[error("this token has expired / 此令牌已过期")]
     Expired,
     /// The request is not what the token was made for.
-    #[error("the request does not fit the token")]
+    #[error("the request does not fit the token / 请求与令牌不符")]
     Mismatch,
     /// The hub cannot do it now.
-    #[error("the hub could not complete the join; its log says why")]
+    #[error(
+        "the hub could not complete the join; its log says why / 市级中心未能完成加入，原因见其日志"
+    )]
     Failed,
     /// Too many tokens from there, or in all, did not fit.
-    #[error("too many wrong tokens came in; wait a minute and try again")]
+    #[error(
+        "too many wrong tokens came in; wait a minute and try again / 错误的令牌过多，请一分钟后重试"
+    )]
     TooMany,
     /// The signing key was retired: the node needs a new one. The token was not
     /// used up.
-    #[error("the hub has retired this node's signing key")]
+    #[error("the hub has retired this node's signing key / 市级中心已停用本节点的签名密钥")]
     KeyRetired,
 }
 
@@ -563,7 +569,7 @@ pub enum CloseCode {
     #[error("replaced by a newer connection of the same node")]
     Replaced = 10,
     /// The node is not a member, or no longer.
-    #[error("not a member of this federation")]
+    #[error("not a member of this federation / 不是本联盟的成员，或已被移除，请联系市级中心")]
     NotAMember = 11,
     /// No common protocol version, or another suite.
     #[error("no common protocol version, or a federation of another suite")]
@@ -581,7 +587,7 @@ pub enum CloseCode {
     /// The certificate has ended, or its CA was retired.
     #[error(
         "the certificate has ended, or the authority that issued it was retired; a node that missed \
-         that needs a new token (creditsync join)"
+         that needs a new token (creditsync join) / 证书已过期，或其签发机构已停用；取得新令牌后执行 creditsync join"
     )]
     CertificateEnded = 15,
     /// The certificate is from before the node joined again.

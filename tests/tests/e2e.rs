@@ -14,14 +14,18 @@ mod e2e {
     mod deliveries;
     mod disk;
     mod files;
+    mod forced_rotation;
     mod formats;
+    mod frozen;
     mod handed;
     mod identity;
     mod inbox;
     mod key_files;
     mod link;
+    mod log;
     mod meeting;
     mod own_pki;
+    mod owner;
     mod quota;
     mod real_data;
     mod repair;

@@ -146,11 +146,7 @@ impl Authority {
                 theirs: identity.federation.clone(),
             });
         }
-        let (not_before, not_after) = (self.validity.not_before, self.validity.not_after);
-        if now < not_before || now >= not_after {
-            let path = self.dirs.cert_path(CaRole::Issuing, self.choice.issuing);
-            return Err(CertError::IssuerNotValid { path, not_before, not_after, now });
-        }
+        self.check_valid(now)?;
         let refused = |problem: &str| CertError::Request {
             identity: identity.uri(),
             problem: problem.to_owned(),
@@ -190,6 +186,16 @@ impl Authority {
         let issuer = Issuer::from_ca_cert_der(self.issuing(), self.key.pair()).map_err(failed())?;
         let leaf = params.signed_by(key, &issuer).map_err(failed())?;
         Ok([&[leaf.into()], self.above.as_slice()].concat())
+    }
+
+    /// Whether it can issue anything at `now`.
+    pub fn check_valid(&self, now: OffsetDateTime) -> Result<(), CertError> {
+        let (not_before, not_after) = (self.validity.not_before, self.validity.not_after);
+        if now < not_before || now >= not_after {
+            let path = self.dirs.cert_path(CaRole::Issuing, self.choice.issuing);
+            return Err(CertError::IssuerNotValid { path, not_before, not_after, now });
+        }
+        Ok(())
     }
 
     /// When a certificate of this `lifetime` begins that is issued `now`; it has that in

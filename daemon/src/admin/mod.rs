@@ -5,9 +5,11 @@
 //! [`Reply`]s, the last of which is [`Reply::Done`] or [`Reply::Failed`]. The
 //! socket's file is its protection: only its owner may open it.
 //!
-//! Invariant: [`Reply::Taken`] goes out before anything of a request is done. So
-//! a command that got no reply at all knows that nothing of it was done, and may
-//! ask again. Not here: what a request does (the handler).
+//! Invariants: [`Reply::Taken`] goes out before anything of a request is done. So
+//! a command that did not get it knows that nothing of it was done, and may ask
+//! again. And whatever a request takes, the daemon says every few seconds that it is
+//! there, so a command never waits for one that hangs. Not here: what a request does
+//! (the handler).
 
 mod client;
 mod handover;
@@ -16,6 +18,9 @@ mod server;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
+use protocol::id::NodeId;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -163,8 +168,8 @@ pub enum Request {
     CaRotate {
         /// The root too.
         root: bool,
-        /// Nobody is waited for.
-        force: bool,
+        /// What becomes of nodes that have not followed.
+        late: Late,
         /// Where the root key is, if elsewhere than configured.
         root_key_dir: Option<String>,
     },
@@ -250,6 +255,7 @@ impl Request {
             | Request::Repair { .. }
             | Request::PartitionRefetch { .. }
             | Request::CertRenew { .. }
+            | Request::CaRotate { .. }
             | Request::JoinAgain { .. }
             | Request::DeliveryPreview { .. }
             | Request::DeliveryApprove { .. }
@@ -258,11 +264,32 @@ impl Request {
         }
     }
 
+    /// Whether it only looks at what is at hand.
+    fn only_looks(&self) -> bool {
+        matches!(
+            self,
+            Request::Status
+                | Request::Get { .. }
+                | Request::DatasetList
+                | Request::DatasetShow { .. }
+                | Request::NodeList
+                | Request::NodeShow { .. }
+                | Request::CertShow
+                | Request::CertCheck { .. }
+                | Request::CaShow
+                | Request::DeliveryList { .. }
+                | Request::DeliveryShow { .. }
+        )
+    }
+
     /// Whether only a daemon can do all of it.
     pub fn needs_daemon(&self) -> bool {
         matches!(self, Request::Import { wait_s: Some(_), .. })
     }
 }
+
+/// How often a daemon says that it is there, to whoever waits for something else.
+const ALIVE_EVERY: Duration = Duration::from_secs(3);
 
 /// Requests that share places: none of one kind waits for one of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -273,6 +300,25 @@ enum Pace {
     Long,
     /// Goes on for as long as the command reads.
     Stream,
+}
+
+/// What a step of a rotation does about nodes that have not followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Late {
+    /// All of them are waited for.
+    Wait,
+    /// Only those that are connected are; a person is told who would be locked out.
+    Ask,
+    /// A person has agreed that this step locks out these nodes, and no other.
+    Agreed {
+        /// The step, as the answer to [`Late::Ask`] named it.
+        to: String,
+        /// The nodes that it named.
+        nodes: Vec<NodeId>,
+    },
+    /// Whoever has not followed when the connected ones had time to is locked out.
+    LockOut,
 }
 
 /// What an export looks like.
@@ -289,6 +335,10 @@ pub enum ExportFormat {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
+    /// The daemon is there, and others are before this request.
+    Waiting,
+    /// The daemon is there, and goes on with what it has taken.
+    Working,
     /// The daemon has the whole request and begins with it: from now on it may
     /// have been done, whatever becomes of the answer.
     Taken,

@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    convert::Infallible,
     fs::File,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -18,13 +19,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Pace, Reply, Request,
+    ALIVE_EVERY, Pace, Reply, Request,
     handover::{self, Received},
 };
 
 /// Commands of each [`Pace`] that are served at once; more wait. A `status` never
 /// waits for an export that nobody reads.
-const QUICK_MAX: usize = 16;
+pub(super) const QUICK_MAX: usize = 16;
 const LONG_MAX: usize = 16;
 const STREAMS_MAX: usize = 4;
 /// Commands whose request has not arrived. Each may hold a request of 1 MiB.
@@ -186,6 +187,7 @@ async fn serve(
         biased;
         () = shutdown.cancelled() => return Ok(()),
         taken = take => taken?,
+        never = say_waiting(&stream) => match never? {},
     };
     let patience = slots.patience;
     let (request, file) = match parsed {
@@ -209,10 +211,32 @@ async fn serve(
         };
         let _ = reply(handler.handle(request, file, &reply));
     });
-    while let Some(reply) = replies.recv().await {
+    loop {
+        let reply = match tokio::time::timeout(ALIVE_EVERY, replies.recv()).await {
+            Ok(Some(reply)) => reply,
+            Ok(None) => break,
+            Err(_) => Reply::Working,
+        };
         tell(&mut stream, patience, &reply).await?;
     }
     handling.await.map_err(std::io::Error::other)
+}
+
+/// Tells a command now and then that it waits for others and not for a daemon that
+/// hangs; until it is dropped.
+async fn say_waiting(stream: &UnixStream) -> std::io::Result<Infallible> {
+    let mut line = serde_json::to_vec(&Reply::Waiting).map_err(std::io::Error::other)?;
+    line.push(b'\n');
+    loop {
+        tokio::time::sleep(ALIVE_EVERY).await;
+        stream.writable().await?;
+        match stream.try_write(&line) {
+            // A few bytes go as one piece.
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// The request and its file, nothing if the command went away, or why it is

@@ -1,5 +1,5 @@
-//! What needs somebody's attention as things are now: partitions that cannot be
-//! taken or sent, a disk that fills up.
+//! What needs somebody's attention as things are now: certificates that have not begun,
+//! partitions that cannot be taken or sent, a disk that fills up.
 //!
 //! Used by `status` and `cert check`, which show it with the alarms that are raised and cleared
 //! (`alarms`). Invariant: however many partitions are in trouble, and whoever sees to
@@ -8,11 +8,15 @@
 
 use std::collections::BTreeMap;
 
+use certs::identity;
 use protocol::{
+    federation::CaKind,
     id::{NodeId, PartitionId},
     message::CloseCode,
 };
+use rustls::pki_types::CertificateDer;
 use store::{Head, Room};
+use time::OffsetDateTime;
 
 use super::node::Node;
 
@@ -46,6 +50,8 @@ pub(super) fn peer_names(node: &Node) -> anyhow::Result<Vec<NodeId>> {
 pub(super) fn alarms(node: &Node, peers: &[NodeId]) -> anyhow::Result<Vec<String>> {
     let mut alarms = node.alarms.texts();
     node.sync.peers.visit(|_, peer| alarms.extend(peer.alarm.clone()));
+    alarms.extend(shut_out(node));
+    alarms.extend(not_begun(node, OffsetDateTime::now_utc())?);
     alarms.extend(disk_nearly_full(node)?);
     let quarantined = quarantined(node);
     let (mut untaken, mut unsent) = (Vec::new(), Vec::new());
@@ -147,6 +153,66 @@ pub(super) fn lost_text(node: &Node, partition: &PartitionId, have: u64, lost: u
         "本机曾保存到第 {lost} 号，现只到第 {have} 号，数据库可能损坏或来自旧备份；{zh} / it was here up to number {lost} and \
          ends at number {have} now: the database is damaged, or of an older time; {en}"
     )
+}
+
+/// The hub lets this node in no more, until a person does something about it.
+fn shut_out(node: &Node) -> Option<String> {
+    if node.is_hub() {
+        return None;
+    }
+    let hub = node.membership.hub();
+    let code = node.sync.peers.with(hub, |peer| peer.shut_out)?;
+    Some(format!(
+        "the hub {hub} lets this node in no more: {code}. Nothing that is delivered here reaches it meanwhile, and \
+         nothing is lost / 市级中心 {hub} 不再接受本节点的连接，此间交付的数据不会送达，也不会丢失"
+    ))
+}
+
+/// Certificates in use that begin after now: whoever they are shown to refuses them.
+fn not_begun(node: &Node, now: OffsetDateTime) -> anyhow::Result<Vec<String>> {
+    let mut texts = Vec::new();
+    let begins = node.keeper.shown().replication.facts()?.not_before;
+    let (says, begins) = (certs::date(now), (now < begins).then(|| certs::date(begins)));
+    if let Some(begins) = begins {
+        let (advice, advice_zh) = match (node.keeper.is_foreign(), node.is_hub()) {
+            (true, _) => (
+                "replace the files that [tls] in creditsync.toml names",
+                "请更换 creditsync.toml 中 [tls] 所指的文件",
+            ),
+            (false, true) => (
+                "it is replaced by itself within seconds, or with: creditsync cert renew",
+                "数秒内会自动更换，也可执行 creditsync cert renew",
+            ),
+            (false, false) => (
+                "it is replaced by itself while the hub is connected; else ask the hub for a new token and use it \
+                 here: creditsync join",
+                "与市级中心连接时会自动更换；否则请向中心索取新令牌，在本机执行 creditsync join",
+            ),
+        };
+        texts.push(format!(
+            "this node's certificate begins on {begins}, and by this machine's clock it is {says} now, so every peer \
+             refuses it: a clock was ahead when it was issued, or this machine's is behind. Compare it with the right \
+             time (date -u); if it is right, {advice} / 本节点证书自 {begins} 起才生效，而本机时间为 {says}，对方均会拒绝：\
+             签发时时钟快了，或本机时钟慢了。请先核对本机时间；时间无误，则{advice_zh}"
+        ));
+    }
+    if node.registrar.is_some()
+        && let Some((number, known)) = node.membership.current()?.active_ca(CaKind::Issuing)
+    {
+        let certificate = CertificateDer::from(known.certificate.clone());
+        let begins = identity::facts(&certificate)?.not_before;
+        if now < begins {
+            let begins = certs::date(begins);
+            texts.push(format!(
+                "issuing CA {number} begins on {begins}, and by this machine's clock it is {says} now, so nothing can be \
+                 issued: the clock was ahead when it was made, or is behind now. If it is right: creditsync ca rotate \
+                 (with the root key) until 'creditsync ca show' says none, then a new token for every node that stays \
+                 away / 签发机构 {number} 自 {begins} 起才生效，而本机时间为 {says}，无法签发证书：生成时时钟快了，或本机时钟慢了。\
+                 时间无误，则执行 creditsync ca rotate（需要根密钥）直至下一步为 none，再为仍未连接的节点各生成一个新令牌"
+            ));
+        }
+    }
+    Ok(texts)
 }
 
 /// Whether the store will soon refuse to write.

@@ -22,6 +22,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     certificates, export,
+    hub::Rotation,
     member::{
         join::join_again,
         requests::{new_signing_key, renew},
@@ -120,7 +121,9 @@ impl Node {
             }
             Request::NodeShow { node } => self.node_show(&node),
             Request::NodeRemove { node, force } => {
-                Ok((self.registrar()?.remove(&node, force)?, false))
+                let mut answer = self.registrar()?.remove(&node, force)?;
+                answer["kept"] = json!(self.kept_of(&NodeId::new(&node)?));
+                Ok((answer, false))
             }
             Request::Revoke { node, serial, reason } => {
                 let answer = self.registrar()?.revoke(&node, serial.as_deref(), &reason)?;
@@ -132,8 +135,14 @@ impl Node {
                 self.cert_renew(signing_key, stolen, root_key_dir.as_deref().map(Path::new))
             }
             Request::CaShow => Ok((self.registrar()?.show_cas()?, false)),
-            Request::CaRotate { root, force, root_key_dir } => {
-                self.registrar()?.rotate_ca(root, force, root_key_dir.as_deref().map(Path::new))
+            Request::CaRotate { root, late, root_key_dir } => {
+                let root_keys = root_key_dir.as_deref().map(Path::new);
+                // Nobody is connected to a daemon that ends.
+                let connected = || match self.shutdown.is_cancelled() {
+                    true => Vec::new(),
+                    false => self.sync.peers.connected_nodes(),
+                };
+                self.registrar()?.rotate_ca(&Rotation { root, late, root_keys }, &connected)
             }
             Request::JoinAgain { token } => {
                 let answer = with_runtime(|runtime| join_again(self, &token, runtime))?;
@@ -143,9 +152,16 @@ impl Node {
                 let registrar = self.registrar()?;
                 let token = registrar.invite(&node, name, ttl_s, address)?;
                 let expires = rfc3339(token.expires_unix);
-                let replaces = registrar.is_known(&token.node)?;
-                let (node, token) = (&token.node, token.to_text());
-                let answer = json!({ "node": node, "token": token, "expires": expires, "replaces_member": replaces });
+                let registry = self.membership.current()?;
+                let member = registry.members().get(&token.node);
+                let answer = json!({
+                    "node": token.node,
+                    "token": token.to_text(),
+                    "expires": expires,
+                    "replaces_member": member.is_some(),
+                    "revoked": registry.revocation(&token.node, None).is_some(),
+                    "removed": member.is_some_and(|member| member.removed),
+                });
                 Ok((answer, false))
             }
         }
@@ -375,6 +391,7 @@ impl Node {
             "signing_keys": certificates::signing_keys(self, &node)?,
             "seen": seen,
             "partitions": partitions,
+            "kept": self.kept_of(&node),
         });
         Ok((answer, false))
     }
@@ -404,10 +421,20 @@ impl Node {
                     "revoked": registry.revocation(node, None).is_some(),
                     "signing_keys": keys.collect::<Vec<_>>(),
                     "connected": connected(node),
+                    "partitions": self.kept_of(node).len(),
                 })
             })
             .collect();
         Ok((json!({ "nodes": nodes }), false))
+    }
+
+    /// What lies here of a node's partitions, as `node remove` and `node show` say it.
+    fn kept_of(&self, node: &NodeId) -> Vec<Json> {
+        let heads = self.heads(None).into_iter().filter(|(partition, _)| partition.origin == *node);
+        let kept = heads.map(|(partition, head)| {
+            json!({ "partition": partition.to_string(), "records": head.summary.records })
+        });
+        kept.collect()
     }
 
     /// The partition that a text names in this federation.

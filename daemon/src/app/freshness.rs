@@ -30,6 +30,10 @@ const FRESHNESS_FILE: &str = "freshness";
 /// A statement a minute need not be a write a minute.
 const WRITE_EVERY_MS: i64 = 10 * 60 * 1000;
 
+/// A clock that is set back by no more than this has not been wrong: five minutes, as
+/// certificates are dated back.
+const CLOCK_STEP_MS: i64 = 5 * 60 * 1000;
+
 /// What a member has heard of it.
 pub(super) struct Freshness {
     path: PathBuf,
@@ -78,7 +82,7 @@ impl Freshness {
         }
         {
             let mut heard = self.heard();
-            if heard.at_ms.is_some_and(|known| known >= statement.at_ms) {
+            if known(heard.at_ms, now_unix() * 1000) >= Some(statement.at_ms) {
                 // Sent again by whomever.
                 return;
             }
@@ -150,7 +154,7 @@ impl Freshness {
 
     /// Says so when nothing was heard for too long.
     pub(super) fn check(&self, now_ms: i64) {
-        let at_ms = self.at_ms();
+        let at_ms = known(self.at_ms(), now_ms);
         if !is_stale(at_ms, now_ms) {
             return self.alarms.clear(Alarm::Stale);
         }
@@ -168,13 +172,15 @@ impl Freshness {
     /// A hub whose clock is fast is heard now, not later: else nobody would notice
     /// for as long that it is silent.
     fn note(&self, at_ms: i64) {
-        let at_ms = at_ms.min(now_unix() * 1000);
+        let now_ms = now_unix() * 1000;
+        let at_ms = at_ms.min(now_ms);
         let mut heard = self.heard();
-        if heard.at_ms.is_some_and(|known| known >= at_ms) {
+        if known(heard.at_ms, now_ms) >= Some(at_ms) {
             return;
         }
         heard.at_ms = Some(at_ms);
-        if heard.written_ms.is_none_or(|written| at_ms.saturating_sub(written) >= WRITE_EVERY_MS) {
+        let written = known(heard.written_ms, now_ms);
+        if written.is_none_or(|written| at_ms.saturating_sub(written) >= WRITE_EVERY_MS) {
             heard.written_ms = Some(at_ms);
             drop(heard);
             write(&self.path, at_ms);
@@ -184,6 +190,12 @@ impl Freshness {
     fn heard(&self) -> MutexGuard<'_, Heard> {
         self.heard.lock().unwrap_or_else(|error| error.into_inner())
     }
+}
+
+/// When the hub was heard, unless that is later than now: then both clocks were ahead,
+/// and nothing that it says would count until that moment comes.
+fn known(at_ms: Option<i64>, now_ms: i64) -> Option<i64> {
+    at_ms.filter(|at_ms| *at_ms <= now_ms.saturating_add(CLOCK_STEP_MS))
 }
 
 /// The time of a join: all of `_federation` was there.

@@ -114,7 +114,10 @@ pub fn init(dir: &NodeDir, hub: &NewHub) -> anyhow::Result<()> {
 /// Refuses a directory that is a node.
 pub(super) fn check_free(dir: &NodeDir) -> anyhow::Result<()> {
     if dir.is_node() {
-        bail!("{} is a node already; choose another --dir", dir.path().display());
+        bail!(
+            "{0} is a node already; choose another --dir / {0} 已是一个节点，请换一个目录",
+            dir.path().display()
+        );
     }
     Ok(())
 }

@@ -242,6 +242,11 @@ impl Keeper {
         *lock(&self.last) = Some(LastResult { at: OffsetDateTime::now_utc(), problem });
     }
 
+    /// What is shown is good again although the last attempt failed: no other is needed.
+    pub fn needs_no_other(&self) {
+        self.alarms.clear(Alarm::Certificate);
+    }
+
     /// How the last attempt went; none before there was one.
     pub fn last(&self) -> Option<LastResult> {
         lock(&self.last).clone()

@@ -2,6 +2,7 @@
 //! what commands ask.
 //!
 //! - [`dir`]: what lies where in a node's directory; [`lock`]: who works in it;
+//!   [`owner`]: whose files they are;
 //! - [`node`]: the opened node;
 //! - [`init`]: how a hub comes to be;
 //! - [`hub`]: the hub's office: who belongs, with which keys and certificates;
@@ -38,6 +39,7 @@ pub mod member;
 pub mod node;
 mod ops;
 mod own_history;
+pub mod owner;
 mod renewal;
 mod repair;
 mod room;

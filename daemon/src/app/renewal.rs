@@ -3,8 +3,15 @@
 //!
 //! It looks once a second, at what is in memory: certificates may live for
 //! seconds only, and a file that was replaced should be used at once.
+//!
+//! Invariant: what is due follows from the wall clock, when it is tried again from
+//! the one that only goes forward. A clock that was ahead for a moment must not put
+//! anything off until that moment comes again.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use certs::{identity::CertificateFacts, rotate};
 use protocol::{federation::CaKind, federation::certificate_id, id::NodeId};
@@ -20,9 +27,17 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// nobody's return yet: it goes on with rotations after this time only.
 const AUTHORITY_GRACE: Duration = Duration::from_secs(300);
 /// An authority that cannot be rotated is tried again after this time.
-const AUTHORITY_RETRY: time::Duration = time::Duration::minutes(10);
+const AUTHORITY_RETRY: Duration = Duration::from_secs(600);
 /// A renewed certificate is not renewed again before this, whatever is wrong.
-const AFTER_SUCCESS: time::Duration = time::Duration::seconds(2);
+const AFTER_SUCCESS: Duration = Duration::from_secs(2);
+/// The wall clock was set if it moved by so much more or less than time passed: more
+/// than a busy machine sleeps between two looks, less than any certificate lives that
+/// a year's authority issues.
+const CLOCK_SET: Duration = Duration::from_secs(3600);
+/// After that no rotation goes on by itself for a day: a wrong clock is noticed and set
+/// within one. At the hub's it would make an authority that begins in a year, and end
+/// the one that everybody has a certificate of.
+const AFTER_CLOCK_SET: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs until `shutdown`; `hangup` asks for everything to be loaded again.
 pub(super) async fn keep_renewed(
@@ -33,10 +48,10 @@ pub(super) async fn keep_renewed(
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut renewal = Renewal::new();
-    let mut authority_retry_at = OffsetDateTime::UNIX_EPOCH;
-    let started = std::time::Instant::now();
     let was_away = node.registrar.as_ref().is_some_and(|hub| hub.was_away(now_unix()));
     let grace = if was_away { AUTHORITY_GRACE } else { Duration::ZERO };
+    let mut may_rotate_at = Instant::now() + grace;
+    let mut clock = Clock::new(Instant::now(), OffsetDateTime::now_utc());
     loop {
         let asked = tokio::select! {
             _ = look.tick() => false,
@@ -49,12 +64,19 @@ pub(super) async fn keep_renewed(
             let _ = tokio::task::spawn_blocking(move || drop(node.keeper.reload())).await;
         }
         let now = OffsetDateTime::now_utc();
-        let may_rotate = started.elapsed() >= grace && now >= authority_retry_at;
-        if may_rotate && node.registrar.is_some() {
+        if let Some(moved) = clock.was_set(Instant::now(), now) {
+            tracing::warn!(
+                moved_s = moved.whole_seconds(), clock = %certs::date(now),
+                "this machine's clock was set; if it is wrong, set it right"
+            );
+            let pause = if clock.is_as_it_was() { Duration::ZERO } else { AFTER_CLOCK_SET };
+            may_rotate_at = Instant::now() + pause;
+        }
+        if Instant::now() >= may_rotate_at && node.registrar.is_some() {
             let node = node.clone();
             let rotated = tokio::task::spawn_blocking(move || rotate_authorities(&node, now)).await;
             if !rotated.unwrap_or(true) {
-                authority_retry_at = now + AUTHORITY_RETRY;
+                may_rotate_at = Instant::now() + AUTHORITY_RETRY;
             }
         }
         if let Some(trustee) = &node.trustee {
@@ -90,29 +112,55 @@ fn rotate_authorities(node: &Node, now: OffsetDateTime) -> bool {
     }
 }
 
+/// The wall clock beside the one that only goes forward.
+struct Clock {
+    looked: Instant,
+    said: OffsetDateTime,
+    /// How far it was set in all: forward is positive.
+    off: time::Duration,
+}
+
+impl Clock {
+    fn new(looked: Instant, said: OffsetDateTime) -> Self {
+        Self { looked, said, off: time::Duration::ZERO }
+    }
+
+    /// By how much the wall clock was set since it was looked at, if it was. A machine
+    /// that slept looks the same.
+    fn was_set(&mut self, now: Instant, says: OffsetDateTime) -> Option<time::Duration> {
+        let moved = (says - self.said) - (now - self.looked);
+        (self.looked, self.said) = (now, says);
+        let was_set = moved.unsigned_abs() >= CLOCK_SET;
+        self.off += if was_set { moved } else { time::Duration::ZERO };
+        was_set.then_some(moved)
+    }
+
+    /// Whether it goes as at the start: never set, or set back.
+    fn is_as_it_was(&self) -> bool {
+        self.off.unsigned_abs() < CLOCK_SET
+    }
+}
+
 /// The renewal of this node's own certificate.
 struct Renewal {
     /// Drawn once for a certificate.
     random: u32,
     facts: Option<(Arc<Shown>, CertificateFacts)>,
     failures: u32,
-    next_attempt: OffsetDateTime,
+    next_attempt: Instant,
 }
 
 impl Renewal {
     fn new() -> Self {
-        Self {
-            random: random(),
-            facts: None,
-            failures: 0,
-            next_attempt: OffsetDateTime::UNIX_EPOCH,
-        }
+        Self { random: random(), facts: None, failures: 0, next_attempt: Instant::now() }
     }
 
     async fn look(&mut self, node: &Arc<Node>, now: OffsetDateTime) {
         let shown = node.keeper.shown();
         // A member with a PKI of its own has no use for another certificate.
-        if now < self.next_attempt || (node.keeper.is_foreign() && node.registrar.is_none()) {
+        if Instant::now() < self.next_attempt
+            || (node.keeper.is_foreign() && node.registrar.is_none())
+        {
             return;
         }
         if self.facts.as_ref().is_none_or(|(of, _)| !Arc::ptr_eq(of, &shown)) {
@@ -125,10 +173,13 @@ impl Renewal {
         }
         let Some((_, facts)) = &self.facts else { return };
         let remaining = facts.not_after - now;
-        // A hub's that begins in the future was issued before the clock was set back.
-        let is_early = node.registrar.is_some() && now < facts.not_before;
-        let is_due = rotate::is_due(facts, self.random, now) || is_early;
+        // One that begins in the future was issued before a clock was set back.
+        let is_due = rotate::is_due(facts, self.random, now) || now < facts.not_before;
         if !is_due && !wants_another(node, &shown) {
+            // What it failed for is over: a clock that was wrong, most likely.
+            if std::mem::take(&mut self.failures) > 0 {
+                node.keeper.needs_no_other();
+            }
             return;
         }
         // Without a connection there is nobody to ask; that is no failure.
@@ -158,12 +209,14 @@ impl Renewal {
                 }
                 (self.failures, self.random) = (0, random());
                 // Whatever it was for may take a moment to be seen.
-                self.next_attempt = now + AFTER_SUCCESS;
+                self.next_attempt = Instant::now() + AFTER_SUCCESS;
             }
             Err(error) => {
                 node.keeper.note(Some(&error));
                 self.failures = self.failures.saturating_add(1);
-                self.next_attempt = now + rotate::retry_after(self.failures, remaining);
+                let wait = rotate::retry_after(self.failures, remaining);
+                // It is positive and short.
+                self.next_attempt = Instant::now() + wait.unsigned_abs();
             }
         }
     }
@@ -187,4 +240,23 @@ fn wants_another(node: &Node, shown: &Shown) -> bool {
 fn random() -> u32 {
     // Without randomness a node renews at the earliest moment, which is harmless.
     getrandom::u32().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_is_told_from_time_that_passes() {
+        let (start, date) = (Instant::now(), OffsetDateTime::UNIX_EPOCH + time::Duration::days(9));
+        let mut clock = Clock::new(start, date);
+        let passed = Duration::from_secs(7200);
+        assert_eq!(clock.was_set(start + passed, date + passed), None, "a machine that was busy");
+        let forward = time::Duration::days(45);
+        assert_eq!(clock.was_set(start + passed, date + passed + forward), Some(forward));
+        assert_eq!(clock.was_set(start + passed, date + passed + forward), None, "told once");
+        assert!(!clock.is_as_it_was());
+        assert_eq!(clock.was_set(start + passed, date + passed), Some(-forward));
+        assert!(clock.is_as_it_was());
+    }
 }

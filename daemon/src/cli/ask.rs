@@ -20,6 +20,7 @@ use crate::{
         dir::NodeDir,
         lock::{LOOK_EVERY, Occupant, Wait},
         node::Node,
+        owner::become_owner,
     },
     ingest::Progress,
     telemetry,
@@ -53,10 +54,14 @@ pub(super) fn ask_with(
             Ok(())
         }
         Reply::Chunk(text) => chunk(text),
-        Reply::Taken | Reply::Done { .. } | Reply::Failed(_) => Ok(()),
+        Reply::Waiting | Reply::Taken | Reply::Working | Reply::Done { .. } | Reply::Failed(_) => {
+            Ok(())
+        }
     };
     let mut wait = Wait::new(dir, Occupant::Command);
     let mut ready = false;
+    // Before the node, which is closed before it.
+    let mut owner = None;
     let awaited =
         (request.needs_daemon() && dir.is_node()).then(|| Instant::now() + DAEMON_AWAITED);
     let node = loop {
@@ -70,6 +75,9 @@ pub(super) fn ask_with(
         if awaited.is_some_and(|until| Instant::now() < until) {
             std::thread::sleep(LOOK_EVERY);
             continue;
+        }
+        if owner.is_none() {
+            owner = become_owner(dir)?;
         }
         // In this order: who has the directory by now may be a daemon that can be
         // asked the next time.

@@ -70,7 +70,10 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
             let fields = ["what", "not_after", "days_left", "serial", "advice"];
             let ending = rows_of(&answer["ending"], &fields);
             if ending.is_empty() {
-                println!("nothing ends within {} days", text_of(&answer["days"]));
+                println!(
+                    "nothing ends within {0} days / {0} 天内没有证书到期",
+                    text_of(&answer["days"])
+                );
             } else {
                 print_table(&["WHAT", "ENDS", "DAYS LEFT", "SERIAL", "WHAT TO DO"], &ending);
             }
@@ -78,7 +81,7 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
         }
         Action::Renew { signing_key: true, .. } => {
             println!(
-                "registered with number {} of _federation",
+                "registered with number {0} of _federation / 已登记到 _federation 第 {0} 号",
                 text_of(&answer["federation_seq"])
             );
         }

@@ -6,9 +6,8 @@ use std::{
 };
 
 use anyhow::Context as _;
-use files::Replacement;
 
-use super::{Done, ask::ask_with, lines};
+use super::{Done, ask::ask_with, lines, output::Output};
 use crate::{
     admin::{ExportFormat, Request},
     app::dir::NodeDir,
@@ -25,7 +24,8 @@ pub(super) struct Arguments {
     /// csv or jsonl
     #[arg(long, value_enum, default_value = "csv")]
     format: ExportFormat,
-    /// Write to a file instead of standard output / 输出文件
+    /// Write to a file instead of standard output; a pipe or a device is written into
+    /// / 输出文件（管道和设备直接写入）
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -55,20 +55,19 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
     Ok(Done::from_attention(attention))
 }
 
-/// The file appears whole or not at all, and only its owner reads it.
+/// A file appears whole or not at all, and only its owner reads it.
 fn to_file(
     dir: &NodeDir,
     request: &Request,
     path: &Path,
 ) -> anyhow::Result<(serde_json::Value, bool)> {
-    let context = || format!("export to {}", path.display());
-    let new = Replacement::new(path, files::PRIVATE).with_context(context)?;
-    let mut out = BufWriter::new(new);
+    let context = || format!("导出到 {0} / export to {0}", path.display());
+    let mut out = BufWriter::new(Output::open(path, files::PRIVATE).with_context(context)?);
     let (answer, attention) =
         ask_with(dir, request, None, &mut |chunk| write_chunk(&mut out, &chunk))
             .with_context(context)?;
-    let new = out.into_inner().map_err(io::IntoInnerError::into_error).with_context(context)?;
-    new.commit().with_context(context)?;
+    let out = out.into_inner().map_err(io::IntoInnerError::into_error).with_context(context)?;
+    out.commit().with_context(context)?;
     Ok((answer, attention))
 }
 

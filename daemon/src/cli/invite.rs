@@ -37,16 +37,25 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
         print_json(&answer)?;
     } else {
         println!("{}", answer["token"].as_str().unwrap_or_default());
-        if answer["replaces_member"] == true {
+        if answer["revoked"] == true || answer["removed"] == true {
+            let (how, how_zh) = match answer["removed"] == true {
+                true => ("was removed from the federation", "已被移出联盟"),
+                false => ("is revoked", "已被吊销"),
+            };
+            eprintln!(
+                "this node {how}, and the token lets it in again, with a new signing key; its records are kept / \
+                 该节点{how_zh}，使用此令牌将使其重新加入并换用新的签名密钥，记录保留"
+            );
+        } else if answer["replaces_member"] == true {
             eprintln!(
                 "this node is a member already. In its own directory it joins again and keeps its records and its \
                  signing key; from an empty directory it gets a new signing key, and the old directory may not write \
-                 any more"
+                 any more / 该节点已是成员：在原目录重新加入，记录和签名密钥不变；在空目录加入，则换用新的签名密钥，旧目录不能再写入"
             );
         }
         eprintln!(
-            "valid until {}, once. At the member: run 'creditsync join' and paste it (or 'creditsync join -', which \
-             reads it from standard input); not on the command line / 在县级运行 creditsync join 后粘贴，不要写在命令行上",
+            "valid until {0}, once. At the member: run 'creditsync join' and paste it (or 'creditsync join -', which \
+             reads it from standard input); not on the command line / 有效期至 {0}，只能用一次。在县级运行 creditsync join 后粘贴，不要写在命令行上",
             super::text_of(&answer["expires"])
         );
     }

@@ -9,6 +9,7 @@ mod ask;
 mod ca;
 mod cert;
 mod chore;
+mod confirm;
 mod dataset;
 mod delivery;
 mod demo;
@@ -17,6 +18,7 @@ mod get;
 mod import;
 mod invite;
 mod node;
+mod output;
 mod partition;
 mod record;
 mod repair;
@@ -35,7 +37,7 @@ use std::{
 use clap::{Parser, Subcommand};
 use protocol::text::printable;
 
-use crate::{app::dir::NodeDir, ingest::words::Author, sources};
+use crate::{app::dir::NodeDir, ingest::words::Author, sources, telemetry};
 
 /// Where a node lies unless somebody says otherwise.
 const DEFAULT_DIR: &str = "/var/lib/creditsync";
@@ -142,17 +144,18 @@ pub fn main() -> ExitCode {
         Command::Revoke(arguments) => revoke::run(&dir, arguments),
         Command::Ca(arguments) => ca::run(&dir, arguments),
     };
-    match done {
+    let code = match done {
         Ok(Done::Well) => ExitCode::SUCCESS,
         Ok(Done::Attention) => ExitCode::from(EXIT_ATTENTION),
         Ok(Done::Misused) => ExitCode::from(EXIT_USAGE),
         Err(error) => {
-            // Nobody may be there to read it.
             let text = format!("{error:#}");
-            let _ = writeln!(std::io::stderr(), "creditsync: {}", lines(&text));
+            telemetry::say(&format!("creditsync: {}", lines(&text)));
             ExitCode::FAILURE
         }
-    }
+    };
+    telemetry::finish();
+    code
 }
 
 /// How a command that did not fail ended.

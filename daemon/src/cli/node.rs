@@ -51,17 +51,45 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
     }
     match arguments.action {
         Action::List => {
-            let fields = ["node", "role", "connected", "revoked", "removed", "name"];
+            let fields = ["node", "role", "connected", "revoked", "removed", "partitions", "name"];
             let rows = rows_of(&answer["nodes"], &fields);
-            print_table(&["NODE", "ROLE", "CONNECTED", "REVOKED", "REMOVED", "NAME"], &rows);
+            let heading =
+                ["NODE", "ROLE", "CONNECTED", "REVOKED", "REMOVED", "PARTITIONS HERE", "NAME"];
+            print_table(&heading, &rows);
         }
-        Action::Show { .. } => print_node(&answer),
-        Action::Remove { node, .. } if answer["changed"] == false => {
-            println!("{node} was removed before");
+        Action::Show { .. } => {
+            print_node(&answer);
+            if answer["removed"] == true {
+                print_kept(&answer["kept"]);
+            }
         }
-        Action::Remove { node, .. } => println!("{node} is removed; its partitions stay"),
+        Action::Remove { node, .. } => {
+            match answer["changed"] == false {
+                true => println!("{node} was removed before / {node} 此前已被移除"),
+                false => println!("{node} is removed / {node} 已移除"),
+            }
+            print_kept(&answer["kept"]);
+        }
     }
     Ok(Done::Well)
+}
+
+/// What stays here of a node that was removed, and how a person drops it.
+fn print_kept(kept: &serde_json::Value) {
+    let kept = kept.as_array().map(Vec::as_slice).unwrap_or_default();
+    if kept.is_empty() {
+        println!("nothing of it is stored here / 本节点没有它的数据");
+        return;
+    }
+    let records: u64 = kept.iter().filter_map(|one| one["records"].as_u64()).sum();
+    println!(
+        "{0} partitions of it with {records} records stay here and in exports. To drop one for good: / \
+         它的 {0} 个分区（{records} 条记录）仍保留在本节点，并包含在导出中。如需永久删除：",
+        kept.len()
+    );
+    for one in kept {
+        println!("  creditsync partition refetch {} --yes", text_of(&one["partition"]));
+    }
 }
 
 fn print_node(node: &serde_json::Value) {

@@ -45,6 +45,10 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
     }
     let partition = text_of(&answer["partition"]);
     match answer["dropped_seq"].as_u64() {
+        Some(seq) if answer["origin_removed"] == true => println!(
+            "{partition}：已丢弃副本（序号 {seq}）；所属节点已被移除，不会重新获取 / the copy at number {seq} was dropped; \
+             its origin was removed from the federation, so nobody brings it back"
+        ),
         Some(seq) => println!(
             "{partition}：已丢弃副本（序号 {seq}），将从所属节点重新获取 / the copy at number {seq} was dropped and is \
              fetched again from its origin"

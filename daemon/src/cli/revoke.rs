@@ -29,19 +29,25 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
     if json {
         print_json(&answer)?;
     } else if answer["changed"] == false {
-        println!("{node} was revoked before");
+        println!("{node} was revoked before / {node} 此前已被吊销");
     } else if serial.is_some() {
-        println!("one certificate of {node} is revoked");
+        println!("one certificate of {node} is revoked / 已吊销 {node} 的一张证书");
         if answer["in_use"] == true {
-            println!("it is the one in use: the node needs a new token, creditsync invite {node}");
+            println!(
+                "it is the one in use: the node needs a new token, creditsync invite {node} / 这是正在使用的证书：该节点需要新令牌，\
+                 creditsync invite {node}"
+            );
         } else {
             println!(
                 "the node was last seen with another one (creditsync node show {node}). Whoever held this one may have \
-                 renewed it before: to be sure, revoke the node and invite it anew"
+                 renewed it before: to be sure, revoke the node and invite it anew / 该节点最近使用的是另一张证书。持有这张证书的人\
+                 可能已用它换过新证书：为稳妥起见，请吊销该节点并重新邀请"
             );
         }
     } else {
-        println!("{node} is revoked; to let it in again: creditsync invite {node}");
+        println!(
+            "{node} is revoked; to let it in again: creditsync invite {node} / {node} 已被吊销；如需恢复：creditsync invite {node}"
+        );
     }
     Ok(Done::Well)
 }

@@ -24,6 +24,7 @@ use crate::{
         init::NewHub,
         lock::{Occupant, Wait},
         node::load_config,
+        owner::{become_owner, explain_denied, warn_of_root},
     },
     telemetry,
 };
@@ -69,25 +70,30 @@ pub(super) fn init(dir: &NodeDir, arguments: InitArguments) -> anyhow::Result<Do
     #[cfg(feature = "artificial-suite")]
     let suite = arguments.suite;
     let InitArguments { federation, node, listen, root_key, .. } = arguments;
+    let _as_owner = become_owner(dir)?;
     // The daemon has another working directory.
     let root_key_dir = root_key.map(std::path::absolute).transpose().context("--root-key")?;
     let hub = NewHub { federation, suite, node, name, listen, root_key_dir };
     app::init::init(dir, &hub)?;
     let root_keys = hub.root_key_dir.clone().unwrap_or_else(|| dir.keys());
     eprintln!(
-        "hub {} of federation {} is ready in {}",
+        "hub {0} of federation {1} is ready in {2} / 联盟 {1} 的市级中心 {0} 已建好，目录 {2}",
         hub.node,
         hub.federation,
         dir.path().display()
     );
     eprintln!(
-        "next: creditsync --dir {0} run    and    creditsync --dir {0} invite ID",
+        "next: creditsync --dir {0} run    and    creditsync --dir {0} invite ID / 接下来：启动（run），再为各县生成令牌（invite）",
         dir.path().display()
     );
-    eprintln!("keep {} safe: it is the root of all trust", root_keys.join("root.key").display());
+    eprintln!(
+        "keep {0} safe: it is the root of all trust / 请妥善保管 {0}：它是全部信任的起点",
+        root_keys.join("root.key").display()
+    );
     if hub.root_key_dir.is_some() {
         eprintln!(
-            "it can be taken away now; only 'creditsync ca rotate' and a stolen signing key need it"
+            "it can be taken away now; only 'creditsync ca rotate' and a stolen signing key need it / 现在可以拔下；\
+             只有更换签发机构或签名密钥被盗时才需要"
         );
     }
     Ok(Done::Well)
@@ -156,17 +162,18 @@ pub(super) fn join(dir: &NodeDir, arguments: JoinArguments) -> anyhow::Result<Do
     if dir.is_node() {
         return join_again(dir, token);
     }
+    let _as_owner = become_owner(dir)?;
     let passphrase = app::node::passphrase()?;
     let config = runtime()?.block_on(app::member::join::join(dir, &token, passphrase))?;
     let hub = config.upstream.map(|upstream| upstream.hub.to_string()).unwrap_or_default();
     eprintln!(
-        "{} ({}) joined federation {} at hub {hub}",
+        "{0} ({1}) joined federation {2} at hub {hub} / {0}（{1}）已加入联盟 {2}，市级中心为 {hub}",
         config.node,
         printable(&config.name),
         config.federation
     );
     eprintln!(
-        "next: creditsync --dir {0} run    then drop files into {1}/DATASET/",
+        "next: creditsync --dir {0} run    then drop files into {1}/DATASET/ / 接下来：启动，再把文件放入 {1}/数据集/",
         dir.path().display(),
         dir.inbox().display()
     );
@@ -178,12 +185,15 @@ pub(super) fn join(dir: &NodeDir, arguments: JoinArguments) -> anyhow::Result<Do
 fn join_again(dir: &NodeDir, token: String) -> anyhow::Result<Done> {
     let (answer, _) = ask(dir, &Request::JoinAgain { token })?;
     eprintln!(
-        "{} joined federation {} again; its records, its history and what was not sent yet are as before",
+        "{0} joined federation {1} again; its records, its history and what was not sent yet are as before / {0} 已重新加入\
+         联盟 {1}；记录、历史和尚未上传的内容不变",
         text_of(&answer["node"]),
         text_of(&answer["federation"])
     );
     if answer["new_signing_key"] == true {
-        eprintln!("the hub had retired the signing key, so a new one signs from now on");
+        eprintln!(
+            "the hub had retired the signing key, so a new one signs from now on / 原签名密钥已被市级中心停用，今后使用新密钥"
+        );
     }
     if answer["foreign_signing_keys"] != 0 {
         eprintln!(
@@ -195,7 +205,8 @@ fn join_again(dir: &NodeDir, token: String) -> anyhow::Result<Done> {
     }
     if answer["addresses_differ"] == true {
         eprintln!(
-            "the token names other addresses of the hub ({}) than {}: change [upstream] there if they are the right ones",
+            "the token names other addresses of the hub ({0}) than {1}: change [upstream] there if they are the right ones / \
+             令牌中的市级中心地址（{0}）与 {1} 中的不同：如以令牌为准，请修改其中的 [upstream]",
             printable(&answer["addresses"].to_string()),
             dir.config().display()
         );
@@ -214,10 +225,16 @@ const THREADS_END_MAX: Duration = Duration::from_secs(10);
 pub(super) struct RunArguments {}
 
 pub(super) fn run(dir: &NodeDir, _: RunArguments) -> anyhow::Result<Done> {
+    run_daemon(dir).map_err(|error| explain_denied(dir, error))?;
+    Ok(Done::Well)
+}
+
+fn run_daemon(dir: &NodeDir) -> anyhow::Result<()> {
     // Nothing is logged before the configuration says how.
     Wait::new(dir, Occupant::Command).until_made()?;
     let config = load_config(dir)?;
-    telemetry::init(&config.log);
+    telemetry::init_for_daemon(&config.log).context("start the thread that writes the log")?;
+    warn_of_root(dir);
     if config.listen.is_some() && config.upstream.is_some() {
         bail!(
             "{}: [listen] and [upstream] together make a middle tier, which this version cannot run; \
@@ -235,8 +252,7 @@ pub(super) fn run(dir: &NodeDir, _: RunArguments) -> anyhow::Result<Done> {
     // The store is closed when nobody has it any more. What a thread goes on reading or
     // computing is of no use to anybody, and what was acknowledged is durable.
     runtime.shutdown_timeout(THREADS_END_MAX);
-    ended?;
-    Ok(Done::Well)
+    ended
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -41,6 +41,9 @@ const ABOUT_TRUST_BYTES_LEAST: usize = 16 * 1024;
 const UNKNOWN_DATASET_BYTES: usize = 256;
 /// How often a hub says what the newest `_federation` is.
 const STATEMENT_EVERY: Duration = Duration::from_secs(60);
+/// How often the other side is told this machine's clock, however much else is said: a
+/// clock may be set while a connection lives.
+const CLOCK_EVERY: Duration = Duration::from_secs(60);
 /// So many times as long as other streams the control stream waits for the peer to take
 /// what is said on it.
 const CONTROL_PATIENCE: u32 = 4;
@@ -217,6 +220,9 @@ async fn run(
     let mut tell = context.tell.subscribe();
     tell_about_trust(context, &mut sender, true).await?;
     let mut statements = tokio::time::interval(STATEMENT_EVERY);
+    // The hello has just told it.
+    let first = tokio::time::Instant::now() + CLOCK_EVERY;
+    let mut clock = tokio::time::interval_at(first, CLOCK_EVERY);
 
     let turns = context.turns_of(peer);
     let streams = provide::Streams::new(context.clone(), connection.clone(), ends, turns.clone());
@@ -249,6 +255,9 @@ async fn run(
             }
             _ = statements.tick(), if context.office.is_some() => {
                 tell_about_trust(context, &mut talk.sender, false).await?;
+            }
+            _ = clock.tick() => {
+                talk.sender.send(&Control::Heartbeat { now_ms: now_ms() }).await?;
             }
             Ok(()) = tell.changed() => tell_about_trust(context, &mut talk.sender, true).await?,
             event = events.recv() => match event {
@@ -379,11 +388,28 @@ impl Talk<'_> {
         };
         let mut counts = frame.len().max(least);
         self.context.peers.heard(self.peer);
+        if let Control::Heartbeat { now_ms } = &message {
+            self.note_clock(*now_ms);
+        }
         if let Control::Announce(heads) = &message {
             counts += UNKNOWN_DATASET_BYTES * note_heads(self.context, self.peer, heads);
         }
         self.turns.said.spend(counts as u64, self.context.now());
         Ok(self.link.handle_message(message, self.context.now())?)
+    }
+
+    /// The peer's clock says so now.
+    fn note_clock(&self, theirs_ms: i64) {
+        let (context, peer) = (self.context, self.peer);
+        let ahead_ms = theirs_ms.saturating_sub(now_ms());
+        let mut differed = true;
+        context.peers.update_through(peer, self.connection, |state| {
+            differed = state.clock_differs();
+            state.clock_ahead_ms = Some(ahead_ms);
+        });
+        if is_far(ahead_ms) && !differed && context.may_say(peer, Line::Clock).is_some() {
+            warn_of_clock(peer, ahead_ms, differed);
+        }
     }
 
     async fn act(&mut self, action: LinkAction) -> Result<(), ConnectionEnd> {

@@ -76,6 +76,8 @@ pub async fn keep_connected(
         context.peers.update(&hub.node, |state| {
             state.address = Some(address.clone());
             state.reason = Some(reason.clone());
+            // What comes between is no answer: an address where nobody is, a hub that is down.
+            state.shut_out = shut_out(&end).or(state.shut_out);
         });
         // The same reason is not worth a line every minute.
         let is_news = reported != kind && !matches!(end, ConnectionEnd::Anew);
@@ -128,6 +130,16 @@ fn explain(end: &ConnectionEnd, dialling: &Dialling) -> (String, String) {
         }
         ConnectionEnd::Net(error) => (error.kind(), end.to_string()),
         end => (end.to_string(), end.to_string()),
+    }
+}
+
+/// The hub's word that this node is to stay away.
+fn shut_out(end: &ConnectionEnd) -> Option<CloseCode> {
+    use CloseCode::{CertificateEnded, NotAMember, Revoked, Superseded};
+    match end {
+        ConnectionEnd::Net(NetError::Closed(Some(code))) => Some(*code)
+            .filter(|code| matches!(code, Revoked | NotAMember | Superseded | CertificateEnded)),
+        _ => None,
     }
 }
 

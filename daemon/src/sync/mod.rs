@@ -83,6 +83,8 @@ const PEER_LINE_KINDS_MAX: usize = 10_000;
 pub enum Line {
     /// It comes and goes.
     Connection,
+    /// Its clock, or ours, was set.
+    Clock,
     /// It cannot come.
     Refused,
     /// It broke the protocol, or sent what is wrong.

@@ -30,6 +30,9 @@ pub struct PeerState {
     pub certificate_not_after: Option<i64>,
     /// Why it is not connected.
     pub reason: Option<String>,
+    /// How it ended the last connection, if it lets this node in no more: only a person
+    /// can change that.
+    pub shut_out: Option<CloseCode>,
     /// What it claims to hold of the partitions that concern both.
     pub heads: BTreeMap<PartitionId, Announced>,
     /// Partitions that cannot be followed now, and why.
@@ -42,7 +45,8 @@ pub struct PeerState {
     pub fetching: std::collections::BTreeSet<PartitionId>,
     /// How often it broke the protocol.
     pub misbehaved: u64,
-    /// How far its clock is ahead of ours, in milliseconds, as its hello said.
+    /// How far its clock is ahead of ours, in milliseconds, as its hello or a heartbeat
+    /// since has said.
     pub clock_ahead_ms: Option<i64>,
     /// What is wrong with its identity, for a person to look into.
     pub alarm: Option<String>,
@@ -177,7 +181,7 @@ impl Peers {
             state.certificate_not_after =
                 connection.peer().map(|peer| peer.not_after().unix_timestamp());
             state.reason = None;
-            state.refused = None;
+            (state.refused, state.shut_out) = (None, None);
             let heads = hello.heads.iter().take(HEADS_MAX);
             state.heads = heads.map(|head| (head.partition.clone(), head.clone())).collect();
             state.troubles.clear();

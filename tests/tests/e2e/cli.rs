@@ -67,6 +67,42 @@ fn commands_work_on_a_node_that_does_not_run() {
 }
 
 #[test]
+fn an_export_goes_where_its_name_leads_and_replaces_no_pipe_or_link() {
+    let (dir, hub) = stopped_hub();
+    let at = |name: &str| dir.path().join(name);
+    let table = Table::synthetic(1, 0..30, "一");
+    hub.import("enterprise", &table.write(dir.path(), "30.csv"));
+    let target = "enterprise/410100";
+    let export = |output: &str| hub.cli(&["export", target, "-o", output]);
+
+    std::fs::write(at("real.csv"), "old").unwrap();
+    std::os::unix::fs::symlink("real.csv", at("link.csv")).unwrap();
+    export(path_text(&at("link.csv"))).expect_code(0);
+    assert!(at("link.csv").is_symlink());
+    assert_eq!(std::fs::read_to_string(at("real.csv")).unwrap(), table.to_export());
+
+    let made = std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap();
+    assert!(made.success());
+    let pipe = at("pipe");
+    let reader = std::thread::spawn(move || std::fs::read_to_string(pipe).unwrap());
+    let said = export(path_text(&at("pipe"))).expect_code(0);
+    assert_eq!(reader.join().unwrap(), table.to_export());
+    assert!(said.stderr.contains("30 records"), "{said:?}");
+
+    let shown = export("/dev/stdout").expect_code(0);
+    assert_eq!(shown.stdout, table.to_export());
+    // As the shell's >> opens it.
+    std::fs::write(at("all.csv"), "before\n").unwrap();
+    let all = std::fs::File::options().append(true).open(at("all.csv")).unwrap();
+    let mut appending = hub.command(&["export", target, "-o", "/dev/stdout"]);
+    assert!(appending.stdout(all).status().unwrap().success());
+    let text = std::fs::read_to_string(at("all.csv")).unwrap();
+    assert_eq!(text, format!("before\n{}", table.to_export()));
+
+    export(path_text(dir.path())).expect_failure(&[path_text(dir.path()), "目录", "directory"]);
+}
+
+#[test]
 fn an_import_waits_for_the_hub_if_it_is_asked_to() {
     let mut federation = Federation::new(&["410122"]);
     let table = Table::synthetic(1, 0..40, "一");

@@ -1,5 +1,6 @@
-//! A county whose clock is wrong: both sides say so, and a certificate that looks
-//! ended or not yet begun comes with both dates. The clock is faked by Debian's
+//! Nodes whose clock is wrong, or was: both sides say so, a certificate that looks
+//! ended or not yet begun comes with both dates, and what was made meanwhile is
+//! replaced by itself once the clock is right. The clock is faked by Debian's
 //! `faketime`; where that is not installed, these tests say so and do nothing.
 
 use std::path::Path;
@@ -37,6 +38,29 @@ fn set_clock_s(node: &mut Node, library: &str, seconds: Option<i64>) {
     node.set_environment("LD_PRELOAD", offset.as_ref().map(|_| library));
     node.set_environment("FAKETIME_DONT_FAKE_MONOTONIC", offset.as_ref().map(|_| "1"));
     node.set_environment("FAKETIME", offset.as_deref());
+}
+
+/// A clock that can be set while its node runs.
+struct Live(std::path::PathBuf);
+
+impl Live {
+    /// From its next start on a node's clock is the one that is set here.
+    fn of(node: &mut Node, library: &str, dir: &Path) -> Self {
+        let clock = Self(dir.join("clock"));
+        clock.set("+0");
+        node.set_environment("LD_PRELOAD", Some(library));
+        node.set_environment("FAKETIME_DONT_FAKE_MONOTONIC", Some("1"));
+        node.set_environment("FAKETIME_NO_CACHE", Some("1"));
+        node.set_environment("FAKETIME_TIMESTAMP_FILE", clock.0.to_str());
+        clock
+    }
+
+    fn set(&self, offset: &str) {
+        // Whole at once: the node reads it whenever it asks for the time.
+        let new = self.0.with_extension("new");
+        std::fs::write(&new, offset).unwrap();
+        std::fs::rename(&new, &self.0).unwrap();
+    }
 }
 
 #[track_caller]
@@ -157,11 +181,118 @@ fn a_hub_whose_clock_was_fast_at_a_join_issues_nothing_that_would_not_count() {
     let token = federation.invite(COUNTY, &invite);
     let join = federation.counties[0].cli(&["join", &token]);
     join.expect_failure(&["it is not installed; compare this machine's clock with the hub's"]);
-    set_hub(&mut federation, None);
     let token = federation.invite(COUNTY, &invite);
+    set_hub(&mut federation, None);
     let county = &federation.counties[0];
     let failed = JoinRefused::Failed.to_string();
     county.cli(&["join", &token]).expect_failure(&["the hub refused", &failed]);
     let logged = federation.hub.log_lines(&["ERROR", COUNTY, "clock was set back", "from "]);
     assert_eq!(logged.len(), 1, "{}", federation.hub.log());
+    // Where the token is made, a person is told before anybody travels with it.
+    let refused = federation.hub.cli(&["invite", COUNTY]);
+    refused.expect_failure(&[COUNTY, "of no use", "clock was set back", "date -u", "时钟曾快于"]);
+}
+
+/// A hub that renews while its clock is ahead shows a certificate of the future, which
+/// everybody refuses.
+#[test]
+fn a_certificate_from_a_clock_that_was_ahead_is_replaced_once_the_clock_is_right() {
+    let Some(library) = library() else { return };
+    let mut federation = Federation::new(&[COUNTY]);
+    check(&federation, "一");
+    federation.counties[0].stop();
+    federation.hub.stop();
+    let dir = federation.dir().to_owned();
+    let clock = Live::of(&mut federation.hub, &library, &dir);
+    federation.hub.start();
+    let first = federation.hub.certificate()["serial"].clone();
+    let renew_by_the_wrong_clock = |hub: &Node| {
+        clock.set("+45d");
+        let before = hub.certificate()["serial"].clone();
+        wait_until("the hub has renewed", || hub.certificate()["serial"] != before);
+        hub.certificate()["serial"].clone()
+    };
+    let wrong = renew_by_the_wrong_clock(&federation.hub);
+    assert_eq!(federation.hub.log_lines(&["WARN", "clock was set"]).len(), 1);
+    federation.counties[0].start();
+    let words = ["not valid yet", "was ahead", "creditsync cert renew", "起才生效"];
+    federation.counties[0].wait_reason(HUB, &words);
+    clock.set("+0");
+    federation.counties[0].wait_connected(HUB);
+    let healed = federation.hub.certificate()["serial"].clone();
+    assert!(healed != wrong && healed != first);
+    check(&federation, "二");
+    assert_eq!(federation.hub.json(&["cert", "check"])["ok"], true);
+
+    // Stopped meanwhile, it says what it shows; started, it heals.
+    renew_by_the_wrong_clock(&federation.hub);
+    federation.hub.stop();
+    clock.set("+0");
+    let alarm = federation.hub.cli(&["cert", "check"]).expect_code(3).stdout;
+    for word in ["certificate begins on", "date -u", "creditsync cert renew", "起才生效"] {
+        assert!(alarm.contains(word), "'{word}' is missing: {alarm}");
+    }
+    federation.hub.start();
+    federation.counties[0].wait_connected(HUB);
+    check(&federation, "三");
+    assert_eq!(federation.hub.alarms(), [""; 0]);
+    // No authority was made by the wrong clock.
+    let shown = federation.hub.json(&["ca", "show"]);
+    assert_eq!((&shown["issuing"], &shown["next_step"]), (&1.into(), &"none".into()));
+}
+
+/// Two thirds of the life of an authority seem to be over, and so does that of every
+/// certificate: nobody would be waited for.
+#[test]
+fn a_clock_that_jumps_a_year_ends_no_authority() {
+    let Some(library) = library() else { return };
+    let mut federation = Federation::new(&[COUNTY]);
+    federation.hub.stop();
+    let dir = federation.dir().to_owned();
+    let clock = Live::of(&mut federation.hub, &library, &dir);
+    federation.hub.start();
+    federation.counties[0].wait_connected(HUB);
+    let first = federation.hub.certificate()["serial"].clone();
+    clock.set("+300d");
+    // The same task carries rotations on, before it renews.
+    wait_until("the hub has renewed by the wrong clock", || {
+        federation.hub.certificate()["serial"] != first
+    });
+    let shown = federation.hub.json(&["ca", "show"]);
+    assert_eq!((&shown["issuing"], &shown["next_step"]), (&1.into(), &"none".into()));
+    clock.set("+0");
+    federation.counties[0].wait_connected(HUB);
+    check(&federation, "准");
+}
+
+/// A hello says a clock once; connections live for days.
+#[test]
+fn a_clock_that_is_set_while_a_connection_lives_is_named_at_both_ends() {
+    let Some(library) = library() else { return };
+    let mut federation = Federation::new(&[COUNTY]);
+    let dir = federation.dir().to_owned();
+    federation.counties[0].stop();
+    let clock = Live::of(&mut federation.counties[0], &library, &dir);
+    federation.counties[0].start();
+    let (hub, county) = (&federation.hub, &federation.counties[0]);
+    county.wait_connected(HUB);
+    hub.wait_connected(COUNTY);
+    let since = county.peer(HUB)["since"].clone();
+    clock.set("+3h");
+    for (node, peer, way) in [(hub, COUNTY, "ahead of"), (county, HUB, "behind")] {
+        wait_until("the difference is measured again", || {
+            let seconds = node.peer(peer)["clock_ahead_s"].as_i64().unwrap();
+            seconds.abs().abs_diff(3 * 3600) < 600
+        });
+        let reason = node.peer(peer)["reason"].as_str().unwrap().to_owned();
+        assert!(reason.contains("clock") && reason.contains(way), "{reason}");
+        assert_eq!(node.log_lines(&["WARN", "clock", way]).len(), 1);
+    }
+    clock.set("+0");
+    for (node, peer) in [(hub, COUNTY), (county, HUB)] {
+        wait_until("nothing is wrong any more", || node.peer(peer)["reason"].is_null());
+    }
+    assert_eq!(county.peer(HUB)["since"], since, "one connection all the time");
+    check(&federation, "准");
+    federation.finish();
 }

@@ -15,7 +15,7 @@ use harness::{
     relay::{Relay, Weather},
     table::{Table, synthetic_code},
 };
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 /// The county that falls out.
 const COUNTY: &str = "410122";
@@ -196,11 +196,11 @@ fn rotate_without_the_county(case: &Case, root: bool) {
         // The other county follows by itself.
         wait_until("only the one that is away is waited for", || {
             let shown = hub.json(&["ca", "show"]);
-            shown["next_step"] == step && shown["waiting_for"] == serde_json::json!([COUNTY])
+            shown["next_step"] == step && shown["waiting_for"] == json!([COUNTY])
         });
         let refused = hub.cli(&["ca", "rotate", "--json"]).expect_code(3).json();
         assert_eq!((&refused["step"], &refused["to"]), (&"waiting".into(), &step.into()));
-        assert_eq!(refused["waiting_for"], serde_json::json!([COUNTY]));
+        assert_eq!(refused["waiting_for"], json!([COUNTY]));
         let advice = refused["next"].as_str().unwrap();
         assert!(advice.contains("--force") && advice.contains("creditsync invite"), "{advice}");
         let text = hub.cli(&["ca", "rotate"]).expect_code(3).stdout;
@@ -210,7 +210,7 @@ fn rotate_without_the_county(case: &Case, root: bool) {
             let another = hub.cli(&["ca", "rotate", "--root", "--force"]);
             another.expect_failure(&["of the issuing CA alone is under way", "creditsync ca show"]);
         }
-        hub.json(&["ca", "rotate", "--force"]);
+        hub.json(&["ca", "rotate", "--force", "--yes"]);
     }
     assert_eq!(hub.json(&["ca", "show"])["next_step"], "none");
 }
@@ -255,6 +255,14 @@ fn a_revocation_bites_at_once_and_can_be_taken_back() {
     case.hub().json(&["revoke", COUNTY, "--reason", "设备遗失"]);
     case.hub().wait_reason(COUNTY, &["revoked"]);
     case.county().wait_reason(HUB, &["revoked", "creditsync join"]);
+    // Whoever watches the county's certificates hears of it at once, and in two languages.
+    let check = case.county().cli(&["cert", "check"]).expect_code(3).stdout;
+    assert!(
+        check.contains("lets this node in no more: revoked") && check.contains("吊销"),
+        "{check}"
+    );
+    let invited = case.hub().cli(&["invite", COUNTY]).expect_code(0).stderr;
+    assert!(invited.contains("is revoked") && !invited.contains("a member already"), "{invited}");
     let before = case.table.clone();
     case.import();
     case.wait_attempts();
@@ -298,9 +306,22 @@ fn a_revocation_bites_at_once_and_can_be_taken_back() {
         if round == 1 {
             // And once more, this time for good as it seems.
             case.hub().json(&["revoke", COUNTY]);
-            case.hub().json(&["node", "remove", COUNTY]);
+            let removed = case.hub().json(&["node", "remove", COUNTY]);
             case.county().wait_reason(HUB, &[]);
-            assert_eq!(case.hub().json(&["node", "show", COUNTY])["removed"], true);
+            let shown = case.hub().json(&["node", "show", COUNTY]);
+            assert_eq!(shown["removed"], true);
+            // What stays is said, and how it is dropped.
+            let records = case.hub().partition(&name).unwrap()["records"].clone();
+            assert_eq!(removed["kept"], json!([{ "partition": name, "records": records }]));
+            assert_eq!(shown["kept"], removed["kept"]);
+            let listed = case.hub().json(&["node", "list"])["nodes"].clone();
+            let kept = listed.as_array().unwrap().iter().find(|one| one["node"] == COUNTY).unwrap();
+            assert_eq!(kept["partitions"], 1);
+            let text = case.hub().cli(&["node", "remove", COUNTY]).expect_code(0).stdout;
+            let drop = format!("creditsync partition refetch {name} --yes");
+            assert!(text.contains(&drop) && text.contains("分区"), "{text}");
+            let invited = case.hub().cli(&["invite", COUNTY]).expect_code(0).stderr;
+            assert!(invited.contains("was removed from the federation"), "{invited}");
             assert_eq!(case.hub().export(&name), case.table.to_export());
             case.import();
             case.wait_attempts();
@@ -309,6 +330,28 @@ fn a_revocation_bites_at_once_and_can_be_taken_back() {
         }
     }
     case.federation.finish();
+}
+
+#[test]
+fn what_stays_of_a_node_that_left_is_dropped_when_a_person_asks() {
+    let case = Case::new(&[]);
+    let (hub, name) = (&case.federation.hub, format!("enterprise/{COUNTY}"));
+    let other = hub.json(&["node", "show", OTHER])["kept"].clone();
+    hub.json(&["revoke", COUNTY]);
+    hub.json(&["node", "remove", COUNTY]);
+    assert_eq!(hub.export(&name), case.table.to_export());
+    assert_eq!(hub.json(&["node", "show", COUNTY])["kept"][0]["partition"], name.as_str());
+    hub.cli(&["partition", "refetch", &name]).expect_failure(&["not connected", "--yes"]);
+    let dropped = hub.cli(&["partition", "refetch", &name, "--yes"]).expect_code(0).stdout;
+    assert!(
+        dropped.contains("nobody brings it back") && dropped.contains("不会重新获取"),
+        "{dropped}"
+    );
+    assert_eq!(hub.json(&["node", "show", COUNTY])["kept"], json!([]));
+    let text = hub.cli(&["node", "remove", COUNTY]).expect_code(0).stdout;
+    assert!(text.contains("nothing of it is stored here"), "{text}");
+    hub.cli(&["export", &name]).expect_code(1);
+    assert_eq!(hub.json(&["node", "show", OTHER])["kept"], other, "nobody else's is touched");
 }
 
 #[test]

@@ -192,7 +192,7 @@ fn certificates_that_do_not_fit_are_refused_before_the_first_word() {
                 county["certificates"][0]["issuer"].as_str().is_some_and(|name| name.ends_with('2'))
             });
         }
-        let done = world.federation.hub.json(&["ca", "rotate", "--force"]);
+        let done = world.federation.hub.json(&["ca", "rotate", "--force", "--yes"]);
         assert_eq!(done["step"], step, "{done}");
     }
     attack_all(&mut world, RETIRED);

@@ -592,12 +592,12 @@ fn of_a_used_token_nothing_is_said_but_that_it_was_used_also_after_its_root_has_
     assert!(matches!(answer(&world, &dial, &request), JoinReply::Accepted { .. }));
     let hub = &world.federation.hub;
     assert_eq!(hub.json(&["ca", "rotate", "--root"])["step"], "prepared");
-    assert_eq!(hub.json(&["ca", "rotate", "--force"])["step"], "activated");
+    assert_eq!(hub.json(&["ca", "rotate", "--force", "--yes"])["step"], "activated");
     wait_until("the honest county has renewed", || {
         let county = world.federation.counties[0].status();
         county["certificates"][0]["issuer"].as_str().is_some_and(|name| name.ends_with('2'))
     });
-    assert_eq!(hub.json(&["ca", "rotate", "--force"])["step"], "retired");
+    assert_eq!(hub.json(&["ca", "rotate", "--force", "--yes"])["step"], "retired");
     let shown = &world.credentials;
     dial.credentials = Arc::new(Credentials {
         chain: shown.chain.clone(),

@@ -102,3 +102,25 @@ async fn a_request_of_any_length_arrives_or_is_refused() {
     assert!(error.to_string().contains("1 MiB"), "{error}");
     serving.end().await;
 }
+
+#[tokio::test]
+async fn where_the_kernel_keeps_no_more_commands_waiting_one_more_is_told_so() {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("sock");
+    let address = SocketAddrUnix::new(&socket).unwrap();
+    let made = || {
+        let flags = SocketFlags::NONBLOCK;
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap()
+    };
+    // A daemon that accepts nobody.
+    let listener = made();
+    rustix::net::bind(&listener, &address).unwrap();
+    rustix::net::listen(&listener, 1).unwrap();
+    let mut waiting = vec![made()];
+    while rustix::net::connect(waiting.last().unwrap(), &address).is_ok() {
+        waiting.push(made());
+    }
+    let error = ask(socket, Request::Status, None).await.unwrap_err().to_string();
+    assert!(error.contains("does not answer") && error.contains("没有应答"), "{error}");
+}

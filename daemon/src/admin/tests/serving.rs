@@ -3,13 +3,16 @@
 use std::{cell::Cell, time::Instant};
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
     sync::Semaphore,
 };
 
 use super::*;
-use crate::{admin::server::PROGRESS_EVERY, ingest::Progress};
+use crate::{
+    admin::server::{PROGRESS_EVERY, QUICK_MAX},
+    ingest::Progress,
+};
 
 const PROGRESS: Progress = Progress { bytes_read: 1, bytes_total: 2, rows: 3, compared: 0 };
 
@@ -176,5 +179,67 @@ async fn a_command_that_takes_nothing_is_given_up() {
     here.write_all(export).await.unwrap();
     let given_up = tokio::time::timeout(DEADLINE, ended.acquire()).await;
     assert!(given_up.is_ok(), "it goes on for somebody who does not read");
+    serving.end().await;
+}
+
+/// Every request that was begun with, and those that come, wait until they may end.
+#[derive(Default)]
+struct Gate {
+    may_end: std::sync::Mutex<bool>,
+    changed: std::sync::Condvar,
+}
+
+impl Gate {
+    fn open(&self) {
+        *self.may_end.lock().unwrap() = true;
+        self.changed.notify_all();
+    }
+}
+
+impl Handler for Arc<Gate> {
+    fn handle(
+        &self,
+        _: Request,
+        _: Option<File>,
+        _: &dyn Fn(Reply) -> anyhow::Result<()>,
+    ) -> Reply {
+        let closed = |may_end: &mut bool| !*may_end;
+        let may_end = self.may_end.lock().unwrap();
+        drop(self.changed.wait_timeout_while(may_end, DEADLINE, closed).unwrap());
+        Reply::Done { value: json!("held"), attention: false }
+    }
+}
+
+#[tokio::test]
+async fn a_daemon_says_that_it_is_there_whatever_a_request_waits_for() {
+    let gate = Arc::new(Gate::default());
+    let serving = Serving::new(gate.clone());
+    // One more than there are places for; which of them waits is the kernel's choice.
+    let mut all = Vec::new();
+    for _ in 0..=QUICK_MAX {
+        let mut here = UnixStream::connect(serving.socket()).await.unwrap();
+        here.write_all(b"{\"command\":\"status\"}\n").await.unwrap();
+        all.push(tokio::io::BufReader::new(here).lines());
+    }
+    let (mut waiting, mut taken) = (0, 0);
+    for one in &mut all {
+        match one.next_line().await.unwrap().as_deref() {
+            Some("\"waiting\"") => waiting += 1,
+            Some("\"taken\"") => {
+                taken += 1;
+                assert_eq!(one.next_line().await.unwrap().as_deref(), Some("\"working\""));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((waiting, taken), (1, QUICK_MAX));
+    gate.open();
+    for mut one in all {
+        let mut last = String::new();
+        while let Some(line) = one.next_line().await.unwrap() {
+            last = line;
+        }
+        assert!(last.contains("\"held\""), "{last}");
+    }
     serving.end().await;
 }

@@ -8,11 +8,11 @@
 //! 3. *retire*: what the old ones issued counts no more.
 //!
 //! Between the steps everybody has to have followed who was seen in the last 30
-//! days. What comes next is read off `_federation` and the files each time, so a
+//! days, unless a person agrees by name that they are locked out. What comes next is read off `_federation` and the files each time, so a
 //! rotation that was interrupted anywhere goes on by being asked to. The root's
 //! key is needed in the first step only.
 
-use std::path::Path;
+use std::{path::Path, time::Instant};
 
 use anyhow::{Context as _, bail};
 use certs::{
@@ -34,10 +34,52 @@ use serde_json::{Value as Json, json};
 use time::{Duration, OffsetDateTime};
 
 use super::{Registrar, issuer_choice, puts};
-use crate::app::{alarms::Alarm, now_unix};
+use crate::{
+    admin::Late,
+    app::{alarms::Alarm, now_unix},
+};
 
 /// The anchor as the next root signed it, until that root is in use.
 const NEXT_ANCHOR_FILE: &str = "anchor.next";
+
+/// How long members that are connected are waited for. They renew and connect anew
+/// within two or three seconds; a busy machine takes longer, and who asks sits there.
+const FOLLOW_MAX: std::time::Duration = std::time::Duration::from_secs(20);
+/// How often is looked whether they have.
+const FOLLOW_LOOK: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// A rotation as it is asked for.
+pub(in crate::app) struct Rotation<'a> {
+    /// The root too; it only matters at the beginning.
+    pub root: bool,
+    /// What becomes of nodes that have not followed.
+    pub late: Late,
+    /// Where the root's key is, if elsewhere than configured.
+    pub root_keys: Option<&'a Path>,
+}
+
+impl Rotation<'_> {
+    /// Whether this step may lock these nodes out.
+    fn may_lock_out(&self, step: &Step, late: &[NodeId]) -> bool {
+        let agreed = match &self.late {
+            Late::Wait | Late::Ask => false,
+            Late::Agreed { to, nodes } => {
+                to == step.name() && late.iter().all(|node| nodes.contains(node))
+            }
+            Late::LockOut => true,
+        };
+        agreed || late.is_empty()
+    }
+}
+
+/// What became of a step.
+enum Taken {
+    Done(Json),
+    /// Nothing was done.
+    Waits(Json),
+    /// Somebody else has done it, or begun with another.
+    Overtaken,
+}
 
 /// What a rotation has to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +90,17 @@ enum Step {
     Activate { root: Option<u32>, issuing: u32 },
     /// These generations have successors.
     Retire { root: Option<u32>, issuing: Option<u32> },
+}
+
+impl Step {
+    /// As `ca show` names it.
+    fn name(&self) -> &'static str {
+        match self {
+            Step::Begin => "none",
+            Step::Activate { .. } => "activate",
+            Step::Retire { .. } => "retire",
+        }
+    }
 }
 
 /// Reads off `_federation` what a rotation has to do next.
@@ -68,62 +121,109 @@ fn next_step(registry: &Registry) -> Step {
 }
 
 impl Registrar {
-    /// Does the next step of a rotation, of the issuing CA or, if `new_root` (it
-    /// only matters at the beginning), of the root too. With `force` nobody is
-    /// waited for. Answers what was done, and whether somebody is waited for.
-    /// Blocks.
-    pub fn rotate_ca(
+    /// Does the next step of a rotation. Members that are connected follow within
+    /// seconds, so they are waited for, for [`FOLLOW_MAX`] at most; `connected`
+    /// answers who they are. Answers what was done, and whether somebody is waited
+    /// for. Blocks.
+    pub(in crate::app) fn rotate_ca(
         &self,
-        new_root: bool,
-        force: bool,
-        root_keys: Option<&Path>,
+        asked: &Rotation<'_>,
+        connected: &dyn Fn() -> Vec<NodeId>,
     ) -> anyhow::Result<(Json, bool)> {
-        self.take_step(new_root, force, root_keys, None)
-    }
-
-    /// As [`Registrar::rotate_ca`]; nothing is done if another step than the
-    /// expected one has become due meanwhile.
-    fn take_step(
-        &self,
-        new_root: bool,
-        force: bool,
-        root_keys: Option<&Path>,
-        expected: Option<&Step>,
-    ) -> anyhow::Result<(Json, bool)> {
-        let _changing = self.change();
         let registry = self.membership.current()?;
         let step = next_step(&registry);
-        if expected.is_some_and(|expected| *expected != step) {
-            return Ok((json!({ "step": "none" }), true));
+        let until = Instant::now() + FOLLOW_MAX;
+        let mut there = connected();
+        loop {
+            let registry = self.membership.current()?;
+            let late = self.late(&registry, &step);
+            let follows = late.iter().any(|node| there.contains(node));
+            if next_step(&registry) != step || !follows || Instant::now() >= until {
+                break;
+            }
+            std::thread::sleep(FOLLOW_LOOK);
+            there = connected();
+        }
+        match self.take_step(asked, &step, &there)? {
+            Taken::Done(answer) => Ok((answer, false)),
+            Taken::Waits(answer) => Ok((answer, true)),
+            Taken::Overtaken => Ok((self.went_on(&step)?, false)),
+        }
+    }
+
+    /// Does this step, unless another one has become due meanwhile.
+    fn take_step(
+        &self,
+        asked: &Rotation<'_>,
+        step: &Step,
+        connected: &[NodeId],
+    ) -> anyhow::Result<Taken> {
+        let _changing = self.change();
+        let registry = self.membership.current()?;
+        if next_step(&registry) != *step {
+            return Ok(Taken::Overtaken);
         }
         let is_issuing_only =
             matches!(step, Step::Activate { root: None, .. } | Step::Retire { root: None, .. });
-        if new_root && is_issuing_only {
+        if asked.root && is_issuing_only {
             bail!(
-                "a rotation of the issuing CA alone is under way; when 'creditsync ca show' says that its next step \
-                 is none, ask for another root again"
+                "正在单独轮换签发机构，待 'creditsync ca show' 显示下一步为 none 后再更换根 / a rotation of the issuing CA \
+                 alone is under way; when 'creditsync ca show' says that its next step is none, ask for another root again"
             );
         }
-        let answer = match step {
-            Step::Begin => self.prepare(&registry, new_root, &self.cas_at(root_keys))?,
-            Step::Activate { root, issuing } => {
-                let late = self.not_prepared(&registry, root);
-                if !late.is_empty() && !force {
-                    return Ok((waiting("activate", &late, ACTIVATE_BREAKS), true));
-                }
-                self.activate(&registry, root, issuing)?
-            }
-            Step::Retire { root, issuing } => {
-                let late = self.not_renewed(&registry);
-                if !late.is_empty() && !force {
-                    return Ok((waiting("retire", &late, RETIRE_BREAKS), true));
-                }
-                self.retire(&registry, root, issuing)?
-            }
+        let late = self.late(&registry, step);
+        if !asked.may_lock_out(step, &late) {
+            return Ok(Taken::Waits(waiting(step, &late, connected)));
+        }
+        let mut answer = match step {
+            Step::Begin => self.prepare(&registry, asked.root, &self.cas_at(asked.root_keys))?,
+            Step::Activate { root, issuing } => self.activate(&registry, *root, *issuing)?,
+            Step::Retire { root, issuing } => self.retire(&registry, *root, *issuing)?,
         };
+        if !late.is_empty() {
+            let names = names(&late);
+            tracing::warn!(
+                step = step.name(),
+                locked_out = names,
+                "a rotation did not wait for nodes"
+            );
+            let next = answer["next"].as_str().unwrap_or_default();
+            answer["next"] = json!(format!(
+                "{names} need a new token each: creditsync invite ID here, then creditsync join there. {next} / \
+                 {names} 各需一个新令牌：在此执行 creditsync invite 节点标识，再到该节点执行 creditsync join"
+            ));
+        }
+        answer["locked_out"] = json!(late);
         self.settle()?;
         self.tell.send_replace(());
-        Ok((answer, false))
+        Ok(Taken::Done(answer))
+    }
+
+    /// The answer where a running hub, or another command, has done the step.
+    fn went_on(&self, step: &Step) -> anyhow::Result<Json> {
+        let registry = self.membership.current()?;
+        let (root, issuing) = match (step, next_step(&registry)) {
+            (Step::Activate { root, issuing }, _) => (*root, Some(*issuing)),
+            (Step::Retire { root, issuing }, _) => (*root, *issuing),
+            (Step::Begin, Step::Activate { root, issuing }) => (root, Some(issuing)),
+            (Step::Begin, Step::Retire { .. } | Step::Begin) => (None, None),
+        };
+        let head = self.store.head(self.membership.partition());
+        Ok(done(step, root, issuing, head.map_or(0, |head| head.seq()), &next_step(&registry)))
+    }
+
+    /// Members that this step would leave behind.
+    fn late(&self, registry: &Registry, step: &Step) -> Vec<NodeId> {
+        match step {
+            Step::Begin => Vec::new(),
+            // Under an authority that has not begun nobody can verify this hub and hear of
+            // the next one.
+            Step::Activate { .. } if early_authority(registry, OffsetDateTime::now_utc()) => {
+                Vec::new()
+            }
+            Step::Activate { root, .. } => self.not_prepared(registry, *root),
+            Step::Retire { .. } => self.not_renewed(registry),
+        }
     }
 
     /// Goes on with a rotation that is under way, and begins one of the issuing
@@ -134,17 +234,17 @@ impl Registrar {
         let step = next_step(&registry);
         let due = match &step {
             Step::Begin => self.is_rotation_due(&registry, now, random)?,
-            Step::Activate { root, .. } => self.not_prepared(&registry, *root).is_empty(),
-            Step::Retire { .. } => self.not_renewed(&registry).is_empty(),
+            Step::Activate { .. } | Step::Retire { .. } => self.late(&registry, &step).is_empty(),
         };
         if !due {
             return Ok(false);
         }
-        let (done, waits) = self.take_step(false, false, None, Some(&step))?;
-        if !waits {
-            tracing::info!(step = %done["step"], "the rotation of certificate authorities went on");
-        }
-        Ok(!waits)
+        let asked = Rotation { root: false, late: Late::Wait, root_keys: None };
+        let Taken::Done(done) = self.take_step(&asked, &step, &[])? else {
+            return Ok(false);
+        };
+        tracing::info!(step = %done["step"], "the rotation of certificate authorities went on");
+        Ok(true)
     }
 
     /// Whether the issuing CA is to be followed now. Where a person is needed for
@@ -160,7 +260,7 @@ impl Registrar {
         let (root, known) = registry.active_ca(CaKind::Root).context("no root CA is in use")?;
         let facts = identity::facts(&certificate(issuing))?;
         let root_facts = identity::facts(&certificate(known))?;
-        let is_due = rotate::is_due(&facts, random, now);
+        let is_due = rotate::is_due(&facts, random, now) || now < facts.not_before;
         let has_key = self.cas.has_root_key(root);
         if is_due && !has_key {
             self.alarms.raise(
@@ -241,15 +341,8 @@ impl Registrar {
         entries.push(Entry::Ca(CaKind::Issuing, issuing, record));
         let head = self.commit(puts(&entries)?)?;
         fault::point("ca.prepared");
-        Ok(json!({
-            "step": "prepared",
-            "root": new_root.then_some(root),
-            "issuing": issuing,
-            "federation_seq": head.seq(),
-            "waiting_for": [],
-            "next": "activate, once every node that was seen in the last 30 days knows the new authority; \
-                     a running hub does it by itself",
-        }))
+        let begun = Step::Activate { root: new_root.then_some(root), issuing };
+        Ok(done(&Step::Begin, new_root.then_some(root), Some(issuing), head.seq(), &begun))
     }
 
     fn activate(
@@ -270,15 +363,8 @@ impl Registrar {
         }
         let head = self.commit(puts(&entries)?)?;
         fault::point("ca.activated");
-        Ok(json!({
-            "step": "activated",
-            "root": root,
-            "issuing": issuing,
-            "federation_seq": head.seq(),
-            "waiting_for": [],
-            "next": "retire the old authority, once every node that was seen in the last 30 days has a \
-                     certificate of the new one; nodes renew and a running hub goes on by themselves",
-        }))
+        let then = Step::Retire { root, issuing: Some(issuing) };
+        Ok(done(&Step::Activate { root, issuing }, root, Some(issuing), head.seq(), &then))
     }
 
     fn retire(
@@ -298,20 +384,7 @@ impl Registrar {
         }
         let head = self.commit(puts(&entries)?)?;
         fault::point("ca.retired");
-        Ok(json!({
-            "step": "retired",
-            "root": root,
-            "issuing": issuing,
-            "federation_seq": head.seq(),
-            "waiting_for": [],
-            "next": match root {
-                Some(root) => format!(
-                    "nothing; the key of the retired root ({}) signs nothing any more: destroy its copies",
-                    CaRole::Root.key_file(root)
-                ),
-                None => "nothing".to_owned(),
-            },
-        }))
+        Ok(done(&Step::Retire { root, issuing }, root, issuing, head.seq(), &Step::Begin))
     }
 
     /// Members that do not know the next generation yet: that do not trust the
@@ -404,18 +477,14 @@ impl Registrar {
                 }));
             }
         }
-        let (next, late) = match next_step(&registry) {
-            Step::Begin => ("none", Vec::new()),
-            Step::Activate { root, .. } => ("activate", self.not_prepared(&registry, root)),
-            Step::Retire { .. } => ("retire", self.not_renewed(&registry)),
-        };
+        let next = next_step(&registry);
         Ok(json!({
             "authorities": authorities,
             "root": active.root,
             "issuing": active.issuing,
             "anchor_epoch": self.membership.anchor().epoch,
-            "next_step": next,
-            "waiting_for": late,
+            "next_step": next.name(),
+            "waiting_for": self.late(&registry, &next),
         }))
     }
 
@@ -437,13 +506,69 @@ impl Registrar {
     }
 }
 
-const ACTIVATE_BREAKS: &str = "with --force the new authority is used now: these nodes may not be able to verify the hub, and then need \
-     a new token each (creditsync invite ID)";
-const RETIRE_BREAKS: &str = "with --force the old authority ends now: the certificates of these nodes count no more, and they need a \
-     new token each (creditsync invite ID)";
+/// The answer of a step that was done, and what comes after it.
+fn done(step: &Step, root: Option<u32>, issuing: Option<u32>, seq: u64, then: &Step) -> Json {
+    let (step, ended) = match step {
+        Step::Begin => ("prepared", None),
+        Step::Activate { .. } => ("activated", None),
+        Step::Retire { root, .. } => ("retired", *root),
+    };
+    let next = match (then, ended) {
+        (Step::Activate { .. }, _) => {
+            "activate, once every node that was seen in the last 30 days knows the new authority; a running hub does \
+             it by itself / 近 30 天内出现过的节点都获知新机构后启用，运行中的市中心会自动进行"
+                .to_owned()
+        }
+        (Step::Retire { .. }, _) => {
+            "retire the old authority, once every node that was seen in the last 30 days has a certificate of the new \
+             one; nodes renew and a running hub goes on by themselves / 近 30 天内出现过的节点都换用新证书后停用旧机构，\
+             会自动进行"
+                .to_owned()
+        }
+        (Step::Begin, Some(root)) => format!(
+            "nothing; the key of the retired root ({0}) signs nothing any more: destroy its copies / 已完成；旧根的密钥 \
+             ({0}) 不再使用，请销毁其副本",
+            CaRole::Root.key_file(root)
+        ),
+        (Step::Begin, None) => "nothing / 已完成".to_owned(),
+    };
+    json!({
+        "step": step,
+        "root": root,
+        "issuing": issuing,
+        "federation_seq": seq,
+        "waiting_for": [],
+        "locked_out": [],
+        "next": next,
+    })
+}
 
-fn waiting(step: &str, late: &[NodeId], breaks: &str) -> Json {
-    json!({ "step": "waiting", "to": step, "waiting_for": late, "next": breaks })
+/// The answer of a step that was not done.
+fn waiting(step: &Step, late: &[NodeId], connected: &[NodeId]) -> Json {
+    let there: Vec<&NodeId> = late.iter().filter(|node| connected.contains(node)).collect();
+    let next = match step {
+        Step::Activate { .. } => {
+            "with --force the new authority is used now: these nodes may not be able to verify the hub, and then need \
+             a new token each (creditsync invite ID) / 加 --force 立即启用新机构：上述节点可能无法验证市中心，届时各需一个新令牌"
+        }
+        Step::Begin | Step::Retire { .. } => {
+            "with --force the old authority ends now: the certificates of these nodes count no more, and they need a \
+             new token each (creditsync invite ID) / 加 --force 立即停用旧机构：上述节点的证书随即失效，各需一个新令牌"
+        }
+    };
+    json!({ "step": "waiting", "to": step.name(), "waiting_for": late, "connected": there, "next": next })
+}
+
+/// Whether the issuing CA in use begins after now: a clock was ahead when it was made.
+fn early_authority(registry: &Registry, now: OffsetDateTime) -> bool {
+    let active = registry.active_ca(CaKind::Issuing);
+    let facts = active.and_then(|(_, known)| identity::facts(&certificate(known)).ok());
+    facts.is_some_and(|facts| now < facts.not_before)
+}
+
+fn names(nodes: &[NodeId]) -> String {
+    let names: Vec<&str> = nodes.iter().map(NodeId::as_str).collect();
+    names.join(", ")
 }
 
 fn certificate(known: &KnownCa) -> CertificateDer<'static> {

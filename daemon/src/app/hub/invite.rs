@@ -11,18 +11,21 @@
 
 use anyhow::{Context as _, bail};
 use certs::{
+    authority::Authority,
     enrol::{RootOfTrust, Token, generate_secret, secret_hash},
     fault,
     identity::Identity,
     keyfile,
 };
 use protocol::{
+    federation::Registry,
     hex,
     id::NodeId,
     message::{JoinRefused, JoinRequest},
     suite::checksum::Checksum,
 };
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 use super::Registrar;
 use crate::app::now_unix;
@@ -156,11 +159,6 @@ impl Registrar {
         Ok(keyfile::replace_private(&path, &text)?)
     }
 
-    /// Whether a token for `node` lets in again who belongs already.
-    pub(in crate::app) fn is_known(&self, node: &NodeId) -> anyhow::Result<bool> {
-        Ok(self.membership.current()?.members().contains_key(node))
-    }
-
     /// Makes a one-time token for `node`.
     pub(in crate::app) fn invite(
         &self,
@@ -187,6 +185,7 @@ impl Registrar {
         let known_as = registry.members().get(&node);
         let known_as = known_as.and_then(|member| config::shown_display_name(&member.name));
         let authority = self.authority()?;
+        self.check_usable(&authority, &registry, &node)?;
         let (id, secret) = generate_secret()?;
         let token = Token {
             federation: self.identity.federation.clone(),
@@ -227,6 +226,27 @@ impl Registrar {
         });
         self.write_invites(&invites)?;
         Ok(token)
+    }
+
+    /// A token that nobody could use is not given away.
+    fn check_usable(
+        &self,
+        authority: &Authority,
+        registry: &Registry,
+        node: &NodeId,
+    ) -> anyhow::Result<()> {
+        let now = OffsetDateTime::now_utc();
+        authority.check_valid(now).context(
+            "a token would be of no use, because nothing can be issued now. If this machine's clock is right (date -u): \
+             creditsync ca rotate (with the root key), again and again with --force until 'creditsync ca show' says that \
+             the next step is none, then invite / 目前无法签发证书，令牌不能使用。若本机时间无误：请插入根密钥执行 \
+             creditsync ca rotate，再反复加 --force 直至下一步为 none，然后重新邀请",
+        )?;
+        let is_known = registry.members().contains_key(node);
+        self.put_off((authority, registry), node, is_known, now).with_context(|| {
+            format!("a token for {node} would be of no use / 给 {node} 的令牌不能使用")
+        })?;
+        Ok(())
     }
 
     fn addresses_for_token(&self, address: Option<String>) -> anyhow::Result<Vec<String>> {

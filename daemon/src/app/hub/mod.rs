@@ -45,7 +45,7 @@ use store::{Head, Store};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-pub(super) use self::{enrol::serve_join, joining::Joining};
+pub(super) use self::{ca::Rotation, enrol::serve_join, joining::Joining};
 use super::{
     alarms::Alarms, catalogue, changes::federation_changes, dir::NodeDir, keeper::Keeper,
     keys::OwnKeys, now_unix,
@@ -226,10 +226,23 @@ impl Registrar {
         after_all_before: bool,
     ) -> Result<Vec<CertificateDer<'static>>, NotIssued> {
         let now = OffsetDateTime::now_utc();
+        let late = self.put_off((authority, registry), &identity.node, after_all_before, now)?;
+        Ok(authority.issue(identity, csr, now + late, self.lifetime())?)
+    }
+
+    /// By how much a certificate that is issued to `node` at `now` has to be put off, or
+    /// why none would count.
+    fn put_off(
+        &self,
+        (authority, registry): (&Authority, &Registry),
+        node: &NodeId,
+        after_all_before: bool,
+        now: OffsetDateTime,
+    ) -> Result<time::Duration, NotIssued> {
         let begins = authority.begins(now, self.lifetime());
         let late_max: time::Duration = now - begins;
         let begins = begins.unix_timestamp();
-        let member = registry.members().get(&identity.node);
+        let member = registry.members().get(node);
         let from = member.and_then(|member| member.certificates_from).unwrap_or(begins);
         // One that lives for seconds cannot be put off by a whole one.
         let step = i64::from(late_max >= time::Duration::SECOND);
@@ -240,7 +253,7 @@ impl Registrar {
             let again = now.unix_timestamp().saturating_add(after);
             return Err(NotIssued::ClockSetBack { from, again });
         }
-        Ok(authority.issue(identity, csr, now + late, self.lifetime())?)
+        Ok(late)
     }
 
     /// The numbers up to which this hub holds what `node` owns.
@@ -317,9 +330,10 @@ enum NotIssued {
     Hub(CertError),
     /// It would begin before those of its node have to; both in seconds since 1970.
     #[error(
-        "this hub's clock was set back: by it, the node joined last with a certificate from {}, and one that is \
+        "this hub's clock was set back: by it, the node joined last with a certificate from {0}, and one that is \
          issued now would begin before that, so it would not count. Compare the clock with the right time (date -u). \
-         If it is right now, certificates for this node are issued again from {} on",
+         If it is right now, certificates for this node are issued again from {1} on / 本机时钟曾快于实际时间：该节点上次加入时\
+         取得的证书自 {0} 起生效，现在签发的证书会早于它而不被承认。请核对本机时间；时间无误，则自 {1} 起才能再为该节点签发证书",
         rfc3339(*from), rfc3339(*again)
     )]
     ClockSetBack { from: i64, again: i64 },

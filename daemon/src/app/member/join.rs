@@ -134,19 +134,26 @@ pub fn join_again(
     let token = read_token(text)?;
     if token.identity() != node.identity {
         bail!(
-            "{} is a node already, {}, and the token is for {}; use the right token, or another --dir",
+            "{0} is a node already, {1}, and the token is for {2}; use the right token, or another --dir / {0} 已是节点 {1}，\
+             而令牌属于 {2}：请使用正确的令牌或另一个目录",
             node.dir.path().display(),
             node.identity,
             token.identity()
         );
     }
     if token.hub != *node.membership.hub() {
-        bail!("this node's hub is {}, and the token is of {}", node.membership.hub(), token.hub);
+        bail!(
+            "this node's hub is {0}, and the token is of {1}: ask the right one / 本节点的市级中心是 {0}，而令牌来自 {1}",
+            node.membership.hub(),
+            token.hub
+        );
     }
     let trustee = node.trustee.clone().context("a hub does not join")?;
     let anchor = node.membership.anchor();
     if token.anchor.epoch < anchor.epoch {
-        bail!("the token is older than what this node knows of the hub; ask for a new one");
+        bail!(
+            "the token is older than what this node knows of the hub; ask for a new one / 令牌早于本节点已知的市级中心信息，请索取新令牌"
+        );
     }
     if token.anchor.supersedes(&anchor) && token.anchor.verify_any(&node.keeper.bundle()?).is_err()
     {
@@ -241,8 +248,8 @@ fn read_token(text: &str) -> anyhow::Result<Token> {
     let token = Token::parse(text).context("read the token")?;
     if token.is_expired(now_unix()) {
         bail!(
-            "this token has expired, by this machine's clock ({}); if the clock is right, ask the hub for a \
-             new one: creditsync invite {}",
+            "this token has expired, by this machine's clock ({0}); if the clock is right, ask the hub for a \
+             new one: creditsync invite {1} / 按本机时间（{0}）此令牌已过期；时间无误，则请市级中心重新生成：creditsync invite {1}",
             rfc3339(now_unix()),
             token.node
         );
@@ -381,11 +388,15 @@ impl Answer {
     ) -> anyhow::Result<(Vec<CertificateDer<'static>>, CertificateDer<'static>)> {
         let (chain, root) = match self.next().await? {
             JoinReply::Accepted { chain, root } => (chain, CertificateDer::from(root)),
-            JoinReply::Refused(refused) => bail!("the hub refused: {refused}"),
-            _ => bail!("the hub answered out of order"),
+            JoinReply::Refused(refused) => bail!("市级中心拒绝 / the hub refused: {refused}"),
+            _ => bail!(
+                "the hub answered out of order: is it of another version? / 市级中心的答复顺序有误，两者版本是否不同？"
+            ),
         };
         if RootOfTrust::from_certificate(&root)? != token.root {
-            bail!("the hub sent another root certificate than the token names; nothing was set up");
+            bail!(
+                "the hub sent another root certificate than the token names; nothing was set up / 市级中心的根证书与令牌不符，未做任何设置"
+            );
         }
         Ok((chain.into_iter().map(CertificateDer::from).collect(), root))
     }
@@ -405,7 +416,9 @@ impl Answer {
                 JoinReply::ChangeSet { header, body } => {
                     let set = ChangeSet { header: decode_header(&header)?, body };
                     if set.header.header().partition != *membership.partition() {
-                        bail!("the hub sent something else than _federation; nothing was set up");
+                        bail!(
+                            "the hub sent something else than _federation; nothing was set up / 市级中心发来的不是成员名册，未做任何设置"
+                        );
                     }
                     let set =
                         set.verify(&*membership.current()?).context("_federation from the hub")?;
@@ -413,13 +426,16 @@ impl Answer {
                     store.commit_replica(set).await.context("store _federation")?;
                 }
                 JoinReply::Done => break,
-                _ => bail!("the hub answered out of order"),
+                _ => bail!(
+                    "the hub answered out of order: is it of another version? / 市级中心的答复顺序有误，两者版本是否不同？"
+                ),
             }
         }
         if !token_head_seen {
             bail!(
                 "the hub's _federation is not the one that the token names: it is older, or not the same \
-                 federation. Nothing was set up; ask the hub's administrator"
+                 federation. Nothing was set up; ask the hub's administrator / 市级中心的成员名册与令牌不符（较旧，或不是同一联盟）。未做任何设置，请联系\
+                 市级中心"
             );
         }
         Ok(())
@@ -453,7 +469,10 @@ fn clear_earlier_attempt(dir: &NodeDir, token: &Token, keys: &KeyDir) -> anyhow:
             continue;
         }
         if !marker.exists() {
-            bail!("{} is not empty; choose another --dir, or move it away", path.display());
+            bail!(
+                "{0} is not empty; choose another --dir, or move it away / {0} 不是空目录：请换一个目录，或将其移走",
+                path.display()
+            );
         }
         std::fs::remove_dir_all(&path).with_context(|| format!("clear {}", path.display()))?;
     }

@@ -62,7 +62,12 @@ impl Node {
         }
         tracing::warn!(%partition, dropped, good, "a replica was dropped; it is fetched again from its origin");
         Ok((
-            json!({ "partition": partition.to_string(), "dropped_seq": dropped, "good": good }),
+            json!({
+                "partition": partition.to_string(),
+                "dropped_seq": dropped,
+                "good": good,
+                "origin_removed": self.membership.current()?.active_member(origin).is_none(),
+            }),
             false,
         ))
     }

@@ -5,12 +5,17 @@
 
 mod show;
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
-
 use clap::Subcommand;
 use serde_json::Value as Json;
 
-use super::{Done, ask::ask_with, author, import::print_report, print_json, text_of};
+use super::{
+    Done,
+    ask::ask_with,
+    author,
+    confirm::{Asked, confirm},
+    import::print_report,
+    print_json, text_of,
+};
 use crate::{admin::Request, app::dir::NodeDir};
 
 #[derive(clap::Args)]
@@ -80,7 +85,9 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
             let (preview, _) = ask_with(dir, &request, None, &mut |_| Ok(()))?;
             // Standard output is for the answer.
             eprint!("{}", show::preview(&preview));
-            match may_go_on(*yes)? {
+            let asked =
+                if *yes { Asked::Yes } else { confirm("确认导入？/ Import it? [y/N] ")? };
+            match asked {
                 Asked::Yes => {}
                 Asked::No => {
                     eprintln!("没有导入任何内容 / nothing was imported");
@@ -127,27 +134,4 @@ fn print(action: &Action, answer: &Json) {
         }
         Action::Undo { .. } => print!("{}", show::undone(answer)),
     }
-}
-
-/// What came of a question.
-enum Asked {
-    Yes,
-    No,
-    /// Nobody sits there.
-    Nobody,
-}
-
-fn may_go_on(yes: bool) -> anyhow::Result<Asked> {
-    if yes {
-        return Ok(Asked::Yes);
-    }
-    if !std::io::stdin().is_terminal() {
-        return Ok(Asked::Nobody);
-    }
-    eprint!("确认导入？/ Import it? [y/N] ");
-    std::io::stderr().flush()?;
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line)?;
-    let yes = matches!(line.trim().to_lowercase().as_str(), "y" | "yes" | "是");
-    Ok(if yes { Asked::Yes } else { Asked::No })
 }

@@ -1,12 +1,19 @@
 //! Logging: lines to standard error, never a record's values.
 //!
 //! Invariants: a line that cannot be written is lost and nothing else happens, as
-//! whoever reads the log may go away, and a daemon works on. And an event is one
+//! whoever reads the log may go away, or stop reading, and a daemon works on ([`queue`]).
+//! And an event is one
 //! line of text, and nothing in it steers a terminal, whoever chose the texts in
 //! its fields: names of files and nodes, what peers say of themselves, reasons. So
 //! no place that logs has to think of it.
 
-use std::io::{self, IsTerminal as _};
+mod queue;
+
+use std::{
+    io::{self, IsTerminal as _},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use config::{LogConfig, LogFormat};
 use protocol::text::printable;
@@ -17,12 +24,56 @@ use tracing_subscriber::{
     fmt::{FormatFields, format},
 };
 
-/// Sets logging up as the configuration says. Once a process.
-pub fn init(config: &LogConfig) {
+use self::queue::{Queue, WAITING_BYTES_MAX};
+
+/// How long the end of the process waits for a reader that is slow to take the last
+/// lines: less than whoever stops a service waits.
+const LAST_LINES_MAX: Duration = Duration::from_secs(2);
+
+/// The daemon's lines.
+static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
+
+/// Sets logging up as the configuration says, for a daemon: whoever logs never waits for
+/// whoever reads. Once a process; [`finish`] at its end.
+pub fn init_for_daemon(config: &LogConfig) -> io::Result<()> {
+    let dropped = |lines| {
+        tracing::warn!(
+            lines,
+            "lines of the log were dropped, because whoever reads it did not keep up / 日志读取方跟不上，部分日志行已丢弃"
+        );
+    };
+    let queue = Queue::start(io::stderr(), WAITING_BYTES_MAX, dropped)?;
+    let queue = QUEUE.get_or_init(|| queue);
+    init(config, || Lines(Some(queue)));
+    // The default one writes to standard error itself, and would wait for the reader.
+    std::panic::set_hook(Box::new(|info| {
+        let thread = std::thread::current();
+        let backtrace = std::backtrace::Backtrace::capture();
+        say(&format!("thread '{}' {info}\n{backtrace}", thread.name().unwrap_or("?")));
+        finish();
+    }));
+    Ok(())
+}
+
+/// A text for whoever reads standard error, after the lines that are on their way there.
+pub fn say(text: &str) {
+    let line = format!("{text}\n");
+    // An error means that nobody reads it any more.
+    let _ = io::Write::write_all(&mut Lines(QUEUE.get()), line.as_bytes());
+}
+
+/// Gives the last lines a little time to be written.
+pub fn finish() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(LAST_LINES_MAX);
+    }
+}
+
+fn init(config: &LogConfig, lines: impl Fn() -> Lines + Send + Sync + 'static) {
     let filter = EnvFilter::new(&config.level);
     let lines = fmt()
         .with_env_filter(filter)
-        .with_writer(|| Lines)
+        .with_writer(lines)
         // It would print, and a failed print is a panic.
         .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
@@ -35,12 +86,18 @@ pub fn init(config: &LogConfig) {
     };
 }
 
-/// Standard error, whose errors nobody hears of.
-struct Lines;
+/// Standard error, whose errors nobody hears of; by way of the daemon's queue, if there
+/// is one.
+struct Lines(Option<&'static Arc<Queue>>);
 
 impl io::Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let _ = io::Write::write_all(&mut io::stderr(), line);
+        match self.0 {
+            Some(queue) => queue.push(line),
+            None => {
+                let _ = io::Write::write_all(&mut io::stderr(), line);
+            }
+        }
         Ok(line.len())
     }
 
@@ -51,7 +108,7 @@ impl io::Write for Lines {
 
 /// Logging for a single command: only what somebody should look at.
 pub fn init_for_command() {
-    init(&LogConfig { level: "warn".to_owned(), format: LogFormat::Text });
+    init(&LogConfig { level: "warn".to_owned(), format: LogFormat::Text }, || Lines(None));
 }
 
 /// As the default: the message, then `name=value`.
