@@ -154,7 +154,7 @@ const FLOORS: [&[&str]; 9] = [
     &["prepare"],
     &["jobs"],
     &["heads", "live", "queue", "snapshot"],
-    &["intake", "writer"],
+    &["copy", "intake", "writer"],
 ];
 
 #[test]
