@@ -1,6 +1,6 @@
 //! The daemon's library: everything between the command line and the disk.
 //!
-//! Import directions: `cli → app → {sources → ingest, sync, admin} → membership`,
+//! Import directions: `cli → app → {sources → ingest, sync, admin → upkeep} → membership`,
 //! and `sync → net`; below all of them is the `store` crate.
 //! ARCHITECTURE.md shows the way of a record through them.
 
@@ -15,3 +15,4 @@ pub mod net;
 pub mod sources;
 pub mod sync;
 pub mod telemetry;
+pub mod upkeep;

@@ -91,6 +91,9 @@ impl Node {
             Request::Export { target, format } => {
                 export::export(self, &target, format, &|chunk| reply(Reply::Chunk(chunk)))
             }
+            Request::Backup { path, without_keys, passphrase } => {
+                self.backup(&path, file, without_keys, passphrase, reply)
+            }
             Request::Get { dataset, key } => self.get(&dataset, &key),
             Request::Verify { partition, deep } => verify::verify(self, partition.as_deref(), deep),
             Request::Repair { partition } => Ok((repair::repair(self, &partition)?, false)),

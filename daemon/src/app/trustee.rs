@@ -32,6 +32,7 @@ use crate::{
         keeper::Keeper,
         keys::OwnKeys,
         own_history::{Joining, OwnHistory},
+        restored::{RESTORED_FILE, Restored},
     },
     membership::Membership,
     sync::{Claims, Trustee as TrusteeOfSync},
@@ -146,7 +147,11 @@ impl Trustee {
             return self.stop_writing(Alarm::ForeignKey, FOREIGN_KEY_FILE, reason);
         }
         // Whoever wrote such a key can also take it out again: that settles nothing.
-        let stops = [(Alarm::ForeignKey, FOREIGN_KEY_FILE), (Alarm::Superseded, SUPERSEDED_FILE)];
+        let stops = [
+            (Alarm::ForeignKey, FOREIGN_KEY_FILE),
+            (Alarm::Superseded, SUPERSEDED_FILE),
+            (Alarm::Restored, RESTORED_FILE),
+        ];
         for (alarm, file) in stops {
             let path = self.dir.certs().join(file);
             if path.exists() {
@@ -160,6 +165,7 @@ impl Trustee {
         }
         self.alarms.clear(Alarm::ForeignKey);
         self.alarms.clear(Alarm::Superseded);
+        self.alarms.clear(Alarm::Restored);
         // Up to here others hold what earlier keys signed: that stays.
         let mut last: BTreeMap<PartitionId, u64> = BTreeMap::new();
         for (name, seq) in keys.iter().filter_map(|known| known.record.last.as_ref()).flatten() {
@@ -285,6 +291,17 @@ impl Trustee {
             tracing::info!(signed_anew = signed, "change sets name a _federation that counts now");
         }
         Ok(())
+    }
+
+    /// A restored directory writes again once the hub has said what it holds of this
+    /// node's own history, and that is back.
+    fn settle_restored(&self) -> anyhow::Result<()> {
+        let restored = Restored::of(&self.dir);
+        if !restored.is_restored() || !self.own_history.is_back() {
+            return Ok(());
+        }
+        restored.clear()?;
+        self.look()
     }
 
     /// Own writes stop, also after a restart, until this node has joined again.
@@ -437,7 +454,7 @@ impl TrusteeOfSync for Trustee {
     }
 
     fn own_history_answered(&self) {
-        if let Err(error) = self.own_history.settle() {
+        if let Err(error) = self.own_history.settle().and_then(|()| self.settle_restored()) {
             // Last numbers of earlier keys are believed until the next answer.
             tracing::warn!(
                 error = format!("{error:#}"),

@@ -6,6 +6,7 @@
 //! contract.
 
 mod ask;
+mod backup;
 mod ca;
 mod cert;
 mod dataset;
@@ -17,8 +18,10 @@ mod import;
 mod invite;
 mod node;
 mod partition;
+mod passphrase;
 mod record;
 mod repair;
+mod restore;
 mod revoke;
 mod setup;
 mod status;
@@ -93,6 +96,10 @@ enum Command {
     Verify(verify::Arguments),
     /// Take damaged pages of a partition back from a peer / 修复分区
     Repair(repair::Arguments),
+    /// Write all of this node into one file, or check such a file / 备份节点，或校验备份文件
+    Backup(backup::Arguments),
+    /// Make a node's directory of a backup / 从备份恢复节点
+    Restore(restore::Arguments),
     /// Drop a copy and fetch it again / 丢弃副本并重新获取
     Partition(partition::Arguments),
     /// This node's certificates and keys / 本节点的证书和密钥
@@ -132,6 +139,8 @@ pub fn main() -> ExitCode {
         Command::Get(arguments) => get::run(&dir, arguments),
         Command::Verify(arguments) => verify::run(&dir, arguments),
         Command::Repair(arguments) => repair::run(&dir, arguments),
+        Command::Backup(arguments) => backup::run(&dir, arguments),
+        Command::Restore(arguments) => restore::run(&dir, arguments),
         Command::Partition(arguments) => partition::run(&dir, arguments),
         Command::Cert(arguments) => cert::run(&dir, arguments),
         Command::Node(arguments) => node::run(&dir, arguments),

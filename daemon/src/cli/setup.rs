@@ -24,6 +24,7 @@ use crate::{
         init::NewHub,
         lock::{Occupant, Wait},
         node::load_config,
+        restored,
     },
     telemetry,
 };
@@ -153,9 +154,16 @@ pub(super) fn join(dir: &NodeDir, arguments: JoinArguments) -> anyhow::Result<Do
     let Some(token) = read_token(&arguments.token)? else {
         return Ok(Done::Misused);
     };
-    if dir.is_node() {
+    if dir.is_node() && !restored::lacks_keys(dir) {
         return join_again(dir, token);
     }
+    let aside = match restored::lacks_keys(dir) {
+        true => {
+            Token::parse(&token).context("read the token")?;
+            Some(restored::set_aside(dir)?)
+        }
+        false => None,
+    };
     let passphrase = app::node::passphrase()?;
     let config = runtime()?.block_on(app::member::join::join(dir, &token, passphrase))?;
     let hub = config.upstream.map(|upstream| upstream.hub.to_string()).unwrap_or_default();
@@ -165,6 +173,14 @@ pub(super) fn join(dir: &NodeDir, arguments: JoinArguments) -> anyhow::Result<Do
         printable(&config.name),
         config.federation
     );
+    if let Some(aside) = aside {
+        restored::keep_personal(dir, &aside)?;
+        eprintln!(
+            "从备份恢复的配置与数据已移到 {0}：请把其中 creditsync.toml 的设置抄到 {1}；同步完成后可删除 {0} / what was restored              without keys lies in {0} now: copy your settings from creditsync.toml there to {1}; {0} may be deleted once              all is in sync",
+            aside.display(),
+            dir.config().display()
+        );
+    }
     eprintln!(
         "next: creditsync --dir {0} run    then drop files into {1}/DATASET/",
         dir.path().display(),

@@ -59,6 +59,8 @@ struct Inner {
     /// not be made undone by waiting.
     written: BTreeSet<PartitionId>,
     first_word_until: Option<Instant>,
+    /// Own partitions of unknown datasets that a peer says it holds.
+    unknown: BTreeSet<PartitionId>,
 }
 
 impl Default for Claims {
@@ -95,6 +97,7 @@ impl Claims {
         ours: u64,
     ) -> bool {
         let mut inner = self.lock();
+        inner.unknown.remove(partition);
         let known = inner.claims.get_mut(partition);
         if let Some(known) = known.filter(|known| known.peer == *peer) {
             // Proven or not: the follow stream asks again for each.
@@ -130,12 +133,17 @@ impl Claims {
 
     /// No proof came, for this reason. Answers whether that is news.
     pub(super) fn unproven(&self, partition: &PartitionId, reason: String) -> bool {
+        self.lock().unknown.remove(partition);
         self.settle(partition, State::Unproven(reason))
     }
 
     /// A peer holds no more than this node. Answers whether that is news.
     pub(super) fn clear(&self, partition: &PartitionId) -> bool {
-        let is_news = self.lock().claims.remove(partition).is_some();
+        let is_news = {
+            let mut inner = self.lock();
+            let was_unknown = inner.unknown.remove(partition);
+            inner.claims.remove(partition).is_some() || was_unknown
+        };
         if is_news {
             self.moved.notify_all();
         }
@@ -148,6 +156,19 @@ impl Claims {
         let inner = self.lock();
         let claim = inner.claims.get(partition);
         claim.is_some_and(|claim| !matches!(claim.state, State::Unproven(_)))
+    }
+
+    /// Whether anything is claimed that was not shown to be wrong.
+    pub fn any_open(&self) -> bool {
+        let inner = self.lock();
+        let mut claims = inner.claims.values();
+        !inner.unknown.is_empty() || claims.any(|claim| !matches!(claim.state, State::Unproven(_)))
+    }
+
+    /// A peer says that it holds an own partition of a dataset that the list of members
+    /// here does not have, or not yet.
+    pub(super) fn note_unknown(&self, partition: &PartitionId) {
+        self.lock().unknown.insert(partition.clone());
     }
 
     /// What was judged by another list of members counts no more: claims without a

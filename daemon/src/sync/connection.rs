@@ -606,7 +606,10 @@ fn note_claim(context: &Context, peer: &NodeId, head: &Announced) -> bool {
         .is_ok_and(|registry| registry.schema(&head.partition.dataset).is_some());
     if context.membership.is_hub() || !known_dataset {
         // The hub follows nobody's copy of its own data, so nobody would show it a
-        // proof; and an unknown dataset holds nothing to take back.
+        // proof; and an unknown dataset holds nothing to take back, or nothing yet.
+        if !context.membership.is_hub() {
+            context.claims.note_unknown(&head.partition);
+        }
         if let Some(unsaid) = context.may_say(peer, Line::Claim) {
             tracing::error!(
                 partition = %head.partition, %peer, theirs = head.position.seq, ours, unsaid,

@@ -91,6 +91,7 @@ impl Registrar {
         expected: Option<&Step>,
     ) -> anyhow::Result<(Json, bool)> {
         let _changing = self.change();
+        self.refuse_restored()?;
         let registry = self.membership.current()?;
         let step = next_step(&registry);
         if expected.is_some_and(|expected| *expected != step) {

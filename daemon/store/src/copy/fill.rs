@@ -48,13 +48,12 @@ impl NewStore {
     }
 
     /// Begins with a partition.
-    pub fn begin(&mut self, partition: PartitionId) -> Filling<'_> {
+    pub fn begin(&mut self, partition: PartitionId) -> Filling {
         // Also where the one before was given up: a number is never used twice.
         let number = self.next_number;
         self.next_number += 1;
         let check = Check::new(self.disk.suite, partition.clone());
         Filling {
-            store: self,
             partition,
             number,
             check,
@@ -87,8 +86,7 @@ impl NewStore {
 }
 
 /// A partition on its way into a new store.
-pub struct Filling<'a> {
-    store: &'a mut NewStore,
+pub struct Filling {
     partition: PartitionId,
     number: u32,
     check: Check,
@@ -104,28 +102,28 @@ pub struct Filling<'a> {
     log: Batch,
 }
 
-impl Filling<'_> {
+impl Filling {
     /// Takes the next pieces.
     ///
     /// # Errors
     /// If they are not of one whole partition, or there is no room.
-    pub fn take(&mut self, pieces: Vec<Piece>) -> Result<(), StoreError> {
+    pub fn take(&mut self, store: &mut NewStore, pieces: Vec<Piece>) -> Result<(), StoreError> {
         let mut leaves = Vec::new();
         for judged in self.check.take(pieces)? {
             match judged {
-                Judged::Piece(piece) => self.note(piece)?,
+                Judged::Piece(piece) => self.note(store, piece)?,
                 Judged::Leaf(leaf) => leaves.push(leaf),
             }
         }
         if leaves.is_empty() {
             return Ok(());
         }
-        self.write_log()?;
-        self.write_leaves(leaves)
+        self.write_log(store)?;
+        self.write_leaves(store, leaves)
     }
 
     /// Puts a piece of the log into the batch.
-    fn note(&mut self, piece: Piece) -> Result<(), StoreError> {
+    fn note(&mut self, store: &mut NewStore, piece: Piece) -> Result<(), StoreError> {
         let number = self.number;
         match piece {
             Piece::Head(head) => {
@@ -144,7 +142,7 @@ impl Filling<'_> {
                 self.log.put_chunked(&keys::log_body(number, seq), &body, 0);
             }
             Piece::Node(node, hash) => {
-                if node.height == 0 && self.has_header(node)? {
+                if node.height == 0 && self.has_header(store, node)? {
                     // Of one that went while it was read; the header says the same.
                     return Ok(());
                 }
@@ -162,32 +160,36 @@ impl Filling<'_> {
             Piece::Leaf(_) => {}
         }
         if self.log.bytes() >= LOG_BATCH_BYTES {
-            self.write_log()?;
+            self.write_log(store)?;
         }
         Ok(())
     }
 
-    fn has_header(&mut self, node: Node) -> Result<bool, StoreError> {
+    fn has_header(&mut self, store: &mut NewStore, node: Node) -> Result<bool, StoreError> {
         let seq = node.index + 1;
         // Mostly: hashes are of headers before the first one that is kept.
         if self.first_header.is_none_or(|first| seq < first) {
             return Ok(false);
         }
-        self.write_log()?;
+        self.write_log(store)?;
         let key = keys::log_header(self.number, seq);
-        Ok(self.store.disk.get(&key)?.is_some())
+        Ok(store.disk.get(&key)?.is_some())
     }
 
-    fn write_log(&mut self) -> Result<(), StoreError> {
+    fn write_log(&mut self, store: &mut NewStore) -> Result<(), StoreError> {
         let log = std::mem::take(&mut self.log);
-        self.store.apply(log)
+        store.apply(log)
     }
 
-    fn write_leaves(&mut self, leaves: Vec<JudgedLeaf>) -> Result<(), StoreError> {
+    fn write_leaves(
+        &mut self,
+        store: &mut NewStore,
+        leaves: Vec<JudgedLeaf>,
+    ) -> Result<(), StoreError> {
         let (number, generation) = (self.number, self.generation);
         let packed = on_all_cores(leaves.iter().collect(), |judged| judged.leaf.encode());
         let key = |level, first_key: &[u8]| keys::page(number, generation, level, first_key);
-        let mut pages = PageBatch::new(&self.store.disk, &[]);
+        let mut pages = PageBatch::new(&store.disk, &[]);
         // They come in the order of their keys, each once.
         pages.all_new = true;
         for (judged, body) in leaves.iter().zip(&packed) {
@@ -200,7 +202,7 @@ impl Filling<'_> {
         let in_tree = self.records / RECORDS_PER_LEAF + 1;
         let mut batch = pages.finish(pack, in_tree, self.counts)?;
         put_inner(&mut batch, &key, leaves.iter().flat_map(|judged| &judged.inner));
-        self.store.apply(batch)
+        store.apply(batch)
     }
 
     /// All pieces have come: gives the partition its name. Answers its head, if it has
@@ -208,9 +210,9 @@ impl Filling<'_> {
     ///
     /// # Errors
     /// If its tree is not the one that was signed.
-    pub fn finish(mut self) -> Result<Option<Arc<Head>>, StoreError> {
-        self.write_log()?;
-        let Self { store, partition, number, check, generation, kept, quarantine, .. } = self;
+    pub fn finish(mut self, store: &mut NewStore) -> Result<Option<Arc<Head>>, StoreError> {
+        self.write_log(store)?;
+        let Self { partition, number, check, generation, kept, quarantine, .. } = self;
         let whole = check.finish()?;
         let mut batch = Batch::default();
         if let Some(reason) = quarantine {

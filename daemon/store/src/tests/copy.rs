@@ -47,8 +47,8 @@ fn filled(partitions: &[(PartitionId, Vec<Piece>)]) -> (tempfile::TempDir, Store
     let mut new = NewStore::create(directory.path(), &options()).unwrap();
     for (partition, pieces) in partitions {
         let mut filling = new.begin(partition.clone());
-        pieces.chunks(50).for_each(|some| filling.take(some.to_vec()).unwrap());
-        filling.finish().unwrap();
+        pieces.chunks(50).for_each(|some| filling.take(&mut new, some.to_vec()).unwrap());
+        filling.finish(&mut new).unwrap();
     }
     new.finish().unwrap();
     let store = open(directory.path());
@@ -67,7 +67,7 @@ fn refused(partition: &PartitionId, pieces: Vec<Piece>) -> StoreError {
     let directory = tempfile::tempdir().unwrap();
     let mut new = NewStore::create(directory.path(), &options()).unwrap();
     let mut filling = new.begin(partition.clone());
-    let taken = filling.take(pieces).and_then(|()| filling.finish());
+    let taken = filling.take(&mut new, pieces).and_then(|()| filling.finish(&mut new));
     let refused = taken.expect_err("it is not what was signed");
     new.finish().unwrap();
     let store = open(directory.path());
