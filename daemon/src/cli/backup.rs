@@ -27,7 +27,7 @@ use crate::{
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples: creditsync backup /mnt/backup/410122.backup\n          creditsync backup /mnt/backup/410122.backup --verify\n          creditsync backup - | ssh other 'cat > 410122.backup'\nExit code 3 means that it was made and something needs a person: keys, partitions or files are not in it. See docs/backup.md.\n退出码 3：备份已写成，但缺少密钥、分区或文件，需人工处理。"
+    after_help = "Examples: creditsync backup /mnt/backup/410122.backup\n          creditsync backup /mnt/backup/410122.backup --verify\n          creditsync backup - | ssh other 'cat > 410122.backup'\nExit code 3 means that it was made and something needs a person: keys or partitions are not in it. See docs/backup.md.\n退出码 3：备份已写成，但缺少密钥或分区，需人工处理。"
 )]
 pub(super) struct Arguments {
     /// The backup; '-' is standard output, or standard input with --verify / 备份文件

@@ -82,8 +82,7 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
             );
         }
     }
-    let is_whole = answer["left_out"].as_array().is_none_or(Vec::is_empty)
-        && answer["outside"].as_array().is_none_or(Vec::is_empty)
-        && answer["has_keys"] == true;
+    let is_whole =
+        answer["left_out"].as_array().is_none_or(Vec::is_empty) && answer["has_keys"] == true;
     Ok(Done::from_attention(!is_whole))
 }

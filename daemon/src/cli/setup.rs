@@ -176,7 +176,9 @@ pub(super) fn join(dir: &NodeDir, arguments: JoinArguments) -> anyhow::Result<Do
     if let Some(aside) = aside {
         restored::keep_personal(dir, &aside)?;
         eprintln!(
-            "从备份恢复的配置与数据已移到 {0}：请把其中 creditsync.toml 的设置抄到 {1}；同步完成后可删除 {0} / what was restored              without keys lies in {0} now: copy your settings from creditsync.toml there to {1}; {0} may be deleted once              all is in sync",
+            "从备份恢复的配置与数据已移到 {0}：请把其中 creditsync.toml 的设置抄到 {1}；同步完成后可删除 {0} / what was restored \
+             without keys lies in {0} now: copy your settings from creditsync.toml there to {1}; {0} may be deleted once \
+             all is in sync",
             aside.display(),
             dir.config().display()
         );

@@ -85,8 +85,7 @@ impl Node {
             .iter()
             .map(|left| json!({ "partition": short(&left.partition), "reason": left.reason }))
             .collect();
-        let needs_person =
-            !left_out.is_empty() || (keys == Keys::LeftOut && !without_keys) || !outside.is_empty();
+        let needs_person = !left_out.is_empty() || (keys == Keys::LeftOut && !without_keys);
         tracing::info!(bytes = saved.bytes, records = saved.totals.records, "a backup was made");
         let answer = json!({
             "file": path,
