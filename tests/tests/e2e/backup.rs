@@ -402,7 +402,7 @@ fn what_cannot_be_written_leaves_nothing() {
     assert_eq!(names(&empty), [""; 0]);
     // A disk that is too small for it, by what the configuration keeps free.
     federation.counties[0].stop();
-    federation.counties[0].configure("disk_reserve_mb", "1000000000");
+    federation.counties[0].configure("disk_reserve_mb", "16000000");
     back_up(&federation.counties[0], &file, &phrase);
     place.cli(&restore).expect_failure(&["磁盘空间不足", "nearly full"]);
     assert_eq!(names(&empty), [""; 0]);
@@ -436,7 +436,7 @@ fn a_quarantined_partition_comes_back_as_it_was() {
         (held["state"] == "quarantined").then_some(held)
     };
     wait_until("the hub quarantines it", || quarantined(&federation.hub).is_some());
-    let hub_file = federation.dir().join("hub");
+    let hub_file = federation.dir().join("hub.backup");
     back_up(&federation.hub, &hub_file, &phrase);
     verify(&hub_file);
     let before = quarantined(&federation.hub).unwrap();

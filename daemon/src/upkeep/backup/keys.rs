@@ -19,7 +19,8 @@ use super::{
     words::{BackupError, Keys},
 };
 
-/// What makes a hub's resets of connections the same after a crash: drawn anew.
+/// What makes a hub's resets of connections the same after a crash is drawn anew; of open
+/// invitations none counts after a restore ([`super::tree`]).
 const NOT_NEEDED: [&str; 2] = ["reset.seed", "invites.json"];
 /// Bytes of a bundle: a node has some ten keys of at most a few KiB.
 const BUNDLE_BYTES_MAX: usize = 8 * 1024 * 1024;

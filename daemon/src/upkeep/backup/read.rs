@@ -154,7 +154,7 @@ fn words<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BackupError> {
 enum Inside {
     Nothing,
     File { is_anchor: bool },
-    Partition(Open),
+    Partition(Box<Open>),
 }
 
 /// A partition that is not whole yet.
@@ -221,7 +221,7 @@ impl Reading<'_> {
             }
             (Kind::Partition, Inside::Nothing) => self.partition(words(&raw)?),
             (Kind::Pieces, Inside::Partition(open)) => self.pieces(open, &raw),
-            (Kind::PartitionEnd, Inside::Partition(open)) => self.partition_end(open),
+            (Kind::PartitionEnd, Inside::Partition(open)) => self.partition_end(*open),
             (Kind::LeftOut, inside @ (Inside::Nothing | Inside::Partition(_))) => {
                 let left_out: LeftOut = words(&raw)?;
                 if let Inside::Partition(open) = inside {
@@ -276,11 +276,12 @@ impl Reading<'_> {
             registry = Some(Registry::new(anchor.anchored()));
         }
         self.taker.partition(&partition)?;
-        self.inside = Inside::Partition(Open { partition, entry, head: None, registry });
+        let open = Open { partition, entry, head: None, registry };
+        self.inside = Inside::Partition(Box::new(open));
         Ok(())
     }
 
-    fn pieces(&mut self, mut open: Open, raw: &[u8]) -> Result<(), BackupError> {
+    fn pieces(&mut self, mut open: Box<Open>, raw: &[u8]) -> Result<(), BackupError> {
         let mut input = Reader::new(raw);
         let mut pieces = Vec::new();
         while input.remaining() > 0 {

@@ -1,10 +1,11 @@
 //! Which files of a node's directory are in its backup, and where a restored one may
 //! put files.
 //!
-//! In are the configuration, `certs/`, `deliveries/`, `rejects/`, what the configuration
-//! names inside the directory, and `keys/invites.json`, which holds hashes; private keys
-//! are [`super::keys`]' matter. Not in are `store/` (partitions are copied instead),
-//! `run/`, and `inbox/`, whose files belong to those who drop them.
+//! In are the configuration, `certs/`, `deliveries/`, `rejects/` and what the
+//! configuration names inside the directory; private keys are [`super::keys`]' matter. Not
+//! in are `store/` (partitions are copied instead), `run/`, and `inbox/`, whose files
+//! belong to those who drop them. Neither are a hub's open invitations
+//! (`keys/invites.json`): a token that was used since could be used again.
 
 use std::{
     fs, io,
@@ -19,8 +20,6 @@ pub const CONFIG: &str = "creditsync.toml";
 pub const ANCHOR: &str = "certs/anchor";
 /// Private keys.
 pub const KEYS: &str = "keys";
-/// Open invitations: hashes of tokens.
-const INVITES: &str = "keys/invites.json";
 /// What is seen of members all the time: the one file of `certs/` that need not be of the
 /// moment of `_federation`.
 const SEEN: &str = "certs/members.json";
@@ -57,7 +56,7 @@ pub fn files(dir: &Path, public: &[PathBuf], keys: &[PathBuf]) -> Result<Files, 
     for folder in ["deliveries", "rejects"] {
         walk(dir, folder, DEPTH_MAX, &mut first)?;
     }
-    first.extend([INVITES.to_owned(), SEEN.to_owned()]);
+    first.push(SEEN.to_owned());
     let mut last = Vec::new();
     walk(dir, "certs", DEPTH_MAX, &mut last)?;
     for path in public {
