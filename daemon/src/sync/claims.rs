@@ -319,6 +319,31 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_is_open_until_it_is_settled_also_of_a_dataset_that_is_not_known_yet() {
+        let claims = Claims::default();
+        let is = |open| assert_eq!(claims.any_open(), open);
+        is(false);
+        claims.note(&partition(), &hub(), 7, 3);
+        is(true);
+        claims.proven(&partition(), 7);
+        is(true);
+        assert!(claims.clear(&partition()), "it is back");
+        is(false);
+        claims.note(&partition(), &hub(), 9, 7);
+        claims.unproven(&partition(), "nothing came".into());
+        is(false);
+        claims.clear(&partition());
+        claims.note_unknown(&partition());
+        is(true);
+        assert!(claims.clear(&partition()), "that is news to who waits for it");
+        is(false);
+        claims.note_unknown(&partition());
+        claims.note(&partition(), &hub(), 9, 7);
+        claims.unproven(&partition(), "nothing came".into());
+        is(false);
+    }
+
+    #[test]
     fn a_daemon_that_has_just_started_hears_the_hub_first() {
         let claims = Arc::new(Claims::default());
         claims.expect_word();

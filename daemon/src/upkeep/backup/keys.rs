@@ -127,3 +127,53 @@ impl KeyFiles {
         Ok(Self { files })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passphrase(text: &str) -> Passphrase {
+        Passphrase::new(Zeroizing::new(text.to_owned())).unwrap()
+    }
+
+    fn key_files(files: &[(&str, &str)]) -> KeyFiles {
+        let file = |&(path, text): &(&str, &str)| {
+            (path.to_owned(), Zeroizing::new(text.as_bytes().to_vec()))
+        };
+        KeyFiles { files: files.iter().map(file).collect() }
+    }
+
+    #[test]
+    fn sealed_keys_open_with_their_passphrase_alone() {
+        let keys = key_files(&[("keys/a.key", "secret"), ("pki/node.key", "")]);
+        let sealed = keys.seal(&passphrase("口令")).unwrap();
+        assert!(!sealed.contains("secret"));
+        let opened = KeyFiles::open(sealed.as_bytes(), &passphrase("口令")).unwrap();
+        assert!(opened.are_the_same(&keys));
+        // And one whose padding looks right, as one in 256 does, by its checksum.
+        let other = passphrase("口").seal(b"some other bytes, as long as a checksum").unwrap();
+        for wrong in [&sealed, &other] {
+            let opened = KeyFiles::open(wrong.as_bytes(), &passphrase("口"));
+            assert!(matches!(opened, Err(BackupError::PassphraseWrong)));
+        }
+        assert!(KeyFiles::open(b"no PEM", &passphrase("x")).is_err());
+        let outside = key_files(&[("../a.key", "secret")]).seal(&passphrase("x")).unwrap();
+        assert!(KeyFiles::open(outside.as_bytes(), &passphrase("x")).is_err());
+    }
+
+    #[test]
+    fn a_key_that_is_not_encrypted_needs_a_passphrase_or_stays_out() {
+        let plain = key_files(&[("keys/a.key", "-----BEGIN PRIVATE KEY-----")]);
+        let sealed = key_files(&[("keys/a.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----")]);
+        for (keys, with_passphrase, left_out, taken) in [
+            (&plain, false, false, Keys::LeftOut),
+            (&plain, true, false, Keys::Sealed),
+            (&plain, true, true, Keys::LeftOut),
+            (&sealed, false, false, Keys::AsTheyAre),
+            (&sealed, true, false, Keys::AsTheyAre),
+            (&sealed, false, true, Keys::LeftOut),
+        ] {
+            assert_eq!(keys.taken(with_passphrase, left_out), taken);
+        }
+    }
+}

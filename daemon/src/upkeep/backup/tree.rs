@@ -141,3 +141,87 @@ pub fn may_be_restored(path: &str) -> bool {
         && !path.split('/').any(|part| part.is_empty())
         && !NOT_IN.contains(&first)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_matters_is_taken_in_an_order_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = directory.path();
+        for path in [
+            "creditsync.toml",
+            "certs/anchor",
+            "certs/members.json",
+            "certs/node.pem",
+            "keys/node.key",
+            "keys/invites.json",
+            "deliveries/a-1/data",
+            "deliveries/a-1/delivery.json",
+            "deliveries/.b-1/data",
+            "deliveries/_log/a-1.images",
+            "deliveries/_log/deliveries.jsonl",
+            "rejects/a.csv",
+            "rejects/.a.csv.0.tmp",
+            "store/sled/db",
+            "store/recall/a",
+            "run/lock",
+            "inbox/enterprise/a.csv",
+            "daemon.log",
+            "pki/node.pem",
+            "pki/node.key",
+        ] {
+            let path = dir.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        }
+        std::os::unix::fs::symlink("/etc/passwd", dir.join("rejects/link")).unwrap();
+        let public = ["pki/node.pem", "/elsewhere/ca.pem", "../ca.pem"].map(PathBuf::from);
+        let keys = [dir.join("pki/node.key"), "keys/node.key".into(), "/stick/root.key".into()];
+        let expected = Files {
+            first: [
+                "deliveries/_log/deliveries.jsonl",
+                "deliveries/_log/a-1.images",
+                "deliveries/a-1/data",
+                "deliveries/a-1/delivery.json",
+                "rejects/a.csv",
+                "certs/members.json",
+            ]
+            .map(str::to_owned)
+            .into(),
+            last: ["certs/anchor", "certs/node.pem", "pki/node.pem"].map(str::to_owned).into(),
+            keys: vec!["pki/node.key".into()],
+            outside: ["/elsewhere/ca.pem", "../ca.pem", "/stick/root.key"]
+                .map(str::to_owned)
+                .into(),
+        };
+        assert_eq!(files(dir, &public, &keys).unwrap(), expected);
+    }
+
+    #[test]
+    fn nothing_is_restored_outside_of_the_directory_or_where_the_node_works() {
+        for path in ["creditsync.toml", "certs/anchor", "pki/a/b", "deliveries/甲-1/data"] {
+            assert!(may_be_restored(path), "{path}");
+        }
+        let long = "a/".repeat(DEPTH_MAX + 2) + "a";
+        for path in [
+            "",
+            "/etc/passwd",
+            "../a",
+            "a/../../b",
+            "a//b",
+            "a/",
+            "./a",
+            "run/lock",
+            "store/sled/db",
+            "store",
+            "inbox/a",
+            "a\0b",
+            &long,
+            &"a".repeat(PATH_BYTES_MAX + 1),
+        ] {
+            assert!(!may_be_restored(path), "{path:?}");
+        }
+    }
+}
