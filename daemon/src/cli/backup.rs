@@ -151,7 +151,7 @@ fn verify(arguments: &Arguments) -> anyhow::Result<Done> {
         lines(&answer).iter().for_each(|line| println!("{line}"));
         println!("校验通过 / it is good");
     }
-    Ok(Done::Well)
+    Ok(Done::from_attention(!summary.left_out.is_empty()))
 }
 
 /// Opens a backup to read it.
@@ -172,7 +172,7 @@ pub(super) fn lines(answer: &Json) -> Vec<String> {
     let bytes = answer["bytes"].as_u64().unwrap_or(0);
     let mut lines = vec![
         format!(
-            "{} ({}) 联盟 / of federation {}, {}",
+            "节点 / node {} ({}), 联盟 / federation {}, {}",
             text("node"),
             text("role"),
             text("federation"),

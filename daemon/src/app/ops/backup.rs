@@ -75,6 +75,9 @@ impl Node {
             BackupError::Io(error) if error.kind() == ErrorKind::TimedOut => {
                 BackupError::TakesNothing(TAKES_NOTHING_MAX.as_secs())
             }
+            BackupError::Io(error) if error.kind() == ErrorKind::StorageFull => {
+                BackupError::NoRoom(error)
+            }
             error => error,
         })?;
         let short = |name: &str| {

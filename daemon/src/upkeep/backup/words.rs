@@ -177,8 +177,14 @@ pub enum BackupError {
         "接收方 {0} 秒内未读取任何数据，备份已中止 / whoever reads the backup took nothing of it for {0} s, so it was given up"
     )]
     TakesNothing(u64),
+    /// There is no room for it.
+    #[error(
+        "磁盘已满，未写成备份，原有文件不变：请清理磁盘或换一处存放 / the disk is full, so there is no new backup, and what was \
+         there is as before: make room, or write it elsewhere ({0})"
+    )]
+    NoRoom(std::io::Error),
     /// A file could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("无法读写 {path} / {path} cannot be read or written: {source}")]
     File {
         /// The file.
         path: String,
@@ -186,7 +192,7 @@ pub enum BackupError {
         source: std::io::Error,
     },
     /// The backup itself could not be read or written.
-    #[error(transparent)]
+    #[error("备份文件读写出错 / the backup cannot be read or written: {0}")]
     Io(#[from] std::io::Error),
     /// The store.
     #[error(transparent)]
