@@ -14,7 +14,13 @@ use protocol::{id::PartitionId, moment::rfc3339, suite::Suite};
 use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat};
 use serde_json::{Value as Json, json};
 
-use super::{dir::NodeDir, lock::Occupant, node::open_store, now_unix, restored::Restored};
+use super::{
+    dir::NodeDir,
+    lock::{DirLock, Occupant},
+    node::open_store,
+    now_unix,
+    restored::Restored,
+};
 use crate::upkeep::backup::{BackupError, Copied, Keys, Summary, restore::restore};
 
 /// What a file system has in each of its roots.
@@ -33,7 +39,10 @@ pub fn restore_into(
     dir.check_length()?;
     check_empty(dir)?;
     let owner = fs::metadata(dir.path()).ok().map(|found| (found.uid(), found.gid()));
+    // What others have made there is theirs, so nothing is removed if this fails.
+    let lock = take(dir)?;
     let done = fill(dir, input, ask, heed);
+    drop(lock);
     if done.is_err() {
         remove_all(dir.path(), owner.is_some());
     }
@@ -59,10 +68,6 @@ fn fill(
     ask: AskPassphrase<'_>,
     heed: &mut dyn FnMut(Copied),
 ) -> anyhow::Result<(Summary, bool)> {
-    dir.create()?;
-    let _lock = dir.lock(Occupant::Command)?;
-    // Again: whoever had the directory may have made a node of it.
-    super::init::check_free(dir)?;
     let restored = restore(input, (dir.path(), &dir.store()), ask, heed)?;
     let (summary, text) = (restored.summary, restored.config);
     let config = NodeConfig::parse(&String::from_utf8_lossy(&text))
@@ -89,6 +94,23 @@ fn fill(
     files::sync_directory(dir.path()).context("make the directory durable")?;
     let has_keys = summary.manifest.keys != Keys::LeftOut;
     Ok((summary, has_keys))
+}
+
+/// Takes the directory, if there is nothing in it but what this makes.
+fn take(dir: &NodeDir) -> anyhow::Result<DirLock> {
+    dir.create()?;
+    let lock = dir.lock(Occupant::Command)?;
+    // Again: whoever had the directory may have begun to make a node of it.
+    let has_store = fs::read_dir(dir.store())?.next().is_some();
+    let begun = [dir.config(), dir.certs(), dir.keys()].iter().any(|path| path.exists());
+    if has_store || begun {
+        bail!(
+            "{0} 正由其他命令创建或恢复，未恢复任何内容：请用 --dir 指定空目录 / another command has begun to make a node of {0}, and \
+             nothing was restored: name an empty directory with --dir",
+            dir.path().display()
+        );
+    }
+    Ok(lock)
 }
 
 /// Refuses a directory with anything in it.

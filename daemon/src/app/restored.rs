@@ -16,7 +16,7 @@ use certs::keyfile;
 use super::dir::{NodeDir, remove};
 
 /// The mark's name in `certs/`.
-pub(super) const RESTORED_FILE: &str = "restored";
+const RESTORED_FILE: &str = "restored";
 /// Where a directory that has no keys puts what is in the way of a join.
 const ASIDE: &str = "restored";
 
@@ -37,11 +37,11 @@ impl Restored {
 
     /// What people are told, if it is there.
     pub fn text(&self) -> anyhow::Result<Option<String>> {
-        if !self.is_restored() {
-            return Ok(None);
+        match keyfile::read_public(&self.0) {
+            Ok(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
+            Err(_) if !self.is_restored() => Ok(None),
+            Err(error) => Err(error.into()),
         }
-        let text = keyfile::read_public(&self.0)?;
-        Ok(Some(String::from_utf8_lossy(&text).into_owned()))
     }
 
     /// Refuses what must not be done while it is there.

@@ -32,7 +32,7 @@ use crate::{
         keeper::Keeper,
         keys::OwnKeys,
         own_history::{Joining, OwnHistory},
-        restored::{RESTORED_FILE, Restored},
+        restored::Restored,
     },
     membership::Membership,
     sync::{Claims, Trustee as TrusteeOfSync},
@@ -147,17 +147,22 @@ impl Trustee {
             return self.stop_writing(Alarm::ForeignKey, FOREIGN_KEY_FILE, reason);
         }
         // Whoever wrote such a key can also take it out again: that settles nothing.
-        let stops = [
-            (Alarm::ForeignKey, FOREIGN_KEY_FILE),
-            (Alarm::Superseded, SUPERSEDED_FILE),
-            (Alarm::Restored, RESTORED_FILE),
-        ];
+        let stops = [(Alarm::ForeignKey, FOREIGN_KEY_FILE), (Alarm::Superseded, SUPERSEDED_FILE)];
         for (alarm, file) in stops {
             let path = self.dir.certs().join(file);
             if path.exists() {
                 let reason = keyfile::read_public(&path)?;
                 let reason = String::from_utf8_lossy(&reason).into_owned();
                 return self.stop_writing(alarm, file, reason);
+            }
+        }
+        let restored = Restored::of(&self.dir);
+        if let Some(reason) = restored.text()? {
+            self.store.stop_own_writes(Some(reason.clone()));
+            self.alarms.raise(Alarm::Restored, reason);
+            // In this order: whoever clears it meanwhile has not seen this stop.
+            if restored.is_restored() {
+                return Ok(());
             }
         }
         if self.store.own_writes_stopped().is_some() {

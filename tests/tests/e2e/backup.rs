@@ -447,3 +447,32 @@ fn a_quarantined_partition_comes_back_as_it_was() {
         assert_eq!(after[field], before[field], "{field}");
     }
 }
+
+#[test]
+fn of_two_restores_into_one_directory_one_makes_a_node_and_the_other_touches_nothing() {
+    let mut federation = Federation::new(&[COUNTY]);
+    let phrase = passphrase(federation.dir(), "p");
+    let file = federation.dir().join("backup");
+    let table = Table::synthetic(1, 0..3000, "一");
+    federation.counties[0].import("enterprise", &table.write(federation.dir(), "1.csv"));
+    federation.wait_converged();
+    back_up(&federation.counties[0], &file, &phrase);
+    federation.counties[0].stop();
+    let arguments = ["restore", path_text(&file), "--passphrase-file", path_text(&phrase)];
+    for round in 0..4 {
+        let place = Node::new(COUNTY, &federation.dir().join(format!("place-{round}")));
+        let started: Vec<_> = (0..2)
+            .map(|_| {
+                let mut command = place.command(&arguments);
+                command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+            })
+            .collect();
+        let outputs: Vec<_> =
+            started.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
+        let mut codes: Vec<_> = outputs.iter().map(|output| output.status.code()).collect();
+        codes.sort();
+        assert_eq!(codes, [Some(0), Some(1)], "{outputs:#?}");
+        place.verify_deep();
+        assert_eq!(place.export(ENTERPRISE), table.to_export());
+    }
+}

@@ -31,8 +31,9 @@ use super::{
 
 /// The longest anchor.
 const ANCHOR_BYTES_MAX: usize = 64 * 1024;
-/// Partitions of a node: ten thousand are shown to a peer at most.
-const PARTITIONS_MAX: usize = 1_000_000;
+/// Partitions of a node, of each of which the head is kept until the end: a hub of 2000
+/// members with ten datasets each has a tenth of it.
+const PARTITIONS_MAX: usize = 200_000;
 
 /// What is done with the parts of a backup.
 pub trait Taker {
