@@ -179,3 +179,42 @@ fn hand_over(path: &Path, (uid, gid): (u32, u32)) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_command_has_begun_is_refused_behind_the_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        for (place, begun) in
+            ["certs/anchor", "keys/node.key", "store/sled/db", "creditsync.toml"].iter().enumerate()
+        {
+            let dir = NodeDir::new(&directory.path().join(place.to_string()));
+            // Both have found it empty, and the other one was first.
+            drop(take(&dir).unwrap());
+            let file = dir.path().join(begun);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, "x").unwrap();
+            let refused = take(&dir).unwrap_err().to_string();
+            assert!(refused.contains("another command"), "{begun}: {refused}");
+            assert!(file.exists());
+        }
+    }
+
+    #[test]
+    fn only_an_empty_directory_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = NodeDir::new(directory.path());
+        check_empty(&dir).unwrap();
+        check_empty(&NodeDir::new(&directory.path().join("absent"))).unwrap();
+        fs::create_dir(directory.path().join(LOST_AND_FOUND)).unwrap();
+        check_empty(&dir).unwrap();
+        fs::write(directory.path().join("a\u{1b}"), "x").unwrap();
+        let refused = check_empty(&dir).unwrap_err().to_string();
+        assert!(refused.contains("is not empty (it has a\\u{1b})"), "{refused}");
+        remove_all(directory.path(), true);
+        check_empty(&dir).unwrap();
+        assert!(directory.path().join(LOST_AND_FOUND).exists());
+    }
+}
