@@ -56,6 +56,9 @@ pub mod save;
 mod tree;
 mod words;
 
+#[cfg(test)]
+mod tests;
+
 pub use self::{
     keys::{KeyFiles, look as look_at_keys},
     read::Summary,
