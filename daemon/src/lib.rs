@@ -1,6 +1,6 @@
 //! The daemon's library: everything between the command line and the disk.
 //!
-//! Import directions: `cli → app → {sources → ingest, upkeep → sync, admin} → membership`,
+//! Import directions: `cli → app → {sources → ingest, admin → upkeep → sync} → membership`,
 //! and `sync → net`; below all of them is the `store` crate.
 //! ARCHITECTURE.md shows the way of a record through them.
 

@@ -81,6 +81,12 @@ impl Replacement {
         Ok(new)
     }
 
+    /// The open file, for another process to write to. Who commits waits until that is
+    /// done.
+    pub fn handle(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
     /// Takes the place of what is there, durably. The open file is the new one.
     pub fn commit(self) -> io::Result<File> {
         let file = self.synced()?;

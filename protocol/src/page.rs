@@ -82,7 +82,7 @@ impl Leaf {
     }
 
     /// As [`Leaf::decode`], of bytes that are not compressed.
-    pub(crate) fn parse(raw: Vec<u8>) -> Result<Self, DecodeError> {
+    pub fn parse(raw: Vec<u8>) -> Result<Self, DecodeError> {
         let mut input = Reader::new(&raw);
         let count = usize::from(input.u16()?);
         if count == 0 || count > PAGE_ENTRIES_MAX {
@@ -127,6 +127,11 @@ impl Leaf {
     /// Bytes of the leaf, uncompressed.
     pub fn bytes(&self) -> u64 {
         self.raw.len() as u64
+    }
+
+    /// The bytes, uncompressed.
+    pub fn raw(&self) -> &[u8] {
+        &self.raw
     }
 
     /// Memory that it takes.

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail like the test itself")]
 
 mod e2e {
+    mod backup;
     mod budgets;
     mod ca_crash;
     mod cli;

@@ -50,15 +50,35 @@ impl Passphrase {
         let text = std::str::from_utf8(line).map_err(|_| {
             CertError::content(path, "its first line is not UTF-8, so it is no passphrase")
         })?;
-        if text.is_empty() || text.len() > PASSPHRASE_BYTES_MAX {
-            return Err(CertError::content(
+        Self::new(Zeroizing::new(text.to_owned())).ok_or_else(|| {
+            CertError::content(
                 path,
                 format!(
                     "its first line has to be the passphrase, of 1 to {PASSPHRASE_BYTES_MAX} bytes"
                 ),
-            ));
-        }
-        Ok(Self(Zeroizing::new(text.to_owned())))
+            )
+        })
+    }
+
+    /// What a person has typed; none if it is empty, or longer than 1024 bytes.
+    pub fn new(text: Zeroizing<String>) -> Option<Self> {
+        (1..=PASSPHRASE_BYTES_MAX).contains(&text.len()).then_some(Self(text))
+    }
+
+    /// Its text, to be handed to the process that uses it and to nobody else.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// Encrypts a few bytes as key files are encrypted; answers PEM.
+    pub fn seal(&self, bytes: &[u8]) -> Result<Zeroizing<String>, CertError> {
+        sealed::seal(bytes, &self.0).map_err(CertError::crypto("encrypt keys"))
+    }
+
+    /// Decrypts what [`Passphrase::seal`] made. One wrong passphrase in 256 gives bytes of
+    /// no meaning: who seals has to put something in by which they are known.
+    pub fn open(&self, pem: &str) -> Result<Zeroizing<Vec<u8>>, Unsealable> {
+        sealed::open(pem, &self.0)
     }
 }
 

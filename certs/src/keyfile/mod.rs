@@ -23,8 +23,9 @@ use std::{
 
 use zeroize::Zeroizing;
 
-pub use self::dir::{
-    KeyDir, NODE_KEY_FILE, Passphrase, SIGNING_KEY_FILE, StoredKey, generate_signing_key,
+pub use self::{
+    dir::{KeyDir, NODE_KEY_FILE, Passphrase, SIGNING_KEY_FILE, StoredKey, generate_signing_key},
+    sealed::Unsealable,
 };
 use crate::CertError;
 pub use crate::error::PASSPHRASE_VARIABLE;
@@ -71,6 +72,12 @@ pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, CertError> {
         return Err(CertError::NotPrivate { path: path.to_owned(), mode });
     }
     read_limited(file, path, FILE_BYTES_MAX).map(Zeroizing::new)
+}
+
+/// Whether these bytes of a key file are encrypted.
+pub fn is_sealed(bytes: &[u8]) -> bool {
+    let label = sealed::LABEL.as_bytes();
+    bytes.windows(label.len()).any(|window| window == label)
 }
 
 /// Writes a list for its owner only, replacing in one step what was there. Refuses one

@@ -1,7 +1,7 @@
 //! Private keys encrypted at rest: PKCS#8, PBES2 with scrypt and AES-256-CBC
 //! (RFC 5958, RFC 8018, RFC 7914), as `openssl pkcs8` reads and writes them.
 //!
-//! Used by [`super::KeyDir`] alone. Invariant: what a file asks this program to
+//! Used by [`super::KeyDir`] and [`super::Passphrase`]. Invariant: what a file asks this program to
 //! spend on deriving a key is looked at before it is spent.
 //!
 //! Not here: which kind of key it is, and where its file lies.
@@ -38,7 +38,7 @@ const ITERATIONS_MAX: u32 = 10_000_000;
 /// Why a file could not be opened; none of them says more than an attacker with
 /// the file knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unsealable {
+pub enum Unsealable {
     /// Not PEM, or not an encrypted PKCS#8 key.
     Damaged,
     /// The passphrase is another one, or the ciphertext was altered.

@@ -1,8 +1,8 @@
 //! A request on the socket: one line, and the file that comes with it.
 //!
-//! A command opens the file that is to be imported, and hands the open file to
-//! the daemon (`SCM_RIGHTS`). So the daemon reads what the one who gives the
-//! command may read, and nothing else: neither does its sandbox hide a file
+//! A command opens the file that is to be imported, or that a backup goes to, and
+//! hands the open file to the daemon (`SCM_RIGHTS`). So the daemon reads what the one
+//! who gives the command may read, writes where that one may write, and nothing else: neither does its sandbox hide a file
 //! from it, nor can it be led to a file by a path.
 //!
 //! Used by [`super::client`] and [`super::server`]. Invariant: at most one

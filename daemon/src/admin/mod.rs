@@ -30,6 +30,7 @@ pub use self::{
 use crate::{
     ingest::{Progress, words::Author},
     sources::Reading,
+    upkeep::backup::Copied,
 };
 
 /// Longest request line: the largest is a dataset's schema file.
@@ -37,7 +38,7 @@ pub const REQUEST_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What a command asks.
 ///
-/// It has no `Debug`: one holds a token.
+/// It has no `Debug`: one holds a token, another one a passphrase.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "command")]
 pub enum Request {
@@ -63,6 +64,16 @@ pub enum Request {
         target: String,
         /// `csv` or `jsonl`.
         format: ExportFormat,
+    },
+    /// `backup`
+    Backup {
+        /// The file's path, which messages name. What is written is the open file that
+        /// comes with the request.
+        path: String,
+        /// Keys are left out on purpose.
+        without_keys: bool,
+        /// What keys are encrypted with.
+        passphrase: Option<String>,
     },
     /// `get`
     Get {
@@ -243,13 +254,13 @@ pub enum Request {
 impl Request {
     /// Whether an open file comes with it.
     pub fn brings_file(&self) -> bool {
-        matches!(self, Request::Import { .. })
+        matches!(self, Request::Import { .. } | Request::Backup { .. })
     }
 
     /// How long it may take.
     fn pace(&self) -> Pace {
         match self {
-            Request::Export { .. } => Pace::Stream,
+            Request::Export { .. } | Request::Backup { .. } => Pace::Stream,
             Request::Import { .. }
             | Request::Verify { .. }
             | Request::Repair { .. }
@@ -344,6 +355,8 @@ pub enum Reply {
     Taken,
     /// How far an import has come.
     Progress(Progress),
+    /// How far a backup has come.
+    Copied(Copied),
     /// A piece of an export.
     Chunk(String),
     /// The answer; 3 if something needs a person, else 0.

@@ -201,7 +201,7 @@ async fn serve(
     let handling = tokio::task::spawn_blocking(move || {
         let told = Cell::new(Instant::now());
         let reply = |reply: Reply| {
-            if matches!(reply, Reply::Progress(_)) {
+            if matches!(reply, Reply::Progress(_) | Reply::Copied(_)) {
                 if told.get().elapsed() < PROGRESS_EVERY {
                     return Ok(());
                 }

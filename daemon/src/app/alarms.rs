@@ -17,6 +17,8 @@ pub enum Alarm {
     Uncounted,
     /// The node has joined again, and this directory is from before.
     Superseded,
+    /// The directory was made of a backup, and nothing of its own is written yet.
+    Restored,
     /// No statement of freshness for a day.
     Stale,
     /// The hub shows another `_federation` than the one that is held here.
@@ -47,6 +49,7 @@ impl Alarms {
         if self.lock().insert(alarm, text.clone()).is_none() {
             match alarm {
                 Alarm::Stale
+                | Alarm::Restored
                 | Alarm::KeyEnded
                 | Alarm::Certificate
                 | Alarm::Authority

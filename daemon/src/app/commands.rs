@@ -92,6 +92,9 @@ impl Node {
             Request::Export { target, format } => {
                 export::export(self, &target, format, &|chunk| reply(Reply::Chunk(chunk)))
             }
+            Request::Backup { path, without_keys, passphrase } => {
+                self.backup(&path, file, without_keys, passphrase, reply)
+            }
             Request::Get { dataset, key } => self.get(&dataset, &key),
             Request::Verify { partition, deep } => verify::verify(self, partition.as_deref(), deep),
             Request::Repair { partition } => repair::repair(self, &partition),

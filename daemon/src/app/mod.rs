@@ -4,7 +4,8 @@
 //! - [`dir`]: what lies where in a node's directory; [`lock`]: who works in it;
 //!   [`owner`]: whose files they are;
 //! - [`node`]: the opened node;
-//! - [`init`]: how a hub comes to be;
+//! - [`init`]: how a hub comes to be; [`restore`]: a node made of a backup, and
+//!   [`restored`], the mark that it has until it may write;
 //! - [`hub`]: the hub's office: who belongs, with which keys and certificates;
 //! - [`member`]: joining, and what a member asks of its hub; [`trustee`]: what the
 //!   hub says about trust, judged at a member, with [`own_history`] for what it says
@@ -42,6 +43,8 @@ mod own_history;
 pub mod owner;
 mod renewal;
 mod repair;
+pub mod restore;
+pub mod restored;
 mod room;
 mod runtime;
 mod status;

@@ -26,12 +26,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    alarms::Alarms,
+    alarms::{Alarm, Alarms},
     dir::NodeDir,
     hub::{self, Registrar},
     keeper::Keeper,
     keys::OwnKeys,
     lock::{DirLock, Occupant},
+    restored::{Restored, refuse_without_keys},
     room,
     trustee::{self, Trustee},
 };
@@ -152,6 +153,8 @@ impl Node {
                 anchor.federation
             );
         }
+        let is_hub = config.upstream.is_none();
+        refuse_without_keys(dir, is_hub)?;
         let keys = KeyDir::new(dir.keys(), passphrase()?);
         let alarms = Arc::new(Alarms::default());
         let pki = pki_files(dir, &config);
@@ -164,6 +167,11 @@ impl Node {
             membership = membership.keep_personal(&dir.personal())?;
         }
         let membership = Arc::new(membership);
+        if let Some(text) = Restored::of(dir).text()? {
+            // At a member the trustee says when it is over, at the hub a person.
+            store.stop_own_writes(Some(text.clone()));
+            alarms.raise(Alarm::Restored, text);
+        }
         let own_keys = Arc::new(OwnKeys::load(keys.clone(), &dir.certs(), store.clone())?);
         let (of_key, own) = (own_keys.current().suite(), membership.suite());
         if of_key != own {

@@ -136,6 +136,12 @@ impl OwnHistory {
         self.heard.load(Ordering::Relaxed) && !self.claims.is_open(partition)
     }
 
+    /// Whether the hub has said what it holds of this node's own history, and nothing of
+    /// that is missing here, as far as it is proved.
+    pub fn is_back(&self) -> bool {
+        self.heard.load(Ordering::Relaxed) && !self.claims.any_open()
+    }
+
     fn told(&self) -> MutexGuard<'_, BTreeMap<PartitionId, u64>> {
         // What it guards may be looked at again after anything.
         self.told.lock().unwrap_or_else(|error| error.into_inner())

@@ -32,6 +32,7 @@ use crate::{
         keeper::Keeper,
         keys::OwnKeys,
         own_history::{Joining, OwnHistory},
+        restored::Restored,
     },
     membership::Membership,
     sync::{Claims, Trustee as TrusteeOfSync},
@@ -155,11 +156,21 @@ impl Trustee {
                 return self.stop_writing(alarm, file, reason);
             }
         }
+        let restored = Restored::of(&self.dir);
+        if let Some(reason) = restored.text()? {
+            self.store.stop_own_writes(Some(reason.clone()));
+            self.alarms.raise(Alarm::Restored, reason);
+            // In this order: whoever clears it meanwhile has not seen this stop.
+            if restored.is_restored() {
+                return Ok(());
+            }
+        }
         if self.store.own_writes_stopped().is_some() {
             self.store.stop_own_writes(None);
         }
         self.alarms.clear(Alarm::ForeignKey);
         self.alarms.clear(Alarm::Superseded);
+        self.alarms.clear(Alarm::Restored);
         // Up to here others hold what earlier keys signed: that stays.
         let mut last: BTreeMap<PartitionId, u64> = BTreeMap::new();
         for (name, seq) in keys.iter().filter_map(|known| known.record.last.as_ref()).flatten() {
@@ -285,6 +296,17 @@ impl Trustee {
             tracing::info!(signed_anew = signed, "change sets name a _federation that counts now");
         }
         Ok(())
+    }
+
+    /// A restored directory writes again once the hub has said what it holds of this
+    /// node's own history, and that is back.
+    fn settle_restored(&self) -> anyhow::Result<()> {
+        let restored = Restored::of(&self.dir);
+        if !restored.is_restored() || !self.own_history.is_back() {
+            return Ok(());
+        }
+        restored.clear()?;
+        self.look()
     }
 
     /// Own writes stop, also after a restart, until this node has joined again.
@@ -437,7 +459,7 @@ impl TrusteeOfSync for Trustee {
     }
 
     fn own_history_answered(&self) {
-        if let Err(error) = self.own_history.settle() {
+        if let Err(error) = self.own_history.settle().and_then(|()| self.settle_restored()) {
             // Last numbers of earlier keys are believed until the next answer.
             tracing::warn!(
                 error = format!("{error:#}"),

@@ -24,6 +24,7 @@ use crate::{
     },
     ingest::Progress,
     telemetry,
+    upkeep::backup::Copied,
 };
 
 /// Without a terminal, a line of progress is printed this often.
@@ -51,6 +52,10 @@ pub(super) fn ask_with(
     let mut heed = |reply: Reply| match reply {
         Reply::Progress(progress) => {
             shown.show(progress);
+            Ok(())
+        }
+        Reply::Copied(copied) => {
+            shown.show_copied(copied);
             Ok(())
         }
         Reply::Chunk(text) => chunk(text),
@@ -90,16 +95,40 @@ pub(super) fn ask_with(
     node.execute(request.clone(), file, &|reply| (heed.borrow_mut())(reply))
 }
 
-/// Progress of an import: a bar on a terminal, plain lines elsewhere.
-struct ShownProgress {
+/// Progress of an import or a backup: a bar on a terminal, plain lines elsewhere.
+pub(super) struct ShownProgress {
     bar: Option<ProgressBar>,
     terminal: bool,
     last_line: Instant,
 }
 
 impl ShownProgress {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { bar: None, terminal: std::io::stderr().is_terminal(), last_line: Instant::now() }
+    }
+
+    /// How far a backup has come. Of one that is read its length is not known.
+    pub(super) fn show_copied(&mut self, copied: Copied) {
+        let Copied { records, records_total, bytes } = copied;
+        let mib = bytes / 1_048_576;
+        let text = match records_total {
+            0 => format!("{records} records, {mib} MiB"),
+            total => format!("{records} of {total} records, {mib} MiB"),
+        };
+        if self.terminal {
+            let bar = self.bar.get_or_insert_with(|| {
+                let bar = ProgressBar::no_length();
+                if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
+                    bar.set_style(style);
+                }
+                bar
+            });
+            bar.set_message(text);
+            bar.tick();
+        } else if self.last_line.elapsed() >= PLAIN_PROGRESS_EVERY {
+            self.last_line = Instant::now();
+            eprintln!("{text}");
+        }
     }
 
     fn show(&mut self, progress: Progress) {

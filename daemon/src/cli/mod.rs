@@ -6,6 +6,7 @@
 //! contract.
 
 mod ask;
+mod backup;
 mod ca;
 mod cert;
 mod chore;
@@ -20,8 +21,10 @@ mod invite;
 mod node;
 mod output;
 mod partition;
+mod passphrase;
 mod record;
 mod repair;
+mod restore;
 mod revoke;
 mod setup;
 mod status;
@@ -98,6 +101,10 @@ enum Command {
     Repair(repair::Arguments),
     /// What goes on in the background: reading everything through, repairs / 后台任务
     Chore(chore::Arguments),
+    /// Write all of this node into one file, or check such a file / 备份节点，或校验备份文件
+    Backup(backup::Arguments),
+    /// Make a node's directory of a backup / 从备份恢复节点
+    Restore(restore::Arguments),
     /// Drop a copy and fetch it again / 丢弃副本并重新获取
     Partition(partition::Arguments),
     /// This node's certificates and keys / 本节点的证书和密钥
@@ -138,6 +145,8 @@ pub fn main() -> ExitCode {
         Command::Verify(arguments) => verify::run(&dir, arguments),
         Command::Repair(arguments) => repair::run(&dir, arguments),
         Command::Chore(arguments) => chore::run(&dir, arguments),
+        Command::Backup(arguments) => backup::run(&dir, arguments),
+        Command::Restore(arguments) => restore::run(&dir, arguments),
         Command::Partition(arguments) => partition::run(&dir, arguments),
         Command::Cert(arguments) => cert::run(&dir, arguments),
         Command::Node(arguments) => node::run(&dir, arguments),

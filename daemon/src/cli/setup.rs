@@ -25,6 +25,7 @@ use crate::{
         lock::{Occupant, Wait},
         node::load_config,
         owner::{become_owner, explain_denied, warn_of_root},
+        restored,
     },
     telemetry,
 };
@@ -159,10 +160,17 @@ pub(super) fn join(dir: &NodeDir, arguments: JoinArguments) -> anyhow::Result<Do
     let Some(token) = read_token(&arguments.token)? else {
         return Ok(Done::Misused);
     };
-    if dir.is_node() {
+    if dir.is_node() && !restored::lacks_keys(dir) {
         return join_again(dir, token);
     }
     let _as_owner = become_owner(dir)?;
+    let aside = match restored::lacks_keys(dir) {
+        true => {
+            Token::parse(&token).context("read the token")?;
+            Some(restored::set_aside(dir)?)
+        }
+        false => None,
+    };
     let passphrase = app::node::passphrase()?;
     let config = runtime()?.block_on(app::member::join::join(dir, &token, passphrase))?;
     let hub = config.upstream.map(|upstream| upstream.hub.to_string()).unwrap_or_default();
@@ -172,6 +180,16 @@ pub(super) fn join(dir: &NodeDir, arguments: JoinArguments) -> anyhow::Result<Do
         printable(&config.name),
         config.federation
     );
+    if let Some(aside) = aside {
+        restored::keep_personal(dir, &aside)?;
+        eprintln!(
+            "从备份恢复的配置与数据已移到 {0}：请把其中 creditsync.toml 的设置抄到 {1}；同步完成后可删除 {0} / what was restored \
+             without keys lies in {0} now: copy your settings from creditsync.toml there to {1}; {0} may be deleted once \
+             all is in sync",
+            aside.display(),
+            dir.config().display()
+        );
+    }
     eprintln!(
         "next: creditsync --dir {0} run    then drop files into {1}/DATASET/ / 接下来：启动，再把文件放入 {1}/数据集/",
         dir.path().display(),

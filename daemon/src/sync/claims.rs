@@ -63,6 +63,8 @@ struct Inner {
     /// not be made undone by waiting.
     written: BTreeSet<PartitionId>,
     first_word_until: Option<Instant>,
+    /// Own partitions of unknown datasets that a peer says it holds.
+    unknown: BTreeSet<PartitionId>,
 }
 
 impl Default for Claims {
@@ -101,6 +103,7 @@ impl Claims {
         ours: u64,
     ) -> bool {
         let mut inner = self.lock();
+        inner.unknown.remove(partition);
         let by = (partition.clone(), peer.clone());
         if let Some(known) = inner.claims.get_mut(&by) {
             // Proven or not: the follow stream asks again for each.
@@ -137,13 +140,18 @@ impl Claims {
 
     /// No proof came, for this reason. Answers whether that is news.
     pub(super) fn unproven(&self, partition: &PartitionId, peer: &NodeId, reason: String) -> bool {
+        self.lock().unknown.remove(partition);
         self.settle(partition, peer, State::Unproven(reason))
     }
 
     /// A peer holds no more than this node. Answers whether that is news.
     pub(super) fn clear(&self, partition: &PartitionId, peer: &NodeId) -> bool {
         let by = (partition.clone(), peer.clone());
-        let is_news = self.lock().claims.remove(&by).is_some();
+        let is_news = {
+            let mut inner = self.lock();
+            let was_unknown = inner.unknown.remove(partition);
+            inner.claims.remove(&by).is_some() || was_unknown
+        };
         if is_news {
             self.moved.notify_all();
         }
@@ -169,6 +177,19 @@ impl Claims {
             }
         }
         beyond
+    }
+
+    /// Whether anything is claimed that was not shown to be wrong.
+    pub fn any_open(&self) -> bool {
+        let inner = self.lock();
+        let mut claims = inner.claims.values();
+        !inner.unknown.is_empty() || claims.any(|claim| !matches!(claim.state, State::Unproven(_)))
+    }
+
+    /// A peer says that it holds an own partition of a dataset that the list of members
+    /// here does not have, or not yet.
+    pub(super) fn note_unknown(&self, partition: &PartitionId) {
+        self.lock().unknown.insert(partition.clone());
     }
 
     /// What was judged by another list of members counts no more: claims without a
@@ -364,6 +385,31 @@ mod tests {
         assert!(claims.clear(&partition(), &b));
         assert!(claims.alarms()[0].starts_with("c says"), "{:?}", claims.alarms());
         assert_eq!(claims.before_write(&partition()), None);
+    }
+
+    #[test]
+    fn a_claim_is_open_until_it_is_settled_also_of_a_dataset_that_is_not_known_yet() {
+        let claims = Claims::default();
+        let is = |open| assert_eq!(claims.any_open(), open);
+        is(false);
+        claims.note(&partition(), &hub(), 7, 3);
+        is(true);
+        claims.proven(&partition(), &hub(), 7);
+        is(true);
+        assert!(claims.clear(&partition(), &hub()), "it is back");
+        is(false);
+        claims.note(&partition(), &hub(), 9, 7);
+        claims.unproven(&partition(), &hub(), "nothing came".into());
+        is(false);
+        claims.clear(&partition(), &hub());
+        claims.note_unknown(&partition());
+        is(true);
+        assert!(claims.clear(&partition(), &hub()), "that is news to who waits for it");
+        is(false);
+        claims.note_unknown(&partition());
+        claims.note(&partition(), &hub(), 9, 7);
+        claims.unproven(&partition(), &hub(), "nothing came".into());
+        is(false);
     }
 
     #[test]

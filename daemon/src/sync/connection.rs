@@ -631,7 +631,8 @@ fn note_claim(context: &Context, peer: &NodeId, head: &Announced) -> bool {
         .current()
         .is_ok_and(|registry| registry.schema(&head.partition.dataset).is_some());
     if !known_dataset {
-        // It holds nothing to take back.
+        // It holds nothing to take back, or nothing yet.
+        context.claims.note_unknown(&head.partition);
         if let Some(unsaid) = context.may_say(peer, Line::Claim) {
             tracing::error!(
                 partition = %head.partition, %peer, theirs = head.position.seq, ours, unsaid,

@@ -10,12 +10,15 @@
 //!   signed;
 //! - [`repair`]: what was found damaged is taken back from a peer;
 //! - [`inspect`]: one partition looked through in steps, for both and for `verify`;
-//! - [`record`]: what of a chore outlives a restart.
+//! - [`record`]: what of a chore outlives a restart;
+//! - [`backup`]: all of a node in one file, and a node out of one: no chore, since a
+//!   person, or cron, says when.
 //!
 //! Used by `app`. Invariant: a chore writes nothing but through the store's writer, and
 //! one that is stopped between two steps leaves nothing half done. Not here: what the
 //! store's writer tidies up by itself (`store::writer::tidying`).
 
+pub mod backup;
 mod inspect;
 mod record;
 mod repair;

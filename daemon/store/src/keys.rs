@@ -110,12 +110,23 @@ pub fn seq_of(key: &[u8]) -> Option<u64> {
     key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
+/// The prefix of all nodes of the history.
+pub fn history_nodes(number: u32) -> Vec<u8> {
+    of_number(b'm', number)
+}
+
 /// A node of the history.
 pub fn history_node(number: u32, node: Node) -> Vec<u8> {
-    let mut key = of_number(b'm', number);
+    let mut key = history_nodes(number);
     key.push(node.height);
     key.extend_from_slice(&node.index.to_be_bytes());
     key
+}
+
+/// The node in what follows the prefix of its key.
+pub fn node_of(suffix: &[u8]) -> Option<Node> {
+    let (height, index) = suffix.split_first()?;
+    Some(Node { height: *height, index: u64::from_be_bytes(index.try_into().ok()?) })
 }
 
 /// Where a history begins of which not all headers are here.

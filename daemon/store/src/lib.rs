@@ -10,6 +10,7 @@
 //! Its floors are listed in ARCHITECTURE.md; each imports only from those above it
 //! in that list, and a test refuses anything else.
 
+mod copy;
 pub mod cores;
 mod engine;
 mod error;
@@ -49,8 +50,13 @@ use protocol::{
 };
 use tokio::sync::{broadcast, watch};
 
-use self::{engine::Disk, jobs::Job, prepare::Prepared, queue::Queue, state::Shared};
 pub use self::{
+    copy::{
+        check::{Check, Judged, JudgedLeaf, Whole},
+        fill::{Filling, NewStore},
+        piece::{CopiedHead, PIECE_BYTES_MAX, Piece},
+        take::Copying,
+    },
     engine::Options,
     error::StoreError,
     intake::{
@@ -63,10 +69,11 @@ pub use self::{
     live::{Inspected, LivePages, Problem},
     queue::Pending,
     quota::Origins,
-    snapshot::Snapshot,
+    snapshot::{KeepOpen, Snapshot},
     state::{Ack, Counters, Head, OwnChanges, now_ms},
     tree::{Entries, LeafSpan},
 };
+use self::{engine::Disk, jobs::Job, prepare::Prepared, queue::Queue, state::Shared};
 
 /// Jobs that may wait for the writer. Each holds at most one change set, so
 /// this bounds the memory of a burst.
@@ -548,6 +555,25 @@ impl Store {
         let job = |reply| Job::OpenSnapshot { partition, for_peer: false, reply };
         let opened = self.queue.submit_blocking(job)?.wait()?;
         Ok(opened.map(|opened| Snapshot::new(self.shared.clone(), opened)))
+    }
+
+    /// All partitions that there is something of: those that have a head, or are
+    /// quarantined.
+    pub fn copied_partitions(&self) -> Vec<PartitionId> {
+        let partitions = self.shared.partitions().into_iter();
+        let has =
+            |state: &state::PartitionState| state.head().is_some() || state.quarantine().is_some();
+        partitions.filter(|(_, state)| has(state)).map(|(id, _)| id).collect()
+    }
+
+    /// Begins to read all of a partition as it is now, to copy it. From a thread that
+    /// may block. None if there is nothing of it.
+    pub fn begin_copy(&self, partition: &PartitionId) -> Result<Option<Copying>, StoreError> {
+        let Some(state) = self.shared.partition(partition) else {
+            return Ok(None);
+        };
+        let snapshot = self.snapshot_blocking(partition)?;
+        Ok(Some(Copying::new(self.shared.clone(), partition.clone(), state, snapshot)))
     }
 
     /// Begins, or takes up again, the staging of the tree that a peer shows.

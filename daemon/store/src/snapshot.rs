@@ -19,7 +19,7 @@ use crate::{
     jobs::Opened,
     keys,
     state::{Head, Shared},
-    tree::{pages::whole, saved::PAGE_SAVED},
+    tree::{OpenSnapshot, pages::whole, saved::PAGE_SAVED},
 };
 
 /// A partition as it was when this was opened. Dropping it lets the writer
@@ -33,6 +33,18 @@ pub struct Snapshot {
     leaves: Path,
 }
 
+/// Tells that a snapshot is still read by somebody who has to wait for something
+/// else, for a bounded time of his own.
+#[derive(Clone)]
+pub struct KeepOpen(Arc<OpenSnapshot>);
+
+impl KeepOpen {
+    /// It counts as read at this moment.
+    pub fn touch(&self) {
+        self.0.used_ms.store(self.0.age_ms(), Ordering::Relaxed);
+    }
+}
+
 impl Snapshot {
     pub(crate) fn new(shared: Arc<Shared>, opened: Opened) -> Self {
         let path = || Path::new(&opened.head.summary);
@@ -42,6 +54,11 @@ impl Snapshot {
     /// The head whose tree this shows.
     pub fn head(&self) -> &Head {
         &self.saved.opened.head
+    }
+
+    /// What keeps it open while its reader is busy elsewhere.
+    pub fn keep_open(&self) -> KeepOpen {
+        KeepOpen(self.saved.opened.open.clone())
     }
 
     /// All leaves in key order. A leaf at a time is in memory.

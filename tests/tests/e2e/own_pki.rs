@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -245,4 +246,45 @@ fn a_broken_pair_is_refused_and_the_one_before_stays_in_use() {
     wait_until("everything is loaded again", || loads() > before);
     check(&federation, 3);
     federation.finish();
+}
+
+#[test]
+fn a_node_with_an_own_pki_comes_back_from_its_backup() {
+    let mut federation = Federation::new(&[COUNTY]);
+    let Some(agency) = Agency::new(&federation.dir().join("agency")) else { return };
+    for node in std::iter::once(&mut federation.hub).chain(&mut federation.counties) {
+        place(node, &agency.issue_for(node, KINDS[1]));
+        configure(node, &agency);
+        node.restart();
+    }
+    federation.wait_connected();
+    check(&federation, 20);
+    let (phrase, file) = (federation.dir().join("phrase"), federation.dir().join("backup"));
+    fs::write(&phrase, "口令\n").unwrap();
+    fs::set_permissions(&phrase, fs::Permissions::from_mode(0o600)).unwrap();
+    let with = ["--passphrase-file", path_text(&phrase)];
+    let county = &mut federation.counties[0];
+    let made = county.json(&[&["backup", path_text(&file)], &with[..]].concat());
+    // What lies elsewhere is not in it, and told.
+    assert_eq!(made["outside"], serde_json::json!([path_text(&agency.ca())]));
+    let (_, key) = paths(county);
+    let secret = fs::read(&key).unwrap();
+    let backup = fs::read(&file).unwrap();
+    assert!(!backup.windows(secret.len()).any(|window| window == secret));
+    county.stop();
+    fs::remove_dir_all(county.dir()).unwrap();
+    county.json(&[&["restore", path_text(&file)], &with[..]].concat());
+    let mode = fs::metadata(&key).unwrap().permissions().mode() & 0o777;
+    assert_eq!((fs::read(&key).unwrap(), mode), (secret, 0o600));
+    county.start();
+    wait_shown(county, "ECDSA");
+    federation.wait_connected();
+    let table = Table::synthetic(1, 0..40, "二");
+    let rows = table.write(federation.dir(), "2.csv");
+    wait_until("it writes again", || {
+        let import = ["import", "enterprise", path_text(&rows)];
+        federation.counties[0].cli(&import).code == Some(0)
+    });
+    federation.wait_converged();
+    assert_eq!(federation.hub.export(&format!("enterprise/{COUNTY}")), table.to_export());
 }

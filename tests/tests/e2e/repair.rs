@@ -173,3 +173,41 @@ fn damage_is_found_and_taken_back_without_a_command() {
     }
     federation.end();
 }
+
+#[test]
+fn a_backup_leaves_out_what_is_damaged_and_says_so() {
+    for damaged in [Damage::Garbled, Damage::Missing] {
+        let mut federation = Federation::new(&[COUNTY]);
+        let name = format!("enterprise/{COUNTY}");
+        let table = Table::synthetic(1, 0..ROWS, "一");
+        let rows = table.write(federation.dir(), "1.csv");
+        federation.counties[0].import("enterprise", &rows);
+        federation.wait_converged();
+        let before = federation.counties[0].partition(&name).unwrap();
+        let backup = federation.dir().join("backup");
+        let backup = harness::node::path_text(&backup);
+        let county = &mut federation.counties[0];
+        county.stop();
+        damage(county.dir(), &name, &[(0, 7, damaged)]);
+        let make = ["backup", backup, "--without-keys", "--json"];
+        let left_out = |answer: &Json| answer["left_out"][0]["partition"].clone();
+        let made = county.cli(&make).expect_code(3).json();
+        assert_eq!((left_out(&made), &made["partitions"]), (name.as_str().into(), &1.into()));
+        let check = ["backup", "--verify", backup, "--json"];
+        let checked = harness::node::creditsync(&check).expect_code(3).json();
+        assert_eq!(left_out(&checked), name.as_str());
+        // What is left out comes back from the hub, with the keys that were kept.
+        let keys = county.dir().with_extension("keys");
+        std::fs::rename(county.dir().join("keys"), &keys).unwrap();
+        std::fs::remove_dir_all(county.dir()).unwrap();
+        county.cli(&["restore", backup, "--json"]).expect_code(3);
+        std::fs::rename(&keys, county.dir().join("keys")).unwrap();
+        county.start();
+        harness::node::wait_until("its own history is back", || {
+            let own = county.partition(&name);
+            own.is_some_and(|own| own["head"] == before["head"]) && county.alarms().is_empty()
+        });
+        county.verify_deep();
+        federation.wait_converged();
+    }
+}

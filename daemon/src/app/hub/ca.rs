@@ -159,6 +159,7 @@ impl Registrar {
         connected: &[NodeId],
     ) -> anyhow::Result<Taken> {
         let _changing = self.change();
+        self.refuse_restored()?;
         let registry = self.membership.current()?;
         if next_step(&registry) != *step {
             return Ok(Taken::Overtaken);

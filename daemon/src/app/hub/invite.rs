@@ -167,6 +167,7 @@ impl Registrar {
         ttl_s: u64,
         address: Option<String>,
     ) -> anyhow::Result<Token> {
+        self.refuse_restored()?;
         let node = NodeId::new(node)?;
         Identity::new(&self.identity.federation, &node).check()?;
         if node == *self.membership.hub() {

@@ -48,7 +48,7 @@ use tokio::sync::watch;
 pub(super) use self::{ca::Rotation, enrol::serve_join, joining::Joining};
 use super::{
     alarms::Alarms, catalogue, changes::federation_changes, dir::NodeDir, keeper::Keeper,
-    keys::OwnKeys, now_unix,
+    keys::OwnKeys, now_unix, restored::Restored,
 };
 use crate::{limit::Limiter, membership::Membership};
 
@@ -189,9 +189,15 @@ impl Registrar {
         self.changing.lock().unwrap_or_else(|error| error.into_inner())
     }
 
+    /// Refuses what a hub must not do that was restored and may be behind its members.
+    fn refuse_restored(&self) -> anyhow::Result<()> {
+        Restored::of(&self.dir).refuse()
+    }
+
     /// Writes records of `_federation`; what is read for them is read under
     /// [`Registrar::change`]. Blocks.
     fn commit(&self, changes: Vec<Change>) -> anyhow::Result<Arc<Head>> {
+        self.refuse_restored()?;
         let own = federation_changes(&self.membership, changes);
         Ok(self.store.commit_own_later(own)?.wait()?)
     }

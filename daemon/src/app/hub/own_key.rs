@@ -25,6 +25,7 @@ impl Registrar {
     /// The next signing key of the hub follows the present one. Blocks.
     pub fn renew_signing_key(&self) -> anyhow::Result<Json> {
         let _changing = self.change();
+        self.refuse_restored()?;
         let registry = self.membership.current()?;
         let me = self.membership.me().clone();
         let current = registry.current_key(&me).context("_federation names no key of this hub")?;
@@ -71,6 +72,7 @@ impl Registrar {
     /// from here on nothing counts that the old one signs. Blocks.
     pub fn replace_stolen_key(&self, root_keys: Option<&Path>) -> anyhow::Result<Json> {
         let _changing = self.change();
+        self.refuse_restored()?;
         // One that was interrupted comes first: its change sets count.
         self.settle_own_key().context("finish an earlier change of the signing key")?;
         let base = self.store.head(self.membership.partition());

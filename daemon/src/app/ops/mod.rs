@@ -4,6 +4,7 @@
 //! takes plain arguments and answers JSON; it knows neither the command line nor
 //! the socket. Not here yet: operations that still stand in `commands`.
 
+mod backup;
 mod chore;
 mod delivery;
 mod get;
