@@ -168,7 +168,7 @@ impl Node {
         }
         let membership = Arc::new(membership);
         if let Some(text) = Restored::of(dir).text()? {
-            // At a member the trustee says when it is over, at the hub a person.
+            // At a member the trustee says when it is over, at the hub its office.
             store.stop_own_writes(Some(text.clone()));
             alarms.raise(Alarm::Restored, text);
         }
@@ -195,6 +195,7 @@ impl Node {
                 store: store.clone(),
                 membership: membership.clone(),
                 tell: tell.clone(),
+                claims: claims.clone(),
                 config: config.clone(),
             })?;
             // A node that cannot bring something to its end is still there for the

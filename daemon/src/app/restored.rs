@@ -4,8 +4,7 @@
 //! `restore` leaves it in `certs/`, with the text that people are shown. At a member
 //! nothing of its own is written until the hub has said what it holds of it and that is
 //! back (`trustee`). At the hub nothing of its own is written, `_federation` first of all,
-//! until it is known that no member holds more: whoever finds that out calls
-//! [`Restored::clear`]. Invariant: it is durable before the directory is a node, and goes
+//! until every member has said what it holds, and that is back (`hub`). Invariant: it is durable before the directory is a node, and goes
 //! only by [`Restored::clear`].
 
 use std::path::PathBuf;
@@ -71,12 +70,14 @@ impl Restored {
     ) -> anyhow::Result<()> {
         let text = if is_hub {
             format!(
-                "本中心的目录于 {at} 由 {created} 的备份恢复，各县可能已持有更新的成员名册，暂停邀请、吊销、轮换等一切写入。请在各县\
-                 执行 creditsync status 查看 _federation 的序号：若均不大于 {federation_seq}，请删除 {path} 并重启本节点 / this \
-                 hub's directory was restored at {at} from a backup of {created}, and members may hold a newer list of \
-                 members: nothing of its own is written, no invitation, revocation or rotation. Look at the number of \
-                 _federation in 'creditsync status' at the members: if none is above {federation_seq}, remove {path} and \
-                 restart this node",
+                "本中心的目录于 {at} 由 {created} 的备份恢复，各县可能已持有更新的成员名册，暂停邀请、吊销、轮换等一切写入。全部成员\
+                 都连接过一次、缺少的部分取回后，自动恢复写入（creditsync status）。若有成员不再连接，请在其余各县执行 creditsync \
+                 status 查看 _federation 的序号：均不大于 {federation_seq} 时，删除 {path} 并重启本节点 / this hub's directory was \
+                 restored at {at} from a backup of {created}, and members may hold a newer list of members: nothing of its \
+                 own is written, no invitation, revocation or rotation. It writes again by itself once every member has \
+                 connected and what was missing is back (creditsync status). If one of them does not come any more, look at \
+                 the number of _federation in 'creditsync status' at the others: if none is above {federation_seq}, remove \
+                 {path} and restart this node",
                 path = self.0.display()
             )
         } else {

@@ -24,7 +24,10 @@ mod requests;
 mod revoke;
 mod seen;
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard},
+};
 
 use anyhow::Context as _;
 use certs::{
@@ -47,10 +50,16 @@ use tokio::sync::watch;
 
 pub(super) use self::{ca::Rotation, enrol::serve_join, joining::Joining};
 use super::{
-    alarms::Alarms, catalogue, changes::federation_changes, dir::NodeDir, keeper::Keeper,
-    keys::OwnKeys, now_unix, restored::Restored,
+    alarms::{Alarm, Alarms},
+    catalogue,
+    changes::federation_changes,
+    dir::NodeDir,
+    keeper::Keeper,
+    keys::OwnKeys,
+    now_unix,
+    restored::Restored,
 };
-use crate::{limit::Limiter, membership::Membership};
+use crate::{limit::Limiter, membership::Membership, sync::Claims};
 
 /// The hub's office.
 pub struct Registrar {
@@ -76,6 +85,10 @@ pub struct Registrar {
     budgets: Limiter<NodeId>,
     /// For reports, so that they leave renewals alone.
     reports: Limiter<NodeId>,
+    /// What members say that they hold of the hub's own history.
+    claims: Arc<Claims>,
+    /// Members that have said that since the start.
+    heard: Mutex<BTreeSet<NodeId>>,
 }
 
 /// What a registrar works with.
@@ -90,6 +103,7 @@ pub(super) struct Parts {
     pub store: Store,
     pub membership: Arc<Membership>,
     pub tell: watch::Sender<()>,
+    pub claims: Arc<Claims>,
 }
 
 impl Registrar {
@@ -97,7 +111,7 @@ impl Registrar {
     pub(super) fn open(parts: Parts) -> anyhow::Result<Self> {
         let seen = seen::Seen::load(parts.dir.certs().join("members.json"))?;
         let Parts { dir, config, identity, cas, own_keys, keeper, alarms, .. } = parts;
-        let Parts { store, membership, tell, .. } = parts;
+        let Parts { store, membership, tell, claims, .. } = parts;
         Ok(Self {
             dir,
             config,
@@ -116,6 +130,8 @@ impl Registrar {
             renewing: Mutex::default(),
             budgets: Limiter::new(requests::REQUESTS, requests::MEMBERS_MAX),
             reports: Limiter::new(requests::REQUESTS, requests::MEMBERS_MAX),
+            claims,
+            heard: Mutex::default(),
         })
     }
 
@@ -192,6 +208,30 @@ impl Registrar {
     /// Refuses what a hub must not do that was restored and may be behind its members.
     fn refuse_restored(&self) -> anyhow::Result<()> {
         Restored::of(&self.dir).refuse()
+    }
+
+    /// A restored hub writes again once every member has said what it holds, and nothing is
+    /// claimed that is not back, or shown to be nobody's. `peer` has just said it.
+    fn settle_restored(&self, peer: Option<&NodeId>) -> anyhow::Result<()> {
+        let mut heard = self.heard.lock().unwrap_or_else(|error| error.into_inner());
+        heard.extend(peer.cloned());
+        let restored = Restored::of(&self.dir);
+        if !restored.is_restored() || self.claims.any_open() {
+            return Ok(());
+        }
+        let registry = self.membership.current()?;
+        let is_awaited = |node: &NodeId| {
+            node != self.membership.me()
+                && registry.active_member(node).is_some()
+                && registry.revocation(node, None).is_none()
+        };
+        let mut awaited = registry.members().keys().filter(|node| is_awaited(node));
+        if awaited.all(|node| heard.contains(node)) {
+            restored.clear()?;
+            self.store.stop_own_writes(None);
+            self.alarms.clear(Alarm::Restored);
+        }
+        Ok(())
     }
 
     /// Writes records of `_federation`; what is read for them is read under

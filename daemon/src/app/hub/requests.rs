@@ -31,7 +31,7 @@ const KEYS_MAX: usize = 1000;
 impl Office for Registrar {
     fn own_history_is_back(&self) {
         // Files and keys were those of the older `_federation`.
-        if let Err(error) = self.settle() {
+        if let Err(error) = self.settle_restored(None).and_then(|()| self.settle()) {
             tracing::error!(
                 error = format!("{error:#}"),
                 "what _federation says now, as it came back from a member, could not be taken over"
@@ -81,6 +81,12 @@ impl Office for Registrar {
         // report is not repeated, and rotations wait for what it says.
         let may_write = self.reports.allow(node, Instant::now()).is_some();
         let daemons = self.seen.report(peer, report, now_unix(), may_write);
+        if let Err(error) = self.settle_restored(Some(node)) {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "it could not be noted that members hold no more than this hub"
+            );
+        }
         if daemons == Daemons::One {
             return None;
         }
