@@ -16,6 +16,7 @@ mod e2e {
     mod disk;
     mod files;
     mod forced_rotation;
+    mod forks;
     mod formats;
     mod frozen;
     mod handed;

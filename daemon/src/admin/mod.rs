@@ -115,6 +115,13 @@ pub enum Request {
         /// Also where the origin is not connected.
         yes: bool,
     },
+    /// `partition resolve`
+    PartitionResolve {
+        /// The partition.
+        partition: String,
+        /// Whose history goes on.
+        keep: Keep,
+    },
     /// `dataset list`
     DatasetList,
     /// `dataset show`
@@ -265,6 +272,7 @@ impl Request {
             | Request::Verify { .. }
             | Request::Repair { .. }
             | Request::PartitionRefetch { .. }
+            | Request::PartitionResolve { .. }
             | Request::CertRenew { .. }
             | Request::CaRotate { .. }
             | Request::JoinAgain { .. }
@@ -330,6 +338,26 @@ pub enum Late {
     },
     /// Whoever has not followed when the connected ones had time to is locked out.
     LockOut,
+}
+
+/// With which content a partition goes on of which two histories are signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// What the hub holds / 保留中心持有的内容
+    Hub,
+    /// What the origin has, issued again behind what the hub holds / 保留来源节点的内容
+    Origin,
+}
+
+impl Keep {
+    /// As commands name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hub => "hub",
+            Self::Origin => "origin",
+        }
+    }
 }
 
 /// What an export looks like.

@@ -101,10 +101,40 @@ fn some_of(peers: Vec<Vec<String>>, of_one_max: usize) -> Vec<String> {
 /// Partitions that are quarantined, and what to do.
 fn quarantined(node: &Node) -> BTreeMap<PartitionId, String> {
     let text = |partition: &PartitionId, reason: String| {
+        let origin = &partition.origin;
+        let (zh, en) = match (partition.dataset.is_system(), origin == node.membership.me()) {
+            // The hub's list of members goes by what the hub says.
+            (true, _) => (
+                format!(
+                    "请先致电市级中心查明原因，再执行 creditsync partition refetch {partition}"
+                ),
+                format!(
+                    "Call the municipal centre and find out why, then: creditsync partition refetch {partition}"
+                ),
+            ),
+            (false, true) => (
+                format!(
+                    "请选定以哪一份继续：creditsync partition resolve {partition} --keep hub（以对端持有的为准）或 --keep origin\
+                     （以本机内容为准，差异重新签发）；两种做法都会先把本机内容另存为文件"
+                ),
+                format!(
+                    "Say with which one it goes on: creditsync partition resolve {partition} --keep hub (what the peer \
+                     holds), or --keep origin (what is here, its difference issued again); either sets aside what is here \
+                     in a file first"
+                ),
+            ),
+            (false, false) => (
+                format!(
+                    "请在 {origin} 执行 creditsync partition resolve {partition} --keep hub 或 --keep origin，之后自动恢复"
+                ),
+                format!(
+                    "At {origin}: creditsync partition resolve {partition} --keep hub, or --keep origin; after that it goes \
+                     on by itself"
+                ),
+            ),
+        };
         format!(
-            "{partition} is quarantined, and nothing of it is taken: {reason}. Find out which history is right, \
-             then: creditsync partition refetch {partition} / {partition} 已隔离，不再接收：请查明哪一方的历史正确，\
-             再执行 creditsync partition refetch {partition}"
+            "{partition} is quarantined, and nothing of it is taken: {reason}. {en} / {partition} 已隔离，不再接收。{zh}"
         )
     };
     let partitions = node.heads(None).into_keys();

@@ -104,6 +104,9 @@ impl Node {
             Request::PartitionRefetch { partition, good, yes } => {
                 self.partition_refetch(&partition, good, yes)
             }
+            Request::PartitionResolve { partition, keep } => {
+                self.partition_resolve(&partition, keep, reply)
+            }
             Request::DatasetList => self.dataset_list(),
             Request::DatasetShow { dataset } => self.dataset_show(&dataset),
             Request::DatasetApply { text } => self.dataset_apply(&text),

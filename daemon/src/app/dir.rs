@@ -106,6 +106,11 @@ impl NodeDir {
         self.0.join("chores")
     }
 
+    /// What was here and made way for something else.
+    pub fn aside(&self) -> PathBuf {
+        self.0.join("aside")
+    }
+
     /// The lock, the socket and temporary files.
     pub fn run(&self) -> PathBuf {
         self.0.join("run")

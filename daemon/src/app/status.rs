@@ -152,6 +152,7 @@ fn partition_json(
         "reason": standing.reason,
         "updated_at": rfc3339(head.updated_ms / 1000),
         "pages_checked_at": node.upkeep.checked_at(partition).map(rfc3339),
+        "fork": fork_json(node, partition),
         "acked": acked,
         "revoked": node.membership.current().is_ok_and(|registry| {
             registry.revocation(&partition.origin, None).is_some()
@@ -181,9 +182,31 @@ fn missing_json(node: &Node, partition: &PartitionId, trouble: &str) -> Json {
         "reason": trouble,
         "updated_at": null,
         "pages_checked_at": null,
+        "fork": null,
         "acked": [],
         "revoked": false,
     })
+}
+
+/// The signed headers that show two histories, for whoever has to judge them.
+fn fork_json(node: &Node, partition: &PartitionId) -> Json {
+    if node.store.quarantine_reason(partition).is_none() {
+        return Json::Null;
+    }
+    let headers = node.store.evidence(partition).unwrap_or_default();
+    let shown = headers.iter().map(|signed| {
+        let header = signed.header();
+        json!({
+            "seq": header.seq,
+            "head": signed.hash().to_string(),
+            "root": header.root.to_string(),
+            "records": header.records,
+            "signed_at": rfc3339(header.origin_time_ms / 1000),
+            "key": header.key_id.to_string(),
+            "header": protocol::hex::encode(&signed.encode()),
+        })
+    });
+    shown.collect()
 }
 
 /// How a partition stands.

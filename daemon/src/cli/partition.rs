@@ -3,7 +3,10 @@
 use clap::Subcommand;
 
 use super::{Done, ask::ask, print_json, text_of};
-use crate::{admin::Request, app::dir::NodeDir};
+use crate::{
+    admin::{Keep, Request},
+    app::dir::NodeDir,
+};
 
 #[derive(clap::Args)]
 #[command(
@@ -34,13 +37,33 @@ enum Action {
         #[arg(long)]
         yes: bool,
     },
+    /// At the origin: go on with one of two histories that are both signed; what is only here
+    /// is set aside in a file / 分区出现两份历史时，选定以哪一份继续（在所属节点执行）
+    Resolve {
+        /// The partition (dataset/origin) / 分区
+        partition: String,
+        /// 'hub': what the hub holds; 'origin': what is here, issued again behind that
+        /// / hub：以中心持有的为准；origin：以本机的为准，差异作为新变更重新签发
+        #[arg(long, value_enum)]
+        keep: Keep,
+    },
 }
 
 pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
-    let Arguments { action: Action::Refetch { partition, good, yes }, json } = arguments;
-    let (answer, attention) = ask(dir, &Request::PartitionRefetch { partition, good, yes })?;
+    let Arguments { action, json } = arguments;
+    let request = match action {
+        Action::Refetch { partition, good, yes } => {
+            Request::PartitionRefetch { partition, good, yes }
+        }
+        Action::Resolve { partition, keep } => Request::PartitionResolve { partition, keep },
+    };
+    let (answer, attention) = ask(dir, &request)?;
     if json {
         print_json(&answer)?;
+        return Ok(Done::from_attention(attention));
+    }
+    if answer["keep"].is_string() {
+        show_resolved(&answer);
         return Ok(Done::from_attention(attention));
     }
     let partition = text_of(&answer["partition"]);
@@ -56,4 +79,20 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
         None => println!("{partition}：本节点没有副本 / there was no copy here"),
     }
     Ok(Done::from_attention(attention))
+}
+
+fn show_resolved(answer: &serde_json::Value) {
+    let (partition, seq) = (text_of(&answer["partition"]), text_of(&answer["seq"]));
+    if answer["changed"] == false {
+        println!(
+            "{partition}：只有一份历史（第 {seq} 号），无需处理 / there is one history, at number {seq}, and nothing to resolve"
+        );
+        return;
+    }
+    let (reissued, aside) = (text_of(&answer["reissued"]), text_of(&answer["set_aside"]));
+    println!(
+        "{partition}：已继续，现为第 {seq} 号，重新签发 {reissued} 条变更；处理前本机的内容在 {aside}（含个人信息，不用时请删除） / it goes \
+         on, at number {seq} now, with {reissued} changes issued again; what was here before lies in {aside}: personal \
+         fields are not masked in it, so delete it when it is not needed"
+    );
 }

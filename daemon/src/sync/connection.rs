@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Context, FIRST_FRAME_MAX, Line, blame,
     follow::{self, FollowEvent},
+    fork,
     peers::is_far,
     provide, random,
     turns::Turns,
@@ -423,7 +424,12 @@ impl Talk<'_> {
                 }
             }
             LinkAction::PeerHolds(head) => {
-                peer_holds(&context, &self.turns, self.peer, head).await;
+                let partition = head.partition.clone();
+                if peer_holds(&context, &self.turns, self.peer, head).await {
+                    let (connection, peer) = (self.connection.clone(), self.peer.clone());
+                    let look = fork::look(context, connection, peer, partition);
+                    tokio::spawn(self.tasks.clone().run_until_cancelled_owned(look));
+                }
             }
             LinkAction::Reported(report) => {
                 if self.instance != Some(report.instance) {
@@ -653,20 +659,21 @@ fn note_claim(context: &Context, peer: &NodeId, head: &Announced) -> bool {
 }
 
 /// The peer holds our own partition up to `head`. It counts as acknowledged if
-/// it is our own history; if it is more than we have, it has to prove that.
+/// it is our own history; if it is more than we have, it has to prove that. Answers
+/// whether it is another history, which it has to prove as well.
 ///
 /// What cannot be read or noted of one partition is no reason to end the
 /// connection of all.
-async fn peer_holds(context: &Context, turns: &Turns, peer: &NodeId, head: Announced) {
+async fn peer_holds(context: &Context, turns: &Turns, peer: &NodeId, head: Announced) -> bool {
     if note_claim(context, peer, &head) {
-        return;
+        return false;
     }
     if context.claims.clear(&head.partition, peer) {
         context.own_history_answered().await;
     }
-    let known = turns.run(|| context.store.header_at(&head.partition, head.position.seq)).await;
-    match known {
-        Ok(Some(known)) if known.hash() == head.position.hash => {
+    let of_seq = || context.store.header_hash_at(&head.partition, head.position.seq);
+    match turns.run(of_seq).await {
+        Ok(Some(known)) if known == head.position.hash => {
             let noted = context.store.record_ack(&head.partition, peer, head.position).await;
             if let Err(error) = noted
                 && let Some(unsaid) = context.may_say(peer, Line::OurFailure)
@@ -685,6 +692,7 @@ async fn peer_holds(context: &Context, turns: &Turns, peer: &NodeId, head: Annou
             context.peers.update(peer, |state| {
                 state.troubles.insert(head.partition.clone(), reason);
             });
+            return true;
         }
         // Older than our log.
         Ok(None) => {}
@@ -697,4 +705,5 @@ async fn peer_holds(context: &Context, turns: &Turns, peer: &NodeId, head: Annou
             }
         }
     }
+    false
 }

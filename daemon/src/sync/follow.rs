@@ -7,8 +7,9 @@ use protocol::{
     change::{BODY_BYTES_MAX, Change, Position},
     codec::claimed_bytes,
     frame::FRAME_BYTES_MAX,
+    hash::Hash,
     id::{NodeId, PartitionId},
-    message::{CloseCode, FollowReply, Open, TreeReply, decode_header},
+    message::{CloseCode, FollowReply},
     session::{
         PeerMisbehaved,
         fetch::TreeFetch,
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Context, FIRST_FRAME_MAX, Line,
     fetch::{Drive, How, Purpose},
+    fork::{self, Compared},
     judge::Judge,
     trouble::{Meaning, Trouble, tell_trouble},
     turns::{SMALL_BYTES, Turns, while_it_lasts},
@@ -31,9 +33,6 @@ use crate::{
     memory::Grant,
     net::{Connection, FrameReceiver, FrameSender, NetError},
 };
-
-/// Longest answer that has a peer's head: a header, its proof and the root's page.
-const PROOF_BYTES_MAX: usize = 64 * 1024;
 
 /// One partition followed over one connection.
 pub(super) struct Follow {
@@ -118,8 +117,8 @@ impl Follow {
             }
             Meaning::TwoHistories => {
                 tracing::error!(%partition, %peer, reason = %trouble, "the partition is quarantined: it has two signed histories, and nothing is overwritten");
-                if let Err(error) =
-                    self.context.store.quarantine(partition, trouble.to_string()).await
+                let (reason, theirs) = (trouble.to_string(), trouble.other_history());
+                if let Err(error) = fork::quarantine(&self.context, partition, reason, theirs).await
                 {
                     tracing::error!(%partition, %error, "the quarantine could not be noted");
                 }
@@ -175,9 +174,8 @@ impl Follow {
     async fn follow(&mut self) -> Result<FollowEnd, Trouble> {
         let store = &self.context.store;
         if let Some(reason) = store.quarantine_reason(&self.partition) {
-            return Err(
-                StoreError::Quarantined { partition: self.partition.clone(), reason }.into()
-            );
+            // In a box, as all that is seldom: a stream that only waits needs no room for it.
+            Box::pin(self.release_if_one_history(reason)).await?;
         }
         // A name that nobody has published takes no room here.
         let registry = self.context.membership.current()?;
@@ -203,6 +201,7 @@ impl Follow {
         if is_own && self.own_history_is_back() {
             return Ok(FollowEnd::Done);
         }
+        Box::pin(self.look_for_another_history()).await?;
         let store = &self.context.store;
         let have = store.head(&self.partition).map(|head| head.position());
         let follower = Follower::new(self.partition.clone(), have);
@@ -220,6 +219,52 @@ impl Follow {
             () = others_turn => Err(Trouble::MadeRoom),
         };
         tell_trouble(outcome, sender, receiver)
+    }
+
+    /// A peer that is behind sends nothing, so its history is compared with what it has
+    /// announced.
+    async fn look_for_another_history(&self) -> Result<(), Trouble> {
+        let (context, partition) = (&self.context, &self.partition);
+        let announced = context
+            .peers
+            .with(&self.peer, |peer| peer.heads.get(partition).map(|theirs| theirs.position));
+        let have = context.store.head(partition).map_or(0, |head| head.seq());
+        let is_known = |seq: u64, hash: Hash| {
+            let known = context.store.header_hash_at(partition, seq)?;
+            Ok::<_, StoreError>(known.is_none_or(|known| known == hash))
+        };
+        let Some(theirs) = announced.filter(|theirs| theirs.seq < have) else {
+            return Ok(());
+        };
+        if is_known(theirs.seq, theirs.hash)? {
+            return Ok(());
+        }
+        // What is announced is signed by nobody.
+        let head = fork::head_at(context, &self.connection, partition).await?;
+        match is_known(head.header().seq, head.hash())? {
+            true => Ok(()),
+            false => Err(Trouble::Fork(Box::new(head))),
+        }
+    }
+
+    /// A partition that is quarantined is followed again if the peer proves that its
+    /// history has what is here by now.
+    async fn release_if_one_history(&self, reason: String) -> Result<(), Trouble> {
+        let (context, partition, peer) = (&self.context, &self.partition, &self.peer);
+        let quarantined =
+            || StoreError::Quarantined { partition: partition.clone(), reason: reason.clone() };
+        match fork::compare(context, &self.connection, partition).await {
+            Ok(Compared::One) => {
+                context.store.release(partition).await?;
+                tracing::warn!(%partition, %peer, "the quarantine is over: the peer's history has what is here");
+                Ok(())
+            }
+            // It may be about to take back what is here.
+            Ok(Compared::Behind) => Err(Trouble::Unproven(reason)),
+            Err(Trouble::Net(NetError::Closed(Some(_)))) => Err(quarantined().into()),
+            Err(trouble @ Trouble::Net(_)) => Err(trouble),
+            Err(_) => Err(quarantined().into()),
+        }
     }
 
     /// Asks the peer for its head of this node's own partition. If this node has
@@ -277,38 +322,14 @@ impl Follow {
     /// The number of the peer's head of this node's own partition, which this node
     /// has signed and which is above its own.
     async fn own_head_at_the_peer(&self) -> Result<u64, Trouble> {
-        let (mut sender, mut receiver) = self.connection.open_stream().await?;
-        receiver.limit(PROOF_BYTES_MAX);
-        let outcome = async {
-            // Whether its history holds what is here is seen when it is followed: also
-            // a head of another history says that this node must not write.
-            let partition = self.partition.clone();
-            sender.send(&Open::Tree { partition, have: None }).await?;
-            let frame = receiver.receive().await?.ok_or(NetError::Closed(None))?;
-            let TreeReply::Head { header, .. } =
-                TreeReply::decode(&frame).map_err(PeerMisbehaved::from)?
-            else {
-                return Err(PeerMisbehaved::Unexpected("something else than a head").into());
-            };
-            let header = decode_header(&header).map_err(PeerMisbehaved::from)?;
-            if header.header().partition != self.partition {
-                return Err(
-                    PeerMisbehaved::NotEntitled(header.header().partition.to_string()).into()
-                );
-            }
-            header.verify(&*self.context.membership.current()?).map_err(PeerMisbehaved::from)?;
-            let ours = self.context.store.head(&self.partition).map_or(0, |head| head.seq());
-            let theirs = header.header().seq;
-            if theirs <= ours {
-                return Err(Trouble::Unproven(format!("its head is number {theirs}")));
-            }
-            // So that it is out of the peer's way before the next one is asked for.
-            sender.finish();
-            let _ = receiver.receive().await;
-            Ok(theirs)
-        };
-        let outcome = outcome.await;
-        tell_trouble(outcome, sender, receiver)
+        // Also a head of another history says that this node must not write.
+        let head = fork::head_at(&self.context, &self.connection, &self.partition).await?;
+        let ours = self.context.store.head(&self.partition).map_or(0, |head| head.seq());
+        let theirs = head.header().seq;
+        match theirs > ours {
+            true => Ok(theirs),
+            false => Err(Trouble::Unproven(format!("its head is number {theirs}"))),
+        }
     }
 
     async fn follow_on(
@@ -389,7 +410,7 @@ impl Follow {
                         }
                         return Ok(FollowEnd::Again);
                     }
-                    FollowerAction::Fork(header) => return Err(Trouble::Fork(header.header().seq)),
+                    FollowerAction::Fork(header) => return Err(Trouble::Fork(header)),
                 }
             }
             if self.own_history_is_back() {

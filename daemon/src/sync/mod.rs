@@ -8,6 +8,7 @@
 //! - [`claims`]: what a peer says that it holds of this node's own history;
 //! - [`follow`]: a partition that the peer has and we want;
 //! - [`fetch`]: a peer's tree taken over one stream;
+//! - [`fork`]: two signed histories of one partition;
 //! - [`repair`]: damaged pages taken back from a peer;
 //! - [`trouble`]: why one of these ended early;
 //! - [`provide`]: a partition that we have and the peer wants;
@@ -24,6 +25,7 @@ mod connection;
 mod dial;
 mod fetch;
 mod follow;
+mod fork;
 mod judge;
 mod office;
 pub mod peers;
@@ -51,6 +53,7 @@ pub use self::{
     claims::Claims,
     connection::{ConnectionEnd, Side, serve},
     dial::{Dialling, keep_connected},
+    fork::{NoHead, peer_head},
     office::{Office, Trustee},
     repair::{Repaired, repair},
 };

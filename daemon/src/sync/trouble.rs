@@ -2,6 +2,7 @@
 //! its provider is told of it.
 
 use protocol::{
+    change::SignedHeader,
     id::{DatasetId, NodeId},
     message::CloseCode,
     session::PeerMisbehaved,
@@ -20,13 +21,14 @@ pub(super) enum Trouble {
     Misbehaved(PeerMisbehaved),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the provider shows another signed history at number {0}")]
-    Fork(u64),
+    #[error("the provider shows another signed history at number {}", .0.header().seq)]
+    Fork(Box<SignedHeader>),
     #[error(
-        "the provider's signed history up to number {0} does not hold what is here, which it signed as \
-         well"
+        "the provider's signed history up to number {} does not hold what is here, which it signed as \
+         well",
+        .0.header().seq
     )]
-    OtherHistory(u64),
+    OtherHistory(Box<SignedHeader>),
     #[error(
         "{peer} 持有本节点更新的记录，但无法证明其中包含本机第 {have} 号及以前的内容，因此未覆盖：请执行 creditsync partition \
          resolve / {peer} holds more of this node's own history, and cannot prove that it has what is here, up to \
@@ -75,7 +77,7 @@ pub(super) enum Meaning {
 impl From<PeerMisbehaved> for Trouble {
     fn from(problem: PeerMisbehaved) -> Self {
         match problem {
-            PeerMisbehaved::OtherHistory(head) => Self::OtherHistory(head.seq),
+            PeerMisbehaved::OtherHistory(head) => Self::OtherHistory(head),
             problem => Self::Misbehaved(problem),
         }
     }
@@ -122,6 +124,14 @@ impl Trouble {
                 Meaning::NotNow("could not be committed; tried again later")
             }
             Trouble::Unproven(_) => Meaning::Told,
+        }
+    }
+
+    /// The header that shows another history, if one came.
+    pub fn other_history(&self) -> Option<SignedHeader> {
+        match self {
+            Trouble::Fork(theirs) | Trouble::OtherHistory(theirs) => Some((**theirs).clone()),
+            _ => None,
         }
     }
 

@@ -12,7 +12,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, path::Path, sync::Arc, time::Duration};
 
-use protocol::{id::PartitionId, suite::checksum::Checksum};
+use protocol::{change::SignedHeader, id::PartitionId, suite::checksum::Checksum};
 
 use crate::{
     error::StoreError,
@@ -115,6 +115,22 @@ pub fn leave_out(shared: &Shared, partition: &PartitionId) -> Result<(), StoreEr
     write(shared).map_err(|error| {
         *lock(&shared.forgetting) = None;
         StoreError::File { path: shared.path.join(FILE), problem: error.to_string() }
+    })
+}
+
+/// What a store has lost that has nothing of a partition's history up to this header.
+pub fn lost(signed: &SignedHeader) -> Lost {
+    let header = signed.header();
+    let (name, seq) = (header.partition.full_name(), header.seq);
+    let line = format!("{name} {seq} {} {} {}", signed.hash(), header.root, header.records);
+    Lost { seq, line }
+}
+
+/// Writes the sidecar at once.
+pub fn write_now(shared: &Shared) -> Result<(), StoreError> {
+    write(shared).map_err(|error| StoreError::File {
+        path: shared.path.join(FILE),
+        problem: error.to_string(),
     })
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use protocol::{
-    change::{Change, Position, VerifiedChangeSet},
+    change::{Change, Position, SignedHeader, VerifiedChangeSet},
     hash::Hash,
     id::{NodeId, PartitionId},
     page::MadePage,
@@ -64,7 +64,14 @@ pub enum Job {
     /// What a peer holds.
     Ack { number: u32, node: NodeId, ack: Ack },
     /// Take no more change sets of a partition.
-    Quarantine { partition: PartitionId, reason: String, reply: Reply<()> },
+    Quarantine {
+        partition: PartitionId,
+        reason: String,
+        evidence: Vec<SignedHeader>,
+        reply: Reply<()>,
+    },
+    /// Take change sets again: there is one history.
+    Release { partition: PartitionId, reply: Reply<()> },
     /// Keep a partition readable as it is now.
     OpenSnapshot { partition: PartitionId, for_peer: bool, reply: Reply<Option<Opened>> },
     /// Begin or continue a generation next to the current one, for so many records.
@@ -100,6 +107,9 @@ pub enum Job {
     SuspendKey { key_id: Hash, suspended: bool, reply: Reply<()> },
     /// Drop a replica.
     Forget { partition: PartitionId, reply: Reply<()> },
+    /// Drop what this node has written itself, in favour of the history of this header,
+    /// which it has signed as well.
+    GiveUp { instead: Box<SignedHeader>, reply: Reply<()> },
     /// Look for chores. Whoever asks for an answer gets it when all are done.
     Tidy { reply: Option<Reply<()>> },
 }

@@ -15,6 +15,7 @@
 //! | `i` | the number of the last batch |
 //! | `g` number | generation that is being staged, and what it counts for |
 //! | `x` number | why it is quarantined |
+//! | `w` number | the two signed headers that show it |
 //! | `a` number, node | what the node acknowledged |
 //! | `l` number, seq | signed header |
 //! | `b` number, seq | compressed body (chunked) |
@@ -50,7 +51,7 @@ fn of_number(table: u8, number: u32) -> Vec<u8> {
 
 /// The prefixes of all that lies under a partition's number.
 pub fn of_partition(number: u32) -> impl Iterator<Item = Vec<u8>> {
-    b"hgxalbmjp".iter().map(move |table| of_number(*table, number))
+    b"hgxwalbmjp".iter().map(move |table| of_number(*table, number))
 }
 
 /// Whether the values under keys that begin like this are chunked.
@@ -71,6 +72,11 @@ pub fn staging(number: u32) -> Vec<u8> {
 /// Why a partition is quarantined.
 pub fn quarantine(number: u32) -> Vec<u8> {
     of_number(b'x', number)
+}
+
+/// The headers that show why it is quarantined.
+pub fn evidence(number: u32) -> Vec<u8> {
+    of_number(b'w', number)
 }
 
 /// The prefix of a partition's acknowledgements.

@@ -340,18 +340,50 @@ impl Store {
         self.queue.send(Job::Ack { number, node, ack }).await
     }
 
-    /// Stops taking change sets of a partition until a person decides.
+    /// Stops taking change sets of a partition until a person decides, or there is one
+    /// history again. The evidence is what shows that there are two.
     pub async fn quarantine(
         &self,
         partition: &PartitionId,
         reason: String,
+        evidence: Vec<SignedHeader>,
     ) -> Result<(), StoreError> {
         let partition = partition.clone();
-        self.queue
-            .submit(|reply| Job::Quarantine { partition, reason, reply })
-            .await?
-            .answer()
-            .await
+        let job = |reply| Job::Quarantine { partition, reason, evidence, reply };
+        self.queue.submit(job).await?.answer().await
+    }
+
+    /// Takes change sets of a partition again.
+    pub async fn release(&self, partition: &PartitionId) -> Result<(), StoreError> {
+        let partition = partition.clone();
+        self.queue.submit(|reply| Job::Release { partition, reply }).await?.answer().await
+    }
+
+    /// The signed headers that show why a partition is quarantined: the one that is here,
+    /// and the other one.
+    pub fn evidence(&self, partition: &PartitionId) -> Result<Vec<SignedHeader>, StoreError> {
+        let Some(state) = self.shared.partition(partition) else {
+            return Ok(Vec::new());
+        };
+        let Some(bytes) = self.shared.disk.get(&keys::evidence(state.number))? else {
+            return Ok(Vec::new());
+        };
+        let damaged = |problem: String| StoreError::Damaged {
+            place: format!("{partition} (evidence)"),
+            problem,
+        };
+        let headers: Vec<Vec<u8>> =
+            protocol::codec::decode(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let headers = headers.iter().map(|header| SignedHeader::decode(header));
+        headers.collect::<Result<_, _>>().map_err(|error| damaged(error.to_string()))
+    }
+
+    /// Drops what this node has written itself, in favour of the history of a header that
+    /// it has signed as well: nothing is written to the partition until that is back, also
+    /// after a crash. From a thread that may block.
+    pub fn give_up_blocking(&self, instead: SignedHeader) -> Result<(), StoreError> {
+        let instead = Box::new(instead);
+        self.queue.submit_blocking(|reply| Job::GiveUp { instead, reply })?.wait()
     }
 
     /// Drops a replica of another origin, so that it can be fetched again from

@@ -251,8 +251,8 @@ impl PartitionState {
         lock(&self.quarantine).clone()
     }
 
-    pub fn set_quarantine(&self, reason: String) {
-        *lock(&self.quarantine) = Some(reason);
+    pub fn set_quarantine(&self, reason: Option<String>) {
+        *lock(&self.quarantine) = reason;
     }
 
     pub fn damage(&self) -> Option<String> {
@@ -444,7 +444,7 @@ pub fn load_partitions(
             state.publish(Arc::new(Head::decode(&bytes)?));
         }
         if let Some(reason) = disk.get(&keys::quarantine(state.number))? {
-            state.set_quarantine(String::from_utf8_lossy(&reason).into_owned());
+            state.set_quarantine(Some(String::from_utf8_lossy(&reason).into_owned()));
         }
         for ack in disk.scan(&keys::acks(state.number)) {
             let (node, ack) = ack?;

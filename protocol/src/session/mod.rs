@@ -18,7 +18,7 @@ pub mod link;
 pub mod provider;
 
 use crate::{
-    change::{ChangeSetError, Position},
+    change::{ChangeSetError, SignedHeader},
     encoding::DecodeError,
     history::ProofError,
     message::CloseCode,
@@ -44,8 +44,8 @@ pub enum PeerMisbehaved {
     #[error("it sent a page of another tree: {0}")]
     WrongPage(&'static str),
     /// It has shown that two histories are signed: this one, and what is here.
-    #[error("the history that it shows, up to number {}, does not hold what is here", .0.seq)]
-    OtherHistory(Position),
+    #[error("the history that it shows, up to number {}, does not hold what is here", .0.header().seq)]
+    OtherHistory(Box<SignedHeader>),
     /// A proof that shows nothing of a history: neither that it holds what is here, nor
     /// that it is another one.
     #[error("it sent a proof that shows nothing: {0}")]

@@ -381,7 +381,9 @@ impl Following {
                 Ok(Progress::Waiting) => {}
                 Ok(progress) => return progress,
                 // A fork that shows itself when pages are taken.
-                Err(PeerMisbehaved::OtherHistory(head)) => return self.other_history(io, head),
+                Err(PeerMisbehaved::OtherHistory(head)) => {
+                    return self.other_history(io, head.position());
+                }
                 Err(problem) => {
                     if let Phase::Proof = self.phase {
                         io.store.claims.unproven(&self.partition);

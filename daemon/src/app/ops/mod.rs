@@ -11,6 +11,7 @@ mod get;
 mod import;
 mod partition;
 mod record;
+mod resolve;
 
 use serde_json::Value as Json;
 

@@ -177,7 +177,7 @@ fn nothing_is_built_upon_a_write_that_failed() {
     store.shared.disk.broken.apply.store(false, Ordering::Relaxed);
     for refused in [
         try_commit(&store, &enterprise(), puts(0..100, "y")).map(drop),
-        wait(store.quarantine(&enterprise(), "because".into())),
+        wait(store.quarantine(&enterprise(), "because".into(), vec![])),
         store.snapshot_blocking(&enterprise()).map(drop),
         wait(store.begin_staging(head.shown())).map(drop),
     ] {

@@ -179,7 +179,7 @@ fn replicas_are_copied_however_they_came() {
     for replica in [&by_sets, &by_pages] {
         follow(&origin, replica, &enterprise());
     }
-    wait(by_pages.quarantine(&enterprise(), "两份历史 / a fork".into())).unwrap();
+    wait(by_pages.quarantine(&enterprise(), "两份历史 / a fork".into(), vec![])).unwrap();
     for replica in [&by_sets, &by_pages] {
         let (_d, copy) = copy_of(replica);
         assert_told(&copy, &enterprise(), &told(replica, &enterprise()));
@@ -200,7 +200,7 @@ fn an_empty_partition_and_one_without_a_head_are_copied() {
     commit(&store, &enterprise(), vec![put(1, "a")]);
     commit(&store, &enterprise(), vec![delete(1)]);
     let unheard = PartitionId::parse_full("zhengzhou/licence/410181/*").unwrap();
-    wait(store.quarantine(&unheard, "nothing good ever came".into())).unwrap();
+    wait(store.quarantine(&unheard, "nothing good ever came".into(), vec![])).unwrap();
     let (_b, copy) = copy_of(&store);
     for partition in [federation(), enterprise(), unheard.clone()] {
         assert_told(&copy, &partition, &told(&store, &partition));

@@ -160,7 +160,7 @@ fn a_reserve_beyond_the_free_space_refuses_writes_but_not_reads() {
     assert_eq!(store.head(&enterprise()), Some(head));
     assert_holds(&store, &enterprise(), &content);
     // What a person decides is small, and taken.
-    wait(store.quarantine(&enterprise(), "full".into())).unwrap();
+    wait(store.quarantine(&enterprise(), "full".into(), vec![])).unwrap();
 }
 
 #[test]

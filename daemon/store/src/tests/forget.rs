@@ -82,7 +82,7 @@ fn a_forgotten_replica_follows_again_from_the_beginning() {
     let node = NodeId::new("410181").unwrap();
     let position = replica.head(&enterprise()).unwrap().position();
     wait(replica.record_ack(&enterprise(), &node, position)).unwrap();
-    wait(replica.quarantine(&enterprise(), "a key was stolen".into())).unwrap();
+    wait(replica.quarantine(&enterprise(), "a key was stolen".into(), vec![])).unwrap();
     assert!(!keys_of(&replica, b"c").is_empty(), "some of it lies in chunks");
     let mut events = replica.subscribe();
     let before = replica.counters();

@@ -441,7 +441,7 @@ fn a_journal_that_cannot_be_written_stops_the_writer() {
     store.shared.disk.broken.journal.store(false, Ordering::Relaxed);
     for refused in [
         try_commit(&store, &enterprise(), puts(0..10, "z")).map(drop),
-        wait(store.quarantine(&enterprise(), "because".into())),
+        wait(store.quarantine(&enterprise(), "because".into(), vec![])),
     ] {
         assert!(matches!(refused, Err(StoreError::Database(_))), "{refused:?}");
     }

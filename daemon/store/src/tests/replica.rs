@@ -185,7 +185,7 @@ fn fresh_at(origin: &Store, federation_seq: u64) -> (tempfile::TempDir, Store) {
 fn a_quarantine_stops_one_partition_and_outlives_a_restart() {
     let (_a, origin, content) = origin();
     let (b, replica) = replica_of(&origin);
-    wait(replica.quarantine(&enterprise(), "two histories".into())).unwrap();
+    wait(replica.quarantine(&enterprise(), "two histories".into(), vec![])).unwrap();
     commit(&origin, &enterprise(), puts(0..10, "c"));
     commit(&origin, &federation(), vec![put(9, "x")]);
     let check = |replica: &Store| {
@@ -203,7 +203,7 @@ fn a_quarantine_stops_one_partition_and_outlives_a_restart() {
     follow(&origin, &replica, &federation());
     // A partition that has nothing yet can be quarantined, too.
     let permit = PartitionId::parse_full("zhengzhou/permit/410122/*").unwrap();
-    wait(replica.quarantine(&permit, "early".into())).unwrap();
+    wait(replica.quarantine(&permit, "early".into(), vec![])).unwrap();
     drop(replica);
     let replica = open(b.path());
     check(&replica);

@@ -9,7 +9,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use protocol::id::PartitionId;
+use protocol::{change::SignedHeader, id::PartitionId};
 
 use super::Writer;
 use crate::{
@@ -27,7 +27,44 @@ impl Writer {
         };
         // First of all, or else a store without the partition would be taken for
         // a damaged one.
+        lock(&self.shared.lost).remove(partition);
         heads::leave_out(&self.shared, partition)?;
+        self.drop_name(partition, &old)?;
+        *lock(&self.shared.forgetting) = None;
+        self.shared.moved.tell(partition.clone());
+        Ok(())
+    }
+
+    /// Drops what this node has written itself since its history has parted from the one
+    /// of `instead`. From before the first write on the sidecar says that all up to there
+    /// is lost, so that nothing is written to the partition, whatever happens, before that
+    /// is back.
+    pub(super) fn give_up(&mut self, instead: &SignedHeader) -> Result<(), StoreError> {
+        self.flush()?;
+        let header = instead.header();
+        let partition = &header.partition;
+        let Some(old) = self.shared.partition(partition) else {
+            return Ok(());
+        };
+        let before = lock(&self.shared.lost).insert(partition.clone(), heads::lost(instead));
+        heads::write_now(&self.shared).inspect_err(|_| {
+            let mut lost = lock(&self.shared.lost);
+            match before {
+                Some(before) => lost.insert(partition.clone(), before),
+                None => lost.remove(partition),
+            };
+        })?;
+        self.drop_name(partition, &old)?;
+        self.shared.moved.tell(partition.clone());
+        Ok(())
+    }
+
+    /// Gives the name another number, under which there is nothing.
+    fn drop_name(
+        &mut self,
+        partition: &PartitionId,
+        old: &PartitionState,
+    ) -> Result<(), StoreError> {
         let new = Arc::new(PartitionState::new(self.next_number));
         let mut batch = Batch::default();
         batch.put(keys::number(partition), new.number.to_be_bytes().to_vec());
@@ -43,10 +80,7 @@ impl Writer {
         self.shared.add_partition(partition.clone(), new);
         // Readers have to see this before a chore takes their pages away.
         old.forget();
-        lock(&self.shared.lost).remove(partition);
-        *lock(&self.shared.forgetting) = None;
         self.chores.extend(keys::of_partition(old.number));
-        self.shared.moved.tell(partition.clone());
         Ok(())
     }
 

@@ -34,7 +34,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::{hash::Hash, id::PartitionId};
+use protocol::{change::SignedHeader, hash::Hash, id::PartitionId};
 use tokio::sync::mpsc::{Receiver, WeakSender, error::TryRecvError};
 
 use crate::{
@@ -240,8 +240,13 @@ impl Writer {
                     tracing::warn!(%error, "an acknowledgement could not be noted");
                 }
             }
-            Job::Quarantine { partition, reason, reply } => {
-                let result = self.well().and_then(|()| self.quarantine(&partition, reason));
+            Job::Quarantine { partition, reason, evidence, reply } => {
+                let result =
+                    self.well().and_then(|()| self.quarantine(&partition, reason, &evidence));
+                self.answer_after_flush(reply, result);
+            }
+            Job::Release { partition, reply } => {
+                let result = self.well().and_then(|()| self.release(&partition));
                 self.answer_after_flush(reply, result);
             }
             Job::OpenSnapshot { partition, for_peer, reply } => {
@@ -291,6 +296,10 @@ impl Writer {
             }
             Job::Forget { partition, reply } => {
                 let result = self.well().and_then(|()| self.forget(&partition));
+                let _ = reply.send(result);
+            }
+            Job::GiveUp { instead, reply } => {
+                let result = self.well().and_then(|()| self.give_up(&instead));
                 let _ = reply.send(result);
             }
             Job::Tidy { reply: None } => {}
@@ -433,12 +442,29 @@ impl Writer {
         Ok(())
     }
 
-    fn quarantine(&mut self, partition: &PartitionId, reason: String) -> Result<(), StoreError> {
+    fn quarantine(
+        &mut self,
+        partition: &PartitionId,
+        reason: String,
+        evidence: &[SignedHeader],
+    ) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         let state = self.partition(partition);
         batch.put(keys::quarantine(state.number), reason.clone().into_bytes());
+        let headers: Vec<Vec<u8>> = evidence.iter().map(SignedHeader::encode).collect();
+        batch.put(keys::evidence(state.number), protocol::codec::encode(&headers));
         self.apply_to(partition, &state, batch)?;
-        state.set_quarantine(reason);
+        state.set_quarantine(Some(reason));
+        Ok(())
+    }
+
+    fn release(&mut self, partition: &PartitionId) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        let state = self.partition(partition);
+        batch.remove(keys::quarantine(state.number));
+        batch.remove(keys::evidence(state.number));
+        self.apply_to(partition, &state, batch)?;
+        state.set_quarantine(None);
         Ok(())
     }
 }

@@ -325,7 +325,7 @@ impl TreeFetch {
             }
         };
         match shown {
-            Ok(()) => PeerMisbehaved::OtherHistory(header.position()),
+            Ok(()) => PeerMisbehaved::OtherHistory(Box::new(header.clone())),
             Err(problem) => problem.into(),
         }
     }
@@ -339,7 +339,7 @@ impl TreeFetch {
         }
         if let Some(have) = self.have {
             if have.seq == seq && have.hash != head.hash() {
-                return Err(PeerMisbehaved::OtherHistory(head.position()));
+                return Err(PeerMisbehaved::OtherHistory(Box::new(head.clone())));
             }
             if have.seq >= seq && self.goal != Goal::Repair {
                 return Err(PeerMisbehaved::Unexpected("a tree older than the replica"));

@@ -1,0 +1,137 @@
+//! A county whose directory was put back, and which has signed numbers twice: both sides
+//! see it, show it, stop, and go on with the history that a person chooses.
+
+use std::{fs, path::Path, process::Command};
+
+use harness::{
+    federation::Federation,
+    node::{Node, path_text, wait_until},
+    table::Table,
+};
+use serde_json::Value as Json;
+
+const COUNTY: &str = "410122";
+const ENTERPRISE: &str = "enterprise/410122";
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").args(["-a", path_text(from), path_text(to)]).status();
+    assert!(copied.unwrap().success());
+}
+
+/// A federation in which the county has gone back to its first delivery, after `known` more
+/// had reached the hub, and has made `own` others alone. Answers what the hub and the
+/// county hold, as they export it.
+fn forked(known: u32, own: u32) -> (Federation, String, String) {
+    let mut federation = Federation::new(&[COUNTY]);
+    let (dir, old) = (federation.counties[0].dir().to_owned(), federation.dir().join("old"));
+    let file = federation.dir().join("delivery.csv");
+    let deliver = |federation: &Federation, rows: u32, name: &str| {
+        Table::synthetic(1, 0..rows, name).write(federation.dir(), "delivery.csv");
+        federation.counties[0].import("enterprise", &file);
+    };
+    deliver(&federation, 400, "一");
+    federation.wait_converged();
+    federation.counties[0].stop();
+    copy(&dir, &old);
+    federation.counties[0].start();
+    for number in 0..known {
+        deliver(&federation, 410 + number, &format!("中心{number}"));
+    }
+    federation.wait_converged();
+    let hubs = federation.hub.export(ENTERPRISE);
+    federation.counties[0].stop();
+    federation.hub.stop();
+    fs::remove_dir_all(&dir).unwrap();
+    fs::rename(&old, &dir).unwrap();
+    federation.counties[0].start();
+    for number in 0..own {
+        deliver(&federation, 300 + number, &format!("本县{number}"));
+    }
+    let countys = federation.counties[0].export(ENTERPRISE);
+    assert_ne!(hubs, countys);
+    federation.hub.start();
+    (federation, hubs, countys)
+}
+
+fn state(node: &Node) -> Option<Json> {
+    node.partition(ENTERPRISE).map(|held| held["state"].clone())
+}
+
+/// Both sides have stopped, say what to do, and show the same two headers.
+fn wait_quarantined(federation: &Federation, hubs: &str, countys: &str) {
+    let (hub, county) = (&federation.hub, &federation.counties[0]);
+    for node in [hub, county] {
+        wait_until("both sides are quarantined", || state(node) == Some("quarantined".into()));
+        let alarms = node.alarms().join(" ");
+        assert!(alarms.contains("partition resolve enterprise/410122 --keep hub"), "{alarms}");
+        let verified = node.cli(&["verify", ENTERPRISE]).expect_code(3).stdout;
+        assert!(verified.contains("quarantined"), "{verified}");
+        node.cli(&["repair", ENTERPRISE]).expect_code(3);
+    }
+    let heads = |node: &Node| {
+        let fork = node.partition(ENTERPRISE).unwrap()["fork"].clone();
+        let mut heads: Vec<String> =
+            fork.as_array().unwrap().iter().map(|it| it["header"].to_string()).collect();
+        heads.sort();
+        heads
+    };
+    assert_eq!(heads(hub).len(), 2, "both headers are shown");
+    assert_eq!(heads(county).len(), 2, "both headers are shown");
+    // Nothing was overwritten, and nothing is written.
+    assert_eq!((hub.export(ENTERPRISE), county.export(ENTERPRISE)), (hubs.into(), countys.into()));
+    let file = federation.dir().join("refused.csv");
+    Table::synthetic(1, 0..5, "更多").write(federation.dir(), "refused.csv");
+    let import = county.cli(&["import", "enterprise", path_text(&file)]);
+    import.expect_failure(&["quarantined"]);
+}
+
+fn resolve(federation: &Federation, keep: &str) -> Json {
+    let county = &federation.counties[0];
+    let answer = county.json(&["partition", "resolve", ENTERPRISE, "--keep", keep]);
+    assert_eq!((&answer["keep"], &answer["changed"]), (&keep.into(), &true.into()), "{answer:#}");
+    let aside = fs::read_to_string(answer["set_aside"].as_str().unwrap()).unwrap();
+    assert!(aside.contains("本县"), "what was here is kept");
+    answer
+}
+
+/// Everything goes on, and nothing is left of it.
+fn goes_on(mut federation: Federation) {
+    let file = federation.dir().join("delivery.csv");
+    Table::synthetic(1, 0..5, "之后").write(federation.dir(), "delivery.csv");
+    let import = ["import", "enterprise", path_text(&file), "--wait", "60"];
+    federation.counties[0].cli(&import).expect_code(0);
+    for node in [&federation.hub, &federation.counties[0]] {
+        wait_until("no alarm stays", || node.alarms().is_empty());
+        assert_eq!(node.partition(ENTERPRISE).unwrap()["fork"], Json::Null);
+    }
+    let again = federation.counties[0].json(&["partition", "resolve", ENTERPRISE, "--keep", "hub"]);
+    assert_eq!(again["changed"], false, "{again:#}");
+    federation.end();
+}
+
+#[test]
+fn a_fork_goes_on_with_what_the_hub_holds() {
+    let (federation, hubs, countys) = forked(3, 1);
+    wait_quarantined(&federation, &hubs, &countys);
+    let at_hub = federation.hub.cli(&["partition", "resolve", ENTERPRISE, "--keep", "hub"]);
+    at_hub.expect_failure(&["give this at 410122"]);
+    let answer = resolve(&federation, "hub");
+    assert_eq!(answer["reissued"], 0);
+    assert_eq!(federation.counties[0].export(ENTERPRISE), hubs);
+    goes_on(federation);
+}
+
+#[test]
+fn a_fork_goes_on_with_what_the_origin_has() {
+    // The county has more numbers than the hub, and other ones.
+    let (federation, hubs, countys) = forked(1, 3);
+    wait_quarantined(&federation, &hubs, &countys);
+    let answer = resolve(&federation, "origin");
+    assert!(answer["reissued"].as_u64().unwrap() > 300, "{answer:#}");
+    assert_eq!(federation.counties[0].export(ENTERPRISE), countys);
+    wait_until("the hub has what the county has", || {
+        let exported = federation.hub.cli(&["export", ENTERPRISE]);
+        exported.code == Some(0) && exported.stdout == countys
+    });
+    goes_on(federation);
+}
