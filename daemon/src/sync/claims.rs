@@ -14,7 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::id::{NodeId, PartitionId};
+use protocol::{
+    federation::DATASETS_MAX,
+    id::{NodeId, PartitionId},
+};
 
 /// A claim delays the first own change set at most so long: two round trips, a look
 /// at the disk, and a reserve for a hub that is busy.
@@ -27,6 +30,9 @@ const MEMBERS_WORD_MAX: Duration = Duration::from_secs(5);
 /// Proofs that are asked for at once: each is a tree stream, of which a peer serves
 /// four.
 const PROOFS_MAX: usize = 2;
+/// Own partitions of unknown datasets that are kept in mind: as many as a catalogue has
+/// datasets. A peer may name more than there are.
+const UNKNOWN_MAX: usize = DATASETS_MAX;
 
 /// How far a claim is known to be true.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,7 +195,10 @@ impl Claims {
     /// A peer says that it holds an own partition of a dataset that the list of members
     /// here does not have, or not yet.
     pub(super) fn note_unknown(&self, partition: &PartitionId) {
-        self.lock().unknown.insert(partition.clone());
+        let mut inner = self.lock();
+        if inner.unknown.len() < UNKNOWN_MAX {
+            inner.unknown.insert(partition.clone());
+        }
     }
 
     /// What was judged by another list of members counts no more: claims without a
@@ -410,6 +419,12 @@ mod tests {
         claims.note(&partition(), &hub(), 9, 7);
         claims.unproven(&partition(), &hub(), "nothing came".into());
         is(false);
+        // However many a peer names.
+        for number in 0..2 * UNKNOWN_MAX {
+            let name = format!("zhengzhou/d{number}/410122/*");
+            claims.note_unknown(&PartitionId::parse_full(&name).unwrap());
+        }
+        assert_eq!(claims.lock().unknown.len(), UNKNOWN_MAX);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{Read as _, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::Stdio,
@@ -12,7 +12,7 @@ use std::{
 use daemon::upkeep::backup::{BackupError, check::check};
 use harness::{
     federation::{Federation, HUB, Making},
-    node::{Node, creditsync, path_text, run, wait_until},
+    node::{Node, creditsync, path_text, run, wait_until, workspace},
     table::Table,
 };
 use serde_json::Value as Json;
@@ -480,4 +480,71 @@ fn of_two_restores_into_one_directory_one_makes_a_node_and_the_other_touches_not
         place.verify_deep();
         assert_eq!(place.export(ENTERPRISE), table.to_export());
     }
+}
+
+#[test]
+fn a_dataset_that_is_newer_than_the_backup_is_not_written_before_its_history_is_back() {
+    let mut federation = Federation::new(&[COUNTY]);
+    let phrase = passphrase(federation.dir(), "p");
+    let file = federation.dir().join("backup");
+    back_up(&federation.counties[0], &file, &phrase);
+    let catalogue = workspace().join("config/catalogue/enterprise.toml");
+    let schema = fs::read_to_string(catalogue).unwrap();
+    let firms = federation.dir().join("firms.toml");
+    fs::write(&firms, schema.replace("dataset = \"enterprise\"", "dataset = \"firms\"")).unwrap();
+    federation.hub.cli(&["dataset", "apply", path_text(&firms)]).expect_code(0);
+    let mut expected = Table::default();
+    for batch in ["一", "二", "三"] {
+        let table = Table::synthetic(1, 0..20, batch);
+        expected.put_all(&table);
+        let rows = table.write(federation.dir(), "rows.csv");
+        wait_until("the county knows the dataset", || {
+            federation.counties[0].cli(&["import", "firms", path_text(&rows)]).code == Some(0)
+        });
+        federation.wait_converged();
+    }
+    lose_and_restore(&mut federation.counties[0], &file, &phrase);
+    federation.counties[0].start();
+    let table = Table::synthetic(1, 10..40, "四");
+    expected.put_all(&table);
+    let rows = table.write(federation.dir(), "rows.csv");
+    wait_until("it writes", || {
+        federation.counties[0].cli(&["import", "firms", path_text(&rows)]).code == Some(0)
+    });
+    federation.wait_converged();
+    let name = format!("firms/{COUNTY}");
+    assert_eq!(federation.hub.partition(&name).unwrap()["seq"], 4, "no number was signed twice");
+    assert_eq!(federation.hub.export(&name), expected.to_export());
+    assert_eq!(federation.counties[0].alarms(), [""; 0]);
+}
+
+#[test]
+fn a_backup_during_which_the_keys_change_is_none() {
+    let federation = Federation::new(&[COUNTY]);
+    let phrase = passphrase(federation.dir(), "p");
+    // More than a pipe holds, so that it waits for its reader.
+    let table = Table::synthetic(1, 0..12_000, "一");
+    federation.counties[0].import("enterprise", &table.write(federation.dir(), "1.csv"));
+    federation.wait_converged();
+    let mut command = federation.counties[0].command(&["backup", "-", "--passphrase-file"]);
+    command.arg(&phrase).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut made = command.spawn().unwrap();
+    let mut out = made.stdout.take().unwrap();
+    let mut bytes = vec![0; 64];
+    out.read_exact(&mut bytes).unwrap();
+    federation.counties[0].json(&["cert", "renew", "--signing-key"]);
+    let before = federation.counties[0].signing_key();
+    out.read_to_end(&mut bytes).unwrap();
+    let made = made.wait_with_output().unwrap();
+    let said = String::from_utf8(made.stderr).unwrap();
+    assert_eq!(made.status.code(), Some(1), "{said}");
+    assert!(said.contains("keys or certificates changed"), "{said}");
+    let problem = check(&bytes[..], None, &mut |_| ()).unwrap_err();
+    assert!(matches!(problem, BackupError::Cut { .. }), "{problem}");
+    // The next one is good, with the key that signs now.
+    let file = federation.dir().join("backup");
+    back_up(&federation.counties[0], &file, &phrase);
+    verify(&file);
+    assert_eq!(federation.counties[0].signing_key(), before);
+    federation.finish();
 }

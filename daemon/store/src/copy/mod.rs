@@ -8,7 +8,7 @@
 //!
 //! Invariant: what is filled in was computed here. A partition gets its name in the
 //! new store only when the tree over its leaves has the root that its head says. Not
-//! here: files ([`crate::Store`] is not asked for any), and whose signature counts.
+//! here: the file of a backup, and whose signature counts.
 
 pub mod check;
 pub mod fill;
