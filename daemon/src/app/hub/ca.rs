@@ -181,17 +181,14 @@ impl Registrar {
             Step::Retire { root, issuing } => self.retire(&registry, *root, *issuing)?,
         };
         if !late.is_empty() {
-            let names = names(&late);
             tracing::warn!(
                 step = step.name(),
-                locked_out = names,
+                locked_out = names(&late),
                 "a rotation did not wait for nodes"
             );
-            let next = answer["next"].as_str().unwrap_or_default();
-            answer["next"] = json!(format!(
-                "{names} need a new token each: creditsync invite ID here, then creditsync join there. {next} / \
-                 {names} 各需一个新令牌：在此执行 creditsync invite 节点标识，再到该节点执行 creditsync join"
-            ));
+            let registry = self.membership.current()?;
+            let now_due = next_step(&registry);
+            answer["next"] = json!(next_words(step, &now_due, &late));
         }
         answer["locked_out"] = json!(late);
         self.settle()?;
@@ -506,41 +503,56 @@ impl Registrar {
     }
 }
 
-/// The answer of a step that was done, and what comes after it.
+/// The answer of a step that was done; `then` comes after it.
 fn done(step: &Step, root: Option<u32>, issuing: Option<u32>, seq: u64, then: &Step) -> Json {
-    let (step, ended) = match step {
-        Step::Begin => ("prepared", None),
-        Step::Activate { .. } => ("activated", None),
-        Step::Retire { root, .. } => ("retired", *root),
-    };
-    let next = match (then, ended) {
-        (Step::Activate { .. }, _) => {
-            "activate, once every node that was seen in the last 30 days knows the new authority; a running hub does \
-             it by itself / 近 30 天内出现过的节点都获知新机构后启用，运行中的市中心会自动进行"
-                .to_owned()
-        }
-        (Step::Retire { .. }, _) => {
-            "retire the old authority, once every node that was seen in the last 30 days has a certificate of the new \
-             one; nodes renew and a running hub goes on by themselves / 近 30 天内出现过的节点都换用新证书后停用旧机构，\
-             会自动进行"
-                .to_owned()
-        }
-        (Step::Begin, Some(root)) => format!(
-            "nothing; the key of the retired root ({0}) signs nothing any more: destroy its copies / 已完成；旧根的密钥 \
-             ({0}) 不再使用，请销毁其副本",
-            CaRole::Root.key_file(root)
-        ),
-        (Step::Begin, None) => "nothing / 已完成".to_owned(),
+    let name = match step {
+        Step::Begin => "prepared",
+        Step::Activate { .. } => "activated",
+        Step::Retire { .. } => "retired",
     };
     json!({
-        "step": step,
+        "step": name,
         "root": root,
         "issuing": issuing,
         "federation_seq": seq,
         "waiting_for": [],
         "locked_out": [],
-        "next": next,
+        "next": next_words(step, then, &[]),
     })
+}
+
+/// What a person has to do or to expect after a step that locked these nodes out.
+fn next_words(step: &Step, then: &Step, locked_out: &[NodeId]) -> String {
+    let (next, next_zh) = match (then, step) {
+        (Step::Activate { .. }, _) => (
+            "activate, once every node that was seen in the last 30 days knows the new authority; a running hub does \
+             it by itself"
+                .to_owned(),
+            "近 30 天内出现过的节点都获知新机构后启用，运行中的市中心会自动进行".to_owned(),
+        ),
+        (Step::Retire { .. }, _) => (
+            "retire the old authority, once every node that was seen in the last 30 days has a certificate of the new \
+             one; nodes renew and a running hub goes on by themselves"
+                .to_owned(),
+            "近 30 天内出现过的节点都换用新证书后停用旧机构，会自动进行".to_owned(),
+        ),
+        (Step::Begin, Step::Retire { root: Some(root), .. }) => {
+            let key = CaRole::Root.key_file(*root);
+            (
+                format!("nothing; the key of the retired root ({key}) signs nothing any more: destroy its copies"),
+                format!("已完成；旧根的密钥（{key}）不再使用，请销毁其副本"),
+            )
+        }
+        (Step::Begin, _) => ("nothing".to_owned(), "已完成".to_owned()),
+    };
+    if locked_out.is_empty() {
+        return format!("{next} / {next_zh}");
+    }
+    let names = names(locked_out);
+    format!(
+        "a new token for each of {names}: creditsync invite ID here, then creditsync join there. After that: {next} / \
+         {names} 各需一个新令牌：在此执行 creditsync invite 节点标识，再到该节点执行 creditsync join。之后：{next_zh}"
+    )
 }
 
 /// The answer of a step that was not done.
