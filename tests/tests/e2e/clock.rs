@@ -10,7 +10,7 @@ use harness::{
     node::{Node, wait_until},
     table::Table,
 };
-use protocol::message::JoinRefused;
+use protocol::{message::JoinRefused, moment::rfc3339};
 
 const COUNTY: &str = "410122";
 const DAY_S: i64 = 24 * 3600;
@@ -294,5 +294,36 @@ fn a_clock_that_is_set_while_a_connection_lives_is_named_at_both_ends() {
     }
     assert_eq!(county.peer(HUB)["since"], since, "one connection all the time");
     check(&federation, "准");
+    federation.finish();
+}
+
+/// One wrong time server for both: what the hub says counts again as soon as the clocks
+/// are right, and not when that moment comes.
+#[test]
+fn what_was_heard_while_both_clocks_were_ahead_hides_nothing_afterwards() {
+    let Some(library) = library() else { return };
+    let mut federation = Federation::new(&[COUNTY]);
+    let dir = federation.dir().to_owned();
+    federation.counties[0].stop();
+    federation.hub.stop();
+    let clock = Live::of(&mut federation.hub, &library, &dir);
+    Live::of(&mut federation.counties[0], &library, &dir);
+    federation.hub.start();
+    federation.counties[0].start();
+    let county = &federation.counties[0];
+    county.wait_connected(HUB);
+    let in_an_hour = || {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        rfc3339(i64::try_from(since.as_secs()).unwrap() + 3600)
+    };
+    for (offset, ahead) in [("+2h", true), ("+0", false)] {
+        clock.set(offset);
+        // The hub says at once that its list has changed.
+        county.json(&["cert", "renew", "--signing-key"]);
+        wait_until("the hub's word counts", || {
+            let heard = county.status()["federation_fresh_at"].as_str().unwrap().to_owned();
+            (heard > in_an_hour()) == ahead
+        });
+    }
     federation.finish();
 }
