@@ -327,3 +327,44 @@ fn what_was_heard_while_both_clocks_were_ahead_hides_nothing_afterwards() {
     }
     federation.finish();
 }
+
+/// Nothing can be issued by it, and nobody verifies the hub and hears of another one.
+#[test]
+fn an_authority_that_a_wrong_clock_has_made_is_named_and_followed_by_itself() {
+    let Some(library) = library() else { return };
+    let mut federation = Federation::new(&[COUNTY]);
+    federation.counties[0].stop();
+    federation.hub.stop();
+    set_clock(&mut federation.hub, &library, Some(300));
+    for step in ["prepared", "activated", "retired"] {
+        let done = federation.hub.json(&["ca", "rotate", "--force", "--yes"]);
+        assert_eq!(done["step"], step, "{done:#}");
+    }
+    set_clock(&mut federation.hub, &library, None);
+    let address = federation.address().to_string();
+    let invite = ["invite", COUNTY, "--address", &address];
+    let alarm = federation.hub.cli(&["cert", "check"]).expect_code(3).stdout;
+    for word in
+        ["issuing CA 2 begins on", "certificate begins on", "creditsync ca rotate", "签发机构 2"]
+    {
+        assert!(alarm.contains(word), "'{word}' is missing: {alarm}");
+    }
+    federation.hub.cli(&invite).expect_failure(&["of no use", "creditsync ca rotate", "不能使用"]);
+
+    federation.hub.start();
+    wait_until("the hub has made another authority, and uses it", || {
+        let shown = federation.hub.json(&["ca", "show"]);
+        shown["issuing"] == 3 && shown["next_step"] == "retire"
+    });
+    federation.counties[0].start();
+    // Its certificate is of the one that was retired meanwhile.
+    federation.counties[0].wait_reason(HUB, &["authority that issued it was retired", "新令牌"]);
+    let token = federation.invite(COUNTY, &invite[2..]);
+    federation.counties[0].cli(&["join", &token]).expect_code(0);
+    wait_until("the rotation is over", || {
+        federation.hub.json(&["ca", "show"])["next_step"] == "none"
+    });
+    check(&federation, "准");
+    assert_eq!(federation.hub.alarms(), [""; 0]);
+    assert_eq!(federation.hub.json(&["cert", "check"])["ok"], true);
+}
