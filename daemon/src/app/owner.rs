@@ -86,22 +86,37 @@ pub fn warn_of_root(dir: &NodeDir) {
 /// Adds to an error that something may not be read or written whose it is, and what to
 /// do about it.
 pub fn explain_denied(dir: &NodeDir, error: anyhow::Error) -> anyhow::Error {
-    let denied = error.chain().any(|cause| {
-        cause
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == ErrorKind::PermissionDenied)
-    });
-    let me = geteuid().as_raw();
-    let Some((file, uid)) = denied.then(|| of_another(dir.path(), me)).flatten() else {
-        return error;
+    let is_denied = |cause: &(dyn std::error::Error + 'static)| {
+        let error = cause.downcast_ref::<io::Error>();
+        error.is_some_and(|error| error.kind() == ErrorKind::PermissionDenied)
     };
-    let (me, owner, dir, file) =
-        (user_name(me), user_name(uid), dir.path().display(), file.display());
-    error.context(format!(
-        "{file} belongs to {owner}, and this node runs as {me}: a command was given as another user. Put it right: \\
-         sudo chown -R {me}: {dir} / {file} 属于 {owner}，而本节点以 {me} 的身份运行：曾有命令以其他用户执行。请执行 \\
-         sudo chown -R {me}: {dir}"
-    ))
+    let explained =
+        error.chain().any(is_denied).then(|| explanation(dir.path(), geteuid().as_raw()));
+    match explained.flatten() {
+        Some(explanation) => error.context(explanation),
+        None => error,
+    }
+}
+
+/// What is wrong with the owners of a node's files where user `me` runs it.
+fn explanation(dir: &Path, me: u32) -> Option<String> {
+    let (file, uid) = of_another(dir, me)?;
+    let is_all = file == dir;
+    let (me, owner, dir) = (user_name(me), user_name(uid), dir.display());
+    Some(if is_all {
+        format!(
+            "{dir} belongs to {owner}, and this node was started as {me}: start it as {owner} (systemctl start \
+             creditsync, or sudo -u {owner}) / {dir} 属于 {owner}，而本节点以 {me} 的身份启动：请以 {owner} 的身份启动\
+             （systemctl start creditsync，或 sudo -u {owner}）"
+        )
+    } else {
+        let file = file.display();
+        format!(
+            "{file} belongs to {owner}, and this node runs as {me}: a command was given as another user. Put it right: \
+             sudo chown -R {me}: {dir} / {file} 属于 {owner}，而本节点以 {me} 的身份运行：曾有命令以其他用户执行。请执行 \
+             sudo chown -R {me}: {dir}"
+        )
+    })
 }
 
 /// A file in a directory, or the directory itself, that is not this user's.
@@ -145,11 +160,10 @@ mod tests {
             || anyhow::Error::from(io::Error::from(ErrorKind::PermissionDenied)).context("read x");
         let text = format!("{:#}", explain_denied(&node, denied()));
         assert!(!text.contains("chown"), "all of it is ours: {text}");
-        // The system's files are root's, or of whoever is not this user.
         let me = geteuid().as_raw();
         assert_eq!(of_another(dir.path(), me), None);
-        let other = of_another(dir.path(), me + 1);
-        assert_eq!(other, Some((dir.path().to_owned(), me)));
+        let other = explanation(dir.path(), me + 1).unwrap();
+        assert!(other.contains("start it as") && !other.contains("chown"), "{other}");
         assert_eq!(
             (user_name(0).as_str(), user_name(4_000_000_000).as_str()),
             ("root", "4000000000")

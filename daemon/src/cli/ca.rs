@@ -67,11 +67,14 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
             let mut answered = ask(dir, &request(late))?;
             // Asked again where others are late by then, or another step is next.
             while *force && answered.0["step"] == "waiting" {
-                let Some(late) = agreed(&answered.0)? else {
-                    if arguments.json {
-                        print_json(&answered.0)?;
+                let late = match agreed(&answered.0)? {
+                    Ok(late) => late,
+                    Err(done) => {
+                        if arguments.json {
+                            print_json(&answered.0)?;
+                        }
+                        return Ok(done);
                     }
-                    return Ok(Done::Misused);
                 };
                 answered = ask(dir, &request(late))?;
             }
@@ -116,8 +119,8 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
     Ok(Done::from_attention(attention))
 }
 
-/// What a person says to who would be locked out; none if not to go on.
-fn agreed(waiting: &Json) -> anyhow::Result<Option<Late>> {
+/// What a person says to who would be locked out, or how the command ends.
+fn agreed(waiting: &Json) -> anyhow::Result<Result<Late, Done>> {
     let (late, there) = (names(&waiting["waiting_for"]), names(&waiting["connected"]));
     // Standard output is for the answer.
     eprintln!(
@@ -134,19 +137,19 @@ fn agreed(waiting: &Json) -> anyhow::Result<Option<Late>> {
         Asked::Yes => {}
         Asked::No => {
             eprintln!("没有做任何更改 / nothing was done");
-            return Ok(None);
+            return Ok(Err(Done::Attention));
         }
         Asked::Nobody => {
             eprintln!(
                 "creditsync: 没有做任何更改：没有终端可供确认，确需锁在外面请加 --yes / nothing was done: there is no \
                  terminal to ask; to lock them out all the same, add --yes"
             );
-            return Ok(None);
+            return Ok(Err(Done::Misused));
         }
     }
     let to = waiting["to"].as_str().unwrap_or_default().to_owned();
     let nodes = serde_json::from_value(waiting["waiting_for"].clone())?;
-    Ok(Some(Late::Agreed { to, nodes }))
+    Ok(Ok(Late::Agreed { to, nodes }))
 }
 
 /// The names of a list of nodes.

@@ -10,7 +10,7 @@ use harness::{
     node::{Node, wait_until},
     table::Table,
 };
-use protocol::message::JoinRefused;
+use protocol::{message::JoinRefused, moment::rfc3339};
 
 const COUNTY: &str = "410122";
 const DAY_S: i64 = 24 * 3600;
@@ -295,4 +295,76 @@ fn a_clock_that_is_set_while_a_connection_lives_is_named_at_both_ends() {
     assert_eq!(county.peer(HUB)["since"], since, "one connection all the time");
     check(&federation, "准");
     federation.finish();
+}
+
+/// One wrong time server for both: what the hub says counts again as soon as the clocks
+/// are right, and not when that moment comes.
+#[test]
+fn what_was_heard_while_both_clocks_were_ahead_hides_nothing_afterwards() {
+    let Some(library) = library() else { return };
+    let mut federation = Federation::new(&[COUNTY]);
+    let dir = federation.dir().to_owned();
+    federation.counties[0].stop();
+    federation.hub.stop();
+    let clock = Live::of(&mut federation.hub, &library, &dir);
+    Live::of(&mut federation.counties[0], &library, &dir);
+    federation.hub.start();
+    federation.counties[0].start();
+    let county = &federation.counties[0];
+    county.wait_connected(HUB);
+    let in_an_hour = || {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        rfc3339(i64::try_from(since.as_secs()).unwrap() + 3600)
+    };
+    for (offset, ahead) in [("+2h", true), ("+0", false)] {
+        clock.set(offset);
+        // The hub says at once that its list has changed.
+        county.json(&["cert", "renew", "--signing-key"]);
+        wait_until("the hub's word counts", || {
+            let heard = county.status()["federation_fresh_at"].as_str().unwrap().to_owned();
+            (heard > in_an_hour()) == ahead
+        });
+    }
+    federation.finish();
+}
+
+/// Nothing can be issued by it, and nobody verifies the hub and hears of another one.
+#[test]
+fn an_authority_that_a_wrong_clock_has_made_is_named_and_followed_by_itself() {
+    let Some(library) = library() else { return };
+    let mut federation = Federation::new(&[COUNTY]);
+    federation.counties[0].stop();
+    federation.hub.stop();
+    set_clock(&mut federation.hub, &library, Some(300));
+    for step in ["prepared", "activated", "retired"] {
+        let done = federation.hub.json(&["ca", "rotate", "--force", "--yes"]);
+        assert_eq!(done["step"], step, "{done:#}");
+    }
+    set_clock(&mut federation.hub, &library, None);
+    let address = federation.address().to_string();
+    let invite = ["invite", COUNTY, "--address", &address];
+    let alarm = federation.hub.cli(&["cert", "check"]).expect_code(3).stdout;
+    for word in
+        ["issuing CA 2 begins on", "certificate begins on", "creditsync ca rotate", "签发机构 2"]
+    {
+        assert!(alarm.contains(word), "'{word}' is missing: {alarm}");
+    }
+    federation.hub.cli(&invite).expect_failure(&["of no use", "creditsync ca rotate", "不能使用"]);
+
+    federation.hub.start();
+    wait_until("the hub has made another authority, and uses it", || {
+        let shown = federation.hub.json(&["ca", "show"]);
+        shown["issuing"] == 3 && shown["next_step"] == "retire"
+    });
+    federation.counties[0].start();
+    // Its certificate is of the one that was retired meanwhile.
+    federation.counties[0].wait_reason(HUB, &["authority that issued it was retired", "新令牌"]);
+    let token = federation.invite(COUNTY, &invite[2..]);
+    federation.counties[0].cli(&["join", &token]).expect_code(0);
+    wait_until("the rotation is over", || {
+        federation.hub.json(&["ca", "show"])["next_step"] == "none"
+    });
+    check(&federation, "准");
+    assert_eq!(federation.hub.alarms(), [""; 0]);
+    assert_eq!(federation.hub.json(&["cert", "check"])["ok"], true);
 }

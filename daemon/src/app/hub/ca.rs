@@ -29,11 +29,15 @@ use protocol::{
     moment::rfc3339,
     suite::checksum::Checksum,
 };
-use rustls::pki_types::CertificateDer;
 use serde_json::{Value as Json, json};
 use time::{Duration, OffsetDateTime};
 
-use super::{Registrar, issuer_choice, puts};
+use super::{
+    Registrar, issuer_choice, puts,
+    rotation::{
+        Rotation, Step, certificate, done, early_authority, names, next_step, next_words, waiting,
+    },
+};
 use crate::{
     admin::Late,
     app::{alarms::Alarm, now_unix},
@@ -48,30 +52,6 @@ const FOLLOW_MAX: std::time::Duration = std::time::Duration::from_secs(20);
 /// How often is looked whether they have.
 const FOLLOW_LOOK: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// A rotation as it is asked for.
-pub(in crate::app) struct Rotation<'a> {
-    /// The root too; it only matters at the beginning.
-    pub root: bool,
-    /// What becomes of nodes that have not followed.
-    pub late: Late,
-    /// Where the root's key is, if elsewhere than configured.
-    pub root_keys: Option<&'a Path>,
-}
-
-impl Rotation<'_> {
-    /// Whether this step may lock these nodes out.
-    fn may_lock_out(&self, step: &Step, late: &[NodeId]) -> bool {
-        let agreed = match &self.late {
-            Late::Wait | Late::Ask => false,
-            Late::Agreed { to, nodes } => {
-                to == step.name() && late.iter().all(|node| nodes.contains(node))
-            }
-            Late::LockOut => true,
-        };
-        agreed || late.is_empty()
-    }
-}
-
 /// What became of a step.
 enum Taken {
     Done(Json),
@@ -79,45 +59,6 @@ enum Taken {
     Waits(Json),
     /// Somebody else has done it, or begun with another.
     Overtaken,
-}
-
-/// What a rotation has to do next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Step {
-    /// Nothing is under way.
-    Begin,
-    /// This generation is known to all that matter, or will be.
-    Activate { root: Option<u32>, issuing: u32 },
-    /// These generations have successors.
-    Retire { root: Option<u32>, issuing: Option<u32> },
-}
-
-impl Step {
-    /// As `ca show` names it.
-    fn name(&self) -> &'static str {
-        match self {
-            Step::Begin => "none",
-            Step::Activate { .. } => "activate",
-            Step::Retire { .. } => "retire",
-        }
-    }
-}
-
-/// Reads off `_federation` what a rotation has to do next.
-fn next_step(registry: &Registry) -> Step {
-    let find = |kind, state| {
-        let mut all = registry.cas(kind);
-        all.find(|(_, known)| known.state == state).map(|(number, _)| number)
-    };
-    if let Some(issuing) = find(CaKind::Issuing, CaState::Next) {
-        return Step::Activate { root: find(CaKind::Root, CaState::Next), issuing };
-    }
-    let root = find(CaKind::Root, CaState::Retiring);
-    let issuing = find(CaKind::Issuing, CaState::Retiring);
-    match (root, issuing) {
-        (None, None) => Step::Begin,
-        _ => Step::Retire { root, issuing },
-    }
 }
 
 impl Registrar {
@@ -182,17 +123,14 @@ impl Registrar {
             Step::Retire { root, issuing } => self.retire(&registry, *root, *issuing)?,
         };
         if !late.is_empty() {
-            let names = names(&late);
             tracing::warn!(
                 step = step.name(),
-                locked_out = names,
+                locked_out = names(&late),
                 "a rotation did not wait for nodes"
             );
-            let next = answer["next"].as_str().unwrap_or_default();
-            answer["next"] = json!(format!(
-                "{names} need a new token each: creditsync invite ID here, then creditsync join there. {next} / \
-                 {names} 各需一个新令牌：在此执行 creditsync invite 节点标识，再到该节点执行 creditsync join"
-            ));
+            let registry = self.membership.current()?;
+            let now_due = next_step(&registry);
+            answer["next"] = json!(next_words(step, &now_due, &late));
         }
         answer["locked_out"] = json!(late);
         self.settle()?;
@@ -505,75 +443,6 @@ impl Registrar {
         }
         Ok(self.cas_at(root_keys).sign_anchor(root, anchor)?)
     }
-}
-
-/// The answer of a step that was done, and what comes after it.
-fn done(step: &Step, root: Option<u32>, issuing: Option<u32>, seq: u64, then: &Step) -> Json {
-    let (step, ended) = match step {
-        Step::Begin => ("prepared", None),
-        Step::Activate { .. } => ("activated", None),
-        Step::Retire { root, .. } => ("retired", *root),
-    };
-    let next = match (then, ended) {
-        (Step::Activate { .. }, _) => {
-            "activate, once every node that was seen in the last 30 days knows the new authority; a running hub does \
-             it by itself / 近 30 天内出现过的节点都获知新机构后启用，运行中的市中心会自动进行"
-                .to_owned()
-        }
-        (Step::Retire { .. }, _) => {
-            "retire the old authority, once every node that was seen in the last 30 days has a certificate of the new \
-             one; nodes renew and a running hub goes on by themselves / 近 30 天内出现过的节点都换用新证书后停用旧机构，\
-             会自动进行"
-                .to_owned()
-        }
-        (Step::Begin, Some(root)) => format!(
-            "nothing; the key of the retired root ({0}) signs nothing any more: destroy its copies / 已完成；旧根的密钥 \
-             ({0}) 不再使用，请销毁其副本",
-            CaRole::Root.key_file(root)
-        ),
-        (Step::Begin, None) => "nothing / 已完成".to_owned(),
-    };
-    json!({
-        "step": step,
-        "root": root,
-        "issuing": issuing,
-        "federation_seq": seq,
-        "waiting_for": [],
-        "locked_out": [],
-        "next": next,
-    })
-}
-
-/// The answer of a step that was not done.
-fn waiting(step: &Step, late: &[NodeId], connected: &[NodeId]) -> Json {
-    let there: Vec<&NodeId> = late.iter().filter(|node| connected.contains(node)).collect();
-    let next = match step {
-        Step::Activate { .. } => {
-            "with --force the new authority is used now: these nodes may not be able to verify the hub, and then need \
-             a new token each (creditsync invite ID) / 加 --force 立即启用新机构：上述节点可能无法验证市中心，届时各需一个新令牌"
-        }
-        Step::Begin | Step::Retire { .. } => {
-            "with --force the old authority ends now: the certificates of these nodes count no more, and they need a \
-             new token each (creditsync invite ID) / 加 --force 立即停用旧机构：上述节点的证书随即失效，各需一个新令牌"
-        }
-    };
-    json!({ "step": "waiting", "to": step.name(), "waiting_for": late, "connected": there, "next": next })
-}
-
-/// Whether the issuing CA in use begins after now: a clock was ahead when it was made.
-fn early_authority(registry: &Registry, now: OffsetDateTime) -> bool {
-    let active = registry.active_ca(CaKind::Issuing);
-    let facts = active.and_then(|(_, known)| identity::facts(&certificate(known)).ok());
-    facts.is_some_and(|facts| now < facts.not_before)
-}
-
-fn names(nodes: &[NodeId]) -> String {
-    let names: Vec<&str> = nodes.iter().map(NodeId::as_str).collect();
-    names.join(", ")
-}
-
-fn certificate(known: &KnownCa) -> CertificateDer<'static> {
-    CertificateDer::from(known.certificate.clone())
 }
 
 fn record(known: &KnownCa, state: CaState) -> CaRecord {

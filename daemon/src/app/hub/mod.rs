@@ -6,7 +6,8 @@
 //! - [`joining`]: how many may show one at once;
 //! - [`requests`]: what connected members ask for: certificates, signing keys;
 //! - [`revoke`]: nodes and certificates that count no more;
-//! - [`ca`]: the generations of the certificate authorities;
+//! - [`ca`]: the generations of the certificate authorities, with [`rotation`] for what
+//!   a rotation does next and says;
 //! - [`own_key`]: the hub's own signing key, in routine and after a theft;
 //! - [`seen`]: what was seen of members, so that nobody is left behind.
 //!
@@ -22,6 +23,7 @@ mod joining;
 mod own_key;
 mod requests;
 mod revoke;
+mod rotation;
 mod seen;
 
 use std::{
@@ -48,7 +50,7 @@ use store::{Head, Store};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-pub(super) use self::{ca::Rotation, enrol::serve_join, joining::Joining};
+pub(super) use self::{enrol::serve_join, joining::Joining, rotation::Rotation};
 use super::{
     alarms::{Alarm, Alarms},
     catalogue,
