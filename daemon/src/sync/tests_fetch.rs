@@ -530,22 +530,20 @@ fn a_repair_replaces_exactly_what_is_damaged() {
         leaves.iter().map(|key| (0, key)).collect(),
     ];
     let well = pages_of(&two.replica);
-    for purpose in [Purpose::Repair, Purpose::Repair] {
-        for damage in &damages {
-            for remove in [false, true] {
-                for (level, key) in damage {
-                    two.replica.damage(&enterprise(), *level, key, remove);
-                }
-                let (how, cost) = two.repair(purpose).unwrap();
-                let How::Healed(healed) = how else { panic!("it has the same head") };
-                let of_level = |inner: bool| {
-                    damage.iter().filter(|(level, _)| (*level > 0) == inner).count() as u64
-                };
-                assert_eq!((healed.leaves, healed.inner), (of_level(false), of_level(true)));
-                assert_eq!(healed.removed, 0);
-                assert!(well == pages_of(&two.replica), "the pages differ");
-                assert!(cost.bytes < 20_000 || damage.len() > 3, "{} bytes", cost.bytes);
+    for damage in &damages {
+        for remove in [false, true] {
+            for (level, key) in damage {
+                two.replica.damage(&enterprise(), *level, key, remove);
             }
+            let (how, cost) = two.repair(Purpose::Repair).unwrap();
+            let How::Healed(healed) = how else { panic!("it has the same head") };
+            let of_level = |inner: bool| {
+                damage.iter().filter(|(level, _)| (*level > 0) == inner).count() as u64
+            };
+            assert_eq!((healed.leaves, healed.inner), (of_level(false), of_level(true)));
+            assert_eq!(healed.removed, 0);
+            assert!(well == pages_of(&two.replica), "the pages differ");
+            assert!(cost.bytes < 20_000 || damage.len() > 3, "{} bytes", cost.bytes);
         }
     }
     // What is well is not written.

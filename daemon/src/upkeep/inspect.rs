@@ -174,8 +174,7 @@ impl Inspection {
             self.place = Place::End;
             return Ok(());
         };
-        loop {
-            let Some(found) = pages.inspect(&key)? else { break };
+        while let Some(found) = pages.inspect(&key)? {
             self.findings.records += found.records;
             self.findings.stale_indexes += u64::from(found.is_index_stale);
             self.bytes += found.bytes;

@@ -7,14 +7,14 @@ use super::fixtures::*;
 use crate::{Entries, Store, StoreError, engine::Batch, keys, tree::GenerationPages};
 
 /// All that is stored of a partition's pages of this level, or table, as it is now.
-fn stored(store: &Store, level: u8) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn stored(store: &Store, level: u8) -> Vec<Pair> {
     let number = store.shared.partition(&enterprise()).unwrap().number;
     let found = keys_of(store, &keys::page(number, 0, level, &[])).into_iter();
     found.map(|key| (key.clone(), store.shared.disk.get_chunked(&key).unwrap().unwrap())).collect()
 }
 
 /// Puts a value back under its key.
-fn bring_back(store: &Store, (key, value): &(Vec<u8>, Vec<u8>)) {
+fn bring_back(store: &Store, (key, value): &Pair) {
     let mut batch = Batch::default();
     batch.put_chunked(key, value, store.shared.disk.chunks(key).unwrap());
     store.shared.disk.apply(batch).unwrap();
@@ -29,9 +29,12 @@ fn is_stale<T>(read: Result<T, StoreError>) -> bool {
     }
 }
 
+/// A key and its value.
+type Pair = (Vec<u8>, Vec<u8>);
+
 /// A store with 2000 records that were all written twice, the pages of this level as they
 /// were after the first time, and the key of a record in the middle one.
-fn written_twice(level: u8) -> (tempfile::TempDir, Store, (Vec<u8>, Vec<u8>), Vec<u8>) {
+fn written_twice(level: u8) -> (tempfile::TempDir, Store, Pair, Vec<u8>) {
     let (directory, store) = fresh();
     commit(&store, &enterprise(), puts(0..2000, "first"));
     let old = stored(&store, level);
