@@ -12,6 +12,7 @@ mod e2e {
     mod clock;
     mod converge;
     mod crash;
+    mod damage;
     mod deliveries;
     mod disk;
     mod files;

@@ -18,7 +18,7 @@ use rustls::pki_types::CertificateDer;
 use store::{Head, Room};
 use time::OffsetDateTime;
 
-use super::node::Node;
+use super::{node::Node, opening};
 
 const MIB: u64 = 1024 * 1024;
 /// Partitions of one kind of trouble that are named one by one.
@@ -66,6 +66,7 @@ pub(super) fn alarms(node: &Node, peers: &[NodeId]) -> anyhow::Result<Vec<String
     });
     alarms.extend(some_of(vec![quarantined.into_values().collect()], NAMED_MAX));
     alarms.extend(some_of(vec![damaged(node)], NAMED_MAX));
+    alarms.extend(opening::set_aside(&node.dir));
     alarms.extend(node.upkeep.attention());
     alarms.extend(some_of(untaken, OF_ONE_PEER_MAX));
     alarms.extend(some_of(unsent, OF_ONE_PEER_MAX));

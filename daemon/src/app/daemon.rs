@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{dir::NodeDir, hub, inbox, lock::Occupant, node::Node, renewal, room};
+use super::{dir::NodeDir, hub, inbox, lock::Occupant, node::Node, opening, renewal, room};
 use crate::{
     admin,
     limit::{Budget, LINES, Limiter},
@@ -50,6 +50,7 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
     let mut node =
         tokio::task::spawn_blocking(move || Node::open(&opening, Occupant::Daemon)).await??;
     node.started = Some(Instant::now());
+    opening::note_panics(dir);
     let node = Arc::new(node);
     let shutdown = node.shutdown.clone();
     // Before anybody can ask for anything: a request that was begun with is

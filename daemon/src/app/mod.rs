@@ -3,7 +3,7 @@
 //!
 //! - [`dir`]: what lies where in a node's directory; [`lock`]: who works in it;
 //!   [`owner`]: whose files they are;
-//! - [`node`]: the opened node;
+//! - [`node`]: the opened node; [`opening`]: its store, whatever has become of that;
 //! - [`init`]: how a hub comes to be; [`restore`]: a node made of a backup, and
 //!   [`restored`], the mark that it has until it may write;
 //! - [`hub`]: the hub's office: who belongs, with which keys and certificates;
@@ -38,6 +38,7 @@ mod keys;
 pub mod lock;
 pub mod member;
 pub mod node;
+pub mod opening;
 mod ops;
 mod own_history;
 pub mod owner;

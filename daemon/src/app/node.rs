@@ -21,7 +21,7 @@ use protocol::{
     sign::SigningKey,
     suite::Suite,
 };
-use store::{Head, Options, Store};
+use store::{Head, Options, Store, StoreError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +32,7 @@ use super::{
     keeper::Keeper,
     keys::OwnKeys,
     lock::{DirLock, Occupant},
+    opening,
     restored::{Restored, refuse_without_keys},
     room,
     trustee::{self, Trustee},
@@ -110,13 +111,16 @@ pub fn load_anchor(dir: &NodeDir) -> anyhow::Result<Anchor> {
 
 /// Opens the store as the configuration says.
 pub fn open_store(dir: &NodeDir, config: &NodeConfig, suite: Suite) -> anyhow::Result<Store> {
-    let options = Options {
+    Store::open(&dir.store(), &store_options(config, suite))
+        .with_context(|| format!("open the store at {}", dir.store().display()))
+}
+
+fn store_options(config: &NodeConfig, suite: Suite) -> Options {
+    Options {
         suite,
         cache_mb: config.store.cache_mb,
         disk_reserve_mb: config.store.disk_reserve_mb,
-    };
-    Store::open(&dir.store(), &options)
-        .with_context(|| format!("open the store at {}", dir.store().display()))
+    }
 }
 
 impl Node {
@@ -126,7 +130,7 @@ impl Node {
         // What is no node gets no lock's file.
         load_config(dir)?;
         let lock = dir.lock(who)?;
-        Self::open_locked(dir, lock)
+        Self::open_locked(dir, lock, who)
     }
 
     /// As [`Node::open`] for a command; none if another process has the
@@ -137,10 +141,10 @@ impl Node {
         }
         load_config(dir)?;
         let lock = dir.try_lock()?;
-        lock.map(|lock| Self::open_locked(dir, lock)).transpose()
+        lock.map(|lock| Self::open_locked(dir, lock, Occupant::Command)).transpose()
     }
 
-    fn open_locked(dir: &NodeDir, lock: DirLock) -> anyhow::Result<Self> {
+    fn open_locked(dir: &NodeDir, lock: DirLock, who: Occupant) -> anyhow::Result<Self> {
         // Again: whoever had the directory may have changed it.
         let config = load_config(dir)?;
         dir.create()?;
@@ -161,12 +165,16 @@ impl Node {
         let keeper =
             Keeper::load(dir.certs(), keys.clone(), identity.clone(), pki, alarms.clone())?;
         let keeper = Arc::new(keeper);
+        if who == Occupant::Daemon {
+            opening::make_openable(dir, &store_options(&config, anchor.suite()))?;
+        }
         let store = open_store(dir, &config, anchor.suite())?;
         let mut membership = Membership::new(store.clone(), anchor, config.node.clone());
         if !membership.is_hub() {
             membership = membership.keep_personal(&dir.personal())?;
         }
         let membership = Arc::new(membership);
+        set_damaged_members_aside(&store, &membership)?;
         if let Some(text) = Restored::of(dir).text()? {
             // At a member the trustee says when it is over, at the hub its office.
             store.stop_own_writes(Some(text.clone()));
@@ -318,6 +326,20 @@ impl Node {
         }
         Ok(())
     }
+}
+
+/// A list of members that cannot be read keeps everybody out, also those from whom it
+/// could come back. So it is fetched again, as where it was lost: from the hub, or at the
+/// hub from its members.
+fn set_damaged_members_aside(store: &Store, membership: &Membership) -> anyhow::Result<()> {
+    let Err(StoreError::Damaged { place, problem }) = membership.current() else {
+        return Ok(());
+    };
+    if let Some(head) = store.head(membership.partition()) {
+        tracing::error!(%place, %problem, "the list of members is damaged; it is fetched again / 成员名册已损坏，将重新获取");
+        store.give_up_blocking(head.signed.clone())?;
+    }
+    Ok(())
 }
 
 /// The passphrase of private keys, if the environment names its file.

@@ -40,7 +40,11 @@ use std::{
 use clap::{Parser, Subcommand};
 use protocol::text::printable;
 
-use crate::{app::dir::NodeDir, ingest::words::Author, sources, telemetry};
+use crate::{
+    app::{dir::NodeDir, opening},
+    ingest::words::Author,
+    sources, telemetry,
+};
 
 /// Where a node lies unless somebody says otherwise.
 const DEFAULT_DIR: &str = "/var/lib/creditsync";
@@ -119,7 +123,8 @@ enum Command {
 
 /// Parses the arguments, does the command, and answers the exit code.
 pub fn main() -> ExitCode {
-    if let Some(code) = sources::foreign::main_if_child() {
+    let child = sources::foreign::main_if_child().or_else(opening::main_if_child);
+    if let Some(code) = child {
         return code;
     }
     let arguments = Arguments::parse();

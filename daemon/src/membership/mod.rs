@@ -184,6 +184,11 @@ impl Membership {
         if registry.revocation(node, Some(peer.serial_hex())).is_some() {
             return Err(NotWelcome::Revoked);
         }
+        if self.is_rebuilding() && *node != self.me {
+            // Whoever it is that shows a certificate of ours: the list comes back from it,
+            // signed by this hub, and nothing else is taken of it before that.
+            return Ok(());
+        }
         let is_counterpart = if self.is_hub() {
             registry.active_member(node).is_some_and(|member| member.role == Role::Member)
         } else {
@@ -208,6 +213,11 @@ impl Membership {
             return Err(NotWelcome::Authority);
         }
         Ok(())
+    }
+
+    /// Whether this is a hub that has lost its list of members, or a part of it.
+    pub fn is_rebuilding(&self) -> bool {
+        self.is_hub() && self.store.lost().contains_key(&self.partition)
     }
 
     /// The partition of `_federation`.

@@ -182,12 +182,22 @@ impl Follow {
         if registry.schema(&self.partition.dataset).is_none() {
             return Err(Trouble::UnknownDataset(self.partition.dataset.clone()));
         }
+        if self.context.membership.is_rebuilding() && !self.partition.dataset.is_system() {
+            // Who belongs, and whose keys count, is not known.
+            return Err(Trouble::Rebuilding);
+        }
         if self.partition.origin == *self.context.me() {
             if self.own_history_is_back() {
                 return Ok(FollowEnd::Done);
             }
-            // In a box, as all that is seldom: a stream that only waits needs no room for it.
-            self.offered = Box::pin(self.prove_own_history()).await?;
+            // Where nothing is here, nothing could be written over, and which keys count
+            // comes with it.
+            let is_empty = self.context.store.head(&self.partition).is_none();
+            if !(self.partition.dataset.is_system() && is_empty) {
+                // In a box, as all that is seldom: a stream that only waits needs no room
+                // for it.
+                self.offered = Box::pin(self.prove_own_history()).await?;
+            }
         }
         // Several peers may hold what was lost here; each that comes later finds it back.
         let is_own = self.partition.origin == *self.context.me();

@@ -39,6 +39,8 @@ pub(super) enum Trouble {
     Unproven(String),
     #[error("others need the memory that it took")]
     MadeRoom,
+    #[error("成员名册取回之前不接收 / nothing is taken before the list of members is back")]
+    Rebuilding,
     #[error("the peer is at number {theirs}, and number {ours} has to be repaired")]
     Elsewhere { ours: u64, theirs: u64 },
     #[error(transparent)]
@@ -104,6 +106,7 @@ impl Trouble {
                 Meaning::Passing("waiting for the origin to sign anew")
             }
             Trouble::Store(StoreError::Federation { .. })
+            | Trouble::Rebuilding
             | Trouble::Unfit(Unfit::UnknownVersion(_)) => {
                 Meaning::Passing("waiting for _federation")
             }
@@ -173,6 +176,7 @@ impl Trouble {
             | Trouble::UnknownDataset(_)
             | Trouble::Unfit(_)
             | Trouble::MadeRoom
+            | Trouble::Rebuilding
             | Trouble::OutOfStep(_) => CloseCode::Unavailable,
         }
     }

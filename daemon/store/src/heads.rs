@@ -10,7 +10,10 @@
 //! It is text, one line a partition: full name, number, header hash, root,
 //! records; the last line is a checksum of those before.
 
-use std::{collections::BTreeMap, fmt::Write as _, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, fmt::Write as _, os::unix::fs::DirBuilderExt as _, path::Path,
+    sync::Arc, time::Duration,
+};
 
 use protocol::{change::SignedHeader, id::PartitionId, suite::checksum::Checksum};
 
@@ -124,6 +127,57 @@ pub fn lost(signed: &SignedHeader) -> Lost {
     let (name, seq) = (header.partition.full_name(), header.seq);
     let line = format!("{name} {seq} {} {} {}", signed.hash(), header.root, header.records);
     Lost { seq, line }
+}
+
+/// In a store that was made in place of a damaged one, until something is in it.
+const REBUILDING: &str = "REBUILDING";
+
+/// Moves a store away, and leaves one that has lost all that the sidecar names.
+pub fn set_aside(path: &Path, aside: &Path) -> Result<(), StoreError> {
+    let file_error = |path: &Path, problem: std::io::Error| StoreError::File {
+        path: path.to_owned(),
+        problem: problem.to_string(),
+    };
+    // The new one is complete before it takes the place of the other.
+    let new = beside(path);
+    let mut builder = std::fs::DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(&new);
+    made.map_err(|error| file_error(&new, error))?;
+    for (name, bytes) in [(FILE, std::fs::read(path.join(FILE))), (REBUILDING, Ok(Vec::new()))] {
+        match bytes {
+            Ok(bytes) => files::replace(&new.join(name), &bytes, files::PRIVATE),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+        .map_err(|error| file_error(&new.join(name), error))?;
+    }
+    std::fs::rename(path, aside).map_err(|error| file_error(path, error))?;
+    finish_setting_aside(path)
+}
+
+/// Goes on with what an interrupted [`set_aside`] has left.
+pub fn finish_setting_aside(path: &Path) -> Result<(), StoreError> {
+    let new = beside(path);
+    if path.exists() || !new.exists() {
+        return Ok(());
+    }
+    std::fs::rename(&new, path)
+        .and_then(|()| files::sync_directory_of(path))
+        .map_err(|error| StoreError::File { path: new, problem: error.to_string() })
+}
+
+fn beside(path: &Path) -> std::path::PathBuf {
+    path.with_extension("new")
+}
+
+/// Whether an empty database is one that was made in place of a damaged one; of one that
+/// is not empty that is no question any more.
+pub fn is_rebuilding(path: &Path, is_empty: bool) -> bool {
+    let mark = path.join(REBUILDING);
+    if !is_empty {
+        let _ = std::fs::remove_file(&mark);
+    }
+    mark.exists()
 }
 
 /// Writes the sidecar at once.

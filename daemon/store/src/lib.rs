@@ -120,6 +120,15 @@ impl Store {
         let disk = Disk::open(path, options)?;
         let partitions = state::load_partitions(&disk)?;
         let lost = heads::check(path, &partitions)?;
+        let is_rebuilding = heads::is_rebuilding(path, partitions.is_empty());
+        let has_lost = lost.as_ref().is_some_and(|lost| !lost.is_empty());
+        if partitions.is_empty() && has_lost && !is_rebuilding {
+            // Before anything that belongs to what was there is taken for superfluous.
+            return Err(StoreError::Damaged {
+                place: "the database".into(),
+                problem: "it is empty, and HEADS names what was in it".into(),
+            });
+        }
         tree::saved::forget_saved(&disk)?;
         let shared = Arc::new(Shared::new(disk, partitions, path.to_owned()));
         let (jobs, queue) = tokio::sync::mpsc::channel(JOBS_WAITING_MAX);
@@ -130,6 +139,34 @@ impl Store {
         let writer = writer::spawn(shared.clone(), queue, jobs.downgrade())?;
         let threads = vec![writer, heads::spawn(shared.clone())?];
         Ok(Self { shared, queue: Queue::new(jobs, threads) })
+    }
+
+    /// Moves the snapshots of the database's page table away from it: they save time when
+    /// it opens, and one that is damaged keeps it from opening. Answers whether there were
+    /// any. The store must not be open.
+    ///
+    /// # Errors
+    /// If a file cannot be moved.
+    pub fn set_snapshots_aside(path: &Path) -> Result<bool, StoreError> {
+        engine::opening::set_snapshots_aside(path)
+    }
+
+    /// Moves the store at `path`, which must not be open, to `aside`, and leaves a new one
+    /// without anything but the sidecar, which says what is lost. What an interruption
+    /// leaves, [`Store::finish_setting_aside`] brings to its end.
+    ///
+    /// # Errors
+    /// If a directory cannot be moved or made.
+    pub fn set_aside(path: &Path, aside: &Path) -> Result<(), StoreError> {
+        heads::set_aside(path, aside)
+    }
+
+    /// Goes on with what an interrupted [`Store::set_aside`] has left, if anything.
+    ///
+    /// # Errors
+    /// If a directory cannot be moved.
+    pub fn finish_setting_aside(path: &Path) -> Result<(), StoreError> {
+        heads::finish_setting_aside(path)
     }
 
     /// The directory.

@@ -36,6 +36,17 @@ use crate::error::StoreError;
 
 impl From<sled::Error> for StoreError {
     fn from(error: sled::Error) -> Self {
-        StoreError::Database(error.to_string())
+        let damaged = |problem: &str| StoreError::Damaged {
+            place: "the database".into(),
+            problem: problem.into(),
+        };
+        match error {
+            sled::Error::Corruption { .. } => damaged("what is read of it is garbled"),
+            sled::Error::ReportableBug(_) => damaged("it contradicts itself"),
+            sled::Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                damaged("it is cut short")
+            }
+            error => StoreError::Database(error.to_string()),
+        }
     }
 }

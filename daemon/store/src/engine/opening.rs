@@ -22,6 +22,8 @@ use crate::error::StoreError;
 ///
 /// 7: hashes say their suite, and the database says its own.
 pub const FORMAT_VERSION: u32 = 7;
+/// Where snapshots go that may be damaged, in the store's directory.
+const SNAPSHOTS_ASIDE: &str = "snapshots-aside";
 /// How long a locked database is tried again.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -112,6 +114,32 @@ fn remove_unfinished_snapshots(database: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Moves sled's snapshots of its page table beside it; answers whether there were any.
+pub fn set_snapshots_aside(store: &Path) -> Result<bool, StoreError> {
+    let file_error = |path: &Path, problem: std::io::Error| StoreError::File {
+        path: path.to_owned(),
+        problem: problem.to_string(),
+    };
+    let (database, aside) = (store.join("sled"), store.join(SNAPSHOTS_ASIDE));
+    let entries = match std::fs::read_dir(&database) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        entries => entries.map_err(|error| file_error(&database, error))?,
+    };
+    let mut any = false;
+    for entry in entries {
+        let entry = entry.map_err(|error| file_error(&database, error))?;
+        let name = entry.file_name();
+        if !name.to_string_lossy().starts_with("snap.") {
+            continue;
+        }
+        std::fs::create_dir_all(&aside).map_err(|error| file_error(&aside, error))?;
+        let path = entry.path();
+        std::fs::rename(&path, aside.join(name)).map_err(|error| file_error(&path, error))?;
+        any = true;
+    }
+    Ok(any)
 }
 
 /// Opens sled, whose lock may outlive its owner for a moment: a thread of

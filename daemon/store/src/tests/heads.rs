@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, path::Path};
 use protocol::id::PartitionId;
 
 use super::fixtures::{
-    Random, commit, copy_crashed, copy_directory, enterprise, federation, follow, fresh, open, own,
-    put, puts, wait,
+    Random, commit, copy_crashed, copy_directory, enterprise, federation, follow, fresh, open,
+    options, own, put, puts, wait,
 };
 use crate::{Store, StoreError};
 
@@ -60,12 +60,26 @@ fn closing_writes_the_sidecar_and_an_older_database_is_noticed() {
     let mut vouched = heads.clone();
     vouched.insert(federation(), 2);
     assert_eq!(sidecar(directory.path()), vouched);
-    // Nor is an empty database taken for a new one.
+    // Nor is an empty database taken for a new one,
     std::fs::remove_dir_all(directory.path().join("sled")).unwrap();
-    let store = open(directory.path());
-    assert_eq!(store.lost(), vouched);
-    drop(store);
-    assert_eq!(sidecar(directory.path()), vouched);
+    let empty = Store::open(directory.path(), &options()).err().unwrap();
+    assert!(matches!(empty, StoreError::Damaged { .. }), "{empty:?}");
+    // but one that is made in place of it, which has lost all of it.
+    let moved = tempfile::tempdir().unwrap();
+    let (rebuilt, aside) = (moved.path().join("store"), moved.path().join("aside"));
+    copy_directory(directory.path(), &rebuilt);
+    Store::set_aside(&rebuilt, &aside).unwrap();
+    for _ in 0..2 {
+        let store = open(&rebuilt);
+        assert_eq!(store.lost(), vouched);
+        drop(store);
+        assert_eq!(sidecar(&rebuilt), vouched);
+    }
+    assert_eq!(sidecar(&aside), vouched);
+    // An interruption between the two moves leaves it beside its place.
+    std::fs::rename(&rebuilt, moved.path().join("store.new")).unwrap();
+    Store::finish_setting_aside(&rebuilt).unwrap();
+    assert_eq!(open(&rebuilt).lost(), vouched);
     put_back(newest.path(), directory.path());
     let store = open(directory.path());
     assert_eq!((numbers(&store), store.lost()), (heads, [(federation(), 2)].into()));

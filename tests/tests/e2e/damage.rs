@@ -1,0 +1,233 @@
+//! What disks and people do to a store while its node is stopped: after the next start it
+//! is healed from a peer, or says in words what to do. At no time does a node show, sign
+//! or call equal what is not.
+
+use std::{
+    fs,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use harness::{
+    federation::{Federation, HUB},
+    node::{Node, path_text, wait_for, wait_until},
+    table::Table,
+};
+use serde_json::Value as Json;
+
+const COUNTY: &str = "410122";
+const ENTERPRISE: &str = "enterprise/410122";
+/// A small generator: splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Self {
+        let seed = std::env::var("CREDITSYNC_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or(20_261_201);
+        println!("CREDITSYNC_SEED={seed}");
+        Self(seed)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
+
+/// What is done to a store's directory.
+type Harm<'a> = (&'a str, Box<dyn Fn(&Path, &mut Random) + 'a>);
+
+fn database(store: &Path) -> PathBuf {
+    store.join("sled/db")
+}
+
+fn cut(path: &Path, bytes: u64) {
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.set_len(length.saturating_sub(bytes)).unwrap();
+}
+
+fn flip(path: &Path, count: u64, random: &mut Random) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let length = file.metadata().unwrap().len();
+    for _ in 0..count {
+        let (at, mut byte) = (random.below(length), [0]);
+        file.read_exact_at(&mut byte, at).unwrap();
+        byte[0] ^= 1 << random.below(8);
+        file.write_all_at(&byte, at).unwrap();
+    }
+}
+
+fn zero(path: &Path, bytes: usize, random: &mut Random) {
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    let length = file.metadata().unwrap().len();
+    let at = random.below(length.saturating_sub(bytes as u64).max(1));
+    file.write_all_at(&vec![0; bytes.min(length as usize)], at).unwrap();
+}
+
+fn snapshots(store: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(store.join("sled")).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("snap.")).collect()
+}
+
+/// All kinds, each on a whole store of its own.
+fn harms<'a>() -> Vec<Harm<'a>> {
+    let mut harms: Vec<Harm<'a>> = vec![
+        (
+            "no snapshot",
+            Box::new(|store, _| {
+                snapshots(store).iter().for_each(|path| fs::remove_file(path).unwrap())
+            }),
+        ),
+        (
+            "an empty snapshot",
+            Box::new(|store, _| {
+                snapshots(store).iter().for_each(|path| fs::write(path, b"").unwrap())
+            }),
+        ),
+        (
+            "a cut snapshot",
+            Box::new(|store, _| snapshots(store).iter().for_each(|path| cut(path, 7))),
+        ),
+        (
+            "a snapshot that was being written",
+            Box::new(|store, _| fs::write(store.join("sled/snap.00.generating"), b"").unwrap()),
+        ),
+        ("no database file", Box::new(|store, _| fs::remove_file(database(store)).unwrap())),
+        ("an empty database file", Box::new(|store, _| fs::write(database(store), b"").unwrap())),
+        ("no database", Box::new(|store, _| fs::remove_dir_all(store.join("sled")).unwrap())),
+        ("no HEADS", Box::new(|store, _| fs::remove_file(store.join("HEADS")).unwrap())),
+        ("no journal", Box::new(|store, _| drop(fs::remove_file(store.join("journal"))))),
+        ("no packs", Box::new(|store, _| fs::remove_dir_all(store.join("packs")).unwrap())),
+        ("a zeroed stretch", Box::new(|store, random| zero(&database(store), 64 * 1024, random))),
+        (
+            "half of the database",
+            Box::new(|store, _| {
+                let length = database(store).metadata().unwrap().len();
+                cut(&database(store), length / 2);
+            }),
+        ),
+    ];
+    for bytes in [100, 4 * 1024, 100 * 1024, 8 * 1024 * 1024] {
+        harms.push(("a cut database", Box::new(move |store, _| cut(&database(store), bytes))));
+    }
+    for count in [1, 1, 1, 1, 4, 4, 4096] {
+        harms.push((
+            "flipped bits",
+            Box::new(move |store, random| flip(&database(store), count, random)),
+        ));
+    }
+    harms
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").args(["-a", path_text(from), path_text(to)]).status();
+    assert!(copied.unwrap().success());
+}
+
+fn held(node: &Node) -> Option<Json> {
+    node.partition(ENTERPRISE)
+}
+
+/// The one assertion: whoever says that it is in sync, or verifies, shows what was
+/// delivered.
+fn assert_never_equal_while_different(node: &Node, delivered: &str, what: &str) {
+    let before = held(node);
+    let export = node.cli(&["export", ENTERPRISE]);
+    let after = held(node);
+    // What moved meanwhile was not looked at.
+    if before.as_ref().map(|it| (&it["head"], &it["state"]))
+        != after.as_ref().map(|it| (&it["head"], &it["state"]))
+    {
+        return;
+    }
+    if export.code == Some(0) && before.is_some_and(|it| it["state"] == "in_sync") {
+        assert_eq!(export.stdout, delivered, "{what}: in sync, and different");
+    }
+}
+
+/// Harms the store of one node in each way; the other one goes on.
+fn heals(harm_hub: bool) {
+    let mut random = Random::new();
+    let mut federation = Federation::new(&[COUNTY]);
+    let dir = federation.dir().to_owned();
+    let file = |name: &str, rows: std::ops::Range<u32>| {
+        Table::synthetic(1, rows, name).write(&dir, "delivery.csv")
+    };
+    federation.counties[0].import("enterprise", &file("一", 0..3000));
+    federation.wait_converged();
+    federation.counties[0].import("enterprise", &file("二", 500..900));
+    federation.wait_converged();
+    federation.counties[0].stop();
+    federation.hub.stop();
+    let node_dir = if harm_hub { federation.hub.dir() } else { federation.counties[0].dir() };
+    let (store, whole) = (node_dir.join("store"), dir.join("whole"));
+    let node_dir = node_dir.to_owned();
+    copy(&store, &whole);
+    let other = if harm_hub { federation.counties[0].dir() } else { federation.hub.dir() };
+    let (other_store, other_whole) = (other.join("store"), dir.join("other"));
+    copy(&other_store, &other_whole);
+
+    for (number, (what, harm)) in harms().into_iter().enumerate() {
+        println!("{number}: {what}");
+        for (store, whole) in [(&store, &whole), (&other_store, &other_whole)] {
+            fs::remove_dir_all(store).unwrap();
+            copy(whole, store);
+        }
+        harm(&store, &mut random);
+        federation.hub.start();
+        federation.counties[0].start();
+        let harmed = if harm_hub { &federation.hub } else { &federation.counties[0] };
+        let sound = if harm_hub { &federation.counties[0] } else { &federation.hub };
+        let delivered = sound.export(ENTERPRISE);
+        let longest = std::time::Duration::from_secs(90);
+        wait_for(&format!("{what}: all is well again"), longest, || {
+            assert_never_equal_while_different(harmed, &delivered, what);
+            let checked = harmed.cli(&["verify", "--deep", "--json"]);
+            if checked.code != Some(0) {
+                // What cannot be repaired by itself is said.
+                return false;
+            }
+            let exported = harmed.cli(&["export", ENTERPRISE]);
+            exported.code == Some(0) && exported.stdout == delivered
+        });
+        // The next change goes through, so nothing that it is computed from is wrong.
+        let next = federation.counties[0].cli(&[
+            "import",
+            "enterprise",
+            path_text(&file(&format!("之后{number}"), 0..3000)),
+            "--wait",
+            "60",
+        ]);
+        next.expect_code(0);
+        let newest = federation.counties[0].export(ENTERPRISE);
+        wait_until("the hub has it", || {
+            let exported = federation.hub.cli(&["export", ENTERPRISE]);
+            exported.code == Some(0) && exported.stdout == newest
+        });
+        federation.hub.stop();
+        federation.counties[0].stop();
+        for entry in fs::read_dir(&node_dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.file_name().unwrap().to_string_lossy().starts_with("store.damaged-") {
+                println!("  it was set aside");
+                fs::remove_dir_all(path).unwrap();
+            }
+        }
+    }
+    let _ = HUB;
+}
+
+#[test]
+fn a_countys_store_heals_from_whatever_was_done_to_it() {
+    heals(false);
+}
+
+#[test]
+fn a_hubs_store_heals_from_whatever_was_done_to_it() {
+    heals(true);
+}
