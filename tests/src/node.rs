@@ -71,6 +71,12 @@ impl Output {
     }
 }
 
+/// Copies a directory with all that is in it, as people do.
+pub fn copy_all(from: &Path, to: &Path) {
+    let copied = Command::new("cp").args(["-a", path_text(from), path_text(to)]).status();
+    assert!(copied.is_ok_and(|status| status.success()), "{} is copied", from.display());
+}
+
 /// Looks at `condition` until it holds, for at most [`DEADLINE`].
 #[track_caller]
 pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {

@@ -67,6 +67,15 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
         return Ok(Done::from_attention(attention));
     }
     let partition = text_of(&answer["partition"]);
+    if let Some(held) = answer["held_seq"].as_u64() {
+        let lost = text_of(&answer["lost"]);
+        println!(
+            "{partition}：已丢弃本机内容，将从对端取回第 {held} 号及以前的记录；丢失 {lost} 号，如大于 0 请重新交付最近的文件 / what was \
+             here was dropped, and it is fetched again up to number {held}; {lost} numbers are lost: if that is more than 0, \
+             deliver the newest files again"
+        );
+        return Ok(Done::from_attention(attention));
+    }
     match answer["dropped_seq"].as_u64() {
         Some(seq) if answer["origin_removed"] == true => println!(
             "{partition}：已丢弃副本（序号 {seq}）；所属节点已被移除，不会重新获取 / the copy at number {seq} was dropped; \

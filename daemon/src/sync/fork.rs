@@ -13,7 +13,7 @@ use std::sync::Arc;
 use protocol::{
     change::SignedHeader,
     id::{NodeId, PartitionId},
-    message::{Open, TreeReply, decode_header},
+    message::{CloseCode, Open, TreeReply, decode_header},
     session::{
         PeerMisbehaved,
         fetch::{FetchAction, TreeFetch},
@@ -35,21 +35,25 @@ const PROOF_BYTES_MAX: usize = 64 * 1024;
 #[error("{0}")]
 pub struct NoHead(String);
 
-/// The signed head that a connected peer has of a partition.
+/// The signed head that a connected peer has of a partition; none if it has nothing of it.
 pub async fn peer_head(
     context: &Context,
     peer: &NodeId,
     partition: &PartitionId,
-) -> Result<SignedHeader, NoHead> {
+) -> Result<Option<SignedHeader>, NoHead> {
     let connection = context.peers.connection(peer);
     let connection = connection.ok_or_else(|| {
         NoHead(format!(
             "{peer} 未连接，请待其连接后重试 / {peer} is not connected: try again when it is"
         ))
     })?;
-    head_at(context, &connection, partition).await.map_err(|trouble| {
-        NoHead(format!("{peer} 未能出示其记录头 / {peer} does not show its head of it: {trouble}"))
-    })
+    match head_at(context, &connection, partition).await {
+        Ok(head) => Ok(Some(head)),
+        Err(Trouble::Net(NetError::Closed(Some(CloseCode::UnknownPartition)))) => Ok(None),
+        Err(trouble) => Err(NoHead(format!(
+            "{peer} 未能出示其记录头 / {peer} does not show its head of it: {trouble}"
+        ))),
+    }
 }
 
 /// Asks for a peer's head of a partition, which verifies.

@@ -6,12 +6,11 @@ use std::{
     fs,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use harness::{
-    federation::{Federation, HUB},
-    node::{Node, path_text, wait_for, wait_until},
+    federation::Federation,
+    node::{Node, copy_all, path_text, wait_for, wait_until},
     table::Table,
 };
 use serde_json::Value as Json;
@@ -124,11 +123,6 @@ fn harms<'a>() -> Vec<Harm<'a>> {
     harms
 }
 
-fn copy(from: &Path, to: &Path) {
-    let copied = Command::new("cp").args(["-a", path_text(from), path_text(to)]).status();
-    assert!(copied.unwrap().success());
-}
-
 fn held(node: &Node) -> Option<Json> {
     node.partition(ENTERPRISE)
 }
@@ -167,16 +161,16 @@ fn heals(harm_hub: bool) {
     let node_dir = if harm_hub { federation.hub.dir() } else { federation.counties[0].dir() };
     let (store, whole) = (node_dir.join("store"), dir.join("whole"));
     let node_dir = node_dir.to_owned();
-    copy(&store, &whole);
+    copy_all(&store, &whole);
     let other = if harm_hub { federation.counties[0].dir() } else { federation.hub.dir() };
     let (other_store, other_whole) = (other.join("store"), dir.join("other"));
-    copy(&other_store, &other_whole);
+    copy_all(&other_store, &other_whole);
 
     for (number, (what, harm)) in harms().into_iter().enumerate() {
         println!("{number}: {what}");
         for (store, whole) in [(&store, &whole), (&other_store, &other_whole)] {
             fs::remove_dir_all(store).unwrap();
-            copy(whole, store);
+            copy_all(whole, store);
         }
         harm(&store, &mut random);
         federation.hub.start();
@@ -219,7 +213,6 @@ fn heals(harm_hub: bool) {
             }
         }
     }
-    let _ = HUB;
 }
 
 #[test]
@@ -230,4 +223,40 @@ fn a_countys_store_heals_from_whatever_was_done_to_it() {
 #[test]
 fn a_hubs_store_heals_from_whatever_was_done_to_it() {
     heals(true);
+}
+
+#[test]
+fn what_nobody_else_holds_is_lost_only_when_a_person_says_so() {
+    let mut federation = Federation::new(&[COUNTY]);
+    let dir = federation.dir().to_owned();
+    let file = |name: &str, rows| Table::synthetic(1, 0..rows, name).write(&dir, "delivery.csv");
+    federation.counties[0].import("enterprise", &file("一", 300));
+    federation.wait_converged();
+    federation.hub.stop();
+    federation.counties[0].import("enterprise", &file("只在本县", 200));
+    federation.counties[0].stop();
+    fs::remove_dir_all(federation.counties[0].dir().join("store/sled")).unwrap();
+    federation.hub.start();
+    federation.counties[0].start();
+    let county = &federation.counties[0];
+    // What the hub holds is back, and that is said to be less than what was here.
+    wait_until("what the hub holds is here", || {
+        held(county).is_some_and(|it| it["seq"] == 1 && it["state"] == "damaged")
+    });
+    let alarms = county.alarms().join(" ");
+    assert!(alarms.contains("up to number 2") && alarms.contains("partition refetch"), "{alarms}");
+    let next = file("之后", 100);
+    let import = ["import", "enterprise", path_text(&next)];
+    county.cli(&import).expect_failure(&["number 1", "number 2"]);
+    county.cli(&["verify"]).expect_code(3);
+    let refused = county.cli(&["partition", "refetch", ENTERPRISE]);
+    refused.expect_failure(&["number 1", "number 2", "--yes"]);
+    let answer = county.cli(&["partition", "refetch", ENTERPRISE, "--yes", "--json"]);
+    let answer = answer.expect_code(3).json();
+    assert_eq!((&answer["held_seq"], &answer["lost"]), (&1.into(), &1.into()), "{answer:#}");
+    wait_until("it is here again, and nothing is lost", || {
+        held(county).is_some_and(|it| it["seq"] == 1 && it["state"] == "origin")
+    });
+    county.cli(&["import", "enterprise", path_text(&next), "--wait", "60"]).expect_code(0);
+    assert_eq!(federation.hub.export(ENTERPRISE), county.export(ENTERPRISE));
 }

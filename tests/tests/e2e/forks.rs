@@ -1,22 +1,17 @@
 //! A county whose directory was put back, and which has signed numbers twice: both sides
 //! see it, show it, stop, and go on with the history that a person chooses.
 
-use std::{fs, path::Path, process::Command};
+use std::fs;
 
 use harness::{
     federation::Federation,
-    node::{Node, path_text, wait_until},
+    node::{Node, copy_all, path_text, wait_until},
     table::Table,
 };
 use serde_json::Value as Json;
 
 const COUNTY: &str = "410122";
 const ENTERPRISE: &str = "enterprise/410122";
-
-fn copy(from: &Path, to: &Path) {
-    let copied = Command::new("cp").args(["-a", path_text(from), path_text(to)]).status();
-    assert!(copied.unwrap().success());
-}
 
 /// A federation in which the county has gone back to its first delivery, after `known` more
 /// had reached the hub, and has made `own` others alone. Answers what the hub and the
@@ -32,7 +27,7 @@ fn forked(known: u32, own: u32) -> (Federation, String, String) {
     deliver(&federation, 400, "一");
     federation.wait_converged();
     federation.counties[0].stop();
-    copy(&dir, &old);
+    copy_all(&dir, &old);
     federation.counties[0].start();
     for number in 0..known {
         deliver(&federation, 410 + number, &format!("中心{number}"));

@@ -2,20 +2,15 @@
 //! since is taken back, and nothing is signed twice. A hub that signs another
 //! history of its members stops the county until somebody there has decided.
 
-use std::{fs, path::Path, process::Command};
+use std::fs;
 
 use harness::{
     federation::{Federation, HUB},
-    node::{Node, path_text, wait_until},
+    node::{Node, copy_all, path_text, wait_until},
     table::Table,
 };
 
 const COUNTY: &str = "410122";
-
-fn copy(from: &Path, to: &Path) {
-    let copied = Command::new("cp").args(["-a", path_text(from), path_text(to)]).status();
-    assert!(copied.unwrap().success());
-}
 
 #[test]
 fn what_a_restored_directory_lacks_is_taken_back_before_it_writes() {
@@ -31,7 +26,7 @@ fn what_a_restored_directory_lacks_is_taken_back_before_it_writes() {
     federation.counties[0].import("enterprise", &file);
     federation.wait_converged();
     federation.counties[0].stop();
-    copy(&dir, &old);
+    copy_all(&dir, &old);
     federation.counties[0].start();
     for batch in 2..5 {
         deliver(&federation, batch);
@@ -74,7 +69,7 @@ fn a_restored_hub_takes_its_own_history_back_from_its_members() {
     federation.hub.import("enterprise", &file);
     federation.wait_converged();
     federation.hub.stop();
-    copy(&dir, &old);
+    copy_all(&dir, &old);
     federation.hub.start();
     federation.wait_connected();
     // What the backup does not know: a revocation, and more of the hub's own records.
@@ -128,7 +123,7 @@ fn a_county_goes_on_with_a_restored_hubs_members_once_somebody_has_decided() {
     let [dir, old] = ["hub", "old"].map(|name| federation.dir().join(name));
     federation.counties[1].stop();
     federation.hub.stop();
-    copy(&dir, &old);
+    copy_all(&dir, &old);
     federation.hub.start();
     let revoke = |federation: &Federation, reason: &str| {
         federation.hub.cli(&["revoke", "410181", "--reason", reason]).expect_code(0);

@@ -1,4 +1,5 @@
-//! `partition refetch`: a replica is dropped and fetched again from its origin.
+//! `partition refetch`: a replica is dropped and fetched again from its origin; or an own
+//! partition that is damaged, from whoever holds a copy.
 //!
 //! What a stolen key has put into a replica goes with it. The numbers that the key
 //! used stay used, unless they are said to be nobody's: at the hub, `good` lowers
@@ -6,11 +7,20 @@
 //! from there on ([`crate::app::hub`]).
 
 use anyhow::{Context as _, bail};
-use protocol::message::CloseCode;
+use protocol::{
+    id::{NodeId, PartitionId},
+    message::CloseCode,
+};
 use serde_json::json;
 
 use super::Answer;
-use crate::app::node::{Node, no_partition};
+use crate::{
+    app::{
+        node::{Node, no_partition},
+        runtime::with_runtime,
+    },
+    sync,
+};
 
 impl Node {
     pub(in crate::app) fn partition_refetch(
@@ -21,10 +31,7 @@ impl Node {
     ) -> anyhow::Result<Answer> {
         let partition = self.parse_partition(text)?;
         if partition.origin == *self.membership.me() {
-            bail!(
-                "{partition} 是本节点自己的分区，不能丢弃 / {partition} is this node's own: nobody else answers \
-                 for it, so it is not dropped. For damaged pages: creditsync repair {partition}"
-            );
+            return self.refetch_own(&partition, yes);
         }
         let dropped = self.store.head(&partition).map(|head| head.seq());
         let here = dropped.is_some() || self.store.quarantine_reason(&partition).is_some();
@@ -57,9 +64,7 @@ impl Node {
             self.store.forget_blocking(&partition)?;
         }
         // What its stream had is gone: the next connection begins with nothing.
-        if let Some(connection) = self.sync.peers.connection(&partition.origin) {
-            connection.close(CloseCode::Normal);
-        }
+        self.connect_again(&partition.origin);
         tracing::warn!(%partition, dropped, good, "a replica was dropped; it is fetched again from its origin");
         Ok((
             json!({
@@ -70,5 +75,72 @@ impl Node {
             }),
             false,
         ))
+    }
+
+    /// An own partition comes back from whoever holds it: what nobody else holds is lost by
+    /// that, so it is only for one that is damaged, or has lost something that nobody has.
+    fn refetch_own(&self, partition: &PartitionId, yes: bool) -> anyhow::Result<Answer> {
+        if partition.dataset.is_system() {
+            bail!(
+                "{partition} 由本节点签发，损坏时会自动从成员处取回 / {partition} is what this hub says of the federation: where it is \
+                 damaged it comes back from its members by itself"
+            );
+        }
+        let have = self.store.head(partition).map_or(0, |head| head.seq());
+        let lost = self.store.lost().get(partition).copied().unwrap_or(0);
+        if have == 0 && lost == 0 {
+            return Err(no_partition(partition));
+        }
+        if self.started.is_none() {
+            bail!(
+                "节点未运行：请先启动守护进程 / no daemon runs here, and what is fetched comes from a peer: start the node first"
+            );
+        }
+        let peer = self.holder(partition);
+        let theirs = with_runtime(|runtime| {
+            Ok(runtime.block_on(sync::peer_head(&self.sync, &peer, partition))?)
+        })?;
+        let held = theirs.as_ref().map_or(0, |theirs| theirs.header().seq);
+        let known = have.max(lost);
+        if held < known && !yes {
+            bail!(
+                "{peer} 持有到第 {held} 号，而本节点曾签到第 {known} 号：其后的变更将丢失，需重新交付最近的文件。确认请加 --yes / {peer} \
+                 holds it up to number {held}, and this node has signed it up to number {known}: what came after that would \
+                 be lost here, and the newest files have to be delivered again. With --yes it is done"
+            );
+        }
+        match theirs {
+            Some(theirs) => self.store.give_up_blocking(theirs)?,
+            None => self.store.forget_blocking(partition)?,
+        }
+        self.connect_again(&peer);
+        tracing::warn!(%partition, %peer, have, lost, held, "our own partition was dropped; it is fetched again from the peer");
+        let answer = json!({
+            "partition": partition.to_string(),
+            "dropped_seq": have,
+            "good": null,
+            "held_seq": held,
+            "lost": known.saturating_sub(held),
+            "origin_removed": false,
+        });
+        // Somebody has to deliver again.
+        Ok((answer, held < known))
+    }
+
+    /// Who is asked for an own partition: a member's hub, or at the hub whoever holds most.
+    pub(super) fn holder(&self, partition: &PartitionId) -> NodeId {
+        if !self.is_hub() {
+            return self.membership.hub().clone();
+        }
+        let holders = self.sync.peers.holders(partition).into_iter();
+        let most = holders.filter_map(|(node, said)| Some((said?.position.seq, node))).max();
+        most.map_or_else(|| self.membership.hub().clone(), |(_, node)| node)
+    }
+
+    /// Whatever the connection's streams have is of no use any more.
+    pub(super) fn connect_again(&self, peer: &NodeId) {
+        if let Some(connection) = self.sync.peers.connection(peer) {
+            connection.close(CloseCode::Normal);
+        }
     }
 }

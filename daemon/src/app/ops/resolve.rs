@@ -19,8 +19,7 @@ use certs::keyfile;
 use files::Replacement;
 use protocol::{
     change::{Change, SignedHeader},
-    id::{NodeId, PartitionId},
-    message::CloseCode,
+    id::PartitionId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -153,9 +152,12 @@ impl Node {
         path: &Path,
     ) -> anyhow::Result<Option<Record>> {
         let head = self.store.head(partition).ok_or_else(|| no_partition(partition))?;
-        let peer = self.holder_of_another(partition);
+        let peer = self.holder(partition);
         let theirs = with_runtime(|runtime| {
             Ok(runtime.block_on(sync::peer_head(&self.sync, &peer, partition))?)
+        })?;
+        let theirs = theirs.with_context(|| {
+            format!("{peer} 没有该分区，无需处理 / {peer} holds nothing of it, so there is nothing to resolve")
         })?;
         let seq = theirs.header().seq;
         if self.store.header_hash_at(partition, seq)? == Some(theirs.hash()) {
@@ -185,17 +187,6 @@ impl Node {
             .with_context(|| format!("write {}", path.display()))?;
         tracing::warn!(%partition, %peer, ours = head.seq(), theirs = seq, aside = %record.table.display(), "what is here is set aside, and the history that the peer holds is taken back");
         Ok(Some(record))
-    }
-
-    /// The peer whose history a member goes on with is its hub's; the hub goes on with what
-    /// most of its own history is held of.
-    fn holder_of_another(&self, partition: &PartitionId) -> NodeId {
-        if !self.is_hub() {
-            return self.membership.hub().clone();
-        }
-        let holders = self.sync.peers.holders(partition).into_iter();
-        let most = holders.filter_map(|(node, said)| Some((said?.position.seq, node))).max();
-        most.map_or_else(|| self.membership.hub().clone(), |(_, node)| node)
     }
 
     fn save_entries(&self, partition: &PartitionId, path: &Path) -> anyhow::Result<()> {
@@ -247,7 +238,7 @@ impl Node {
         if is_ours {
             self.store.give_up_blocking(theirs.clone())?;
         }
-        self.connect_again(&self.holder_of_another(partition));
+        self.connect_again(&self.holder(partition));
         let until = Instant::now() + BACK_MAX;
         while !is_back()? {
             if Instant::now() >= until || self.shutdown.is_cancelled() {
@@ -262,12 +253,6 @@ impl Node {
             std::thread::sleep(LOOK);
         }
         Ok(())
-    }
-
-    fn connect_again(&self, peer: &NodeId) {
-        if let Some(connection) = self.sync.peers.connection(peer) {
-            connection.close(CloseCode::Normal);
-        }
     }
 
     /// Issues what was set aside again, where it differs. Answers the number of changes.
