@@ -173,6 +173,11 @@ pub(super) fn damage(node: &Node, partition: &PartitionId, head: &Head) -> Optio
 pub(super) fn lost_text(node: &Node, partition: &PartitionId, have: u64, lost: u64) -> String {
     let own = partition.origin == *node.membership.me();
     let (zh, en) = match own {
+        true if partition.dataset.is_system() => (
+            "任一成员连接后将自动取回，取回之前不写入；若已没有成员，请从备份恢复（docs/backup.zh-CN.md）",
+            "it is taken back from any member that connects, and nothing is written until then; if there is none, restore a \
+             backup (docs/backup.md)",
+        ),
         false => ("将自动从对端取回", "it is taken back from its peer by itself"),
         true => (
             "正从对端取回，取回之前本分区暂停写入；若对端没有，请执行 creditsync partition refetch 后重新交付最近的文件",

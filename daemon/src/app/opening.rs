@@ -19,7 +19,7 @@ use anyhow::Context as _;
 use protocol::suite::Suite;
 use store::{Options, Store, StoreError};
 
-use super::dir::NodeDir;
+use super::dir::{NodeDir, remove};
 
 /// The first argument that makes this program the child. It is no command of people's, so
 /// no help names it.
@@ -37,10 +37,13 @@ const DAMAGED: &str = "damaged: ";
 /// What is put in front of the time in the name of a store that was moved aside.
 const ASIDE: &str = "store.damaged-";
 
-/// In a store in which the database has ended a daemon, and why.
+/// The last argument of a child that reads everything, too.
+const ALL: &str = "all";
+/// In a store in which the database has ended a daemon: all of it is read before the next
+/// one opens it.
 const MET: &str = "DAMAGED";
 
-/// From now on a panic of the database leaves a word for the next start: what it stumbled
+/// From now on a panic of the database leaves a mark for the next start: what it stumbled
 /// over it would stumble over again.
 pub(super) fn note_panics(dir: &NodeDir) {
     let (mark, before) = (dir.store().join(MET), std::panic::take_hook());
@@ -48,7 +51,7 @@ pub(super) fn note_panics(dir: &NodeDir) {
         let is_the_databases = info.location().is_some_and(|at| at.file().contains("/sled-"));
         if is_the_databases {
             // The process ends any moment.
-            let _ = std::fs::write(&mark, "the database ended the daemon while it was read");
+            let _ = std::fs::write(&mark, b"");
         }
         before(info);
     }));
@@ -67,13 +70,34 @@ pub fn main_if_child() -> Option<ExitCode> {
         return Some(ExitCode::from(2));
     };
     let options = Options { suite, cache_mb, disk_reserve_mb: None };
-    match Store::open(&path, &options) {
-        Ok(store) => drop(store),
+    let reads_all = arguments.next().is_some_and(|argument| argument == ALL);
+    let tried = Store::open(&path, &options)
+        .and_then(|store| if reads_all { read_all(&store) } else { Ok(()) });
+    match tried {
+        Ok(()) => {}
         Err(error @ StoreError::Damaged { .. }) => print!("{DAMAGED}{error}"),
         // Whoever opens it next is told the same.
         Err(error) => print!("{error}"),
     }
     Some(ExitCode::SUCCESS)
+}
+
+/// Reads what the daemon may read, to see whether the database survives it. What is wrong
+/// with single pages is repaired while the node works.
+fn read_all(store: &Store) -> Result<(), StoreError> {
+    for partition in store.heads().into_keys() {
+        let mut next = store.live_pages(&partition).map(|pages| (pages, Vec::new()));
+        while let Some((mut pages, key)) = next {
+            let behind = pages.inspect(&key)?.and_then(|found| found.next);
+            next = behind.map(|behind| (pages, behind));
+        }
+        let mut seq = 1;
+        while let Some(at) = store.header_number_from(&partition, seq)? {
+            let _ = store.change_sets(&partition, at, 1, usize::MAX);
+            seq = at + 1;
+        }
+    }
+    Ok(())
 }
 
 /// Makes sure that the store can be opened, and moves aside what keeps it from that.
@@ -84,12 +108,12 @@ pub(super) fn make_openable(dir: &NodeDir, options: &Options) -> anyhow::Result<
         // Nothing was there yet.
         return Ok(());
     }
-    let met = std::fs::read_to_string(path.join(MET)).ok();
-    let is_met = met.is_some();
-    let Some(damage) = met.map_or_else(|| try_to_open(&path, options), |met| Ok(Some(met)))? else {
-        return Ok(());
+    let was_met = path.join(MET).exists();
+    let Some(damage) = try_to_open(&path, options, was_met)? else {
+        // What ended the daemon was something else.
+        return remove(&path.join(MET));
     };
-    if !is_met && Store::set_snapshots_aside(&path)? && try_to_open(&path, options)?.is_none() {
+    if Store::set_snapshots_aside(&path)? && try_to_open(&path, options, was_met)?.is_none() {
         tracing::warn!(%damage, "the snapshot of the database's page table was damaged, and is moved aside; the data is whole");
         return Ok(());
     }
@@ -120,11 +144,11 @@ pub(super) fn set_aside(dir: &NodeDir) -> Vec<String> {
 }
 
 /// Lets a child open the store; answers what is wrong with its files, if anything.
-fn try_to_open(path: &Path, options: &Options) -> anyhow::Result<Option<String>> {
+fn try_to_open(path: &Path, options: &Options, reads_all: bool) -> anyhow::Result<Option<String>> {
     let program = std::env::current_exe().context("find this program's own file")?;
     let mut command = Command::new(program);
     command.arg(WORD).arg(path).arg(options.suite.number().to_string());
-    command.arg(options.cache_mb.to_string());
+    command.arg(options.cache_mb.to_string()).args(reads_all.then_some(ALL));
     // What a library prints about itself is no word for people.
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().context("start a process that tries to open the store")?;

@@ -1,7 +1,12 @@
 //! Checking what this node holds: signatures, roots, and what the peers say.
 
 use anyhow::bail;
-use protocol::{change::KeyRing, federation::Registry, id::PartitionId, moment::rfc3339};
+use protocol::{
+    change::KeyRing,
+    federation::Registry,
+    id::{NodeId, PartitionId},
+    moment::rfc3339,
+};
 use serde_json::{Value as Json, json};
 use store::Head;
 
@@ -19,7 +24,7 @@ pub(super) fn verify(node: &Node, only: Option<&str>, deep: bool) -> anyhow::Res
         }
     }
     let lost = node.store.lost();
-    let mut all_well = true;
+    let (mut all_well, mut needs_a_person) = (true, false);
     let mut partitions = Vec::new();
     for (partition, head) in &heads {
         let mut problems = check_head(&registry, head);
@@ -63,6 +68,11 @@ pub(super) fn verify(node: &Node, only: Option<&str>, deep: bool) -> anyhow::Res
         }
         let peers = compare_with_peers(node, partition, head, &mut problems);
         all_well &= problems.is_empty();
+        let uncompared = match peers.is_empty() && problems.is_empty() {
+            true => awaited(node, &registry, partition),
+            false => None,
+        };
+        needs_a_person |= uncompared.is_some();
         partitions.push(json!({
             "partition": partition.to_string(),
             "seq": head.seq(),
@@ -74,11 +84,33 @@ pub(super) fn verify(node: &Node, only: Option<&str>, deep: bool) -> anyhow::Res
             "records_read": records_read,
             "pages_checked_at": node.upkeep.checked_at(partition).map(rfc3339),
             "compared": !peers.is_empty(),
+            "uncompared": uncompared,
             "peers": peers,
             "problems": problems,
         }));
     }
-    Ok((json!({ "ok": all_well, "partitions": partitions }), !all_well))
+    Ok((json!({ "ok": all_well, "partitions": partitions }), !all_well || needs_a_person))
+}
+
+/// Why a partition was compared with nobody, where somebody should hold it. Without a
+/// daemon nobody can be asked, which whoever gives the command knows.
+fn awaited(node: &Node, registry: &Registry, partition: &PartitionId) -> Option<String> {
+    let is_member = |name: &NodeId| {
+        registry.active_member(name).is_some() && registry.revocation(name, None).is_none()
+    };
+    let me = node.membership.me();
+    let who = match (node.is_hub(), partition.origin == *me) {
+        (false, _) => node.membership.hub().to_string(),
+        (true, false) if is_member(&partition.origin) => partition.origin.to_string(),
+        (true, true) if registry.members().keys().any(|name| name != me && is_member(name)) => {
+            "各成员 / the members".to_owned()
+        }
+        (true, _) => return None,
+    };
+    node.started?;
+    Some(format!(
+        "未与对端核对：{who} 未连接，或尚未说明所持内容 / compared with nobody: {who} is not connected, or has not said what it holds"
+    ))
 }
 
 fn check_head(registry: &Registry, head: &Head) -> Vec<String> {

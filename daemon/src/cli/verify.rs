@@ -5,7 +5,7 @@ use crate::{admin::Request, app::dir::NodeDir};
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples: creditsync verify\n          creditsync verify enterprise/410122 --deep\nExit code 3 means that something differs."
+    after_help = "Examples: creditsync verify\n          creditsync verify enterprise/410122 --deep\nExit code 3 means that something differs, or was compared with nobody."
 )]
 pub(super) struct Arguments {
     /// One partition (dataset/origin); all without it / 分区
@@ -44,6 +44,10 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
         ]);
         for problem in item["problems"].as_array().map(Vec::as_slice).unwrap_or_default() {
             problems.push(format!("{}: {}", text_of(&item["partition"]), text_of(problem)));
+        }
+        if item["uncompared"].is_string() {
+            let (partition, why) = (text_of(&item["partition"]), text_of(&item["uncompared"]));
+            problems.push(format!("{partition}: {why}"));
         }
     }
     print_table(&["PARTITION", "RESULT", "SEQ", "RECORDS", "PEERS EQUAL", "ROOT"], &rows);

@@ -29,7 +29,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -50,7 +50,7 @@ const STEP: Duration = Duration::from_millis(50);
 /// After a step a chore rests so many times as long as that took: a twentieth of one
 /// core.
 const REST: u32 = 19;
-/// The same while nothing was read through since the start: what came with the
+/// The same until all was read through once since the start: what came with the
 /// directory is looked at soon.
 const REST_AT_FIRST: u32 = 3;
 /// The position is kept on the disk this often: that much is done again after a crash.
@@ -138,6 +138,8 @@ pub struct Upkeep {
     next_run: AtomicU64,
     /// When each partition was last read through and found well, in seconds since 1970.
     checked: Mutex<BTreeMap<PartitionId, i64>>,
+    /// Everything was read through since the start.
+    was_read: AtomicBool,
 }
 
 /// A chore in memory.
@@ -198,6 +200,7 @@ impl Upkeep {
             runs: Mutex::default(),
             next_run: AtomicU64::new(0),
             checked: Mutex::default(),
+            was_read: AtomicBool::new(false),
         })
     }
 
@@ -282,6 +285,9 @@ impl Upkeep {
             match step {
                 Ok(Step::More(progress)) => *lock(&state.progress) = Some(progress),
                 Ok(Step::Ended { result, attention }) => {
+                    if chore == Chore::Scrub {
+                        self.was_read.store(true, Ordering::Relaxed);
+                    }
                     self.keep(chore, |record| record.end(now(), result, attention))?;
                     return Ok(true);
                 }
@@ -298,8 +304,8 @@ impl Upkeep {
                 self.keep(chore, |record| record.position = Some(position.clone()))?;
                 kept = Instant::now();
             }
-            let is_first = lock(&self.checked).is_empty();
-            let rest = began.elapsed() * if is_first { REST_AT_FIRST } else { REST };
+            let was_read = self.was_read.load(Ordering::Relaxed);
+            let rest = began.elapsed() * if was_read { REST } else { REST_AT_FIRST };
             tokio::select! {
                 () = tokio::time::sleep(rest) => {}
                 // Somebody waits for it.

@@ -11,8 +11,8 @@ use protocol::{
 use super::{
     fixtures::{
         Content, Random, apply, assert_holds, assert_tidy, begin, commit, delete, delivery,
-        enterprise, federation, feed, follow, fresh, key, keys_of, open, put, puts, replica_of,
-        tidy, try_replicate, verified, wait,
+        enterprise, federation, feed, follow, fresh, key, keys_of, open, own, put, puts,
+        replica_of, tidy, try_replicate, verified, wait,
     },
     reference::Memory,
 };
@@ -264,4 +264,63 @@ fn a_staging_under_way_ends_with_what_was_there() {
     let unknown = PartitionId::parse_full("zhengzhou/permit/410122/*").unwrap();
     wait(replica.forget(&unknown)).unwrap();
     assert!(events.try_recv().is_err());
+}
+
+#[test]
+fn what_is_given_up_leaves_nothing_to_write_upon_before_the_other_history_is_here() {
+    let (_a, other, _) = origin();
+    commit(&other, &enterprise(), puts(0..300, "theirs"));
+    let theirs = other.head(&enterprise()).unwrap();
+    let (b, store) = fresh();
+    for round in 0..4 {
+        commit(&store, &enterprise(), puts(0..100, &format!("ours {round}")));
+    }
+    let ours = store.head(&enterprise()).unwrap();
+    // A write that fails leaves what was there, and so does a stop before it.
+    store.shared.disk.broken.apply.store(true, Ordering::Relaxed);
+    assert!(store.give_up_blocking(theirs.signed.clone()).is_err());
+    drop(store);
+    let store = open(b.path());
+    assert_eq!(store.head(&enterprise()).unwrap().position(), ours.position());
+    assert_eq!(store.lost(), [].into(), "more is here than the peer has");
+
+    store.give_up_blocking(theirs.signed.clone()).unwrap();
+    let is_awaited = |store: &Store| {
+        assert_eq!(store.head(&enterprise()), None);
+        assert_eq!(store.lost(), [(enterprise(), theirs.seq())].into());
+        let refused = wait(store.commit_own(own(&enterprise(), puts(0..1, "z"))));
+        let StoreError::AwaitsOwnHistory { have: 0, awaited, .. } = refused.unwrap_err() else {
+            panic!("something is written upon nothing")
+        };
+        assert_eq!(awaited, theirs.seq());
+    };
+    is_awaited(&store);
+    drop(store);
+    let store = open(b.path());
+    is_awaited(&store);
+    // Dropping it for good is another thing.
+    store.forget_blocking(&enterprise()).unwrap();
+    assert_eq!(store.lost(), [].into());
+}
+
+#[test]
+fn a_quarantine_shows_why_and_ends() {
+    let (_a, other, _) = origin();
+    let (b, store) = fresh();
+    let head = commit(&store, &enterprise(), puts(0..10, "ours"));
+    let evidence = vec![head.signed.clone(), other.head(&enterprise()).unwrap().signed.clone()];
+    assert_eq!(store.evidence(&enterprise()).unwrap(), vec![]);
+    wait(store.quarantine(&enterprise(), "two".into(), evidence.clone())).unwrap();
+    drop(store);
+    let store = open(b.path());
+    assert_eq!(store.quarantine_reason(&enterprise()).as_deref(), Some("two"));
+    assert_eq!(store.evidence(&enterprise()).unwrap(), evidence);
+    let refused = wait(store.commit_own(own(&enterprise(), puts(0..1, "z"))));
+    assert!(matches!(refused, Err(StoreError::Quarantined { .. })), "{refused:?}");
+    wait(store.release(&enterprise())).unwrap();
+    drop(store);
+    let store = open(b.path());
+    let left = (store.quarantine_reason(&enterprise()), store.evidence(&enterprise()).unwrap());
+    assert_eq!(left, (None, vec![]));
+    commit(&store, &enterprise(), puts(0..1, "z"));
 }

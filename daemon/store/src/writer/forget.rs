@@ -22,12 +22,12 @@ use crate::{
 impl Writer {
     pub(super) fn forget(&mut self, partition: &PartitionId) -> Result<(), StoreError> {
         self.flush()?;
+        let was_lost = lock(&self.shared.lost).remove(partition);
         let Some(old) = self.shared.partition(partition) else {
-            return Ok(());
+            return if was_lost.is_some() { heads::write_now(&self.shared) } else { Ok(()) };
         };
         // First of all, or else a store without the partition would be taken for
         // a damaged one.
-        lock(&self.shared.lost).remove(partition);
         heads::leave_out(&self.shared, partition)?;
         self.drop_name(partition, &old)?;
         *lock(&self.shared.forgetting) = None;
@@ -43,9 +43,6 @@ impl Writer {
         self.flush()?;
         let header = instead.header();
         let partition = &header.partition;
-        let Some(old) = self.shared.partition(partition) else {
-            return Ok(());
-        };
         let before = lock(&self.shared.lost).insert(partition.clone(), heads::lost(instead));
         heads::write_now(&self.shared).inspect_err(|_| {
             let mut lost = lock(&self.shared.lost);
@@ -54,7 +51,9 @@ impl Writer {
                 None => lost.remove(partition),
             };
         })?;
-        self.drop_name(partition, &old)?;
+        if let Some(old) = self.shared.partition(partition) {
+            self.drop_name(partition, &old)?;
+        }
         self.shared.moved.tell(partition.clone());
         Ok(())
     }
