@@ -1,9 +1,8 @@
 //! What a partition's log keeps, and for how long.
 //!
 //! Bodies are for followers that are a little behind; who is far behind takes pages.
-//! So the newest ones are kept, up to a number of bytes; more only while somebody who
-//! was heard of lately has not acknowledged them, and never more than a multiple of
-//! it. What another origin may have here is for its records first, so of its bodies
+//! So what all have acknowledged goes, but for a little; more is kept only while somebody
+//! who was heard of lately has not acknowledged it, and never more than a bound. What another origin may have here is for its records first, so of its bodies
 //! there are no more than a part of its quota. Of headers all are kept of this node's
 //! own partitions, for which a change of keys may need them; of others' the newest
 //! ones, and of earlier ones the hash, from which every proof can still be made.
@@ -24,8 +23,11 @@ use crate::{
     state::{PartitionState, lock, now_ms},
 };
 
-/// Bytes of bodies that are kept, acknowledged or not: eight change sets of the largest
-/// kind. Fewer where room is short ([`BODY_PART`]).
+/// Bytes of bodies that are kept although all who are waited for have them: whoever comes
+/// back a little behind what it has acknowledged is quicker by change sets.
+const BODY_BYTES_ACKNOWLEDGED: u64 = if cfg!(test) { 128 * 1024 } else { 4 * 1024 * 1024 };
+/// Bytes of bodies, of which some are waited for, up to which nothing goes: eight change
+/// sets of the largest kind. Fewer where room is short ([`BODY_PART`]).
 const BODY_BYTES_KEPT: u64 = if cfg!(test) { 256 * 1024 } else { 64 * 1024 * 1024 };
 /// At most this part of the disk, or of an origin's quota, is kept of bodies.
 const BODY_PART: u64 = 8;
@@ -72,7 +74,7 @@ impl Writer {
         Ok(foreign.map_or(capacity, |origins| origins.quota(capacity)))
     }
 
-    /// Drops bodies above `most` bytes.
+    /// Drops bodies that nobody waits for, and those above `most` bytes many times.
     fn prune_bodies(
         &self,
         batch: &mut Batch,
@@ -80,7 +82,8 @@ impl Writer {
         most: u64,
         kept: &mut LogKept,
     ) -> Result<(), StoreError> {
-        if kept.body_bytes <= most {
+        let most_acknowledged = most.min(BODY_BYTES_ACKNOWLEDGED);
+        if kept.body_bytes <= most_acknowledged {
             return Ok(());
         }
         let since = now_ms() - FOLLOWER_AWAITED_MS;
@@ -94,7 +97,7 @@ impl Writer {
             else {
                 return Ok(());
             };
-            let is_due = kept.body_bytes > most && seq <= acknowledged;
+            let is_due = kept.body_bytes > most_acknowledged && seq <= acknowledged;
             if !is_due && kept.body_bytes <= most * AWAITED_TIMES {
                 return Ok(());
             }
