@@ -43,6 +43,7 @@ pub(super) fn verify(node: &Node, only: Option<&str>, deep: bool) -> anyhow::Res
                 Ok(findings) => {
                     records_read = Some(findings.records);
                     problems.extend(findings.log);
+                    problems.extend(findings.keys);
                     damage = findings.pages;
                 }
                 Err(_) if run.is_stopped() => bail!(

@@ -10,7 +10,7 @@
 use std::time::Instant;
 
 use protocol::{
-    change::{BODY_BYTES_MAX, KeyRing},
+    change::{BODY_BYTES_MAX, ChangeSetError, KeyRing},
     id::PartitionId,
 };
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,9 @@ pub struct Findings {
     pub records: u64,
     /// What is wrong with its log.
     pub log: Vec<String>,
+    /// Numbers that a key has signed which does not count for them. That is no damage: a
+    /// key that has ended is told of first, and then what it must not sign is signed anew.
+    pub keys: Vec<String>,
     /// What is wrong with its pages.
     pub pages: Vec<String>,
     /// Indexes that are another leaf's: they are not used, and made again with the next
@@ -131,7 +134,7 @@ impl Inspection {
         until: Instant,
     ) -> Result<(), StoreError> {
         let registry = context.membership.current()?;
-        let problems = &mut self.findings.log;
+        let Findings { log: problems, keys, .. } = &mut self.findings;
         // Before a bootstrap there is no log; an origin that never took its pages from a
         // peer has all of its own.
         let is_whole = partition.origin == *context.membership.me() && head.generation == 0;
@@ -145,8 +148,10 @@ impl Inspection {
                 seq = at;
                 break;
             }
-            if let Err(problem) = look_at(context, partition, at, &*registry) {
-                note(problems, format!("number {at}: {problem}"));
+            match look_at(context, partition, at, &*registry) {
+                Ok(()) => {}
+                Err(Wrong::Key(problem)) => note(keys, format!("number {at}: {problem}")),
+                Err(Wrong::Stored(problem)) => note(problems, format!("number {at}: {problem}")),
             }
             if at == head.seq()
                 && !matches!(context.store.header_at(partition, at), Ok(Some(known)) if known == head.signed)
@@ -226,29 +231,48 @@ impl Inspection {
 }
 
 /// What is wrong with one number of the log.
+enum Wrong {
+    /// What is stored is not what was signed.
+    Stored(String),
+    /// Whose signature it is does not count.
+    Key(String),
+}
+
+impl From<ChangeSetError> for Wrong {
+    fn from(error: ChangeSetError) -> Self {
+        let text = error.to_string();
+        match error {
+            ChangeSetError::UnknownKey { .. }
+            | ChangeSetError::KeyRange { .. }
+            | ChangeSetError::OtherBase => Self::Key(text),
+            _ => Self::Stored(text),
+        }
+    }
+}
+
 fn look_at(
     context: &Context,
     partition: &PartitionId,
     seq: u64,
     keys: &dyn KeyRing,
-) -> Result<(), String> {
-    let text = |error: StoreError| error.to_string();
+) -> Result<(), Wrong> {
+    let text = |error: StoreError| Wrong::Stored(error.to_string());
     let header = context.store.header_at(partition, seq).map_err(text)?;
-    let header = header.ok_or("it is gone")?;
+    let header = header.ok_or_else(|| Wrong::Stored("it is gone".to_owned()))?;
     let before = match seq {
         1 => None,
         _ => context.store.header_hash_at(partition, seq - 1).map_err(text)?,
     };
     if before.is_some_and(|before| before != header.header().previous) {
-        return Err(format!("it does not follow number {}", seq - 1));
+        return Err(Wrong::Stored(format!("it does not follow number {}", seq - 1)));
     }
     match context.store.change_sets(partition, seq, 1, BODY_BYTES_MAX).map_err(text)? {
         Some(sets) => {
             for set in sets {
-                set.verify(keys).map_err(|error| error.to_string())?;
+                set.verify(keys)?;
             }
             Ok(())
         }
-        None => header.verify(keys).map_err(|error| error.to_string()),
+        None => Ok(header.verify(keys)?),
     }
 }
