@@ -23,6 +23,7 @@ tests/bench/run.sh rows-like FILE...     how well FILEs compress, and the made-u
   --members N,N     growth: so many counties of 20000 records (1,4,13,50)
   --joined N,N      growth: so many nodes that have joined (100,2000)
   --partitions N,N  growth: so many partitions of one record (1000,10000)
+  --days N,N        growth: a full file each day, up to so many days (30,120,365)
   --output FILE     write the table there as well
   --lock FILE       hold a lock on FILE during each system's turn, so that two
                     measurements on one machine do not disturb each other
@@ -63,6 +64,8 @@ pub struct Arguments {
     pub joined: Vec<usize>,
     /// Partitions, for growth.
     pub partitions: Vec<usize>,
+    /// Days of deliveries, for growth; in ascending order.
+    pub days: Vec<usize>,
     /// Where the table goes besides standard output.
     pub output: Option<PathBuf>,
     /// What is locked during a turn.
@@ -81,6 +84,7 @@ pub fn parse(words: impl Iterator<Item = String>) -> anyhow::Result<Arguments> {
         members: vec![1, 4, 13, 50],
         joined: vec![100, 2000],
         partitions: vec![1000, 10_000],
+        days: vec![30, 120, 365],
         output: None,
         lock: None,
     };
@@ -113,6 +117,7 @@ pub fn parse(words: impl Iterator<Item = String>) -> anyhow::Result<Arguments> {
             "--members" => arguments.members = numbers(&value).context("--members")?,
             "--joined" => arguments.joined = numbers(&value).context("--joined")?,
             "--partitions" => arguments.partitions = numbers(&value).context("--partitions")?,
+            "--days" => arguments.days = numbers(&value).context("--days")?,
             "--output" => arguments.output = Some(value.into()),
             "--lock" => arguments.lock = Some(value.into()),
             _ => bail!("{option} is unknown"),

@@ -18,6 +18,12 @@ use crate::{
 
 /// The records of each member where members grow.
 const MEMBER_ROWS: u64 = 20_000;
+/// The records of a register that is delivered each day: those of a real one.
+const DAILY_ROWS: u64 = 2834;
+/// Of these, how many have changed since the day before.
+const DAILY_CHANGES: u64 = 60;
+/// And how many are new, in place of as many that are gone: fewer than are held.
+const DAILY_NEW: u64 = 5;
 /// The datasets of each county where partitions grow: fewer than a catalogue may list.
 const DATASETS: usize = 200;
 
@@ -53,6 +59,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             .with_context(|| format!("{count} partitions"))?;
     }
     report.push_str(&by_partitions.markdown("partitions"));
+    if let Some(last) = arguments.days.iter().max() {
+        report.push_str(&format!(
+            "\nA full file of {DAILY_ROWS} records each day, of which {DAILY_CHANGES} have changed, {DAILY_NEW} are new and as \
+             many are gone:\n\n"
+        ));
+        let mut by_days = Curve::default();
+        let _turn = take_turn(arguments)?;
+        with_days(&mut by_days, *last, &arguments.days)?;
+        report.push_str(&by_days.markdown("days"));
+    }
     let machine = machine::describe(&std::env::temp_dir())?;
     let version = System::Creditsync.version()?;
     writeln!(
@@ -177,6 +193,33 @@ fn with_partitions(curve: &mut Curve, partitions: usize) -> anyhow::Result<()> {
     let started = Instant::now();
     federation.import_one(&names[0], &file)?;
     curve.put("one changed row, until durable at the hub, s", seconds(started.elapsed()));
+    Ok(())
+}
+
+fn with_days(curve: &mut Curve, last: usize, shown: &[usize]) -> anyhow::Result<()> {
+    let scratch = Scratch::new()?;
+    let network = Network::new("growth")?;
+    let federation = Federation::new(&network, scratch.path(), 1)?;
+    let file = scratch.path().join("daily.csv");
+    let mut started = Instant::now();
+    for day in 0..=last as u64 {
+        let first = day * DAILY_NEW;
+        // Each day others of them have changed, at the latest a version ago.
+        let version = |number: u64| {
+            let turns = DAILY_ROWS / DAILY_CHANGES;
+            ((day + turns - number % turns) / turns) as u32
+        };
+        let mut numbers = (first..first + DAILY_ROWS).map(|number| (number, version(number)));
+        rows::write(&file, &mut numbers)?;
+        federation.deliver_full(&file)?;
+        if day == 0 || shown.contains(&(day as usize)) {
+            let time = std::mem::replace(&mut started, Instant::now()).elapsed();
+            curve.column(day.to_string());
+            curve.put("deliveries since, until durable at the hub, s", seconds(time));
+            curve.put("county: disk, MB", megabytes(federation.counties[0].disk_bytes()?));
+            curve.put("hub: disk, MB", megabytes(federation.hub.disk_bytes()?));
+        }
+    }
     Ok(())
 }
 

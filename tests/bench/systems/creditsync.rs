@@ -359,6 +359,11 @@ impl<'a> Federation<'a> {
         self.counties[0].import_into(dataset, file, Some(seconds)).map(drop)
     }
 
+    /// The first county delivers a full file, until the hub has it.
+    pub fn deliver_full(&self, file: &Path) -> anyhow::Result<()> {
+        self.counties[0].import_to_hub(file, true).map(drop)
+    }
+
     /// Waits until so many partitions at the hub are in sync, or its own.
     pub fn wait_in_sync(&self, partitions: usize) -> anyhow::Result<()> {
         wait_until("all partitions are in sync", PATIENCE, || {
