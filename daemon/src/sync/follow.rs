@@ -250,7 +250,7 @@ impl Follow {
             return Ok(());
         }
         // What is announced is signed by nobody.
-        let head = fork::head_at(context, &self.connection, partition).await?;
+        let head = fork::answered(fork::head_at(context, &self.connection, partition)).await?;
         match is_known(head.header().seq, head.hash())? {
             true => Ok(()),
             false => Err(Trouble::Fork(Box::new(head))),
@@ -263,7 +263,7 @@ impl Follow {
         let (context, partition, peer) = (&self.context, &self.partition, &self.peer);
         let quarantined =
             || StoreError::Quarantined { partition: partition.clone(), reason: reason.clone() };
-        match fork::compare(context, &self.connection, partition).await {
+        match fork::answered(fork::compare(context, &self.connection, partition)).await {
             Ok(Compared::One) => {
                 context.store.release(partition).await?;
                 tracing::warn!(%partition, %peer, "the quarantine is over: the peer's history has what is here");

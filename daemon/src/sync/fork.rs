@@ -8,7 +8,7 @@
 //! history it goes on with a person decides (`app::ops::resolve`). Invariant: without
 //! signatures nothing is quarantined, and without a proof nothing is released.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use protocol::{
     change::SignedHeader,
@@ -47,7 +47,7 @@ pub async fn peer_head(
             "{peer} 未连接，请待其连接后重试 / {peer} is not connected: try again when it is"
         ))
     })?;
-    match head_at(context, &connection, partition).await {
+    match answered(head_at(context, &connection, partition)).await {
         Ok(head) => Ok(Some(head)),
         Err(Trouble::Net(NetError::Closed(Some(CloseCode::UnknownPartition)))) => Ok(None),
         Err(trouble) => Err(NoHead(format!(
@@ -56,7 +56,16 @@ pub async fn peer_head(
     }
 }
 
-/// Asks for a peer's head of a partition, which verifies.
+/// An answer within the time that a first one may take.
+pub(super) async fn answered<T>(
+    answer: impl Future<Output = Result<T, Trouble>>,
+) -> Result<T, Trouble> {
+    let answer = tokio::time::timeout(FIRST_FRAME_MAX, answer).await;
+    answer.unwrap_or_else(|_| Err(NetError::NoAnswer.into()))
+}
+
+/// Asks for a peer's head of a partition, which verifies. How long that may take is the
+/// caller's to say.
 pub(super) async fn head_at(
     context: &Context,
     connection: &Connection,
@@ -67,9 +76,7 @@ pub(super) async fn head_at(
     let outcome = async {
         // Whether its history holds what is here is another question.
         sender.send(&Open::Tree { partition: partition.clone(), have: None }).await?;
-        let frame = receiver.receive();
-        let frame = tokio::time::timeout(FIRST_FRAME_MAX, frame).await;
-        let frame = frame.map_err(|_| NetError::NoAnswer)??.ok_or(NetError::Closed(None))?;
+        let frame = receiver.receive().await?.ok_or(NetError::Closed(None))?;
         let TreeReply::Head { header, .. } =
             TreeReply::decode(&frame).map_err(PeerMisbehaved::from)?
         else {
@@ -114,8 +121,7 @@ pub(super) async fn compare(
     let outcome = async {
         let mut fetch = TreeFetch::repairing(partition.clone(), Some(have));
         sender.send(&fetch.open()).await?;
-        let frame = tokio::time::timeout(FIRST_FRAME_MAX, receiver.receive()).await;
-        let frame = frame.map_err(|_| NetError::NoAnswer)??.ok_or(NetError::Closed(None))?;
+        let frame = receiver.receive().await?.ok_or(NetError::Closed(None))?;
         let reply = TreeReply::decode(&frame).map_err(PeerMisbehaved::from)?;
         fetch.handle_message(reply, &*context.membership.current()?)?;
         sender.finish();
