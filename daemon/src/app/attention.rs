@@ -153,7 +153,11 @@ fn damaged(node: &Node) -> Vec<String> {
     let damaged = heads.iter().filter_map(|(partition, head)| {
         Some(format!("{partition}: {}", damage(node, partition, head)?))
     });
-    damaged.collect()
+    let lost = node.store.lost().into_iter();
+    let gone = lost.filter(|(partition, _)| !heads.contains_key(partition));
+    let gone = gone
+        .map(|(partition, lost)| format!("{partition}: {}", lost_text(node, &partition, 0, lost)));
+    damaged.chain(gone).collect()
 }
 
 /// What of a partition is damaged here, or was lost.

@@ -174,7 +174,9 @@ impl Node {
             membership = membership.keep_personal(&dir.personal())?;
         }
         let membership = Arc::new(membership);
-        set_damaged_members_aside(&store, &membership)?;
+        if who == Occupant::Daemon {
+            drop_damaged_members(&store, &membership)?;
+        }
         if let Some(text) = Restored::of(dir).text()? {
             // At a member the trustee says when it is over, at the hub its office.
             store.stop_own_writes(Some(text.clone()));
@@ -331,13 +333,13 @@ impl Node {
 /// A list of members that cannot be read keeps everybody out, also those from whom it
 /// could come back. So it is fetched again, as where it was lost: from the hub, or at the
 /// hub from its members.
-fn set_damaged_members_aside(store: &Store, membership: &Membership) -> anyhow::Result<()> {
+fn drop_damaged_members(store: &Store, membership: &Membership) -> anyhow::Result<()> {
     let Err(StoreError::Damaged { place, problem }) = membership.current() else {
         return Ok(());
     };
     if let Some(head) = store.head(membership.partition()) {
         tracing::error!(%place, %problem, "the list of members is damaged; it is fetched again / 成员名册已损坏，将重新获取");
-        store.give_up_blocking(head.signed.clone())?;
+        store.give_up_blocking(head.signed.clone(), Some(head.position()))?;
     }
     Ok(())
 }

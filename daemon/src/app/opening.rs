@@ -10,13 +10,15 @@
 
 use std::{
     io::Read as _,
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitCode, Stdio},
+    process::{Child, Command, ExitCode, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use protocol::suite::Suite;
+use rustix::process::Signal;
 use store::{Options, Store, StoreError};
 
 use super::dir::{NodeDir, remove};
@@ -114,8 +116,19 @@ pub(super) fn make_openable(dir: &NodeDir, options: &Options) -> anyhow::Result<
         return remove(&path.join(MET));
     };
     if Store::set_snapshots_aside(&path)? && try_to_open(&path, options, was_met)?.is_none() {
+        remove(&path.join(MET))?;
         tracing::warn!(%damage, "the snapshot of the database's page table was damaged, and is moved aside; the data is whole");
         return Ok(());
+    }
+    if !Store::has_sidecar(&path) {
+        // Then nobody knows which numbers this node has signed.
+        bail!(
+            "数据存储 {0} 已损坏（{damage}），其 HEADS 也缺失或损坏，因此无法得知本节点签过哪些序号；未移动任何文件。请从备份恢复；县级\
+             也可将该节点目录移到一旁，用新令牌加入（creditsync join） / the store at {0} is damaged ({damage}), and its HEADS is \
+             missing or damaged as well, so nobody knows which numbers this node has signed. Nothing was moved. Restore a \
+             backup; a county may also move the node's directory aside and join with a new token (creditsync join)",
+            path.display()
+        );
     }
     let aside = dir.path().join(format!("{ASIDE}{}", super::now_unix()));
     Store::set_aside(&path, &aside).context("move the damaged store aside")?;
@@ -162,10 +175,17 @@ fn try_to_open(path: &Path, options: &Options, reads_all: bool) -> anyhow::Resul
             if let Some(out) = child.stdout.take() {
                 let _ = out.take(TEXT_BYTES_MAX).read_to_string(&mut text);
             }
-            return Ok(match (status.success(), text.strip_prefix(DAMAGED)) {
-                (true, damage) => damage.map(str::to_owned),
-                (false, _) => Some(format!("the process that opened it ended with {status}")),
-            });
+            return match (status.success(), text.strip_prefix(DAMAGED)) {
+                (true, damage) => Ok(damage.map(str::to_owned)),
+                (false, _) if is_a_panic(status) => {
+                    Ok(Some(format!("the process that opened it ended with {status}")))
+                }
+                // Somebody, or the kernel for want of memory, has ended it.
+                (false, _) => bail!(
+                    "试打开数据存储的进程被终止（{status}），未移动任何文件：请检查内存后重新启动 / the process that tried to open the \
+                     store was ended from outside ({status}); nothing was moved. Is there enough memory? Start the node again"
+                ),
+            };
         }
         if Instant::now() >= until {
             end(&mut child);
@@ -173,6 +193,15 @@ fn try_to_open(path: &Path, options: &Options, reads_all: bool) -> anyhow::Resul
         }
         std::thread::sleep(LOOK);
     }
+}
+
+/// Whether a process has ended itself over what it has read: by a panic, or because memory
+/// was not what it had to be.
+fn is_a_panic(status: ExitStatus) -> bool {
+    /// What Rust's panics exit with where they unwind.
+    const PANICKED: i32 = 101;
+    let signals = [Signal::ABORT, Signal::SEGV, Signal::BUS, Signal::ILL].map(Signal::as_raw);
+    status.code() == Some(PANICKED) || status.signal().is_some_and(|by| signals.contains(&by))
 }
 
 fn end(child: &mut Child) {

@@ -10,16 +10,22 @@ use protocol::{
 use serde_json::{Value as Json, json};
 use store::Head;
 
-use super::node::{Node, no_partition};
+use super::{
+    attention,
+    node::{Node, no_partition},
+};
 
 /// Checks one partition, or all. Something needs a person if one is not well.
 pub(super) fn verify(node: &Node, only: Option<&str>, deep: bool) -> anyhow::Result<(Json, bool)> {
     let registry = node.membership.current()?;
     let mut heads = node.heads(None);
+    let mut gone = node.store.lost();
+    gone.retain(|partition, _| !heads.contains_key(partition));
     if let Some(only) = only {
         let partition = node.parse_partition(only)?;
         heads.retain(|known, _| *known == partition);
-        if heads.is_empty() {
+        gone.retain(|known, _| *known == partition);
+        if heads.is_empty() && gone.is_empty() {
             return Err(no_partition(&partition));
         }
     }
@@ -88,6 +94,25 @@ pub(super) fn verify(node: &Node, only: Option<&str>, deep: bool) -> anyhow::Res
             "uncompared": uncompared,
             "peers": peers,
             "problems": problems,
+        }));
+    }
+    for (partition, lost) in &gone {
+        all_well = false;
+        let problem = attention::lost_text(node, partition, 0, *lost);
+        partitions.push(json!({
+            "partition": partition.to_string(),
+            "seq": 0,
+            "records": 0,
+            "head": null,
+            "root": null,
+            "ok": false,
+            "deep": deep,
+            "records_read": null,
+            "pages_checked_at": null,
+            "compared": false,
+            "uncompared": null,
+            "peers": [],
+            "problems": [problem],
         }));
     }
     Ok((json!({ "ok": all_well, "partitions": partitions }), !all_well || needs_a_person))

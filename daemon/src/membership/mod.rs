@@ -184,12 +184,11 @@ impl Membership {
         if registry.revocation(node, Some(peer.serial_hex())).is_some() {
             return Err(NotWelcome::Revoked);
         }
-        if self.is_rebuilding() && *node != self.me {
+        let is_counterpart = if self.is_rebuilding() {
             // Whoever it is that shows a certificate of ours: the list comes back from it,
             // signed by this hub, and nothing else is taken of it before that.
-            return Ok(());
-        }
-        let is_counterpart = if self.is_hub() {
+            true
+        } else if self.is_hub() {
             registry.active_member(node).is_some_and(|member| member.role == Role::Member)
         } else {
             node == self.hub()

@@ -263,6 +263,8 @@ impl Follow {
         let (context, partition, peer) = (&self.context, &self.partition, &self.peer);
         let quarantined =
             || StoreError::Quarantined { partition: partition.clone(), reason: reason.clone() };
+        // The semaphore is never closed. A peer serves few trees at once.
+        let _turn = context.claims.turn.acquire().await;
         match fork::answered(fork::compare(context, &self.connection, partition)).await {
             Ok(Compared::One) => {
                 context.store.release(partition).await?;
@@ -271,7 +273,7 @@ impl Follow {
             }
             // It may be about to take back what is here.
             Ok(Compared::Behind) => Err(Trouble::Unproven(reason)),
-            Err(Trouble::Net(NetError::Closed(Some(_)))) => Err(quarantined().into()),
+            // It may have had no place for the question, or not know.
             Err(trouble @ Trouble::Net(_)) => Err(trouble),
             Err(_) => Err(quarantined().into()),
         }
@@ -478,8 +480,8 @@ impl Follow {
         let is_there = have.is_some_and(|have| have.seq <= acked);
         if partition.origin == *self.context.me() && !partition.dataset.is_system() && is_there {
             tracing::warn!(%partition, peer = %self.peer, acked, "our own history is fetched again: the peer has acknowledged all that is here, and holds more");
-            store.forget(partition).await?;
-            store.await_own_history(partition, self.offered);
+            let head = fork::head_at(&self.context, &self.connection, partition);
+            store.give_up(fork::answered(head).await?, have).await?;
         }
         Ok(())
     }

@@ -170,7 +170,7 @@ pub(super) async fn look(
     if store.quarantine_reason(&partition).is_some() {
         return;
     }
-    let theirs = match head_at(&context, &connection, &partition).await {
+    let theirs = match answered(head_at(&context, &connection, &partition)).await {
         Ok(theirs) => theirs,
         Err(trouble) => {
             tracing::debug!(%partition, %peer, reason = %trouble, "the peer does not show its head of our own partition");

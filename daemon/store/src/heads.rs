@@ -26,12 +26,8 @@ const FILE: &str = "HEADS";
 /// Heads that move within this time share one write of the file.
 const WRITE_EVERY: Duration = Duration::from_millis(500);
 
-/// Compares the sidecar with what the database holds; answers what was lost, or that the
-/// sidecar says nothing and has to be written anew.
-pub fn check(
-    path: &Path,
-    partitions: &BTreeMap<PartitionId, Arc<PartitionState>>,
-) -> Result<Option<BTreeMap<PartitionId, Lost>>, StoreError> {
+/// The sidecar's text, if there is one and it is whole.
+pub fn read(path: &Path) -> Result<Option<String>, StoreError> {
     let file = path.join(FILE);
     let text = match std::fs::read(&file) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -48,6 +44,17 @@ pub fn check(
         tracing::warn!(file = %file.display(), "the sidecar's checksum is wrong; it is written anew");
         return Ok(None);
     }
+    Ok(Some(text))
+}
+
+/// Compares the sidecar with what the database holds; answers what was lost, or that the
+/// sidecar says nothing and has to be written anew.
+pub fn check(
+    path: &Path,
+    partitions: &BTreeMap<PartitionId, Arc<PartitionState>>,
+) -> Result<Option<BTreeMap<PartitionId, Lost>>, StoreError> {
+    let Some(text) = read(path)? else { return Ok(None) };
+    let lines = split_checksum(&text).map_or("", |(lines, _)| lines);
     let mut lost = BTreeMap::new();
     for line in lines.lines() {
         let mut words = line.split(' ');

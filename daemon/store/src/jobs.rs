@@ -109,7 +109,7 @@ pub enum Job {
     Forget { partition: PartitionId, reply: Reply<()> },
     /// Drop what this node has written itself, in favour of the history of this header,
     /// which it has signed as well.
-    GiveUp { instead: Box<SignedHeader>, reply: Reply<()> },
+    GiveUp { instead: Box<SignedHeader>, expected: Option<Position>, reply: Reply<()> },
     /// Look for chores. Whoever asks for an answer gets it when all are done.
     Tidy { reply: Option<Reply<()>> },
 }

@@ -161,6 +161,11 @@ impl Store {
         heads::set_aside(path, aside)
     }
 
+    /// Whether the store at `path` has a sidecar that is whole.
+    pub fn has_sidecar(path: &Path) -> bool {
+        heads::read(path).is_ok_and(|text| text.is_some())
+    }
+
     /// Goes on with what an interrupted [`Store::set_aside`] has left, if anything.
     ///
     /// # Errors
@@ -324,10 +329,11 @@ impl Store {
     fn ask_before_write(&self, partition: &PartitionId) -> Result<(), StoreError> {
         let ask = state::lock(&self.shared.ask_before_writing).clone();
         let awaited = ask.and_then(|ask| ask(partition));
-        let Some(awaited) = awaited else {
+        let have = self.head(partition).map_or(0, |head| head.seq());
+        // Whoever has proven that may have gone, and it is here by now.
+        let Some(awaited) = awaited.filter(|awaited| *awaited > have) else {
             return Ok(());
         };
-        let have = self.head(partition).map_or(0, |head| head.seq());
         Err(StoreError::AwaitsOwnHistory { partition: partition.clone(), have, awaited })
     }
 
@@ -417,10 +423,26 @@ impl Store {
 
     /// Drops what this node has written itself, in favour of the history of a header that
     /// it has signed as well: nothing is written to the partition until that is back, also
-    /// after a crash. From a thread that may block.
-    pub fn give_up_blocking(&self, instead: SignedHeader) -> Result<(), StoreError> {
+    /// after a crash. Only what is `expected` to be here is dropped. From a thread that may
+    /// block.
+    pub fn give_up_blocking(
+        &self,
+        instead: SignedHeader,
+        expected: Option<Position>,
+    ) -> Result<(), StoreError> {
         let instead = Box::new(instead);
-        self.queue.submit_blocking(|reply| Job::GiveUp { instead, reply })?.wait()
+        self.queue.submit_blocking(|reply| Job::GiveUp { instead, expected, reply })?.wait()
+    }
+
+    /// As [`Store::give_up_blocking`].
+    pub async fn give_up(
+        &self,
+        instead: SignedHeader,
+        expected: Option<Position>,
+    ) -> Result<(), StoreError> {
+        let instead = Box::new(instead);
+        let job = |reply| Job::GiveUp { instead, expected, reply };
+        self.queue.submit(job).await?.answer().await
     }
 
     /// Drops a replica of another origin, so that it can be fetched again from

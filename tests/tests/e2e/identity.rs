@@ -541,6 +541,14 @@ fn what_a_thief_signed_as_the_hub_is_dropped_once_the_root_has_spoken() {
     case.federation.hub.start();
     case.wait_arrived();
     assert_eq!(case.county().log_lines(&["has named a new signing key of the hub"]).len(), 1);
+    // Each drops the list of members, and has no catalogue until that is here again.
+    let members = format!("_federation/{HUB}");
+    let newest = case.hub().partition(&members).unwrap()["head"].clone();
+    for node in &case.federation.counties {
+        wait_until("the list of members is here again", || {
+            node.partition(&members).is_some_and(|held| held["head"] == newest)
+        });
+    }
     case.import();
     case.wait_arrived();
     case.check_other();

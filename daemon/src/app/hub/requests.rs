@@ -52,7 +52,8 @@ impl Office for Registrar {
         // connection ends any moment, but with a new certificate it could make
         // another one. Neither happens between this look and the certificate's date.
         let _changing = self.change();
-        if self.membership.admits(peer).is_err() {
+        if self.membership.admits(peer).is_err() || self.membership.is_rebuilding() {
+            // Without all of the list nobody knows whose certificate was withdrawn.
             return Err(RequestRefused::Failed);
         }
         let authority = self.authority().map_err(|error| failed(node, &error))?;
@@ -69,6 +70,10 @@ impl Office for Registrar {
         let node = &peer.identity().node;
         if self.budgets.allow(node, Instant::now()).is_none() {
             return Err(RequestRefused::TooOften);
+        }
+        if self.store.lost().keys().any(|lost| lost.origin == *node || lost.dataset.is_system()) {
+            // Up to which number the present key has signed is not known here.
+            return Err(RequestRefused::Failed);
         }
         self.register_next_key(node, request)
             .map_err(|error| failed(node, &error))?

@@ -86,7 +86,8 @@ impl Node {
                  damaged it comes back from its members by itself"
             );
         }
-        let have = self.store.head(partition).map_or(0, |head| head.seq());
+        let head = self.store.head(partition).map(|head| head.position());
+        let have = head.map_or(0, |head| head.seq);
         let lost = self.store.lost().get(partition).copied().unwrap_or(0);
         if have == 0 && lost == 0 {
             return Err(no_partition(partition));
@@ -110,7 +111,7 @@ impl Node {
             );
         }
         match theirs {
-            Some(theirs) => self.store.give_up_blocking(theirs)?,
+            Some(theirs) => self.store.give_up_blocking(theirs, head)?,
             None => self.store.forget_blocking(partition)?,
         }
         self.connect_again(&peer);

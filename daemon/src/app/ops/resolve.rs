@@ -55,6 +55,8 @@ struct Record {
     keep: Keep,
     /// The head that the peer held, in hexadecimal.
     theirs: String,
+    /// The hash of the head that was here.
+    ours: String,
     /// What was here: keys and records, in key order, in hexadecimal.
     entries: PathBuf,
     /// The same for people.
@@ -105,7 +107,30 @@ impl Node {
         let theirs = protocol::hex::decode(&record.theirs)
             .and_then(|bytes| SignedHeader::decode(&bytes).ok())
             .with_context(|| format!("{} is damaged", path.display()))?;
-        self.take_theirs(&partition, &theirs, reply)?;
+        if !self.is_dropped(&partition, &theirs)? {
+            let head = self.store.head(&partition).map(|head| head.position());
+            if head.is_none_or(|head| head.hash.to_string() != record.ours) {
+                // What was set aside is not what is here.
+                remove(&path)?;
+                bail!(
+                    "{partition} 在此期间有新的变更，未作处理：请重新执行 / {partition} was written to meanwhile, and nothing was done: \
+                     give the command again"
+                );
+            }
+            self.store.give_up_blocking(theirs.clone(), head)?;
+        }
+        self.await_theirs(&partition, &theirs, reply)?;
+        let seq = self.store.head(&partition).map_or(0, |head| head.seq());
+        if keep == Keep::Origin && seq != theirs.header().seq {
+            // What was set aside would take back what came since.
+            remove(&path)?;
+            bail!(
+                "{partition} 取回后已有新的变更（第 {seq} 号），因此未重新签发差异：处理前的内容在 {0}，请核对后重新交付 / {partition} was \
+                 written to after it came back (number {seq}), so nothing was issued again: what was here before lies in \
+                 {0}; compare, and deliver it again",
+                record.table.display()
+            );
+        }
         let reissued = match keep {
             Keep::Hub => 0,
             Keep::Origin => self.issue_again(&partition, &record.entries)?,
@@ -180,6 +205,7 @@ impl Node {
             partition: partition.full_name(),
             keep,
             theirs: protocol::hex::encode(&theirs.encode()),
+            ours: head.signed.hash().to_string(),
             entries,
             table,
         };
@@ -216,8 +242,16 @@ impl Node {
         new.with_context(context)?.commit().with_context(context).map(drop)
     }
 
-    /// Drops what is here, unless that is done, and waits until the peer's history is here.
-    fn take_theirs(
+    /// Whether what was here of its own was dropped.
+    fn is_dropped(&self, partition: &PartitionId, theirs: &SignedHeader) -> anyhow::Result<bool> {
+        let known = self.store.header_hash_at(partition, theirs.header().seq)?;
+        Ok(self.store.head(partition).is_none()
+            || known == Some(theirs.hash())
+            || self.store.lost().contains_key(partition))
+    }
+
+    /// Waits until the peer's history is here.
+    fn await_theirs(
         &self,
         partition: &PartitionId,
         theirs: &SignedHeader,
@@ -229,15 +263,6 @@ impl Node {
             let have = self.store.head(partition).map_or(0, |head| head.seq());
             Ok::<_, anyhow::Error>(have >= seq && known.is_none_or(|known| known == theirs.hash()))
         };
-        let is_ours = self.store.head(partition).is_some()
-            && self
-                .store
-                .header_hash_at(partition, seq)?
-                .is_none_or(|known| known != theirs.hash())
-            && !self.store.lost().contains_key(partition);
-        if is_ours {
-            self.store.give_up_blocking(theirs.clone())?;
-        }
         self.connect_again(&self.holder(partition));
         let until = Instant::now() + BACK_MAX;
         while !is_back()? {

@@ -278,13 +278,17 @@ fn what_is_given_up_leaves_nothing_to_write_upon_before_the_other_history_is_her
     let ours = store.head(&enterprise()).unwrap();
     // A write that fails leaves what was there, and so does a stop before it.
     store.shared.disk.broken.apply.store(true, Ordering::Relaxed);
-    assert!(store.give_up_blocking(theirs.signed.clone()).is_err());
+    let expected = Some(ours.position());
+    assert!(store.give_up_blocking(theirs.signed.clone(), expected).is_err());
     drop(store);
     let store = open(b.path());
     assert_eq!(store.head(&enterprise()).unwrap().position(), ours.position());
     assert_eq!(store.lost(), [].into(), "more is here than the peer has");
 
-    store.give_up_blocking(theirs.signed.clone()).unwrap();
+    // What somebody has written meanwhile is not given up.
+    let overtaken = store.give_up_blocking(theirs.signed.clone(), Some(theirs.position()));
+    assert!(matches!(overtaken, Err(StoreError::Overtaken(_))), "{overtaken:?}");
+    store.give_up_blocking(theirs.signed.clone(), expected).unwrap();
     let is_awaited = |store: &Store| {
         assert_eq!(store.head(&enterprise()), None);
         assert_eq!(store.lost(), [(enterprise(), theirs.seq())].into());

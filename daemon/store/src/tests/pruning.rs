@@ -4,8 +4,8 @@ use super::fixtures::*;
 use crate::{Ack, Origins, Store, engine::Batch, keys, quota::LogKept, state::now_ms};
 
 /// As the writer has them in tests.
-const BODY_BYTES_KEPT: u64 = 256 * 1024;
-const BODY_BYTES_ACKNOWLEDGED: u64 = 128 * 1024;
+const BODY_BYTES_KEPT: u64 = 512 * 1024;
+const BODY_BYTES_ACKNOWLEDGED: u64 = 256 * 1024;
 const HEADERS_MAX: usize = 100;
 
 fn node(name: &str) -> protocol::id::NodeId {
@@ -70,18 +70,18 @@ fn bodies_go_when_all_who_were_heard_of_lately_have_them() {
     acknowledged(&store, "410100", 60, now_ms());
     (41..=60).for_each(&mut write);
     let (_, bodies, newest) = log_of(&store);
-    assert_eq!(bodies, (58..=60).collect::<Vec<_>>(), "what all have is not kept for long");
+    assert_eq!(bodies, (55..=60).collect::<Vec<_>>(), "what all have is not kept for long");
     assert!(newest.body_bytes <= BODY_BYTES_ACKNOWLEDGED && newest.body_bytes < kept.body_bytes);
     assert_counted(&store);
-    assert_eq!(store.change_sets(&enterprise(), 57, 9, usize::MAX).unwrap(), None);
-    assert_eq!(store.change_sets(&enterprise(), 58, 9, usize::MAX).unwrap().unwrap().len(), 3);
+    assert_eq!(store.change_sets(&enterprise(), 54, 9, usize::MAX).unwrap(), None);
+    assert_eq!(store.change_sets(&enterprise(), 55, 9, usize::MAX).unwrap().unwrap().len(), 6);
     assert_holds(&store, &enterprise(), &content);
 }
 
 #[test]
 fn bodies_that_nobody_takes_go_at_last() {
     let (_directory, store) = fresh();
-    for number in 0..120 {
+    for number in 0..240 {
         if number == 1 {
             acknowledged(&store, "410100", 1, now_ms());
         }

@@ -9,7 +9,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use protocol::{change::SignedHeader, id::PartitionId};
+use protocol::{
+    change::{Position, SignedHeader},
+    id::PartitionId,
+};
 
 use super::Writer;
 use crate::{
@@ -39,10 +42,17 @@ impl Writer {
     /// of `instead`. From before the first write on the sidecar says that all up to there
     /// is lost, so that nothing is written to the partition, whatever happens, before that
     /// is back.
-    pub(super) fn give_up(&mut self, instead: &SignedHeader) -> Result<(), StoreError> {
+    pub(super) fn give_up(
+        &mut self,
+        instead: &SignedHeader,
+        expected: Option<Position>,
+    ) -> Result<(), StoreError> {
         self.flush()?;
         let header = instead.header();
         let partition = &header.partition;
+        if self.head(partition).map(|head| head.position()) != expected {
+            return Err(StoreError::Overtaken(partition.clone()));
+        }
         let before = lock(&self.shared.lost).insert(partition.clone(), heads::lost(instead));
         heads::write_now(&self.shared).inspect_err(|_| {
             let mut lost = lock(&self.shared.lost);

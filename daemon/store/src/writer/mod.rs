@@ -298,8 +298,8 @@ impl Writer {
                 let result = self.well().and_then(|()| self.forget(&partition));
                 let _ = reply.send(result);
             }
-            Job::GiveUp { instead, reply } => {
-                let result = self.well().and_then(|()| self.give_up(&instead));
+            Job::GiveUp { instead, expected, reply } => {
+                let result = self.well().and_then(|()| self.give_up(&instead, expected));
                 let _ = reply.send(result);
             }
             Job::Tidy { reply: None } => {}

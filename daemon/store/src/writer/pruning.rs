@@ -25,10 +25,10 @@ use crate::{
 
 /// Bytes of bodies that are kept although all who are waited for have them: whoever comes
 /// back a little behind what it has acknowledged is quicker by change sets.
-const BODY_BYTES_ACKNOWLEDGED: u64 = if cfg!(test) { 128 * 1024 } else { 4 * 1024 * 1024 };
+const BODY_BYTES_ACKNOWLEDGED: u64 = if cfg!(test) { 256 * 1024 } else { 4 * 1024 * 1024 };
 /// Bytes of bodies, of which some are waited for, up to which nothing goes: eight change
 /// sets of the largest kind. Fewer where room is short ([`BODY_PART`]).
-const BODY_BYTES_KEPT: u64 = if cfg!(test) { 256 * 1024 } else { 64 * 1024 * 1024 };
+const BODY_BYTES_KEPT: u64 = if cfg!(test) { 512 * 1024 } else { 64 * 1024 * 1024 };
 /// At most this part of the disk, or of an origin's quota, is kept of bodies.
 const BODY_PART: u64 = 8;
 /// While followers wait, so many times what is kept otherwise: one that is farther
