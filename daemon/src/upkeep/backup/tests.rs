@@ -166,7 +166,9 @@ fn a_backup_is_judged_by_its_signatures_and_its_order_not_by_its_checksums_alone
         }),
         ("another record", "root", &|f| {
             with_pieces(f, &|pieces| {
-                let Some(Piece::Leaf(leaf)) = pieces.last() else { unreachable!() };
+                let Some(Piece::Leaf(leaf)) = pieces.last() else {
+                    panic!("the last piece is a leaf")
+                };
                 let mut raw = leaf.raw().to_vec();
                 *raw.last_mut().unwrap() ^= 1;
                 *pieces.last_mut().unwrap() = Piece::Leaf(Leaf::parse(raw).unwrap());

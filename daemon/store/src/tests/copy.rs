@@ -290,7 +290,7 @@ fn pieces_that_are_not_what_was_signed_are_refused() {
         refused(&enterprise(), pieces)
     };
     let other_record = altered(&|pieces| {
-        let Piece::Leaf(found) = &pieces[leaf] else { unreachable!() };
+        let Piece::Leaf(found) = &pieces[leaf] else { panic!("a leaf lies there") };
         let mut raw = found.raw().to_vec();
         *raw.last_mut().unwrap() ^= 1;
         pieces[leaf] = Piece::Leaf(Leaf::parse(raw).unwrap());
