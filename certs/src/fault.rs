@@ -60,6 +60,12 @@ pub const POINTS_OF_DAEMON: &[&str] = &[
     "key.anchor-written",
     // After a theft: the new anchor is on a member's disk.
     "anchor.taken",
+    // Of two histories: what is here is set aside, and a record says so.
+    "fork.set-aside",
+    // It is dropped, and what the peer holds is not back.
+    "fork.dropped",
+    // That is back, and the difference is issued again.
+    "fork.reissued",
 ];
 
 /// Dies here if [`VARIABLE`] names this point and the build is a debug one.

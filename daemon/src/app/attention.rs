@@ -66,11 +66,13 @@ pub(super) fn alarms(node: &Node, peers: &[NodeId]) -> anyhow::Result<Vec<String
     });
     alarms.extend(some_of(vec![quarantined.into_values().collect()], NAMED_MAX));
     alarms.extend(some_of(vec![damaged(node)], NAMED_MAX));
+    let held = node.store.held_own_writes().into_values().collect();
+    alarms.extend(some_of(vec![held], NAMED_MAX));
     alarms.extend(opening::set_aside(&node.dir));
     alarms.extend(node.upkeep.attention());
     alarms.extend(some_of(untaken, OF_ONE_PEER_MAX));
     alarms.extend(some_of(unsent, OF_ONE_PEER_MAX));
-    alarms.extend(node.sync.claims.alarms());
+    alarms.extend(node.sync.claims.alarms(|partition| node.store.seq(partition)));
     if let Some(trustee) = &node.trustee {
         alarms.extend(some_of(vec![trustee.own_history_alarms()?], NAMED_MAX));
     }

@@ -67,7 +67,7 @@ impl Freshness {
         let at_ms = std::fs::read_to_string(&path).ok();
         let at_ms = at_ms.and_then(|text| text.trim().parse::<i64>().ok());
         // What is held here the hub had before.
-        let highest = store.head(membership.partition()).map_or(0, |head| head.seq());
+        let highest = store.seq(membership.partition());
         let heard = Mutex::new(Heard { at_ms, written_ms: at_ms, ahead: None, highest });
         Self { path, store, membership, alarms, heard }
     }
@@ -103,7 +103,7 @@ impl Freshness {
             heard.highest = statement.head.seq;
         }
         self.alarms.clear(Alarm::OlderHistory);
-        let held = self.store.head(partition).map_or(0, |head| head.seq());
+        let held = self.store.seq(partition);
         if statement.head.seq > held {
             self.heard().ahead = Some(statement);
             return;
@@ -141,7 +141,7 @@ impl Freshness {
 
     /// What was heard of numbers above what is held here may have been a thief's.
     pub(super) fn begins_anew(&self) {
-        let held = self.store.head(self.membership.partition()).map_or(0, |head| head.seq());
+        let held = self.store.seq(self.membership.partition());
         let mut heard = self.heard();
         (heard.highest, heard.ahead) = (held, None);
     }

@@ -30,6 +30,7 @@ pub mod daemon;
 pub mod dir;
 mod export;
 mod freshness;
+mod given_up;
 pub mod hub;
 mod inbox;
 pub mod init;

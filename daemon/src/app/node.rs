@@ -250,7 +250,7 @@ impl Node {
         sync.office = registrar.clone().map(|office| office as Arc<dyn sync::Office>);
         sync.trustee = trustee.clone().map(|judge| judge as Arc<dyn sync::Trustee>);
         let sync = Arc::new(sync);
-        store.ask_before_writing(move |partition| claims.before_write(partition));
+        store.ask_before_writing(move |partition, held| claims.before_write(partition, held));
         let shutdown = CancellationToken::new();
         let hold = HoldLimits {
             deletes_percent: config.import.hold_deletes_percent,
@@ -276,7 +276,7 @@ impl Node {
         let deliveries = Arc::new(Deliveries::new(dir.deliveries(), undo));
         deliveries.history().expire();
         let upkeep = Arc::new(Upkeep::load(sync.clone(), dir.chores())?);
-        Ok(Self {
+        let node = Self {
             dir: dir.clone(),
             config,
             identity,
@@ -295,7 +295,10 @@ impl Node {
             shutdown,
             publishing: Mutex::new(()),
             _lock: lock,
-        })
+        };
+        node.hold_unresolved()?;
+        node.load_given_up()?;
+        Ok(node)
     }
 
     /// Whether this node is its federation's hub.

@@ -111,7 +111,8 @@ impl OwnHistory {
             }
         }
         ahead.retain(|partition, _| {
-            !awaited.contains_key(partition) && !self.claims.is_open(partition)
+            !awaited.contains_key(partition)
+                && !self.claims.is_open(partition, self.store.seq(partition))
         });
         let is_over = has_joined && awaited.is_empty() && !self.joining.load(Ordering::Relaxed);
         self.store.await_earlier_keys(awaited);
@@ -133,13 +134,16 @@ impl OwnHistory {
     /// Whether the hub was asked what it holds of a partition, and holds no more of it
     /// that this node has signed.
     fn is_answered(&self, partition: &PartitionId) -> bool {
-        self.heard.load(Ordering::Relaxed) && !self.claims.is_open(partition)
+        self.heard.load(Ordering::Relaxed)
+            && !self.claims.is_open(partition, self.store.seq(partition))
     }
 
     /// Whether the hub has said what it holds of this node's own history, and nothing of
     /// that is missing here, as far as it is proved.
     pub fn is_back(&self) -> bool {
-        self.heard.load(Ordering::Relaxed) && !self.claims.any_open()
+        // The list of members may still be on its way here.
+        self.heard.load(Ordering::Relaxed)
+            && !self.claims.any_open(|it| self.store.seq(it), |_| true)
     }
 
     fn told(&self) -> MutexGuard<'_, BTreeMap<PartitionId, u64>> {
@@ -153,7 +157,7 @@ impl OwnHistory {
         let text = |(partition, it): (PartitionId, Ahead)| match awaited.contains_key(&partition) {
             true => Some(it.awaited(&partition)),
             // Of that the claim speaks.
-            false if self.claims.is_open(&partition) => None,
+            false if self.claims.is_open(&partition, self.store.seq(&partition)) => None,
             false => Some(it.unproven(&partition)),
         };
         let ahead = self.ahead(&*self.membership.current()?);
@@ -174,7 +178,7 @@ impl OwnHistory {
                 };
                 // Nobody writes to a dataset that nobody has published.
                 let is_own = partition.origin == *me && !partition.dataset.is_system();
-                let head = self.store.head(&partition).map_or(0, |head| head.seq());
+                let head = self.store.seq(&partition);
                 if last <= head || !is_own || registry.schema(&partition.dataset).is_none() {
                     continue;
                 }

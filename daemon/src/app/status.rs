@@ -234,7 +234,7 @@ fn origin_standing(
     } else {
         Some(head.seq().saturating_sub(acked.map_or(0, |ack| ack.seq)))
     };
-    let beyond = node.sync.claims.proven_beyond().get(partition).copied();
+    let beyond = node.sync.claims.proven_beyond(|it| node.store.seq(it)).get(partition).copied();
     let is_quarantined = node.store.quarantine_reason(partition).is_some();
     if let Some(beyond) = beyond.filter(|beyond| !is_quarantined && *beyond > head.seq()) {
         let have = head.seq();

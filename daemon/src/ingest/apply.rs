@@ -148,7 +148,7 @@ impl Job<'_> {
     }
 
     fn seq(&self) -> u64 {
-        self.context.store.head(&self.partition).map_or(0, |head| head.seq())
+        self.context.store.seq(&self.partition)
     }
 
     /// Walks the sorted file beside the stored records and hands the

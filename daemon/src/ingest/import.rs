@@ -296,7 +296,7 @@ impl Importer {
     }
 
     /// Does something while no import of the partition changes it.
-    pub(super) fn alone<T>(&self, partition: &PartitionId, work: impl FnOnce() -> T) -> T {
+    pub fn alone<T>(&self, partition: &PartitionId, work: impl FnOnce() -> T) -> T {
         let turn = self.turn_of(partition);
         let _one_at_a_time = turn.lock.lock().unwrap_or_else(|error| error.into_inner());
         work()

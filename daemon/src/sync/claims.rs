@@ -19,6 +19,8 @@ use protocol::{
     id::{NodeId, PartitionId},
 };
 
+use super::asking::TakingBack;
+
 /// A claim delays the first own change set at most so long: two round trips, a look
 /// at the disk, and a reserve for a hub that is busy.
 const ASKED_MAX: Duration = Duration::from_secs(10);
@@ -30,8 +32,8 @@ const MEMBERS_WORD_MAX: Duration = Duration::from_secs(5);
 /// Proofs that are asked for at once: each is a tree stream, of which a peer serves
 /// four.
 const PROOFS_MAX: usize = 2;
-/// Own partitions of unknown datasets that are kept in mind: as many as a catalogue has
-/// datasets. A peer may name more than there are.
+/// Own partitions of unknown datasets that are kept in mind for each peer: as many as a
+/// catalogue has datasets. A peer may name more than there are.
 const UNKNOWN_MAX: usize = DATASETS_MAX;
 
 /// How far a claim is known to be true.
@@ -43,6 +45,9 @@ enum State {
     Proven(u64),
     /// What came instead of a proof.
     Unproven(String),
+    /// Nothing came in time. Writes wait no longer; whoever has to know what others hold
+    /// still does not.
+    Unanswered,
 }
 
 #[derive(Debug, Clone)]
@@ -59,7 +64,7 @@ pub struct Claims {
     /// Whose turn it is to ask for a proof.
     pub(super) turn: tokio::sync::Semaphore,
     /// Whose turn it is to take own history back: from one peer at a time.
-    pub(super) taking_back: tokio::sync::Semaphore,
+    pub(super) taking_back: TakingBack,
 }
 
 #[derive(Default)]
@@ -69,14 +74,18 @@ struct Inner {
     /// not be made undone by waiting.
     written: BTreeSet<PartitionId>,
     first_word_until: Option<Instant>,
-    /// Own partitions of unknown datasets that a peer says it holds.
-    unknown: BTreeSet<PartitionId>,
+    /// Own partitions of unknown datasets that a peer says it holds, and up to which number.
+    unknown: BTreeMap<NodeId, BTreeMap<PartitionId, u64>>,
 }
 
 impl Default for Claims {
     fn default() -> Self {
-        let [turn, taking_back] = [PROOFS_MAX, 1].map(tokio::sync::Semaphore::new);
-        Self { inner: Mutex::default(), moved: Condvar::new(), turn, taking_back }
+        Self {
+            inner: Mutex::default(),
+            moved: Condvar::new(),
+            turn: tokio::sync::Semaphore::new(PROOFS_MAX),
+            taking_back: TakingBack::default(),
+        }
     }
 }
 
@@ -109,7 +118,7 @@ impl Claims {
         ours: u64,
     ) -> bool {
         let mut inner = self.lock();
-        inner.unknown.remove(partition);
+        inner.is_known(partition, peer);
         let by = (partition.clone(), peer.clone());
         if let Some(known) = inner.claims.get_mut(&by) {
             // Proven or not: the follow stream asks again for each.
@@ -146,8 +155,13 @@ impl Claims {
 
     /// No proof came, for this reason. Answers whether that is news.
     pub(super) fn unproven(&self, partition: &PartitionId, peer: &NodeId, reason: String) -> bool {
-        self.lock().unknown.remove(partition);
+        self.lock().is_known(partition, peer);
         self.settle(partition, peer, State::Unproven(reason))
+    }
+
+    /// Nothing came in time. Answers whether that is news.
+    pub(super) fn unanswered(&self, partition: &PartitionId, peer: &NodeId) -> bool {
+        self.settle(partition, peer, State::Unanswered)
     }
 
     /// A peer holds no more than this node. Answers whether that is news.
@@ -155,7 +169,7 @@ impl Claims {
         let by = (partition.clone(), peer.clone());
         let is_news = {
             let mut inner = self.lock();
-            let was_unknown = inner.unknown.remove(partition);
+            let was_unknown = inner.is_known(partition, peer);
             inner.claims.remove(&by).is_some() || was_unknown
         };
         if is_news {
@@ -164,20 +178,23 @@ impl Claims {
         is_news
     }
 
-    /// Whether a peer says that it holds more of an own partition, and has proven it or
-    /// is asked to.
-    pub fn is_open(&self, partition: &PartitionId) -> bool {
+    /// Whether a peer says that it holds more of an own partition than `held`, and has proven
+    /// it or is asked to.
+    pub fn is_open(&self, partition: &PartitionId, held: u64) -> bool {
         let inner = self.lock();
-        let mut open = inner.of(partition).map(|(_, claim)| claim);
-        open.any(|claim| !matches!(claim.state, State::Unproven(_)))
+        let mut claims = inner.of(partition).map(|(_, claim)| claim);
+        claims.any(|claim| claim.is_open(held))
     }
 
-    /// Own partitions of which a peer has proven that it holds more, and the number.
-    pub fn proven_beyond(&self) -> BTreeMap<PartitionId, u64> {
+    /// Own partitions of which a peer has proven that it holds more than `held`, and the
+    /// number.
+    pub fn proven_beyond(&self, held: impl Fn(&PartitionId) -> u64) -> BTreeMap<PartitionId, u64> {
         let inner = self.lock();
         let mut beyond = BTreeMap::new();
         for ((partition, _), claim) in &inner.claims {
-            if let State::Proven(seq) = claim.state {
+            if let State::Proven(seq) = claim.state
+                && seq > held(partition)
+            {
                 let known = beyond.entry(partition.clone()).or_insert(seq);
                 *known = seq.max(*known);
             }
@@ -185,19 +202,27 @@ impl Claims {
         beyond
     }
 
-    /// Whether anything is claimed that was not shown to be wrong.
-    pub fn any_open(&self) -> bool {
+    /// Whether anything is claimed that is not here, with `held` for the number up to which
+    /// an own partition is, and was not shown to be wrong. `may_be` says whether there can be
+    /// a partition of a dataset that was unknown when it was claimed.
+    pub fn any_open(
+        &self,
+        held: impl Fn(&PartitionId) -> u64,
+        may_be: impl Fn(&PartitionId) -> bool,
+    ) -> bool {
         let inner = self.lock();
-        let mut claims = inner.claims.values();
-        !inner.unknown.is_empty() || claims.any(|claim| !matches!(claim.state, State::Unproven(_)))
+        let mut claims = inner.claims.iter();
+        let mut unknown = inner.unknown.values().flat_map(BTreeMap::keys);
+        unknown.any(may_be) || claims.any(|((partition, _), claim)| claim.is_open(held(partition)))
     }
 
-    /// A peer says that it holds an own partition of a dataset that the list of members
-    /// here does not have, or not yet.
-    pub(super) fn note_unknown(&self, partition: &PartitionId) {
+    /// A peer says that it holds an own partition, up to `theirs`, of a dataset that the
+    /// list of members here does not have, or not yet.
+    pub(super) fn note_unknown(&self, partition: &PartitionId, peer: &NodeId, theirs: u64) {
         let mut inner = self.lock();
-        if inner.unknown.len() < UNKNOWN_MAX {
-            inner.unknown.insert(partition.clone());
+        let of_peer = inner.unknown.entry(peer.clone()).or_default();
+        if of_peer.len() < UNKNOWN_MAX || of_peer.contains_key(partition) {
+            of_peer.insert(partition.clone(), theirs);
         }
     }
 
@@ -205,7 +230,7 @@ impl Claims {
     /// proof wait for the next answer, which their follow streams ask for.
     pub fn ask_again(&self) {
         for claim in self.lock().claims.values_mut() {
-            if let State::Unproven(_) = claim.state {
+            if let State::Unproven(_) | State::Unanswered = claim.state {
                 claim.state = State::Asked(Instant::now());
             }
         }
@@ -213,17 +238,23 @@ impl Claims {
 
     /// Waits until it is known whether the hub holds more of an own partition, if
     /// nothing was written to it since the start. Answers the number that it was
-    /// proven to hold: what was about to be written is out of date then. Blocks.
-    pub fn before_write(&self, partition: &PartitionId) -> Option<u64> {
+    /// proven to hold, if that is above `held`: what was about to be written is out of date
+    /// then. Blocks.
+    pub fn before_write(
+        &self,
+        partition: &PartitionId,
+        held: impl Fn(&PartitionId) -> u64,
+    ) -> Option<u64> {
         let mut inner = self.lock();
         loop {
             if inner.written.contains(partition) {
                 return None;
             }
-            let until = match inner.most_telling(partition).map(|(_, claim)| claim.state.clone()) {
+            let telling = inner.most_telling(partition, held(partition));
+            let until = match telling.map(|(_, claim)| claim.state.clone()) {
                 Some(State::Proven(seq)) => return Some(seq),
                 Some(State::Asked(since)) => Some(since + ASKED_MAX),
-                Some(State::Unproven(_)) => None,
+                Some(State::Unproven(_) | State::Unanswered) => None,
                 None => inner.first_word_until,
             };
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -240,37 +271,78 @@ impl Claims {
         }
     }
 
-    /// What a person has to know of claims that are open.
-    pub fn alarms(&self) -> Vec<String> {
+    /// What a person has to know of claims that are open, with `held` for the number up to
+    /// which an own partition is here.
+    pub fn alarms(&self, held: impl Fn(&PartitionId) -> u64) -> Vec<String> {
         let inner = self.lock();
         let partitions: BTreeSet<_> = inner.claims.keys().map(|(partition, _)| partition).collect();
         let alarm = |partition: &PartitionId| {
-            let (peer, claim) = inner.most_telling(partition)?;
+            let (peer, claim) = inner.most_telling(partition, held(partition))?;
             Some(claim.alarm(partition, peer))
         };
-        partitions.into_iter().filter_map(alarm).collect()
+        let unknown = inner.unknown.iter().filter_map(|(peer, claimed)| {
+            let (partition, theirs) = claimed.first_key_value()?;
+            Some(unknown_alarm(peer, partition, *theirs, claimed.len()))
+        });
+        partitions.into_iter().filter_map(alarm).chain(unknown).collect()
     }
 }
 
+/// One line for a peer, however many it names.
+fn unknown_alarm(peer: &NodeId, partition: &PartitionId, theirs: u64, count: usize) -> String {
+    let (more_zh, more_en) = match count - 1 {
+        0 => (String::new(), String::new()),
+        more => (format!("（另有 {more} 个）"), format!(", and {more} more")),
+    };
+    format!(
+        "{peer} says that it holds {partition}{more_en}, which would be this node's own, up to number {theirs}, of a          dataset that the list of members here does not have. If the list is being taken back, it comes with that;          else nothing is done about it: call those who run {peer} / {peer} 称持有本节点的 {partition}{more_zh}（第 {theirs}          号），而本机名册没有该数据集：若名册正在取回，之后会自动处理；否则不作处理，请联系 {peer} 核实"
+    )
+}
+
 impl Inner {
+    /// The dataset is known by now, or nothing of it is claimed any more. Answers whether it
+    /// was not known before.
+    fn is_known(&mut self, partition: &PartitionId, peer: &NodeId) -> bool {
+        let Some(of_peer) = self.unknown.get_mut(peer) else { return false };
+        let was_unknown = of_peer.remove(partition).is_some();
+        if of_peer.is_empty() {
+            self.unknown.remove(peer);
+        }
+        was_unknown
+    }
+
     fn of(&self, partition: &PartitionId) -> impl Iterator<Item = (&NodeId, &Claim)> {
         let of_it = self.claims.iter().filter(move |((of, _), _)| of == partition);
         of_it.map(|((_, peer), claim)| (peer, claim))
     }
 
-    /// What is proven, before what is asked for, before what nobody has proven; and of
-    /// these the highest number.
-    fn most_telling(&self, partition: &PartitionId) -> Option<(&NodeId, &Claim)> {
+    /// Of what is above the number that is held: what is proven, before what is asked for,
+    /// before what nobody has proven; and of these the highest number.
+    fn most_telling(&self, partition: &PartitionId, held: u64) -> Option<(&NodeId, &Claim)> {
         let rank = |claim: &Claim| match claim.state {
             State::Proven(seq) => (2, seq),
             State::Asked(_) => (1, claim.theirs),
-            State::Unproven(_) => (0, claim.theirs),
+            State::Unproven(_) | State::Unanswered => (0, claim.theirs),
         };
-        self.of(partition).max_by_key(|(_, claim)| rank(claim))
+        let above = self.of(partition).filter(|(_, claim)| claim.number() > held);
+        above.max_by_key(|(_, claim)| rank(claim))
     }
 }
 
 impl Claim {
+    /// The number up to which the peer holds the partition, as far as is known.
+    fn number(&self) -> u64 {
+        match self.state {
+            State::Proven(seq) => seq,
+            _ => self.theirs,
+        }
+    }
+
+    /// Whether it is of more than `held`, and was not shown to be wrong.
+    fn is_open(&self, held: u64) -> bool {
+        !matches!(self.state, State::Unproven(_)) && self.number() > held
+    }
+
     fn alarm(&self, partition: &PartitionId, peer: &NodeId) -> String {
         let Self { theirs, ours, .. } = self;
         match &self.state {
@@ -281,7 +353,7 @@ impl Claim {
                  {peer} 持有本节点签名的更新记录（第 {seq} 号，本机为第 {ours} 号）：本目录可能是从旧备份恢复的，正在自动取回，\
                  取回之前暂停写入"
             ),
-            State::Asked(_) => format!(
+            State::Asked(_) | State::Unanswered => format!(
                 "{peer} says that it holds {partition}, which is this node's own, up to number {theirs}, and here it \
                  ends at number {ours}. It was asked for the proof and has not shown it / {peer} 称持有更新的记录\
                  （第 {theirs} 号，本机为第 {ours} 号），正在等待其出示签名证明"
@@ -313,7 +385,7 @@ mod tests {
     /// What a first write is answered that begins before `then`.
     fn answer(claims: &Arc<Claims>, then: impl FnOnce(&Claims)) -> Option<u64> {
         let writing = claims.clone();
-        let write = std::thread::spawn(move || writing.before_write(&partition()));
+        let write = std::thread::spawn(move || writing.before_write(&partition(), |_| 3));
         then(claims);
         write.join().unwrap()
     }
@@ -326,17 +398,19 @@ mod tests {
             answer(&claims, |claims| assert!(claims.proven(&partition(), &hub(), 7))),
             Some(7)
         );
-        assert_eq!(claims.before_write(&partition()), Some(7), "until it is back");
-        assert!(claims.alarms()[0].contains("restored"));
+        assert_eq!(claims.before_write(&partition(), |_| 3), Some(7), "until it is back");
+        assert!(claims.alarms(|_| 3)[0].contains("restored"));
+        assert_eq!(claims.alarms(|_| 7), [""; 0], "what was proven is here");
+        assert!(!claims.is_open(&partition(), 7) && claims.proven_beyond(|_| 7).is_empty());
         claims.note(&partition(), &hub(), 9, 7);
-        assert!(claims.alarms()[0].contains("above number 7"), "what was proven is here");
+        assert!(claims.alarms(|_| 7)[0].contains("above number 7"), "and no more than that");
         claims.clear(&partition(), &hub());
-        assert_eq!(claims.before_write(&partition()), None);
-        assert_eq!(claims.alarms(), [""; 0]);
+        assert_eq!(claims.before_write(&partition(), |_| 3), None);
+        assert_eq!(claims.alarms(|_| 3), [""; 0]);
         // From now on a claim delays nothing.
         claims.note(&partition(), &hub(), 1000, 8);
-        assert_eq!(claims.before_write(&partition()), None);
-        assert_eq!(claims.alarms().len(), 1);
+        assert_eq!(claims.before_write(&partition(), |_| 3), None);
+        assert_eq!(claims.alarms(|_| 3).len(), 1);
     }
 
     #[test]
@@ -346,7 +420,7 @@ mod tests {
         let unproven =
             |claims: &Claims| assert!(claims.unproven(&partition(), &hub(), "nothing came".into()));
         assert_eq!(answer(&claims, unproven), None);
-        assert!(claims.alarms()[0].contains("nothing came"), "{:?}", claims.alarms());
+        assert!(claims.alarms(|_| 3)[0].contains("nothing came"), "{:?}", claims.alarms(|_| 3));
         assert!(!claims.note(&partition(), &hub(), 1000, 0), "the same again is no news");
         assert!(claims.note(&partition(), &hub(), 1001, 0));
     }
@@ -356,8 +430,8 @@ mod tests {
         let claims = Claims::default();
         let is = |open, proven| {
             let is_proven =
-                claims.alarms().iter().any(|alarm| alarm.contains("signed by this node"));
-            assert_eq!((claims.is_open(&partition()), is_proven), (open, proven));
+                claims.alarms(|_| 3).iter().any(|alarm| alarm.contains("signed by this node"));
+            assert_eq!((claims.is_open(&partition(), 3), is_proven), (open, proven));
         };
         is(false, false);
         claims.note(&partition(), &hub(), 7, 3);
@@ -384,22 +458,22 @@ mod tests {
         claims.unproven(&partition(), &c, "nothing came".into());
         claims.proven(&partition(), &b, 7);
         claims.proven(&partition(), &a, 9);
-        assert_eq!(claims.proven_beyond(), [(partition(), 9)].into());
-        assert_eq!(claims.before_write(&partition()), Some(9));
-        assert_eq!(claims.alarms().len(), 1);
-        assert!(claims.alarms()[0].starts_with("a holds"), "{:?}", claims.alarms());
+        assert_eq!(claims.proven_beyond(|_| 3), [(partition(), 9)].into());
+        assert_eq!(claims.before_write(&partition(), |_| 3), Some(9));
+        assert_eq!(claims.alarms(|_| 3).len(), 1);
+        assert!(claims.alarms(|_| 3)[0].starts_with("a holds"), "{:?}", claims.alarms(|_| 3));
         // One that holds no more says nothing of the others.
         assert!(claims.clear(&partition(), &a));
-        assert_eq!(claims.before_write(&partition()), Some(7));
+        assert_eq!(claims.before_write(&partition(), |_| 3), Some(7));
         assert!(claims.clear(&partition(), &b));
-        assert!(claims.alarms()[0].starts_with("c says"), "{:?}", claims.alarms());
-        assert_eq!(claims.before_write(&partition()), None);
+        assert!(claims.alarms(|_| 3)[0].starts_with("c says"), "{:?}", claims.alarms(|_| 3));
+        assert_eq!(claims.before_write(&partition(), |_| 3), None);
     }
 
     #[test]
     fn a_claim_is_open_until_it_is_settled_also_of_a_dataset_that_is_not_known_yet() {
         let claims = Claims::default();
-        let is = |open| assert_eq!(claims.any_open(), open);
+        let is = |open| assert_eq!(claims.any_open(|_| 3, |_| true), open);
         is(false);
         claims.note(&partition(), &hub(), 7, 3);
         is(true);
@@ -411,20 +485,47 @@ mod tests {
         claims.unproven(&partition(), &hub(), "nothing came".into());
         is(false);
         claims.clear(&partition(), &hub());
-        claims.note_unknown(&partition());
+        claims.note_unknown(&partition(), &hub(), 9);
         is(true);
+        assert!(!claims.any_open(|_| 3, |_| false), "there is no such dataset");
+        assert!(
+            claims.alarms(|_| 3)[0].contains("which would be this node's own"),
+            "{:?}",
+            claims.alarms(|_| 3)
+        );
         assert!(claims.clear(&partition(), &hub()), "that is news to who waits for it");
         is(false);
-        claims.note_unknown(&partition());
+        claims.note_unknown(&partition(), &hub(), 9);
         claims.note(&partition(), &hub(), 9, 7);
         claims.unproven(&partition(), &hub(), "nothing came".into());
         is(false);
         // However many a peer names.
         for number in 0..2 * UNKNOWN_MAX {
             let name = format!("zhengzhou/d{number}/410122/*");
-            claims.note_unknown(&PartitionId::parse_full(&name).unwrap());
+            claims.note_unknown(&PartitionId::parse_full(&name).unwrap(), &hub(), 1);
         }
-        assert_eq!(claims.lock().unknown.len(), UNKNOWN_MAX);
+        assert_eq!(claims.lock().unknown[&hub()].len(), UNKNOWN_MAX);
+        let other = NodeId::new("410122").unwrap();
+        claims.note_unknown(&partition(), &other, 1);
+        assert!(
+            claims.lock().unknown[&other].contains_key(&partition()),
+            "one pushes out no other"
+        );
+        assert_eq!(
+            claims.alarms(|_| 3).iter().filter(|alarm| alarm.contains("would be")).count(),
+            2
+        );
+    }
+
+    #[test]
+    fn a_claim_of_which_nobody_answers_is_open_and_holds_no_write_up() {
+        let claims = Claims::default();
+        claims.note(&partition(), &hub(), 7, 3);
+        assert!(claims.unanswered(&partition(), &hub()));
+        assert_eq!(claims.before_write(&partition(), |_| 3), None);
+        assert!(claims.is_open(&partition(), 3) && claims.any_open(|_| 3, |_| true));
+        assert!(!claims.any_open(|_| 7, |_| true), "what is here by now is not missing");
+        assert!(claims.alarms(|_| 3)[0].contains("has not shown it"), "{:?}", claims.alarms(|_| 3));
     }
 
     #[test]

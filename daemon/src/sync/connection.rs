@@ -19,11 +19,14 @@ use tokio::sync::{broadcast::error::RecvError, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Context, FIRST_FRAME_MAX, Line, blame,
+    Context, FIRST_FRAME_MAX, Line,
+    asking::Looks,
+    blame,
     follow::{self, FollowEvent},
     fork,
     peers::is_far,
     provide, random,
+    trouble::Trouble,
     turns::Turns,
 };
 use crate::{
@@ -238,6 +241,7 @@ async fn run(
         sender,
         instance,
         turns,
+        looks: Looks::default(),
         follow_events: to_talk,
         follows: BTreeMap::new(),
     };
@@ -372,6 +376,8 @@ struct Talk<'a> {
     sender: FrameSender,
     instance: Option<[u8; 8]>,
     turns: Arc<Turns>,
+    /// Looks at other histories that the peer announces.
+    looks: Looks,
     /// Where follow tasks say how they are.
     follow_events: mpsc::Sender<FollowEvent>,
     /// Ends each of them alone.
@@ -425,9 +431,11 @@ impl Talk<'_> {
             }
             LinkAction::PeerHolds(head) => {
                 let partition = head.partition.clone();
-                if peer_holds(&context, &self.turns, self.peer, head).await {
+                if peer_holds(&context, &self.turns, self.peer, head).await
+                    && let Some(place) = self.looks.place()
+                {
                     let (connection, peer) = (self.connection.clone(), self.peer.clone());
-                    let look = fork::look(context, connection, peer, partition);
+                    let look = fork::look(context, connection, peer, partition, place);
                     tokio::spawn(self.tasks.clone().run_until_cancelled_owned(look));
                 }
             }
@@ -625,10 +633,35 @@ fn note_heads(context: &Context, peer: &NodeId, heads: &[Announced]) -> usize {
     })
 }
 
+/// Whether the peer holds of an own partition what this node has given up. That is neither
+/// a claim nor a fork: its copy has to be fetched again.
+fn note_given_up(context: &Context, peer: &NodeId, head: &Announced) -> bool {
+    if !context.given_up.contains(&context.store, &head.partition, head.position) {
+        return false;
+    }
+    let partition = &head.partition;
+    if context.store.lost_head(partition).is_some() {
+        // What comes instead may have it.
+        return true;
+    }
+    let reason = Trouble::given_up(peer, partition, head.position.seq).to_string();
+    if let Some(unsaid) = context.may_say(peer, Line::Claim) {
+        tracing::warn!(%partition, %peer, %reason, unsaid, "the peer holds what was given up here");
+    }
+    context.peers.update(peer, |state| {
+        state.troubles.insert(partition.clone(), reason);
+        state.alarming.insert(partition.clone());
+    });
+    true
+}
+
 /// Whether the peer claims to hold more of an own partition than this node; a claim
 /// is noted, and the follow stream that the link opens for it asks for the proof.
 fn note_claim(context: &Context, peer: &NodeId, head: &Announced) -> bool {
-    let ours = context.store.head(&head.partition).map_or(0, |head| head.seq());
+    if note_given_up(context, peer, head) {
+        return true;
+    }
+    let ours = context.store.seq(&head.partition);
     if head.position.seq <= ours {
         return false;
     }
@@ -638,7 +671,7 @@ fn note_claim(context: &Context, peer: &NodeId, head: &Announced) -> bool {
         .is_ok_and(|registry| registry.schema(&head.partition.dataset).is_some());
     if !known_dataset {
         // It holds nothing to take back, or nothing yet.
-        context.claims.note_unknown(&head.partition);
+        context.claims.note_unknown(&head.partition, peer, head.position.seq);
         if let Some(unsaid) = context.may_say(peer, Line::Claim) {
             tracing::error!(
                 partition = %head.partition, %peer, theirs = head.position.seq, ours, unsaid,
@@ -674,6 +707,10 @@ async fn peer_holds(context: &Context, turns: &Turns, peer: &NodeId, head: Annou
     let of_seq = || context.store.header_hash_at(&head.partition, head.position.seq);
     match turns.run(of_seq).await {
         Ok(Some(known)) if known == head.position.hash => {
+            context.peers.update(peer, |state| {
+                state.troubles.remove(&head.partition);
+                state.alarming.remove(&head.partition);
+            });
             let noted = context.store.record_ack(&head.partition, peer, head.position).await;
             if let Err(error) = noted
                 && let Some(unsaid) = context.may_say(peer, Line::OurFailure)

@@ -53,8 +53,8 @@ const FEW_CHANGES: usize = 64;
 /// Bytes of the leaves to which changes belong that cost the writer little: 10 ms. So much
 /// is what a few changes touch where records are usual ones.
 const LITTLE_WORK_BYTES: u64 = 4 * 1024 * 1024;
-/// Own history is taken back from one peer for at most so long, then it is another's turn:
-/// a peer that shows a proof and nothing else would keep the others out.
+/// Own history is taken back from one peer for at most so long if another waits, then it is
+/// that one's turn: a peer that shows a proof and nothing else would keep the others out.
 const TAKING_BACK_MAX: Duration = Duration::from_secs(120);
 
 /// What a follow task tells its connection.
@@ -190,6 +190,7 @@ impl Follow {
             if self.own_history_is_back() {
                 return Ok(FollowEnd::Done);
             }
+            self.refuse_given_up()?;
             // Where nothing is here, nothing could be written over, and which keys count
             // comes with it.
             let is_empty = self.context.store.head(&self.partition).is_none();
@@ -211,6 +212,7 @@ impl Follow {
         if is_own && self.own_history_is_back() {
             return Ok(FollowEnd::Done);
         }
+        Box::pin(self.compare_with_what_was_lost()).await?;
         Box::pin(self.look_for_another_history()).await?;
         let store = &self.context.store;
         let have = store.head(&self.partition).map(|head| head.position());
@@ -219,7 +221,10 @@ impl Follow {
         let makes_room = CancellationToken::new();
         let others_turn = async {
             match is_own {
-                true => tokio::time::sleep(TAKING_BACK_MAX).await,
+                true => {
+                    tokio::time::sleep(TAKING_BACK_MAX).await;
+                    self.context.claims.taking_back.somebody_waits().await;
+                }
                 false => std::future::pending().await,
             }
         };
@@ -231,6 +236,44 @@ impl Follow {
         tell_trouble(outcome, sender, receiver)
     }
 
+    /// What this node has given up is not taken back.
+    fn refuse_given_up(&self) -> Result<(), Trouble> {
+        let (context, partition) = (&self.context, &self.partition);
+        let announced = context
+            .peers
+            .with(&self.peer, |peer| peer.heads.get(partition).map(|theirs| theirs.position));
+        match announced {
+            Some(theirs) if context.given_up.contains(&context.store, partition, theirs) => {
+                Err(Trouble::given_up(&self.peer, partition, theirs.seq))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What was lost of a partition comes back from a history that has the head which was
+    /// lost, or ends before it: of another one, the signed header is gone that would show it.
+    async fn compare_with_what_was_lost(&self) -> Result<(), Trouble> {
+        let (context, partition) = (&self.context, &self.partition);
+        let Some(lost) = context.store.lost_head(partition) else { return Ok(()) };
+        // The semaphore is never closed.
+        let turn = context.claims.turn.acquire().await;
+        let compared = fork::compare_with(context, &self.connection, partition, lost);
+        let compared = fork::answered(compared).await;
+        drop(turn);
+        match compared {
+            Ok(Compared::One | Compared::Behind) => Ok(()),
+            // It has jumped over those headers, so it cannot know.
+            Err(Trouble::Net(NetError::Closed(Some(CloseCode::Unavailable)))) => Ok(()),
+            // What is here of this node's own is not what is wrong.
+            Err(trouble)
+                if partition.origin == *context.me() && trouble.other_history().is_some() =>
+            {
+                Err(Trouble::NotWhatWasLost { peer: self.peer.clone(), lost: lost.seq })
+            }
+            Err(trouble) => Err(trouble),
+        }
+    }
+
     /// A peer that is behind sends nothing, so its history is compared with what it has
     /// announced.
     async fn look_for_another_history(&self) -> Result<(), Trouble> {
@@ -238,7 +281,7 @@ impl Follow {
         let announced = context
             .peers
             .with(&self.peer, |peer| peer.heads.get(partition).map(|theirs| theirs.position));
-        let have = context.store.head(partition).map_or(0, |head| head.seq());
+        let have = context.store.seq(partition);
         let is_known = |seq: u64, hash: Hash| {
             let known = context.store.header_hash_at(partition, seq)?;
             Ok::<_, StoreError>(known.is_none_or(|known| known == hash))
@@ -307,25 +350,31 @@ impl Follow {
             Ok(Err(trouble @ Trouble::Misbehaved(_))) if self.members_are_on_their_way() => {
                 return Err(Trouble::Unproven(trouble.to_string()));
             }
-            Ok(Err(trouble)) => trouble.to_string(),
-            Err(_) => "it does not answer".to_owned(),
+            Ok(Err(trouble)) => Some(trouble.to_string()),
+            Err(_) => None,
         };
-        if context.claims.unproven(partition, peer, problem.clone())
-            && let Some(unsaid) = context.may_say(peer, Line::Claim)
-        {
+        let is_news = match &problem {
+            Some(problem) => context.claims.unproven(partition, peer, problem.clone()),
+            None => context.claims.unanswered(partition, peer),
+        };
+        let answered = problem.is_some();
+        let problem = problem.unwrap_or_else(|| "it does not answer".to_owned());
+        if is_news && let Some(unsaid) = context.may_say(peer, Line::Claim) {
             tracing::error!(
                 %partition, %peer, claimed = self.offered, %problem, unsaid,
                 "the peer says that it holds more of our own history than we do, and does not prove it; we go on writing"
             );
         }
-        context.own_history_answered().await;
+        if answered {
+            context.own_history_answered().await;
+        }
         Err(Trouble::Unproven(problem))
     }
 
     /// Whether the peer says that it has a newer `_federation`.
     fn members_are_on_their_way(&self) -> bool {
         let system = self.context.membership.partition();
-        let held = self.context.store.head(system).map_or(0, |head| head.seq());
+        let held = self.context.store.seq(system);
         self.context.peers.with(&self.peer, |state| {
             state.heads.get(system).is_some_and(|theirs| theirs.position.seq > held)
         })
@@ -336,7 +385,7 @@ impl Follow {
     async fn own_head_at_the_peer(&self) -> Result<u64, Trouble> {
         // Also a head of another history says that this node must not write.
         let head = fork::head_at(&self.context, &self.connection, &self.partition).await?;
-        let ours = self.context.store.head(&self.partition).map_or(0, |head| head.seq());
+        let ours = self.context.store.seq(&self.partition);
         let theirs = head.header().seq;
         match theirs > ours {
             true => Ok(theirs),

@@ -11,7 +11,7 @@
 use std::{future::Future, sync::Arc};
 
 use protocol::{
-    change::SignedHeader,
+    change::{Position, SignedHeader},
     id::{NodeId, PartitionId},
     message::{CloseCode, Open, TreeReply, decode_header},
     session::{
@@ -23,6 +23,7 @@ use store::StoreError;
 
 use super::{
     Context, FIRST_FRAME_MAX, Line,
+    asking::Look,
     trouble::{Trouble, tell_trouble},
 };
 use crate::net::{Connection, NetError};
@@ -112,10 +113,20 @@ pub(super) async fn compare(
     connection: &Connection,
     partition: &PartitionId,
 ) -> Result<Compared, Trouble> {
-    let Some(have) = context.store.head(partition).map(|head| head.position()) else {
+    match context.store.head(partition).map(|head| head.position()) {
+        Some(have) => compare_with(context, connection, partition, have).await,
         // Nothing is here that could be another one.
-        return Ok(Compared::One);
-    };
+        None => Ok(Compared::One),
+    }
+}
+
+/// As [`compare`], with a head that is not here, or not any more.
+pub(super) async fn compare_with(
+    context: &Context,
+    connection: &Connection,
+    partition: &PartitionId,
+    have: Position,
+) -> Result<Compared, Trouble> {
     let (mut sender, mut receiver) = connection.open_stream().await?;
     receiver.limit(PROOF_BYTES_MAX);
     let outcome = async {
@@ -163,10 +174,11 @@ pub(super) async fn look(
     connection: Connection,
     peer: NodeId,
     partition: PartitionId,
+    place: Look,
 ) {
     let store = &context.store;
     // A peer may say so many things; it is asked for few proofs at once.
-    let Ok(_turn) = context.claims.turn.try_acquire() else { return };
+    let _turns = place.turn(&context.claims).await;
     if store.quarantine_reason(&partition).is_some() {
         return;
     }

@@ -20,12 +20,14 @@
 //! - [`office`]: what is asked of the rest of the node about trust.
 
 mod admission;
+mod asking;
 mod claims;
 mod connection;
 mod dial;
 mod fetch;
 mod follow;
 mod fork;
+mod given_up;
 mod judge;
 mod office;
 pub mod peers;
@@ -54,6 +56,7 @@ pub use self::{
     connection::{ConnectionEnd, Side, serve},
     dial::{Dialling, keep_connected},
     fork::{NoHead, peer_head},
+    given_up::GivenUp,
     office::{Office, Trustee},
     repair::{Repaired, repair},
 };
@@ -114,6 +117,8 @@ pub struct Context {
     pub peers: Peers,
     /// What the hub says that it holds of this node's own history.
     pub claims: Arc<Claims>,
+    /// Own headers that a person has given up.
+    pub given_up: GivenUp,
     /// Time between heartbeats.
     pub heartbeat: Duration,
     /// Longest wait between two attempts to connect.
@@ -154,6 +159,7 @@ impl Context {
             membership,
             peers: Peers::default(),
             claims: Arc::default(),
+            given_up: GivenUp::default(),
             heartbeat,
             retry_longest,
             office: None,
@@ -195,7 +201,7 @@ impl Context {
             let _ = tokio::task::spawn_blocking(move || judge.own_history_answered()).await;
         }
         if let Some(office) = self.office.clone()
-            && self.claims.proven_beyond().is_empty()
+            && self.claims.proven_beyond(|partition| self.store.seq(partition)).is_empty()
         {
             let _ = tokio::task::spawn_blocking(move || office.own_history_is_back()).await;
         }

@@ -376,7 +376,7 @@ impl Streams {
                     moved.map_err(|_| StoreError::Closed)?;
                     // A large first load is told of when it is done.
                     if !store.is_loading(&partition) {
-                        provider.handle_head(store.head(&partition).map_or(0, |head| head.seq()));
+                        provider.handle_head(store.seq(&partition));
                     }
                 }
             }

@@ -3,7 +3,7 @@
 
 use protocol::{
     change::SignedHeader,
-    id::{DatasetId, NodeId},
+    id::{DatasetId, NodeId, PartitionId},
     message::CloseCode,
     session::PeerMisbehaved,
 };
@@ -35,6 +35,16 @@ pub(super) enum Trouble {
          number {have}; nothing was overwritten. A person decides: creditsync partition resolve"
     )]
     InDoubt { peer: NodeId, have: u64 },
+    #[error(
+        "{peer} 持有的是另一份历史，不是本机曾保存到第 {lost} 号的那一份，因此未从其取回 / {peer} holds another history than the one          that was here up to number {lost}, so nothing is taken back from it"
+    )]
+    NotWhatWasLost { peer: NodeId, lost: u64 },
+    #[error(
+        "{peer} 的副本（第 {seq} 号）属于已放弃的历史，请在该节点执行 creditsync partition refetch {partition} / the copy at {peer} \
+         (number {seq}) is of the history that was given up here; give this there: creditsync partition refetch \
+         {partition}"
+    )]
+    GivenUp { peer: NodeId, partition: String, seq: u64 },
     #[error("no proof that this node has signed more of its own history than it holds: {0}")]
     Unproven(String),
     #[error("others need the memory that it took")]
@@ -119,7 +129,8 @@ impl Trouble {
             Trouble::Unfit(Unfit::Record { .. }) => Meaning::Wrong(
                 "nothing of it is stored, and nothing behind it, until its origin takes it back",
             ),
-            Trouble::InDoubt { .. } => Meaning::InDoubt,
+            Trouble::InDoubt { .. } | Trouble::NotWhatWasLost { .. } => Meaning::InDoubt,
+            Trouble::GivenUp { .. } => Meaning::NotNow("the peer holds what was given up here"),
             Trouble::UnknownDataset(_) | Trouble::Elsewhere { .. } => {
                 Meaning::NotNow("not followed")
             }
@@ -128,6 +139,11 @@ impl Trouble {
             }
             Trouble::Unproven(_) => Meaning::Told,
         }
+    }
+
+    /// A peer's copy of an own partition is of a history that was given up.
+    pub fn given_up(peer: &NodeId, partition: &PartitionId, seq: u64) -> Self {
+        Self::GivenUp { peer: peer.clone(), partition: partition.to_string(), seq }
     }
 
     /// The header that shows another history, if one came.
@@ -164,6 +180,8 @@ impl Trouble {
             Trouble::Fork(_)
             | Trouble::OtherHistory(_)
             | Trouble::InDoubt { .. }
+            | Trouble::NotWhatWasLost { .. }
+            | Trouble::GivenUp { .. }
             | Trouble::Store(StoreError::Fork { .. }) => CloseCode::Fork,
             Trouble::Store(StoreError::RootMismatch { .. } | StoreError::Shape { .. }) => {
                 CloseCode::RootMismatch

@@ -184,6 +184,11 @@ impl Store {
         self.shared.partition(partition)?.head()
     }
 
+    /// The number of a partition's head; 0 without one.
+    pub fn seq(&self, partition: &PartitionId) -> u64 {
+        self.head(partition).map_or(0, |head| head.seq())
+    }
+
     /// All partitions that have a head, in order.
     pub fn heads(&self) -> BTreeMap<PartitionId, Arc<Head>> {
         let partitions = self.shared.partitions();
@@ -265,6 +270,12 @@ impl Store {
         lost.iter().map(|(partition, lost)| (partition.clone(), lost.seq)).collect()
     }
 
+    /// The head that a partition has lost, if it has lost one and its hash is known.
+    pub fn lost_head(&self, partition: &PartitionId) -> Option<Position> {
+        let lost = state::lock(&self.shared.lost);
+        lost.get(partition).and_then(|lost| lost.position(self.shared.disk.suite))
+    }
+
     /// What of a partition's pages was found to be damaged and is not well again yet.
     pub fn known_damage(&self, partition: &PartitionId) -> Option<String> {
         self.shared.partition(partition)?.damage()
@@ -317,19 +328,22 @@ impl Store {
     }
 
     /// From now on asks this before own change sets that come from threads which may
-    /// block: it may, too, and answers the number up to which another node holds the partition, if
-    /// that is more than what is here.
+    /// block: it may, too, is told how to ask for the number of a head, and answers the number
+    /// up to which another node holds the partition, if that is more than what is here.
     pub fn ask_before_writing(
         &self,
-        ask: impl Fn(&PartitionId) -> Option<u64> + Send + Sync + 'static,
+        ask: impl Fn(&PartitionId, &dyn Fn(&PartitionId) -> u64) -> Option<u64> + Send + Sync + 'static,
     ) {
         *state::lock(&self.shared.ask_before_writing) = Some(Arc::new(ask));
     }
 
     fn ask_before_write(&self, partition: &PartitionId) -> Result<(), StoreError> {
+        if let Some(reason) = state::lock(&self.shared.held).get(partition).cloned() {
+            return Err(StoreError::OwnWritesStopped { reason });
+        }
         let ask = state::lock(&self.shared.ask_before_writing).clone();
-        let awaited = ask.and_then(|ask| ask(partition));
-        let have = self.head(partition).map_or(0, |head| head.seq());
+        let awaited = ask.and_then(|ask| ask(partition, &|it| self.seq(it)));
+        let have = self.seq(partition);
         // Whoever has proven that may have gone, and it is here by now.
         let Some(awaited) = awaited.filter(|awaited| *awaited > have) else {
             return Ok(());

@@ -99,6 +99,20 @@ impl Store {
         *lock(&self.shared.own_writes_stopped) = reason;
     }
 
+    /// From now on, or no longer, refuses own change sets of one partition, and says why.
+    pub fn hold_own_writes(&self, partition: &PartitionId, reason: Option<String>) {
+        let mut held = lock(&self.shared.held);
+        match reason {
+            Some(reason) => held.insert(partition.clone(), reason),
+            None => held.remove(partition),
+        };
+    }
+
+    /// Own partitions to which nothing is written for now, and why.
+    pub fn held_own_writes(&self) -> BTreeMap<PartitionId, String> {
+        lock(&self.shared.held).clone()
+    }
+
     /// Why own commits are refused, if they are.
     pub fn own_writes_stopped(&self) -> Option<String> {
         lock(&self.shared.own_writes_stopped).clone()

@@ -18,6 +18,7 @@ use protocol::{
     message::Announced,
     session::fetch::ShownHead,
     sign::SigningKey,
+    suite::Suite,
     tree::Summary,
 };
 use serde::{Deserialize, Serialize};
@@ -188,6 +189,14 @@ pub struct Lost {
     pub line: String,
 }
 
+impl Lost {
+    /// The head that was durable: the sidecar has its hash behind the number.
+    pub fn position(&self, suite: Suite) -> Option<Position> {
+        let hash = self.line.split(' ').nth(2)?;
+        Some(Position { seq: self.seq, hash: Hash::parse(suite, hash)? })
+    }
+}
+
 /// One partition in memory.
 pub struct PartitionState {
     pub number: u32,
@@ -268,9 +277,11 @@ impl PartitionState {
     }
 }
 
+/// The number up to which a partition is here.
+type Held<'a> = &'a dyn Fn(&PartitionId) -> u64;
 /// Answers the number up to which another node holds an own partition, if that is
 /// more than what is here.
-pub(super) type AskBeforeWriting = Arc<dyn Fn(&PartitionId) -> Option<u64> + Send + Sync>;
+pub(super) type AskBeforeWriting = Arc<dyn Fn(&PartitionId, Held<'_>) -> Option<u64> + Send + Sync>;
 
 /// What the writer, the readers and the sidecar share.
 pub struct Shared {
@@ -284,6 +295,8 @@ pub struct Shared {
     /// Own partitions that a peer holds up to a higher number: nothing is
     /// written before they are taken back.
     pub awaited: Mutex<BTreeMap<PartitionId, u64>>,
+    /// Own partitions to which nothing is written for now, and why.
+    pub held: Mutex<BTreeMap<PartitionId, String>>,
     /// Own partitions that an earlier key is said to have signed up to a higher number,
     /// while that is asked for.
     pub awaited_earlier: Mutex<BTreeMap<PartitionId, u64>>,
@@ -341,6 +354,7 @@ impl Shared {
             snapshots: Mutex::default(),
             loading: Mutex::default(),
             awaited: Mutex::default(),
+            held: Mutex::default(),
             awaited_earlier: Mutex::default(),
             lost: Mutex::default(),
             origins: Mutex::default(),

@@ -54,6 +54,8 @@ pub enum ProviderAction {
 pub struct Provider {
     next: u64,
     head: u64,
+    /// The follower's number, while it is above the partition's.
+    ahead: Option<u64>,
     /// Sequence number, header hash, root and size of what is on its way.
     in_flight: VecDeque<(Position, Hash, usize)>,
     reading: bool,
@@ -69,6 +71,7 @@ impl Provider {
         let mut provider = Self {
             next: have.map_or(1, |have| have.seq.saturating_add(1)),
             head: head.seq,
+            ahead: have.map(|have| have.seq).filter(|seq| *seq > head.seq),
             in_flight: VecDeque::new(),
             reading: false,
             finished: false,
@@ -96,6 +99,12 @@ impl Provider {
     /// The partition moved to `head`.
     pub fn handle_head(&mut self, head: u64) {
         self.head = self.head.max(head);
+        if self.ahead.is_some_and(|ahead| ahead <= head) && !self.finished {
+            // Only now can the two be compared: the follower asks again.
+            self.ahead = None;
+            self.finished = true;
+            self.actions.push_back(ProviderAction::Finish);
+        }
     }
 
     /// What was read: consecutive change sets from where [`ProviderAction::Read`]
@@ -252,6 +261,20 @@ mod tests {
         assert_eq!(reads(&[300, 300, MIB, 300, MIB, 17 * MIB, 300, 300]), 6);
         assert_eq!(reads(&[READ_AHEAD_BYTES / 2; 4]), 2);
         assert_eq!(reads(&[READ_AHEAD_BYTES / 2, READ_AHEAD_BYTES / 2 + 1, 1]), 2);
+    }
+
+    #[test]
+    fn a_follower_that_was_ahead_is_told_to_ask_again_when_its_number_is_reached() {
+        let suite = Suite::One;
+        let at = |seq| Position { seq, hash: suite.repeated(9) };
+        let mut provider = Provider::new(Some(at(3)), at(1), None);
+        provider.handle_head(2);
+        assert_eq!(provider.poll_action(), None);
+        // It may be another history, and nothing would ever be sent to it.
+        provider.handle_head(3);
+        assert_eq!(provider.poll_action(), Some(ProviderAction::Finish));
+        provider.handle_head(4);
+        assert_eq!(provider.poll_action(), None);
     }
 
     #[test]

@@ -130,3 +130,88 @@ fn a_fork_goes_on_with_what_the_origin_has() {
     });
     goes_on(federation);
 }
+
+/// Wherever the command is cut off: until it is given again nothing is written, everybody
+/// is told why, and then it comes to the same.
+#[test]
+fn a_resolution_that_was_cut_off_holds_the_partition_until_it_is_done() {
+    for point in ["fork.set-aside", "fork.dropped", "fork.reissued"] {
+        println!("cut off at {point}");
+        let (mut federation, hubs, countys) = forked(1, 2);
+        wait_quarantined(&federation, &hubs, &countys);
+        federation.counties[0].stop();
+        federation.counties[0].try_start_to_crash(point).unwrap();
+        federation.counties[0].wait_connected(harness::federation::HUB);
+        federation.counties[0].cli(&["partition", "resolve", ENTERPRISE, "--keep", "origin"]);
+        federation.counties[0].wait_crashed(point);
+
+        federation.counties[0].start();
+        let county = &federation.counties[0];
+        let alarms = county.alarms().join(" ");
+        assert!(alarms.contains("is being resolved with --keep origin"), "{alarms}");
+        let file = federation.dir().join("delivery.csv");
+        Table::synthetic(1, 0..7, "其间").write(federation.dir(), "delivery.csv");
+        let import = county.cli(&["import", "enterprise", path_text(&file)]);
+        import.expect_failure(&["is being resolved with --keep origin", "尚未完成"]);
+        let other = county.cli(&["partition", "resolve", ENTERPRISE, "--keep", "hub"]);
+        other.expect_failure(&["--keep origin"]);
+
+        county.wait_connected(harness::federation::HUB);
+        resolve(&federation, "origin");
+        assert_eq!(federation.counties[0].export(ENTERPRISE), countys);
+        wait_until("the hub has what the county has", || {
+            let exported = federation.hub.cli(&["export", ENTERPRISE]);
+            exported.code == Some(0) && exported.stdout == countys
+        });
+        goes_on(federation);
+    }
+}
+
+/// At a hub, too: the history that differs may be with one member alone, and another one
+/// may hold more numbers than it.
+#[test]
+fn a_hub_goes_on_with_the_history_of_the_member_that_differs() {
+    const OWN: &str = "enterprise/410100";
+    let mut federation = Federation::new(&[COUNTY, "410123"]);
+    let (dir, old) = (federation.hub.dir().to_owned(), federation.dir().join("old"));
+    let file = federation.dir().join("delivery.csv");
+    let deliver = |federation: &Federation, rows: u32, name: &str| {
+        Table::synthetic(1, 0..rows, name).write(federation.dir(), "delivery.csv");
+        federation.hub.import("enterprise", &file);
+    };
+    deliver(&federation, 40, "一");
+    federation.wait_converged();
+    federation.hub.stop();
+    copy_all(&dir, &old);
+    federation.hub.start();
+    federation.counties[1].stop();
+    deliver(&federation, 41, "甲");
+    let first = federation.hub.export(OWN);
+    wait_until("one member has it", || federation.counties[0].export(OWN) == first);
+    federation.counties[0].stop();
+    federation.hub.stop();
+    fs::remove_dir_all(&dir).unwrap();
+    fs::rename(&old, &dir).unwrap();
+    federation.hub.start();
+    federation.counties[1].start();
+    deliver(&federation, 42, "乙");
+    deliver(&federation, 43, "丙");
+    let second = federation.hub.export(OWN);
+    wait_until("the other member has that", || federation.counties[1].export(OWN) == second);
+
+    federation.counties[0].start();
+    let is_quarantined = |node: &Node| {
+        node.partition(OWN).is_some_and(|partition| partition["state"] == "quarantined")
+    };
+    wait_until("the hub is told", || is_quarantined(&federation.hub));
+    let answer = federation.hub.json(&["partition", "resolve", OWN, "--keep", "origin"]);
+    assert_eq!(answer["changed"], true, "{answer:#}");
+    assert_eq!(federation.hub.export(OWN), second);
+    wait_until("the member that differed follows", || federation.counties[0].export(OWN) == second);
+    // The other one holds what nobody goes on with; its copy has the same records, and it
+    // is told to fetch it again.
+    wait_until("the other one says so", || is_quarantined(&federation.counties[1]));
+    federation.counties[1].cli(&["partition", "refetch", OWN]).expect_code(0);
+    federation.wait_converged();
+    federation.end();
+}

@@ -329,7 +329,7 @@ impl Registrar {
     /// Members that do not know the next generation yet: that do not trust the
     /// next root, or have not heard all that `_federation` says.
     fn not_prepared(&self, registry: &Registry, root: Option<u32>) -> Vec<NodeId> {
-        let head = self.store.head(self.membership.partition()).map_or(0, |head| head.seq());
+        let head = self.store.seq(self.membership.partition());
         let acks = self.store.acks(self.membership.partition());
         let id = root.and_then(|root| registry.ca(CaKind::Root, root));
         let id = id.map(|known| root_id(&certificate(known)));

@@ -301,7 +301,7 @@ async fn send_piece(sender: &mut FrameSender, piece: &JoinReply) -> anyhow::Resu
 
 async fn send_federation(registrar: &Registrar, sender: &mut FrameSender) -> anyhow::Result<()> {
     let partition = registrar.membership.partition();
-    let head = registrar.store.head(partition).map_or(0, |head| head.seq());
+    let head = registrar.store.seq(partition);
     for seq in 1..=head {
         let sets = registrar.store.change_sets(partition, seq, 1, 1)?;
         let set = sets.and_then(|sets| sets.into_iter().next());

@@ -27,7 +27,7 @@ mod rotation;
 mod seen;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -218,10 +218,15 @@ impl Registrar {
         let mut heard = self.heard.lock().unwrap_or_else(|error| error.into_inner());
         heard.extend(peer.cloned());
         let restored = Restored::of(&self.dir);
-        if !restored.is_restored() || self.claims.any_open() {
+        if !restored.is_restored() {
             return Ok(());
         }
         let registry = self.membership.current()?;
+        // Once all of the list is here, nobody can hold anything of a dataset that is not in it.
+        let may_be = |partition: &PartitionId| registry.schema(&partition.dataset).is_some();
+        if self.claims.any_open(|it| self.store.seq(it), may_be) {
+            return Ok(());
+        }
         let is_awaited = |node: &NodeId| {
             node != self.membership.me()
                 && registry.active_member(node).is_some()
@@ -304,11 +309,17 @@ impl Registrar {
         Ok(late)
     }
 
-    /// The numbers up to which this hub holds what `node` owns.
-    fn heads_of(&self, node: &NodeId) -> std::collections::BTreeMap<PartitionId, u64> {
-        let mut heads = self.store.heads();
-        heads.retain(|partition, _| partition.origin == *node);
-        heads.into_iter().map(|(partition, head)| (partition, head.seq())).collect()
+    /// The numbers up to which this hub holds what `node` owns, or has held it: what was
+    /// acknowledged counts also while it is lost here.
+    fn heads_of(&self, node: &NodeId) -> BTreeMap<PartitionId, u64> {
+        let heads = self.store.heads().into_iter().map(|(partition, head)| (partition, head.seq()));
+        let mut numbers = BTreeMap::new();
+        let of_it = |(partition, _): &(PartitionId, u64)| partition.origin == *node;
+        for (partition, seq) in heads.chain(self.store.lost()).filter(of_it) {
+            let known = numbers.entry(partition).or_insert(seq);
+            *known = seq.max(*known);
+        }
+        numbers
     }
 
     /// The records that let `next` follow on all keys of `node` that count now.
@@ -326,7 +337,7 @@ impl Registrar {
         if let Ending::StolenAt(partition, seq) = ending {
             heads.insert(partition, seq);
         }
-        let last: std::collections::BTreeMap<String, u64> =
+        let last: BTreeMap<String, u64> =
             heads.into_iter().map(|(partition, seq)| (partition.to_string(), seq)).collect();
         let mut entries = Vec::new();
         for known in registry.keys(node).iter().filter(|known| known.record.last.is_none()) {

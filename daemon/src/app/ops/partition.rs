@@ -104,17 +104,27 @@ impl Node {
         let held = theirs.as_ref().map_or(0, |theirs| theirs.header().seq);
         let known = have.max(lost);
         if held < known && !yes {
+            let (away_zh, away_en) = match self.who_holds_more(partition, held) {
+                Some((node, seq)) => (
+                    format!("{node} 曾确认到第 {seq} 号，但未连接，最好等其连接后再执行。"),
+                    format!(
+                        " {node} has acknowledged it up to number {seq} and is not connected: better wait for it."
+                    ),
+                ),
+                None => Default::default(),
+            };
             bail!(
-                "{peer} 持有到第 {held} 号，而本节点曾签到第 {known} 号：其后的变更将丢失，需重新交付最近的文件。确认请加 --yes / {peer} \
-                 holds it up to number {held}, and this node has signed it up to number {known}: what came after that would \
-                 be lost here, and the newest files have to be delivered again. With --yes it is done"
+                "{peer} 持有到第 {held} 号，而本节点曾签到第 {known} 号：其后的变更将丢失，需重新交付最近的文件。{away_zh}确认请加 --yes / \
+                 {peer} holds it up to number {held}, and this node has signed it up to number {known}: what came after that \
+                 would be lost here, and the newest files have to be delivered again.{away_en} With --yes it is done"
             );
         }
+        self.note_given_up(partition, theirs.as_ref())?;
         match theirs {
             Some(theirs) => self.store.give_up_blocking(theirs, head)?,
             None => self.store.forget_blocking(partition)?,
         }
-        self.connect_again(&peer);
+        self.sync.peers.connected_nodes().iter().for_each(|node| self.connect_again(node));
         tracing::warn!(%partition, %peer, have, lost, held, "our own partition was dropped; it is fetched again from the peer");
         let answer = json!({
             "partition": partition.to_string(),
@@ -128,6 +138,14 @@ impl Node {
         Ok((answer, held < known))
     }
 
+    /// Who has acknowledged more of an own partition than `held`, and is not connected.
+    fn who_holds_more(&self, partition: &PartitionId, held: u64) -> Option<(NodeId, u64)> {
+        let connected = self.sync.peers.connected_nodes();
+        let acks = self.store.acks(partition).into_iter();
+        let away = acks.filter(|(node, ack)| ack.seq > held && !connected.contains(node));
+        away.map(|(node, ack)| (node, ack.seq)).max_by_key(|(_, seq)| *seq)
+    }
+
     /// Who is asked for an own partition: a member's hub, or at the hub whoever holds most.
     pub(super) fn holder(&self, partition: &PartitionId) -> NodeId {
         if !self.is_hub() {
@@ -136,6 +154,20 @@ impl Node {
         let holders = self.sync.peers.holders(partition).into_iter();
         let most = holders.filter_map(|(node, said)| Some((said?.position.seq, node))).max();
         most.map_or_else(|| self.membership.hub().clone(), |(_, node)| node)
+    }
+
+    /// Who is asked for the other history of an own partition: whoever announces a head that
+    /// is not in the one here.
+    pub(super) fn holder_of_another(&self, partition: &PartitionId) -> anyhow::Result<NodeId> {
+        let mut others = Vec::new();
+        for (node, said) in self.sync.peers.holders(partition) {
+            let Some(said) = said.map(|said| said.position) else { continue };
+            if self.store.header_hash_at(partition, said.seq)?.is_none_or(|ours| ours != said.hash)
+            {
+                others.push((said.seq, node));
+            }
+        }
+        Ok(others.into_iter().max().map_or_else(|| self.holder(partition), |(_, node)| node))
     }
 
     /// Whatever the connection's streams have is of no use any more.

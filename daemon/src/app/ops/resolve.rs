@@ -5,7 +5,7 @@
 //! ([`crate::sync`]). With `--keep origin` the difference is then issued again, as new
 //! change sets behind it. It may be interrupted anywhere: a record says how far it came,
 //! nothing is written to the partition in between, and the command goes on when it is
-//! given again. At a follower only a copy is dropped.
+//! given again. Writes of the partition are held from the record on until it is done. At a follower only a copy is dropped.
 
 use std::{
     fs::File,
@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use certs::keyfile;
+use certs::{fault, keyfile};
 use files::Replacement;
 use protocol::{
     change::{Change, SignedHeader},
@@ -47,6 +47,9 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Changes and bytes of a change set that is issued again: well within what one may have.
 const CHANGES_MAX: usize = 5000;
 const BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The ending of a record's name.
+const RECORD: &str = "resolve";
 
 /// A resolution that was begun.
 #[derive(Debug, Serialize, Deserialize)]
@@ -88,54 +91,28 @@ impl Node {
             );
         }
         let path = self.record_of(&partition);
-        let record = match read_record(&path)? {
-            Some(record) if record.keep != keep => bail!(
-                "{partition} 正按 --keep {0} 处理，尚未完成：请以相同选项重新执行 / {partition} is being resolved with --keep {0}, \
-                 and not done yet: give the command with that again",
-                record.keep.name()
-            ),
-            Some(record) => record,
-            None => match self.begin_resolving(&partition, keep, &path)? {
-                Some(record) => record,
-                None => {
-                    let seq = self.store.head(&partition).map_or(0, |head| head.seq());
-                    let answer = json!({ "partition": partition.to_string(), "keep": keep.name(), "seq": seq, "changed": false });
-                    return Ok((answer, false));
-                }
-            },
+        // An import that is under way ends first; those that come are refused from then on.
+        let begun = self.importer.alone(&partition, || self.give_up_ours(&partition, keep, &path));
+        let Some((record, theirs)) = begun? else {
+            let seq = self.store.seq(&partition);
+            let answer = json!({ "partition": partition.to_string(), "keep": keep.name(), "seq": seq, "changed": false });
+            return Ok((answer, false));
         };
-        let theirs = protocol::hex::decode(&record.theirs)
-            .and_then(|bytes| SignedHeader::decode(&bytes).ok())
-            .with_context(|| format!("{} is damaged", path.display()))?;
-        if !self.is_dropped(&partition, &theirs)? {
-            let head = self.store.head(&partition).map(|head| head.position());
-            if head.is_none_or(|head| head.hash.to_string() != record.ours) {
-                // What was set aside is not what is here.
-                remove(&path)?;
-                bail!(
-                    "{partition} 在此期间有新的变更，未作处理：请重新执行 / {partition} was written to meanwhile, and nothing was done: \
-                     give the command again"
-                );
-            }
-            self.store.give_up_blocking(theirs.clone(), head)?;
-        }
         self.await_theirs(&partition, &theirs, reply)?;
-        let seq = self.store.head(&partition).map_or(0, |head| head.seq());
-        if keep == Keep::Origin && seq != theirs.header().seq {
-            // What was set aside would take back what came since.
-            remove(&path)?;
-            bail!(
-                "{partition} 取回后已有新的变更（第 {seq} 号），因此未重新签发差异：处理前的内容在 {0}，请核对后重新交付 / {partition} was \
-                 written to after it came back (number {seq}), so nothing was issued again: what was here before lies in \
-                 {0}; compare, and deliver it again",
-                record.table.display()
-            );
-        }
-        let reissued = match keep {
-            Keep::Hub => 0,
-            Keep::Origin => self.issue_again(&partition, &record.entries)?,
-        };
-        remove(&path)?;
+        let reissued = self.importer.alone(&partition, || {
+            // Until the difference is issued nothing else is.
+            self.store.hold_own_writes(&partition, None);
+            let reissued = match keep {
+                Keep::Hub => Ok(0),
+                Keep::Origin => self.issue_again(&partition, &record.entries),
+            };
+            fault::point("fork.reissued");
+            let reissued = reissued.and_then(|reissued| remove(&path).map(|()| reissued));
+            if reissued.is_err() {
+                self.store.hold_own_writes(&partition, Some(unfinished(&partition, keep)));
+            }
+            reissued
+        })?;
         remove(&record.entries)?;
         let head = self.store.head(&partition).ok_or_else(|| no_partition(&partition))?;
         tracing::warn!(%partition, keep = keep.name(), seq = head.seq(), reissued, "two histories are one again");
@@ -149,6 +126,86 @@ impl Node {
             "changed": true,
         });
         Ok((answer, false))
+    }
+
+    /// Sets aside what is here of its own and drops it, if that is not done yet. None if
+    /// there is nothing to resolve.
+    fn give_up_ours(
+        &self,
+        partition: &PartitionId,
+        keep: Keep,
+        path: &Path,
+    ) -> anyhow::Result<Option<(Record, SignedHeader)>> {
+        let record = match read_record(path)? {
+            Some(record) if record.keep != keep => bail!(
+                "{partition} 正按 --keep {0} 处理，尚未完成：请以相同选项重新执行 / {partition} is being resolved with --keep {0}, \
+                 and not done yet: give the command with that again",
+                record.keep.name()
+            ),
+            Some(record) => record,
+            None => match self.begin_resolving(partition, keep, path)? {
+                Some(record) => record,
+                None => return Ok(None),
+            },
+        };
+        let theirs = protocol::hex::decode(&record.theirs)
+            .and_then(|bytes| SignedHeader::decode(&bytes).ok())
+            .with_context(|| format!("{} is damaged", path.display()))?;
+        self.store.hold_own_writes(partition, Some(unfinished(partition, keep)));
+        fault::point("fork.set-aside");
+        if !self.is_dropped(partition, &theirs)? {
+            let head = self.store.head(partition).map(|head| head.position());
+            if head.is_none_or(|head| head.hash.to_string() != record.ours) {
+                // What was set aside is not what is here: a daemon without this record has
+                // written to it.
+                remove(path)?;
+                self.store.hold_own_writes(partition, None);
+                bail!(
+                    "{partition} 在此期间有新的变更，未作处理：请重新执行 / {partition} was written to meanwhile, and nothing was done: \
+                     give the command again"
+                );
+            }
+            self.note_given_up(partition, Some(&theirs))?;
+            self.store.give_up_blocking(theirs.clone(), head)?;
+        }
+        fault::point("fork.dropped");
+        Ok(Some((record, theirs)))
+    }
+
+    /// Holds the writes of partitions whose resolution was begun and has not ended: what
+    /// comes in between would be taken back by what was set aside.
+    pub(in crate::app) fn hold_unresolved(&self) -> anyhow::Result<()> {
+        let files = match std::fs::read_dir(self.dir.aside()) {
+            Ok(files) => files,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error).context("look for partitions that are being resolved"),
+        };
+        for file in files {
+            let path = file?.path();
+            if path.extension().is_none_or(|extension| extension != RECORD) {
+                continue;
+            }
+            let known = read_record(&path).and_then(|record| {
+                let named = record.map(|record| {
+                    let partition = PartitionId::parse_full(&record.partition)?;
+                    Ok::<_, protocol::id::NameError>((partition, record.keep))
+                });
+                named.transpose().with_context(|| format!("{} is damaged", path.display()))
+            });
+            match known {
+                Ok(Some((partition, keep))) => {
+                    let reason = Some(unfinished(&partition, keep));
+                    self.store.hold_own_writes(&partition, reason);
+                }
+                Ok(None) => {}
+                // A file that somebody has altered keeps no node from its work.
+                Err(error) => tracing::error!(
+                    error = format!("{error:#}"),
+                    "what is being resolved cannot be read"
+                ),
+            }
+        }
+        Ok(())
     }
 
     /// At who holds a copy, nothing of its own can be lost.
@@ -165,7 +222,7 @@ impl Node {
     }
 
     fn record_of(&self, partition: &PartitionId) -> PathBuf {
-        self.dir.aside().join(format!("{}-{}.resolve", partition.dataset, partition.origin))
+        self.dir.aside().join(format!("{}-{}.{RECORD}", partition.dataset, partition.origin))
     }
 
     /// Sets aside what is here. None if the peer's history has it, so that there is
@@ -177,7 +234,7 @@ impl Node {
         path: &Path,
     ) -> anyhow::Result<Option<Record>> {
         let head = self.store.head(partition).ok_or_else(|| no_partition(partition))?;
-        let peer = self.holder(partition);
+        let peer = self.holder_of_another(partition)?;
         let theirs = with_runtime(|runtime| {
             Ok(runtime.block_on(sync::peer_head(&self.sync, &peer, partition))?)
         })?;
@@ -260,10 +317,11 @@ impl Node {
         let seq = theirs.header().seq;
         let is_back = || {
             let known = self.store.header_hash_at(partition, seq)?;
-            let have = self.store.head(partition).map_or(0, |head| head.seq());
+            let have = self.store.seq(partition);
             Ok::<_, anyhow::Error>(have >= seq && known.is_none_or(|known| known == theirs.hash()))
         };
-        self.connect_again(&self.holder(partition));
+        // Whatever streams have of it is of no use any more.
+        self.sync.peers.connected_nodes().iter().for_each(|node| self.connect_again(node));
         let until = Instant::now() + BACK_MAX;
         while !is_back()? {
             if Instant::now() >= until || self.shutdown.is_cancelled() {
@@ -338,6 +396,16 @@ impl Node {
         }
         Ok(count)
     }
+}
+
+/// Why nothing is written to a partition meanwhile, and what ends that.
+fn unfinished(partition: &PartitionId, keep: Keep) -> String {
+    let keep = keep.name();
+    format!(
+        "{partition} 正在处理两份历史（--keep {keep}），尚未完成，在此之前不写入：请再次执行 creditsync partition resolve {partition} \
+         --keep {keep} / {partition} is being resolved with --keep {keep}, and nothing is written to it before that is \
+         done: give 'creditsync partition resolve {partition} --keep {keep}' again"
+    )
 }
 
 fn read_record(path: &Path) -> anyhow::Result<Option<Record>> {

@@ -251,7 +251,7 @@ impl Drop for Recording<'_> {
         if self.ended {
             return;
         }
-        let head = self.store.head(&self.partition).map_or(0, |head| head.seq());
+        let head = self.store.seq(&self.partition);
         if self.begun && head == self.base_seq {
             self.history.append(&self.id, Event::Void, false);
         }

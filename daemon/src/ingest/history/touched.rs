@@ -25,7 +25,7 @@ pub(in crate::ingest) fn touched_since(
     partition: &PartitionId,
     since: u64,
 ) -> Result<Option<BTreeSet<Vec<u8>>>, StoreError> {
-    let head = store.head(partition).map_or(0, |head| head.seq());
+    let head = store.seq(partition);
     let mut keys = BTreeSet::new();
     let mut next = since + 1;
     while next <= head {

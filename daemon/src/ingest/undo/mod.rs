@@ -144,7 +144,7 @@ impl Importer {
             let all = deliveries.history().deliveries();
             let delivery = all.iter().find(|one| one.id == id).ok_or_else(unknown)?;
             let base_seq = check(delivery, deliveries.history().limits().age_max())?;
-            let head = self.context.store.head(&partition).map_or(0, |head| head.seq());
+            let head = self.context.store.seq(&partition);
             // One that was interrupted ends where the next one begins.
             let next = all.iter().filter(|one| {
                 one.begun > delivery.begun && one.what.dataset == delivery.what.dataset
@@ -275,7 +275,7 @@ impl Importer {
                 undoes: None,
             };
             let id = deliveries.new_id(dataset);
-            let seq = context.store.head(&partition).map_or(0, |head| head.seq());
+            let seq = context.store.seq(&partition);
             let (history, store) = (deliveries.history(), &context.store);
             let what = (id.clone(), what);
             let mut recording = Recording::new(history, store, partition.clone(), what, seq, false);

@@ -165,7 +165,7 @@ impl World {
     }
 
     fn seq(&self) -> u64 {
-        self.store.head(&self.partition()).map_or(0, |head| head.seq())
+        self.store.seq(&self.partition())
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -113,6 +113,9 @@ impl Writer {
     }
 
     pub(super) fn refuse_stopped(&self, partition: &PartitionId) -> Result<(), StoreError> {
+        if let Some(reason) = lock(&self.shared.held).get(partition).cloned() {
+            return Err(StoreError::OwnWritesStopped { reason });
+        }
         match lock(&self.shared.own_writes_stopped).clone() {
             Some(reason) if !partition.dataset.is_system() => {
                 Err(StoreError::OwnWritesStopped { reason })
