@@ -169,6 +169,7 @@ impl Node {
             opening::make_openable(dir, &store_options(&config, anchor.suite()))?;
         }
         let store = open_store(dir, &config, anchor.suite())?;
+        store.claim(&config.node)?;
         let mut membership = Membership::new(store.clone(), anchor, config.node.clone());
         if !membership.is_hub() {
             membership = membership.keep_personal(&dir.personal())?;

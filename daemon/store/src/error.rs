@@ -53,6 +53,20 @@ pub enum StoreError {
         /// The federation's.
         own: u8,
     },
+    /// Of another node.
+    #[error(
+        "{place} 属于节点 {found}，而本节点是 {own}：存储目录可能放错了，未做任何改动。请放回 {own} 自己的存储目录；若已丢失，从备份恢复\
+         （creditsync restore） / {place} belongs to node {found}, and this is node {own}: directories were mixed up, and \
+         nothing was changed. Put the store of {own} back; if it is lost, restore a backup (creditsync restore)"
+    )]
+    OtherNode {
+        /// The directory, or the file in it.
+        place: String,
+        /// Whose it is.
+        found: String,
+        /// Who has opened it.
+        own: NodeId,
+    },
     /// Too little room on the disk.
     #[error(
         "磁盘空间不足：{path} 只剩 {free_mb} MiB，需要 {needed_mb} MiB；没有写入任何内容，请清理磁盘后重试 / \

@@ -7,8 +7,8 @@
 //! is said to be damaged, until its head is there again; the others are not
 //! concerned. A partition that is about to be forgotten leaves the sidecar first.
 //!
-//! It is text, one line a partition: full name, number, header hash, root,
-//! records; the last line is a checksum of those before.
+//! It is text: a line with the node whose store this is, and one a partition: full name,
+//! number, header hash, root, records; the last line is a checksum of those before.
 
 use std::{
     collections::BTreeMap, fmt::Write as _, os::unix::fs::DirBuilderExt as _, path::Path,
@@ -22,7 +22,9 @@ use crate::{
     state::{Lost, PartitionState, Shared, lock},
 };
 
-const FILE: &str = "HEADS";
+pub const FILE: &str = "HEADS";
+/// In front of the node's name.
+const OWNER: &str = "node ";
 /// Heads that move within this time share one write of the file.
 const WRITE_EVERY: Duration = Duration::from_millis(500);
 
@@ -47,12 +49,15 @@ pub fn read(path: &Path) -> Result<Option<String>, StoreError> {
     Ok(Some(text))
 }
 
-/// Compares the sidecar with what the database holds; answers what was lost, or that the
-/// sidecar says nothing and has to be written anew.
+/// Whose store a sidecar says it is, and what the database has lost of what it says.
+type Said = (Option<String>, BTreeMap<PartitionId, Lost>);
+
+/// Compares the sidecar with what the database holds; none if the sidecar says nothing and
+/// has to be written anew.
 pub fn check(
     path: &Path,
     partitions: &BTreeMap<PartitionId, Arc<PartitionState>>,
-) -> Result<Option<BTreeMap<PartitionId, Lost>>, StoreError> {
+) -> Result<Option<Said>, StoreError> {
     let Some(text) = read(path)? else { return Ok(None) };
     let lines = split_checksum(&text).map_or("", |(lines, _)| lines);
     let mut lost = BTreeMap::new();
@@ -74,7 +79,8 @@ pub fn check(
             lost.insert(partition, Lost { seq: expected, line: line.to_owned() });
         }
     }
-    Ok(Some(lost))
+    let owner = lines.lines().find_map(|line| line.strip_prefix(OWNER)).map(str::to_owned);
+    Ok(Some((owner, lost)))
 }
 
 fn split_checksum(text: &str) -> Option<(&str, &str)> {
@@ -213,7 +219,8 @@ fn write(shared: &Shared) -> std::io::Result<()> {
     if let Some(forgetting) = &*forgetting {
         lines.remove(forgetting);
     }
-    let mut text = String::new();
+    let owner = lock(&shared.owner).clone();
+    let mut text = owner.map_or_else(String::new, |owner| format!("{OWNER}{owner}\n"));
     for line in lines.values() {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{line}");

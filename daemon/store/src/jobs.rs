@@ -63,6 +63,8 @@ pub enum Job {
     Replica { set: Box<VerifiedChangeSet>, done: Option<Done>, reply: Reply<Arc<Head>> },
     /// What a peer holds.
     Ack { number: u32, node: NodeId, ack: Ack },
+    /// Note whose store this is.
+    Claim { node: NodeId, reply: Reply<()> },
     /// Take no more change sets of a partition.
     Quarantine {
         partition: PartitionId,

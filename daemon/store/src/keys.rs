@@ -10,6 +10,7 @@
 //! | key | value |
 //! | --- | --- |
 //! | `f` | the format's version, and the number of the suite |
+//! | `o` | the node whose store this is |
 //! | `n` full name | the partition's number |
 //! | `h` number | head |
 //! | `i` | the number of the last batch |
@@ -34,6 +35,9 @@ use protocol::{
     history::Node,
     id::{NodeId, PartitionId},
 };
+
+/// The node whose store this is.
+pub const OWNER: &[u8] = b"o";
 
 /// The prefix of all partitions' numbers.
 pub const NUMBERS: &[u8] = b"n";

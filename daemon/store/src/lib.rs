@@ -119,7 +119,7 @@ impl Store {
     pub fn open(path: &Path, options: &Options) -> Result<Self, StoreError> {
         let disk = Disk::open(path, options)?;
         let partitions = state::load_partitions(&disk)?;
-        let lost = heads::check(path, &partitions)?;
+        let (owner, lost) = heads::check(path, &partitions)?.unzip();
         let is_rebuilding = heads::is_rebuilding(path, partitions.is_empty());
         let has_lost = lost.as_ref().is_some_and(|lost| !lost.is_empty());
         if partitions.is_empty() && has_lost && !is_rebuilding {
@@ -131,6 +131,7 @@ impl Store {
         }
         tree::saved::forget_saved(&disk)?;
         let shared = Arc::new(Shared::new(disk, partitions, path.to_owned()));
+        *state::lock(&shared.owner) = owner.flatten();
         let (jobs, queue) = tokio::sync::mpsc::channel(JOBS_WAITING_MAX);
         match lost {
             Some(lost) => *state::lock(&shared.lost) = lost,
@@ -139,6 +140,35 @@ impl Store {
         let writer = writer::spawn(shared.clone(), queue, jobs.downgrade())?;
         let threads = vec![writer, heads::spawn(shared.clone())?];
         Ok(Self { shared, queue: Queue::new(jobs, threads) })
+    }
+
+    /// Says whose store this is; noted the first time, also in the sidecar. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherNode`] if it, or its sidecar, is another node's.
+    pub fn claim(&self, node: &NodeId) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let noted = shared.disk.get(keys::OWNER)?;
+        let noted = noted.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let is_noted = noted.is_some();
+        let sidecar = state::lock(&shared.owner).clone();
+        let is_sidecars = sidecar.is_some();
+        let places = [(shared.path.clone(), noted), (shared.path.join(heads::FILE), sidecar)];
+        for (place, found) in places {
+            if let Some(found) = found.filter(|found| found != node.as_str()) {
+                let (place, own) = (place.display().to_string(), node.clone());
+                return Err(StoreError::OtherNode { place, found, own });
+            }
+        }
+        if !is_noted {
+            let node = node.clone();
+            self.queue.submit_blocking(|reply| Job::Claim { node, reply })?.wait()?;
+        }
+        if !is_sidecars {
+            *state::lock(&shared.owner) = Some(node.as_str().to_owned());
+            shared.touch_sidecar(|state| state.dirty = true);
+        }
+        Ok(())
     }
 
     /// Moves the snapshots of the database's page table away from it: they save time when

@@ -322,6 +322,8 @@ pub struct Shared {
     pub pages_written: AtomicU64,
     /// Leaves that were changed in place.
     pub leaves_patched: AtomicU64,
+    /// Whose store the sidecar says this is.
+    pub owner: Mutex<Option<String>>,
     /// The partition that the sidecar leaves out, because it is being forgotten.
     /// Held while the file is written.
     pub forgetting: Mutex<Option<PartitionId>>,
@@ -369,6 +371,7 @@ impl Shared {
             pages_written: AtomicU64::new(0),
             leaves_patched: AtomicU64::new(0),
             forgetting: Mutex::default(),
+            owner: Mutex::default(),
             sidecar: Default::default(),
         }
     }

@@ -73,8 +73,19 @@ fn snapshots(store: &Path) -> Vec<PathBuf> {
     files.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("snap.")).collect()
 }
 
-/// All kinds, each on a whole store of its own.
-fn harms<'a>() -> Vec<Harm<'a>> {
+/// What lies under the same name in another node's store takes its place.
+fn mix_up(store: &Path, other: &Path, name: &str) {
+    let (here, there) = (store.join(name), other.join(name));
+    if here.is_dir() {
+        fs::remove_dir_all(&here).unwrap();
+        copy_all(&there, &here);
+    } else {
+        fs::copy(&there, &here).unwrap();
+    }
+}
+
+/// All kinds, each on a whole store of its own; `other` is the other node's.
+fn harms<'a>(other: &'a Path) -> Vec<Harm<'a>> {
     let mut harms: Vec<Harm<'a>> = vec![
         (
             "no snapshot",
@@ -102,6 +113,22 @@ fn harms<'a>() -> Vec<Harm<'a>> {
         ("no HEADS", Box::new(|store, _| fs::remove_file(store.join("HEADS")).unwrap())),
         ("no journal", Box::new(|store, _| drop(fs::remove_file(store.join("journal"))))),
         ("no packs", Box::new(|store, _| fs::remove_dir_all(store.join("packs")).unwrap())),
+        ("another node's packs", Box::new(|store, _| mix_up(store, other, "packs"))),
+        ("another node's journal", Box::new(|store, _| mix_up(store, other, "journal"))),
+        (
+            "packs under each other's names",
+            Box::new(|store, _| {
+                let entries = fs::read_dir(store.join("packs")).unwrap();
+                let packs: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+                let [first, second, ..] = &packs[..] else {
+                    panic!("there are {} packs", packs.len());
+                };
+                let aside = store.join("aside");
+                for (from, to) in [(first, &aside), (second, first), (&aside, second)] {
+                    fs::rename(from, to).unwrap();
+                }
+            }),
+        ),
         ("a zeroed stretch", Box::new(|store, random| zero(&database(store), 64 * 1024, random))),
         (
             "half of the database",
@@ -152,7 +179,9 @@ fn heals(harm_hub: bool) {
     let file = |name: &str, rows: std::ops::Range<u32>| {
         Table::synthetic(1, rows, name).write(&dir, "delivery.csv")
     };
-    federation.counties[0].import("enterprise", &file("一", 0..3000));
+    federation.counties[0].import("enterprise", &file("一", 0..8000));
+    // So that each has packs of two partitions.
+    federation.hub.import("enterprise", &file("中心", 0..8000));
     federation.wait_converged();
     federation.counties[0].import("enterprise", &file("二", 500..900));
     federation.wait_converged();
@@ -166,7 +195,7 @@ fn heals(harm_hub: bool) {
     let (other_store, other_whole) = (other.join("store"), dir.join("other"));
     copy_all(&other_store, &other_whole);
 
-    for (number, (what, harm)) in harms().into_iter().enumerate() {
+    for (number, (what, harm)) in harms(&other_whole).into_iter().enumerate() {
         println!("{number}: {what}");
         for (store, whole) in [(&store, &whole), (&other_store, &other_whole)] {
             fs::remove_dir_all(store).unwrap();
@@ -213,6 +242,45 @@ fn heals(harm_hub: bool) {
             }
         }
     }
+}
+
+#[test]
+fn stores_that_were_mixed_up_are_refused_in_words_and_left_alone() {
+    let mut federation = Federation::new(&[COUNTY]);
+    let dir = federation.dir().to_owned();
+    let file = Table::synthetic(1, 0..300, "一").write(&dir, "delivery.csv");
+    federation.counties[0].import("enterprise", &file);
+    federation.wait_converged();
+    let delivered = federation.hub.export(ENTERPRISE);
+    for what in ["store", "store/HEADS", "store/sled"] {
+        federation.counties[0].stop();
+        federation.hub.stop();
+        let (ours, theirs) =
+            (federation.hub.dir().join(what), federation.counties[0].dir().join(what));
+        let swap = || {
+            let between = dir.join("between");
+            for (from, to) in [(&ours, &between), (&theirs, &ours), (&between, &theirs)] {
+                fs::rename(from, to).unwrap();
+            }
+        };
+        swap();
+        let [hub, county] = [&mut federation.hub, &mut federation.counties[0]];
+        for (node, other) in [(hub, "410122"), (county, "410100")] {
+            let refused = node.try_start().unwrap_err();
+            assert!(refused.contains(&format!("belongs to node {other}")), "{what}: {refused}");
+            assert!(refused.contains("放回") && !refused.contains("panicked"), "{refused}");
+            let refused = node.cli(&["export", ENTERPRISE]);
+            refused.expect_failure(&[&format!("belongs to node {other}")]);
+        }
+        // What they say is to be done.
+        swap();
+        federation.hub.start();
+        federation.counties[0].start();
+        federation.wait_converged();
+        assert_eq!(federation.hub.export(ENTERPRISE), delivered, "{what}");
+        assert_eq!(federation.counties[0].export(ENTERPRISE), delivered, "{what}");
+    }
+    federation.end();
 }
 
 #[test]

@@ -240,6 +240,12 @@ impl Writer {
                     tracing::warn!(%error, "an acknowledgement could not be noted");
                 }
             }
+            Job::Claim { node, reply } => {
+                let mut batch = Batch::default();
+                batch.put(keys::OWNER.to_vec(), node.as_str().as_bytes().to_vec());
+                let result = self.well().and_then(|()| self.apply(batch));
+                self.answer_after_flush(reply, result);
+            }
             Job::Quarantine { partition, reason, evidence, reply } => {
                 let result =
                     self.well().and_then(|()| self.quarantine(&partition, reason, &evidence));
