@@ -12,8 +12,9 @@ use std::{
 };
 
 use protocol::{
+    address::{self, ADDRESSES_MAX, AddressProblem},
     id::{DatasetId, FederationId, NameError, NodeId},
-    text::{is_format, visible_within},
+    text::{is_format, printable, visible_within},
 };
 
 use crate::{
@@ -88,12 +89,6 @@ pub fn check_path(path: &Path) -> Result<(), String> {
     }
     Ok(())
 }
-
-/// Most addresses of one node. They are tried one after the other and all go
-/// into a token that people paste.
-pub const ADDRESSES_MAX: usize = 8;
-/// Longest host name in bytes (RFC 1035, section 2.3.4, as text).
-pub const HOST_BYTES_MAX: usize = 253;
 
 /// Longest name of a group in bytes: the system's own limit is 32.
 const GROUP_BYTES_MAX: usize = 64;
@@ -372,31 +367,19 @@ impl NodeConfig {
 /// Checks a HOST:PORT that others are to dial: a host name, an IPv4 address or
 /// a bracketed IPv6 address, and a port from 1. The error says what to write.
 pub fn check_address(text: &str) -> Result<(), String> {
-    let example = "write HOST:PORT, for example credit.example.org:7443";
-    let Some((host, port)) = text.rsplit_once(':') else {
-        return Err(format!("'{text}' has no port; {example}"));
-    };
-    if !port.bytes().all(|b| b.is_ascii_digit()) || port.parse::<u16>().unwrap_or(0) == 0 {
-        return Err(format!("'{text}' does not end in a port from 1 to 65535; {example}"));
-    }
-    if let Ok(address) = SocketAddr::from_str(text) {
-        if address.ip().is_unspecified() {
-            return Err(format!(
-                "'{text}' stands for every address of a machine and cannot be dialled; write the \
-                 one that the other side reaches"
-            ));
+    let problem = match address::check(text) {
+        Ok(()) => return Ok(()),
+        // A page of text says nothing to anybody.
+        Err(problem @ AddressProblem::TooLong) => {
+            return Err(format!("an address of {} bytes {problem}", text.len()));
         }
-        return Ok(());
-    }
-    let host_ok = (1..=HOST_BYTES_MAX).contains(&host.len())
-        && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
-        // Digits and points alone would be an IPv4 address, and it is none.
-        && host.bytes().any(|b| b.is_ascii_alphabetic());
-    if host_ok {
-        Ok(())
-    } else {
-        Err(format!("'{text}' has no host name or IP address before its port; {example}"))
-    }
+        Err(problem) => problem,
+    };
+    let advice = match problem {
+        AddressProblem::Unspecified => "write the one that the other side reaches",
+        _ => "write HOST:PORT, for example credit.example.org:7443",
+    };
+    Err(format!("'{}' {problem}; {advice}", printable(text)))
 }
 
 /// The default of a setting that is not derived.

@@ -9,6 +9,7 @@
 //! Read in this order: [`id`], [`suite`], [`value`], [`schema`], [`record`],
 //! [`change`], [`tree`], [`message`], [`session`].
 
+pub mod address;
 pub mod change;
 pub mod codec;
 pub mod cut;

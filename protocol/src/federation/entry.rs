@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::addresses::HubAddresses;
 use crate::{
     change::Change,
     encoding::Writer,
@@ -186,6 +187,8 @@ pub enum Entry {
     /// A revoked node, or one certificate of it by serial number (lower-case
     /// hexadecimal).
     Revocation(NodeId, Option<String>, Revocation),
+    /// Where the hub is dialled.
+    Address(NodeId, HubAddresses),
     /// One version of a dataset's schema.
     Schema(Schema),
 }
@@ -198,6 +201,7 @@ pub(super) enum Slot {
     Last(NodeId, u32, u32),
     Ca(CaKind, u32),
     Revocation(NodeId, Option<String>),
+    Address(NodeId),
     Schema(DatasetId, u32),
 }
 
@@ -267,6 +271,7 @@ impl Entry {
             Entry::Last(_, _, _, last) => serde_json::to_string(last),
             Entry::Ca(_, _, ca) => serde_json::to_string(ca),
             Entry::Revocation(_, _, revocation) => serde_json::to_string(revocation),
+            Entry::Address(_, addresses) => serde_json::to_string(addresses),
             Entry::Schema(schema) => serde_json::to_string(schema.raw()),
         };
         let body = body.map_err(|error| MalformedEntry(error.to_string()))?;
@@ -301,6 +306,7 @@ impl Entry {
             Entry::Last(node, key, part, _) => Slot::Last(node.clone(), *key, *part),
             Entry::Ca(kind, number, _) => Slot::Ca(*kind, *number),
             Entry::Revocation(node, serial, _) => Slot::Revocation(node.clone(), serial.clone()),
+            Entry::Address(node, _) => Slot::Address(node.clone()),
             Entry::Schema(schema) => Slot::Schema(schema.dataset().clone(), schema.version()),
         }
     }
@@ -353,6 +359,11 @@ impl Entry {
             Slot::Revocation(node, serial) => {
                 Entry::Revocation(node, serial, json::read(&body).map_err(|e| wrong(&e))?)
             }
+            Slot::Address(node) => {
+                let addresses: HubAddresses = json::read(&body).map_err(|e| wrong(&e))?;
+                addresses.check().map_err(|problem| wrong(&problem))?;
+                Entry::Address(node, addresses)
+            }
             Slot::Schema(..) => {
                 let raw: RawSchema = json::read(&body).map_err(|e| wrong(&e))?;
                 Entry::Schema(Schema::check(raw).map_err(|errors| wrong(&errors[0]))?)
@@ -402,6 +413,8 @@ impl Slot {
                 return Err(wrong(&"no serial number in lower-case hexadecimal"));
             }
             "revocation" => Slot::Revocation(node()?, Some(part.to_owned())),
+            "address" if !part.is_empty() => return Err(wrong(&"addresses have no parts")),
+            "address" => Slot::Address(node()?),
             "schema" => {
                 let dataset = DatasetId::new(id).map_err(|error| wrong(&error))?;
                 Slot::Schema(dataset, number(part)?)
@@ -421,6 +434,7 @@ impl Slot {
             Slot::Revocation(node, serial) => {
                 ("revocation", node.as_str(), serial.clone().unwrap_or_default())
             }
+            Slot::Address(node) => ("address", node.as_str(), String::new()),
             Slot::Schema(dataset, version) => ("schema", dataset.as_str(), number_text(*version)),
         };
         [kind.to_owned(), id.to_owned(), part]
@@ -534,7 +548,8 @@ mod tests {
             Entry::Ca(CaKind::Root, 2, ca.clone()),
             Entry::Ca(CaKind::Issuing, 4_000_000_000, ca),
             Entry::Revocation(node.clone(), None, revocation.clone()),
-            Entry::Revocation(node, Some("4a".into()), revocation),
+            Entry::Revocation(node.clone(), Some("4a".into()), revocation),
+            Entry::Address(node, HubAddresses { addresses: vec!["a:1".into()], since: 7 }),
             Entry::Schema(Schema::check(raw).unwrap()),
         ] {
             let Change::Put { key, value } = entry.put().unwrap() else { panic!("it is a put") };
@@ -578,6 +593,38 @@ mod tests {
         assert!(read("member", "A", "", "{}").is_err());
         assert!(read("member", "a", "", "{}").is_err());
         assert_eq!(read("weather", "a", "", "rain").unwrap(), None);
+    }
+
+    #[test]
+    fn addresses_that_nobody_could_dial_are_refused() {
+        let read = |part: &str, body: &str| {
+            let values = ["address", "410100", part, body].map(Value::text).to_vec();
+            Entry::read(&Record { schema_version: 1, values }.encode().unwrap())
+        };
+        let list = |addresses: &[String]| {
+            serde_json::to_string(&HubAddresses { addresses: addresses.to_vec(), since: 1 })
+        };
+        let named = |count: usize| (0..count).map(|n| format!("h{n}.example.org:1")).collect();
+        let eight: Vec<String> = named(8);
+        assert!(read("", &list(&eight).unwrap()).unwrap().is_some());
+        assert!(read("0000000001", &list(&eight).unwrap()).is_err(), "a part");
+        let nine: Vec<String> = named(9);
+        let twice = [eight[0].clone(), eight[1].clone(), eight[0].clone()];
+        for wrong in [&nine[..], &[], &twice, &["0.0.0.0:1".into()], &["a:1\n".into()]] {
+            assert!(read("", &list(wrong).unwrap()).is_err(), "{wrong:?}");
+        }
+        let long = read("", &list(&["a".repeat(10_000)]).unwrap()).unwrap_err().to_string();
+        assert!(long.len() < 200, "{long}");
+        for wrong in [
+            r#"{"addresses":["a:1"]}"#,
+            r#"{"since":1}"#,
+            r#"{"addresses":"a:1","since":1}"#,
+            r#"{"addresses":[1],"since":1}"#,
+            r#"{"addresses":["a:1"],"since":-1}"#,
+            r#"{"addresses":["a:1"],"since":null}"#,
+        ] {
+            assert!(read("", wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

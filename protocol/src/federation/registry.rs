@@ -1,5 +1,6 @@
 //! What `_federation` says, ready for questions: who belongs, whose signature
-//! counts for which number, which certificates count, what datasets look like.
+//! counts for which number, which certificates count, where the hub is, what datasets
+//! look like.
 //!
 //! Used by the daemon's membership and by the simulation. Invariants: a key
 //! answers for exactly the numbers between the last one of the key before it
@@ -12,6 +13,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    addresses::HubAddresses,
     catalogue::{Catalogue, DATASETS_MAX, SCHEMA_BYTES_MAX, VERSIONS_MAX},
     entry::{
         CaKind, CaRecord, CaState, Entry, KeyRecord, MalformedEntry, Member, Revocation, Slot,
@@ -121,6 +123,7 @@ pub struct Registry {
     keys: BTreeMap<NodeId, NodeKeys>,
     cas: BTreeMap<(CaKind, u32), KnownCa>,
     revocations: BTreeMap<NodeId, BTreeMap<Option<String>, Revocation>>,
+    addresses: Option<HubAddresses>,
     catalogue: Catalogue,
     /// Records that count for nothing, by their encoded key.
     malformed: BTreeMap<Vec<u8>, String>,
@@ -138,6 +141,7 @@ impl Registry {
             keys: BTreeMap::new(),
             cas: BTreeMap::new(),
             revocations: BTreeMap::new(),
+            addresses: None,
             catalogue: Catalogue::default(),
             malformed: BTreeMap::new(),
             malformed_more: false,
@@ -204,6 +208,10 @@ impl Registry {
             Entry::Revocation(node, serial, revocation) => {
                 self.revocations.entry(node).or_default().insert(serial, revocation);
             }
+            Entry::Address(node, _) if node != self.anchored.hub => {
+                return Err(slot.malformed(&"only the hub is dialled"));
+            }
+            Entry::Address(_, addresses) => self.addresses = Some(addresses),
             Entry::Schema(schema) if *schema.dataset() == *self.own_schema.dataset() => {
                 return Err(slot.malformed(&"that schema is built in"));
             }
@@ -262,6 +270,8 @@ impl Registry {
                     }
                 }
             }
+            Slot::Address(node) if node == self.anchored.hub => self.addresses = None,
+            Slot::Address(_) => {}
             Slot::Schema(dataset, version) => self.catalogue.remove(&dataset, version)?,
         }
         Ok(())
@@ -345,6 +355,11 @@ impl Registry {
         node: &NodeId,
     ) -> impl Iterator<Item = (&Option<String>, &Revocation)> {
         self.revocations.get(node).into_iter().flatten()
+    }
+
+    /// Where the hub is dialled, if it has said so.
+    pub fn hub_addresses(&self) -> Option<&HubAddresses> {
+        self.addresses.as_ref()
     }
 
     /// A node's signing keys, the oldest first.

@@ -388,6 +388,29 @@ fn a_malformed_record_is_ignored_alone_and_told_of() {
     assert_eq!(registry.datasets().count(), 1);
 }
 
+#[test]
+fn only_the_hub_says_where_it_is_dialled_and_what_is_garbled_counts_for_nothing() {
+    let of = |name: &str, address: &str| {
+        Entry::Address(node(name), HubAddresses { addresses: vec![address.into()], since: 3 })
+    };
+    let mut registry = Registry::new(anchored(1, None));
+    assert!(insert(&mut registry, of(COUNTY, "evil.example.org:1")).is_err());
+    assert_eq!(registry.hub_addresses(), None);
+    let good = of(HUB, "credit.example.org:7443");
+    registry.apply(&[good.put().unwrap()]).unwrap();
+    assert_eq!(registry.hub_addresses().unwrap().addresses, ["credit.example.org:7443"]);
+    // The record of somebody else, and its end, change nothing.
+    registry.apply(&[of(COUNTY, "a:1").delete().unwrap()]).unwrap();
+    assert!(registry.hub_addresses().is_some());
+    let problems = registry.problems().len();
+    registry.apply(&[of(HUB, "[::]:7443").put().unwrap()]).unwrap();
+    assert_eq!((registry.hub_addresses(), registry.problems().len()), (None, problems + 1));
+    registry.apply(&[good.put().unwrap()]).unwrap();
+    assert_eq!(registry.problems().len(), problems);
+    registry.apply(&[good.delete().unwrap()]).unwrap();
+    assert_eq!(registry.hub_addresses(), None);
+}
+
 mod changes {
     //! A registry that takes up changes is the one that is built anew.
 
@@ -413,6 +436,7 @@ mod changes {
                 keys,
                 &registry.cas,
                 &registry.revocations,
+                &registry.addresses,
                 schemas,
                 registry.problems()
             )
@@ -462,6 +486,12 @@ mod changes {
                     Revocation { at_ms: 1, reason: String::new() },
                 )
             });
+        let address = (prop_oneof![Just(COUNTY), Just(HUB)], 1usize..10, 1u64..9).prop_map(
+            |(name, count, since)| {
+                let addresses = (0..count).map(|n| format!("h{n}:1")).collect();
+                Entry::Address(node(name), HubAddresses { addresses, since })
+            },
+        );
         let schema = (0u8..2, 1u32..4, 1usize..3)
             .prop_map(|(of, version, fields)| list(&format!("d{of}"), version, fields));
         prop_oneof![
@@ -470,6 +500,7 @@ mod changes {
             2 => last,
             1 => ca,
             1 => revocation,
+            1 => address,
             2 => schema,
         ]
     }

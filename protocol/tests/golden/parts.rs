@@ -8,8 +8,8 @@ use protocol::{
     },
     difference::{self, Own},
     federation::{
-        CaKind, CaRecord, CaState, Entry, Introduction, KeyRecord, Member, Revocation, Role,
-        succession_bytes,
+        CaKind, CaRecord, CaState, Entry, HubAddresses, Introduction, KeyRecord, Member,
+        Revocation, Role, succession_bytes,
     },
     freshness::Statement,
     hash::{Hash, Purpose},
@@ -314,6 +314,10 @@ fn add_federation(vectors: &mut Vectors) {
         state: CaState::Next,
     };
     let issuing = CaRecord { cross: None, root: Some(1), state: CaState::Active, ..ca.clone() };
+    let addresses = HubAddresses {
+        addresses: vec!["credit.example.org:7443".into(), "[2001:db8::1]:7443".into()],
+        since: 300,
+    };
     let revocation = || Revocation { at_ms: 1_700_000_000_000, reason: "遗失".into() };
     for (name, entry) in [
         ("member", Entry::Member(county(), member)),
@@ -324,6 +328,7 @@ fn add_federation(vectors: &mut Vectors) {
         ("revocation.node", Entry::Revocation(county(), None, revocation())),
         ("revocation.certificate", Entry::Revocation(county(), Some("4a01".into()), revocation())),
         ("schema", Entry::Schema(schema)),
+        ("address", Entry::Address(NodeId::new("410100").unwrap(), addresses)),
     ] {
         let Change::Put { key, value } = entry.put().unwrap() else { panic!("it is a put") };
         assert_eq!(Entry::read(&value), Ok(Some(entry)));

@@ -99,7 +99,8 @@ const PARTS: [&str; 12] = [
 
 fn record(rng: &mut Rng) -> Change {
     let id = pick(rng, &["410122", "a-b", "-"], &["A", "a_b", "\u{3000}", "a/b", "_federation"]);
-    match rng.below(3) {
+    match rng.below(4) {
+        3 => address(rng),
         0 => {
             let roles: &[&str] = &["\"hub\"", "\"member\""];
             let no_roles: &[&str] = &["\"Hub\"", "null", "1"];
@@ -141,10 +142,46 @@ fn record(rng: &mut Rng) -> Change {
     }
 }
 
+/// Where the hub is dialled.
+fn address(rng: &mut Rng) -> Change {
+    let hosts = ["a", "credit.example.org", "192.0.2.1", "[2001:db8::1]", "[::ffff:192.0.2.1]"];
+    let no_hosts = [
+        "", "a b", "中心", "0.0.0.0", "[::]", "[::ffff:0.0.0.0]", "1.2.3", "01.2.3.4", "2001:db8::1",
+        "[fe80::1%1]", "[192.0.2.1]", "[2001:db8::1", "http://a", "256.1.1.1", "...", "-",
+    ];
+    let (longest, longer) = ("a".repeat(253), "a".repeat(254));
+    let ports = ["1", "7443", "65535"];
+    let no_ports = ["", "0", "01", "65536", "+1", "1 ", "１", "100000"];
+    let one = |rng: &mut Rng| {
+        let host = match rng.below(40) {
+            0 => &longest,
+            1 => &longer,
+            _ => pick(rng, &hosts, &no_hosts),
+        };
+        let colon = pick(rng, &[":"], &["", "::", " "]);
+        format!("\"{host}{colon}{}\"", pick(rng, &ports, &no_ports))
+    };
+    let count = if rng.chance(90) { 1 + rng.below(2) } else { rng.below(12) };
+    let mut list: Vec<String> = (0..count).map(|_| one(rng)).collect();
+    if rng.chance(3) {
+        list.push("1".to_owned());
+    }
+    let list = format!("[{}]", list.join(", "));
+    let no_lists = &["null", "\"a:1\"", "{}", "[[]]"];
+    let body = object(rng, &[("addresses", &[&list], no_lists), ("since", NUMBERS, NO_INTEGERS)]);
+    let id = pick(rng, &[HUB], &["410122", "A", "-"]);
+    let part = rng.chance(3).then_some("0000000001");
+    made::record("address", id, part, &body)
+}
+
 /// Whether a record counts where there is no other one.
 pub fn alone(key: &[u8], record: &[u8]) -> Checked<()> {
     let (node, entry) = entries::read(key, record)?;
-    let Entry::Key(_) = entry else { return Ok(()) };
+    match entry {
+        Entry::Key(_) => {}
+        Entry::Address => return ensure(node == HUB, "only the hub is dialled"),
+        _ => return Ok(()),
+    }
     let state = [(key.to_vec(), record.to_vec())].into();
     let records = Records::of(FEDERATION, &state);
     ensure(!records.keys[&node].is_empty(), "a key that needs other records")
@@ -198,7 +235,13 @@ fn both_refuse_the_same_records_of_the_federation() {
 /// A right record of each kind but `schema`: kind, id, part and body.
 fn right(rng: &mut Rng) -> (&'static str, &'static str, Option<&'static str>, Value) {
     let public = beside::hex(&public(&key(2)));
-    match rng.below(6) {
+    match rng.below(7) {
+        6 => (
+            "address",
+            HUB,
+            None,
+            json!({"addresses": ["credit.example.org:7443", "[2001:db8::1]:1"], "since": 7}),
+        ),
         0 => (
             "member",
             "410122",
@@ -251,7 +294,7 @@ fn both_refuse_the_same_altered_records_of_the_federation() {
         for _ in 0..rng.below(3) {
             body.alter(&mut rng);
         }
-        let id = pick(&mut rng, &[id], &["root", "issuing", "410122", "Root", "a_b"]);
+        let id = pick(&mut rng, &[id], &["root", "issuing", "410122", HUB, "Root", "a_b"]);
         let part = match rng.below(100) {
             0 => None,
             1..8 => Some(PARTS[rng.index(PARTS.len())]),

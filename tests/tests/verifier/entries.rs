@@ -4,7 +4,10 @@
 //! What a record needs of others (the key before a key, the limits of all schemas) is
 //! in [`super::federation`].
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use super::{
     Checked, Refused, ensure, hashes,
@@ -61,6 +64,8 @@ pub enum Entry {
     Revocation {
         serial: Option<String>,
     },
+    /// Where a node is dialled.
+    Address,
     Schema {
         version: u32,
         schema: Schema,
@@ -89,6 +94,7 @@ pub fn read(key: &[u8], record: &[u8]) -> Checked<(String, Entry)> {
         "last" => last,
         "ca" => ca,
         "revocation" => revocation,
+        "address" => address,
         "schema" => return Ok((id.clone(), schema(id, part, body)?)),
         _ => return Ok((id.clone(), Entry::Other)),
     };
@@ -145,6 +151,36 @@ fn revocation(id: &str, part: Option<&str>, body: &Json) -> Option<Entry> {
         && body.has("at_ms", is_moment)
         && body.has("reason", is_text);
     well.then(|| Entry::Revocation { serial: part.map(str::to_owned) })
+}
+
+fn address(id: &str, part: Option<&str>, body: &Json) -> Option<Entry> {
+    let addresses = body.member("addresses")?.as_texts()?;
+    let well = is_label(id)
+        && part.is_none()
+        && (1..=layout::HUB_ADDRESSES_MAX).contains(&addresses.len())
+        && addresses.iter().all(|address| is_address(address))
+        && (1..addresses.len()).all(|at| !addresses[..at].contains(&addresses[at]))
+        && body.has("since", |since| since.as_integer::<u64>().is_some());
+    well.then_some(Entry::Address)
+}
+
+/// Whether a text is HOST:PORT.
+fn is_address(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_port = matches!(port.as_bytes(), [b'1'..=b'9', rest @ ..] if rest.len() < 5)
+        && port.parse::<u16>().is_ok();
+    let name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let is_host = if let Some(rest) = host.strip_prefix('[') {
+        let ip = rest.strip_suffix(']').and_then(|ip| ip.parse::<Ipv6Addr>().ok());
+        ip.is_some_and(|ip| !ip.is_unspecified() && ip.segments() != [0, 0, 0, 0, 0, 0xffff, 0, 0])
+    } else if host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        host.parse::<Ipv4Addr>().is_ok_and(|ip| !ip.is_unspecified())
+    } else {
+        host.len() <= layout::HOST_BYTES_MAX && host.bytes().all(name) && {
+            host.bytes().any(|byte| byte.is_ascii_alphabetic())
+        }
+    };
+    is_port && is_host
 }
 
 fn last(id: &str, part: Option<&str>, body: &Json) -> Option<Entry> {

@@ -129,6 +129,9 @@ pub const TOKEN_CHECKSUM_BYTES: usize = 4;
 pub const TOKEN_FIELD_BYTES_MAX: usize = 4096;
 pub const ADDRESSES_MAX: usize = 64;
 pub const ADDRESS_BYTES_MAX: usize = 259;
+/// Of a hub in `_federation`.
+pub const HUB_ADDRESSES_MAX: usize = 8;
+pub const HOST_BYTES_MAX: usize = 253;
 /// Of a root's key: all that stands before the point of an ECDSA P-256 key.
 pub const P256_KEY_PREFIX: &str = "301306072a8648ce3d020106082a8648ce3d030107034200";
 pub const P256_POINT_BYTES: usize = 65;
