@@ -52,6 +52,8 @@ pub const POINTS_OF_DAEMON: &[&str] = &[
     "invite.used",
     // What an invitation grants stands in `_federation`, and that is not noted yet.
     "invite.granted",
+    // Where the hub is dialled from now on stands in `_federation`.
+    "hub.moved",
     // A signing key that follows stands in `_federation`.
     "key.registered",
     // A member has signed anew what the key before it may not sign.

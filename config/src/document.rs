@@ -119,6 +119,11 @@ impl<'t> Document<'t> {
         span_of(self.root.get_ref(), "", place).map(|span| position_in(self.text, span.start))
     }
 
+    /// What was parsed: the text behind a byte order mark.
+    pub(crate) fn text(&self) -> &'t str {
+        self.text
+    }
+
     /// The top table.
     pub(crate) fn root(&self) -> &DeTable<'t> {
         self.root.get_ref()
@@ -131,6 +136,16 @@ impl<'t> Document<'t> {
             place: place.to_owned(),
             problem: problem.into(),
         }
+    }
+}
+
+/// Where the value at a path of keys stands.
+pub(crate) fn value_span(table: &DeTable<'_>, path: &[&str]) -> Option<Range<usize>> {
+    let (first, rest) = path.split_first()?;
+    let value = table.get(*first)?;
+    match rest {
+        [] => Some(value.span()),
+        rest => value_span(value.get_ref().as_table()?, rest),
     }
 }
 

@@ -93,8 +93,9 @@ fn node_config(config: &NodeConfig) -> String {
 fn listen(out: &mut Text, config: &NodeConfig) {
     out.blank();
     out.comment(
-        "中心节点：监听的 IP 和端口（UDP），以及写入邀请令牌的地址。",
-        "A hub: the IP and port (UDP) to listen on, and the addresses that invitations carry.",
+        "中心节点：监听的 IP 和端口（UDP），以及写入邀请令牌的地址（执行过 creditsync hub move 则以其为准）。",
+        "A hub: the IP and port (UDP) to listen on, and the addresses that invitations carry, unless \
+         creditsync hub move has said others.",
     );
     let live = config.listen.is_some();
     out.header("listen", live);
@@ -110,8 +111,9 @@ fn listen(out: &mut Text, config: &NodeConfig) {
 fn upstream(out: &mut Text, config: &NodeConfig) {
     out.blank();
     out.comment(
-        "成员节点：中心节点的编号和地址，按顺序尝试。由 creditsync join 写入。",
-        "A member: its hub's id and addresses, tried in order. Written by creditsync join.",
+        "成员节点：中心节点的编号和地址，按顺序尝试；中心公告过的地址在其之前。由 creditsync join 写入。",
+        "A member: its hub's id and addresses, tried in order, behind those that the hub has \
+         announced. Written by creditsync join.",
     );
     out.header("upstream", config.upstream.is_some());
     match &config.upstream {
@@ -278,6 +280,6 @@ fn quoted(text: &str) -> String {
 }
 
 /// A TOML list of strings on one line.
-fn list(items: &[String]) -> String {
+pub(crate) fn list(items: &[String]) -> String {
     format!("[{}]", items.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", "))
 }

@@ -382,6 +382,31 @@ pub fn check_address(text: &str) -> Result<(), String> {
     Err(format!("'{}' {problem}; {advice}", printable(text)))
 }
 
+/// Checks a list of addresses that others are to dial: not too many, each good, none
+/// twice.
+pub fn check_addresses(addresses: &[String]) -> Result<(), String> {
+    match problems_of(addresses).into_iter().next() {
+        Some(problem) => Err(problem),
+        None => Ok(()),
+    }
+}
+
+/// All that is wrong with a list of addresses.
+fn problems_of(addresses: &[String]) -> Vec<String> {
+    let mut problems = Vec::new();
+    if addresses.len() > ADDRESSES_MAX {
+        problems.push(format!("has {} addresses; write at most {ADDRESSES_MAX}", addresses.len()));
+    }
+    for (index, address) in addresses.iter().enumerate() {
+        if let Err(problem) = check_address(address) {
+            problems.push(problem);
+        } else if addresses[..index].contains(address) {
+            problems.push(format!("'{address}' stands twice; delete one"));
+        }
+    }
+    problems
+}
+
 /// The default of a setting that is not derived.
 fn default_of(setting: &Number) -> u64 {
     setting.fixed().unwrap_or(setting.min)
@@ -571,19 +596,7 @@ impl Check<'_, '_> {
     }
 
     fn addresses(&mut self, place: &str, addresses: &[String]) {
-        if addresses.len() > ADDRESSES_MAX {
-            self.wrong(
-                place,
-                format!("has {} addresses; write at most {ADDRESSES_MAX}", addresses.len()),
-            );
-        }
-        for (index, address) in addresses.iter().enumerate() {
-            if let Err(problem) = check_address(address) {
-                self.wrong(place, problem);
-            } else if addresses[..index].contains(address) {
-                self.wrong(place, format!("'{address}' stands twice; delete one"));
-            }
-        }
+        problems_of(addresses).into_iter().for_each(|problem| self.wrong(place, problem));
     }
 
     fn group(&mut self, group: Option<String>) -> Option<String> {

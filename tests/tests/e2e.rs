@@ -27,6 +27,7 @@ mod e2e {
     mod link;
     mod log;
     mod meeting;
+    mod moving;
     mod own_pki;
     mod owner;
     mod quota;

@@ -14,6 +14,8 @@
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::type_complexity, reason = "a table of attacks reads best with its types in place")]
 
+#[path = "hostile/addresses.rs"]
+mod addresses;
 #[path = "hostile/control.rs"]
 mod control;
 #[path = "hostile/differences.rs"]

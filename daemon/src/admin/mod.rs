@@ -191,6 +191,11 @@ pub enum Request {
         /// Where the root key is, if elsewhere than configured.
         root_key_dir: Option<String>,
     },
+    /// `hub move`
+    HubMove {
+        /// Where the hub is dialled from now on; nothing to show what was said.
+        addresses: Vec<String>,
+    },
     /// `join`, by a node that belongs already.
     JoinAgain {
         /// The token's text.
@@ -275,6 +280,7 @@ impl Request {
             | Request::PartitionResolve { .. }
             | Request::CertRenew { .. }
             | Request::CaRotate { .. }
+            | Request::HubMove { .. }
             | Request::JoinAgain { .. }
             | Request::DeliveryPreview { .. }
             | Request::DeliveryApprove { .. }
@@ -285,6 +291,9 @@ impl Request {
 
     /// Whether it only looks at what is at hand.
     fn only_looks(&self) -> bool {
+        if let Request::HubMove { addresses } = self {
+            return addresses.is_empty();
+        }
         matches!(
             self,
             Request::Status

@@ -150,6 +150,7 @@ impl Node {
                 };
                 self.registrar()?.rotate_ca(&Rotation { root, late, root_keys }, &connected)
             }
+            Request::HubMove { addresses } => self.hub_move(&addresses),
             Request::JoinAgain { token } => {
                 let answer = with_runtime(|runtime| join_again(self, &token, runtime))?;
                 Ok((answer, false))

@@ -89,14 +89,14 @@ pub async fn run(dir: &NodeDir, ready: impl FnOnce()) -> anyhow::Result<()> {
         tasks.spawn(accept(node.clone(), listener.clone()));
         tasks.spawn(show_renewed(node.clone(), listener, shutdown.clone()));
     }
-    if let Some(upstream) = &node.config.upstream {
+    if node.config.upstream.is_some() {
         node.sync.claims.expect_word(false);
         let credentials = replication_credentials(&node, &mut tasks, &shutdown);
         tasks.spawn(sync::keep_connected(
             node.sync.clone(),
             sync::Dialling {
                 dialer: Dialer::bind()?,
-                addresses: upstream.addresses.clone(),
+                configured: node.upstream.subscribe(),
                 options: TlsOptions {
                     post_quantum: node.config.tls.post_quantum,
                     suite: node.membership.suite(),

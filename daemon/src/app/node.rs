@@ -68,6 +68,9 @@ pub struct Node {
     pub membership: Arc<Membership>,
     /// What replication needs, and who is connected.
     pub sync: Arc<sync::Context>,
+    /// Where its hub is dialled by its configuration; nothing at a hub. A join may
+    /// change it.
+    pub upstream: watch::Sender<Vec<String>>,
     /// Imports into its partitions.
     pub importer: Arc<Importer>,
     /// Deliveries that wait for a person.
@@ -277,6 +280,8 @@ impl Node {
         let deliveries = Arc::new(Deliveries::new(dir.deliveries(), undo));
         deliveries.history().expire();
         let upkeep = Arc::new(Upkeep::load(sync.clone(), dir.chores())?);
+        let upstream = config.upstream.as_ref();
+        let upstream = upstream.map(|upstream| upstream.addresses.clone()).unwrap_or_default();
         let node = Self {
             dir: dir.clone(),
             config,
@@ -289,6 +294,7 @@ impl Node {
             store,
             membership,
             sync,
+            upstream: watch::Sender::new(upstream),
             importer,
             deliveries,
             upkeep,
@@ -318,7 +324,8 @@ impl Node {
     pub fn registrar(&self) -> anyhow::Result<&Arc<Registrar>> {
         self.registrar.as_ref().with_context(|| {
             format!(
-                "members, authorities and datasets are the hub's business; do this at {}",
+                "成员、证书机构和数据集由市级中心管理，请在 {0} 上执行 / members, authorities and datasets are the hub's business; \
+                 do this at {0}",
                 self.membership.hub()
             )
         })

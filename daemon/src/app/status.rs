@@ -15,7 +15,7 @@ use serde_json::{Value as Json, json};
 use store::{Head, Room};
 
 use super::{attention, certificates, node::Node};
-use crate::sync::peers::PeerState;
+use crate::sync::{in_order, peers::PeerState};
 
 /// Partitions that are shown although nothing of them is here: a peer may name more
 /// than anybody reads.
@@ -57,12 +57,19 @@ pub(super) fn status(node: &Node) -> anyhow::Result<Json> {
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_s": node.started.map(|started| started.elapsed().as_secs()),
         "peers": peers,
+        "hub_addresses": hub_addresses(node),
         "partitions": partitions,
         "store": node.store.counters(),
         "certificates": certificates::list(node)?,
         "federation_fresh_at": fresh.map(|at_ms| rfc3339(at_ms / 1000)),
         "alarms": alarms,
     }))
+}
+
+/// Where the hub is dialled: at a member what it tries, in turn; at the hub what it has
+/// announced.
+fn hub_addresses(node: &Node) -> Vec<String> {
+    in_order(&node.sync.hub_addresses(), &node.upstream.borrow())
 }
 
 /// What is known of each of them.
@@ -74,6 +81,7 @@ fn peers(node: &Node, names: &[NodeId]) -> anyhow::Result<Vec<Json>> {
                 "node": name,
                 "connected": state.connected,
                 "address": state.address,
+                "dialled": state.dialled,
                 "since": state.since.map(time_text),
                 "last_contact": state.last_contact.map(time_text),
                 "rtt_ms": line.map(|(rtt, _)| (rtt.as_secs_f64() * 1_000_000.0).round() / 1000.0),

@@ -16,6 +16,7 @@ mod delivery;
 mod demo;
 mod export;
 mod get;
+mod hub;
 mod import;
 mod invite;
 mod node;
@@ -119,6 +120,8 @@ enum Command {
     Revoke(revoke::Arguments),
     /// The hub's certificate authorities / 证书颁发机构
     Ca(ca::Arguments),
+    /// Where the hub is dialled: announce a move / 市级中心的地址：公告搬迁
+    Hub(hub::Arguments),
 }
 
 /// Parses the arguments, does the command, and answers the exit code.
@@ -157,6 +160,7 @@ pub fn main() -> ExitCode {
         Command::Node(arguments) => node::run(&dir, arguments),
         Command::Revoke(arguments) => revoke::run(&dir, arguments),
         Command::Ca(arguments) => ca::run(&dir, arguments),
+        Command::Hub(arguments) => hub::run(&dir, arguments),
     };
     let code = match done {
         Ok(Done::Well) => ExitCode::SUCCESS,

@@ -221,10 +221,17 @@ fn join_again(dir: &NodeDir, token: String) -> anyhow::Result<Done> {
             answer["foreign_signing_keys"]
         );
     }
+    if answer["addresses_written"] == true {
+        eprintln!(
+            "the hub's addresses in {1} are those of the token now: {0} / {1} 中的市级中心地址已改为令牌中的地址：{0}",
+            printable(&answer["addresses"].to_string()),
+            dir.config().display()
+        );
+    }
     if answer["addresses_differ"] == true {
         eprintln!(
-            "the token names other addresses of the hub ({0}) than {1}: change [upstream] there if they are the right ones / \
-             令牌中的市级中心地址（{0}）与 {1} 中的不同：如以令牌为准，请修改其中的 [upstream]",
+            "the token names other addresses of the hub ({0}) than {1}, which could not be written: change [upstream] there / \
+             令牌中的市级中心地址（{0}）与 {1} 中的不同，且无法写入该文件：请修改其中的 [upstream]",
             printable(&answer["addresses"].to_string()),
             dir.config().display()
         );

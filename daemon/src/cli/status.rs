@@ -58,7 +58,14 @@ pub(super) fn print_status(status: &Json) {
         }
     );
     let peer_fields = ["node", "connected", "address", "last_contact", "rtt_ms", "reason"];
-    let peers = rows_of(&status["peers"], &peer_fields);
+    let mut peers = rows_of(&status["peers"], &peer_fields);
+    for (row, peer) in peers.iter_mut().zip(status["peers"].as_array().into_iter().flatten()) {
+        let dialled = text_of(&peer["dialled"]);
+        // By which name it was found: of several a person wants to know which one.
+        if !peer["dialled"].is_null() && dialled != row[2] {
+            row[2] = format!("{dialled} ({})", row[2]);
+        }
+    }
     if !peers.is_empty() {
         println!();
         print_table(&["PEER", "CONNECTED", "ADDRESS", "LAST CONTACT", "RTT ms", "REASON"], &peers);

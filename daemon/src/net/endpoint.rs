@@ -258,7 +258,8 @@ fn no_initial_suite(error: quinn::crypto::rustls::NoInitialCipherSuite) -> NetEr
     NetError::Transport(error.to_string())
 }
 
-/// A socket to dial from.
+/// A socket to dial from. Clones are the same socket.
+#[derive(Clone)]
 pub struct Dialer {
     endpoint: quinn::Endpoint,
 }

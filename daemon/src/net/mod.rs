@@ -8,12 +8,14 @@ mod endpoint;
 mod errors;
 mod places;
 mod stream;
+mod turn;
 mod windows;
 
 pub use self::{
     endpoint::{Accepted, Connection, Dialer, Listener},
     places::{Places, network_of},
     stream::{FrameReceiver, FrameSender, PROGRESS_MAX},
+    turn::{in_turn, most_telling},
     windows::{Window, Windows},
 };
 

@@ -18,10 +18,11 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     Context,
+    addresses::{Round, in_order},
     connection::{ConnectionEnd, Side, serve},
     random,
 };
-use crate::net::{Connection, Dialer, NetError};
+use crate::net::{Connection, Dialer, NetError, in_turn, most_telling};
 
 /// First wait after a failure.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
@@ -34,8 +35,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(600);
 pub struct Dialling {
     /// The socket.
     pub dialer: Dialer,
-    /// HOST:PORT, tried in turn.
-    pub addresses: Vec<String>,
+    /// HOST:PORT as configured: tried behind those that `_federation` names.
+    pub configured: watch::Receiver<Vec<String>>,
     /// What is offered.
     pub options: TlsOptions,
     /// What is shown, now and when it was renewed.
@@ -44,6 +45,10 @@ pub struct Dialling {
 
 /// Dials the hub at its addresses in turn, serves the connection, and dials
 /// again with growing waits, until `shutdown`.
+///
+/// Addresses may change meanwhile. A connection that works stays; the next one is
+/// made by the new ones. Within a round through all addresses the waits are short,
+/// between two rounds they grow.
 pub async fn keep_connected(
     context: Arc<Context>,
     mut dialling: Dialling,
@@ -51,30 +56,46 @@ pub async fn keep_connected(
 ) {
     let hub = Identity::new(context.federation(), context.membership.hub());
     let mut backoff = Backoff::new(RETRY_FIRST, context.retry_longest);
+    let mut round = Round::default();
     let mut reported = String::new();
-    let addresses = dialling.addresses.clone();
-    for address in addresses.iter().cycle() {
+    loop {
+        round.follow(dialling.addresses(&context));
         let attempt = async {
-            match dialling.dial(&context, address, &hub, &shutdown).await {
-                Ok(served) => served.serve(&context, &mut dialling, address, &hub, &shutdown).await,
-                Err(error) => (ConnectionEnd::Net(error), false),
+            match dialling.dial(&context, round.left(), &hub, &shutdown).await {
+                Ok((place, served)) => {
+                    let address = round.left().get(place).cloned().unwrap_or_default();
+                    let (end, connected) =
+                        served.serve(&context, &mut dialling, &hub, &shutdown).await;
+                    Attempt { end, connected, address, place: Some(place) }
+                }
+                Err((address, error)) => {
+                    let end = ConnectionEnd::Net(error);
+                    Attempt { end, connected: false, address, place: None }
+                }
             }
         };
-        let (end, was_connected) = tokio::select! {
-            end = attempt => end,
+        let Attempt { end, connected, address, place } = tokio::select! {
+            ended = attempt => ended,
             () = shutdown.cancelled() => break,
         };
         if let ConnectionEnd::Shutdown = end {
             break;
         }
         context.claims.word_is_here();
-        if was_connected && is_passing(&end) {
+        let worked = connected && is_passing(&end);
+        let others = if worked {
             backoff.succeeded();
             reported.clear();
-        }
+            round.succeeded();
+            false
+        } else {
+            round.failed(place)
+        };
         let (kind, reason) = explain(&end, &dialling);
+        let reason = with_all(reason, round.all());
         context.peers.update(&hub.node, |state| {
             state.address = Some(address.clone());
+            state.dialled = Some(address.clone());
             state.reason = Some(reason.clone());
             // What comes between is no answer: an address where nobody is, a hub that is down.
             state.shut_out = shut_out(&end).or(state.shut_out);
@@ -85,19 +106,39 @@ pub async fn keep_connected(
             tracing::warn!(hub = %hub.node, %address, %reason, "not connected to the hub; trying again by itself");
             reported = kind;
         }
-        let mut wait = backoff.failed(random());
+        let mut wait = if others { RETRY_FIRST } else { backoff.failed(random()) };
         if let ConnectionEnd::Net(NetError::Closed(Some(CloseCode::Replaced))) = end {
             // Two daemons of one identity would take turns at full speed.
             wait = wait.max(context.retry_longest / 2);
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            // A renewed certificate may be what was missing.
+            // A renewed certificate may be what was missing, or another address.
             Ok(()) = dialling.credentials.changed() => backoff.succeeded(),
+            Ok(()) = dialling.configured.changed() => backoff.succeeded(),
             () = shutdown.cancelled() => break,
         }
     }
     dialling.dialer.close().await;
+}
+
+/// How an attempt to be connected ended.
+struct Attempt {
+    end: ConnectionEnd,
+    /// Whether the hub's hello had arrived.
+    connected: bool,
+    /// Where that was.
+    address: String,
+    /// Which one of those that were left in the round answered, if one did.
+    place: Option<usize>,
+}
+
+/// A reason, with what else is tried.
+fn with_all(reason: String, addresses: &[String]) -> String {
+    match addresses {
+        [] | [_] => reason,
+        all => format!("{reason} (dialled in turn / 依次尝试: {})", all.join(", ")),
+    }
 }
 
 /// Why there is no connection: stable, and in words.
@@ -149,20 +190,43 @@ fn is_about_roots(kind: ProblemKind) -> bool {
 }
 
 impl Dialling {
-    /// Makes a connection and begins to serve it.
+    /// Where the hub is dialled now.
+    fn addresses(&mut self, context: &Context) -> Vec<String> {
+        let configured = self.configured.borrow_and_update();
+        in_order(&context.hub_addresses(), &configured)
+    }
+
+    /// Makes a connection by one of these addresses and begins to serve it; answers
+    /// which one that is, or what is most worth telling of why there is none.
     async fn dial(
         &mut self,
         context: &Arc<Context>,
-        address: &str,
+        addresses: &[String],
         hub: &Identity,
         shutdown: &CancellationToken,
-    ) -> Result<Served, NetError> {
+    ) -> Result<(usize, Served), (String, NetError)> {
         let credentials = self.credentials.borrow_and_update().clone();
-        let connection = self.dialer.dial(address, hub, &credentials, self.options).await?;
-        let own = credentials.not_after()?;
-        let peer = connection.peer().map_or(own, |peer| peer.not_after());
-        let replace_at = rotate::reconnect_at(OffsetDateTime::now_utc(), own, peer);
-        Ok(Served::begin(context.clone(), connection, replace_at, shutdown.clone()))
+        let made = in_turn(addresses, |address| {
+            let (dialer, options) = (self.dialer.clone(), self.options);
+            let (hub, credentials) = (hub.clone(), credentials.clone());
+            async move {
+                let connection = dialer.dial(&address, &hub, &credentials, options).await?;
+                Ok((connection, credentials.not_after()?))
+            }
+        });
+        match made.await {
+            Ok((place, (connection, own))) => {
+                let peer = connection.peer().map_or(own, |peer| peer.not_after());
+                let replace_at = rotate::reconnect_at(OffsetDateTime::now_utc(), own, peer);
+                let address = addresses.get(place).cloned().unwrap_or_default();
+                let (context, shutdown) = (context.clone(), shutdown.clone());
+                Ok((place, Served::begin(context, connection, address, replace_at, shutdown)))
+            }
+            Err(failures) => {
+                let (place, error) = most_telling(failures).unwrap_or((0, NetError::Closed(None)));
+                Err((addresses.get(place).cloned().unwrap_or_default(), error))
+            }
+        }
     }
 }
 
@@ -178,12 +242,16 @@ impl Served {
     fn begin(
         context: Arc<Context>,
         connection: Connection,
+        address: String,
         replace_at: OffsetDateTime,
         shutdown: CancellationToken,
     ) -> Self {
         let (sender, receiver) = oneshot::channel();
-        // Nobody may be waiting for it.
-        let connected = || {
+        let peers = context.clone();
+        let connected = move || {
+            let hub = peers.membership.hub();
+            peers.peers.update(hub, |state| state.dialled = Some(address));
+            // Nobody may be waiting for it.
             let _ = sender.send(());
         };
         let serving = serve(context, connection, Side::Dialled, shutdown, connected);
@@ -208,7 +276,6 @@ impl Served {
         mut self,
         context: &Arc<Context>,
         dialling: &mut Dialling,
-        address: &str,
         hub: &Identity,
         shutdown: &CancellationToken,
     ) -> (ConnectionEnd, bool) {
@@ -229,10 +296,11 @@ impl Served {
                 }
             }
             let replacement = async {
-                let mut next = dialling
-                    .dial(context, address, hub, shutdown)
+                let addresses = dialling.addresses(context);
+                let (_, mut next) = dialling
+                    .dial(context, &addresses, hub, shutdown)
                     .await
-                    .map_err(ConnectionEnd::Net)?;
+                    .map_err(|(_, error)| ConnectionEnd::Net(error))?;
                 next.wait_connected().await?;
                 Ok::<_, ConnectionEnd>(next)
             };

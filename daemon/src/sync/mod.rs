@@ -17,8 +17,10 @@
 //! - [`turns`]: what one peer may ask for at once;
 //! - [`admission`]: whose change set is given to the writer next;
 //! - [`dial`]: a member keeps its connection to the hub;
+//! - [`addresses`]: where it dials it, in which order;
 //! - [`office`]: what is asked of the rest of the node about trust.
 
+mod addresses;
 mod admission;
 mod asking;
 mod claims;
@@ -52,6 +54,7 @@ use protocol::{
 use store::Store;
 
 pub use self::{
+    addresses::in_order,
     claims::Claims,
     connection::{ConnectionEnd, Side, serve},
     dial::{Dialling, keep_connected},
@@ -174,6 +177,14 @@ impl Context {
             turns: Mutex::default(),
             started: Instant::now(),
         }
+    }
+
+    /// Where the hub has said that it is dialled; nothing where it has not, or what it
+    /// has said cannot be read now.
+    pub fn hub_addresses(&self) -> Vec<String> {
+        let registry = self.membership.current().ok();
+        let named = registry.as_ref().and_then(|registry| registry.hub_addresses());
+        named.map(|named| named.addresses.clone()).unwrap_or_default()
     }
 
     /// Whether a line about a peer may be written now: if so, how many were left out

@@ -20,6 +20,8 @@ pub struct PeerState {
     pub connected: bool,
     /// Its address.
     pub address: Option<String>,
+    /// The HOST:PORT by which this node dials it, or dialled it last.
+    pub dialled: Option<String>,
     /// Since when it is connected, or not.
     pub since: Option<SystemTime>,
     /// When it was last heard.

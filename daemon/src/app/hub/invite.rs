@@ -59,6 +59,9 @@ pub(super) struct Invite {
     pub(super) granted: bool,
     /// The number of the root that the token names.
     pub(super) root: u32,
+    /// How far `_federation` went when it was made.
+    #[serde(default)]
+    federation_seq: u64,
 }
 
 /// Who has used an invitation: a node that proves that it has both keys.
@@ -224,6 +227,7 @@ impl Registrar {
             holder: None,
             granted: false,
             root: authority.choice().root,
+            federation_seq: token.federation_seq,
         });
         self.write_invites(&invites)?;
         Ok(token)
@@ -257,18 +261,35 @@ impl Registrar {
             }
             return Ok(vec![address]);
         }
-        if !self.config.advertise.is_empty() {
-            return Ok(self.config.advertise.clone());
+        if let Some(announced) = self.membership.current()?.hub_addresses() {
+            return Ok(announced.addresses.clone());
         }
-        match self.config.listen {
-            Some(listen) if !listen.ip().is_unspecified() && listen.port() != 0 => {
-                Ok(vec![listen.to_string()])
-            }
-            _ => bail!(
+        let addresses = self.configured_addresses();
+        if addresses.is_empty() {
+            bail!(
                 "this hub listens on all addresses, so say which one its members reach: \
-                 --address HOST:PORT, or listen.advertise in creditsync.toml"
-            ),
+                 --address HOST:PORT, creditsync hub move HOST:PORT, or listen.advertise in creditsync.toml"
+            );
         }
+        Ok(addresses)
+    }
+
+    /// Where the hub is dialled by its configuration; nothing if that does not say it.
+    pub(super) fn configured_addresses(&self) -> Vec<String> {
+        if !self.config.advertise.is_empty() {
+            return self.config.advertise.clone();
+        }
+        let listen = self.config.listen;
+        let listen = listen.filter(|listen| !listen.ip().is_unspecified() && listen.port() != 0);
+        listen.map(|listen| listen.to_string()).into_iter().collect()
+    }
+
+    /// Who has a token that was not used and is from before this number of `_federation`.
+    pub(super) fn invited_before(&self, seq: u64) -> anyhow::Result<Vec<NodeId>> {
+        let _one_at_a_time = self.invites.lock().unwrap_or_else(|error| error.into_inner());
+        let (invites, now) = (self.read_invites()?, now_unix());
+        let open = invites.into_iter().filter(|invite| invite.is_open(now));
+        Ok(open.filter(|invite| invite.federation_seq < seq).map(|invite| invite.node).collect())
     }
 
     /// Takes back invitations that were not used: what they say of the hub is not
@@ -363,6 +384,7 @@ mod tests {
             holder: used_before.map(|_| holder(7, b"its own")),
             granted: false,
             root: 1,
+            federation_seq: 1,
         };
         let its_own = holder(7, b"its own");
         let other = holder(7, b"another");
@@ -407,6 +429,7 @@ mod tests {
             }),
             granted: used,
             root: u32::MAX,
+            federation_seq: u64::MAX,
         };
         let mut invites: Vec<Invite> = (0..5000).map(|number| invite(number, true)).collect();
         invites.push(invite(5000, false));

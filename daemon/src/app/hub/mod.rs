@@ -9,6 +9,7 @@
 //! - [`ca`]: the generations of the certificate authorities, with [`rotation`] for what
 //!   a rotation does next and says;
 //! - [`own_key`]: the hub's own signing key, in routine and after a theft;
+//! - [`moving`]: where the hub is dialled, and who has heard of it;
 //! - [`seen`]: what was seen of members, so that nobody is left behind.
 //!
 //! Invariant: the state of all this is what `_federation` says. Whatever else a
@@ -20,6 +21,7 @@ mod enrol;
 mod good;
 mod invite;
 mod joining;
+mod moving;
 mod own_key;
 mod requests;
 mod revoke;
@@ -50,6 +52,7 @@ use store::{Head, Store};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
+pub use self::moving::check_addresses;
 pub(super) use self::{enrol::serve_join, joining::Joining, rotation::Rotation};
 use super::{
     alarms::{Alarm, Alarms},

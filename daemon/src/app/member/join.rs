@@ -10,7 +10,7 @@
 //! its way, or by a crash here, is asked for again with the same token and the same
 //! keys.
 
-use std::time::Duration;
+use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
 use anyhow::{Context as _, bail};
 use certs::{
@@ -25,6 +25,7 @@ use certs::{
 };
 use config::{NodeConfig, Upstream};
 use protocol::{
+    address::{self, ADDRESSES_MAX},
     change::{ChangeSet, Position},
     frame::FRAME_BYTES_MAX,
     id::NodeId,
@@ -44,13 +45,13 @@ use crate::{
         init::check_free,
         keys::OwnKeys,
         lock::Occupant,
-        node::{Node, load_anchor, open_store},
+        node::{Node, load_anchor, load_config, open_store},
         now_unix,
         own_history::note_new_directory,
         trustee::stops_are_settled,
     },
     membership::Membership,
-    net::{Connection, Dialer, FrameReceiver, NetError},
+    net::{Connection, Dialer, FrameReceiver, NetError, in_turn},
 };
 
 /// The hub has this long for each piece of its answer: it may have to issue
@@ -231,7 +232,13 @@ pub fn join_again(
     let new_signing_key = node.own_keys.current().public() != present.public();
     let not_after = node.keeper.shown().federation.not_after()?;
     tracing::info!(node = %node.identity.node, new_signing_key, "joined again");
-    let known = node.config.upstream.as_ref().map(|upstream| upstream.addresses.clone());
+    let addresses = dialable(&token);
+    // Also where a person has changed the file since this node has started.
+    let known = load_config(&node.dir).ok().and_then(|config| config.upstream);
+    let differ = known.is_none_or(|upstream| upstream.addresses != addresses);
+    let written = differ && write_upstream(node, &addresses);
+    // What is dialled from now on, whether the file could be written or not.
+    node.upstream.send_replace(addresses.clone());
     Ok(json!({
         "node": node.identity.node,
         "federation": node.identity.federation,
@@ -239,9 +246,45 @@ pub fn join_again(
         "new_signing_key": new_signing_key,
         "foreign_signing_keys": foreign,
         "certificate_not_after": rfc3339(not_after.unix_timestamp()),
-        "addresses": token.addresses,
-        "addresses_differ": known.as_ref() != Some(&token.addresses),
+        "addresses": addresses,
+        "addresses_differ": differ && !written,
+        "addresses_written": written,
     }))
+}
+
+/// The addresses of a token that can be dialled: whoever made it need not have been
+/// careful, and a file with others would not be read again.
+fn dialable(token: &Token) -> Vec<String> {
+    let mut addresses: Vec<String> = Vec::new();
+    for address in token.addresses.iter().filter(|address| address::check(address).is_ok()) {
+        if addresses.len() < ADDRESSES_MAX && !addresses.contains(address) {
+            addresses.push(address.clone());
+        }
+    }
+    addresses
+}
+
+/// Writes where the hub is now into `creditsync.toml`, as the first join does. Whether
+/// that could be done: the file may be somebody else's to write.
+fn write_upstream(node: &Node, addresses: &[String]) -> bool {
+    let write = || -> anyhow::Result<()> {
+        // Where it is a link, what it leads to is written.
+        let path = node.dir.config().canonicalize().context("find creditsync.toml")?;
+        let text = std::fs::read_to_string(&path)?;
+        let edited = config::with_upstream_addresses(&text, addresses);
+        let edited = edited.map_err(anyhow::Error::msg)?;
+        let mode = std::fs::metadata(&path)?.permissions().mode() & 0o7777;
+        Ok(files::replace(&path, edited.as_bytes(), mode)?)
+    };
+    let written = write();
+    if let Err(error) = &written {
+        tracing::warn!(
+            error = format!("{error:#}"),
+            addresses = addresses.join(", "),
+            "the hub's addresses could not be written into creditsync.toml"
+        );
+    }
+    written.is_ok()
 }
 
 fn read_token(text: &str) -> anyhow::Result<Token> {
@@ -496,14 +539,20 @@ fn joining_marker(dir: &NodeDir) -> std::path::PathBuf {
 
 async fn dial(token: &Token, options: TlsOptions) -> anyhow::Result<Connection> {
     let dialer = Dialer::bind()?;
-    let mut problems = Vec::new();
-    for address in &token.addresses {
-        match dialer.dial_to_join(address, &token.hub_identity(), &token.root, options).await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => problems.push(format!("{address}: {error}")),
+    let dialled = in_turn(&token.addresses, |address| {
+        let (dialer, hub, root) = (dialer.clone(), token.hub_identity(), token.root.clone());
+        async move { dialer.dial_to_join(&address, &hub, &root, options).await }
+    });
+    match dialled.await {
+        Ok((_, connection)) => Ok(connection),
+        Err(failures) => {
+            let problem = |(place, error): &(usize, NetError)| {
+                format!("{}: {error}", token.addresses.get(*place).map_or("", String::as_str))
+            };
+            let problems: Vec<String> = failures.iter().map(problem).collect();
+            Err(NoHub { hub: token.hub.clone(), problems: problems.join("; ") }.into())
         }
     }
-    Err(NoHub { hub: token.hub.clone(), problems: problems.join("; ") }.into())
 }
 
 fn new_config(token: &Token) -> NodeConfig {
@@ -514,7 +563,7 @@ fn new_config(token: &Token) -> NodeConfig {
         name: config::shown_display_name(&token.name).unwrap_or_else(|| token.node.to_string()),
         listen: None,
         advertise: Vec::new(),
-        upstream: Some(Upstream { hub: token.hub.clone(), addresses: token.addresses.clone() }),
+        upstream: Some(Upstream { hub: token.hub.clone(), addresses: dialable(token) }),
         store: Default::default(),
         sync: Default::default(),
         import: Default::default(),

@@ -9,6 +9,7 @@ mod chore;
 mod delivery;
 mod get;
 mod import;
+mod moving;
 mod partition;
 mod record;
 mod resolve;
