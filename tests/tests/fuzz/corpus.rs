@@ -197,6 +197,9 @@ fn add_messages(made: &mut Made, golden: &BTreeMap<String, Vec<u8>>) {
     }
     let member = &golden["federation.member.record"];
     made.add("federation", "cut", &member[..member.len() - 1]);
+    let address = &golden["federation.address.record"];
+    let nowhere = String::from_utf8_lossy(address).replace("[2001:db8::1]", "[0:0:0:0:0::]");
+    made.add("federation", "address-of-every-machine", nowhere.into_bytes());
     made.add("federation", "not-json", [&member[..member.len() - 1], b"{"].concat());
     let (mut anchor, based) = (bytes_of("ANCHOR"), bytes_of("ANCHOR_WITH_BASE"));
     made.add("anchor", "valid-anchor", anchor.clone());
