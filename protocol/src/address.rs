@@ -5,7 +5,7 @@
 //! Invariant: what [`check`] lets pass is short, printable ASCII and names one
 //! machine. Not here: whether somebody answers there.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Most addresses of one node. They are tried one after the other, and all go into
 /// a token that people paste.

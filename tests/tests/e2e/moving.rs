@@ -60,12 +60,14 @@ fn the_hub_moves_and_who_was_away_comes_back_by_hand_or_by_a_token() {
         (&json!(false), &json!([old])),
         "{shown:#}"
     );
+    federation.invite("410182", &[]);
     federation.counties[1].stop();
     let new = free_address();
     let new_text = new.to_string();
     let answer = announce(&federation.hub, &[&old, &new_text], 3);
     assert_eq!(answer["addresses"], json!([old, new_text]), "{answer:#}");
     assert_eq!(answer["waiting_for"], json!([AWAY]), "{answer:#}");
+    assert_eq!(answer["invited_before"], json!(["410182"]), "{answer:#}");
     let heard = &answer["members"][0];
     assert_eq!((&heard["node"], &heard["heard"]), (&json!(COUNTY), &json!(true)));
     // The same again changes nothing, and neither does looking.

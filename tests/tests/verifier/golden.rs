@@ -249,6 +249,7 @@ fn federation_records(vectors: &Vectors) {
         ("revocation.node", "revocation", "410122", None),
         ("revocation.certificate", "revocation", "410122", Some("4a01")),
         ("schema", "schema", "list", Some("0000000012")),
+        ("address", "address", "410100", None),
     ] {
         let key = [text(kind), text(id), part.map_or(Value::Null, text)];
         vectors.is(&format!("federation.{name}.key"), record::encode_key(&key));
