@@ -60,8 +60,18 @@ pub async fn keep_connected(
     let mut reported = String::new();
     loop {
         round.follow(dialling.addresses(&context));
+        let news = dialling.news();
+        let dialled = tokio::select! {
+            dialled = dialling.dial(&context, round.left(), &hub, &shutdown) => dialled,
+            // What is dialled for may be of no use any more, and silence takes its time.
+            () = news => {
+                backoff.succeeded();
+                continue;
+            }
+            () = shutdown.cancelled() => break,
+        };
         let attempt = async {
-            match dialling.dial(&context, round.left(), &hub, &shutdown).await {
+            match dialled {
                 Ok((place, served)) => {
                     let address = round.left().get(place).cloned().unwrap_or_default();
                     let (end, connected) =
@@ -194,6 +204,20 @@ impl Dialling {
     fn addresses(&mut self, context: &Context) -> Vec<String> {
         let configured = self.configured.borrow_and_update();
         in_order(&context.hub_addresses(), &configured)
+    }
+
+    /// Ends when there are other addresses, or other credentials, than now.
+    fn news(&mut self) -> impl Future<Output = ()> + use<> {
+        self.credentials.mark_unchanged();
+        let (mut credentials, mut configured) = (self.credentials.clone(), self.configured.clone());
+        async move {
+            tokio::select! {
+                Ok(()) = credentials.changed() => {}
+                Ok(()) = configured.changed() => {}
+                // Nobody changes them any more.
+                else => std::future::pending().await,
+            }
+        }
     }
 
     /// Makes a connection by one of these addresses and begins to serve it; answers
