@@ -179,6 +179,14 @@ fn explain(end: &ConnectionEnd, dialling: &Dialling) -> (String, String) {
             );
             (problem.kind.as_str().to_owned(), reason)
         }
+        ConnectionEnd::Net(error @ NetError::NoAnswer) => {
+            let reason = format!(
+                "{error}. If the hub has moved while this node was away, write its new address into [upstream] addresses \
+                 of creditsync.toml and restart, or use a new token: creditsync join / 没有应答：请检查中心是否运行、防火墙是否放行 UDP；\
+                 若中心已更换地址，请修改 creditsync.toml 中的 [upstream] addresses 并重启，或索取令牌后执行 creditsync join"
+            );
+            (error.kind(), reason)
+        }
         ConnectionEnd::Net(error) => (error.kind(), end.to_string()),
         end => (end.to_string(), end.to_string()),
     }
