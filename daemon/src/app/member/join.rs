@@ -10,7 +10,7 @@
 //! its way, or by a crash here, is asked for again with the same token and the same
 //! keys.
 
-use std::{os::unix::fs::PermissionsExt as _, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use certs::{
@@ -25,7 +25,6 @@ use certs::{
 };
 use config::{NodeConfig, Upstream};
 use protocol::{
-    address::{self, ADDRESSES_MAX},
     change::{ChangeSet, Position},
     frame::FRAME_BYTES_MAX,
     id::NodeId,
@@ -38,6 +37,7 @@ use rustls::pki_types::CertificateDer;
 use serde_json::{Value as Json, json};
 use store::Store;
 
+use super::addresses::{dialable, write_upstream};
 use crate::{
     app::{
         dir::NodeDir,
@@ -250,41 +250,6 @@ pub fn join_again(
         "addresses_differ": differ && !written,
         "addresses_written": written,
     }))
-}
-
-/// The addresses of a token that can be dialled: whoever made it need not have been
-/// careful, and a file with others would not be read again.
-fn dialable(token: &Token) -> Vec<String> {
-    let mut addresses: Vec<String> = Vec::new();
-    for address in token.addresses.iter().filter(|address| address::check(address).is_ok()) {
-        if addresses.len() < ADDRESSES_MAX && !addresses.contains(address) {
-            addresses.push(address.clone());
-        }
-    }
-    addresses
-}
-
-/// Writes where the hub is now into `creditsync.toml`, as the first join does. Whether
-/// that could be done: the file may be somebody else's to write.
-fn write_upstream(node: &Node, addresses: &[String]) -> bool {
-    let write = || -> anyhow::Result<()> {
-        // Where it is a link, what it leads to is written.
-        let path = node.dir.config().canonicalize().context("find creditsync.toml")?;
-        let text = std::fs::read_to_string(&path)?;
-        let edited = config::with_upstream_addresses(&text, addresses);
-        let edited = edited.map_err(anyhow::Error::msg)?;
-        let mode = std::fs::metadata(&path)?.permissions().mode() & 0o7777;
-        Ok(files::replace(&path, edited.as_bytes(), mode)?)
-    };
-    let written = write();
-    if let Err(error) = &written {
-        tracing::warn!(
-            error = format!("{error:#}"),
-            addresses = addresses.join(", "),
-            "the hub's addresses could not be written into creditsync.toml"
-        );
-    }
-    written.is_ok()
 }
 
 fn read_token(text: &str) -> anyhow::Result<Token> {
