@@ -1,4 +1,5 @@
-//! A UDP relay between a member and a hub that delays, loses, or cuts.
+//! A UDP relay between a member and a hub that delays, loses, cuts, lets only short packets
+//! pass, or comes from another port.
 //!
 //! One thread that looks at all sockets each millisecond; enough for a county's
 //! traffic. Which packets are lost follows from the seed and the order in which
@@ -10,7 +11,7 @@ use std::{
     net::{SocketAddr, UdpSocket},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -43,7 +44,12 @@ pub struct Relay {
 
 #[derive(Default)]
 struct Shared {
-    cut: AtomicBool,
+    cut_to_hub: AtomicBool,
+    cut_from_hub: AtomicBool,
+    /// Longer packets are dropped; 0 for any length.
+    longest: AtomicUsize,
+    /// From now on the hub sees each client at another port.
+    rebind: AtomicBool,
     stop: AtomicBool,
     passed: AtomicU64,
     lost: AtomicU64,
@@ -77,12 +83,36 @@ impl Relay {
 
     /// From now on nothing passes, or everything as before.
     pub fn cut(&self, cut: bool) {
-        self.shared.cut.store(cut, Ordering::Relaxed);
+        self.cut_one_way(true, cut);
+        self.cut_one_way(false, cut);
+    }
+
+    /// The same for what goes to the hub alone, or for what comes from it.
+    pub fn cut_one_way(&self, to_hub: bool, cut: bool) {
+        self.shared.is_cut(to_hub).store(cut, Ordering::Relaxed);
+    }
+
+    /// From now on packets with more bytes are dropped, as by a path that cannot carry them
+    /// and says nothing.
+    pub fn drop_longer_than(&self, bytes: usize) {
+        self.shared.longest.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The hub sees everybody at another port from now on, as behind a router that was
+    /// started anew.
+    pub fn rebind(&self) {
+        self.shared.rebind.store(true, Ordering::Relaxed);
     }
 
     /// Packets that passed and that were lost, cut ones not counted.
     pub fn counts(&self) -> (u64, u64) {
         (self.shared.passed.load(Ordering::Relaxed), self.shared.lost.load(Ordering::Relaxed))
+    }
+}
+
+impl Shared {
+    fn is_cut(&self, to_hub: bool) -> &AtomicBool {
+        if to_hub { &self.cut_to_hub } else { &self.cut_from_hub }
     }
 }
 
@@ -122,6 +152,9 @@ impl Work {
     fn run(mut self) {
         let mut buffer = vec![0; PACKET_BYTES_MAX];
         while !self.shared.stop.load(Ordering::Relaxed) {
+            if self.shared.rebind.swap(false, Ordering::Relaxed) {
+                self.backs.values_mut().for_each(|back| *back = back_socket(self.to));
+            }
             self.take_from_clients(&mut buffer);
             self.take_from_hub(&mut buffer);
             self.deliver();
@@ -159,7 +192,10 @@ impl Work {
     }
 
     fn accept(&mut self, client: SocketAddr, to_hub: bool, bytes: &[u8]) {
-        if self.shared.cut.load(Ordering::Relaxed) {
+        let longest = self.shared.longest.load(Ordering::Relaxed);
+        if self.shared.is_cut(to_hub).load(Ordering::Relaxed)
+            || longest > 0 && bytes.len() > longest
+        {
             return;
         }
         if self.random.chance(self.weather.loss_percent) {
@@ -175,7 +211,7 @@ impl Work {
         let now = Instant::now();
         while self.on_the_way.front().is_some_and(|packet| packet.due <= now) {
             let Some(packet) = self.on_the_way.pop_front() else { return };
-            if self.shared.cut.load(Ordering::Relaxed) {
+            if self.shared.is_cut(packet.to_hub).load(Ordering::Relaxed) {
                 continue;
             }
             let sent = if packet.to_hub {

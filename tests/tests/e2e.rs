@@ -35,4 +35,5 @@ mod e2e {
     mod repair;
     mod restored;
     mod rotation;
+    mod soak;
 }

@@ -5,6 +5,7 @@
 //! needs a person. The names of commands, options and JSON fields are a
 //! contract.
 
+mod advice;
 mod ask;
 mod backup;
 mod ca;
@@ -169,6 +170,9 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let text = format!("{error:#}");
             telemetry::say(&format!("creditsync: {}", lines(&text)));
+            if let Some(advice) = advice::advice(&text) {
+                telemetry::say(&format!("  {advice}"));
+            }
             ExitCode::FAILURE
         }
     };

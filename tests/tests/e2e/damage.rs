@@ -11,34 +11,23 @@ use std::{
 use harness::{
     federation::Federation,
     node::{Node, copy_all, path_text, wait_for, wait_until},
+    sim::rng::Rng,
     table::Table,
 };
 use serde_json::Value as Json;
 
 const COUNTY: &str = "410122";
 const ENTERPRISE: &str = "enterprise/410122";
-/// A small generator: splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn new() -> Self {
-        let seed = std::env::var("CREDITSYNC_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = seed.unwrap_or(20_261_201);
-        println!("CREDITSYNC_SEED={seed}");
-        Self(seed)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
+/// The generator of a run, whose seed is printed and may be given.
+fn seeded() -> Rng {
+    let seed = std::env::var("CREDITSYNC_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or(20_261_201);
+    println!("CREDITSYNC_SEED={seed}");
+    Rng::new(seed)
 }
 
 /// What is done to a store's directory.
-type Harm<'a> = (&'a str, Box<dyn Fn(&Path, &mut Random) + 'a>);
+type Harm<'a> = (&'a str, Box<dyn Fn(&Path, &mut Rng) + 'a>);
 
 fn database(store: &Path) -> PathBuf {
     store.join("sled/db")
@@ -50,7 +39,7 @@ fn cut(path: &Path, bytes: u64) {
     file.set_len(length.saturating_sub(bytes)).unwrap();
 }
 
-fn flip(path: &Path, count: u64, random: &mut Random) {
+fn flip(path: &Path, count: u64, random: &mut Rng) {
     let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     let length = file.metadata().unwrap().len();
     for _ in 0..count {
@@ -61,7 +50,7 @@ fn flip(path: &Path, count: u64, random: &mut Random) {
     }
 }
 
-fn zero(path: &Path, bytes: usize, random: &mut Random) {
+fn zero(path: &Path, bytes: usize, random: &mut Rng) {
     let file = fs::OpenOptions::new().write(true).open(path).unwrap();
     let length = file.metadata().unwrap().len();
     let at = random.below(length.saturating_sub(bytes as u64).max(1));
@@ -173,7 +162,7 @@ fn assert_never_equal_while_different(node: &Node, delivered: &str, what: &str) 
 
 /// Harms the store of one node in each way; the other one goes on.
 fn heals(harm_hub: bool) {
-    let mut random = Random::new();
+    let mut random = seeded();
     let mut federation = Federation::new(&[COUNTY]);
     let dir = federation.dir().to_owned();
     let file = |name: &str, rows: std::ops::Range<u32>| {
@@ -281,6 +270,58 @@ fn stores_that_were_mixed_up_are_refused_in_words_and_left_alone() {
         assert_eq!(federation.counties[0].export(ENTERPRISE), delivered, "{what}");
     }
     federation.end();
+}
+
+/// What the system refuses is no damage: it is said with what to do about it, nothing is
+/// moved, and what is said helps.
+#[test]
+fn permissions_that_were_lost_are_told_and_move_nothing() {
+    let mut federation = Federation::hub_only();
+    let dir = federation.dir().to_owned();
+    let file = Table::synthetic(1, 0..300, "一").write(&dir, "delivery.csv");
+    federation.hub.import("enterprise", &file);
+    let delivered = federation.hub.export("enterprise/410100");
+    federation.hub.stop();
+    let hub = federation.hub.dir().to_owned();
+    let names = || {
+        let entries = fs::read_dir(&hub).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    // Root may read everything, so the test's user cannot lose anything: a loop of links is
+    // refused to everybody, in the same places.
+    let is_root = rustix::process::geteuid().is_root();
+    for what in ["store/sled/db", "store/HEADS", "store/journal", "keys/signing.key"] {
+        let path = hub.join(what);
+        let mode = fs::metadata(&path).unwrap().permissions();
+        let aside = hub.with_extension("aside");
+        if is_root {
+            fs::rename(&path, &aside).unwrap();
+            std::os::unix::fs::symlink(&path, &path).unwrap();
+        } else {
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o0)).unwrap();
+        }
+        let refused = federation.hub.try_start().unwrap_err();
+        // Of the database's own files its directory is named.
+        let place = if what.starts_with("store") { "store" } else { what };
+        assert!(refused.contains(place), "{what}: {refused}");
+        assert!(!refused.contains("panicked"), "{what}: {refused}");
+        if !is_root {
+            assert!(refused.contains("chown") && refused.contains("恢复权限"), "{refused}");
+        }
+        assert_eq!(names(), before, "{what}: nothing is moved");
+        if is_root {
+            fs::remove_file(&path).unwrap();
+            fs::rename(&aside, &path).unwrap();
+        } else {
+            fs::set_permissions(&path, mode).unwrap();
+        }
+        federation.hub.start();
+        assert_eq!(federation.hub.export("enterprise/410100"), delivered, "{what}");
+        federation.hub.stop();
+    }
 }
 
 #[test]

@@ -69,3 +69,60 @@ fn a_cut_link_heals_by_itself() {
     assert_eq!(federation.hub.export("enterprise/410122"), table.to_export());
     federation.finish();
 }
+
+/// A fifth of all packets lost, then none of more than 1280 bytes (IPv6's least), then
+/// another port behind a router: the same connection, or the next one, goes on.
+#[test]
+fn a_county_behind_the_worst_of_links_converges() {
+    let weather = Weather { loss_percent: 20, delay: Duration::from_millis(5), seed: 7 };
+    let (federation, relay) = behind_relay(weather);
+    let county = &federation.counties[0];
+    let mut table = Table::synthetic(1, 0..2000, "一");
+    county.import("enterprise", &table.write(federation.dir(), "first.csv"));
+    federation.wait_converged_for(HEAL_MAX);
+    let faults: [(&str, &dyn Fn()); 3] = [
+        ("short packets", &|| relay.drop_longer_than(1280 - 48)),
+        ("another port", &|| relay.rebind()),
+        ("and another", &|| relay.rebind()),
+    ];
+    for (number, (what, fault)) in faults.into_iter().enumerate() {
+        println!("{what}");
+        fault();
+        let delivery = Table::synthetic(1, 0..500, what);
+        county.import("enterprise", &delivery.write(federation.dir(), "next.csv"));
+        table.put_all(&delivery);
+        federation.wait_converged_for(HEAL_MAX);
+        assert_eq!(federation.hub.export("enterprise/410122"), table.to_export(), "{number}");
+    }
+    federation.finish();
+}
+
+/// Where packets pass in one direction alone, both sides notice: none shows the other as
+/// connected, or calls itself in sync, and both go on when the way is free.
+#[test]
+fn a_link_that_carries_one_direction_alone_is_noticed_by_both_and_heals() {
+    let weather = Weather { loss_percent: 0, delay: Duration::from_millis(2), seed: 1 };
+    let (federation, relay) = behind_relay(weather);
+    let county = &federation.counties[0];
+    let mut table = Table::synthetic(1, 0..500, "一");
+    county.import("enterprise", &table.write(federation.dir(), "first.csv"));
+    federation.wait_converged();
+    for to_hub in [true, false] {
+        relay.cut_one_way(to_hub, true);
+        let what = format!("to_hub={to_hub}");
+        let changed = Table::synthetic(1, 100..200, &what);
+        county.import("enterprise", &changed.write(federation.dir(), "changed.csv"));
+        table.put_all(&changed);
+        let sees_nobody = |node: &Node| node.status()["peers"][0]["connected"] == false;
+        wait_for("both sides have noticed", HEAL_MAX, || {
+            sees_nobody(county) && sees_nobody(&federation.hub)
+        });
+        let held = federation.hub.partition("enterprise/410122").unwrap();
+        // What had arrived before is all that the county has, or it is behind.
+        assert!(held["state"] == "behind", "{what}: {held:#}");
+        relay.cut_one_way(to_hub, false);
+        federation.wait_converged_for(HEAL_MAX);
+        assert_eq!(federation.hub.export("enterprise/410122"), table.to_export(), "{what}");
+    }
+    federation.finish();
+}
