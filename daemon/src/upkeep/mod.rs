@@ -9,6 +9,7 @@
 //! - [`scrub`]: everything that is stored is read, gently, and compared with what was
 //!   signed;
 //! - [`repair`]: what was found damaged is taken back from a peer;
+//! - [`compact`]: room that the database needs no more is given back;
 //! - [`inspect`]: one partition looked through in steps, for both and for `verify`;
 //! - [`record`]: what of a chore outlives a restart;
 //! - [`backup`]: all of a node in one file, and a node out of one: no chore, since a
@@ -19,6 +20,7 @@
 //! store's writer tidies up by itself (`store::writer::tidying`).
 
 pub mod backup;
+mod compact;
 mod inspect;
 mod record;
 mod repair;
@@ -69,6 +71,8 @@ pub enum Chore {
     Scrub,
     /// What was found damaged is taken back from a peer.
     Repair,
+    /// Room that the database needs no more is given back.
+    Compact,
 }
 
 /// How far a chore has come.
@@ -90,13 +94,14 @@ enum Step {
 
 impl Chore {
     /// All of them, in the order in which they are listed.
-    pub const ALL: [Self; 2] = [Self::Scrub, Self::Repair];
+    pub const ALL: [Self; 3] = [Self::Scrub, Self::Repair, Self::Compact];
 
     /// As commands name it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Scrub => "scrub",
             Self::Repair => "repair",
+            Self::Compact => "compact",
         }
     }
 
@@ -109,6 +114,9 @@ impl Chore {
             Self::Repair => {
                 "从对端取回已损坏的数据页 / takes damaged pages back from a connected peer"
             }
+            Self::Compact => {
+                "将数据库中无用的空间还给磁盘 / gives room that the database needs no more back to the disk"
+            }
         }
     }
 
@@ -118,13 +126,33 @@ impl Chore {
             // A disk that loses bits loses few a year.
             Self::Scrub => Some(Duration::from_secs(7 * 24 * 3600)),
             Self::Repair => None,
+            // The store says when it grows; what has shrunk is found by then.
+            Self::Compact => Some(Duration::from_secs(7 * 24 * 3600)),
         }
+    }
+
+    /// Answers when something calls it.
+    async fn called(self, upkeep: &Upkeep) {
+        match self {
+            Self::Scrub => std::future::pending().await,
+            Self::Repair => upkeep.context.store.found_damage().await,
+            Self::Compact => upkeep.context.store.found_waste().await,
+        }
+    }
+
+    /// Takes back what only makes sense if it goes on soon.
+    async fn pause(self, upkeep: &Upkeep) -> anyhow::Result<()> {
+        if self == Self::Compact {
+            upkeep.context.store.give_up_compaction().await?;
+        }
+        Ok(())
     }
 
     async fn step(self, upkeep: &Upkeep, position: &mut Json) -> anyhow::Result<Step> {
         match self {
             Self::Scrub => scrub::step(upkeep, position).await,
             Self::Repair => repair::step(upkeep).await,
+            Self::Compact => compact::step(upkeep).await,
         }
     }
 }
@@ -245,7 +273,7 @@ impl Upkeep {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = state.asked.notified() => {}
-                () = self.context.store.found_damage(), if chore == Chore::Repair => {}
+                () = chore.called(&self) => {}
                 () = after, if !is_paused => {}
             }
             if lock(&state.record).paused {
@@ -297,6 +325,7 @@ impl Upkeep {
                 }
             }
             if lock(&state.record).paused {
+                chore.pause(self).await?;
                 self.keep(chore, |record| record.position = Some(position))?;
                 return Ok(false);
             }

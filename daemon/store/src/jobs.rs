@@ -55,6 +55,33 @@ pub type Build =
 /// is never done.
 pub type Done = Box<dyn FnOnce(Duration) + Send>;
 
+/// What has become of a compaction with one piece of it.
+#[derive(Debug, Clone)]
+pub enum Compacted {
+    /// There is more to do.
+    More {
+        /// Bytes that are done.
+        done: u64,
+        /// Of so many, as far as that is known.
+        of: u64,
+    },
+    /// It is at its end.
+    Ended(Compaction),
+}
+
+/// What a compaction has come to.
+#[derive(Debug, Clone)]
+pub struct Compaction {
+    /// Bytes of the database's file before it.
+    pub before: u64,
+    /// And behind it.
+    pub after: u64,
+    /// Bytes of keys and values in it.
+    pub content: u64,
+    /// Why it could not come to its end, though there is waste.
+    pub stopped: Option<StoreError>,
+}
+
 /// What the writer is asked to do.
 pub enum Job {
     /// The next change set of an own partition.
@@ -112,6 +139,10 @@ pub enum Job {
     /// Drop what this node has written itself, in favour of the history of this header,
     /// which it has signed as well.
     GiveUp { instead: Box<SignedHeader>, expected: Option<Position>, reply: Reply<()> },
+    /// Do the next piece of a compaction, or begin one.
+    Compact { reply: Reply<Compacted> },
+    /// Give up a compaction that is under way.
+    GiveUpCompaction { reply: Reply<()> },
     /// Look for chores. Whoever asks for an answer gets it when all are done.
     Tidy { reply: Option<Reply<()>> },
 }

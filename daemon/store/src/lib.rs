@@ -65,7 +65,7 @@ pub use self::{
         heal::{Healed, Healing},
         staging::Staging,
     },
-    jobs::Done,
+    jobs::{Compacted, Compaction, Done},
     live::{Inspected, LivePages, Problem},
     queue::Pending,
     quota::Origins,
@@ -321,6 +321,27 @@ impl Store {
     /// Answers when a partition was found to be damaged since it was asked last.
     pub async fn found_damage(&self) {
         self.shared.damaged.notified().await;
+    }
+
+    /// Answers when the database has become so long that it should be looked at for waste
+    /// ([`Store::compact_some`]).
+    pub async fn found_waste(&self) {
+        self.shared.wasteful.notified().await;
+    }
+
+    /// Does the next piece of a compaction, or begins one: weighs the database, and if most
+    /// of it is waste, copies what counts into a new one, which then takes its place. Reads
+    /// and writes go on; each piece keeps the writer for some milliseconds.
+    ///
+    /// # Errors
+    /// If the store has failed, now or before.
+    pub async fn compact_some(&self) -> Result<Compacted, StoreError> {
+        self.queue.submit(|reply| Job::Compact { reply }).await?.answer().await
+    }
+
+    /// Gives up a compaction that is under way; the database stays as it is.
+    pub async fn give_up_compaction(&self) -> Result<(), StoreError> {
+        self.queue.submit(|reply| Job::GiveUpCompaction { reply }).await?.answer().await
     }
 
     /// What the store has done since it was opened.

@@ -318,6 +318,8 @@ pub struct Shared {
     pub failed: AtomicBool,
     /// Told when a partition is found to be damaged.
     pub damaged: Notify,
+    /// The database has become so long that it should be compacted.
+    pub wasteful: Notify,
     pub commits: AtomicU64,
     pub pages_written: AtomicU64,
     /// Leaves that were changed in place.
@@ -367,6 +369,7 @@ impl Shared {
             stagings: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             damaged: Notify::new(),
+            wasteful: Notify::new(),
             commits: AtomicU64::new(0),
             pages_written: AtomicU64::new(0),
             leaves_patched: AtomicU64::new(0),

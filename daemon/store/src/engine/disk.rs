@@ -7,10 +7,11 @@
 //! ([`table`](super::table)).
 //!
 //! Large numbers of new pages go to [`packs`]. What a value looks like is in
-//! [`values`](super::values), how sled is opened in [`opening`](super::opening).
+//! [`values`](super::values), how sled is opened in [`base`](super::base) and
+//! [`opening`](super::opening); what gives room back that is waste, in
+//! [`compact`](super::compact).
 
 use std::{
-    fs::File,
     ops::Bound::{Excluded, Included, Unbounded},
     path::{Path, PathBuf},
     sync::{
@@ -22,11 +23,12 @@ use std::{
 use protocol::suite::Suite;
 
 use super::{
+    base::{self, Base},
     journal::{self, Journal},
     keys,
-    opening::{check_format, format, open_sled, replay, sync_sled},
+    opening::{check_format, format, replay},
     packs::{self, PackId, Packs},
-    sweep::{self, Sweep},
+    sweep,
     table::{Bytes, Pair, Table},
     values::{Batch, Found, FoundPair, Read, bytes_max_of, chunks_of, up_to},
 };
@@ -39,6 +41,9 @@ const MIB: u64 = 1024 * 1024;
 const RESERVE_LEAST_MB: u64 = 24;
 /// Largest derived reserve; on a large disk 5 % would be absurd.
 const RESERVE_MOST_MB: u64 = 1024;
+/// A database with fewer bytes is not weighed: sled's segments, and what the sweep leaves
+/// between two rounds, come to as much.
+pub(super) const WEIGHED_BYTES_MIN: u64 = if cfg!(test) { 24 * MIB } else { 64 * MIB };
 
 /// How to open a store.
 #[derive(Debug, Clone)]
@@ -56,16 +61,15 @@ pub struct Options {
 pub struct Disk {
     /// The suite of what lies here.
     pub suite: Suite,
-    table: Table,
-    sweep: Sweep,
-    // Closed after the table; its lock keeps other processes out.
-    db: sled::Db,
-    data: File,
+    pub(super) table: Table,
     pub packs: Packs,
     /// Held while a batch is applied, so that numbers are in the order of batches.
-    journal: Mutex<Journal>,
-    path: PathBuf,
+    writing: Mutex<Writing>,
+    pub(super) path: PathBuf,
+    pub(super) cache_bytes: u64,
     reserve_mb: u64,
+    /// When the database has this many bytes it is time to weigh it.
+    pub(super) weigh_at: AtomicU64,
     /// Lets a test see what happens when sled reports an error.
     #[cfg(any(test, feature = "testing"))]
     pub broken: Broken,
@@ -73,6 +77,15 @@ pub struct Disk {
     pub syncs: AtomicU64,
     /// Bytes of keys and values given to sled, and bytes written to the journal.
     pub bytes_written: AtomicU64,
+}
+
+/// What whoever writes has to itself.
+pub(super) struct Writing {
+    pub(super) journal: Journal,
+    // Closed after the table; its lock keeps other processes out.
+    pub(super) base: Base,
+    /// What gets a copy of it.
+    pub(super) next: Option<Base>,
 }
 
 impl Disk {
@@ -87,35 +100,31 @@ impl Disk {
             Some(reserve) => reserve,
             None => (bytes_of(path)?.0 / MIB / 20).clamp(RESERVE_LEAST_MB, RESERVE_MOST_MB),
         };
-        let database = path.join("sled");
-        let db = open_sled(&database, options.cache_mb * MIB)?;
-        let data = File::open(database.join("db")).map_err(file_error)?;
-        let table = Table::new(db.open_tree("creditsync")?);
-        let sweep = Sweep::new(db.open_tree("sweep")?);
+        let cache_bytes = options.cache_mb * MIB;
+        let base = Base::open(path, cache_bytes)?;
+        let table = Table::new(base.tree.clone());
         check_format(&table, options.suite)?;
-        let sync = || sync_sled(&db, &data);
-        let last = replay(&table, &journal::read(path)?, sync)?;
+        let last = replay(&table, &journal::read(path)?, || base.sync())?;
         // Numbers of this opening are above all of an earlier one, and durable
         // before the first of them is given.
         let first = journal::next_opening(last)?;
         let format = (keys::FORMAT.to_vec(), Some(format(options.suite)));
         table.pass_on(vec![format], first)?;
-        sync()?;
+        base.sync()?;
         let (journal, packs) = (Journal::open(path, first)?, Packs::open(path)?);
         // The files' own names have to survive a power cut, too.
-        for directory in [&database, path] {
-            File::open(directory).and_then(|open| open.sync_all()).map_err(file_error)?;
+        for directory in [&base::current(path), path] {
+            files::sync_directory(directory).map_err(file_error)?;
         }
         Ok(Self {
             suite: options.suite,
             table,
-            sweep,
-            db,
-            data,
             packs,
-            journal: Mutex::new(journal),
+            writing: Mutex::new(Writing { journal, base, next: None }),
             path: path.to_owned(),
+            cache_bytes,
             reserve_mb,
+            weigh_at: AtomicU64::new(WEIGHED_BYTES_MIN),
             #[cfg(any(test, feature = "testing"))]
             broken: Default::default(),
             syncs: AtomicU64::new(0),
@@ -163,30 +172,31 @@ impl Disk {
         if batch.writes.is_empty() {
             return Ok(());
         }
-        let mut journal = self.journal();
-        let mut noted = journal.note(&batch.writes);
-        if !noted && !journal.is_incomplete() && journal::has_room_for(&batch.writes) {
+        let writing = &mut *self.writing();
+        let mut noted = writing.journal.note(&batch.writes);
+        let is_complete = !writing.journal.is_incomplete();
+        if !noted && is_complete && journal::has_room_for(&batch.writes) {
             // It is full, and then it is empty.
-            self.move_to_sled(&mut journal)?;
-            noted = journal.note(&batch.writes);
+            self.move_to_sled(writing)?;
+            noted = writing.journal.note(&batch.writes);
         }
         if !noted {
-            return self.pass_on(&mut journal, batch);
+            return self.pass_on(writing, batch);
         }
         self.table.keep(batch.writes);
         if self.table.is_over(2) {
-            self.move_to_sled(&mut journal)?;
+            self.move_to_sled(writing)?;
         }
         Ok(())
     }
 
     /// Gives a batch to sled at once.
-    fn pass_on(&self, journal: &mut Journal, batch: Batch) -> Result<(), StoreError> {
-        if self.table.has_several_slices() && !journal.is_incomplete() {
-            self.move_to_sled(journal)?;
+    fn pass_on(&self, writing: &mut Writing, batch: Batch) -> Result<(), StoreError> {
+        if self.table.has_several_slices() && !writing.journal.is_incomplete() {
+            self.move_to_sled(writing)?;
         }
         self.sync_packs()?;
-        let number = journal.leave_out();
+        let number = writing.journal.leave_out();
         self.bytes_written.fetch_add(batch.bytes() as u64, Ordering::Relaxed);
         self.table.pass_on(batch.writes, number)
     }
@@ -230,8 +240,8 @@ impl Disk {
         Ok(())
     }
 
-    fn journal(&self) -> MutexGuard<'_, Journal> {
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn writing(&self) -> MutexGuard<'_, Writing> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until everything applied is on the disk: in the journal, or else in
@@ -239,11 +249,11 @@ impl Disk {
     pub fn make_durable(&self) -> Result<(), StoreError> {
         #[cfg(any(test, feature = "testing"))]
         fail_if(&self.broken.sync)?;
-        let mut journal = self.journal();
-        if journal.is_incomplete() {
-            return self.move_to_sled(&mut journal);
+        let writing = &mut *self.writing();
+        if writing.journal.is_incomplete() {
+            return self.move_to_sled(writing);
         }
-        self.write_journal(&mut journal)
+        self.write_journal(&mut writing.journal)
     }
 
     fn write_journal(&self, journal: &mut Journal) -> Result<(), StoreError> {
@@ -264,16 +274,17 @@ impl Disk {
     pub fn checkpoint(&self) -> Result<(), StoreError> {
         #[cfg(any(test, feature = "testing"))]
         fail_if(&self.broken.sync)?;
-        self.move_to_sled(&mut self.journal())
+        self.move_to_sled(&mut self.writing())
     }
 
     /// Whether the journal is so full, or so much lies in memory, that an idle
     /// moment is well used for a checkpoint.
     pub fn wants_checkpoint(&self) -> bool {
-        self.journal().is_nearly_full() || self.table.is_over(1)
+        self.writing().journal.is_nearly_full() || self.table.is_over(1)
     }
 
-    fn move_to_sled(&self, journal: &mut Journal) -> Result<(), StoreError> {
+    pub(super) fn move_to_sled(&self, writing: &mut Writing) -> Result<(), StoreError> {
+        let Writing { journal, base, .. } = writing;
         // With an incomplete journal nobody could complete what a crash left behind.
         let in_slices = !journal.is_incomplete();
         if in_slices && self.table.has_several_slices() {
@@ -281,7 +292,7 @@ impl Disk {
         }
         self.sync_packs()?;
         let moved = self.table.move_to_sled(journal.last(), in_slices, || {
-            sync_sled(&self.db, &self.data)?;
+            base.sync()?;
             self.syncs.fetch_add(1, Ordering::Relaxed);
             #[cfg(any(test, feature = "testing"))]
             fail_if(&self.broken.slice)?;
@@ -289,28 +300,29 @@ impl Disk {
         })?;
         self.bytes_written.fetch_add(moved as u64, Ordering::Relaxed);
         journal.restart();
-        self.sweep.note(self.table.take_given());
+        base.sweep.note(self.table.take_given());
         Ok(())
     }
 
     /// Whether the last batches are in sled alone, so that it is a whole flush of sled that
     /// makes them durable.
     pub fn waits_for_sled(&self) -> bool {
-        self.journal().is_incomplete()
+        self.writing().journal.is_incomplete()
     }
 
     /// Does a piece of what gives back room in sled's file; answers whether there was any.
     /// What is moved is written before its old room is free, so without room nothing is.
     pub fn sweep_some(&self, rounds: usize) -> Result<bool, StoreError> {
         // Nothing else is given to sled meanwhile.
-        let _journal = self.journal();
-        if !self.sweep.is_due() || self.check_room(sweep::PIECE_BYTES_MAX).is_err() {
+        let writing = self.writing();
+        let base = &writing.base;
+        if !base.sweep.is_due() || self.check_room(sweep::PIECE_BYTES_MAX).is_err() {
             return Ok(false);
         }
-        self.sweep.move_some(rounds)?;
+        base.sweep.move_some(rounds)?;
         #[cfg(any(test, feature = "testing"))]
         fail_if(&self.broken.sweep)?;
-        sync_sled(&self.db, &self.data)?;
+        base.sync()?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         Ok(true)
     }
@@ -433,7 +445,7 @@ impl Disk {
         if deleted > 0 {
             // Kept in memory, all that is deleted would be in the way of the next
             // call.
-            self.pass_on(&mut self.journal(), batch)?;
+            self.pass_on(&mut self.writing(), batch)?;
         }
         Ok(deleted == count)
     }
@@ -456,10 +468,14 @@ pub struct Broken {
     pub slice: std::sync::atomic::AtomicBool,
     /// A piece of sweeping, before it is synced.
     pub sweep: std::sync::atomic::AtomicBool,
+    /// A piece of a copy.
+    pub copy: std::sync::atomic::AtomicBool,
+    /// Called between any two steps of a copy's taking over.
+    pub step: Mutex<Option<Box<dyn FnMut(&str) + Send>>>,
 }
 
 #[cfg(any(test, feature = "testing"))]
-fn fail_if(broken: &std::sync::atomic::AtomicBool) -> Result<(), StoreError> {
+pub(super) fn fail_if(broken: &std::sync::atomic::AtomicBool) -> Result<(), StoreError> {
     if broken.load(Ordering::Relaxed) {
         return Err(StoreError::Database("broken by a test".into()));
     }

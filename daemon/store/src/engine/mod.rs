@@ -5,7 +5,9 @@
 //! do by itself; ARCHITECTURE.md, section "The store on sled", says why.
 //!
 //! - [`disk`]: the database as the rest of the store uses it;
-//! - [`opening`]: sled opened, its format checked, the journal replayed;
+//! - [`base`]: sled opened, and the names of its directories;
+//! - [`opening`]: its format checked, the journal replayed;
+//! - [`compact`]: all that counts copied into a new sled, which takes over;
 //! - [`values`]: what a batch writes and reads give back: chunks, places, checksums;
 //! - [`journal`]: the file in which small batches are durable first;
 //! - [`table`]: these batches in memory, above sled;
@@ -16,6 +18,8 @@
 //! What a partition, a page or a snapshot is, is not known here: `crate::keys`
 //! says which values lie under which key.
 
+mod base;
+pub mod compact;
 pub mod disk;
 pub mod journal;
 pub mod keys;
@@ -26,6 +30,7 @@ pub mod table;
 pub mod values;
 
 pub use self::{
+    compact::{Copied, Weighed},
     disk::{Disk, Options},
     packs::PackId,
     sweep::{ROUNDS_BUSY, ROUNDS_IDLE},

@@ -1,21 +1,15 @@
-//! sled opened with explicit bounds, its format checked, and what the journal
-//! has beyond it given to it.
+//! What is done with a database when it was opened: its format checked, and what the
+//! journal has beyond it given to it; and its snapshots moved aside, where they keep it
+//! from opening.
 //!
 //! [`Disk`](super::disk::Disk) does this when a store opens; what comes after is
-//! there.
+//! there, and how sled is opened in [`base`].
 
-use std::{
-    fs::File,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::path::Path;
 
 use protocol::suite::Suite;
 
-use super::{
-    journal, keys,
-    table::{SEGMENT_BYTES, Table},
-};
+use super::{base, journal, keys, table::Table};
 use crate::error::StoreError;
 
 /// The newest format of the database that this program writes and knows.
@@ -24,28 +18,6 @@ use crate::error::StoreError;
 pub const FORMAT_VERSION: u32 = 7;
 /// Where snapshots go that may be damaged, in the store's directory.
 const SNAPSHOTS_ASIDE: &str = "snapshots-aside";
-/// How long a locked database is tried again.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Opens sled in this directory, or makes it.
-pub fn open_sled(database: &Path, cache_bytes: u64) -> Result<sled::Db, StoreError> {
-    remove_unfinished_snapshots(database).map_err(|problem| StoreError::File {
-        path: database.to_owned(),
-        problem: problem.to_string(),
-    })?;
-    let config = sled::Config::new()
-        .path(database)
-        .cache_capacity(cache_bytes)
-        .segment_size(SEGMENT_BYTES)
-        .flush_every_ms(None);
-    open_unlocked(&config)
-}
-
-/// Waits until everything that sled was given is on the disk.
-pub fn sync_sled(db: &sled::Db, data: &File) -> Result<(), StoreError> {
-    db.flush()?;
-    data.sync_data().map_err(|error| StoreError::Database(error.to_string()))
-}
 
 /// The value under [`keys::FORMAT`]: the version of the format, and the suite.
 pub fn format(suite: Suite) -> Vec<u8> {
@@ -97,32 +69,13 @@ pub fn replay(
     Ok(last)
 }
 
-/// Removes what sled leaves when it is stopped, or finds no room, while it
-/// writes a snapshot of its page table. With such a file there it would not open
-/// again, although the data is whole: the snapshot only saves time.
-///
-/// The node's directory is locked, so no other process is writing one.
-fn remove_unfinished_snapshots(database: &Path) -> std::io::Result<()> {
-    let entries = match std::fs::read_dir(database) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "generating") {
-            std::fs::remove_file(path)?;
-        }
-    }
-    Ok(())
-}
-
 /// Moves sled's snapshots of its page table beside it; answers whether there were any.
 pub fn set_snapshots_aside(store: &Path) -> Result<bool, StoreError> {
     let file_error = |path: &Path, problem: std::io::Error| StoreError::File {
         path: path.to_owned(),
         problem: problem.to_string(),
     };
-    let (database, aside) = (store.join("sled"), store.join(SNAPSHOTS_ASIDE));
+    let (database, aside) = (base::current(store), store.join(SNAPSHOTS_ASIDE));
     let entries = match std::fs::read_dir(&database) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         entries => entries.map_err(|error| file_error(&database, error))?,
@@ -140,22 +93,4 @@ pub fn set_snapshots_aside(store: &Path) -> Result<bool, StoreError> {
         any = true;
     }
     Ok(any)
-}
-
-/// Opens sled, whose lock may outlive its owner for a moment: a thread of
-/// sled's pool lets go of the file a little after the database was closed, and a
-/// process that was just forked holds it until it runs its own program.
-fn open_unlocked(config: &sled::Config) -> Result<sled::Db, StoreError> {
-    let began = Instant::now();
-    loop {
-        match config.open() {
-            Err(sled::Error::Io(error))
-                if error.to_string().contains("could not acquire lock")
-                    && began.elapsed() < LOCK_PATIENCE =>
-            {
-                std::thread::sleep(LOCK_PATIENCE / 100);
-            }
-            answer => return Ok(answer?),
-        }
-    }
 }

@@ -190,10 +190,10 @@ fn without_room_nothing_is_tidied_and_nothing_fails() {
 }
 
 /// A small file system of its own.
-struct Mount(tempfile::TempDir);
+pub(super) struct Mount(pub(super) tempfile::TempDir);
 
 impl Mount {
-    fn new(size_mb: u64) -> Option<Self> {
+    pub(super) fn new(size_mb: u64) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let size = format!("size={size_mb}m");
         let mounted = Command::new("mount")

@@ -4,6 +4,7 @@
 //! [`fixtures`] and [`reference`] are what the others share.
 
 mod commit;
+mod compaction;
 mod copy;
 mod crashes;
 mod disk;

@@ -14,12 +14,14 @@
 //! - [`staging`]: the state of a partition taken from a peer's tree;
 //! - [`forget`]: a replica is dropped, to be fetched anew;
 //! - [`room`], [`pruning`]: how much each origin may have, and how long the log;
-//! - [`tidying`]: snapshots, chores and checkpoints.
+//! - [`tidying`]: snapshots, chores and checkpoints;
+//! - [`compacting`]: what is waste given back, piece by piece, when it is asked for.
 //!
 //! What it may be asked for is in `crate::jobs`; who asks and waits, in
 //! `crate::queue`.
 
 mod commit;
+mod compacting;
 mod forget;
 mod pruning;
 mod repair;
@@ -108,6 +110,8 @@ struct Writer {
     suspended: HashSet<Hash>,
     /// Prefixes whose values are to be deleted.
     chores: Vec<Vec<u8>>,
+    /// The compaction under way.
+    compaction: Option<compacting::Stage>,
 }
 
 /// What was when a job began.
@@ -158,6 +162,7 @@ impl Writer {
             staged: StagedCount::default(),
             suspended: HashSet::new(),
             chores: Vec::new(),
+            compaction: None,
         };
         for (partition, state) in &partitions {
             let head = state.head();
@@ -180,6 +185,7 @@ impl Writer {
                 self.chore();
                 self.sweep(ROUNDS_IDLE);
             }
+            self.notice_waste();
             let job = match jobs.try_recv() {
                 Ok(job) => job,
                 Err(TryRecvError::Disconnected) => break,
@@ -210,6 +216,7 @@ impl Writer {
                 self.sweep(ROUNDS_BUSY);
             }
         }
+        self.give_up_compaction();
         // What a write that failed has left in sled is nobody's state.
         if !self.shared.failed.load(Ordering::Relaxed)
             && let Err(error) = self.shared.disk.checkpoint()
@@ -307,6 +314,14 @@ impl Writer {
             Job::GiveUp { instead, expected, reply } => {
                 let result = self.well().and_then(|()| self.give_up(&instead, expected));
                 let _ = reply.send(result);
+            }
+            Job::Compact { reply } => {
+                let result = self.well().and_then(|()| self.compact_some());
+                let _ = reply.send(result);
+            }
+            Job::GiveUpCompaction { reply } => {
+                self.give_up_compaction();
+                let _ = reply.send(Ok(()));
             }
             Job::Tidy { reply: None } => {}
             Job::Tidy { reply: Some(reply) } => {
