@@ -78,6 +78,8 @@ pub struct Compaction {
     pub after: u64,
     /// Bytes of keys and values in it.
     pub content: u64,
+    /// Bytes of the packs beside it, before it and behind it.
+    pub packs: (u64, u64),
     /// Why it could not come to its end, though there is waste.
     pub stopped: Option<StoreError>,
 }

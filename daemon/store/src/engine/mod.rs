@@ -13,6 +13,7 @@
 //! - [`table`]: these batches in memory, above sled;
 //! - [`sweep`]: room in sled that nothing needs any more, given back;
 //! - [`packs`]: files with the values of bulk loads;
+//! - [`repack`]: those that are mostly waste, rewritten;
 //! - [`keys`]: the few keys that the engine uses itself.
 //!
 //! What a partition, a page or a snapshot is, is not known here: `crate::keys`
@@ -25,6 +26,7 @@ pub mod journal;
 pub mod keys;
 pub mod opening;
 pub mod packs;
+pub mod repack;
 pub mod sweep;
 pub mod table;
 pub mod values;
@@ -33,6 +35,7 @@ pub use self::{
     compact::{Copied, Weighed},
     disk::{Disk, Options},
     packs::PackId,
+    repack::{Repacked, Repacking},
     sweep::{ROUNDS_BUSY, ROUNDS_IDLE},
     table::Bytes,
     values::{Batch, CHUNK_BYTES_MAX, FoundPair, Read},

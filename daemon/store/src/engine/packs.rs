@@ -5,8 +5,10 @@
 //! appended to a file, the *pack* of their generation, and the table gets only
 //! the place of each. All others lie in the table, and so does a leaf that is
 //! written anew: what it was stays behind as waste in the pack until the
-//! generation is dropped, which an own partition's never is. So a pack may become
-//! waste altogether, but it does not grow while half of it is ([`may_grow`]).
+//! generation is dropped, which an own partition's never is. So a pack does not grow
+//! while half of it is waste ([`may_grow`]), and one that is mostly waste is rewritten:
+//! what is needed of it is copied to the next *edition*, a file of its own
+//! ([`repack`](super::repack)). The edition stands in each page's place.
 //!
 //! What holds: bytes of a pack that the table refers to never change, and are on
 //! the disk before the reference is (`Disk` calls [`Packs::sync`] before it
@@ -15,7 +17,7 @@
 //! writer's question.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{File, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
@@ -58,17 +60,34 @@ impl PackId {
         let generation = u32::from_be_bytes(*rest.first_chunk()?);
         Some(Self { number: u32::from_be_bytes(*number), generation })
     }
+}
 
-    fn file_name(self) -> String {
-        format!("{}-{}", self.number, self.generation)
+/// A file: a pack, and which edition of it.
+type FileId = (PackId, u16);
+
+fn file_name((id, edition): FileId) -> String {
+    match edition {
+        0 => format!("{}-{}", id.number, id.generation),
+        edition => format!("{}-{}.{edition}", id.number, id.generation),
     }
 }
+
+fn file_of(name: &str) -> Option<FileId> {
+    let (name, edition) = name.split_once('.').unwrap_or((name, "0"));
+    let (number, generation) = name.split_once('-')?;
+    let id = PackId { number: number.parse().ok()?, generation: generation.parse().ok()? };
+    Some((id, edition.parse().ok()?))
+}
+
+/// Bits of a place's offset, behind those of the edition.
+const OFFSET_BITS: u32 = 48;
 
 /// Where a page lies in its pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
+    pub edition: u16,
     offset: u64,
-    bytes: u32,
+    pub bytes: u32,
 }
 
 impl Place {
@@ -77,7 +96,9 @@ impl Place {
 
     pub fn encode(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
-        bytes[..8].copy_from_slice(&self.offset.to_be_bytes());
+        // A file of 256 TiB is none.
+        let offset = u64::from(self.edition) << OFFSET_BITS | self.offset;
+        bytes[..8].copy_from_slice(&offset.to_be_bytes());
         bytes[8..].copy_from_slice(&self.bytes.to_be_bytes());
         bytes
     }
@@ -86,7 +107,10 @@ impl Place {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (offset, rest) = bytes.split_first_chunk()?;
         let length = rest.try_into().ok().map(u32::from_be_bytes)?;
-        let place = Self { offset: u64::from_be_bytes(*offset), bytes: length };
+        let offset = u64::from_be_bytes(*offset);
+        let edition = (offset >> OFFSET_BITS) as u16;
+        let offset = offset & ((1 << OFFSET_BITS) - 1);
+        let place = Self { edition, offset, bytes: length };
         (length as usize <= PAGE_BYTES_MAX).then_some(place)
     }
 }
@@ -94,7 +118,9 @@ impl Place {
 /// The packs of a store. Only the writer appends.
 pub struct Packs {
     directory: PathBuf,
-    files: Mutex<BTreeMap<PackId, Arc<Pack>>>,
+    files: Mutex<BTreeMap<FileId, Arc<Pack>>>,
+    /// All that there are.
+    editions: Mutex<BTreeMap<PackId, BTreeSet<u16>>>,
     /// Lets a test see what happens when a file cannot be synced.
     #[cfg(test)]
     pub no_sync: AtomicBool,
@@ -116,23 +142,34 @@ impl Packs {
         let mut builder = std::fs::DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(&directory);
         made.map_err(|problem| file_error(&directory, &problem))?;
+        let mut editions = BTreeMap::<PackId, BTreeSet<u16>>::new();
+        let failed = |problem: io::Error| file_error(&directory, &problem);
+        for entry in std::fs::read_dir(&directory).map_err(failed)? {
+            if let Some((id, edition)) =
+                entry.map_err(failed)?.file_name().to_str().and_then(file_of)
+            {
+                editions.entry(id).or_default().insert(edition);
+            }
+        }
         Ok(Self {
             directory,
             files: Mutex::default(),
+            editions: Mutex::new(editions),
             #[cfg(test)]
             no_sync: AtomicBool::new(false),
         })
     }
 
-    /// Appends pages; answers the place of each.
+    /// Appends pages to the newest edition; answers the place of each.
     pub fn append(&self, id: PackId, pages: &[&[u8]]) -> Result<Vec<Place>, StoreError> {
-        let pack = self.writable(id)?;
+        let edition = self.editions(id).last().copied().unwrap_or(0);
+        let pack = self.writable((id, edition))?;
         let mut offset = pack.end.load(Ordering::Relaxed);
         let content = pages.concat();
         let written = pack.file.write_all_at(&content, offset);
         written.map_err(|problem| file_error(&pack.path, &problem))?;
         let place = |page: &&[u8]| {
-            let place = Place { offset, bytes: page.len() as u32 };
+            let place = Place { edition, offset, bytes: page.len() as u32 };
             offset += page.len() as u64;
             place
         };
@@ -142,9 +179,37 @@ impl Packs {
         Ok(places)
     }
 
-    /// How long a pack is.
+    /// How long a pack is, with all its editions.
     pub fn length(&self, id: PackId) -> Result<u64, StoreError> {
-        Ok(self.find(id)?.map_or(0, |pack| pack.end.load(Ordering::Relaxed)))
+        let length = |edition| {
+            let pack = self.find((id, edition))?;
+            Ok(pack.map_or(0, |pack| pack.end.load(Ordering::Relaxed)))
+        };
+        self.editions(id).into_iter().map(length).sum()
+    }
+
+    /// The editions of a pack, the newest last: two only while it is rewritten, or if that
+    /// was interrupted.
+    pub fn editions(&self, id: PackId) -> BTreeSet<u16> {
+        self.known().get(&id).cloned().unwrap_or_default()
+    }
+
+    /// From now on pages are appended to a new edition.
+    pub fn begin_edition(&self, id: PackId) -> Result<(), StoreError> {
+        let newest = self.editions(id).last().copied().unwrap_or(0);
+        let next = newest.checked_add(1).ok_or_else(|| {
+            StoreError::Database(format!(
+                "{DIRECTORY}/{} has no further edition",
+                file_name((id, 0))
+            ))
+        })?;
+        self.writable((id, next)).map(drop)
+    }
+
+    /// Removes all editions but the newest, to which nothing may refer any more.
+    pub fn remove_earlier(&self, id: PackId) -> Result<(), StoreError> {
+        let newest = self.editions(id).last().copied();
+        self.remove_files(|file| file.0 == id && Some(file.1) != newest)
     }
 
     /// Waits until all that was appended is on the disk; answers how many files
@@ -183,10 +248,10 @@ impl Packs {
     /// The page at a place, or why there is none.
     pub fn read(&self, id: PackId, place: Place) -> Result<Vec<u8>, StoreError> {
         let damaged = |problem: &str| StoreError::Damaged {
-            place: format!("{DIRECTORY}/{}", id.file_name()),
+            place: format!("{DIRECTORY}/{}", file_name((id, place.edition))),
             problem: problem.into(),
         };
-        let pack = self.find(id)?.ok_or_else(|| damaged("the file is missing"))?;
+        let pack = self.find((id, place.edition))?.ok_or_else(|| damaged("the file is missing"))?;
         let mut page = vec![0; place.bytes as usize];
         match pack.file.read_exact_at(&mut page, place.offset) {
             Ok(()) => Ok(page),
@@ -199,46 +264,51 @@ impl Packs {
 
     /// Removes all packs with this first number, or the one with this generation.
     pub fn remove(&self, number: u32, generation: Option<u32>) -> Result<(), StoreError> {
-        let is_meant = |id: &PackId| {
+        self.remove_files(|(id, _)| {
             id.number == number && generation.is_none_or(|generation| id.generation == generation)
-        };
-        self.lock().retain(|id, _| !is_meant(id));
-        for id in self.list()?.iter().filter(|id| is_meant(id)) {
-            let path = self.directory.join(id.file_name());
-            std::fs::remove_file(&path).map_err(|problem| file_error(&path, &problem))?;
-        }
-        Ok(())
+        })
     }
 
     /// Removes all packs whose first number is this one or above.
     pub fn remove_from(&self, number: u32) -> Result<(), StoreError> {
-        let packs = self.list()?;
-        let mut above = packs.iter().filter(|id| id.number >= number);
-        above.try_for_each(|id| self.remove(id.number, Some(id.generation)))
+        self.remove_files(|(id, _)| id.number >= number)
+    }
+
+    fn remove_files(&self, is_meant: impl Fn(&FileId) -> bool) -> Result<(), StoreError> {
+        self.lock().retain(|file, _| !is_meant(file));
+        let mut known = self.known();
+        let all = known.iter();
+        let files = all.flat_map(|(id, editions)| editions.iter().map(|edition| (*id, *edition)));
+        let meant: Vec<FileId> = files.filter(is_meant).collect();
+        for (id, edition) in meant {
+            let path = self.directory.join(file_name((id, edition)));
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(file_error(&path, &error));
+                }
+                _ => {}
+            }
+            if let Some(editions) = known.get_mut(&id) {
+                editions.remove(&edition);
+                if editions.is_empty() {
+                    known.remove(&id);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// All that there are.
-    pub fn list(&self) -> Result<Vec<PackId>, StoreError> {
-        let failed = |problem: io::Error| file_error(&self.directory, &problem);
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(&self.directory).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            let parts = name.to_str().and_then(|name| name.split_once('-'));
-            if let Some((number, generation)) = parts
-                && let (Ok(number), Ok(generation)) = (number.parse(), generation.parse())
-            {
-                found.push(PackId { number, generation });
-            }
-        }
-        Ok(found)
+    pub fn list(&self) -> Vec<PackId> {
+        self.known().keys().copied().collect()
     }
 
-    fn find(&self, id: PackId) -> Result<Option<Arc<Pack>>, StoreError> {
+    fn find(&self, id: FileId) -> Result<Option<Arc<Pack>>, StoreError> {
         let mut files = self.lock();
         if let Some(pack) = files.get(&id) {
             return Ok(Some(pack.clone()));
         }
-        let path = self.directory.join(id.file_name());
+        let path = self.directory.join(file_name(id));
         match OpenOptions::new().read(true).write(true).open(&path) {
             Ok(file) => Ok(Some(keep_open(&mut files, id, file, path)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -246,11 +316,11 @@ impl Packs {
         }
     }
 
-    fn writable(&self, id: PackId) -> Result<Arc<Pack>, StoreError> {
+    fn writable(&self, id: FileId) -> Result<Arc<Pack>, StoreError> {
         if let Some(pack) = self.find(id)? {
             return Ok(pack);
         }
-        let path = self.directory.join(id.file_name());
+        let path = self.directory.join(file_name(id));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
         let made = options.open(&path);
@@ -258,17 +328,22 @@ impl Packs {
         // Its name has to survive a power cut, too.
         let synced = File::open(&self.directory).and_then(|directory| directory.sync_all());
         synced.map_err(|problem| file_error(&self.directory, &problem))?;
+        self.known().entry(id.0).or_default().insert(id.1);
         keep_open(&mut self.lock(), id, file, path)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PackId, Arc<Pack>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<FileId, Arc<Pack>>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<PackId, BTreeSet<u16>>> {
+        self.editions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn keep_open(
-    files: &mut BTreeMap<PackId, Arc<Pack>>,
-    id: PackId,
+    files: &mut BTreeMap<FileId, Arc<Pack>>,
+    id: FileId,
     file: File,
     path: PathBuf,
 ) -> Result<Arc<Pack>, StoreError> {

@@ -33,6 +33,12 @@ pub fn chunks_of(first: &[u8]) -> u16 {
     }
 }
 
+/// Where the value lies whose first chunk this is, if that is in a pack.
+pub fn place_of(first: &[u8]) -> Option<Place> {
+    let (envelope, place) = first.split_first_chunk::<ENVELOPE_BYTES>()?;
+    (envelope[..2] == PACKED.to_be_bytes()).then(|| Place::decode(place)).flatten()
+}
+
 /// How many bytes a value of this first chunk has at most; none of one in a pack.
 pub fn bytes_max_of(first: &[u8]) -> usize {
     match chunks_of(first) {

@@ -61,12 +61,12 @@ fn wasteful(random: &mut Random) -> (tempfile::TempDir, Store, Content) {
 }
 
 /// One piece.
-fn piece(store: &Store) -> Compacted {
+pub(super) fn piece(store: &Store) -> Compacted {
     wait(store.compact_some()).unwrap()
 }
 
 /// All that is left of a compaction, with something done between its pieces.
-fn compact_with(store: &Store, mut between: impl FnMut()) -> Compaction {
+pub(super) fn compact_with(store: &Store, mut between: impl FnMut()) -> Compaction {
     loop {
         match piece(store) {
             Compacted::More { .. } => between(),
@@ -75,7 +75,7 @@ fn compact_with(store: &Store, mut between: impl FnMut()) -> Compaction {
     }
 }
 
-fn compact(store: &Store) -> Compaction {
+pub(super) fn compact(store: &Store) -> Compaction {
     compact_with(store, || {})
 }
 
@@ -96,7 +96,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 /// The whole directory, as it lies there now.
-fn copy_of(directory: &Path) -> tempfile::TempDir {
+pub(super) fn copy_of(directory: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     std::fs::copy(directory.join("journal"), copy.path().join("journal")).unwrap();
     for name in names(directory).iter().map(String::as_str).chain(["packs"]) {

@@ -16,6 +16,7 @@ mod journal;
 mod packs;
 mod pruning;
 mod reference;
+mod repacking;
 mod replica;
 mod room;
 mod signing;

@@ -19,20 +19,20 @@ use crate::{
 };
 
 /// The pack of the first generation of `enterprise`, the second partition.
-const FIRST: PackId = PackId { number: 1, generation: 0 };
+pub(super) const FIRST: PackId = PackId { number: 1, generation: 0 };
 
 /// Records that do not compress.
-fn noise(random: &mut Random, numbers: std::ops::Range<u64>) -> Vec<Change> {
+pub(super) fn noise(random: &mut Random, numbers: std::ops::Range<u64>) -> Vec<Change> {
     let mut value = || (0..40).flat_map(|_| random.next().to_be_bytes()).collect::<Vec<u8>>();
     numbers.map(|number| put(number, value())).collect()
 }
 
-fn length(store: &Store, pack: PackId) -> u64 {
+pub(super) fn length(store: &Store, pack: PackId) -> u64 {
     store.shared.disk.packs.length(pack).unwrap()
 }
 
 /// A store with many records in a pack.
-fn loaded() -> (tempfile::TempDir, Store, Content) {
+pub(super) fn loaded() -> (tempfile::TempDir, Store, Content) {
     let (directory, store) = fresh();
     let mut content = Content::new();
     let changes = noise(&mut Random::new(), 0..4000);
@@ -207,7 +207,7 @@ fn a_pack_goes_with_its_generation_and_with_the_partition() {
         wait(staging.finish()).unwrap();
         assert_holds(&replica, &enterprise(), &content);
         let pack = PackId { number: 1, generation };
-        assert_eq!(replica.shared.disk.packs.list().unwrap(), [pack]);
+        assert_eq!(replica.shared.disk.packs.list(), [pack]);
         let changes = random.changes(4100, 50, 20);
         apply(&mut content, &changes);
         commit(&origin, &enterprise(), changes);

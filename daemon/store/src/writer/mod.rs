@@ -111,7 +111,7 @@ struct Writer {
     /// Prefixes whose values are to be deleted.
     chores: Vec<Vec<u8>>,
     /// The compaction under way.
-    compaction: Option<compacting::Stage>,
+    compaction: Option<compacting::Compacting>,
 }
 
 /// What was when a job began.
