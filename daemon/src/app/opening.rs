@@ -106,7 +106,7 @@ fn read_all(store: &Store) -> Result<(), StoreError> {
 pub(super) fn make_openable(dir: &NodeDir, options: &Options) -> anyhow::Result<()> {
     let path = dir.store();
     Store::finish_setting_aside(&path)?;
-    if !path.join("HEADS").exists() && !path.join("sled").exists() {
+    if !Store::is_at(&path) {
         // Nothing was there yet.
         return Ok(());
     }

@@ -7,7 +7,7 @@ use crate::{admin::Request, app::dir::NodeDir};
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples: creditsync chore list\n          creditsync chore pause scrub\n          creditsync chore run scrub\nA chore that is paused stays so until it is run, also after a restart.\n暂停的任务在重启后仍保持暂停，直到再次 run。"
+    after_help = "Examples: creditsync chore list\n          creditsync chore pause scrub\n          creditsync chore run scrub\n          creditsync chore run compact\nA chore that is paused stays so until it is run, also after a restart.\n暂停的任务在重启后仍保持暂停，直到再次 run。"
 )]
 pub(super) struct Arguments {
     #[command(subcommand)]

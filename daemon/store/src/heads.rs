@@ -49,6 +49,11 @@ pub fn read(path: &Path) -> Result<Option<String>, StoreError> {
     Ok(Some(text))
 }
 
+/// Whether there is a sidecar, whole or not.
+pub fn is_there(path: &Path) -> bool {
+    path.join(FILE).exists()
+}
+
 /// Whose store a sidecar says it is, and what the database has lost of what it says.
 type Said = (Option<String>, BTreeMap<PartitionId, Lost>);
 

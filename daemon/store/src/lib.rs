@@ -191,6 +191,11 @@ impl Store {
         heads::set_aside(path, aside)
     }
 
+    /// Whether anything of a store is at `path`.
+    pub fn is_at(path: &Path) -> bool {
+        heads::is_there(path) || engine::base::is_there(path)
+    }
+
     /// Whether the store at `path` has a sidecar that is whole.
     pub fn has_sidecar(path: &Path) -> bool {
         heads::read(path).is_ok_and(|text| text.is_some())

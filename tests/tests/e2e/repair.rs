@@ -170,6 +170,14 @@ fn damage_is_found_and_taken_back_without_a_command() {
         assert_eq!(verify(node, &partition, 0)["ok"], true);
         let chores = node.json(&["chore", "list"]);
         assert_eq!(chores["chores"][1]["name"], "repair", "{chores:#}");
+        let compact = || node.json(&["chore", "list"])["chores"][2].clone();
+        assert_eq!(compact()["name"], "compact");
+        node.json(&["chore", "run", "compact"]);
+        wait_until("the database was looked at for waste", || {
+            compact()["result"].as_str().is_some_and(|result| result.contains("nothing to do"))
+        });
+        node.json(&["chore", "pause", "compact"]);
+        assert_eq!(compact()["state"], "paused");
     }
     federation.end();
 }

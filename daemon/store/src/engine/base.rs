@@ -83,6 +83,11 @@ impl Base {
     }
 }
 
+/// Whether a store has a database, under whichever name.
+pub fn is_there(store: &Path) -> bool {
+    [CURRENT, OLD].iter().any(|name| store.join(name).exists())
+}
+
 /// The directory of the store's database.
 pub fn current(store: &Path) -> PathBuf {
     store.join(CURRENT)

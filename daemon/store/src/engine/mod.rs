@@ -19,7 +19,7 @@
 //! What a partition, a page or a snapshot is, is not known here: `crate::keys`
 //! says which values lie under which key.
 
-mod base;
+pub mod base;
 pub mod compact;
 pub mod disk;
 pub mod journal;
