@@ -153,3 +153,27 @@ fn of_another_origins_old_headers_the_hash_is_left_and_proves_as_much() {
         &[(key(1), b"349".to_vec()), (key(2), b"more".to_vec())].into(),
     );
 }
+
+/// What stays of a change set for ever at its origin, when its body is gone: its signed
+/// header, and its part of the history's tree.
+#[test]
+fn a_change_set_leaves_few_bytes_for_ever() {
+    let (_directory, store) = fresh();
+    let disk = &store.shared.disk;
+    let mut random = Random::new();
+    let mut deliver = |count: u64| {
+        (0..count).for_each(|_| drop(commit(&store, &enterprise(), random.changes(500, 20, 10))));
+        let bytes_of = |table: &[u8]| -> usize {
+            let pairs = disk.scan(table).map(Result::unwrap);
+            pairs.map(|(key, value)| table.len() + key.len() + value.len()).sum()
+        };
+        [b"l", b"m", b"b", b"p"].map(|table| bytes_of(table))
+    };
+    let before = deliver(300);
+    let after = deliver(512);
+    let grown = |at: usize| (after[at] - before[at]) / 512;
+    println!("for each change set: {} bytes of headers, {} of history", grown(0), grown(1));
+    assert!(after[2] < 2 * 256 * 1024, "bodies go: {after:?}");
+    assert!(after[3] < before[3] + before[3] / 2, "pages stay as many: {before:?} {after:?}");
+    assert!(grown(0) < 450 && grown(1) < 64, "{before:?} {after:?}");
+}
