@@ -456,6 +456,10 @@ impl Disk {
     }
 }
 
+/// Hears of a step.
+#[cfg(any(test, feature = "testing"))]
+pub type ToldStep = Box<dyn FnMut(&str) + Send>;
+
 /// What a test makes fail.
 #[cfg(any(test, feature = "testing"))]
 #[derive(Default)]
@@ -471,7 +475,7 @@ pub struct Broken {
     /// A piece of a copy.
     pub copy: std::sync::atomic::AtomicBool,
     /// Called between any two steps of a copy's taking over.
-    pub step: Mutex<Option<Box<dyn FnMut(&str) + Send>>>,
+    pub step: Mutex<Option<ToldStep>>,
 }
 
 #[cfg(any(test, feature = "testing"))]

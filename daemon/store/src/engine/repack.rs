@@ -26,6 +26,9 @@ const KEYS_PER_PIECE: usize = 256;
 /// Bytes of pages that are copied in a piece, but for its last page.
 const BYTES_PER_PIECE: u64 = if cfg!(test) { 32 * 1024 } else { 512 * 1024 };
 
+/// A page's key, and where it lies.
+type PlacedPage = (Vec<u8>, Place);
+
 /// A pack that is looked through, and rewritten if that is worth it.
 pub struct Repacking {
     pub id: PackId,
@@ -139,7 +142,7 @@ impl Disk {
         &self,
         at: &mut Repacking,
         bytes_max: u64,
-    ) -> Result<(Vec<(Vec<u8>, Place)>, bool), StoreError> {
+    ) -> Result<(Vec<PlacedPage>, bool), StoreError> {
         let (read, mut places, mut bytes) = (self.read(), Vec::new(), 0);
         for _ in 0..KEYS_PER_PIECE {
             let next = read.view.first((Excluded(&at.last), Unbounded))?;
