@@ -131,6 +131,17 @@ impl Chore {
         }
     }
 
+    /// How long after a start it begins by itself; none if something calls it.
+    fn first(self) -> Option<Duration> {
+        match self {
+            // What lay here before the start may have been altered.
+            Self::Scrub => Some(Duration::ZERO),
+            Self::Repair => None,
+            // When a start has other work no more.
+            Self::Compact => Some(Duration::from_secs(3600)),
+        }
+    }
+
     /// Answers when something calls it.
     async fn called(self, upkeep: &Upkeep) {
         match self {
@@ -256,9 +267,8 @@ impl Upkeep {
     async fn keep_doing(self: Arc<Self>, chore: Chore, shutdown: CancellationToken) {
         let state = self.state(chore);
         let mut retry: Option<Duration> = None;
-        // What lay here before the start may have been altered.
-        let mut due = (chore == Chore::Scrub).then_some(Duration::ZERO);
-        if due.is_some() {
+        let mut due = chore.first();
+        if chore == Chore::Scrub {
             lock(&state.record).position = None;
         }
         loop {
