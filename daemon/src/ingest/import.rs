@@ -16,7 +16,7 @@ use protocol::{
     id::{DatasetId, PartitionId},
     schema::Schema,
 };
-use store::Store;
+use store::{Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -176,6 +176,10 @@ impl Importer {
 
         // A panic in another import left nothing half-done here.
         let _one_at_a_time = turn.lock.lock().unwrap_or_else(|error| error.into_inner());
+        // Also of a file that would change nothing: nobody knows upon which history it would.
+        if let Some(reason) = context.store.quarantine_reason(&partition) {
+            return Err(StoreError::Quarantined { partition, reason }.into());
+        }
         let head = context.store.head(&partition);
         let seq = head.as_ref().map_or(0, |head| head.seq());
         if let Some(approval) = &request.approved

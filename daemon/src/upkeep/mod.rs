@@ -269,7 +269,9 @@ impl Upkeep {
         let mut retry: Option<Duration> = None;
         let mut due = chore.first();
         if chore == Chore::Scrub {
-            lock(&state.record).position = None;
+            let mut record = lock(&state.record);
+            record.position = record.position.as_ref().map(scrub::after_start);
+            record.began_at = None;
         }
         loop {
             let wait = retry.or(due);

@@ -312,7 +312,7 @@ fn a_disk_fills_up_with_scattered_updates() {
     fill(96, 16, |round| {
         // Some of them are new: what is only replaced fills no disk.
         let numbers: std::collections::BTreeSet<u64> =
-            (0..3000).map(|_| random.below(30_000 + 2000 * round)).collect();
+            (0..3000).map(|_| random.below(30_000 + 6000 * round)).collect();
         numbers.into_iter().map(|number| put(number, noise(&mut random, 64))).collect()
     });
 }
