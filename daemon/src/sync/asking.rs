@@ -7,8 +7,6 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 
-use super::claims::Claims;
-
 /// Looks at other histories that wait for a connection's turn; who announces more of them
 /// is asked at the next announcement.
 const LOOKS_MAX: usize = 256;
@@ -80,11 +78,11 @@ impl Looks {
 }
 
 impl Look {
-    /// The connection's turn, and then one of those that all have.
-    pub(super) async fn turn<'a>(&'a self, claims: &'a Claims) -> [Option<SemaphorePermit<'a>>; 2] {
+    /// The connection's turn, and then one of those that `all` have.
+    pub(super) async fn turn<'a>(&'a self, all: &'a Semaphore) -> [Option<SemaphorePermit<'a>>; 2] {
         // The semaphores are never closed.
         let of_connection = self.turn.acquire().await.ok();
-        [of_connection, claims.turn.acquire().await.ok()]
+        [of_connection, all.acquire().await.ok()]
     }
 }
 

@@ -178,7 +178,7 @@ pub(super) async fn look(
 ) {
     let store = &context.store;
     // A peer may say so many things; it is asked for few proofs at once.
-    let _turns = place.turn(&context.claims).await;
+    let _turns = place.turn(&context.claims.turn).await;
     if store.quarantine_reason(&partition).is_some() {
         return;
     }

@@ -155,7 +155,8 @@ mod tests {
         let mut at: Position = serde_json::from_value(after_start(&stored)).unwrap();
         assert_eq!(order(&mut at, &names), "abcd");
         // The last one may be gone by then, and what is garbled begins at the beginning.
-        let mut at = Position { last: Some("x".into()), until: Some("x".into()), ..Position::default() };
+        let mut at =
+            Position { last: Some("x".into()), until: Some("x".into()), ..Position::default() };
         assert_eq!(order(&mut at, &names), "abcd");
         let mut at: Position = serde_json::from_value(after_start(&Json::from(7))).unwrap();
         assert_eq!(order(&mut at, &names), "abcd");
