@@ -177,6 +177,9 @@ impl Importer {
         // A panic in another import left nothing half-done here.
         let _one_at_a_time = turn.lock.lock().unwrap_or_else(|error| error.into_inner());
         // Also of a file that would change nothing: nobody knows upon which history it would.
+        if let Some(reason) = context.store.held_own_writes().remove(&partition) {
+            return Err(StoreError::OwnWritesStopped { reason }.into());
+        }
         if let Some(reason) = context.store.quarantine_reason(&partition) {
             return Err(StoreError::Quarantined { partition, reason }.into());
         }
