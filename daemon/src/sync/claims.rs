@@ -345,6 +345,14 @@ impl Claim {
 
     fn alarm(&self, partition: &PartitionId, peer: &NodeId) -> String {
         let Self { theirs, ours, .. } = self;
+        let unproven = |reason: &str| {
+            format!(
+                "{peer} says that it holds {partition}, which is this node's own, up to number {theirs}, and here it \
+                 ends at number {ours}; but it shows nothing that this node has signed ({reason}). This node goes on \
+                 writing. Whoever answers under that name may be somebody else: call those who run it / {peer} 称持有更新的\
+                 记录（第 {theirs} 号，本机为第 {ours} 号），但未出示本节点的签名；本节点继续写入，请联系对方核实"
+            )
+        };
         match &self.state {
             State::Proven(seq) => format!(
                 "{peer} holds {partition}, which is this node's own, up to number {seq}, signed by this node, and here \
@@ -353,17 +361,13 @@ impl Claim {
                  {peer} 持有本节点签名的更新记录（第 {seq} 号，本机为第 {ours} 号）：本目录可能是从旧备份恢复的，正在自动取回，\
                  取回之前暂停写入"
             ),
-            State::Asked(_) | State::Unanswered => format!(
+            State::Asked(_) => format!(
                 "{peer} says that it holds {partition}, which is this node's own, up to number {theirs}, and here it \
                  ends at number {ours}. It was asked for the proof and has not shown it / {peer} 称持有更新的记录\
                  （第 {theirs} 号，本机为第 {ours} 号），正在等待其出示签名证明"
             ),
-            State::Unproven(reason) => format!(
-                "{peer} says that it holds {partition}, which is this node's own, up to number {theirs}, and here it \
-                 ends at number {ours}; but it shows nothing that this node has signed ({reason}). This node goes on \
-                 writing. Whoever answers under that name may be somebody else: call those who run it / {peer} 称持有更新的\
-                 记录（第 {theirs} 号，本机为第 {ours} 号），但未出示本节点的签名；本节点继续写入，请联系对方核实"
-            ),
+            State::Unproven(reason) => unproven(reason),
+            State::Unanswered => unproven("it does not answer"),
         }
     }
 }
@@ -525,7 +529,11 @@ mod tests {
         assert_eq!(claims.before_write(&partition(), |_| 3), None);
         assert!(claims.is_open(&partition(), 3) && claims.any_open(|_| 3, |_| true));
         assert!(!claims.any_open(|_| 7, |_| true), "what is here by now is not missing");
-        assert!(claims.alarms(|_| 3)[0].contains("has not shown it"), "{:?}", claims.alarms(|_| 3));
+        assert!(
+            claims.alarms(|_| 3)[0].contains("it does not answer"),
+            "{:?}",
+            claims.alarms(|_| 3)
+        );
     }
 
     #[test]
