@@ -4,8 +4,8 @@
 //! `restore` leaves it in `certs/`, with the text that people are shown. At a member
 //! nothing of its own is written until the hub has said what it holds of it and that is
 //! back (`trustee`). At the hub nothing of its own is written, `_federation` first of all,
-//! until every member has said what it holds, and that is back (`hub`). Invariant: it is durable before the directory is a node, and goes
-//! only by [`Restored::clear`].
+//! until every member has said what it holds, and that is back (`hub`). Invariant: it is
+//! durable before the directory is a node, and goes only by [`Restored::clear`].
 
 use std::path::PathBuf;
 

@@ -5,7 +5,8 @@
 //! ([`crate::sync`]). With `--keep origin` the difference is then issued again, as new
 //! change sets behind it. It may be interrupted anywhere: a record says how far it came,
 //! nothing is written to the partition in between, and the command goes on when it is
-//! given again. Writes of the partition are held from the record on until it is done. At a follower only a copy is dropped.
+//! given again. Writes of the partition are held from the record on until it is done. At a
+//! follower only a copy is dropped.
 
 use std::{
     fs::File,
