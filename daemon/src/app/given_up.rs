@@ -5,7 +5,7 @@
 //! it would look like a fork again ([`crate::sync::GivenUp`]). One file a partition in
 //! `aside/`, a hash a line; written, and durable, before anything is dropped.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use certs::keyfile;
@@ -43,10 +43,31 @@ impl Node {
         for seq in first..=have {
             hashes.extend(self.store.header_hash_at(partition, seq)?);
         }
+        self.keep_given_up(partition, &path, &hashes)
+    }
+
+    /// Notes heads of one more history of a partition, which counts no more either.
+    pub(super) fn note_others_given_up(
+        &self,
+        partition: &PartitionId,
+        heads: impl Iterator<Item = Hash>,
+    ) -> anyhow::Result<()> {
+        let path = self.given_up_file(partition);
+        let mut hashes = self.read_given_up(&path)?;
+        hashes.extend(heads);
+        self.keep_given_up(partition, &path, &hashes)
+    }
+
+    fn keep_given_up(
+        &self,
+        partition: &PartitionId,
+        path: &Path,
+        hashes: &[Hash],
+    ) -> anyhow::Result<()> {
         let hashes = &hashes[hashes.len().saturating_sub(HEADERS_MAX)..];
         let lines: String = hashes.iter().map(|hash| format!("{hash}\n")).collect();
         keyfile::create_private_dir(&self.dir.aside())?;
-        files::replace(&path, lines.as_bytes(), files::PRIVATE)
+        files::replace(path, lines.as_bytes(), files::PRIVATE)
             .with_context(|| format!("write {}", path.display()))?;
         self.sync.given_up.note(partition, hashes.iter().copied());
         Ok(())
@@ -69,7 +90,7 @@ impl Node {
     }
 
     /// Lines that somebody has altered are left out: at worst a peer is asked for a proof.
-    fn read_given_up(&self, path: &std::path::Path) -> anyhow::Result<Vec<Hash>> {
+    fn read_given_up(&self, path: &Path) -> anyhow::Result<Vec<Hash>> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -104,4 +104,13 @@ fn show_resolved(answer: &serde_json::Value) {
          on, at number {seq} now, with {reissued} changes issued again; what was here before lies in {aside}: personal \
          fields are not masked in it, so delete it when it is not needed"
     );
+    for other in answer["given_up"].as_array().into_iter().flatten() {
+        let (node, seq) = (text_of(&other["node"]), text_of(&other["seq"]));
+        println!(
+            "{node} 持有另一份历史（到第 {seq} 号），现已放弃：如需其内容，先在该节点执行 creditsync export {partition} -o 文件，再执行 \
+             creditsync partition refetch {partition} / {node} holds one more history, up to number {seq}, which counts no \
+             more: if somebody needs what is in it, give 'creditsync export {partition} -o FILE' there first, and then \
+             'creditsync partition refetch {partition}'"
+        );
+    }
 }

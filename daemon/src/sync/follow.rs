@@ -252,6 +252,7 @@ impl Follow {
 
     /// What was lost of a partition comes back from a history that has the head which was
     /// lost, or ends before it: of another one, the signed header is gone that would show it.
+    /// Where a person has chosen among several histories, that has to be the one.
     async fn compare_with_what_was_lost(&self) -> Result<(), Trouble> {
         let (context, partition) = (&self.context, &self.partition);
         let Some(lost) = context.store.lost_head(partition) else { return Ok(()) };
@@ -260,8 +261,14 @@ impl Follow {
         let compared = fork::compare_with(context, &self.connection, partition, lost);
         let compared = fork::answered(compared).await;
         drop(turn);
+        let is_chosen = context.store.held_own_writes().contains_key(partition);
         match compared {
-            Ok(Compared::One | Compared::Behind) => Ok(()),
+            Ok(Compared::One) => Ok(()),
+            Ok(Compared::Behind) if is_chosen => Err(Trouble::Unproven(format!(
+                "its history ends before number {}, at which another one was chosen",
+                lost.seq
+            ))),
+            Ok(Compared::Behind) => Ok(()),
             // It has jumped over those headers, so it cannot know.
             Err(Trouble::Net(NetError::Closed(Some(CloseCode::Unavailable)))) => Ok(()),
             // What is here of this node's own is not what is wrong.

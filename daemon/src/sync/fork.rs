@@ -193,7 +193,9 @@ pub(super) async fn look(
     let is_other = store
         .header_hash_at(&partition, seq)
         .is_ok_and(|own| own.is_some_and(|own| own != theirs.hash()));
-    if !is_other {
+    // A person may have decided while it was asked.
+    let shown = Position { seq, hash: theirs.hash() };
+    if !is_other || context.given_up.contains(store, &partition, shown) {
         return;
     }
     let reason = format!(

@@ -219,3 +219,67 @@ fn a_hub_goes_on_with_the_history_of_the_member_that_differs() {
     federation.wait_converged();
     federation.end();
 }
+
+/// A hub that was put back twice: two members hold two histories, and it has a third one.
+#[test]
+fn a_hub_that_was_put_back_twice_goes_on_with_one_of_three_histories() {
+    const OWN: &str = "enterprise/410100";
+    let mut federation = Federation::new(&[COUNTY, "410123"]);
+    let (dir, old) = (federation.hub.dir().to_owned(), federation.dir().join("old"));
+    let file = federation.dir().join("delivery.csv");
+    let deliver = |federation: &Federation, rows: u32, name: &str| {
+        Table::synthetic(1, 0..rows, name).write(federation.dir(), "delivery.csv");
+        federation.hub.import("enterprise", &file);
+    };
+    deliver(&federation, 40, "一");
+    federation.wait_converged();
+    federation.hub.stop();
+    copy_all(&dir, &old);
+    federation.hub.start();
+    federation.counties[1].stop();
+    for (at, name) in [(0, "甲"), (1, "乙")] {
+        // One number more each time, so that it is known which history is taken back.
+        (0..=at).for_each(|more| deliver(&federation, 41 + more, name));
+        let made = federation.hub.export(OWN);
+        wait_until("one member has it", || federation.counties[at as usize].export(OWN) == made);
+        federation.counties[at as usize].stop();
+        federation.hub.stop();
+        fs::remove_dir_all(&dir).unwrap();
+        copy_all(&old, &dir);
+        federation.hub.start();
+        if at == 0 {
+            federation.counties[1].start();
+        }
+    }
+    deliver(&federation, 50, "丙");
+    let third = federation.hub.export(OWN);
+    let is_quarantined = |node: &Node| {
+        node.partition(OWN).is_some_and(|partition| partition["state"] == "quarantined")
+    };
+    federation.counties[0].start();
+    federation.counties[1].start();
+    wait_until("the hub is told", || is_quarantined(&federation.hub));
+    federation.wait_connected();
+
+    // Somebody has to do something at the member whose history is given up.
+    let resolve = ["partition", "resolve", OWN, "--keep", "origin", "--json"];
+    let answer = federation.hub.cli(&resolve).expect_code(3).json();
+    assert_eq!(answer["changed"], true, "{answer:#}");
+    assert_eq!(federation.hub.export(OWN), third);
+    let given_up = answer["given_up"].as_array().unwrap();
+    assert_eq!(given_up.len(), 1, "the history of one member is named: {answer:#}");
+    wait_until("one member follows", || {
+        federation.counties.iter().any(|county| county.export(OWN) == third)
+    });
+    // The other one holds what nobody goes on with, and is told so.
+    wait_until("the other one says so", || federation.counties.iter().any(is_quarantined));
+    let other = federation.counties.iter().find(|county| is_quarantined(county)).unwrap();
+    assert_eq!(given_up[0]["node"], other.name(), "{answer:#}");
+    federation.wait_connected();
+    other.cli(&["partition", "refetch", OWN]).expect_code(0);
+    federation.wait_converged();
+    for node in federation.nodes() {
+        assert_eq!(node.export(OWN), third, "{}", node.name());
+    }
+    federation.end();
+}

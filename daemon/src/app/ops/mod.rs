@@ -10,6 +10,7 @@ mod delivery;
 mod get;
 mod import;
 mod moving;
+mod others;
 mod partition;
 mod record;
 mod resolve;

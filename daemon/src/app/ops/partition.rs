@@ -151,8 +151,8 @@ impl Node {
         if !self.is_hub() {
             return self.membership.hub().clone();
         }
-        let holders = self.sync.peers.holders(partition).into_iter();
-        let most = holders.filter_map(|(node, said)| Some((said?.position.seq, node))).max();
+        let held = self.held_by_peers(partition).into_iter();
+        let most = held.map(|(node, said)| (said.seq, node)).max();
         most.map_or_else(|| self.membership.hub().clone(), |(_, node)| node)
     }
 
@@ -160,8 +160,7 @@ impl Node {
     /// is not in the one here.
     pub(super) fn holder_of_another(&self, partition: &PartitionId) -> anyhow::Result<NodeId> {
         let mut others = Vec::new();
-        for (node, said) in self.sync.peers.holders(partition) {
-            let Some(said) = said.map(|said| said.position) else { continue };
+        for (node, said) in self.held_by_peers(partition) {
             if self.store.header_hash_at(partition, said.seq)?.is_none_or(|ours| ours != said.hash)
             {
                 others.push((said.seq, node));

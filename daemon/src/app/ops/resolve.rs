@@ -34,6 +34,7 @@ use super::{
         runtime::with_runtime,
     },
     Answer, Heed,
+    others::Others,
 };
 use crate::{
     admin::{ExportFormat, Keep, Reply},
@@ -99,14 +100,12 @@ impl Node {
             let answer = json!({ "partition": partition.to_string(), "keep": keep.name(), "seq": seq, "changed": false });
             return Ok((answer, false));
         };
-        self.await_theirs(&partition, &theirs, reply)?;
+        let mut others = Others::new(&theirs, self.held_by_peers(&partition));
+        self.await_theirs(&partition, &theirs, &mut others, reply)?;
         let reissued = self.importer.alone(&partition, || {
             // Until the difference is issued nothing else is.
             self.store.hold_own_writes(&partition, None);
-            let reissued = match keep {
-                Keep::Hub => Ok(0),
-                Keep::Origin => self.issue_again(&partition, &record.entries),
-            };
+            let reissued = self.go_on(&partition, keep, &record, &mut others);
             fault::point("fork.reissued");
             let reissued = reissued.and_then(|reissued| remove(&path).map(|()| reissued));
             if reissued.is_err() {
@@ -114,6 +113,8 @@ impl Node {
             }
             reissued
         })?;
+        let given_up = others.given_up();
+        given_up.iter().for_each(|other| self.connect_again(&other.node));
         remove(&record.entries)?;
         let head = self.store.head(&partition).ok_or_else(|| no_partition(&partition))?;
         tracing::warn!(%partition, keep = keep.name(), seq = head.seq(), reissued, "two histories are one again");
@@ -124,9 +125,11 @@ impl Node {
             "records": head.summary.records,
             "reissued": reissued,
             "set_aside": record.table,
+            "given_up": given_up,
             "changed": true,
         });
-        Ok((answer, false))
+        // Where another history is held, somebody has to fetch it again.
+        Ok((answer, !given_up.is_empty()))
     }
 
     /// Sets aside what is here of its own and drops it, if that is not done yet. None if
@@ -313,6 +316,7 @@ impl Node {
         &self,
         partition: &PartitionId,
         theirs: &SignedHeader,
+        others: &mut Others,
         reply: Heed<'_>,
     ) -> anyhow::Result<()> {
         let seq = theirs.header().seq;
@@ -325,6 +329,7 @@ impl Node {
         self.sync.peers.connected_nodes().iter().for_each(|node| self.connect_again(node));
         let until = Instant::now() + BACK_MAX;
         while !is_back()? {
+            self.give_up_others(partition, others)?;
             if Instant::now() >= until || self.shutdown.is_cancelled() {
                 bail!(
                     "{partition} 的历史尚未从对端取回：连接恢复后会自动继续取回，再次执行同一命令即可完成 / the history of {partition} is not \
@@ -337,6 +342,32 @@ impl Node {
             std::thread::sleep(LOOK);
         }
         Ok(())
+    }
+
+    /// With the peer's history here: what was set aside is issued again where it is kept,
+    /// and whatever others hold counts no more. Answers the number of changes.
+    fn go_on(
+        &self,
+        partition: &PartitionId,
+        keep: Keep,
+        record: &Record,
+        others: &mut Others,
+    ) -> anyhow::Result<u64> {
+        loop {
+            self.give_up_others(partition, others)?;
+            let issued = match keep {
+                Keep::Hub => Ok(0),
+                Keep::Origin => self.issue_again(partition, &record.entries),
+            };
+            // One more history may have been seen meanwhile; there are as many as peers.
+            let is_seen = || {
+                let evidence = self.store.evidence(partition);
+                evidence.is_ok_and(|evidence| !evidence.is_empty())
+            };
+            if issued.is_ok() || !is_seen() {
+                return issued;
+            }
+        }
     }
 
     /// Issues what was set aside again, where it differs. Answers the number of changes.

@@ -1,0 +1,101 @@
+//! Where more than two histories of an own partition are held, at a hub that was put back
+//! twice: those that `partition resolve` does not go on with count no more.
+//!
+//! Invariant: what the history that was chosen has is never given up, and a quarantine
+//! that nobody has shown with signed headers stays.
+
+use protocol::{
+    change::{Position, SignedHeader},
+    hash::Hash,
+    id::{NodeId, PartitionId},
+};
+use serde::Serialize;
+
+use super::super::{node::Node, runtime::with_runtime};
+
+/// A history that is neither the one that was here nor the one that is taken back.
+#[derive(Debug, Serialize)]
+pub(super) struct OtherHistory {
+    /// Who holds it, and has to fetch the partition again.
+    pub node: NodeId,
+    pub seq: u64,
+}
+
+/// Who holds what of a partition that is being resolved.
+pub(super) struct Others {
+    /// The head of the history that goes on.
+    chosen: Hash,
+    /// What peers had announced when the resolution began: their connections are made anew
+    /// then, and some may be late.
+    held: Vec<(NodeId, Position)>,
+    given_up: Vec<OtherHistory>,
+}
+
+impl Others {
+    pub fn new(chosen: &SignedHeader, held: Vec<(NodeId, Position)>) -> Self {
+        Self { chosen: chosen.hash(), held, given_up: Vec::new() }
+    }
+
+    /// Those that count no more.
+    pub fn given_up(self) -> Vec<OtherHistory> {
+        self.given_up
+    }
+}
+
+impl Node {
+    /// What connected peers say that they hold of a partition.
+    pub(super) fn held_by_peers(&self, partition: &PartitionId) -> Vec<(NodeId, Position)> {
+        let holders = self.sync.peers.holders(partition).into_iter();
+        holders.filter_map(|(node, said)| Some((node, said?.position))).collect()
+    }
+
+    /// Gives up whatever others hold and is not of the history that is here, and ends a
+    /// quarantine that one of them has brought meanwhile.
+    pub(super) fn give_up_others(
+        &self,
+        partition: &PartitionId,
+        others: &mut Others,
+    ) -> anyhow::Result<()> {
+        let is_here = |position: Position| {
+            let known = self.store.header_hash_at(partition, position.seq)?;
+            Ok::<_, anyhow::Error>(known.map(|known| known == position.hash))
+        };
+        let counts = |position: Position| {
+            position.hash != others.chosen
+                && !self.sync.given_up.contains(&self.store, partition, position)
+        };
+        let mut found: Vec<(Position, Option<NodeId>)> = Vec::new();
+        let said = others.held.iter().cloned().chain(self.held_by_peers(partition));
+        for (node, position) in said {
+            if counts(position) && is_here(position)? == Some(false) {
+                found.push((position, Some(node)));
+            }
+        }
+        let evidence = match self.store.quarantine_reason(partition) {
+            Some(_) => self.store.evidence(partition)?,
+            None => Vec::new(),
+        };
+        for header in &evidence {
+            // It is signed, so it need not be known what is here of that number.
+            let position = header.position();
+            if counts(position) && is_here(position)? != Some(true) {
+                found.push((position, None));
+            }
+        }
+        if !found.is_empty() {
+            let heads = found.iter().map(|(position, _)| position.hash);
+            self.note_others_given_up(partition, heads)?;
+        }
+        for (position, node) in found {
+            let Some(node) = node else { continue };
+            if others.given_up.iter().all(|known| known.node != node) {
+                tracing::warn!(%partition, %node, seq = position.seq, "the peer holds one more history, which is given up");
+                others.given_up.push(OtherHistory { node, seq: position.seq });
+            }
+        }
+        if !evidence.is_empty() {
+            with_runtime(|runtime| Ok(runtime.block_on(self.store.release(partition))?))?;
+        }
+        Ok(())
+    }
+}
