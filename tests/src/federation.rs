@@ -4,7 +4,8 @@
 use std::{
     net::{SocketAddr, UdpSocket},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::atomic::{AtomicU16, AtomicUsize, Ordering},
+    thread,
     time::Duration,
 };
 
@@ -15,6 +16,8 @@ use crate::node::{DEADLINE, Node, wait_for_ok, wait_until};
 
 /// The hub's name in every federation of the tests.
 pub const HUB: &str = "410100";
+/// Counties that are made at once.
+const MAKERS: usize = 4;
 
 /// How a federation is made, where it is not as always.
 #[derive(Default)]
@@ -113,6 +116,34 @@ impl Federation {
     /// The same in a directory of choice, by way of `address`.
     #[track_caller]
     pub fn add_county_in(&mut self, name: &str, dir: &Path, address: SocketAddr) -> &mut Node {
+        let county = self.make_county(name, dir, address);
+        self.counties.push(county);
+        self.counties.last_mut().expect("one was pushed")
+    }
+
+    /// Adds many, a few at a time; each by way of the address of its number.
+    #[track_caller]
+    pub fn add_counties(&mut self, names: &[String], address: impl Fn(usize) -> SocketAddr + Sync) {
+        let next = AtomicUsize::new(0);
+        let federation = &*self;
+        let make = || {
+            let mut made = Vec::new();
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(name) = names.get(at) else { return made };
+                let dir = federation.dir().join(name);
+                made.push(federation.make_county(name, &dir, address(at)));
+            }
+        };
+        let mut made: Vec<Node> = thread::scope(|scope| {
+            let makers = [(); MAKERS].map(|()| scope.spawn(&make));
+            makers.into_iter().flat_map(|maker| maker.join().expect("it joins")).collect()
+        });
+        made.sort_by(|one, other| one.name().cmp(other.name()));
+        self.counties.extend(made);
+    }
+
+    fn make_county(&self, name: &str, dir: &Path, address: SocketAddr) -> Node {
         let token = self.invite(name, &["--address", &address.to_string()]);
         let mut county = Node::new(name, dir);
         county.set_program(self.program.as_deref());
@@ -126,8 +157,7 @@ impl Federation {
             county.configure(key, value);
         }
         county.start();
-        self.counties.push(county);
-        self.counties.last_mut().expect("one was pushed")
+        county
     }
 
     /// A join token for `name`.

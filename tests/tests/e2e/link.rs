@@ -8,6 +8,7 @@ use harness::{
     relay::{Relay, Weather},
     table::Table,
 };
+use rustix::process::Signal;
 
 /// A connection that hears nothing is given up after 25 seconds; then it is
 /// dialled again.
@@ -125,4 +126,43 @@ fn a_link_that_carries_one_direction_alone_is_noticed_by_both_and_heals() {
         assert_eq!(federation.hub.export("enterprise/410122"), table.to_export(), "{what}");
     }
     federation.finish();
+}
+
+/// A machine that sleeps for minutes, or whose virtual machine is moved: to the others it is
+/// silent, and then it goes on with what it held in its hands.
+#[test]
+fn a_machine_that_was_suspended_goes_on() {
+    let mut federation = Federation::new(&["410122", "410123"]);
+    let mut tables = [Table::synthetic(1, 0..3000, "一"), Table::synthetic(2, 0..3000, "一")];
+    let deliver = |federation: &Federation, at: usize, table: &Table| {
+        let file = table.write(federation.dir(), &format!("{at}.csv"));
+        federation.counties[at].import("enterprise", &file);
+    };
+    deliver(&federation, 1, &tables[1]);
+    // In the middle of what it receives, and of what it sends.
+    for hub_sleeps in [true, false] {
+        deliver(&federation, 0, &tables[0]);
+        let (hub, county) = (&federation.hub, &federation.counties[0]);
+        let (asleep, awake) = if hub_sleeps { (hub, county) } else { (county, hub) };
+        asleep.signal(Signal::STOP);
+        wait_for("the other side has noticed", HEAL_MAX, || {
+            awake.peer(asleep.name())["connected"] == false
+        });
+        // Those that are awake go on among themselves.
+        let changed = Table::synthetic(2, 0..50, if hub_sleeps { "中心" } else { "本县" });
+        deliver(&federation, 1, &changed);
+        tables[1].put_all(&changed);
+        if !hub_sleeps {
+            let expected = tables[1].to_export();
+            wait_for("the others go on", HEAL_MAX, || hub.export("enterprise/410123") == expected);
+        }
+        asleep.signal(Signal::CONT);
+        federation.wait_converged_for(HEAL_MAX);
+        for (at, table) in tables.iter().enumerate() {
+            let held = federation.hub.export(&federation.counties[at].own("enterprise"));
+            assert_eq!(held, table.to_export(), "hub_sleeps={hub_sleeps}");
+        }
+        tables[0] = Table::synthetic(1, 0..3000, "二");
+    }
+    federation.end();
 }
