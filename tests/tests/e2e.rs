@@ -26,6 +26,7 @@ mod e2e {
     mod key_files;
     mod link;
     mod log;
+    mod manual;
     mod many;
     mod meeting;
     mod moving;

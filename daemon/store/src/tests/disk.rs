@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{Options, Store, StoreError, engine::Batch, keys};
 
-fn noise(random: &mut Random, bytes: usize) -> Vec<u8> {
+pub(super) fn noise(random: &mut Random, bytes: usize) -> Vec<u8> {
     (0..bytes.div_ceil(8)).flat_map(|_| random.next().to_be_bytes()).take(bytes).collect()
 }
 

@@ -10,6 +10,7 @@ mod crashes;
 mod disk;
 mod fixtures;
 mod forget;
+mod full;
 mod heads;
 mod hub_keys;
 mod journal;
