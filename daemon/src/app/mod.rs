@@ -38,6 +38,7 @@ mod keeper;
 mod keys;
 pub mod lock;
 pub mod member;
+mod missing;
 pub mod node;
 pub mod opening;
 mod ops;

@@ -32,7 +32,7 @@ use super::{
     keeper::Keeper,
     keys::OwnKeys,
     lock::{DirLock, Occupant},
-    opening,
+    missing, opening,
     restored::{Restored, refuse_without_keys},
     room,
     trustee::{self, Trustee},
@@ -133,7 +133,7 @@ impl Node {
         // What is no node gets no lock's file.
         load_config(dir)?;
         let lock = dir.lock(who)?;
-        Self::open_locked(dir, lock, who)
+        Self::open_locked(dir, lock, who).map_err(|error| missing::explained(dir, error))
     }
 
     /// As [`Node::open`] for a command; none if another process has the
@@ -144,7 +144,8 @@ impl Node {
         }
         load_config(dir)?;
         let lock = dir.try_lock()?;
-        lock.map(|lock| Self::open_locked(dir, lock, Occupant::Command)).transpose()
+        let opened = lock.map(|lock| Self::open_locked(dir, lock, Occupant::Command));
+        opened.transpose().map_err(|error| missing::explained(dir, error))
     }
 
     fn open_locked(dir: &NodeDir, lock: DirLock, who: Occupant) -> anyhow::Result<Self> {
@@ -162,6 +163,7 @@ impl Node {
         }
         let is_hub = config.upstream.is_none();
         refuse_without_keys(dir, is_hub)?;
+        missing::refuse_without_store(dir)?;
         let keys = KeyDir::new(dir.keys(), passphrase()?);
         let alarms = Arc::new(Alarms::default());
         let pki = pki_files(dir, &config);

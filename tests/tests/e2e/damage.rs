@@ -324,6 +324,43 @@ fn permissions_that_were_lost_are_told_and_move_nothing() {
     }
 }
 
+/// A node whose files are gone is not taken for a new one: what is missing is named, nothing
+/// is made in its place, and putting it back is all there is to do.
+#[test]
+fn what_is_gone_is_named_and_nothing_takes_its_place() {
+    let mut federation = Federation::new(&[COUNTY]);
+    let dir = federation.dir().to_owned();
+    let file = Table::synthetic(1, 0..300, "一").write(&dir, "delivery.csv");
+    federation.counties[0].import("enterprise", &file);
+    federation.wait_converged();
+    let delivered = federation.hub.export(ENTERPRISE);
+    let missing = ["store", "certs", "keys", "keys/signing.key", "keys/node.key", "certs/anchor"];
+    for what in missing {
+        federation.counties[0].stop();
+        federation.hub.stop();
+        let [hub, county] = [&mut federation.hub, &mut federation.counties[0]];
+        for node in [hub, county] {
+            let (path, aside) = (node.dir().join(what), dir.join("aside"));
+            fs::rename(&path, &aside).unwrap();
+            let refused = node.try_start().unwrap_err();
+            for words in ["is missing", "put it back", "缺少", "creditsync restore"] {
+                assert!(refused.contains(words), "{what}: '{words}' is missing: {refused}");
+            }
+            assert!(refused.contains(path_text(&path)), "{what}: {refused}");
+            node.cli(&["status"]).expect_failure(&["is missing", path_text(&path)]);
+            node.cli(&["import", "enterprise", path_text(&file)]).expect_failure(&["is missing"]);
+            // A directory that is empty takes no other name's place.
+            let _ = fs::remove_dir(&path);
+            fs::rename(&aside, &path).unwrap();
+        }
+        federation.hub.start();
+        federation.counties[0].start();
+        federation.wait_converged();
+        assert_eq!(federation.hub.export(ENTERPRISE), delivered, "{what}");
+    }
+    federation.finish();
+}
+
 #[test]
 fn a_countys_store_heals_from_whatever_was_done_to_it() {
     heals(false);

@@ -113,9 +113,8 @@ fn small_commits_on_a_full_disk_are_durable_or_refused() {
     let after = loop {
         assert!(acknowledged < ROUNDS_MAX, "it is never full");
 
-        let changes: Vec<Change> = (0..100)
-            .map(|n| put(5000 + acknowledged * 100 + n, noise(&mut random, 3000)))
-            .collect();
+        let changes: Vec<Change> =
+            (0..100).map(|n| put(5000 + acknowledged * 100 + n, noise(&mut random, 600))).collect();
         let mut after = content.clone();
         apply(&mut after, &changes);
         match try_commit(&store, &enterprise(), changes) {
