@@ -604,6 +604,9 @@ pub enum CloseCode {
          对方节点没有空间存放：本节点在对方的配额已用完或对方磁盘已满。数据不会丢失，有空间后自动继续；请联系对方管理员"
     )]
     NoRoom = 17,
+    /// The provider cannot prove that its history has what the follower holds.
+    #[error("the peer cannot prove that its history has what is here")]
+    Unproved = 18,
 }
 
 impl CloseCode {
@@ -634,6 +637,7 @@ impl CloseCode {
             CertificateEnded,
             Superseded,
             NoRoom,
+            Unproved,
         ]
         .into_iter()
         .find(|known| u64::from(known.as_u32()) == code)
@@ -646,10 +650,10 @@ mod tests {
 
     #[test]
     fn codes_read_back() {
-        for code in 0..18 {
+        for code in 0..19 {
             assert_eq!(CloseCode::from_u64(code).map(|c| u64::from(c.as_u32())), Some(code));
         }
-        assert_eq!(CloseCode::from_u64(18), None);
+        assert_eq!(CloseCode::from_u64(19), None);
     }
 
     #[test]

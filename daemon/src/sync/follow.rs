@@ -270,7 +270,7 @@ impl Follow {
             ))),
             Ok(Compared::Behind) => Ok(()),
             // It has jumped over those headers, so it cannot know.
-            Err(Trouble::Net(NetError::Closed(Some(CloseCode::Unavailable)))) => Ok(()),
+            Err(Trouble::Net(NetError::Closed(Some(CloseCode::Unproved)))) => Ok(()),
             // What is here of this node's own is not what is wrong.
             Err(trouble)
                 if partition.origin == *context.me() && trouble.other_history().is_some() =>
@@ -542,14 +542,17 @@ impl Follow {
         Ok(())
     }
 
-    /// A peer that cannot show that its history has what is here leaves our own in doubt.
+    /// A peer that cannot show that its history has what is here leaves it in doubt: it has
+    /// jumped over that itself.
     fn doubt(&self, trouble: Trouble) -> Trouble {
-        let have = self.context.store.head(&self.partition).map(|head| head.seq());
+        let (partition, peer) = (&self.partition, self.peer.clone());
+        let have = self.context.store.head(partition).map(|head| head.seq());
         match (trouble, have) {
-            (Trouble::Net(NetError::Closed(Some(CloseCode::Unavailable))), Some(have))
-                if self.partition.origin == *self.context.me() =>
-            {
-                Trouble::InDoubt { peer: self.peer.clone(), have }
+            (Trouble::Net(NetError::Closed(Some(CloseCode::Unproved))), Some(have)) => {
+                match partition.origin == *self.context.me() {
+                    true => Trouble::InDoubt { peer, have },
+                    false => Trouble::Unproved { peer, partition: partition.to_string(), have },
+                }
             }
             (trouble, _) => trouble,
         }

@@ -132,9 +132,8 @@ impl NotServed {
             NotServed::Net(error) if error.is_silence() => CloseCode::Silent,
             NotServed::Net(_) => CloseCode::Normal,
             NotServed::Misbehaved(problem) => problem.code(),
-            NotServed::Store(_) | NotServed::Unproved(_) | NotServed::MadeRoom => {
-                CloseCode::Unavailable
-            }
+            NotServed::Store(_) | NotServed::MadeRoom => CloseCode::Unavailable,
+            NotServed::Unproved(_) => CloseCode::Unproved,
             NotServed::UnknownPartition(_) => CloseCode::UnknownPartition,
         }
     }

@@ -45,6 +45,13 @@ pub(super) enum Trouble {
          {partition}"
     )]
     GivenUp { peer: NodeId, partition: String, seq: u64 },
+    #[error(
+        "{peer} 无法证明其历史包含本机持有的内容（第 {have} 号）：该节点取回历史时跳过了这些序号，因此未覆盖。其他对端或可证明；否则在本机执行 \
+         creditsync partition refetch {partition} / {peer} cannot prove that its history has what is here (number \
+         {have}), since it has jumped over those numbers itself; nothing was overwritten. Another peer may prove it; \
+         otherwise give this here, and the copy is fetched again: creditsync partition refetch {partition}"
+    )]
+    Unproved { peer: NodeId, partition: String, have: u64 },
     #[error("no proof that this node has signed more of its own history than it holds: {0}")]
     Unproven(String),
     #[error("others need the memory that it took")]
@@ -129,7 +136,9 @@ impl Trouble {
             Trouble::Unfit(Unfit::Record { .. }) => Meaning::Wrong(
                 "nothing of it is stored, and nothing behind it, until its origin takes it back",
             ),
-            Trouble::InDoubt { .. } | Trouble::NotWhatWasLost { .. } => Meaning::InDoubt,
+            Trouble::InDoubt { .. } | Trouble::NotWhatWasLost { .. } | Trouble::Unproved { .. } => {
+                Meaning::InDoubt
+            }
             Trouble::GivenUp { .. } => Meaning::NotNow("the peer holds what was given up here"),
             Trouble::UnknownDataset(_) | Trouble::Elsewhere { .. } => {
                 Meaning::NotNow("not followed")
@@ -180,6 +189,7 @@ impl Trouble {
             Trouble::Fork(_)
             | Trouble::OtherHistory(_)
             | Trouble::InDoubt { .. }
+            | Trouble::Unproved { .. }
             | Trouble::NotWhatWasLost { .. }
             | Trouble::GivenUp { .. }
             | Trouble::Store(StoreError::Fork { .. }) => CloseCode::Fork,

@@ -357,7 +357,7 @@ impl Following {
         matches!(self.phase, Phase::Pages(_))
             && self.own_until.is_some()
             && io.store.position(&self.partition).is_some()
-            && code == CloseCode::Unavailable
+            && code == CloseCode::Unproved
             && !io.net.has_hostile(io.me, io.peer())
     }
 

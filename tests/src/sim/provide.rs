@@ -80,11 +80,11 @@ impl Providing {
             Some((have, other)) => {
                 let (header, proof) = match state.header(have.seq) {
                     Some(mine) => (mine, Proof::default()),
-                    None => (head, proof.ok_or(CloseCode::Unavailable)?),
+                    None => (head, proof.ok_or(CloseCode::Unproved)?),
                 };
                 TreeReply::Fork { header: header.encode(), other, proof }
             }
-            None => tree_head(head, &state.tree, proof.ok_or(CloseCode::Unavailable)?),
+            None => tree_head(head, &state.tree, proof.ok_or(CloseCode::Unproved)?),
         };
         Ok((Providing::Pages { tree: Rc::clone(&state.tree) }, first))
     }

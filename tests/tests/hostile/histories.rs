@@ -182,6 +182,35 @@ fn a_second_history_is_not_hidden_by_pages() {
     world.check_service();
 }
 
+/// A provider that has jumped over the follower's number itself: nothing is overwritten, and
+/// whoever looks is told what to do; a later proof takes the alarm away.
+#[test]
+fn what_a_provider_cannot_prove_waits_for_a_person_or_a_proof() {
+    let mut world = World::new();
+    let tree = Tree::of(&entries(9));
+    let hub = &world.federation.hub;
+    world.block_on(async {
+        let (_peer, _open, mut stream, origin, have) = asked_behind_the_first(&world).await;
+        stream.reset(CloseCode::Unproved);
+        let refetch = format!("partition refetch {}", name());
+        wait_until("the alarm says what to do", || {
+            let alarms = hub.alarms().join(" ");
+            alarms.contains("cannot prove") && alarms.contains(&refetch)
+        });
+        let held = hub.partition(&name()).unwrap();
+        assert_eq!((&held["seq"], &held["state"]), (&1.into(), &"behind".into()), "{held:#}");
+        drop(stream);
+        let (_peer, _open, mut stream, _, _) = asked_behind_the_first(&world).await;
+        stream.send(&head_behind(&origin, have.hash, 5, &tree)).await;
+        let asked: TreeRequest = stream.receive().await.unwrap();
+        println!("{asked:?}");
+        wait_until("the alarm is over", || {
+            hub.alarms().iter().all(|alarm| !alarm.contains("cannot prove"))
+        });
+    });
+    world.check_service();
+}
+
 #[test]
 fn numbers_beyond_all_histories_are_refused() {
     let mut world = World::new();

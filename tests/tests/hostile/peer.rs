@@ -255,6 +255,11 @@ impl Stream {
         tokio::select! { end = sending => end, end = ending => end }
     }
 
+    /// Ends it early, for this reason.
+    pub fn reset(&mut self, code: CloseCode) {
+        self.sender.reset(code.as_u32().into()).unwrap();
+    }
+
     /// Says that nothing more comes.
     pub fn finish(&mut self) {
         let _ = self.sender.finish();
