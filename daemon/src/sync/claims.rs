@@ -245,6 +245,7 @@ impl Claims {
         partition: &PartitionId,
         held: impl Fn(&PartitionId) -> u64,
     ) -> Option<u64> {
+        let longest = Instant::now() + ASKED_MAX;
         let mut inner = self.lock();
         loop {
             if inner.written.contains(partition) {
@@ -257,7 +258,8 @@ impl Claims {
                 Some(State::Unproven(_) | State::Unanswered) => None,
                 None => inner.first_word_until,
             };
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let left =
+                until.map(|until| until.min(longest).saturating_duration_since(Instant::now()));
             match left.filter(|left| !left.is_zero()) {
                 Some(left) => {
                     let waited = self.moved.wait_timeout(inner, left);
@@ -534,6 +536,25 @@ mod tests {
             "{:?}",
             claims.alarms(|_| 3)
         );
+    }
+
+    #[test]
+    fn claims_that_come_and_go_keep_a_write_no_longer_than_one() {
+        let claims = Arc::new(Claims::default());
+        let peers = ["a", "b"].map(|name| NodeId::new(name).unwrap());
+        claims.note(&partition(), &peers[0], 7, 3);
+        let writing = claims.clone();
+        let write = std::thread::spawn(move || writing.before_write(&partition(), |_| 3));
+        // One of them is always asked, and never for long.
+        for turn in 0.. {
+            if write.is_finished() {
+                break;
+            }
+            claims.note(&partition(), &peers[(turn + 1) % 2], 7, 3);
+            claims.clear(&partition(), &peers[turn % 2]);
+            std::thread::yield_now();
+        }
+        assert_eq!(write.join().unwrap(), None);
     }
 
     #[test]
