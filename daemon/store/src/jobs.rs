@@ -23,6 +23,7 @@ use tokio::sync::{mpsc::WeakSender, oneshot};
 use crate::{
     engine::packs,
     error::StoreError,
+    marks::MarkMove,
     prepare::Prepared,
     state::{Ack, Head, OwnChanges},
     tree::OpenSnapshot,
@@ -92,6 +93,8 @@ pub enum Job {
     Replica { set: Box<VerifiedChangeSet>, done: Option<Done>, reply: Reply<Arc<Head>> },
     /// What a peer holds.
     Ack { number: u32, node: NodeId, ack: Ack },
+    /// Consumers have come so far.
+    Mark { moves: Vec<MarkMove>, reply: Reply<()> },
     /// Note whose store this is.
     Claim { node: NodeId, reply: Reply<()> },
     /// Take no more change sets of a partition.

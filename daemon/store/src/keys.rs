@@ -25,6 +25,7 @@
 //! | `p` number, generation, level, first key | page (chunked) |
 //! | `p` number, generation, 128, first key | a leaf's patch (chunked) |
 //! | `p` number, generation, 129, first key | a leaf's index (chunked) |
+//! | `k` consumer, 0, full name | how far it has come in the partition |
 //! | `s` snapshot, page key | the page as it was, or that it was not (chunked) |
 //! | `c` key's hash, index | a further chunk of a value |
 //!
@@ -41,6 +42,14 @@ pub const OWNER: &[u8] = b"o";
 
 /// The prefix of all partitions' numbers.
 pub const NUMBERS: &[u8] = b"n";
+
+/// The prefix of all marks.
+pub const MARKS: &[u8] = b"k";
+
+/// A consumer's mark in a partition.
+pub fn mark(consumer: &str, partition: &PartitionId) -> Vec<u8> {
+    [MARKS, consumer.as_bytes(), b"\0", partition.full_name().as_bytes()].concat()
+}
 
 /// A partition's number.
 pub fn number(partition: &PartitionId) -> Vec<u8> {

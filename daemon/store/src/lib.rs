@@ -10,17 +10,20 @@
 //! Its floors are listed in ARCHITECTURE.md; each imports only from those above it
 //! in that list, and a test refuses anything else.
 
+mod consumers;
 mod copy;
 pub mod cores;
 mod engine;
 mod error;
 mod events;
+mod feed;
 mod heads;
 mod intake;
 mod jobs;
 mod keys;
 mod live;
 mod log;
+mod marks;
 mod prepare;
 mod queue;
 mod quota;
@@ -59,6 +62,7 @@ pub use self::{
     },
     engine::Options,
     error::StoreError,
+    feed::{Feed, FeedStep},
     intake::{
         ReadyLeaf,
         compare::Comparison,
@@ -67,6 +71,7 @@ pub use self::{
     },
     jobs::{Compacted, Compaction, Done},
     live::{Inspected, LivePages, Problem},
+    marks::{Consumer, Mark, MarkMove},
     queue::Pending,
     quota::Origins,
     snapshot::{KeepOpen, Snapshot},
@@ -130,8 +135,10 @@ impl Store {
             });
         }
         tree::saved::forget_saved(&disk)?;
+        let marks = marks::load(&disk)?;
         let shared = Arc::new(Shared::new(disk, partitions, path.to_owned()));
         *state::lock(&shared.owner) = owner.flatten();
+        *state::lock(&shared.marks) = marks;
         let (jobs, queue) = tokio::sync::mpsc::channel(JOBS_WAITING_MAX);
         match lost {
             Some(lost) => *state::lock(&shared.lost) = lost,

@@ -11,7 +11,7 @@ use protocol::{
     suite::Suite,
 };
 
-use crate::{error::StoreError, state::OwnChanges, tree::MadeAhead};
+use crate::{error::StoreError, marks::MarkMove, state::OwnChanges, tree::MadeAhead};
 
 /// The next change set of an own partition, but for what depends on its head.
 pub struct Prepared {
@@ -22,6 +22,8 @@ pub struct Prepared {
     /// What the log will keep, if it keeps the changes.
     pub kept_body: Option<Vec<u8>>,
     pub leaves: MadeAhead,
+    /// What consumers have come to with it.
+    pub marks: Vec<MarkMove>,
 }
 
 impl Prepared {
@@ -37,6 +39,7 @@ impl Prepared {
             changes_hash: changes_hash(suite, &body),
             kept_body: own.keep_body.then(|| protocol::codec::compress(&body)),
             leaves,
+            marks: Vec::new(),
             own,
         })
     }

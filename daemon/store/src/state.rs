@@ -29,6 +29,7 @@ use crate::{
     error::StoreError,
     events::Moved,
     keys,
+    marks::Marks,
     quota::{LogKept, Origins, Usage, counted},
     tree::OpenSnapshot,
 };
@@ -306,6 +307,8 @@ pub struct Shared {
     pub origins: Mutex<Option<Arc<Origins>>>,
     /// What each origin's data counts for.
     pub usage: Mutex<Usage>,
+    /// How far consumers have come.
+    pub marks: Mutex<Marks>,
     /// Asked before own change sets.
     pub ask_before_writing: Mutex<Option<AskBeforeWriting>>,
     /// Signs own change sets. Set when the node opens; behind that only the
@@ -361,6 +364,7 @@ impl Shared {
             held: Mutex::default(),
             awaited_earlier: Mutex::default(),
             lost: Mutex::default(),
+            marks: Mutex::default(),
             origins: Mutex::default(),
             usage: Mutex::new(usage),
             ask_before_writing: Mutex::default(),

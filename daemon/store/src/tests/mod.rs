@@ -8,6 +8,7 @@ mod compaction;
 mod copy;
 mod crashes;
 mod disk;
+mod feed;
 mod fixtures;
 mod forget;
 mod full;

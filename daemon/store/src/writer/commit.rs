@@ -20,6 +20,7 @@ use crate::{
     engine::{Batch, PackId},
     error::StoreError,
     keys, log,
+    marks::{self, MarkMove},
     prepare::Prepared,
     quota::LogKept,
     state::{Head, OwnChanges, PartitionState, lock, now_ms},
@@ -36,6 +37,8 @@ pub(super) struct Next<'a> {
     pub path: &'a [Hash],
     /// What the log keeps of its changes.
     pub body: Option<&'a [u8]>,
+    /// What consumers have come to with it.
+    pub marks: &'a [MarkMove],
 }
 
 impl Writer {
@@ -63,7 +66,8 @@ impl Writer {
                 let (first, second) = prepared.own.halves();
                 let suite = self.shared.disk.suite;
                 self.commit_own(Prepared::new(suite, first)?)?;
-                self.commit_own(Prepared::new(suite, second)?)
+                let marks = std::mem::take(&mut prepared.marks);
+                self.commit_own(Prepared { marks, ..Prepared::new(suite, second)? })
             }
             committed => committed,
         }
@@ -126,7 +130,13 @@ impl Writer {
             key_id: key.public().id(),
         };
         let signed = SignedHeader::sign(header, &key);
-        let next = Next { signed, history, path: &[], body: prepared.kept_body.as_deref() };
+        let next = Next {
+            signed,
+            history,
+            path: &[],
+            body: prepared.kept_body.as_deref(),
+            marks: &prepared.marks,
+        };
         self.commit(&state, before.as_deref(), next, update)
     }
 
@@ -194,8 +204,13 @@ impl Writer {
         let (before_set, ahead) = (before.as_deref(), MadeAhead::default());
         let update = self.update_tree(&state, before_set, set.changes(), ahead, WORK)?;
         self.check_root(set.header(), &update.summary)?;
-        let next =
-            Next { signed: set.header().clone(), history, path: &[], body: Some(set.body()) };
+        let next = Next {
+            signed: set.header().clone(),
+            history,
+            path: &[],
+            body: Some(set.body()),
+            marks: &[],
+        };
         self.commit(&state, before.as_deref(), next, update)
     }
 
@@ -342,7 +357,7 @@ impl Writer {
         next: Next<'_>,
         summary: Summary,
     ) -> Result<Arc<Head>, StoreError> {
-        let Next { signed, history, path, body } = next;
+        let Next { signed, history, path, body, marks } = next;
         let (number, seq) = (state.number, signed.header().seq);
         let partition = signed.header().partition.clone();
         let counted_before = before.map_or(0, Head::counted);
@@ -360,7 +375,9 @@ impl Writer {
         batch.put(keys::head(number), head.encode());
         self.shared.disk.check_room(batch.bytes())?;
         self.refuse_over_quota(&partition, counted_before, head.counted(), batch.bytes())?;
+        marks::put(&mut batch, marks, updated_ms);
         self.apply_to(&partition, state, batch)?;
+        marks::note(&mut lock(&self.shared.marks), marks, updated_ms);
         lock(&self.shared.usage).moved(&partition.origin, counted_before, head.counted());
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
         self.unpublished.insert(partition, head.clone());

@@ -44,7 +44,8 @@ use crate::{
     error::StoreError,
     jobs::{BATCH_BYTES, Done, Job, LEAVES_PER_BATCH, Reply},
     keys,
-    state::{Head, PartitionState, Shared, lock},
+    marks::{self, MarkMove},
+    state::{Head, PartitionState, Shared, lock, now_ms},
 };
 
 /// Jobs that share one flush. More would make the first wait for the last.
@@ -246,6 +247,10 @@ impl Writer {
                 if let Err(error) = self.well().and_then(|()| self.apply(batch)) {
                     tracing::warn!(%error, "an acknowledgement could not be noted");
                 }
+            }
+            Job::Mark { moves, reply } => {
+                let result = self.well().and_then(|()| self.move_marks(&moves));
+                self.answer_after_flush(reply, result);
             }
             Job::Claim { node, reply } => {
                 let mut batch = Batch::default();
@@ -460,6 +465,15 @@ impl Writer {
             self.next_number = state.number + 1;
             self.shared.add_partition(partition.clone(), state.clone());
         }
+        Ok(())
+    }
+
+    fn move_marks(&mut self, moves: &[MarkMove]) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        let now_ms = now_ms();
+        marks::put(&mut batch, moves, now_ms);
+        self.apply(batch)?;
+        marks::note(&mut lock(&self.shared.marks), moves, now_ms);
         Ok(())
     }
 

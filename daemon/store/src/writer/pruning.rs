@@ -58,7 +58,7 @@ impl Writer {
         }
         let room = self.room_for(partition)?;
         let body_bytes = BODY_BYTES_KEPT.min(room / BODY_PART);
-        self.prune_bodies(batch, state, body_bytes, &mut kept)?;
+        self.prune_bodies(batch, partition, state, body_bytes, &mut kept)?;
         if self.is_foreign(partition) {
             let headers = HEADERS_MAX.min(room / HEADER_PART / HEADER_BYTES);
             self.prune_headers(batch, partition, state.number, headers, &mut kept)?;
@@ -78,6 +78,7 @@ impl Writer {
     fn prune_bodies(
         &self,
         batch: &mut Batch,
+        partition: &PartitionId,
         state: &Arc<PartitionState>,
         most: u64,
         kept: &mut LogKept,
@@ -89,7 +90,7 @@ impl Writer {
         let since = now_ms() - FOLLOWER_AWAITED_MS;
         let acks = state.acks();
         let awaited = acks.values().filter(|ack| ack.at_ms >= since).map(|ack| ack.seq);
-        let acknowledged = awaited.min().unwrap_or(u64::MAX);
+        let acknowledged = awaited.chain(self.marks_of(partition, since)).min().unwrap_or(u64::MAX);
         let (disk, prefix) = (&self.shared.disk, keys::log_bodies(state.number));
         let mut next = disk.first_key(&prefix)?;
         for _ in 0..PIECES_MAX {
@@ -108,6 +109,14 @@ impl Writer {
             next = disk.key_behind(&prefix, &key)?;
         }
         Ok(())
+    }
+
+    /// The numbers at which consumers are that have moved since.
+    fn marks_of(&self, partition: &PartitionId, since: i64) -> Vec<u64> {
+        let marks = lock(&self.shared.marks);
+        let of_it = marks.iter().filter(|((of, _), _)| of == partition);
+        let awaited = of_it.filter(|(_, mark)| mark.at_ms >= since);
+        awaited.map(|(_, mark)| mark.position.seq).collect()
     }
 
     fn prune_headers(

@@ -56,7 +56,7 @@ impl Writer {
         let update = self.update_tree(&state, Some(&head), changes, ahead, DIFFERENCES)?;
         self.check_root(&shown.signed, &update.summary)?;
         let (signed, history) = (shown.signed.clone(), shown.before.clone());
-        let next = Next { signed, history, path: &shown.path, body: None };
+        let next = Next { signed, history, path: &shown.path, body: None, marks: &[] };
         self.commit(&state, Some(&head), next, update)
     }
 

@@ -213,7 +213,7 @@ impl Writer {
         batch.remove(keys::staging(stage.number));
         let state = self.partition(&stage.partition);
         let (next, generation) =
-            (Next { signed, history, path: &path, body: None }, stage.generation);
+            (Next { signed, history, path: &path, body: None, marks: &[] }, stage.generation);
         let head =
             self.finish_commit(batch, &state, before.as_deref(), generation, next, summary)?;
         self.shared.pages_written.fetch_add(inner.len() as u64, Ordering::Relaxed);
