@@ -125,7 +125,8 @@ impl Soak {
         self.never_equal_while_different();
     }
 
-    /// A delivery, which goes through at once or says that it waits for its own history.
+    /// A delivery, which goes through at once or says that it waits for its own history, or
+    /// for what was damaged of it.
     fn deliver(&mut self, at: usize, number: u32, full: bool) -> &'static str {
         let (from, count) = (self.random.below(ROWS), 1 + self.random.below(200));
         let rows = from as u32..(from + count) as u32;
@@ -140,7 +141,8 @@ impl Soak {
         let county = &self.federation.counties[at];
         wait_for("a delivery goes in", HEAL_MAX, || {
             let imported = county.cli(&import);
-            let waits = ["restored from an older state", "held", "is being taken back"];
+            let waits =
+                ["restored from an older state", "held", "is being taken back", "is damaged"];
             let waits = waits.iter().any(|words| imported.stderr.contains(words));
             assert!(imported.code == Some(0) || waits, "{imported:#?}");
             imported.code == Some(0)
