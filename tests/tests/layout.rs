@@ -169,7 +169,7 @@ fn the_floors_of_the_store_are_the_ones_that_are_told() {
     };
     let told: Vec<Vec<String>> = rows.map(|(floor, _)| names(floor)).collect();
     let (above, floors) = told.split_last().unwrap();
-    assert_eq!(above, &["lib", "consumers", "signing"]);
+    assert_eq!(above, &["lib", "consumers", "signing", "mending"]);
     assert_eq!(floors, FLOORS);
 }
 

@@ -85,6 +85,21 @@ pub struct Compaction {
     pub stopped: Option<StoreError>,
 }
 
+/// What takes the place of something damaged in a log.
+#[derive(Debug, Clone)]
+pub enum Mend {
+    /// The header, whose signature was verified.
+    Header(Box<SignedHeader>),
+    /// The change set's body.
+    Body(Box<VerifiedChangeSet>),
+    /// The header's hash alone, as of one that went in time.
+    Hash(Hash),
+    /// No body, as of one that went in time.
+    NoBody,
+    /// Nothing, of a header that nobody knows.
+    Nothing,
+}
+
 /// What the writer is asked to do.
 pub enum Job {
     /// The next change set of an own partition.
@@ -128,6 +143,8 @@ pub enum Job {
     Differ { differences: Box<Differences>, done: Done, reply: Reply<Arc<Head>> },
     /// Replace damaged pages of the current state.
     Heal { healed: HealedPages, reply: Reply<()> },
+    /// Put a number of a partition's log right.
+    MendLog { partition: PartitionId, seq: u64, mend: Mend, reply: Reply<()> },
     /// Sign with another key, and sign anew what the one before may not sign.
     AdoptSigner {
         next: Arc<SigningKey>,

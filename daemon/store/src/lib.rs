@@ -24,6 +24,7 @@ mod keys;
 mod live;
 mod log;
 mod marks;
+mod mending;
 mod prepare;
 mod queue;
 mod quota;
@@ -53,6 +54,8 @@ use protocol::{
 };
 use tokio::sync::{broadcast, watch};
 
+#[cfg(any(test, feature = "testing"))]
+pub use self::testing::LogHarm;
 pub use self::{
     copy::{
         check::{Check, Judged, JudgedLeaf, Whole},
@@ -72,6 +75,7 @@ pub use self::{
     jobs::{Compacted, Compaction, Done},
     live::{Inspected, LivePages, Problem},
     marks::{Consumer, Mark, MarkMove},
+    mending::Mend,
     queue::Pending,
     quota::Origins,
     snapshot::{KeepOpen, Snapshot},
@@ -586,7 +590,10 @@ impl Store {
         seq: u64,
     ) -> Result<Option<SignedHeader>, StoreError> {
         match self.shared.partition(partition) {
-            Some(state) => log::header(&self.shared.disk, state.number, seq),
+            Some(state) => {
+                let header = log::header(&self.shared.disk, state.number, seq);
+                self.shared.heed_log(partition, &state, seq, header)
+            }
             None => Ok(None),
         }
     }
@@ -610,7 +617,10 @@ impl Store {
         seq: u64,
     ) -> Result<Option<Hash>, StoreError> {
         match self.shared.partition(partition) {
-            Some(state) => log::header_hash(&self.shared.disk, state.number, seq),
+            Some(state) => {
+                let hash = log::header_hash(&self.shared.disk, state.number, seq);
+                self.shared.heed_log(partition, &state, seq, hash)
+            }
             None => Ok(None),
         }
     }
@@ -648,7 +658,7 @@ impl Store {
 
     /// Consecutive change sets from number `from` on, at most `count_max` with at
     /// most `bytes_max` of bodies, but at least one, however long. `None` if the log
-    /// does not hold the first one's body.
+    /// does not hold the first one's body. They end before one that is damaged.
     pub fn change_sets(
         &self,
         partition: &PartitionId,
@@ -659,11 +669,13 @@ impl Store {
         let Some(state) = self.shared.partition(partition) else {
             return Ok(None);
         };
-        let head = state.head().map_or(0, |head| head.seq());
-        let disk = &self.shared.disk;
+        let Some(head) = state.head() else {
+            return Ok(None);
+        };
+        let (disk, held) = (&self.shared.disk, (&head.signed, &head.before));
         let mut sets = Vec::new();
         let mut bytes = 0;
-        for seq in from..=head {
+        for seq in from..=head.seq() {
             if sets.len() >= count_max {
                 break;
             }
@@ -675,7 +687,13 @@ impl Store {
             if next.is_some_and(|next| bytes + next > bytes_max) {
                 break;
             }
-            let Some(set) = log::change_set(disk, state.number, seq)? else {
+            let set = log::change_set(disk, state.number, held, seq);
+            let set = match self.shared.heed_log(partition, &state, seq, set) {
+                // Those before it are well.
+                Err(StoreError::Damaged { .. }) if !sets.is_empty() => break,
+                set => set?,
+            };
+            let Some(set) = set else {
                 break;
             };
             bytes += set.body.len();

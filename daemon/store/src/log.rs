@@ -8,9 +8,9 @@
 //! prove anything.
 
 use protocol::{
-    change::{ChangeSet, SignedHeader},
+    change::{ChangeSet, Header, Position, SignedHeader},
     hash::Hash,
-    history::{Node, Peaks, nodes_of, peaks_of, shown},
+    history::{Node, Peaks, Proof, nodes_of, peaks_of, shown},
 };
 
 use crate::{
@@ -24,10 +24,149 @@ pub fn header(disk: &Disk, number: u32, seq: u64) -> Result<Option<SignedHeader>
     let Some(bytes) = disk.get(&keys::log_header(number, seq))? else {
         return Ok(None);
     };
-    SignedHeader::decode(&bytes).map(Some).map_err(|error| StoreError::Damaged {
-        place: format!("the log at number {seq}"),
-        problem: error.to_string(),
-    })
+    let damaged = |problem: String| StoreError::Damaged { place: place(seq), problem };
+    let signed = SignedHeader::decode(&bytes).map_err(|error| damaged(error.to_string()))?;
+    match signed.header().seq == seq {
+        true => Ok(Some(signed)),
+        false => Err(damaged(format!("it is number {}", signed.header().seq))),
+    }
+}
+
+fn unvouched(seq: u64) -> StoreError {
+    let problem = "the history that was signed does not have it".into();
+    StoreError::Damaged { place: place(seq), problem }
+}
+
+fn place(seq: u64) -> String {
+    format!("the log at number {seq}")
+}
+
+/// Whether it is shown that the header of this position is in the history of `head` and
+/// the headers before that: the header behind it names it, or the nodes that are kept
+/// lead from it to the history that the head has signed. What of the log cannot be read
+/// shows nothing. `previous` is what the header says of the one before it, where that is
+/// known.
+pub fn is_vouched(
+    disk: &Disk,
+    number: u32,
+    (head, before): (&SignedHeader, &Peaks),
+    position: Position,
+    previous: Option<Hash>,
+) -> Result<bool, StoreError> {
+    let Position { seq, hash } = position;
+    let newest = head.header();
+    if seq == 0 || seq >= newest.seq {
+        return Ok(position == head.position());
+    }
+    let names = |seq: u64| previous_of(disk, number, newest, seq);
+    if names(seq + 1)? == Some(hash) {
+        return Ok(true);
+    }
+    let Some(places) = nodes_of(seq, before.count()) else {
+        return Ok(false);
+    };
+    // Beside it may be one that is damaged as well, of which its own neighbour knows the
+    // hash. If that is wrong, it leads nowhere.
+    let beside = match (places.first(), seq % 2) {
+        (None, _) => [None; 2],
+        (Some(place), 0) => [unless_damaged(node(disk, number, *place))?.flatten(), previous],
+        (Some(place), _) => {
+            [unless_damaged(node(disk, number, *place))?.flatten(), names(seq + 2)?]
+        }
+    };
+    let above = places.iter().skip(1).map(|place| node(disk, number, *place));
+    let Some(above) = unless_damaged(above.collect::<Result<Option<Vec<Hash>>, _>>())?.flatten()
+    else {
+        return Ok(false);
+    };
+    let leads = |beside: Option<Hash>| {
+        let path = beside.into_iter().chain(above.iter().copied()).collect();
+        let proof = Proof { peaks: before.hashes().to_vec(), path };
+        proof.check(newest.seq - 1, &newest.history, Some(position)).is_ok()
+    };
+    Ok(beside.into_iter().any(leads))
+}
+
+/// What the header with this number says of the one before it, as far as that can be read.
+fn previous_of(
+    disk: &Disk,
+    number: u32,
+    newest: &Header,
+    seq: u64,
+) -> Result<Option<Hash>, StoreError> {
+    if seq >= newest.seq {
+        return Ok((seq == newest.seq).then_some(newest.previous));
+    }
+    let header = unless_damaged(header(disk, number, seq))?.flatten();
+    Ok(header.map(|header| header.header().previous))
+}
+
+/// The hash of the header with this number by what is kept behind it; none if nothing
+/// there vouches for one.
+pub fn vouched_hash(
+    disk: &Disk,
+    number: u32,
+    (head, before): (&SignedHeader, &Peaks),
+    seq: u64,
+) -> Result<Option<Hash>, StoreError> {
+    let newest = head.header();
+    if seq >= newest.seq {
+        return Ok((seq == newest.seq).then(|| head.hash()));
+    }
+    if seq + 1 == newest.seq {
+        return Ok(Some(newest.previous));
+    }
+    let Some(next) = unless_damaged(header(disk, number, seq + 1))?.flatten() else {
+        return Ok(None);
+    };
+    let previous = next.header().previous;
+    let is_well = is_vouched(disk, number, (head, before), next.position(), Some(previous))?;
+    Ok(is_well.then_some(previous))
+}
+
+/// Whether the header that is kept under this number is the one of this position; none
+/// if nothing is kept of it. Another one is told of only if it is in the history of
+/// `head`: otherwise what is here is damaged, which says nothing of two histories.
+pub fn is_same(
+    disk: &Disk,
+    number: u32,
+    head: (&SignedHeader, &Peaks),
+    position: Position,
+) -> Result<Option<bool>, StoreError> {
+    let Some(hash) = header_hash(disk, number, position.seq)? else {
+        return Ok(None);
+    };
+    if hash == position.hash {
+        return Ok(Some(true));
+    }
+    let own = header(disk, number, position.seq)?.map(|header| header.header().previous);
+    match is_vouched(disk, number, head, Position { hash, ..position }, own)? {
+        true => Ok(Some(false)),
+        false => Err(unvouched(position.seq)),
+    }
+}
+
+/// Whether a header was here of which nothing is left, not even the hash: of two that
+/// were joined in the history one is known. Where both are gone it cannot be told from
+/// headers that were jumped over.
+pub fn is_lost(disk: &Disk, number: u32, seq: u64) -> Result<bool, StoreError> {
+    let Some(index) = seq.checked_sub(1) else {
+        return Ok(false);
+    };
+    let of = |height: u8, index: u64| node(disk, number, Node { height, index });
+    let known = |found: Result<Option<Hash>, StoreError>| {
+        Ok::<_, StoreError>(unless_damaged(found)?.is_none_or(|found| found.is_some()))
+    };
+    Ok(!known(of(0, index))? && known(of(0, index ^ 1))? && known(of(1, index >> 1))?)
+}
+
+/// What was read; none if that is damaged.
+fn unless_damaged<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(StoreError::Damaged { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The first number from `seq` on, which is above 0, of which the header is here.
@@ -37,11 +176,20 @@ pub fn header_number_from(disk: &Disk, number: u32, seq: u64) -> Result<Option<u
     Ok(key.and_then(|key| keys::seq_of(&key)))
 }
 
-/// The change set with this number, if its body is kept.
-pub fn change_set(disk: &Disk, number: u32, seq: u64) -> Result<Option<ChangeSet>, StoreError> {
+/// The change set with this number in the history of `head`, if its body is kept.
+pub fn change_set(
+    disk: &Disk,
+    number: u32,
+    head: (&SignedHeader, &Peaks),
+    seq: u64,
+) -> Result<Option<ChangeSet>, StoreError> {
     let Some(header) = header(disk, number, seq)? else {
         return Ok(None);
     };
+    let previous = Some(header.header().previous);
+    if !is_vouched(disk, number, head, header.position(), previous)? {
+        return Err(unvouched(seq));
+    }
     let body = disk.get_chunked(&keys::log_body(number, seq))?;
     Ok(body.map(|body| ChangeSet { header, body }))
 }

@@ -207,7 +207,13 @@ pub struct PartitionState {
     quarantine: Mutex<Option<String>>,
     /// What of its pages was found to be damaged, until they are well again.
     damage: Mutex<Option<String>>,
+    /// What of its log was found to be damaged, by number, until it was mended.
+    log_damage: Mutex<BTreeMap<u64, String>>,
 }
+
+/// Damaged numbers of one partition's log that are kept in mind: those above are found
+/// when these were mended.
+const LOG_DAMAGE_MAX: usize = 1000;
 
 impl PartitionState {
     pub fn new(number: u32) -> Self {
@@ -218,6 +224,7 @@ impl PartitionState {
             acked: Condvar::new(),
             quarantine: Mutex::new(None),
             damage: Mutex::new(None),
+            log_damage: Mutex::default(),
         }
     }
 
@@ -275,6 +282,24 @@ impl PartitionState {
         let is_news = known.is_none() && damage.is_some();
         *known = damage;
         is_news
+    }
+
+    pub fn log_damage(&self) -> BTreeMap<u64, String> {
+        lock(&self.log_damage).clone()
+    }
+
+    /// Notes what is wrong with a number of the log; answers whether it is news.
+    pub fn note_log_damage(&self, seq: u64, problem: String) -> bool {
+        let mut known = lock(&self.log_damage);
+        if !known.contains_key(&seq) && known.len() >= LOG_DAMAGE_MAX {
+            return false;
+        }
+        known.insert(seq, problem).is_none()
+    }
+
+    /// A number of the log is well, or not there any more.
+    pub fn log_is_well(&self, seq: u64) {
+        lock(&self.log_damage).remove(&seq);
     }
 }
 
@@ -418,6 +443,39 @@ impl Shared {
             self.damaged.notify_one();
         }
         Err(StoreError::Damaged { place, problem })
+    }
+
+    /// What became of reading number `seq` of a partition's log: damage is noted, whoever met
+    /// it, and something is told to mend it.
+    pub fn heed_log<T>(
+        &self,
+        partition: &PartitionId,
+        state: &PartitionState,
+        seq: u64,
+        read: Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let Err(StoreError::Damaged { place, problem }) = read else {
+            return read;
+        };
+        self.note_log_damage(partition, state, seq, format!("{place}: {problem}"));
+        Err(StoreError::Damaged { place: format!("{partition} ({place})"), problem })
+    }
+
+    pub fn note_log_damage(
+        &self,
+        partition: &PartitionId,
+        state: &PartitionState,
+        seq: u64,
+        problem: String,
+    ) {
+        if state.note_log_damage(seq, problem.clone()) {
+            tracing::warn!(
+                %partition, seq, %problem,
+                "a change set of the log is damaged; no record is concerned, and it is mended by itself / \
+                 变更日志中有一条损坏，记录不受影响，将自动修复"
+            );
+            self.damaged.notify_one();
+        }
     }
 
     pub fn add_partition(&self, partition: PartitionId, state: Arc<PartitionState>) {

@@ -8,6 +8,23 @@ use protocol::id::PartitionId;
 
 use crate::{Store, engine::Batch, keys};
 
+/// What is done to a number of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogHarm {
+    /// The header decodes no more.
+    HeaderGarbled,
+    /// The header decodes and is another one.
+    HeaderAltered,
+    /// The header is the same, and its signature another one.
+    Signature,
+    /// The header is gone.
+    HeaderMissing,
+    /// The body has another bit.
+    BodyAltered,
+    /// The body is gone.
+    BodyMissing,
+}
+
 impl Store {
     /// Garbles a stored page, or removes it.
     pub fn damage(&self, partition: &PartitionId, level: u8, first_key: &[u8], remove: bool) {
@@ -21,6 +38,35 @@ impl Store {
         if !remove {
             // Of one chunk, and with another checksum.
             batch.put(key, b"\0\x01 a page that somebody has garbled".to_vec());
+        }
+        self.shared.disk.apply(batch).expect("a test's disk works");
+    }
+
+    /// Alters a number of a partition's log.
+    pub fn damage_log(&self, partition: &PartitionId, seq: u64, harm: LogHarm) {
+        let number = self.shared.partition(partition).expect("it is there").number;
+        let (header, body) = (keys::log_header(number, seq), keys::log_body(number, seq));
+        let get = |key: &[u8]| self.shared.disk.get(key).expect("it can be read");
+        let flipped = |key: &[u8], from_end: usize| {
+            let mut bytes = get(key).expect("there is one").to_vec();
+            let at = bytes.len() - from_end;
+            bytes[at] ^= 1;
+            bytes
+        };
+        let mut batch = Batch::default();
+        match harm {
+            LogHarm::HeaderGarbled => batch.put(header, b"garbled".to_vec()),
+            // In the key's id, the last field: it decodes, and its hash is another one.
+            LogHarm::HeaderAltered => batch.put(header.clone(), flipped(&header, 1)),
+            // Behind the suite's number.
+            LogHarm::Signature => {
+                let mut bytes = get(&header).expect("there is one").to_vec();
+                bytes[1] ^= 1;
+                batch.put(header, bytes);
+            }
+            LogHarm::HeaderMissing => batch.remove(header),
+            LogHarm::BodyAltered => batch.put(body.clone(), flipped(&body, 1)),
+            LogHarm::BodyMissing => batch.remove(body),
         }
         self.shared.disk.apply(batch).expect("a test's disk works");
     }

@@ -30,7 +30,7 @@ use super::{
     packs::{self, PackId, Packs},
     sweep,
     table::{Bytes, Pair, Table},
-    values::{Batch, Found, FoundPair, Read, bytes_max_of, chunks_of, up_to},
+    values::{Batch, Found, FoundPair, Read, bytes_max_of, bytes_of_first, chunks_of, up_to},
 };
 use crate::error::StoreError;
 
@@ -377,6 +377,20 @@ impl Disk {
     /// one chunk above what it has. Not of one that lies in a pack.
     pub fn chunked_bytes_max(&self, key: &[u8]) -> Result<Option<usize>, StoreError> {
         Ok(self.get(key)?.map(|first| bytes_max_of(&first)))
+    }
+
+    /// How many bytes lie under the key of a chunked value, whether or not they are what was
+    /// written, in at most so many chunks. Not of one that lies in a pack.
+    pub fn stored_bytes(&self, key: &[u8], chunks_max: u16) -> Result<u64, StoreError> {
+        let view = self.table.view();
+        let Some(first) = view.get(key)? else {
+            return Ok(0);
+        };
+        let mut bytes = bytes_of_first(&first) as u64;
+        for index in 1..chunks_max {
+            bytes += view.get(&keys::chunk(key, index))?.map_or(0, |chunk| chunk.len() as u64);
+        }
+        Ok(bytes)
     }
 
     /// The value under `prefix` and `key`, with the one behind `beside`.

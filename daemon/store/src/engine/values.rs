@@ -39,6 +39,11 @@ pub fn place_of(first: &[u8]) -> Option<Place> {
     (envelope[..2] == PACKED.to_be_bytes()).then(|| Place::decode(place)).flatten()
 }
 
+/// How many bytes of a value that lies in no pack its first chunk has.
+pub fn bytes_of_first(first: &[u8]) -> usize {
+    first.len().saturating_sub(ENVELOPE_BYTES)
+}
+
 /// How many bytes a value of this first chunk has at most; none of one in a pack.
 pub fn bytes_max_of(first: &[u8]) -> usize {
     match chunks_of(first) {

@@ -15,6 +15,7 @@ mod full;
 mod heads;
 mod hub_keys;
 mod journal;
+mod mending;
 mod packs;
 mod pruning;
 mod reference;

@@ -1,7 +1,7 @@
 //! What the log forgets, and that nothing which depends on it is lost.
 
 use super::fixtures::*;
-use crate::{Ack, Origins, Store, engine::Batch, keys, quota::LogKept, state::now_ms};
+use crate::{Ack, LogHarm, Origins, Store, keys, quota::LogKept, state::now_ms};
 
 /// As the writer has them in tests.
 const BODY_BYTES_KEPT: u64 = 512 * 1024;
@@ -13,7 +13,7 @@ fn node(name: &str) -> protocol::id::NodeId {
 }
 
 /// To `store` the partition `enterprise` is another node's.
-fn as_hub(store: &Store) {
+pub fn as_hub(store: &Store) {
     let others = [node("410122")].into();
     store.set_origins(Origins { own: node("410100"), others, quota_mb: None });
 }
@@ -29,7 +29,7 @@ fn noise(seed: u64, bytes: usize) -> Vec<u8> {
     (0..bytes).map(|_| random.next() as u8).collect()
 }
 
-fn log_of(store: &Store) -> (Vec<u64>, Vec<u64>, LogKept) {
+pub fn log_of(store: &Store) -> (Vec<u64>, Vec<u64>, LogKept) {
     let number = store.shared.partition(&enterprise()).unwrap().number;
     let numbers = |prefix: Vec<u8>| {
         keys_of(store, &prefix).iter().map(|key| keys::seq_of(key).unwrap()).collect()
@@ -39,7 +39,7 @@ fn log_of(store: &Store) -> (Vec<u64>, Vec<u64>, LogKept) {
 }
 
 /// What the head says of the log is what is there.
-fn assert_counted(store: &Store) {
+pub fn assert_counted(store: &Store) {
     let (headers, bodies, kept) = log_of(store);
     let number = store.shared.partition(&enterprise()).unwrap().number;
     let body = |seq: &u64| store.shared.disk.get_chunked(&keys::log_body(number, *seq));
@@ -101,17 +101,28 @@ fn a_damaged_header_does_not_hold_up_what_follows() {
     let (_two, hub) = empty_replica(&origin);
     as_hub(&hub);
     follow(&origin, &hub, &enterprise());
-    let number = hub.shared.partition(&enterprise()).unwrap().number;
-    let mut batch = Batch::default();
-    batch.put(keys::log_header(number, 1), b"garbled".to_vec());
-    hub.shared.disk.apply(batch).unwrap();
-    for number in 0..2 {
+    for (seq, harm) in [
+        (1, LogHarm::HeaderGarbled),
+        (3, LogHarm::HeaderAltered),
+        (6, LogHarm::HeaderGarbled),
+        (7, LogHarm::HeaderGarbled),
+    ] {
+        hub.damage_log(&enterprise(), seq, harm);
+    }
+    for number in 0..8 {
         commit(&origin, &enterprise(), vec![put(2, number.to_string())]);
         follow(&origin, &hub, &enterprise());
     }
     let (headers, _, kept) = log_of(&hub);
-    assert_eq!(headers, (3..=102).collect::<Vec<_>>());
-    assert_eq!((kept.headers, kept.hashes), (HEADERS_MAX as u64, 1));
+    assert_eq!(headers, (9..=108).collect::<Vec<_>>());
+    // What the header behind one says of it is left, which of two that are gone is of the
+    // later one.
+    assert_eq!((kept.headers, kept.hashes), (HEADERS_MAX as u64, 7));
+    for seq in 1..=8 {
+        let hash = origin.header_at(&enterprise(), seq).unwrap().unwrap().hash();
+        let known = hub.header_hash_at(&enterprise(), seq).unwrap();
+        assert_eq!(known, (seq != 6).then_some(hash), "number {seq}");
+    }
 }
 
 #[test]

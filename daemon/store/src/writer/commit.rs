@@ -176,8 +176,15 @@ impl Writer {
             // Already here: a lost acknowledgement is repeated, a different
             // history is not.
             let number = self.shared.partition(partition).map_or(0, |state| state.number);
-            return match log::header(&self.shared.disk, number, header.seq)? {
-                Some(known) if known.hash() != set.header().hash() => {
+            let held = (&head.signed, &head.before);
+            let same = log::is_same(&self.shared.disk, number, held, set.header().position());
+            return match self.shared.heed_log(
+                partition,
+                &self.partition(partition),
+                header.seq,
+                same,
+            )? {
+                Some(false) => {
                     Err(StoreError::Fork { partition: Box::new(partition.clone()), ours })
                 }
                 _ => Ok(head.clone()),
@@ -369,7 +376,7 @@ impl Writer {
             batch.put_chunked(&keys::log_body(number, seq), body, 0);
             kept.body_bytes += body.len() as u64;
         }
-        let log = self.prune(&mut batch, &partition, state, kept)?;
+        let log = self.prune(&mut batch, &partition, state, before, kept)?;
         let (before, updated_ms) = (history, now_ms());
         let head = Arc::new(Head { signed, before, summary, generation, log, updated_ms });
         batch.put(keys::head(number), head.encode());

@@ -11,6 +11,7 @@
 //!   none counts for a while;
 //! - [`repair`]: what differs from a peer's state, or is damaged, replaced in
 //!   place;
+//! - [`mending`]: what of a log is damaged, replaced or left out;
 //! - [`staging`]: the state of a partition taken from a peer's tree;
 //! - [`forget`]: a replica is dropped, to be fetched anew;
 //! - [`room`], [`pruning`]: how much each origin may have, and how long the log;
@@ -23,6 +24,7 @@
 mod commit;
 mod compacting;
 mod forget;
+mod mending;
 mod pruning;
 mod repair;
 mod room;
@@ -298,6 +300,10 @@ impl Writer {
             }
             Job::Heal { healed, reply } => {
                 let result = self.well().and_then(|()| self.heal(&healed));
+                self.answer_after_flush(reply, result);
+            }
+            Job::MendLog { partition, seq, mend, reply } => {
+                let result = self.well().and_then(|()| self.mend_log(&partition, seq, mend));
                 self.answer_after_flush(reply, result);
             }
             Job::AdoptSigner { next, origin, last, reply } => {

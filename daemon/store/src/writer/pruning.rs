@@ -12,7 +12,11 @@
 
 use std::sync::Arc;
 
-use protocol::{history::Node, id::PartitionId};
+use protocol::{
+    change::SignedHeader,
+    history::{Node, Peaks},
+    id::PartitionId,
+};
 
 use super::Writer;
 use crate::{
@@ -45,12 +49,14 @@ const PIECES_MAX: usize = 4;
 
 impl Writer {
     /// Adds to a batch what goes of the log, of which it has `kept` with what the
-    /// batch adds; answers what it keeps then.
+    /// batch adds to what was `before`, a header and its history; answers what it keeps
+    /// then.
     pub(super) fn prune(
         &self,
         batch: &mut Batch,
         partition: &PartitionId,
         state: &Arc<PartitionState>,
+        before: Option<(&SignedHeader, &Peaks)>,
         mut kept: LogKept,
     ) -> Result<LogKept, StoreError> {
         if partition.dataset.is_system() {
@@ -59,9 +65,9 @@ impl Writer {
         let room = self.room_for(partition)?;
         let body_bytes = BODY_BYTES_KEPT.min(room / BODY_PART);
         self.prune_bodies(batch, partition, state, body_bytes, &mut kept)?;
-        if self.is_foreign(partition) {
+        if let Some(before) = before.filter(|_| self.is_foreign(partition)) {
             let headers = HEADERS_MAX.min(room / HEADER_PART / HEADER_BYTES);
-            self.prune_headers(batch, partition, state.number, headers, &mut kept)?;
+            self.prune_headers(batch, partition, (state.number, before), headers, &mut kept)?;
         }
         Ok(kept)
     }
@@ -123,7 +129,7 @@ impl Writer {
         &self,
         batch: &mut Batch,
         partition: &PartitionId,
-        number: u32,
+        (number, before): (u32, (&SignedHeader, &Peaks)),
         most: u64,
         kept: &mut LogKept,
     ) -> Result<(), StoreError> {
@@ -137,22 +143,24 @@ impl Writer {
             if kept.headers <= most {
                 return Ok(());
             }
-            match log::header(disk, number, seq) {
-                Ok(Some(header)) => {
+            let own = match log::header(disk, number, seq) {
+                Ok(header) => header.map(|header| header.hash()),
+                Err(StoreError::Damaged { .. }) => None,
+                Err(error) => return Err(error),
+            };
+            // One that is damaged and decodes all the same has another hash.
+            match log::vouched_hash(disk, number, before, seq)?.or(own) {
+                Some(hash) => {
                     let node = Node { height: 0, index: seq - 1 };
-                    batch.put(keys::history_node(number, node), header.hash().as_bytes().to_vec());
+                    batch.put(keys::history_node(number, node), hash.as_bytes().to_vec());
                     kept.hashes += 1;
                 }
-                Ok(None) => {}
-                // Nobody can heal it, and commits do not wait for it.
-                Err(error @ StoreError::Damaged { .. }) => {
-                    tracing::warn!(
-                        %partition, seq, %error,
-                        "a damaged old header goes without its hash, so nothing is proved of it any more; \
-                         'creditsync partition refetch' takes the partition anew / 旧记录头损坏，已清理"
-                    );
-                }
-                Err(error) => return Err(error),
+                // Commits do not wait for it.
+                None => tracing::warn!(
+                    %partition, seq,
+                    "a damaged old header goes without its hash, so nothing is proved of it any more; \
+                     'creditsync partition refetch' takes the partition anew / 旧记录头损坏，已清理"
+                ),
             }
             kept.headers -= 1;
             next = disk.key_behind(&prefix, &key)?;
