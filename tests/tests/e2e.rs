@@ -13,6 +13,7 @@ mod e2e {
     mod converge;
     mod crash;
     mod damage;
+    mod damaged_log;
     mod deliveries;
     mod disk;
     mod files;

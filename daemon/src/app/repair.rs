@@ -1,6 +1,7 @@
-//! `repair`: damaged pages of one partition are taken back from a peer, now.
+//! `repair`: damaged pages and change sets of one partition are taken back from a peer, now.
 
 use anyhow::{Context as _, bail};
+use protocol::id::PartitionId;
 use serde_json::json;
 
 use super::{
@@ -8,7 +9,7 @@ use super::{
     ops::Answer,
     runtime::with_runtime,
 };
-use crate::upkeep::Progress;
+use crate::upkeep::{Listed, Mended, Progress};
 
 /// Looks through all pages of a partition, and replaces those that are not well.
 /// Blocks.
@@ -21,13 +22,15 @@ pub(super) fn repair(node: &Node, text: &str) -> anyhow::Result<Answer> {
         run.is_stopped()
     })?;
     if findings.pages.is_empty() {
+        let log = mend_log(node, &partition, &findings.log, &run)?;
         // Of a partition that waits for a person there is nothing to repair, and it is
         // not well.
         let waits = node.store.quarantine_reason(&partition);
-        let attention = waits.is_some() || !findings.log.is_empty();
         let answer = json!({
             "partition": partition.to_string(),
             "found": findings.log,
+            "log": log.numbers,
+            "log_peers": log.peers,
             "peer": null,
             "seq": head.seq(),
             "pages": 0,
@@ -35,7 +38,7 @@ pub(super) fn repair(node: &Node, text: &str) -> anyhow::Result<Answer> {
             "rebuilt": false,
             "quarantined": waits,
         });
-        return Ok((answer, attention));
+        return Ok((answer, waits.is_some()));
     }
     let what = findings.pages.join("; ");
     if node.started.is_none() {
@@ -56,9 +59,13 @@ pub(super) fn repair(node: &Node, text: &str) -> anyhow::Result<Answer> {
             )
         })?;
     let healed = repaired.healed;
+    let log = mend_log(node, &partition, &findings.log, &run)?;
+    let found = [findings.pages, findings.log].concat();
     let answer = json!({
         "partition": partition.to_string(),
-        "found": findings.pages,
+        "found": found,
+        "log": log.numbers,
+        "log_peers": log.peers,
         "peer": repaired.peer,
         "seq": repaired.seq,
         "pages": healed.map(|healed| healed.leaves + healed.inner + healed.removed),
@@ -67,4 +74,27 @@ pub(super) fn repair(node: &Node, text: &str) -> anyhow::Result<Answer> {
         "quarantined": null,
     });
     Ok((answer, false))
+}
+
+/// Mends what was found damaged of a partition's log, if anything.
+fn mend_log(
+    node: &Node,
+    partition: &PartitionId,
+    found: &[String],
+    run: &Listed<'_>,
+) -> anyhow::Result<Mended> {
+    if found.is_empty() {
+        return Ok(Mended::default());
+    }
+    run.tell(Progress::default());
+    let mended = with_runtime(|runtime| runtime.block_on(node.upkeep.mend_log(partition)));
+    mended.with_context(|| {
+        let what = found.join("; ");
+        format!(
+            "{partition} 的变更日志已损坏（{what}），未能全部修复，记录不受影响：请启动节点，持有该分区的对端连接后会自动修复 / the log of \
+             {partition} is damaged ({what}) and could not be mended in full; no record is concerned. It is mended by \
+             itself while the node runs ('creditsync run', or the service) and a peer that holds it is connected \
+             (creditsync status)"
+        )
+    })
 }

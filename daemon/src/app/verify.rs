@@ -48,7 +48,13 @@ pub(super) fn verify(node: &Node, only: Option<&str>, deep: bool) -> anyhow::Res
             match looked {
                 Ok(findings) => {
                     records_read = Some(findings.records);
-                    problems.extend(findings.log);
+                    if !findings.log.is_empty() {
+                        problems.extend(findings.log);
+                        problems.push(format!(
+                            "变更日志的损坏会自动修复，也可执行 'creditsync repair {partition}'，记录不受影响 / damage of the log is mended \
+                             by itself, or at once by 'creditsync repair {partition}'; no record is concerned"
+                        ));
+                    }
                     problems.extend(findings.keys);
                     damage = findings.pages;
                 }

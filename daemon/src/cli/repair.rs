@@ -1,4 +1,4 @@
-//! `repair`: takes damaged pages back from a peer.
+//! `repair`: takes damaged pages and change sets back from a peer.
 
 use super::{Done, ask::ask, print_json, text_of};
 use crate::{admin::Request, app::dir::NodeDir};
@@ -27,6 +27,9 @@ pub(super) fn run(dir: &NodeDir, arguments: Arguments) -> anyhow::Result<Done> {
         println!("{partition}: found: {}", text_of(problem));
     }
     let (peer, seq) = (text_of(&answer["peer"]), text_of(&answer["seq"]));
+    if answer["log"].as_u64().is_some_and(|numbers| numbers > 0) {
+        println!("{partition}: {} change sets of its log mended", text_of(&answer["log"]));
+    }
     if answer["peer"].is_null() {
         println!("{partition}: nothing to repair at number {seq}");
     } else if answer["rebuilt"] == true {

@@ -704,9 +704,9 @@ async fn peer_holds(context: &Context, turns: &Turns, peer: &NodeId, head: Annou
     if context.claims.clear(&head.partition, peer) {
         context.own_history_answered().await;
     }
-    let of_seq = || context.store.header_hash_at(&head.partition, head.position.seq);
-    match turns.run(of_seq).await {
-        Ok(Some(known)) if known == head.position.hash => {
+    let is_same = || context.store.is_same(&head.partition, head.position);
+    match turns.run(is_same).await {
+        Ok(Some(true)) => {
             context.peers.update(peer, |state| {
                 state.troubles.remove(&head.partition);
                 state.alarming.remove(&head.partition);
@@ -718,7 +718,7 @@ async fn peer_holds(context: &Context, turns: &Turns, peer: &NodeId, head: Annou
                 tracing::warn!(partition = %head.partition, %peer, %error, unsaid, "an acknowledgement could not be noted");
             }
         }
-        Ok(Some(_)) => {
+        Ok(Some(false)) => {
             let reason = format!(
                 "{peer} holds another history at number {}; was this node restored, or does a second one use its identity?",
                 head.position.seq

@@ -290,8 +290,8 @@ impl Follow {
             .with(&self.peer, |peer| peer.heads.get(partition).map(|theirs| theirs.position));
         let have = context.store.seq(partition);
         let is_known = |seq: u64, hash: Hash| {
-            let known = context.store.header_hash_at(partition, seq)?;
-            Ok::<_, StoreError>(known.is_none_or(|known| known == hash))
+            let same = context.store.is_same(partition, Position { seq, hash })?;
+            Ok::<_, StoreError>(same != Some(false))
         };
         let Some(theirs) = announced.filter(|theirs| theirs.seq < have) else {
             return Ok(());

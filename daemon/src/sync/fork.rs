@@ -190,11 +190,9 @@ pub(super) async fn look(
         }
     };
     let seq = theirs.header().seq;
-    let is_other = store
-        .header_hash_at(&partition, seq)
-        .is_ok_and(|own| own.is_some_and(|own| own != theirs.hash()));
-    // A person may have decided while it was asked.
     let shown = Position { seq, hash: theirs.hash() };
+    let is_other = store.is_same(&partition, shown).is_ok_and(|same| same == Some(false));
+    // A person may have decided while it was asked.
     if !is_other || context.given_up.contains(store, &partition, shown) {
         return;
     }

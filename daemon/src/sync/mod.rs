@@ -10,6 +10,7 @@
 //! - [`fetch`]: a peer's tree taken over one stream;
 //! - [`fork`]: two signed histories of one partition;
 //! - [`repair`]: damaged pages taken back from a peer;
+//! - [`logged`]: what a peer's log has of one number;
 //! - [`trouble`]: why one of these ended early;
 //! - [`provide`]: a partition that we have and the peer wants;
 //! - [`prove`]: whether the peer's head is in the history that is here;
@@ -31,6 +32,7 @@ mod follow;
 mod fork;
 mod given_up;
 mod judge;
+mod logged;
 mod office;
 pub mod peers;
 mod prove;
@@ -60,6 +62,7 @@ pub use self::{
     dial::{Dialling, keep_connected},
     fork::{NoHead, peer_head},
     given_up::GivenUp,
+    logged::{Asked, ask_for_change_set, ask_for_header},
     office::{Office, Trustee},
     repair::{Repaired, repair},
 };

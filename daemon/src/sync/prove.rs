@@ -23,8 +23,10 @@ pub(super) fn prove(
 ) -> Result<Option<Proved>, StoreError> {
     let have = have.filter(|have| have.seq <= head.seq());
     let other = match have {
-        Some(have) => store.header_hash_at(partition, have.seq)?.filter(|own| *own != have.hash),
-        None => None,
+        Some(have) if store.is_same(partition, have)? == Some(false) => {
+            store.header_hash_at(partition, have.seq)?
+        }
+        _ => None,
     };
     if let (Some(have), Some(other)) = (have, other)
         && let Some(mine) = store.header_at(partition, have.seq)?

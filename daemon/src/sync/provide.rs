@@ -7,7 +7,7 @@ use std::{
 
 use certs::verify::VerifiedPeer;
 use protocol::{
-    change::{ChangeSet, Position},
+    change::{ChangeSet, Position, SignedHeader},
     codec::claimed_bytes,
     difference,
     frame::ACK_FRAME_BYTES_MAX,
@@ -23,7 +23,7 @@ use protocol::{
     },
     tree::Pages as _,
 };
-use store::{Snapshot, StoreError, now_ms};
+use store::{Snapshot, Store, StoreError, now_ms};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -315,7 +315,7 @@ impl Streams {
             self.note_room(&partition, true);
         }
         let mine = match have {
-            Some(have) => self.turns.run(|| store.header_at(&partition, have.seq)).await?,
+            Some(have) => self.turns.run(|| mine_at(store, &partition, have)).await?,
             None => None,
         };
         let mut provider = Provider::new(have, head.position(), mine.as_ref());
@@ -397,11 +397,19 @@ impl Streams {
             }
         };
         let head = self.context.store.head(partition).filter(|head| head.seq() == from);
+        let looked = |looked: Result<Looked, StoreError>| match looked {
+            // What is damaged is as good as not kept: the follower takes pages, and does not
+            // come back to it again and again.
+            Err(StoreError::Damaged { .. }) if !partition.dataset.is_system() => {
+                Ok(Looked::Read(None))
+            }
+            looked => looked,
+        };
         let in_memory = head.is_some_and(|head| {
             // A clock may have been set back.
             (0..IN_MEMORY_MS).contains(&now_ms().saturating_sub(head.updated_ms))
         });
-        if in_memory { look() } else { self.turns.run(look).await }
+        looked(if in_memory { look() } else { self.turns.run(look).await })
     }
 
     /// Counts a stream that follows `partition` until the answer is dropped.
@@ -558,6 +566,24 @@ impl Streams {
             };
         }
         Ok(())
+    }
+}
+
+/// This node's own header at the number where a follower is. One that is damaged is as
+/// good as one that is not kept any more: the follower takes pages, and hears nothing of
+/// two histories. Of `_federation` nobody takes pages for that, since whoever joins is
+/// sent all change sets.
+fn mine_at(
+    store: &Store,
+    partition: &PartitionId,
+    have: Position,
+) -> Result<Option<SignedHeader>, StoreError> {
+    let mine = store
+        .is_same(partition, have)
+        .and_then(|same| same.map_or(Ok(None), |_| store.header_at(partition, have.seq)));
+    match mine {
+        Err(StoreError::Damaged { .. }) if !partition.dataset.is_system() => Ok(None),
+        mine => mine,
     }
 }
 

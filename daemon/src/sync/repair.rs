@@ -47,7 +47,7 @@ pub enum RepairError {
 /// Repairs the pages of a partition from a connected peer that holds it.
 pub async fn repair(context: &Context, partition: &PartitionId) -> Result<Repaired, RepairError> {
     let mut failed = RepairError::NoPeer;
-    for peer in holders(context, partition) {
+    for (_, peer) in holders(context, partition) {
         for _ in 0..ATTEMPTS_MAX {
             match repair_from(context, partition, &peer).await {
                 Ok(repaired) => return Ok(repaired),
@@ -68,8 +68,9 @@ pub async fn repair(context: &Context, partition: &PartitionId) -> Result<Repair
     Err(failed)
 }
 
-/// Connected peers that hold the partition, those with the most first.
-fn holders(context: &Context, partition: &PartitionId) -> Vec<NodeId> {
+/// Connected peers that hold the partition, and up to which number, those with the most
+/// first.
+pub(super) fn holders(context: &Context, partition: &PartitionId) -> Vec<(u64, NodeId)> {
     let acks = context.store.acks(partition);
     let mut holders: Vec<(u64, NodeId)> = context
         .peers
@@ -82,7 +83,7 @@ fn holders(context: &Context, partition: &PartitionId) -> Vec<NodeId> {
         })
         .collect();
     holders.sort_by(|a, b| b.cmp(a));
-    holders.into_iter().map(|(_, node)| node).collect()
+    holders
 }
 
 async fn repair_from(

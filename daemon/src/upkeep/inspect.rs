@@ -1,22 +1,22 @@
 //! One partition looked through, log and pages, in steps.
 //!
-//! Of the log: each header that is kept is signed by a key that counts, names the one
-//! before it, and its body, where that is kept, is the one that it signs; the last one
-//! is the head's. Of the pages: each is the one that its parent holds, from the signed
+//! Of the log: each header that is kept is signed by a key that counts and is in the
+//! history of the head, and its body, where that is kept, is the one that it signs
+//! ([`super::log`]). Of the pages: each is the one that its parent holds, from the signed
 //! root downwards, and there are no others. Used by `scrub`, by `repair` and by
 //! `verify --deep`. Each leaf is judged by the head of the moment when it is read, so
 //! commits may come in between; a position is a number of the log or a key.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
-use protocol::{
-    change::{BODY_BYTES_MAX, ChangeSetError, KeyRing},
-    id::PartitionId,
-};
+use protocol::id::PartitionId;
 use serde::{Deserialize, Serialize};
 use store::{Head, StoreError};
 
-use super::Progress;
+use super::{
+    Progress,
+    log::{Wrong, check, has_own_log},
+};
 use crate::sync::Context;
 
 /// Problems that are told of one partition: more of them say nothing new.
@@ -135,30 +135,23 @@ impl Inspection {
     ) -> Result<(), StoreError> {
         let registry = context.membership.current()?;
         let Findings { log: problems, keys, .. } = &mut self.findings;
-        // Before a bootstrap there is no log; an origin that never took its pages from a
-        // peer has all of its own.
-        let is_whole = partition.origin == *context.membership.me() && head.generation == 0;
+        let is_whole = has_own_log(context, partition, head);
         while seq <= head.seq() && Instant::now() < until {
-            let next = context.store.header_number_from(partition, seq)?;
-            let at = next.unwrap_or(head.seq() + 1);
-            if is_whole && at > seq {
-                note(problems, format!("number {seq} is missing in the log"));
+            let kept = context.store.header_number_from(partition, seq)?;
+            // Where headers were jumped over, what borders on those that are here.
+            let next = if is_whole { seq } else { kept.unwrap_or(head.seq()).min(head.seq()) };
+            for at in BTreeSet::from([seq, next.saturating_sub(1).max(seq), next]) {
+                match check(context, partition, head, at, &*registry)? {
+                    Some(Wrong::Key(problem)) => note(keys, format!("number {at}: {problem}")),
+                    Some(wrong) => {
+                        let problem = format!("number {at}: {}", wrong.problem());
+                        context.store.note_log_damage(partition, at, problem.clone());
+                        note(problems, problem);
+                    }
+                    None => context.store.log_is_well(partition, at),
+                }
             }
-            if at > head.seq() {
-                seq = at;
-                break;
-            }
-            match look_at(context, partition, at, &*registry) {
-                Ok(()) => {}
-                Err(Wrong::Key(problem)) => note(keys, format!("number {at}: {problem}")),
-                Err(Wrong::Stored(problem)) => note(problems, format!("number {at}: {problem}")),
-            }
-            if at == head.seq()
-                && !matches!(context.store.header_at(partition, at), Ok(Some(known)) if known == head.signed)
-            {
-                note(problems, format!("number {at} of the log is not the head"));
-            }
-            seq = at + 1;
+            seq = next + 1;
         }
         self.place = match seq > head.seq() {
             true => Place::Pages(String::new()),
@@ -227,52 +220,5 @@ impl Inspection {
             }
         }
         Ok(())
-    }
-}
-
-/// What is wrong with one number of the log.
-enum Wrong {
-    /// What is stored is not what was signed.
-    Stored(String),
-    /// Whose signature it is does not count.
-    Key(String),
-}
-
-impl From<ChangeSetError> for Wrong {
-    fn from(error: ChangeSetError) -> Self {
-        let text = error.to_string();
-        match error {
-            ChangeSetError::UnknownKey { .. }
-            | ChangeSetError::KeyRange { .. }
-            | ChangeSetError::OtherBase => Self::Key(text),
-            _ => Self::Stored(text),
-        }
-    }
-}
-
-fn look_at(
-    context: &Context,
-    partition: &PartitionId,
-    seq: u64,
-    keys: &dyn KeyRing,
-) -> Result<(), Wrong> {
-    let text = |error: StoreError| Wrong::Stored(error.to_string());
-    let header = context.store.header_at(partition, seq).map_err(text)?;
-    let header = header.ok_or_else(|| Wrong::Stored("it is gone".to_owned()))?;
-    let before = match seq {
-        1 => None,
-        _ => context.store.header_hash_at(partition, seq - 1).map_err(text)?,
-    };
-    if before.is_some_and(|before| before != header.header().previous) {
-        return Err(Wrong::Stored(format!("it does not follow number {}", seq - 1)));
-    }
-    match context.store.change_sets(partition, seq, 1, BODY_BYTES_MAX).map_err(text)? {
-        Some(sets) => {
-            for set in sets {
-                set.verify(keys)?;
-            }
-            Ok(())
-        }
-        None => Ok(header.verify(keys)?),
     }
 }

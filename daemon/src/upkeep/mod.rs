@@ -9,8 +9,10 @@
 //! - [`scrub`]: everything that is stored is read, gently, and compared with what was
 //!   signed;
 //! - [`repair`]: what was found damaged is taken back from a peer;
+//! - [`mend`]: the same of a log: taken back, or left out as what is old is;
 //! - [`compact`]: room that the database needs no more is given back;
 //! - [`inspect`]: one partition looked through in steps, for both and for `verify`;
+//! - [`log`]: one number of a log, for `inspect` and `mend`;
 //! - [`record`]: what of a chore outlives a restart;
 //! - [`backup`]: all of a node in one file, and a node out of one: no chore, since a
 //!   person, or cron, says when.
@@ -22,6 +24,8 @@
 pub mod backup;
 mod compact;
 mod inspect;
+mod log;
+mod mend;
 mod record;
 mod repair;
 mod scrub;
@@ -42,8 +46,11 @@ use serde_json::{Value as Json, json};
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-pub use self::inspect::{Findings, Inspection};
 use self::record::Record;
+pub use self::{
+    inspect::{Findings, Inspection},
+    mend::Mended,
+};
 use crate::sync;
 
 /// A step takes about so long: a stop is heeded within it, and a reader of the disk
@@ -61,6 +68,8 @@ const KEPT_EVERY: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(3);
 /// Each time after twice as long, up to this.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Partitions whose damaged logs are told of at once: more say nothing new.
+const DAMAGED_LOGS_TOLD_MAX: usize = 20;
 /// Runs of commands that are listed at once.
 const RUNS_MAX: usize = 100;
 
@@ -112,7 +121,7 @@ impl Chore {
                 "逐页核对全部存储内容与签名 / reads everything stored and compares it with what was signed"
             }
             Self::Repair => {
-                "从对端取回已损坏的数据页 / takes damaged pages back from a connected peer"
+                "从对端取回已损坏的数据页与变更日志 / takes damaged pages and change sets back from a connected peer"
             }
             Self::Compact => {
                 "将数据库中无用的空间还给磁盘 / gives room that the database needs no more back to the disk"
@@ -459,7 +468,31 @@ impl Upkeep {
     /// What chores have found that needs a person.
     pub fn attention(&self) -> Vec<String> {
         let of = |state: &State| lock(&state.record).attention.clone();
-        self.states.values().flat_map(of).collect()
+        self.states.values().flat_map(of).chain(self.damaged_logs()).collect()
+    }
+
+    /// What of logs is damaged and not mended yet, some of it.
+    fn damaged_logs(&self) -> Vec<String> {
+        let store = &self.context.store;
+        let told = store.heads().into_keys().filter_map(|partition| {
+            let damage = store.known_log_damage(&partition);
+            let (count, first) = (damage.len(), damage.into_values().next()?);
+            // Nothing else is put together from what followers hold.
+            let (zh, en) = match partition.dataset.is_system() {
+                true => (
+                    "若已没有节点持有，请从备份恢复（docs/backup.zh-CN.md）",
+                    "if no node holds it any more, restore a backup (docs/backup.md)",
+                ),
+                false => ("其间落后的节点改为按页获取", "followers that are behind take pages instead"),
+            };
+            Some(format!(
+                "{partition}：变更日志有 {count} 处损坏（{first}）。记录不受影响；持有它的对端连接后自动修复，'creditsync repair \
+                 {partition}' 立即执行；{zh} / {partition}: its log is damaged in {count} places ({first}). No record is \
+                 concerned, and it is mended by itself once a peer that holds it is connected, or at once by \
+                 'creditsync repair {partition}'; {en}"
+            ))
+        });
+        told.take(DAMAGED_LOGS_TOLD_MAX).collect()
     }
 }
 

@@ -1,5 +1,5 @@
 //! The chore `repair`, and the command: pages that were found damaged are taken back
-//! from a peer that is connected.
+//! from a peer that is connected, and logs are mended ([`super::mend`]).
 //!
 //! The chore is called whenever a partition is found damaged, whoever met that, and as
 //! long as one is, tries again each minute. A partition counts as well again only when
@@ -31,11 +31,23 @@ pub(super) async fn step(upkeep: &Upkeep) -> anyhow::Result<Step> {
             Err(error) => failed.push(format!("{partition}: {error:#}")),
         }
     }
+    let mut mended = 0;
+    for partition in store.heads().into_keys() {
+        if store.known_log_damage(&partition).is_empty() {
+            continue;
+        }
+        match upkeep.mend_log(&partition).await {
+            Ok(done) => mended += done.numbers,
+            Err(error) => failed.push(format!("{error:#}")),
+        }
+    }
     if !failed.is_empty() {
         // It is tried again; the status shows each of them.
         bail!("{}", failed.join("; "));
     }
-    let result = format!("已修复 {repaired} 个分区 / {repaired} partitions repaired");
+    let result = format!(
+        "已修复 {repaired} 个分区、变更日志 {mended} 处 / {repaired} partitions and {mended} change sets of logs repaired"
+    );
     Ok(Step::Ended { result, attention: Vec::new() })
 }
 

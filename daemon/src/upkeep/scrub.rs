@@ -29,7 +29,6 @@ struct Position {
     partitions: u64,
     records: u64,
     bytes: u64,
-    attention: Vec<String>,
 }
 
 impl Position {
@@ -72,12 +71,12 @@ pub(super) async fn step(upkeep: &Upkeep, position: &mut Json) -> anyhow::Result
         upkeep.note_checked(partition);
     }
     if checked.is_none() && at.inspection.is_none() {
-        let Position { partitions, records, bytes, attention, .. } = at;
+        let Position { partitions, records, bytes, .. } = at;
         let mb = bytes / (1024 * 1024);
         let result = format!(
             "{partitions} 个分区、{records} 条记录、{mb} MiB 已核对 / {partitions} partitions, {records} records, {mb} MiB read"
         );
-        return Ok(Step::Ended { result, attention });
+        return Ok(Step::Ended { result, attention: Vec::new() });
     }
     let heads = upkeep.context.store.heads();
     let of: u64 = heads.values().map(|head| head.summary.bytes).sum();
@@ -86,7 +85,7 @@ pub(super) async fn step(upkeep: &Upkeep, position: &mut Json) -> anyhow::Result
     Ok(Step::More(Progress { done, of: of.max(done) }))
 }
 
-/// One step; answers which partition is done with it, and whether that is well.
+/// One step; answers which partition is done with it, and whether its pages are well.
 fn look_on(
     context: &crate::sync::Context,
     at: &mut Position,
@@ -112,17 +111,11 @@ fn look_on(
     let Some(partition) = partition else {
         return Ok(None);
     };
-    for problem in findings.log.iter().chain(&findings.pages) {
+    // What of the log is damaged was said where it was noted.
+    for problem in &findings.pages {
         tracing::error!(%partition, %problem, "what is stored is not what was signed");
     }
-    at.attention.extend(findings.log.iter().map(|problem| {
-        format!(
-            "{partition}：变更日志有误（{problem}）。记录不受影响；'creditsync verify {partition} --deep' 可再次核对 / {partition}: its \
-             log is damaged ({problem}). No record is concerned, but followers that are behind take pages instead; \
-             look again with 'creditsync verify {partition} --deep'"
-        )
-    }));
-    Ok(Some((partition, findings.is_well())))
+    Ok(Some((partition, findings.pages.is_empty())))
 }
 
 #[cfg(test)]
