@@ -32,7 +32,7 @@ mod signing;
 mod snapshot;
 mod state;
 #[cfg(any(test, feature = "testing"))]
-mod testing;
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -54,8 +54,6 @@ use protocol::{
 };
 use tokio::sync::{broadcast, watch};
 
-#[cfg(any(test, feature = "testing"))]
-pub use self::testing::LogHarm;
 pub use self::{
     copy::{
         check::{Check, Judged, JudgedLeaf, Whole},
@@ -72,10 +70,9 @@ pub use self::{
         heal::{Healed, Healing},
         staging::Staging,
     },
-    jobs::{Compacted, Compaction, Done},
+    jobs::{Compacted, Compaction, Done, Mend},
     live::{Inspected, LivePages, Problem},
     marks::{Consumer, Mark, MarkMove},
-    mending::Mend,
     queue::Pending,
     quota::Origins,
     snapshot::{KeepOpen, Snapshot},

@@ -9,8 +9,12 @@ use std::collections::BTreeMap;
 
 use protocol::{change::Position, hash::Hash, id::PartitionId};
 
-pub use crate::jobs::Mend;
-use crate::{Store, error::StoreError, jobs::Job, log};
+use crate::{
+    Store,
+    error::StoreError,
+    jobs::{Job, Mend},
+    log,
+};
 
 impl Store {
     /// What of a partition's log was found to be damaged and is not mended yet, by number.

@@ -11,7 +11,7 @@ use super::{
     fixtures::*,
     pruning::{as_hub, assert_counted, log_of},
 };
-use crate::{LogHarm, Mend, Store, StoreError};
+use crate::{Mend, Store, StoreError, testing::LogHarm};
 
 const HEADER_HARMS: [LogHarm; 4] =
     [LogHarm::HeaderGarbled, LogHarm::HeaderAltered, LogHarm::Signature, LogHarm::HeaderMissing];

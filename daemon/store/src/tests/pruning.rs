@@ -1,7 +1,7 @@
 //! What the log forgets, and that nothing which depends on it is lost.
 
 use super::fixtures::*;
-use crate::{Ack, LogHarm, Origins, Store, keys, quota::LogKept, state::now_ms};
+use crate::{Ack, Origins, Store, keys, quota::LogKept, state::now_ms, testing::LogHarm};
 
 /// As the writer has them in tests.
 const BODY_BYTES_KEPT: u64 = 512 * 1024;
