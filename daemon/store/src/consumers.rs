@@ -30,16 +30,16 @@ impl Store {
         mark: Option<Position>,
     ) -> Result<Feed, StoreError> {
         let state = self.shared.partition(partition);
-        let held = state.and_then(|state| Some((state.number, state.head()?.position())));
+        let held = state.and_then(|state| Some((state.number, state.head()?)));
         match (held, mark) {
             (None, None) => Ok(Feed::UpToDate),
             (None, Some(_)) => Ok(Feed::Retired),
             (Some(_), None) => Ok(self.whole(partition)?.map_or(Feed::UpToDate, Feed::Genesis)),
-            (Some((_, head)), Some(mark)) if mark == head => Ok(Feed::UpToDate),
+            (Some((_, head)), Some(mark)) if mark == head.position() => Ok(Feed::UpToDate),
             (Some((number, head)), Some(mark)) => {
                 // What was applied and is not durable yet is told to nobody.
-                let step = match mark.seq < head.seq {
-                    true => feed::step_behind(&self.shared.disk, number, mark)?,
+                let step = match mark.seq < head.seq() {
+                    true => feed::step_behind(&self.shared.disk, number, &head, mark)?,
                     false => None,
                 };
                 match step {

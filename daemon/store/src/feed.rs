@@ -8,7 +8,7 @@
 
 use protocol::change::{BODY_BYTES_MAX, Change, Position, changes_hash, decode_changes};
 
-use crate::{engine::Disk, error::StoreError, log, snapshot::Snapshot};
+use crate::{engine::Disk, error::StoreError, log, snapshot::Snapshot, state::Head};
 
 /// What comes next.
 pub enum Feed {
@@ -34,14 +34,15 @@ pub struct FeedStep {
     pub changes: Vec<Change>,
 }
 
-/// The change set behind a mark, of the partition with this number, if the log has it. What
-/// is damaged there counts as gone.
+/// The change set behind a mark, of the partition with this number and this head, if the log
+/// has it. What is damaged there counts as gone.
 pub fn step_behind(
     disk: &Disk,
     number: u32,
+    head: &Head,
     mark: Position,
 ) -> Result<Option<FeedStep>, StoreError> {
-    let set = match log::change_set(disk, number, mark.seq + 1) {
+    let set = match log::change_set(disk, number, (&head.signed, &head.before), mark.seq + 1) {
         Ok(set) => set,
         Err(StoreError::Damaged { .. }) => None,
         Err(error) => return Err(error),
