@@ -493,6 +493,32 @@ fn a_link_refuses_a_peer_of_another_suite_in_words() {
 }
 
 #[test]
+fn what_is_in_doubt_is_followed_though_nothing_of_it_is_missing() {
+    let pair = Pair::new();
+    let offered: Vec<_> =
+        ["enterprise", "penalty"].map(|dataset| offer(&pair, ORIGIN, dataset)).into();
+    let hello = Hello {
+        suite: pair.cast.suite.number(),
+        versions: vec![PROTOCOL_VERSION],
+        build: String::new(),
+        now_ms: 0,
+        heads: offered.clone(),
+    };
+    let timing = Timing { heartbeat: 10 * SECOND, follows_max: 1 };
+    let ends = pair.cast.ends(HUB, ORIGIN);
+    let mut link = Link::new(ends, timing, offered.clone(), hello, SECOND).unwrap();
+    let mut actions = || std::iter::from_fn(|| link.poll_action()).collect::<Vec<_>>();
+    let [first, second] = [&offered[0].partition, &offered[1].partition];
+    assert_eq!(actions(), [LinkAction::Follow(first.clone())]);
+    link.handle_doubt(second, SECOND);
+    let mut actions = || std::iter::from_fn(|| link.poll_action()).collect::<Vec<_>>();
+    assert_eq!(actions(), [LinkAction::Release(first.clone())]);
+    link.handle_follow_end(first, FollowEnd::Released, 0, SECOND);
+    let mut actions = || std::iter::from_fn(|| link.poll_action()).collect::<Vec<_>>();
+    assert_eq!(actions(), [LinkAction::Follow(second.clone())]);
+}
+
+#[test]
 fn a_failing_partition_waits_longer_each_time_and_holds_up_no_other() {
     let pair = Pair::new();
     let [failing, other] = ["enterprise", "penalty"].map(|dataset| offer(&pair, ORIGIN, dataset));

@@ -329,7 +329,14 @@ async fn greet(
             .await
             .map_err(|_| NetError::NoAnswer)??;
     let timing = Timing { heartbeat: context.heartbeat, follows_max: FOLLOWS_MAX };
-    let link = Link::new(ends.clone(), timing, local, theirs.clone(), context.now())?;
+    let quarantined: Vec<PartitionId> = (local.iter().map(|head| &head.partition))
+        .filter(|partition| context.store.quarantine_reason(partition).is_some())
+        .cloned()
+        .collect();
+    let mut link = Link::new(ends.clone(), timing, local, theirs.clone(), context.now())?;
+    for partition in &quarantined {
+        link.handle_doubt(partition, context.now());
+    }
     // Before it counts as connected, because a first own change set asks that.
     for head in theirs.heads.iter().filter(|head| head.partition.origin == *context.me()) {
         note_claim(context, peer, head);

@@ -362,6 +362,17 @@ impl Link {
         }
     }
 
+    /// What is here of a partition is in doubt, and only following it shows whether it still
+    /// is: it gets a place although nothing of it may be missing.
+    pub fn handle_doubt(&mut self, partition: &PartitionId, now: Duration) {
+        self.clock = now;
+        if self.followed.get(partition).is_some_and(|followed| followed.state == Follow::Idle) {
+            self.set(partition, Follow::Queued);
+            self.behind.push_back(partition.clone());
+            self.give_places();
+        }
+    }
+
     /// A follow stream went well for a while: its next failure is the first.
     pub fn handle_follow_progress(&mut self, partition: &PartitionId) {
         let clock = self.clock;
