@@ -164,8 +164,9 @@ impl Claims {
         self.settle(partition, peer, State::Unanswered)
     }
 
-    /// A peer holds no more than this node. Answers whether that is news.
-    pub(super) fn clear(&self, partition: &PartitionId, peer: &NodeId) -> bool {
+    /// A peer holds no more than this node, or nothing that counts. Answers whether that is
+    /// news.
+    pub fn clear(&self, partition: &PartitionId, peer: &NodeId) -> bool {
         let by = (partition.clone(), peer.clone());
         let is_news = {
             let mut inner = self.lock();

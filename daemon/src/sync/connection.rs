@@ -647,6 +647,8 @@ fn note_given_up(context: &Context, peer: &NodeId, head: &Announced) -> bool {
         return false;
     }
     let partition = &head.partition;
+    // Also if it had proven before that this node has signed it.
+    context.claims.clear(partition, peer);
     if context.store.lost_head(partition).is_some() {
         // What comes instead may have it.
         return true;

@@ -1,7 +1,7 @@
 //! A county whose directory was put back, and which has signed numbers twice: both sides
 //! see it, show it, stop, and go on with the history that a person chooses.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use harness::{
     federation::Federation,
@@ -276,10 +276,83 @@ fn a_hub_that_was_put_back_twice_goes_on_with_one_of_three_histories() {
     let other = federation.counties.iter().find(|county| is_quarantined(county)).unwrap();
     assert_eq!(given_up[0]["node"], other.name(), "{answer:#}");
     federation.wait_connected();
-    other.cli(&["partition", "refetch", OWN]).expect_code(0);
+    // To take back what was given up just now would end nowhere.
+    let again = ["partition", "resolve", OWN, "--keep", "origin"];
+    assert_eq!(federation.hub.json(&again)["changed"], false);
+    let index = federation.counties.iter().position(is_quarantined).unwrap();
+    federation.counties[1 - index].stop();
+    wait_until("only the other one is connected", || {
+        federation.hub.cli(&again).stderr.contains("was given up here")
+    });
+    federation.hub.cli(&again).expect_failure(&["was given up here", "partition refetch"]);
+    assert_eq!(federation.hub.export(OWN), third);
+    federation.counties[1 - index].start();
+    federation.wait_connected();
+    federation.counties[index].cli(&["partition", "refetch", OWN]).expect_code(0);
     federation.wait_converged();
     for node in federation.nodes() {
         assert_eq!(node.export(OWN), third, "{}", node.name());
     }
     federation.end();
+}
+
+/// What was proven of a history that is given up later is not awaited for ever.
+#[test]
+fn a_county_that_has_taken_its_history_back_still_may_choose_a_shorter_one() {
+    let mut federation = Federation::new(&[COUNTY]);
+    let names = [federation.counties[0].dir().to_owned(), federation.hub.dir().to_owned()];
+    let [county, hub] = names;
+    let aside = |name: &str| federation.dir().join(name);
+    let [first_county, first_hub, other_county, other_hub] =
+        ["county-1", "hub-1", "county-3", "hub-2"].map(aside);
+    let file = federation.dir().join("delivery.csv");
+    let deliver = |federation: &Federation, rows: u32, name: &str| {
+        Table::synthetic(1, 0..rows, name).write(federation.dir(), "delivery.csv");
+        federation.counties[0].import("enterprise", &file);
+    };
+    let put_back = |node: &mut Node, dir: &Path, old: &Path| {
+        node.stop();
+        fs::remove_dir_all(dir).unwrap();
+        copy_all(old, dir);
+    };
+    let keep = |node: &mut Node, dir: &Path, at: &Path| {
+        node.stop();
+        copy_all(dir, at);
+        node.start();
+    };
+    deliver(&federation, 40, "一");
+    federation.wait_converged();
+    keep(&mut federation.counties[0], &county, &first_county);
+    keep(&mut federation.hub, &hub, &first_hub);
+    // One history of two numbers, and another one of four.
+    deliver(&federation, 41, "短");
+    federation.wait_converged();
+    keep(&mut federation.hub, &hub, &other_hub);
+    put_back(&mut federation.hub, &hub, &first_hub);
+    put_back(&mut federation.counties[0], &county, &first_county);
+    federation.hub.start();
+    federation.counties[0].start();
+    deliver(&federation, 42, "长一");
+    deliver(&federation, 43, "长二");
+    federation.wait_converged();
+    keep(&mut federation.counties[0], &county, &other_county);
+    deliver(&federation, 44, "长三");
+    federation.wait_converged();
+    let longer = federation.counties[0].export(ENTERPRISE);
+    // The county takes the fourth back, which it was shown, and the hub goes back to the other.
+    put_back(&mut federation.counties[0], &county, &other_county);
+    federation.counties[0].start();
+    wait_until("it is back", || federation.counties[0].export(ENTERPRISE) == longer);
+    put_back(&mut federation.hub, &hub, &other_hub);
+    federation.hub.start();
+    wait_until("the county is told", || {
+        state(&federation.counties[0]) == Some("quarantined".into())
+    });
+
+    let resolve = ["partition", "resolve", ENTERPRISE, "--keep", "origin"];
+    let answer = federation.counties[0].json(&resolve);
+    assert!(answer["reissued"].as_u64().unwrap() > 0, "{answer:#}");
+    federation.wait_converged();
+    assert_eq!(federation.hub.export(ENTERPRISE), longer);
+    goes_on(federation);
 }

@@ -4,6 +4,8 @@
 //! Invariant: what the history that was chosen has is never given up, and a quarantine
 //! that nobody has shown with signed headers stays.
 
+use std::collections::BTreeSet;
+
 use protocol::{
     change::{Position, SignedHeader},
     hash::Hash,
@@ -64,11 +66,12 @@ impl Node {
             position.hash != others.chosen
                 && !self.sync.given_up.contains(&self.store, partition, position)
         };
-        let mut found: Vec<(Position, Option<NodeId>)> = Vec::new();
-        let said = others.held.iter().cloned().chain(self.held_by_peers(partition));
-        for (node, position) in said {
-            if counts(position) && is_here(position)? == Some(false) {
-                found.push((position, Some(node)));
+        let mut found: BTreeSet<Hash> = BTreeSet::new();
+        let mut said = others.held.clone();
+        said.extend(self.held_by_peers(partition));
+        for (_, position) in &said {
+            if counts(*position) && is_here(*position)? == Some(false) {
+                found.insert(position.hash);
             }
         }
         let evidence = match self.store.quarantine_reason(partition) {
@@ -79,15 +82,19 @@ impl Node {
             // It is signed, so it need not be known what is here of that number.
             let position = header.position();
             if counts(position) && is_here(position)? != Some(true) {
-                found.push((position, None));
+                found.insert(position.hash);
             }
         }
         if !found.is_empty() {
-            let heads = found.iter().map(|(position, _)| position.hash);
-            self.note_others_given_up(partition, heads)?;
+            self.note_others_given_up(partition, found.iter().copied())?;
+            // What was proven of them is not awaited any more.
+            self.store.await_own_history(partition, 0);
         }
-        for (position, node) in found {
-            let Some(node) = node else { continue };
+        for (node, position) in said {
+            if !found.contains(&position.hash) {
+                continue;
+            }
+            self.sync.claims.clear(partition, &node);
             if others.given_up.iter().all(|known| known.node != node) {
                 tracing::warn!(%partition, %node, seq = position.seq, "the peer holds one more history, which is given up");
                 others.given_up.push(OtherHistory { node, seq: position.seq });

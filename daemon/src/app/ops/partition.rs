@@ -161,7 +161,9 @@ impl Node {
     pub(super) fn holder_of_another(&self, partition: &PartitionId) -> anyhow::Result<NodeId> {
         let mut others = Vec::new();
         for (node, said) in self.held_by_peers(partition) {
-            if self.store.header_hash_at(partition, said.seq)?.is_none_or(|ours| ours != said.hash)
+            let known = self.store.header_hash_at(partition, said.seq)?;
+            if known.is_none_or(|ours| ours != said.hash)
+                && !self.sync.given_up.contains(&self.store, partition, said)
             {
                 others.push((said.seq, node));
             }

@@ -246,8 +246,18 @@ impl Node {
             format!("{peer} 没有该分区，无需处理 / {peer} holds nothing of it, so there is nothing to resolve")
         })?;
         let seq = theirs.header().seq;
+        // It is never taken back, so nothing may be dropped in its favour.
+        if self.sync.given_up.contains(&self.store, partition, theirs.position()) {
+            bail!(
+                "{peer} 持有的 {partition} 历史已被放弃，未作处理：请在 {peer} 执行 creditsync partition refetch {partition} / the history \
+                 of {partition} that {peer} holds was given up here, and nothing was done: give 'creditsync partition \
+                 refetch {partition}' at {peer}"
+            );
+        }
         if self.store.header_hash_at(partition, seq)? == Some(theirs.hash()) {
-            // Ours goes on behind it.
+            // Ours goes on behind it. What else was proven once nobody holds any more who is
+            // here, so nothing would ever bring it back.
+            self.store.await_own_history(partition, 0);
             if self.store.quarantine_reason(partition).is_some() {
                 with_runtime(|runtime| Ok(runtime.block_on(self.store.release(partition))?))?;
             }
@@ -327,6 +337,9 @@ impl Node {
         };
         // Whatever streams have of it is of no use any more.
         self.sync.peers.connected_nodes().iter().for_each(|node| self.connect_again(node));
+        // What was proven of another history is not awaited any more: `theirs` is, and what
+        // goes on behind that is proven by the next connections.
+        self.store.await_own_history(partition, 0);
         let until = Instant::now() + BACK_MAX;
         while !is_back()? {
             self.give_up_others(partition, others)?;
