@@ -1,10 +1,9 @@
-//! The session machines in virtual time: many random federations, and single
-//! scenarios that need a particular message at a particular moment.
+//! The session machines in virtual time: many random federations (`simulation/seeds.rs`),
+//! and here single scenarios that need a particular message at a particular moment.
 
 use std::time::Duration;
 
 use harness::sim::{
-    self, Met, Tally,
     cast::HUB,
     pair::{Fetched, ORIGIN, Pair},
     store::{CommitError, as_many_as_fit},
@@ -26,63 +25,8 @@ use protocol::{
     suite::Suite,
 };
 
-/// Runs when `SIM_SEEDS` does not say otherwise.
-const SEEDS: u64 = 300;
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
-}
-
-#[test]
-fn every_federation_becomes_equal_whatever_happens_to_it() {
-    let mut total = Tally::default();
-    let seeds = run_all(sim::run, |tally| total += tally);
-    println!("{seeds} runs: {total:#?}");
-    if seeds >= SEEDS {
-        assert!(!total.lacks_something(), "the runs never met something: {total:#?}");
-    }
-}
-
-#[test]
-fn a_hostile_node_stops_and_changes_nothing_of_honest_ones() {
-    let (mut total, mut met) = (Tally::default(), Met::default());
-    let seeds = run_all(sim::run_hostile, |(tally, of_run)| {
-        total += tally;
-        met += of_run;
-    });
-    println!("{seeds} runs: {total:#?}; told and refused: {met:#?}");
-    if seeds >= SEEDS {
-        assert_eq!(met.lacking(), [], "never told, or never refused");
-        assert!(total.forks > 0 && total.proven > 0, "{total:#?}");
-    }
-}
-
-/// Runs the seed of `SIM_SEED`, or as many as `SIM_SEEDS` says, on all cores. Answers
-/// how many.
-fn run_all<T: Send>(run: impl Fn(u64) -> T + Sync, mut take: impl FnMut(T)) -> u64 {
-    if let Some(seed) = number("SIM_SEED") {
-        take(run(seed));
-        return 1;
-    }
-    let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-    std::thread::scope(|scope| {
-        let run = &run;
-        let run_some = move |first| (first..seeds).step_by(threads as usize).map(run).collect();
-        let workers: Vec<_> =
-            (0..threads).map(|first| scope.spawn(move || -> Vec<T> { run_some(first) })).collect();
-        for worker in workers {
-            let of_worker = worker.join().expect("a run failed; its seed is printed above");
-            of_worker.into_iter().for_each(&mut take);
-        }
-    });
-    seeds
-}
-
-#[test]
-fn a_run_follows_from_its_seed() {
-    assert_eq!(sim::run(7), sim::run(7));
-    assert_eq!(sim::run_hostile(7), sim::run_hostile(7));
+mod simulation {
+    mod seeds;
 }
 
 #[test]

@@ -7,19 +7,19 @@ use protocol::{
     change::{Position, VerifiedChangeSet},
     codec,
     id::PartitionId,
-    message::{CloseCode, FollowReply, Open, TreeReply, TreeRequest, decode_header},
-    page::PageRef,
+    message::{CloseCode, FollowReply},
     session::{
         PeerMisbehaved,
-        fetch::{ArrivedLeaf, FetchAction, FetchedLeaf, Piece, ShownHead, TreeFetch},
         follower::{Follower, FollowerAction},
         link::FollowEnd,
     },
 };
 
 use super::{
+    asking::{Asking, Stage, other_here},
     net::{ConnId, Event, Net, StreamId, Wire},
     oracle::Oracle,
+    pages::{PageStep, PageTaking},
     store::{CommitError, Store},
 };
 
@@ -77,13 +77,8 @@ impl Io<'_> {
 
 /// Whoever owes a page or an acknowledgement gets on with it within this.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// And whoever owes a proof.
-const PROOF_PATIENCE: Duration = Duration::from_secs(10);
-/// References to pages that a fetch of all leaves may hold: a tree of all levels takes
-/// some thousand, however large it is said to be.
-const REFERENCES_MAX: usize = 8_000;
-/// And one that compares: 16 MiB of them, without keys.
-const COMPARED_MAX: usize = 16 * 1024 * 1024 / size_of::<PageRef>();
+/// And whoever owes an answer before anything is followed.
+pub const PROOF_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where a stream stands after a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,135 +87,22 @@ pub enum Progress {
     Waiting,
     /// Changes are not kept: take pages on another stream.
     TakePages,
-    /// The peer's claim is proven: follow the partition on another stream.
-    Follow,
+    /// The peer holds all that is here of this node's own, so what is here goes.
+    Drop,
+    /// The peer's claim is proven up to this number.
+    Proven(u64),
+    /// Go on with this on another stream.
+    Go(Stage),
     /// It is over; the peer is told the code.
     Ended(FollowEnd, CloseCode),
     /// The peer broke the protocol.
     Misbehaved(PeerMisbehaved),
 }
 
-/// Taking pages, apart from where requests go and replies come from.
-#[derive(Debug)]
-pub struct PageTaking {
-    fetch: TreeFetch,
-    head: Option<Box<ShownHead>>,
-    leaves: Vec<PageRef>,
-    compares: bool,
-    /// Leaves that were not asked for.
-    pub held: u64,
-}
-
-/// What taking pages wants next.
-#[derive(Debug)]
-pub enum PageStep {
-    /// A message is awaited.
-    Waiting,
-    /// Send this.
-    Send(TreeRequest),
-    /// It is over.
-    Finished(Result<(), CommitError>),
-    /// The provider's pages are no tree.
-    Misbehaved(PeerMisbehaved),
-}
-
-impl PageTaking {
-    /// Pages for what `store` lacks of `partition`.
-    pub fn new(store: &Store, partition: &PartitionId) -> Self {
-        let fetch = match store.position(partition) {
-            Some(have) => {
-                let salt = std::array::from_fn(|index| have.hash.as_bytes()[index]);
-                TreeFetch::comparing(partition.clone(), have, salt)
-            }
-            None => TreeFetch::new(partition.clone(), None),
-        };
-        Self { fetch, head: None, leaves: Vec::new(), compares: false, held: 0 }
-    }
-
-    /// The provider said something.
-    pub fn handle_message(&mut self, bytes: &[u8], store: &Store) -> Result<(), PeerMisbehaved> {
-        self.fetch.handle_message(TreeReply::decode(bytes)?, &*store.registry)?;
-        self.fetch.check_arrived();
-        self.count();
-        Ok(())
-    }
-
-    fn count(&self) {
-        let held = self.fetch.references();
-        let limit = if self.compares { COMPARED_MAX } else { REFERENCES_MAX };
-        assert!(held <= limit, "a fetch holds {held} references to pages");
-    }
-
-    /// Goes on until something is to be sent or awaited.
-    pub fn step(&mut self, store: &mut Store) -> PageStep {
-        while let Some(action) = self.fetch.poll_action() {
-            let partition = self.head.as_ref().map(|head| head.signed.header().partition.clone());
-            match (action, partition) {
-                (FetchAction::Send(request), _) => return PageStep::Send(request),
-                (FetchAction::Compare(head), _) => {
-                    self.compares = true;
-                    self.head = Some(head);
-                }
-                (FetchAction::Begin(head), _) => {
-                    self.compares = false;
-                    self.head = Some(head);
-                    self.leaves.clear();
-                }
-                (FetchAction::Look { level, pages, .. }, Some(partition)) => {
-                    let own = pages.iter().map(|page| store.own(&partition, level, page));
-                    if let Err(problem) = self.fetch.handle_own(own.collect()) {
-                        return PageStep::Misbehaved(problem);
-                    }
-                }
-                (FetchAction::Piece(Piece::Held { level, page }), Some(partition)) => {
-                    let leaves = store.leaves_below(&partition, level, &page.first_key);
-                    self.held += leaves.len() as u64;
-                    self.leaves.extend(leaves);
-                }
-                (FetchAction::Piece(Piece::Leaf(leaf)), Some(partition)) => {
-                    let described = leaf.describe_with_index(store.suite());
-                    let body = leaf.encode();
-                    self.leaves.push(described.0.clone());
-                    store.stage(&partition, &FetchedLeaf::Arrived { described, leaf, body });
-                }
-                (FetchAction::Resolve(pages), Some(partition)) => {
-                    let held = store.held(&partition, &pages);
-                    if let Err(problem) = self.fetch.handle_resolved(&held) {
-                        return PageStep::Misbehaved(problem);
-                    }
-                }
-                (FetchAction::Check(leaves), Some(_)) => {
-                    let checked = leaves.into_iter().map(ArrivedLeaf::check).collect();
-                    if let Err(problem) = self.fetch.handle_checked(checked) {
-                        return PageStep::Misbehaved(problem);
-                    }
-                }
-                (FetchAction::Stage(leaf), Some(partition)) => {
-                    store.stage(&partition, &leaf);
-                    self.leaves.push(match leaf {
-                        FetchedLeaf::Held(page) => {
-                            self.held += 1;
-                            page
-                        }
-                        FetchedLeaf::Arrived { described: (page, ..), .. } => page,
-                    });
-                }
-                (FetchAction::Finish | FetchAction::Apply, _) => {
-                    let head = self.head.as_ref().expect("a tree begins before it is finished");
-                    return PageStep::Finished(store.finish_pages(head, &self.leaves).map(drop));
-                }
-                (action, None) => panic!("{action:?} came before the tree began"),
-            }
-            self.count();
-        }
-        PageStep::Waiting
-    }
-}
-
 #[derive(Debug)]
 enum Phase {
-    /// The peer says that it holds more of this node's own history.
-    Proof,
+    /// Something has to be known before it is followed.
+    Asks(Box<Asking>),
     Changes {
         follower: Follower,
         committing: Option<Box<VerifiedChangeSet>>,
@@ -233,6 +115,8 @@ enum Phase {
 pub struct Following {
     /// What is followed.
     pub partition: PartitionId,
+    /// What the peer had announced.
+    announced: Option<Position>,
     /// The number up to which this node takes its own history back.
     own_until: Option<u64>,
     /// Where this stream has brought the replica.
@@ -243,42 +127,86 @@ pub struct Following {
     finished: bool,
     /// When the provider has to have said something.
     pub until: Option<Duration>,
-    phase: Phase,
+    phase: Option<Phase>,
 }
 
 impl Following {
-    /// Opens a follow stream; of an own partition one that asks for a proof first.
-    pub fn open(
-        io: &mut Io<'_>,
-        partition: PartitionId,
-        own_until: Option<u64>,
-    ) -> (StreamId, Self) {
-        let mut following = Self {
+    /// A partition that is about to be followed, of which the peer has announced this.
+    pub fn new(io: &Io<'_>, partition: PartitionId, announced: Option<Position>) -> Self {
+        let own = partition.origin == io.store.name;
+        Self {
             partition,
-            own_until,
+            announced,
+            own_until: announced.map(|at| at.seq).filter(|_| own),
             have: None,
             inbox: VecDeque::new(),
             finished: false,
             until: None,
-            phase: Phase::Proof,
-        };
-        let stream = match own_until {
-            Some(_) => following.ask_for_proof(io),
-            None => following.follow(io),
-        };
-        (stream, following)
+            phase: None,
+        }
     }
 
-    fn ask_for_proof(&mut self, io: &mut Io<'_>) -> StreamId {
+    /// Opens a stream for what comes at `stage` or behind it; or it is over already.
+    pub fn go(&mut self, io: &mut Io<'_>, stage: Stage) -> Result<StreamId, Progress> {
+        let partition = &self.partition;
+        let have = io.store.position(partition);
+        let is_own = partition.origin == io.store.name;
+        if stage <= Stage::Release && io.store.partition(partition).is_some_and(|it| it.quarantined)
+        {
+            match have {
+                Some(_) => return Ok(self.ask(io, Stage::Release, have)),
+                None => io.store.release(partition),
+            }
+        }
+        if is_own && self.own_history_is_back(io) {
+            return Err(Progress::Ended(FollowEnd::Done, CloseCode::Normal));
+        }
+        if stage <= Stage::Own && is_own {
+            if self.announced.is_some_and(|at| io.store.has_given_up(partition, at)) {
+                return Err(Progress::Ended(FollowEnd::Refused, CloseCode::Fork));
+            }
+            // Where nothing is here, nothing could be written over, and which keys count
+            // comes with it.
+            if !(partition.dataset.is_system() && have.is_none()) {
+                return Ok(self.ask(io, Stage::Own, None));
+            }
+        }
+        if stage <= Stage::Lost
+            && let Some(lost) = io.store.lost(partition)
+        {
+            return Ok(self.ask(io, Stage::Lost, Some(lost)));
+        }
+        // One that is behind sends nothing.
+        if stage <= Stage::Other
+            && let Some(theirs) = self.announced
+            && have.is_some_and(|have| theirs.seq < have.seq)
+            && other_here(io, partition, theirs)
+        {
+            return Ok(self.ask(io, Stage::Other, None));
+        }
+        Ok(self.follow(io))
+    }
+
+    fn ask(&mut self, io: &mut Io<'_>, stage: Stage, have: Option<Position>) -> StreamId {
+        let asking = Asking::new(io, stage, &self.partition, have);
         let stream = io.net.stream(io.me);
-        let open = Open::Tree { partition: self.partition.clone(), have: None };
-        io.send(stream, codec::encode(&open));
-        self.until = Some(io.net.now + PROOF_PATIENCE);
+        io.send(stream, asking.open());
+        self.begin(Some(io.net.now + PROOF_PATIENCE), Phase::Asks(Box::new(asking)));
         stream
     }
 
-    /// Opens a follow stream in place of one that has proven a claim.
-    pub fn follow(&mut self, io: &mut Io<'_>) -> StreamId {
+    /// Asks what the peer holds in place of what is here.
+    pub fn ask_instead(&mut self, io: &mut Io<'_>) -> StreamId {
+        self.ask(io, Stage::Instead, None)
+    }
+
+    /// The peer has proven that it holds this node's own history up to `seq`.
+    pub fn handle_proven(&mut self, io: &mut Io<'_>, seq: u64) -> Result<StreamId, Progress> {
+        self.own_until = Some(seq);
+        self.go(io, Stage::Lost)
+    }
+
+    fn follow(&mut self, io: &mut Io<'_>) -> StreamId {
         self.have = io.store.position(&self.partition);
         let follower = Follower::new(self.partition.clone(), self.have);
         let stream = io.net.stream(io.me);
@@ -299,12 +227,20 @@ impl Following {
     fn begin(&mut self, until: Option<Duration>, phase: Phase) {
         self.inbox.clear();
         self.finished = false;
-        (self.until, self.phase) = (until, phase);
+        (self.until, self.phase) = (until, Some(phase));
+    }
+
+    fn own_history_is_back(&self, io: &Io<'_>) -> bool {
+        let have = io.store.position(&self.partition).map_or(0, |position| position.seq);
+        self.own_until.is_some_and(|until| have >= until)
     }
 
     /// The provider said something.
     pub fn handle_message(&mut self, bytes: Vec<u8>, now: Duration) {
-        self.until = self.until.map(|_| now + PATIENCE);
+        // Who asks waits for one message, and for the end.
+        if !matches!(self.phase, Some(Phase::Asks(_))) {
+            self.until = self.until.map(|_| now + PATIENCE);
+        }
         self.inbox.push_back(bytes);
     }
 
@@ -315,14 +251,32 @@ impl Following {
 
     /// The provider has said nothing for too long.
     pub fn handle_silence(&mut self, io: &mut Io<'_>) {
-        if let Phase::Proof = self.phase {
-            io.store.claims.unproven(&self.partition);
+        if let Some(Phase::Asks(asking)) = &self.phase {
+            asking.handle_no_answer(io);
+        }
+    }
+
+    /// The provider gave the stream up.
+    pub fn handle_reset(&mut self, io: &mut Io<'_>, code: CloseCode) -> Progress {
+        match &mut self.phase {
+            Some(Phase::Asks(asking)) => match asking.outcome.take() {
+                Some(outcome) => outcome,
+                None => asking.handle_reset(code),
+            },
+            // It cannot prove that its history has what is here: it has jumped over that.
+            Some(Phase::Pages(_))
+                if io.store.position(&self.partition).is_some() && code == CloseCode::Unproved =>
+            {
+                io.oracle.tally.doubted += u64::from(self.own_until.is_some());
+                Progress::Ended(FollowEnd::Refused, CloseCode::Fork)
+            }
+            _ => Progress::Ended(FollowEnd::Retry, CloseCode::Normal),
         }
     }
 
     /// The store committed, or did not.
     pub fn handle_stored(&mut self, io: &mut Io<'_>) -> Progress {
-        let Phase::Changes { follower, committing } = &mut self.phase else {
+        let Some(Phase::Changes { follower, committing }) = &mut self.phase else {
             return Progress::Waiting;
         };
         let Some(set) = committing.take() else {
@@ -337,7 +291,12 @@ impl Following {
                 Progress::Waiting
             }
             // The origin has signed both.
-            Err(CommitError::OtherPast) => self.other_history(io, set.header().position()),
+            Err(CommitError::OtherPast) => {
+                let head = set.header().position();
+                io.oracle.other_history(io.me, io.store, &self.partition, head);
+                // The store does not keep what it refused.
+                self.quarantine(io, None)
+            }
             Err(error) => {
                 io.oracle.tally.retried += 1;
                 Progress::Ended(FollowEnd::Retry, error.code())
@@ -345,24 +304,8 @@ impl Following {
         }
     }
 
-    /// A head that its origin signed does not continue this replica's.
-    fn other_history(&self, io: &mut Io<'_>, head: Position) -> Progress {
-        io.oracle.other_history(io.me, io.store, &self.partition, head);
-        self.quarantine(io)
-    }
-
-    /// Whether the peer ended the stream because it cannot prove that its history has what
-    /// is here of this node's own.
-    pub fn is_in_doubt(&self, io: &Io<'_>, code: CloseCode) -> bool {
-        matches!(self.phase, Phase::Pages(_))
-            && self.own_until.is_some()
-            && io.store.position(&self.partition).is_some()
-            && code == CloseCode::Unproved
-            && !io.net.has_hostile(io.me, io.peer())
-    }
-
-    fn quarantine(&self, io: &mut Io<'_>) -> Progress {
-        io.store.quarantine(&self.partition);
+    fn quarantine(&self, io: &mut Io<'_>, theirs: Option<Position>) -> Progress {
+        io.store.quarantine(&self.partition, theirs);
         Progress::Ended(FollowEnd::Quarantined, CloseCode::Fork)
     }
 
@@ -377,17 +320,16 @@ impl Following {
                 return Progress::Waiting;
             }
             let Some(bytes) = self.inbox.pop_front() else { break };
-            match self.read(&bytes, io) {
-                Ok(Progress::Waiting) => {}
-                Ok(progress) => return progress,
+            match self.read(&bytes, io, stream) {
+                Ok(()) => {}
                 // A fork that shows itself when pages are taken.
                 Err(PeerMisbehaved::OtherHistory(head)) => {
-                    return self.other_history(io, head.position());
+                    let head = head.position();
+                    io.oracle.other_history(io.me, io.store, &self.partition, head);
+                    return self.quarantine(io, Some(head));
                 }
                 Err(problem) => {
-                    if let Phase::Proof = self.phase {
-                        io.store.claims.unproven(&self.partition);
-                    }
+                    self.handle_silence(io);
                     return Progress::Misbehaved(problem);
                 }
             }
@@ -399,49 +341,40 @@ impl Following {
     }
 
     fn is_busy(&self) -> bool {
-        matches!(&self.phase, Phase::Changes { committing: Some(_), .. })
+        matches!(&self.phase, Some(Phase::Changes { committing: Some(_), .. }))
     }
 
-    fn read(&mut self, bytes: &[u8], io: &mut Io<'_>) -> Result<Progress, PeerMisbehaved> {
+    fn read(
+        &mut self,
+        bytes: &[u8],
+        io: &mut Io<'_>,
+        stream: StreamId,
+    ) -> Result<(), PeerMisbehaved> {
         match &mut self.phase {
-            Phase::Proof => return self.judge_proof(bytes, io),
-            Phase::Changes { follower, .. } => {
+            // The first message is the answer.
+            Some(Phase::Asks(asking)) if asking.outcome.is_none() => {
+                asking.judge(bytes, io)?;
+                io.net.send(io.conn, io.me, stream, Wire::Finished);
+            }
+            Some(Phase::Asks(_)) | None => {}
+            Some(Phase::Changes { follower, .. }) => {
                 let reply: FollowReply = codec::decode(bytes)?;
                 follower.handle_message(reply, &*io.store.registry)?;
             }
-            Phase::Pages(pages) => pages.handle_message(bytes, io.store)?,
+            Some(Phase::Pages(pages)) => pages.handle_message(bytes, io.store)?,
         }
-        Ok(Progress::Waiting)
-    }
-
-    /// The head of this node's own partition that the peer shows. Whether its history
-    /// holds what is here is seen when it is followed.
-    fn judge_proof(&mut self, bytes: &[u8], io: &mut Io<'_>) -> Result<Progress, PeerMisbehaved> {
-        let TreeReply::Head { header, .. } = TreeReply::decode(bytes)? else {
-            return Err(PeerMisbehaved::Unexpected("something else than a head"));
-        };
-        let header = decode_header(&header)?;
-        if header.header().partition != self.partition {
-            return Err(PeerMisbehaved::NotEntitled(header.header().partition.to_string()));
-        }
-        header.verify(&*io.store.registry)?;
-        let theirs = header.header().seq;
-        let ours = io.store.position(&self.partition).map_or(0, |ours| ours.seq);
-        if theirs <= ours {
-            io.store.claims.unproven(&self.partition);
-            return Ok(Progress::Ended(FollowEnd::Retry, CloseCode::Normal));
-        }
-        io.oracle.proven(io.me, &header);
-        io.store.claims.proven(&self.partition, theirs);
-        self.own_until = Some(theirs);
-        Ok(Progress::Follow)
+        Ok(())
     }
 
     /// Does what the machine wants, until it waits for a message or the store.
     fn act(&mut self, io: &mut Io<'_>, stream: StreamId) -> Progress {
         match &mut self.phase {
-            Phase::Proof => {}
-            Phase::Changes { follower, committing } => {
+            None => {}
+            Some(Phase::Asks(asking)) => {
+                let outcome = asking.outcome.take_if(|_| self.finished);
+                return outcome.unwrap_or(Progress::Waiting);
+            }
+            Some(Phase::Changes { follower, committing }) => {
                 while committing.is_none() {
                     match follower.poll_action() {
                         None => break,
@@ -455,12 +388,12 @@ impl Following {
                         Some(FollowerAction::TakePages) => return self.told_to_take_pages(io),
                         Some(FollowerAction::Fork(theirs)) => {
                             io.oracle.forked(io.me, io.store, &theirs);
-                            return self.quarantine(io);
+                            return self.quarantine(io, Some(theirs.position()));
                         }
                     }
                 }
             }
-            Phase::Pages(pages) => loop {
+            Some(Phase::Pages(pages)) => loop {
                 match pages.step(io.store) {
                     PageStep::Waiting => break,
                     PageStep::Send(request) => io.send(stream, codec::encode(&request)),
@@ -478,8 +411,7 @@ impl Following {
                 }
             },
         }
-        let have = io.store.position(&self.partition).map_or(0, |position| position.seq);
-        if self.own_until.is_some_and(|until| have >= until) && !self.is_busy() {
+        if self.own_history_is_back(io) && !self.is_busy() {
             io.oracle.tally.taken_back += 1;
             return Progress::Ended(FollowEnd::Done, CloseCode::Normal);
         }
@@ -489,9 +421,16 @@ impl Following {
     fn told_to_take_pages(&mut self, io: &mut Io<'_>) -> Progress {
         // Another connection moved the replica meanwhile: there may be nothing left
         // to take.
-        if self.have != io.store.position(&self.partition) {
-            return Progress::Ended(FollowEnd::Retry, CloseCode::Normal);
+        let have = io.store.position(&self.partition);
+        if self.have != have {
+            return Progress::Ended(FollowEnd::Again, CloseCode::Normal);
         }
-        Progress::TakePages
+        // What is here was acknowledged by the peer, which may have jumped over it since.
+        let acked = io.store.known(io.peer(), &self.partition);
+        let is_there = have.zip(acked).is_some_and(|(have, acked)| have.seq <= acked.seq);
+        match self.own_until.is_some() && !self.partition.dataset.is_system() && is_there {
+            true => Progress::Drop,
+            false => Progress::TakePages,
+        }
     }
 }

@@ -4,8 +4,15 @@
 //! through faults and work that all follow from one seed: the machines and the
 //! messages' bytes are the real ones; the store is a reference model ([`store`]),
 //! the network is simulated ([`net`]), and an all-knowing observer ([`oracle`])
-//! checks every step. [`session`], [`follow`] and [`provide`] do what the
-//! daemon's driver does.
+//! checks every step. [`session`], [`follow`], [`asking`], [`look`] and [`provide`] do what
+//! the daemon's driver does: what it decides of claims, quarantines and lost histories is
+//! in `daemon/src/sync` and modelled here, not run.
+//!
+//! In [`run_put_back`] nodes go back to earlier states of their own, the hub as well, and
+//! go on: some write before they have heard what others hold. Where two histories came of
+//! that a [`resolve::Person`] ends them, and all has to become equal. Logs are pruned after
+//! few change sets ([`lapse`]), so whoever comes late takes pages. After each step of every
+//! run [`in_sync`] looks whether anybody shows as in sync what is different.
 //!
 //! In [`run_hostile`] one node lies: a member, or in a third of the runs the hub. It
 //! is an honest one whose messages are altered on their way out ([`hostile`]), into
@@ -20,18 +27,24 @@
 /// The suite of runs in which a node lies: what it makes up has its lengths.
 pub const HOSTILE_SUITE: protocol::suite::Suite = protocol::suite::Suite::One;
 
+pub mod asking;
 pub mod cast;
 pub mod claims;
 pub mod follow;
 pub mod giant;
 pub mod hostile;
+pub mod in_sync;
+pub mod lapse;
 pub mod lies;
+pub mod look;
 pub mod net;
 pub mod node;
 pub mod oracle;
+pub mod pages;
 pub mod pair;
 pub mod plan;
 pub mod provide;
+pub mod resolve;
 pub mod rng;
 pub mod session;
 pub mod store;
@@ -45,6 +58,12 @@ pub use oracle::Tally;
 pub fn run(seed: u64) -> Tally {
     let _guard = PrintSeed(seed, "every_federation");
     world::World::new(seed).run()
+}
+
+/// The same with nodes, the hub as well, that go back to earlier states of their own.
+pub fn run_put_back(seed: u64) -> Tally {
+    let _guard = PrintSeed(seed, "a_directory_that_is_put_back");
+    world::World::put_back(seed).run_put_back()
 }
 
 /// The same with one node that lies.

@@ -1,9 +1,14 @@
 //! One node: its durable store, and the connections of its present life.
 
-use std::{collections::BTreeMap, rc::Rc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    time::Duration,
+};
 
 use protocol::{
     change::Change,
+    hash::Hash,
     id::PartitionId,
     message::{CloseCode, Hello},
     session::{backoff::Backoff, link::Link},
@@ -33,6 +38,9 @@ pub struct Shared {
     pub net: Net,
     /// The observer.
     pub oracle: Oracle,
+    /// Who has just signed the newest number of a partition again, and what it had signed
+    /// before.
+    pub twice: Vec<(usize, PartitionId, BTreeSet<Hash>)>,
 }
 
 /// One node.
@@ -90,7 +98,12 @@ impl Node {
     /// Begins a life with nothing but the store.
     pub fn start(&mut self, shared: &mut Shared) {
         let (mut store, clock_ms) = (self.store.clone(), self.clock_ms);
-        store.claims = Claims::default();
+        // One that has nothing yet has nothing to be told of.
+        let is_new = store.heads().next().is_none();
+        store.claims = match is_new {
+            true => Claims::default(),
+            false => Claims::begin(self.me == HUB, shared.net.now),
+        };
         *self = Self { up: true, clock_ms, boot: self.boot + 1, ..Self::new(self.me, store) };
         self.dial_at = (self.me != HUB).then_some(shared.net.now);
         self.settle(shared);
@@ -258,6 +271,20 @@ impl Node {
         self.links().count()
     }
 
+    /// The link that a peer's words come by.
+    pub fn newest_link_with(&self, net: &Net, peer: usize) -> Option<&Link> {
+        let with = |conn: &ConnId| net.peer(*conn, self.me) == peer;
+        let newest = self.sessions.iter().rev().filter(|(_, session)| session.link().is_some());
+        newest.filter(|(conn, _)| with(conn)).find_map(|(_, session)| session.link())
+    }
+
+    /// Ends all connections, so that everybody says anew what is held.
+    pub fn connect_again(&mut self, shared: &mut Shared) {
+        let conns: Vec<ConnId> = self.sessions.keys().copied().collect();
+        conns.into_iter().for_each(|conn| self.close(shared, conn, CloseCode::Normal));
+        self.settle(shared);
+    }
+
     /// How many of those are with that peer.
     pub fn link_count_with(&self, net: &Net, peer: usize) -> usize {
         let with = |conn: &ConnId| net.peer(*conn, self.me) == peer;
@@ -265,20 +292,36 @@ impl Node {
         linked.filter(|(conn, _)| with(conn)).count()
     }
 
-    /// After a restore, looks whether the hub has answered and nothing of this
-    /// node's own is missing any more.
+    /// After a restore, looks whether the hub has answered, or each member, and nothing of
+    /// this node's own is missing any more.
     fn look_around(&mut self, shared: &Shared) {
-        if self.store.restored {
-            let own = shared.cast.own_partitions(self.me);
-            let complete = |link: &Link| {
-                own.iter().all(|partition| {
-                    let offered = link.peer_head(partition).map_or(0, |head| head.position.seq);
-                    self.store.position(partition).map_or(0, |at| at.seq) >= offered
-                })
-            };
-            let complete = self.links().any(complete);
-            self.store.restored = !complete;
+        if !self.store.restored {
+            return;
         }
+        let own = shared.cast.own_partitions(self.me);
+        let complete = |link: &Link| {
+            own.iter().all(|partition| {
+                let offered = link.peer_head(partition).map_or(0, |head| head.position.seq);
+                self.store.position(partition).map_or(0, |at| at.seq) >= offered
+            })
+        };
+        let has_said = |peer| self.newest_link_with(&shared.net, peer).is_some_and(complete);
+        let members = 1..shared.cast.nodes.len();
+        let complete = match self.me {
+            HUB => members.into_iter().all(has_said),
+            _ => has_said(HUB),
+        };
+        self.store.restored = !complete;
+    }
+
+    /// Whether something that is known here stops all writes to an own partition.
+    pub fn is_stopped(&self, partition: &PartitionId) -> bool {
+        let have = self.store.position(partition).map_or(0, |at| at.seq);
+        self.store.restored
+            || self.store.partition(partition).is_some_and(|state| state.quarantined)
+            || self.store.lost(partition).is_some()
+            || self.store.claims.awaited(partition) > have
+            || !(partition.dataset.is_system() || self.has_key())
     }
 
     /// Whether the node writes to its own `partition` now: not before it has its
@@ -286,10 +329,13 @@ impl Node {
     pub fn may_write(&self, partition: &PartitionId, now: Duration) -> bool {
         let have = self.store.position(partition).map_or(0, |at| at.seq);
         self.up
-            && !self.store.restored
-            && self.store.partition(partition).is_none_or(|state| !state.quarantined)
+            && self.may_write_unasked(partition)
             && self.store.claims.allow(partition, have, now)
-            && (partition.dataset.is_system() || self.has_key())
+    }
+
+    /// The same whatever peers claim and have not proven.
+    pub fn may_write_unasked(&self, partition: &PartitionId) -> bool {
+        !self.is_stopped(partition) && !self.store.resolving.contains_key(partition)
     }
 
     /// Whether `_federation` says that this node's signatures count for anything.
@@ -305,8 +351,11 @@ impl Node {
         let set = set.verify(&*keys).expect("what a node signs verifies");
         self.store.commit(&set).expect("an origin's own change set fits");
         self.store.claims.written(partition);
-        shared.oracle.signed(self.me, &self.store, partition);
+        let others = shared.oracle.signed(self.me, &self.store, partition);
         self.moved.push(partition.clone());
+        if !others.is_empty() {
+            shared.twice.push((self.me, partition.clone(), others));
+        }
     }
 
     /// Lets sessions know what was written.

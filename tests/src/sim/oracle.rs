@@ -37,8 +37,8 @@ pub struct Oracle {
     heads: BTreeMap<(usize, PartitionId), Position>,
     /// Every position that was ever durable somewhere.
     durable: BTreeSet<(usize, PartitionId, u64, Hash)>,
-    /// Partitions whose origin may have signed two histories that live on.
-    careless: BTreeSet<PartitionId>,
+    /// Partitions of which a number is signed twice.
+    twice: BTreeSet<PartitionId>,
     /// Partitions that a node lets nothing move, until it returns from a backup.
     quarantined: BTreeSet<(usize, PartitionId)>,
     /// Who lies: nothing is known of what it holds, and of what it owns only what its
@@ -67,12 +67,32 @@ pub struct Tally {
     pub taken_back: u64,
     /// Forks found.
     pub forks: u64,
+    /// Those that an origin was shown when it looked at what a peer had announced.
+    pub looked: u64,
     /// Claims about an origin's own history that were proven.
     pub proven: u64,
     /// Connections closed because a newer one took over.
     pub replaced: u64,
     /// Connections closed because nothing was heard.
     pub silent: u64,
+    /// Nodes that went on from an earlier state.
+    pub put_back: u64,
+    /// Numbers that were signed twice.
+    pub twice: u64,
+    /// Own histories that were dropped because the peer has them and more.
+    pub dropped: u64,
+    /// Own histories of which the peer cannot prove that it has what is here.
+    pub doubted: u64,
+    /// Quarantines that ended by a proof.
+    pub released: u64,
+    /// Copies that were dropped and fetched again.
+    pub refetched: u64,
+    /// Forks that a person has ended.
+    pub resolved: u64,
+    /// Those of them in which two peers held two others.
+    pub three: u64,
+    /// Further histories that a person has given up with that.
+    pub given_up: u64,
 }
 
 impl Tally {
@@ -87,6 +107,18 @@ impl Tally {
     }
 }
 
+impl Tally {
+    /// The same of runs in which directories are put back.
+    pub fn lacks_a_fork(&self) -> bool {
+        let Self { put_back, twice, taken_back, forks, looked, released, .. } = *self;
+        let Self { dropped, doubted, resolved, three, bootstraps, .. } = *self;
+        [put_back, twice, taken_back, forks, released, dropped, doubted, resolved]
+            .into_iter()
+            .chain([looked, three, bootstraps])
+            .any(|count| count == 0)
+    }
+}
+
 impl std::ops::AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.signed += other.signed;
@@ -97,9 +129,19 @@ impl std::ops::AddAssign for Tally {
         self.retried += other.retried;
         self.taken_back += other.taken_back;
         self.forks += other.forks;
+        self.looked += other.looked;
         self.proven += other.proven;
         self.replaced += other.replaced;
         self.silent += other.silent;
+        self.put_back += other.put_back;
+        self.twice += other.twice;
+        self.dropped += other.dropped;
+        self.doubted += other.doubted;
+        self.released += other.released;
+        self.refetched += other.refetched;
+        self.resolved += other.resolved;
+        self.three += other.three;
+        self.given_up += other.given_up;
     }
 }
 
@@ -128,8 +170,14 @@ impl Oracle {
         self.hostile.as_ref().is_some_and(|(_, name)| *name == partition.origin)
     }
 
-    /// An origin signed and committed a change set.
-    pub fn signed(&mut self, node: usize, store: &Store, partition: &PartitionId) {
+    /// An origin signed and committed a change set. Answers the other headers that it has
+    /// signed with this number.
+    pub fn signed(
+        &mut self,
+        node: usize,
+        store: &Store,
+        partition: &PartitionId,
+    ) -> BTreeSet<Hash> {
         let state = store.partition(partition).expect("a partition that was written exists");
         let head = state.head.as_ref().expect("a partition that was written has a head");
         let header = head.header();
@@ -141,8 +189,15 @@ impl Oracle {
             content: content(&state.records),
         };
         self.signed.insert(head.hash(), signed);
-        self.numbers.entry((header.partition.clone(), header.seq)).or_default().insert(head.hash());
+        let numbers = self.numbers.entry((header.partition.clone(), header.seq)).or_default();
+        let others = numbers.clone();
+        numbers.insert(head.hash());
+        if !others.is_empty() {
+            self.tally.twice += 1;
+            self.twice.insert(partition.clone());
+        }
         self.moved(node, store, partition);
+        others
     }
 
     /// A partition of `node` moved to what its store holds now.
@@ -221,20 +276,64 @@ impl Oracle {
         );
     }
 
-    /// A node starts from an old backup; `careless` if it does not know that.
-    pub fn restored(
+    /// A node starts from an earlier state of its own, in which these were quarantined.
+    pub fn put_back(
         &mut self,
         node: usize,
-        careless: bool,
-        own: &[PartitionId],
         heads: impl Iterator<Item = (PartitionId, Position)>,
+        quarantined: impl Iterator<Item = PartitionId>,
     ) {
+        self.tally.put_back += 1;
         self.heads.retain(|(of, _), _| *of != node);
         self.quarantined.retain(|(of, _)| *of != node);
         self.heads.extend(heads.map(|(partition, at)| ((node, partition), at)));
-        if careless {
-            self.careless.extend(own.iter().cloned());
+        self.quarantined.extend(quarantined.map(|partition| (node, partition)));
+    }
+
+    /// An origin drops what it has in favour of `theirs`. By itself it does so only where
+    /// nothing is lost.
+    pub fn gave_up(&mut self, node: usize, store: &Store, theirs: &SignedHeader, by_person: bool) {
+        if self.is_hostile(node) {
+            return;
         }
+        let partition = &theirs.header().partition;
+        self.tally.dropped += u64::from(!by_person);
+        let have = store.position(partition);
+        let is_kept = have.is_none_or(|have| self.descends(theirs.position(), have));
+        assert!(
+            by_person || is_kept,
+            "{partition}: node {node} drops {have:?}, which is not in what comes instead"
+        );
+        self.quarantined.remove(&(node, partition.clone()));
+        self.heads.remove(&(node, partition.clone()));
+    }
+
+    /// A person has dropped a copy, which is fetched again.
+    pub fn forgot(&mut self, node: usize, partition: &PartitionId) {
+        self.tally.refetched += 1;
+        self.quarantined.remove(&(node, partition.clone()));
+        self.heads.remove(&(node, partition.clone()));
+    }
+
+    /// A node was shown that a peer's history, up to `theirs`, has what is quarantined here.
+    pub fn released(&mut self, node: usize, store: &Store, theirs: &SignedHeader) {
+        if self.is_hostile(node) {
+            return;
+        }
+        let partition = &theirs.header().partition;
+        self.tally.released += 1;
+        self.quarantined.remove(&(node, partition.clone()));
+        let have = store.position(partition);
+        let is_in = have.is_none_or(|have| self.descends(theirs.position(), have));
+        assert!(
+            is_in || self.is_of_hostile(partition),
+            "{partition}: node {node} takes another history for its own"
+        );
+    }
+
+    /// A person has found that there is one history of an own partition.
+    pub fn released_own(&mut self, node: usize, partition: &PartitionId) {
+        self.quarantined.remove(&(node, partition.clone()));
     }
 
     /// A node saw a header of its own that it lacks; it is about to write no more.
@@ -264,23 +363,18 @@ impl Oracle {
         let partition = &theirs.header().partition;
         self.tally.forks += 1;
         self.quarantined.insert((node, partition.clone()));
-        let ours = store.position(partition);
-        let ours = ours.expect("a fork is seen at a position that the replica has");
+        let theirs_at = theirs.position();
+        let ours = store.partition(partition).and_then(|own| own.header_hash(theirs_at.seq));
+        let ours = ours.expect("a fork is seen at a number that the replica has");
+        assert_ne!(ours, theirs_at.hash, "{partition}: a fork of one history");
         if self.is_of_hostile(partition) {
-            assert!(ours.seq == theirs.position().seq && ours != theirs.position());
             assert_eq!(theirs.verify(&*store.registry), Ok(()), "{partition}: an unsigned fork");
             return;
         }
-        let numbers = &self.numbers[&(partition.clone(), ours.seq)];
+        let numbers = &self.numbers[&(partition.clone(), theirs_at.seq)];
         assert!(
-            ours.hash != theirs.hash()
-                && numbers.contains(&ours.hash)
-                && numbers.contains(&theirs.hash()),
+            numbers.contains(&ours) && numbers.contains(&theirs_at.hash),
             "{partition}: a fork without two signed headers"
-        );
-        assert!(
-            self.careless.contains(partition),
-            "{partition}: an origin that waits for its history back cannot fork it"
         );
     }
 
@@ -302,7 +396,7 @@ impl Oracle {
             return;
         }
         assert!(self.signed.contains_key(&head.hash), "{partition}: a head that was not signed");
-        assert!(self.careless.contains(partition), "{partition}: nothing gave reason to doubt");
+        assert!(self.twice.contains(partition), "{partition}: nothing gave reason to doubt");
         let ours = store.position(partition);
         let ours = ours.unwrap_or_else(|| panic!("{partition}: nothing is here to differ from"));
         assert!(
@@ -313,19 +407,9 @@ impl Oracle {
         );
     }
 
-    /// An origin cannot tell whether the hub's history contains what it has, because the
-    /// hub has jumped over that.
-    pub fn doubted(&mut self, node: usize, partition: &PartitionId) {
-        if self.is_hostile(node) {
-            return;
-        }
-        self.quarantined.insert((node, partition.clone()));
-        assert!(self.careless.contains(partition), "{partition}: nothing gave reason to doubt");
-    }
-
     /// Whether a partition's origin may have signed two histories that live on.
     pub fn may_be_forked(&self, partition: &PartitionId) -> bool {
-        self.careless.contains(partition) || self.is_of_hostile(partition)
+        self.twice.contains(partition) || self.is_of_hostile(partition)
     }
 }
 

@@ -15,7 +15,7 @@ use protocol::{
 
 use super::{
     cast::{Cast, DATASETS, HUB, all_records, random_changes},
-    follow::{PageStep, PageTaking},
+    pages::{PageStep, PageTaking},
     provide::{serve, tree_head},
     rng::Rng,
     store::{Partition, Store},

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{cast::DATASETS, rng::Rng};
+use super::{
+    cast::{DATASETS, HUB},
+    rng::Rng,
+};
 
 /// Faults and work go on for so long.
 pub const FAULTS_MAX: Duration = Duration::from_secs(150);
@@ -82,6 +85,62 @@ impl Plan {
             plan.entries.sort_by_key(|(at, _)| *at);
         }
         plan
+    }
+
+    /// Draws a plan in which nodes, the hub as well, go back to earlier states of their own,
+    /// also again and while others are away. Nobody joins later: a hub that has gone back
+    /// would not know of them.
+    pub fn draw_put_back(rng: &mut Rng) -> Self {
+        let members = 1 + rng.index(2);
+        let mut plan = Self { members, enrolled: members, entries: Vec::new() };
+        for _ in 0..8 + rng.below(12) {
+            let work = plan.work(rng);
+            plan.add(rng, work);
+        }
+        for _ in 0..2 + rng.below(6) {
+            let node = rng.index(members + 1);
+            plan.add(rng, Entry::Backup(node));
+        }
+        for _ in 0..1 + rng.below(5) {
+            let (node, down) = (rng.index(members + 1), rng.millis(100, 20_000));
+            let back = if rng.chance(20) { Return::Restored } else { Return::RolledBack };
+            plan.add(rng, Entry::Crash(node, down, back));
+        }
+        for _ in 0..rng.below(12) {
+            let fault = plan.fault(rng, true);
+            plan.add(rng, fault);
+        }
+        if members == 2 && rng.chance(40) {
+            plan.three_histories(rng);
+        }
+        plan.entries.sort_by_key(|(at, _)| *at);
+        plan
+    }
+
+    /// The hub goes back twice to the same state, and each time only one member hears what
+    /// it writes, so that in the end three histories of its own partition may be held.
+    fn three_histories(&mut self, rng: &mut Rng) {
+        let begin = rng.below(20);
+        let dataset = DATASETS[rng.index(DATASETS.len())];
+        let members = match rng.chance(50) {
+            true => [1, 2],
+            false => [2, 1],
+        };
+        let mut at = |second: u64, entry: Entry| {
+            self.entries.push((Duration::from_secs(begin + second), entry));
+        };
+        // A member dials again within 20 s.
+        let mut goes_back = |second: u64, deaf: usize, hears: usize| {
+            at(second, Entry::Block(deaf, Duration::from_secs(60)));
+            at(second, Entry::Block(hears, Duration::ZERO));
+            at(second + 30, Entry::Write(HUB, dataset, 1 + rng.index(3)));
+            let down = rng.millis(100, 2_000);
+            at(second + 45, Entry::Block(hears, Duration::from_secs(20)));
+            at(second + 45, Entry::Crash(HUB, down, Return::RolledBack));
+        };
+        goes_back(1, members[0], members[1]);
+        goes_back(47, members[1], members[0]);
+        at(0, Entry::Backup(HUB));
     }
 
     fn of(rng: &mut Rng, members: usize) -> Self {

@@ -51,9 +51,6 @@ impl Providing {
         have: Option<Position>,
     ) -> Result<Self, CloseCode> {
         let state = store.partition(&partition).ok_or(CloseCode::UnknownPartition)?;
-        if state.quarantined {
-            return Err(CloseCode::Fork);
-        }
         let head = state.position().ok_or(CloseCode::UnknownPartition)?;
         let mine = have.and_then(|have| state.header(have.seq));
         let provider = Box::new(Provider::new(have, head, mine));
@@ -68,9 +65,6 @@ impl Providing {
     ) -> Result<(Self, TreeReply), CloseCode> {
         let state = store.partition(partition).ok_or(CloseCode::UnknownPartition)?;
         let head = state.head.as_ref().ok_or(CloseCode::UnknownPartition)?;
-        if state.quarantined {
-            return Err(CloseCode::Fork);
-        }
         let proof = state.proof(have.map(|have| have.seq));
         let other = have.and_then(|have| {
             let other = state.header_hash(have.seq)?;

@@ -17,8 +17,10 @@ use protocol::{
 };
 
 use super::{
+    asking::{Stage, other_here},
     cast::DATASETS,
     follow::{Following, Io, PATIENCE, Progress},
+    look::Looks,
     net::{StreamId, Wire},
     provide::Providing,
 };
@@ -55,6 +57,8 @@ pub struct Session {
     link: Option<Link>,
     follows: BTreeMap<StreamId, Following>,
     provides: BTreeMap<StreamId, Providing>,
+    /// Proofs of other histories of own partitions.
+    looks: Looks,
     /// When the peer has to have acknowledged or asked for something.
     owed: BTreeMap<StreamId, Duration>,
     /// Streams of the peer that were opened, also those that ended.
@@ -73,6 +77,7 @@ impl Session {
             link: None,
             follows: BTreeMap::new(),
             provides: BTreeMap::new(),
+            looks: Looks::default(),
             owed: BTreeMap::new(),
             seen: BTreeSet::new(),
         }
@@ -120,9 +125,14 @@ impl Session {
         for head in &hello.heads {
             note_claim(io, head);
         }
+        let peer = io.peer();
+        io.store.claims.word_is_here(peer, io.net.now);
         match Link::new(self.ends.clone(), TIMING, told.clone(), hello, io.net.now) {
             Err(error) => self.close(io, &error),
             Ok(mut link) => {
+                for partition in io.store.quarantined() {
+                    link.handle_doubt(&partition, io.net.now);
+                }
                 for head in io.store.heads().filter(|head| !told.contains(head)) {
                     link.handle_local_head(head, io.net.now);
                 }
@@ -143,7 +153,8 @@ impl Session {
         if self.control == Some(stream) {
             return Ok(self.handle_control(io, wire));
         }
-        if self.follows.contains_key(&stream) {
+        if self.looks.handle_arrival(io, stream, &wire) {
+        } else if self.follows.contains_key(&stream) {
             self.handle_reply(io, stream, wire);
         } else if self.provides.contains_key(&stream) {
             self.handle_request(io, stream, wire);
@@ -215,16 +226,10 @@ impl Session {
         match wire {
             Wire::Bytes(bytes) => following.handle_message(bytes, io.net.now),
             Wire::Finished => following.handle_finished(),
-            Wire::Reset(code) => {
-                let in_doubt =
-                    self.follows.get(&stream).filter(|follow| follow.is_in_doubt(io, code));
-                if let Some(partition) = in_doubt.map(|follow| follow.partition.clone()) {
-                    io.oracle.doubted(io.me, &partition);
-                    io.store.quarantine(&partition);
-                    return self.end_follow(io, stream, FollowEnd::Quarantined);
-                }
-                self.end_follow(io, stream, FollowEnd::Retry);
-            }
+            Wire::Reset(code) => match following.handle_reset(io, code) {
+                Progress::Ended(end, _) => self.end_follow(io, stream, end),
+                progress => self.conclude(io, stream, progress),
+            },
         }
     }
 
@@ -238,8 +243,11 @@ impl Session {
                 }
             }
             Wire::Finished | Wire::Reset(_) => {
-                self.provides.remove(&stream);
+                let ended = self.provides.remove(&stream);
                 self.owed.remove(&stream);
+                if ended.is_some_and(|ended| ended.is_pages()) && matches!(wire, Wire::Finished) {
+                    io.net.send(io.conn, io.me, stream, Wire::Finished);
+                }
             }
         }
     }
@@ -334,6 +342,7 @@ impl Session {
     /// Gives up streams whose other side owes something and does not get on with it.
     fn end_silent(&mut self, io: &mut Io<'_>) {
         let now = io.net.now;
+        self.looks.end_silent(now);
         let follows = self.follows.iter();
         let silent = follows.filter(|(_, following)| following.until.is_some_and(|at| at <= now));
         for stream in silent.map(|(stream, _)| *stream).collect::<Vec<_>>() {
@@ -354,7 +363,11 @@ impl Session {
     pub fn poll_timeout(&self) -> Option<Duration> {
         let follows = self.follows.values().filter_map(|following| following.until);
         let owed = self.owed.values().copied();
-        follows.chain(owed).chain(self.link.as_ref().map(Link::poll_timeout)).min()
+        follows
+            .chain(owed)
+            .chain(self.looks.until())
+            .chain(self.link.as_ref().map(Link::poll_timeout))
+            .min()
     }
 
     /// Drops snapshots that are open for the peer, as an overloaded provider
@@ -368,6 +381,7 @@ impl Session {
 
     /// Moves everything on as far as it gets.
     fn step(&mut self, io: &mut Io<'_>) -> Outcome {
+        self.looks.step(io);
         let streams: Vec<StreamId> = self.follows.keys().copied().collect();
         for stream in streams {
             self.step_follow(io, stream);
@@ -403,6 +417,9 @@ impl Session {
                     } else if is_more || !io.store.holds(&head.partition, head.position) {
                         io.net.note_refused(io.conn, control, io.me);
                     }
+                    if !is_more && other_here(io, &head.partition, head.position) {
+                        self.looks.waiting.push_back(head.partition.clone());
+                    }
                     io.store.note_peer(peer, &head.partition, head.position);
                 }
                 // The simulation is about data: nobody rotates anything.
@@ -417,13 +434,8 @@ impl Session {
     }
 
     fn follow(&mut self, io: &mut Io<'_>, partition: PartitionId) {
-        let own = partition.origin == self.ends.me;
         let offered = self.link().and_then(|link| link.peer_head(&partition));
-        let until = offered.map(|head| head.position.seq).filter(|_| own);
-        let state = io.store.partition(&partition);
-        if state.is_some_and(|state| state.quarantined) {
-            return self.report(io, &partition, FollowEnd::Quarantined);
-        }
+        let announced = offered.map(|head| head.position);
         // A name that nobody has published takes no room here.
         let dataset = partition.dataset.as_str();
         if !partition.dataset.is_system() && !DATASETS.contains(&dataset) {
@@ -432,9 +444,9 @@ impl Session {
             }
             return self.report(io, &partition, FollowEnd::Retry);
         }
-        let (stream, following) = Following::open(io, partition, until);
-        self.follows.insert(stream, following);
-        self.step_follow(io, stream);
+        let mut following = Following::new(io, partition, announced);
+        let opened = following.go(io, Stage::Release);
+        self.opened(io, following, opened);
     }
 
     fn step_follow(&mut self, io: &mut Io<'_>, stream: StreamId) {
@@ -448,8 +460,10 @@ impl Session {
     fn conclude(&mut self, io: &mut Io<'_>, stream: StreamId, progress: Progress) {
         match progress {
             Progress::Waiting => {}
-            Progress::TakePages => self.go_on(io, stream, Following::take_pages),
-            Progress::Follow => self.go_on(io, stream, Following::follow),
+            Progress::TakePages => self.go_on(io, stream, |of, io| Ok(of.take_pages(io))),
+            Progress::Drop => self.go_on(io, stream, |of, io| Ok(of.ask_instead(io))),
+            Progress::Proven(seq) => self.go_on(io, stream, |of, io| of.handle_proven(io, seq)),
+            Progress::Go(stage) => self.go_on(io, stream, |of, io| of.go(io, stage)),
             Progress::Misbehaved(problem) => {
                 self.refuse(io, stream, &problem);
                 self.end_follow(io, stream, FollowEnd::Retry);
@@ -471,12 +485,29 @@ impl Session {
         &mut self,
         io: &mut Io<'_>,
         stream: StreamId,
-        open: impl FnOnce(&mut Following, &mut Io<'_>) -> StreamId,
+        open: impl FnOnce(&mut Following, &mut Io<'_>) -> Result<StreamId, Progress>,
     ) {
         io.net.send(io.conn, io.me, stream, Wire::Finished);
         let mut following = self.follows.remove(&stream).expect("the caller looked it up");
-        let next = open(&mut following, io);
-        self.follows.insert(next, following);
+        let opened = open(&mut following, io);
+        self.opened(io, following, opened);
+    }
+
+    /// A followed partition has its next stream, or it is over without one.
+    fn opened(
+        &mut self,
+        io: &mut Io<'_>,
+        following: Following,
+        opened: Result<StreamId, Progress>,
+    ) {
+        match opened {
+            Ok(stream) => {
+                self.follows.insert(stream, following);
+                self.step_follow(io, stream);
+            }
+            Err(Progress::Ended(end, _)) => self.report(io, &following.partition, end),
+            Err(progress) => panic!("{progress:?} comes of a message, and none has come"),
+        }
     }
 
     fn end_follow(&mut self, io: &mut Io<'_>, stream: StreamId, end: FollowEnd) {
@@ -494,15 +525,23 @@ impl Session {
 }
 
 /// Whether the peer says that it holds more of an own partition than this node, which
-/// asks for a proof.
+/// asks for a proof; or what was given up here, which is neither a claim nor a fork.
 fn note_claim(io: &mut Io<'_>, head: &Announced) -> bool {
-    let own = head.partition.origin == io.store.name;
-    let ours = io.store.position(&head.partition).map_or(0, |ours| ours.seq);
-    let is_more = own && head.position.seq > ours;
-    if is_more && DATASETS.contains(&head.partition.dataset.as_str()) {
-        io.store.claims.note(&head.partition, io.net.now);
-    } else if own {
-        io.store.claims.clear(&head.partition);
+    if head.partition.origin != io.store.name {
+        return false;
+    }
+    if io.store.has_given_up(&head.partition, head.position) {
+        let peer = io.peer();
+        io.store.claims.clear(&head.partition, peer);
+        return true;
+    }
+    let (ours, peer) = (io.store.position(&head.partition).map_or(0, |ours| ours.seq), io.peer());
+    let is_more = head.position.seq > ours;
+    let dataset = head.partition.dataset.as_str();
+    if is_more && (head.partition.dataset.is_system() || DATASETS.contains(&dataset)) {
+        io.store.claims.note(&head.partition, peer, ours, io.net.now);
+    } else if !is_more {
+        io.store.claims.clear(&head.partition, peer);
     }
     is_more
 }

@@ -4,7 +4,10 @@
 //! [`Store::commit`] and [`Store::finish_pages`] are the only ways in which a
 //! partition moves, and both check everything that the real ones check.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use protocol::{
     change::{
@@ -23,7 +26,7 @@ use protocol::{
     suite::Suite,
 };
 
-use super::{cast::Cast, claims::Claims, tree::Tree};
+use super::{cast::Cast, claims::Claims, resolve::Resolving, tree::Tree};
 
 /// Why a partition did not move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,9 +56,9 @@ impl CommitError {
 
 /// A change set in the log; the body may not be kept.
 #[derive(Debug, Clone)]
-struct Logged {
-    header: SignedHeader,
-    body: Option<Vec<u8>>,
+pub(super) struct Logged {
+    pub(super) header: SignedHeader,
+    pub(super) body: Option<Vec<u8>>,
 }
 
 /// The records of a partition.
@@ -76,14 +79,16 @@ pub struct Partition {
     nodes: BTreeMap<Node, Hash>,
     /// A person has to decide; nothing moves.
     pub quarantined: bool,
-    log: BTreeMap<u64, Logged>,
+    /// The heads that show why.
+    pub evidence: Vec<Position>,
+    pub(super) log: BTreeMap<u64, Logged>,
     /// Leaves of an unfinished bootstrap, by first key.
     staged: BTreeMap<Vec<u8>, (Hash, Vec<u8>)>,
 }
 
 impl Partition {
     /// A partition in which nothing was ever committed.
-    fn empty(suite: Suite) -> Self {
+    pub(super) fn empty(suite: Suite) -> Self {
         Self {
             head: None,
             records: Records::new(),
@@ -91,6 +96,7 @@ impl Partition {
             before: Peaks::new(),
             nodes: BTreeMap::new(),
             quarantined: false,
+            evidence: Vec::new(),
             log: BTreeMap::new(),
             staged: BTreeMap::new(),
         }
@@ -173,9 +179,18 @@ pub struct Store {
     pub name: NodeId,
     anchored: Anchored,
     system: PartitionId,
-    partitions: BTreeMap<PartitionId, Partition>,
+    pub(super) partitions: BTreeMap<PartitionId, Partition>,
     /// What peers are known to hold of this node's partitions.
-    known: BTreeMap<(usize, PartitionId), Position>,
+    pub(super) known: BTreeMap<(usize, PartitionId), Position>,
+    /// Heads that are here no more, and the partitions that take nothing of this node's own
+    /// before they are back.
+    pub(super) lost: BTreeMap<PartitionId, Position>,
+    /// Own headers that a person has given up.
+    pub(super) given_up: BTreeSet<Hash>,
+    /// Whether old bodies and headers go.
+    prunes: bool,
+    /// Resolutions that are begun and not done.
+    pub resolving: BTreeMap<PartitionId, Resolving>,
     /// Who may sign, as `_federation` says.
     pub registry: Rc<Registry>,
     /// An old backup of this node: nothing of its own is written before a peer
@@ -195,14 +210,23 @@ impl Store {
             system: cast.system(),
             partitions: BTreeMap::new(),
             known: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            given_up: BTreeSet::new(),
+            resolving: BTreeMap::new(),
+            prunes: false,
             restored: false,
             claims: Claims::default(),
         }
     }
 
+    /// The same of which old bodies and headers go.
+    pub fn pruning(cast: &Cast, node: usize) -> Self {
+        Self { prunes: true, ..Self::new(cast, node) }
+    }
+
     /// A new store of `node` with a copy of `_federation`, as a joining node gets it.
     pub fn only(&self, cast: &Cast, node: usize, system: &PartitionId) -> Self {
-        let mut copy = Self::new(cast, node);
+        let mut copy = Self { prunes: self.prunes, ..Self::new(cast, node) };
         let state =
             self.partition(system).cloned().unwrap_or_else(|| Partition::empty(self.suite()));
         copy.partitions.insert(system.clone(), state);
@@ -215,7 +239,7 @@ impl Store {
         self.anchored.suite()
     }
 
-    fn entry(&mut self, partition: &PartitionId) -> &mut Partition {
+    pub(super) fn entry(&mut self, partition: &PartitionId) -> &mut Partition {
         let suite = self.suite();
         let entry = self.partitions.entry(partition.clone());
         entry.or_insert_with(|| Partition::empty(suite))
@@ -247,15 +271,10 @@ impl Store {
         self.partitions.keys().filter_map(|partition| self.announced(partition))
     }
 
-    /// Stops a partition for good.
-    pub fn quarantine(&mut self, partition: &PartitionId) {
-        self.entry(partition).quarantined = true;
-    }
-
-    /// Whether `at` is in the history of a partition, as far as the log goes back.
+    /// Whether `at` is in the history of a partition, as far as that is known here.
     pub fn holds(&self, partition: &PartitionId, at: Position) -> bool {
-        let known = self.partition(partition).and_then(|mine| mine.header(at.seq));
-        known.is_some_and(|header| header.hash() == at.hash)
+        let known = self.partition(partition).and_then(|mine| mine.header_hash(at.seq));
+        known == Some(at.hash)
     }
 
     /// Notes what `peer` holds of one of this node's partitions, if it is of
@@ -344,7 +363,7 @@ impl Store {
         let index = header.seq - 1;
         partition.nodes.insert(Node { height: 0, index }, set.header().hash());
         partition.head = Some(set.header().clone());
-        self.load_registry(&header.partition);
+        self.moved(&header.partition);
         Ok(set.header().position())
     }
 
@@ -365,12 +384,20 @@ impl Store {
         Ok(())
     }
 
-    fn load_registry(&mut self, moved: &PartitionId) {
+    fn moved(&mut self, moved: &PartitionId) {
+        self.load_registry(moved);
+        self.is_back(moved);
+        if self.prunes && *moved != self.system {
+            self.prune(moved);
+        }
+    }
+
+    pub(super) fn load_registry(&mut self, moved: &PartitionId) {
         if *moved != self.system {
             return;
         }
         let mut registry = Registry::new(self.anchored.clone());
-        for (key, value) in &self.partitions[moved].records {
+        for (key, value) in self.partitions.get(moved).iter().flat_map(|state| &state.records) {
             // What is wrong counts for nothing.
             let _ = registry.insert(key, value);
         }
@@ -472,7 +499,7 @@ impl Store {
             log,
             ..Partition::empty(suite)
         };
-        self.load_registry(&header.partition);
+        self.moved(&header.partition);
         Ok(head.position())
     }
 }
