@@ -136,7 +136,7 @@ impl Federation {
             }
         };
         let mut made: Vec<Node> = thread::scope(|scope| {
-            let makers = [(); MAKERS].map(|()| scope.spawn(&make));
+            let makers = [(); MAKERS].map(|()| scope.spawn(make));
             makers.into_iter().flat_map(|maker| maker.join().expect("it joins")).collect()
         });
         made.sort_by(|one, other| one.name().cmp(other.name()));
