@@ -57,6 +57,22 @@ pub async fn peer_head(
     }
 }
 
+/// Whether a peer's history has a header that its origin signed, as far as the peer shows:
+/// none if it ends before that, has jumped over it, or does not answer.
+pub async fn shows(
+    context: &Context,
+    peer: &NodeId,
+    partition: &PartitionId,
+    position: Position,
+) -> Option<bool> {
+    let connection = context.peers.connection(peer)?;
+    match answered(compare_with(context, &connection, partition, position)).await {
+        Ok(Compared::One) => Some(true),
+        Ok(Compared::Behind) => None,
+        Err(trouble) => trouble.other_history().map(|_| false),
+    }
+}
+
 /// An answer within the time that a first one may take.
 pub(super) async fn answered<T>(
     answer: impl Future<Output = Result<T, Trouble>>,

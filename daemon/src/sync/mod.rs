@@ -60,7 +60,7 @@ pub use self::{
     claims::Claims,
     connection::{ConnectionEnd, Side, serve},
     dial::{Dialling, keep_connected},
-    fork::{NoHead, peer_head},
+    fork::{NoHead, peer_head, shows},
     given_up::GivenUp,
     logged::{Asked, ask_for_change_set, ask_for_header},
     office::{Office, Trustee},

@@ -356,3 +356,63 @@ fn a_county_that_has_taken_its_history_back_still_may_choose_a_shorter_one() {
     assert_eq!(federation.hub.export(ENTERPRISE), longer);
     goes_on(federation);
 }
+
+/// The member with the longest history comes when another one was chosen and what was here
+/// is dropped already.
+#[test]
+fn a_longer_history_that_comes_in_the_middle_of_a_resolution_does_not_hold_it_up() {
+    const OWN: &str = "enterprise/410100";
+    let mut federation = Federation::new(&[COUNTY, "410123"]);
+    let (dir, old) = (federation.hub.dir().to_owned(), federation.dir().join("old"));
+    let file = federation.dir().join("delivery.csv");
+    let deliver = |federation: &Federation, rows: u32, name: &str| {
+        Table::synthetic(1, 0..rows, name).write(federation.dir(), "delivery.csv");
+        federation.hub.import("enterprise", &file);
+    };
+    deliver(&federation, 40, "一");
+    federation.wait_converged();
+    federation.hub.stop();
+    copy_all(&dir, &old);
+    federation.hub.start();
+    federation.counties[1].stop();
+    for (at, deliveries) in [(0, 1), (1, 4)] {
+        (0..deliveries).for_each(|more| deliver(&federation, 41 + more, &format!("第{at}份")));
+        let made = federation.hub.export(OWN);
+        wait_until("one member has it", || federation.counties[at].export(OWN) == made);
+        federation.counties[at].stop();
+        federation.hub.stop();
+        fs::remove_dir_all(&dir).unwrap();
+        copy_all(&old, &dir);
+        federation.hub.start();
+        if at == 0 {
+            federation.counties[1].start();
+        }
+    }
+    deliver(&federation, 50, "第三份");
+    let third = federation.hub.export(OWN);
+    let is_quarantined = |node: &Node| {
+        node.partition(OWN).is_some_and(|partition| partition["state"] == "quarantined")
+    };
+    federation.hub.stop();
+    federation.hub.try_start_to_crash("fork.dropped").unwrap();
+    federation.counties[0].start();
+    wait_until("the hub is told", || is_quarantined(&federation.hub));
+    federation.hub.cli(&["partition", "resolve", OWN, "--keep", "origin"]);
+    federation.hub.wait_crashed("fork.dropped");
+
+    federation.counties[1].start();
+    federation.hub.start();
+    federation.wait_connected();
+    let resolve = ["partition", "resolve", OWN, "--keep", "origin", "--json"];
+    let answer = federation.hub.cli(&resolve).expect_code(3).json();
+    assert_eq!(answer["given_up"][0]["node"], federation.counties[1].name(), "{answer:#}");
+    assert_eq!(federation.hub.export(OWN), third);
+    wait_until("the other member follows", || federation.counties[0].export(OWN) == third);
+    federation.wait_connected();
+    federation.counties[1].cli(&["partition", "refetch", OWN]).expect_code(0);
+    federation.wait_converged();
+    for node in federation.nodes() {
+        assert_eq!(node.export(OWN), third, "{}", node.name());
+    }
+    federation.end();
+}

@@ -14,6 +14,7 @@ use protocol::{
 use serde::Serialize;
 
 use super::super::{node::Node, runtime::with_runtime};
+use crate::sync;
 
 /// A history that is neither the one that was here nor the one that is taken back.
 #[derive(Debug, Serialize)]
@@ -26,16 +27,19 @@ pub(super) struct OtherHistory {
 /// Who holds what of a partition that is being resolved.
 pub(super) struct Others {
     /// The head of the history that goes on.
-    chosen: Hash,
+    chosen: Position,
     /// What peers had announced when the resolution began: their connections are made anew
     /// then, and some may be late.
     held: Vec<(NodeId, Position)>,
     given_up: Vec<OtherHistory>,
+    /// Who was asked whether its history, with this head, has the chosen one.
+    asked: BTreeSet<(NodeId, Hash)>,
 }
 
 impl Others {
     pub fn new(chosen: &SignedHeader, held: Vec<(NodeId, Position)>) -> Self {
-        Self { chosen: chosen.hash(), held, given_up: Vec::new() }
+        let asked = BTreeSet::new();
+        Self { chosen: chosen.position(), held, given_up: Vec::new(), asked }
     }
 
     /// Those that count no more.
@@ -52,18 +56,19 @@ impl Node {
     }
 
     /// Gives up whatever others hold and is not of the history that is here, and ends a
-    /// quarantine that one of them has brought meanwhile.
+    /// quarantine that one of them has brought meanwhile. Answers whether all is known: a
+    /// peer with a longer history may not have shown yet what it is.
     pub(super) fn give_up_others(
         &self,
         partition: &PartitionId,
         others: &mut Others,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<bool> {
         let is_here = |position: Position| {
             let known = self.store.header_hash_at(partition, position.seq)?;
             Ok::<_, anyhow::Error>(known.map(|known| known == position.hash))
         };
         let counts = |position: Position| {
-            position.hash != others.chosen
+            position.hash != others.chosen.hash
                 && !self.sync.given_up.contains(&self.store, partition, position)
         };
         let mut found: BTreeSet<Hash> = BTreeSet::new();
@@ -71,6 +76,27 @@ impl Node {
         said.extend(self.held_by_peers(partition));
         for (_, position) in &said {
             if counts(*position) && is_here(*position)? == Some(false) {
+                found.insert(position.hash);
+            }
+        }
+        // Of one that is longer nothing here tells: its holder shows whether it goes on
+        // behind the chosen one.
+        let unknown = said
+            .iter()
+            .filter(|(_, position)| position.seq > others.chosen.seq && counts(*position));
+        let mut all_known = true;
+        for (node, position) in unknown {
+            let asked = (node.clone(), position.hash);
+            if found.contains(&position.hash) || others.asked.contains(&asked) {
+                continue;
+            }
+            let shown = sync::shows(&self.sync, node, partition, others.chosen);
+            let Some(is_of_it) = with_runtime(|runtime| Ok(runtime.block_on(shown)))? else {
+                all_known = false;
+                continue;
+            };
+            others.asked.insert(asked);
+            if !is_of_it {
                 found.insert(position.hash);
             }
         }
@@ -103,6 +129,6 @@ impl Node {
         if !evidence.is_empty() {
             with_runtime(|runtime| Ok(runtime.block_on(self.store.release(partition))?))?;
         }
-        Ok(())
+        Ok(all_known)
     }
 }

@@ -44,6 +44,8 @@ use crate::{
 /// The peer's history has to be back within this time, or the command ends and is given
 /// again later.
 const BACK_MAX: Duration = Duration::from_secs(600);
+/// Peers with longer histories may take so long to show whether they have the chosen one.
+const SHOWN_MAX: Duration = Duration::from_secs(20);
 /// How often it is looked whether it is.
 const LOOK: Duration = Duration::from_millis(200);
 /// Changes and bytes of a change set that is issued again: well within what one may have.
@@ -366,6 +368,11 @@ impl Node {
         record: &Record,
         others: &mut Others,
     ) -> anyhow::Result<u64> {
+        // Connections were made anew just now.
+        let until = Instant::now() + SHOWN_MAX;
+        while !self.give_up_others(partition, others)? && Instant::now() < until {
+            std::thread::sleep(LOOK);
+        }
         loop {
             self.give_up_others(partition, others)?;
             let issued = match keep {
