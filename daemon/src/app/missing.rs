@@ -12,11 +12,18 @@ use super::dir::NodeDir;
 
 /// Refuses a directory whose store is gone.
 pub(super) fn refuse_without_store(dir: &NodeDir) -> anyhow::Result<()> {
+    let path = dir.store();
+    if Store::is_at(&path) {
+        return Ok(());
+    }
+    // Whoever took the lock has made an empty one, which would be in the way of what is put
+    // back. One with anything in it stays.
+    let _ = std::fs::remove_dir(&path);
     // One that was being moved aside is not gone.
-    Store::finish_setting_aside(&dir.store())?;
-    match Store::is_at(&dir.store()) {
+    Store::finish_setting_aside(&path)?;
+    match Store::is_at(&path) {
         true => Ok(()),
-        false => Err(anyhow!(text(dir.store()))),
+        false => Err(anyhow!(text(path))),
     }
 }
 

@@ -151,6 +151,8 @@ impl Node {
     fn open_locked(dir: &NodeDir, lock: DirLock, who: Occupant) -> anyhow::Result<Self> {
         // Again: whoever had the directory may have changed it.
         let config = load_config(dir)?;
+        // Before a new one is made.
+        missing::refuse_without_store(dir)?;
         dir.create()?;
         let identity = Identity::new(&config.federation, &config.node);
         let anchor = load_anchor(dir)?;
@@ -163,7 +165,6 @@ impl Node {
         }
         let is_hub = config.upstream.is_none();
         refuse_without_keys(dir, is_hub)?;
-        missing::refuse_without_store(dir)?;
         let keys = KeyDir::new(dir.keys(), passphrase()?);
         let alarms = Arc::new(Alarms::default());
         let pki = pki_files(dir, &config);
