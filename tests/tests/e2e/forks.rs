@@ -1,7 +1,10 @@
 //! A county whose directory was put back, and which has signed numbers twice: both sides
 //! see it, show it, stop, and go on with the history that a person chooses.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use harness::{
     federation::Federation,
@@ -12,6 +15,8 @@ use serde_json::Value as Json;
 
 const COUNTY: &str = "410122";
 const ENTERPRISE: &str = "enterprise/410122";
+/// The hub's own.
+const OWN: &str = "enterprise/410100";
 
 /// A federation in which the county has gone back to its first delivery, after `known` more
 /// had reached the hub, and has made `own` others alone. Answers what the hub and the
@@ -171,42 +176,73 @@ fn a_resolution_that_was_cut_off_holds_the_partition_until_it_is_done() {
     }
 }
 
+fn is_quarantined(node: &Node) -> bool {
+    node.partition(OWN).is_some_and(|partition| partition["state"] == "quarantined")
+}
+
+/// Delivers at the hub what differs by the name.
+fn deliver_at_hub(federation: &Federation, rows: u32, name: &str) {
+    let file = Table::synthetic(1, 0..rows, name).write(federation.dir(), "delivery.csv");
+    federation.hub.import("enterprise", &file);
+}
+
+/// A hub with a delivery that two members have, of which the second one is stopped, and a
+/// copy of its directory.
+fn hub_with_a_copy() -> (Federation, PathBuf) {
+    let mut federation = Federation::new(&[COUNTY, "410123"]);
+    let old = federation.dir().join("old");
+    deliver_at_hub(&federation, 40, "一");
+    federation.wait_converged();
+    federation.hub.stop();
+    copy_all(federation.hub.dir(), &old);
+    federation.hub.start();
+    federation.counties[1].stop();
+    (federation, old)
+}
+
+fn put_hub_back(federation: &mut Federation, old: &Path) {
+    federation.hub.stop();
+    fs::remove_dir_all(federation.hub.dir()).unwrap();
+    copy_all(old, federation.hub.dir());
+    federation.hub.start();
+}
+
+/// Two stopped members with a history of the hub's each, so many numbers behind the first,
+/// and a hub with a third one. Answers what the hub holds.
+fn three_histories(deliveries: [u32; 2]) -> (Federation, String) {
+    let (mut federation, old) = hub_with_a_copy();
+    for (at, count) in deliveries.into_iter().enumerate() {
+        (0..count).for_each(|more| deliver_at_hub(&federation, 41 + more, &format!("第{at}份")));
+        let made = federation.hub.export(OWN);
+        wait_until("one member has it", || federation.counties[at].export(OWN) == made);
+        federation.counties[at].stop();
+        put_hub_back(&mut federation, &old);
+        if at == 0 {
+            federation.counties[1].start();
+        }
+    }
+    deliver_at_hub(&federation, 50, "第三份");
+    let third = federation.hub.export(OWN);
+    (federation, third)
+}
+
 /// At a hub, too: the history that differs may be with one member alone, and another one
 /// may hold more numbers than it.
 #[test]
 fn a_hub_goes_on_with_the_history_of_the_member_that_differs() {
-    const OWN: &str = "enterprise/410100";
-    let mut federation = Federation::new(&[COUNTY, "410123"]);
-    let (dir, old) = (federation.hub.dir().to_owned(), federation.dir().join("old"));
-    let file = federation.dir().join("delivery.csv");
-    let deliver = |federation: &Federation, rows: u32, name: &str| {
-        Table::synthetic(1, 0..rows, name).write(federation.dir(), "delivery.csv");
-        federation.hub.import("enterprise", &file);
-    };
-    deliver(&federation, 40, "一");
-    federation.wait_converged();
-    federation.hub.stop();
-    copy_all(&dir, &old);
-    federation.hub.start();
-    federation.counties[1].stop();
-    deliver(&federation, 41, "甲");
+    let (mut federation, old) = hub_with_a_copy();
+    deliver_at_hub(&federation, 41, "甲");
     let first = federation.hub.export(OWN);
     wait_until("one member has it", || federation.counties[0].export(OWN) == first);
     federation.counties[0].stop();
-    federation.hub.stop();
-    fs::remove_dir_all(&dir).unwrap();
-    fs::rename(&old, &dir).unwrap();
-    federation.hub.start();
+    put_hub_back(&mut federation, &old);
     federation.counties[1].start();
-    deliver(&federation, 42, "乙");
-    deliver(&federation, 43, "丙");
+    deliver_at_hub(&federation, 42, "乙");
+    deliver_at_hub(&federation, 43, "丙");
     let second = federation.hub.export(OWN);
     wait_until("the other member has that", || federation.counties[1].export(OWN) == second);
 
     federation.counties[0].start();
-    let is_quarantined = |node: &Node| {
-        node.partition(OWN).is_some_and(|partition| partition["state"] == "quarantined")
-    };
     wait_until("the hub is told", || is_quarantined(&federation.hub));
     let answer = federation.hub.json(&["partition", "resolve", OWN, "--keep", "origin"]);
     assert_eq!(answer["changed"], true, "{answer:#}");
@@ -223,39 +259,8 @@ fn a_hub_goes_on_with_the_history_of_the_member_that_differs() {
 /// A hub that was put back twice: two members hold two histories, and it has a third one.
 #[test]
 fn a_hub_that_was_put_back_twice_goes_on_with_one_of_three_histories() {
-    const OWN: &str = "enterprise/410100";
-    let mut federation = Federation::new(&[COUNTY, "410123"]);
-    let (dir, old) = (federation.hub.dir().to_owned(), federation.dir().join("old"));
-    let file = federation.dir().join("delivery.csv");
-    let deliver = |federation: &Federation, rows: u32, name: &str| {
-        Table::synthetic(1, 0..rows, name).write(federation.dir(), "delivery.csv");
-        federation.hub.import("enterprise", &file);
-    };
-    deliver(&federation, 40, "一");
-    federation.wait_converged();
-    federation.hub.stop();
-    copy_all(&dir, &old);
-    federation.hub.start();
-    federation.counties[1].stop();
-    for (at, name) in [(0, "甲"), (1, "乙")] {
-        // One number more each time, so that it is known which history is taken back.
-        (0..=at).for_each(|more| deliver(&federation, 41 + more, name));
-        let made = federation.hub.export(OWN);
-        wait_until("one member has it", || federation.counties[at as usize].export(OWN) == made);
-        federation.counties[at as usize].stop();
-        federation.hub.stop();
-        fs::remove_dir_all(&dir).unwrap();
-        copy_all(&old, &dir);
-        federation.hub.start();
-        if at == 0 {
-            federation.counties[1].start();
-        }
-    }
-    deliver(&federation, 50, "丙");
-    let third = federation.hub.export(OWN);
-    let is_quarantined = |node: &Node| {
-        node.partition(OWN).is_some_and(|partition| partition["state"] == "quarantined")
-    };
+    // One number more for the second, so that it is known which history is taken back.
+    let (mut federation, third) = three_histories([1, 2]);
     federation.counties[0].start();
     federation.counties[1].start();
     wait_until("the hub is told", || is_quarantined(&federation.hub));
@@ -361,38 +366,7 @@ fn a_county_that_has_taken_its_history_back_still_may_choose_a_shorter_one() {
 /// is dropped already.
 #[test]
 fn a_longer_history_that_comes_in_the_middle_of_a_resolution_does_not_hold_it_up() {
-    const OWN: &str = "enterprise/410100";
-    let mut federation = Federation::new(&[COUNTY, "410123"]);
-    let (dir, old) = (federation.hub.dir().to_owned(), federation.dir().join("old"));
-    let file = federation.dir().join("delivery.csv");
-    let deliver = |federation: &Federation, rows: u32, name: &str| {
-        Table::synthetic(1, 0..rows, name).write(federation.dir(), "delivery.csv");
-        federation.hub.import("enterprise", &file);
-    };
-    deliver(&federation, 40, "一");
-    federation.wait_converged();
-    federation.hub.stop();
-    copy_all(&dir, &old);
-    federation.hub.start();
-    federation.counties[1].stop();
-    for (at, deliveries) in [(0, 1), (1, 4)] {
-        (0..deliveries).for_each(|more| deliver(&federation, 41 + more, &format!("第{at}份")));
-        let made = federation.hub.export(OWN);
-        wait_until("one member has it", || federation.counties[at].export(OWN) == made);
-        federation.counties[at].stop();
-        federation.hub.stop();
-        fs::remove_dir_all(&dir).unwrap();
-        copy_all(&old, &dir);
-        federation.hub.start();
-        if at == 0 {
-            federation.counties[1].start();
-        }
-    }
-    deliver(&federation, 50, "第三份");
-    let third = federation.hub.export(OWN);
-    let is_quarantined = |node: &Node| {
-        node.partition(OWN).is_some_and(|partition| partition["state"] == "quarantined")
-    };
+    let (mut federation, third) = three_histories([1, 4]);
     federation.hub.stop();
     federation.hub.try_start_to_crash("fork.dropped").unwrap();
     federation.counties[0].start();
